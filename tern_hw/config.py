@@ -1,0 +1,379 @@
+"""`ArrayConfig`: the one parameter object of the accelerator, validated, with every derived width."""
+
+import dataclasses
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from tern_hw.errors import TernError
+
+__all__ = [
+    "ARRAY_ID",
+    "NAMED_CONFIGS",
+    "Activation",
+    "ArrayConfig",
+    "Dot",
+    "ErrorFlag",
+    "GroupSize",
+    "OutputFormat",
+    "Packing",
+    "REGISTER_VERSION",
+    "Register",
+]
+
+#: Inputs per scale and shift; "row" is one group for the whole row (per channel).
+GroupSize = int | Literal["row"]
+
+#: A finite binary16 is an integer multiple of 2**-24 ...
+FP16_FRACTION_BITS: Final = 24
+#: ... whose magnitude in that unit is at most 65504 * 2**24 = 2047 * 2**29.
+FP16_MAX_UNITS: Final = 2047 << 29
+#: Bytes of one scale (binary16) and one shift (binary16).
+SCALE_PAIR_BYTES: Final = 4
+
+
+class Activation(enum.StrEnum):
+    """Number format of an activation at the port."""
+
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
+class Packing(enum.StrEnum):
+    """Code of the trits on the weight port: four in a byte, or five."""
+
+    BITS2 = "2bit"
+    BASE3 = "base3"
+
+    @property
+    def digits_per_byte(self) -> int:
+        return 5 if self is Packing.BASE3 else 4
+
+
+class OutputFormat(enum.StrEnum):
+    """Number format of a result: the exact value, rounded once to nearest even."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class Dot(enum.StrEnum):
+    """Implementation of the dot product; all keep one contract."""
+
+    TREE = "tree"
+
+
+class Register(enum.IntEnum):
+    """Byte offsets of the AXI4-Lite registers (32 bits each)."""
+
+    ID = 0x00  #: ro: `ARRAY_ID`
+    VERSION = 0x04  #: ro: `REGISTER_VERSION`
+    ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16], fp16 in [24], base-3 [25], fp16 out [26]
+    GROUP = 0x0C  #: ro: group size; 0 where it is the row
+    MAX_K = 0x10  #: ro
+    MAX_N = 0x14  #: ro
+    CONTROL = 0x18  #: wo: start [0], abort [1]
+    STATUS = 0x1C  #: ro: busy [0], done [1]
+    ERRORS = 0x20  #: sticky `ErrorFlag`s; write 1 to clear
+    N = 0x24  #: rw: outputs of the next job
+    K = 0x28  #: rw: inputs of the next job
+    CYCLES = 0x2C  #: ro: from the accepted start to the last result's transfer
+    ACTIVATION_STALLS = 0x30  #: ro: cycles in which the array waited for an activation beat
+    WEIGHT_STALLS = 0x34  #: ro: ... for a weight beat
+    SCALE_STALLS = 0x38  #: ro: ... for a scale beat
+    RESULT_STALLS = 0x3C  #: ro: ... for room for results
+
+
+class ErrorFlag(enum.IntFlag):
+    """Sticky faults, each with a defined answer (see the README)."""
+
+    ACTIVATION_NONFINITE = 1 << 0  #: all results of the job are NaN
+    SCALE_NONFINITE = 1 << 1  #: that row's result is NaN
+    ILLEGAL_CODE = 1 << 2  #: its trits count as 0
+    ACTIVATION_TLAST = 1 << 3  #: early: all results NaN; late: the rest is discarded
+    WEIGHT_TLAST = 1 << 4  #: early: rows that lack a beat are NaN; late: the rest is discarded
+    SCALE_TLAST = 1 << 5  #: as WEIGHT_TLAST
+    BAD_SHAPE = 1 << 6  #: N or K is 0 or beyond the maximum: start refused
+    START_BUSY = 1 << 7  #: start while a job runs: refused
+
+
+#: What `Register.ID` reads: "TERN".
+ARRAY_ID: Final = 0x5445524E
+#: What `Register.VERSION` reads; raised when the ports or registers change.
+REGISTER_VERSION: Final = 1
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise TernError(f"{name} must be an integer from {low} to {high}, not {value!r}")
+
+
+def _member(name: str, value: Any, kind: type[enum.StrEnum]) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        choices = ", ".join(kind)
+        raise TernError(f"{name} must be one of {choices}, not {value!r}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayConfig:
+    """Parameters of one ternary array, and the numbers that follow from them.
+
+    Raises
+    ------
+    TernError
+        If a field is outside its range, or the group does not fit the lanes.
+    """
+
+    #: Inputs (trits of one row) consumed in a cycle; 8 to 1024.
+    lanes: int = 64
+    #: Outputs computed in parallel; 1 to 16.
+    rows: int = 4
+    #: Format of the activations.
+    activation: Activation = Activation.INT8
+    #: Inputs per scale and shift: "row", a multiple of lanes, or a divisor of lanes.
+    group_size: GroupSize = 128
+    #: Trit code on the weight port.
+    packing: Packing = Packing.BITS2
+    #: Format of the results.
+    output: OutputFormat = OutputFormat.FP32
+    #: Largest K (inputs of a job) the memories and sums are sized for; 1 to 65536.
+    max_k: int = 16384
+    #: Largest N (outputs of a job) the counters are sized for; 1 to 1048576.
+    max_n: int = 65536
+    #: Implementation of the dot product.
+    dot: Dot = Dot.TREE
+
+    def __post_init__(self) -> None:
+        _integer("lanes", self.lanes, 8, 1024)
+        _integer("rows", self.rows, 1, 16)
+        _integer("max_k", self.max_k, 1, 65536)
+        _integer("max_n", self.max_n, 1, 1048576)
+        for name, kind in (
+            ("activation", Activation),
+            ("packing", Packing),
+            ("output", OutputFormat),
+            ("dot", Dot),
+        ):
+            object.__setattr__(self, name, _member(name, getattr(self, name), kind))
+        self._check_group()
+
+    def _check_group(self) -> None:
+        group = self.group_size
+        if group == "row":
+            return
+        if isinstance(group, bool) or not isinstance(group, int) or group < 1:
+            raise TernError(f'group_size must be "row" or a positive integer, not {group!r}')
+        if group % self.lanes and self.lanes % group:
+            raise TernError(
+                f'group_size must be "row", a multiple of lanes or a divisor of lanes '
+                f"(lanes = {self.lanes}), not {group}"
+            )
+        if group > max(self.max_k, self.lanes):
+            raise TernError(
+                f'group_size must be at most max_k (= {self.max_k}) or "row", not {group}'
+            )
+
+    # ---------------------------------------------------------------- schedule
+
+    @property
+    def step_inputs(self) -> int:
+        """Inputs of a row consumed in one step: the lanes, or the group where it is smaller."""
+        return self.lanes if self.group_size == "row" else min(self.lanes, self.group_size)
+
+    @property
+    def segments(self) -> int:
+        """Steps (cycles) that one full weight beat takes: the groups within the lanes."""
+        return self.lanes // self.step_inputs
+
+    @property
+    def group_steps(self) -> int | None:
+        """Steps of a full group; None where the group ends with the row."""
+        return None if self.group_size == "row" else max(1, self.group_size // self.lanes)
+
+    @property
+    def max_chunks(self) -> int:
+        """Depth (words of `lanes` activations) of the activation memory."""
+        return math.ceil(self.max_k / self.lanes)
+
+    @property
+    def max_groups(self) -> int:
+        """Depth (words of `sum_bits`) of the memory of group sums."""
+        return self.groups(self.max_k)
+
+    def chunks(self, k: int) -> int:
+        """Beats of `lanes` inputs that K inputs take."""
+        return math.ceil(k / self.lanes)
+
+    def groups(self, k: int) -> int:
+        """Groups (scale and shift pairs) of a row of K inputs."""
+        return 1 if self.group_size == "row" else math.ceil(k / self.group_size)
+
+    def steps(self, k: int) -> int:
+        """Steps of a row block over K inputs."""
+        return math.ceil(k / self.step_inputs)
+
+    def row_blocks(self, n: int) -> int:
+        """Blocks of `rows` outputs that N outputs take."""
+        return math.ceil(n / self.rows)
+
+    # ------------------------------------------------------------------ widths
+
+    @property
+    def activation_bits(self) -> int:
+        """Width of an activation at the port."""
+        return 8 if self.activation is Activation.INT8 else 16
+
+    @property
+    def fixed_bits(self) -> int:
+        """Width of an activation as a two's-complement integer (of 1, or of 2**-24)."""
+        return 8 if self.activation is Activation.INT8 else FP16_MAX_UNITS.bit_length() + 1
+
+    @property
+    def fixed_max(self) -> int:
+        """Largest magnitude of an activation, in the unit of its integer."""
+        return 128 if self.activation is Activation.INT8 else FP16_MAX_UNITS
+
+    @property
+    def sum_bits(self) -> int:
+        """Width of S and X: an exact sum over one group."""
+        inputs = self.max_k if self.group_size == "row" else min(self.group_size, self.max_k)
+        return (inputs * self.fixed_max).bit_length() + 1
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width of the exact sum over a row: K * max|x| * (max|alpha| + max|gamma|)."""
+        return (self.max_k * self.fixed_max * 2 * FP16_MAX_UNITS).bit_length() + 1
+
+    @property
+    def accumulator_fraction_bits(self) -> int:
+        """The accumulator's unit is 2**-this."""
+        return FP16_FRACTION_BITS * (1 if self.activation is Activation.INT8 else 2)
+
+    @property
+    def result_bits(self) -> int:
+        """Width of a result."""
+        return 32 if self.output is OutputFormat.FP32 else 16
+
+    # ------------------------------------------------------------------- beats
+
+    @property
+    def activation_beat_bytes(self) -> int:
+        """Bytes of one activation beat: `lanes` activations, lane 0 lowest."""
+        return self.lanes * self.activation_bits // 8
+
+    @property
+    def row_beat_bytes(self) -> int:
+        """Bytes of one row's trits in a weight beat."""
+        return math.ceil(self.lanes / self.packing.digits_per_byte)
+
+    @property
+    def weight_beat_bytes(self) -> int:
+        """Bytes of one weight beat: row by row, row 0 lowest."""
+        return self.rows * self.row_beat_bytes
+
+    @property
+    def scale_beat_bytes(self) -> int:
+        """Bytes of one scale beat: per row the scale then the shift, binary16 each."""
+        return self.rows * SCALE_PAIR_BYTES
+
+    @property
+    def result_beat_bytes(self) -> int:
+        """Bytes of one result beat: one output."""
+        return self.result_bits // 8
+
+    # ------------------------------------------------------------------ timing
+
+    @property
+    def tree_levels(self) -> int:
+        """Pipeline registers of the adder tree over the lanes."""
+        return math.ceil(math.log2(self.lanes))
+
+    @property
+    def result_interval(self) -> int:
+        """Least cycles between two row blocks: the rows share one rounder."""
+        return self.rows
+
+    @property
+    def load_gap_cycles(self) -> int:
+        """Cycles between the last load step and the first compute step."""
+        return 2 + self.conversion_cycles
+
+    @property
+    def conversion_cycles(self) -> int:
+        """Latency of an activation's conversion to an integer."""
+        return 0 if self.activation is Activation.INT8 else 1
+
+    @property
+    def decode_cycles(self) -> int:
+        """Latency of the trit decoder."""
+        return 1 if self.packing is Packing.BITS2 else 2
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles from a row block's last step to the transfer of its first result.
+
+        Decoder, tree, group sum, scale and shift, serializer, rounder, result FIFO.
+        """
+        return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + 4 + 2
+
+    def job_cycles(self, n: int, k: int) -> int:
+        """Return the cycles of one job of N outputs over K inputs when no stream stalls.
+
+        From the accepted start to the last result's transfer, as `Register.CYCLES` counts:
+        load, gap, one interval a row block, and the way of the last results.
+        """
+        steps = self.steps(k)
+        blocks = self.row_blocks(n)
+        interval = max(steps, self.result_interval)
+        last_rows = n - (blocks - 1) * self.rows
+        load = steps + self.load_gap_cycles
+        return load + steps + (blocks - 1) * interval + self.latency_cycles + last_rows - 1
+
+    # ------------------------------------------------------------- description
+
+    @property
+    def name(self) -> str:
+        """Name of the emitted module, unique among configurations that differ in public fields."""
+        group = "row" if self.group_size == "row" else f"g{self.group_size}"
+        parts = ["tern", f"{self.lanes}x{self.rows}", self.activation, group, self.packing]
+        if self.output is not OutputFormat.FP32:
+            parts.append(f"o{self.output}")
+        if self.max_k != 16384:
+            parts.append(f"k{self.max_k}")
+        if self.max_n != 65536:
+            parts.append(f"n{self.max_n}")
+        if self.dot is not Dot.TREE:
+            parts.append(self.dot)
+        return "_".join(str(part) for part in parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, as JSON holds them."""
+        return {
+            field.name: (str(value) if isinstance(value, enum.StrEnum) else value)
+            for field in dataclasses.fields(self)
+            for value in (getattr(self, field.name),)
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "ArrayConfig":
+        """Build a configuration from `as_dict`'s form; an unknown field is refused."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise TernError(f"configuration field must be one of {sorted(known)}, not {name!r}")
+        return cls(**fields)
+
+
+#: Configurations with a name, whose Verilog `rtl/` holds.
+NAMED_CONFIGS: Final[dict[str, ArrayConfig]] = {
+    "tiny": ArrayConfig(lanes=8, rows=1, group_size="row", max_k=1024, max_n=4096),
+    "base": ArrayConfig(),
+    "base3": ArrayConfig(packing=Packing.BASE3),
+    "fine": ArrayConfig(lanes=32, rows=2, group_size=16, packing=Packing.BASE3),
+    "half": ArrayConfig(
+        lanes=32, rows=2, activation=Activation.FP16, output=OutputFormat.FP16, max_k=4096
+    ),
+}

@@ -1,0 +1,308 @@
+"""The array without its registers: packets in, one job at a time, results out."""
+
+import math
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, fifo, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from tern_hw.config import ArrayConfig
+from tern_hw.gateware.convert import ActivationConverter
+from tern_hw.gateware.credit import CreditCounter
+from tern_hw.gateware.dot import GroupDot
+from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.pipeline import delay, delay_lines
+from tern_hw.gateware.results import ResultUnit
+from tern_hw.gateware.scale import ScaleShift
+from tern_hw.gateware.sequencer import Sequencer, State
+from tern_hw.gateware.walk import JobWalk
+
+__all__ = ["INPUTS", "ArrayCore", "axi_stream_ports"]
+
+#: The input streams, in the order of their error flags and stall counters.
+INPUTS = ("activation", "weight", "scale")
+#: Cycles from a beat's arrival in the scale FIFO to its being readable there.
+SCALE_FIFO_LATENCY = 2
+
+
+def axi_stream_ports(prefix: str, bits: int, *, source: bool) -> dict:
+    """Return the members of an AXI4-Stream (AMBA IHI 0051), seen from the array."""
+    forward, backward = (Out, In) if source else (In, Out)
+    return {
+        f"{prefix}_tdata": forward(bits),
+        f"{prefix}_tvalid": forward(1),
+        f"{prefix}_tready": backward(1),
+        f"{prefix}_tlast": forward(1),
+    }
+
+
+class ArrayCore(wiring.Component):
+    """Run jobs: load the activations, stream the weights and scales through, stream results out.
+
+    The data path is a pipeline without a stall: a step is issued only when its beats are there
+    and its results will find a place, so nothing behind the issue ever waits.
+
+    Latency: `latency` from a row block's last step to the transfer of its first result.
+    Throughput: a step (`lanes` x `rows` trits) a cycle; a row block takes at least `rows`
+    cycles. Backpressure: at the issue, by credits.
+
+    Members
+    -------
+    activation_t*, weight_t*, scale_t* : In, AXI4-Stream
+    result_t* : Out, AXI4-Stream
+    start, n, k : In
+        See `Sequencer`.
+    busy, finished, counting, faults, stalls : Out
+        See `RegisterFile`.
+    """
+
+    def __init__(self, config: ArrayConfig):
+        self.config = config
+        self.converter = ActivationConverter(config)
+        self.dots = [GroupDot(config) for _ in range(config.rows)]
+        self.scales = [ScaleShift(config) for _ in range(config.rows)]
+        self.sum_latency = self.dots[0].latency + self.scales[0].latency
+        # Places for results: those on their way when a block is issued every `rows` cycles.
+        in_flight = self.sum_latency + ResultUnit.LATENCY + config.rows + 2
+        self.results = ResultUnit(
+            config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
+        )
+        self.latency = self.sum_latency + self.results.latency
+        # Scale beats: those claimed, not yet used, when every step claims one.
+        self.scale_depth = self.dots[0].latency + SCALE_FIFO_LATENCY + 2
+        super().__init__(
+            {
+                **axi_stream_ports("activation", 8 * config.activation_beat_bytes, source=False),
+                **axi_stream_ports("weight", 8 * config.weight_beat_bytes, source=False),
+                **axi_stream_ports("scale", 8 * config.scale_beat_bytes, source=False),
+                **axi_stream_ports("result", config.result_bits, source=True),
+                "start": In(1),
+                "n": In(config.max_n.bit_length()),
+                "k": In(config.max_k.bit_length()),
+                "busy": Out(1),
+                "finished": Out(1),
+                "counting": Out(1),
+                "faults": Out(6),
+                "stalls": Out(4),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.sequencer = sequencer = Sequencer(self.config)
+        gates = self._gates(m, sequencer)
+        m.d.comb += [
+            sequencer.start.eq(self.start),
+            sequencer.n.eq(self.n),
+            sequencer.k.eq(self.k),
+            self.busy.eq(sequencer.busy),
+        ]
+        nonfinite = Signal()
+        x = self._activations(m, sequencer, nonfinite)
+        illegal = Signal()
+        tags = self._dots(m, sequencer, x, illegal)
+        scale_nonfinite = Signal()
+        summed = self._scales(m, sequencer, gates["scale"], tags, scale_nonfinite)
+        over = self._results(m, sequencer, summed, nonfinite)
+        closed = Cat(gates[name].closed for name in INPUTS).all()
+        m.d.comb += [
+            sequencer.over.eq(over & closed),
+            self.finished.eq((sequencer.state == State.FINISH) & over & closed),
+            self.counting.eq(sequencer.busy & ~over),
+            self.faults.eq(
+                Cat(
+                    nonfinite,
+                    scale_nonfinite,
+                    illegal,
+                    *(gates[name].misframed for name in INPUTS),
+                )
+            ),
+            self.stalls.eq(
+                Cat(
+                    sequencer.activation_stall,
+                    sequencer.weight_stall,
+                    sequencer.scale_stall,
+                    sequencer.room_stall
+                    | (
+                        (sequencer.state == State.FINISH)
+                        & self.result_tvalid
+                        & ~self.result_tready
+                    ),
+                )
+            ),
+        ]
+        return m
+
+    def _gates(self, m, sequencer):
+        """Put a gate on every input; the sequencer takes activations and weights itself."""
+        gates = {}
+        for name in INPUTS:
+            gates[name] = gate = PacketGate()
+            m.submodules[f"{name}_gate"] = gate
+            m.d.comb += [
+                gate.start.eq(self.start),
+                gate.tvalid.eq(getattr(self, f"{name}_tvalid")),
+                gate.tlast.eq(getattr(self, f"{name}_tlast")),
+                getattr(self, f"{name}_tready").eq(gate.tready),
+            ]
+        for name in ("activation", "weight"):
+            m.d.comb += [
+                gates[name].take.eq(getattr(sequencer, f"{name}_take")),
+                gates[name].final.eq(getattr(sequencer, f"{name}_final")),
+                getattr(sequencer, f"{name}_present").eq(gates[name].present),
+                getattr(sequencer, f"{name}_closed").eq(gates[name].closed),
+            ]
+        return gates
+
+    def _activations(self, m, sequencer, nonfinite):
+        """Write what is loaded; return the activations of a step, one decode after its issue."""
+        config = self.config
+        m.submodules.converter = converter = self.converter
+        m.submodules.activations = words = memory.Memory(
+            shape=config.lanes * config.fixed_bits, depth=config.max_chunks, init=[]
+        )
+        write, read = words.write_port(), words.read_port()
+        late = converter.latency
+        written = delay(m, sequencer.load_write, late, name="written")
+        chunk = sequencer.step.chunk
+        m.d.comb += [
+            converter.beat.eq(self.activation_tdata),
+            converter.remaining.eq(sequencer.load_remaining),
+            write.data.eq(converter.fixed),
+            write.addr.eq(delay(m, sequencer.load_chunk, late, name="load_chunk")),
+            write.en.eq(written),
+            nonfinite.eq(written & converter.nonfinite),
+            read.addr.eq(delay(m, chunk, config.decode_cycles - 1, name="read_chunk")),
+            read.en.eq(1),
+        ]
+        return read.data
+
+    def _dots(self, m, sequencer, x, illegal):
+        """Feed the rows' dot products; return the step's tag, by cycles since its issue."""
+        config = self.config
+        dot = self.dots[0]
+        step = sequencer.step
+        tags = delay_lines(m, step, dot.latency, name="step")
+        decoded = tags[dot.decode_latency]
+        checked = decoded.valid & ~decoded.load & decoded.weighted
+        flags = []
+        bits = 8 * config.row_beat_bytes
+        for row, unit in enumerate(self.dots):
+            m.submodules[f"dot_{row}"] = unit
+            m.d.comb += [
+                unit.codes.eq(self.weight_tdata[row * bits : (row + 1) * bits]),
+                unit.segment.eq(step.segment),
+                # Row 0 sums the activations while they are loaded: X needs no tree of its own.
+                unit.ones.eq(step.load if row == 0 else 0),
+                unit.x.eq(x),
+                unit.valid.eq(tags[dot.latency - 1].valid),
+                unit.first.eq(tags[dot.latency - 1].group_first),
+            ]
+            flags.append(unit.illegal & decoded.rows[row])
+        m.d.comb += illegal.eq(checked & Cat(*flags).any())
+        return tags
+
+    def _scales(self, m, sequencer, gate, tags, nonfinite):
+        """Take scale beats, keep the sums X, and scale; return the tag of finished row sums."""
+        config = self.config
+        queue = self._scale_queue(m, sequencer, gate)
+        m.submodules.group_sums = sums = memory.Memory(
+            shape=config.sum_bits, depth=config.max_groups, init=[]
+        )
+        write, read = sums.write_port(), sums.read_port()
+        before, tag = tags[-2], tags[-1]
+        ends = tag.valid & tag.group_last
+        scaled = ends & ~tag.load & tag.scaled
+        m.d.comb += [
+            write.addr.eq(tag.group),
+            write.data.eq(self.dots[0].total),
+            write.en.eq(ends & tag.load),
+            read.addr.eq(before.group),
+            read.en.eq(1),
+            queue.r_en.eq(scaled),
+        ]
+        pairs = data.ArrayLayout(data.StructLayout({"scale": 16, "shift": 16}), config.rows)
+        factors = data.View(pairs, queue.r_data)
+        for row, (dot, unit) in enumerate(zip(self.dots, self.scales, strict=True)):
+            m.submodules[f"scale_{row}"] = unit
+            m.d.comb += [
+                unit.valid.eq(ends & ~tag.load),
+                unit.first.eq(tag.row_first),
+                unit.dot.eq(dot.total),
+                unit.inputs.eq(read.data.as_signed()),
+                unit.scale.eq(factors[row].scale),
+                unit.shift.eq(factors[row].shift),
+                unit.scaled.eq(scaled & tag.rows[row]),
+            ]
+        m.d.comb += nonfinite.eq(Cat(unit.nonfinite for unit in self.scales).any())
+        return delay(m, tag, self.scales[0].latency, name="summed")
+
+    def _scale_queue(self, m, sequencer, gate):
+        config = self.config
+        m.submodules.scale_queue = queue = fifo.SyncFIFOBuffered(
+            width=8 * config.scale_beat_bytes, depth=self.scale_depth
+        )
+        m.submodules.scale_walk = walk = JobWalk(
+            rows=config.rows,
+            quantum=None if config.group_size == "row" else config.group_size,
+            max_n=config.max_n,
+            max_k=config.max_k,
+        )
+        m.submodules.scale_credit = credit = CreditCounter(
+            limit=self.scale_depth, initial=0, cost=1
+        )
+        arrives = gate.present & queue.w_rdy
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.n.eq(self.n),
+            walk.k.eq(self.k),
+            walk.advance.eq(arrives),
+            gate.take.eq(queue.w_rdy),
+            gate.final.eq(walk.row_last & walk.block_last),
+            queue.w_data.eq(self.scale_tdata),
+            queue.w_en.eq(arrives),
+            credit.start.eq(self.start),
+            credit.give.eq(arrives),
+            credit.claim.eq(sequencer.scale_claim),
+            sequencer.scale_available.eq(credit.enough),
+            sequencer.scale_closed.eq(gate.closed),
+        ]
+        return queue
+
+    def _results(self, m, sequencer, tag, nonfinite):
+        """Send finished rows out; return whether the job's last result has left."""
+        config = self.config
+        m.submodules.results = results = self.results
+        m.submodules.room = room = CreditCounter(
+            limit=results.depth, initial=results.depth, cost=config.rows
+        )
+        leaves = self.result_tvalid & self.result_tready
+        over = Signal(init=1)
+        with m.If(self.start):
+            m.d.sync += over.eq(0)
+        with m.Elif(leaves & self.result_tlast):
+            m.d.sync += over.eq(1)
+        hopeless = Signal()
+        with m.If(self.start):
+            m.d.sync += hopeless.eq(0)
+        with m.Elif(nonfinite | sequencer.activation_missing):
+            m.d.sync += hopeless.eq(1)
+        m.d.comb += [
+            room.start.eq(self.start),
+            room.give.eq(leaves),
+            room.claim.eq(sequencer.room_claim),
+            sequencer.room.eq(room.enough),
+            results.valid.eq(tag.valid & ~tag.load & tag.row_last),
+            results.rows.eq(tag.rows),
+            results.last.eq(tag.block_last),
+            results.totals.eq(Cat(unit.total for unit in self.scales)),
+            results.nans.eq(
+                Cat(unit.nan for unit in self.scales) | tag.poison.replicate(config.rows)
+            ),
+            results.all_nan.eq(hopeless),
+            self.result_tdata.eq(results.results.payload.value),
+            self.result_tlast.eq(results.results.payload.last),
+            self.result_tvalid.eq(results.results.valid),
+            results.results.ready.eq(self.result_tready),
+        ]
+        return over

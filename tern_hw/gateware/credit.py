@@ -1,0 +1,40 @@
+"""Credits: how many places or beats are left that nobody has claimed."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["CreditCounter"]
+
+
+class CreditCounter(wiring.Component):
+    """Count credits given one at a time and claimed `cost` at a time.
+
+    Latency: 1 (a credit given can be claimed in the next cycle). Throughput: one gift and one
+    claim a cycle.
+
+    Members
+    -------
+    start : In
+        Go back to `initial` credits.
+    give, claim : In
+        `claim` only where `enough`.
+    enough : Out
+        At least `cost` credits are left.
+    """
+
+    def __init__(self, *, limit: int, initial: int, cost: int):
+        self.limit = limit
+        self.initial = initial
+        self.cost = cost
+        super().__init__({"start": In(1), "give": In(1), "claim": In(1), "enough": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        credits = Signal(range(self.limit + 1), init=self.initial)
+        m.d.comb += self.enough.eq(credits >= self.cost)
+        with m.If(self.start):
+            m.d.sync += credits.eq(self.initial)
+        with m.Else():
+            m.d.sync += credits.eq(credits + self.give - Mux(self.claim, self.cost, 0))
+        return m

@@ -1,0 +1,77 @@
+"""One job's packet on an input stream: passes its beats on, and mends a TLAST that is wrong."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["PacketGate"]
+
+
+class State(enum.Enum, shape=2):
+    """What the gate knows of the packet."""
+
+    #: No packet is due, or all of it was taken.
+    CLOSED = 0
+    #: Beats go through.
+    OPEN = 1
+    #: All expected beats were taken without a TLAST: what comes is discarded up to it.
+    DRAIN = 2
+
+
+class PacketGate(wiring.Component):
+    """Let the beats of one packet through, from `start` to TLAST.
+
+    Latency: 0. Throughput: a beat a cycle. Backpressure: `take` is the consumer's ready.
+
+    Members
+    -------
+    start : In
+        A job begins: a packet is due from the next cycle on.
+    tvalid, tlast : In, tready : Out
+        Handshake of the AXI4-Stream; its data goes past the gate.
+    take : In
+        The consumer takes the beat, if there is one. Must not depend on `tvalid`.
+    final : In
+        The next beat is the last one expected.
+    present : Out
+        A beat is there.
+    closed : Out
+        No beat will come any more in this job.
+    misframed : Out
+        TLAST was early or late; for one cycle.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "start": In(1),
+                "tvalid": In(1),
+                "tlast": In(1),
+                "tready": Out(1),
+                "take": In(1),
+                "final": In(1),
+                "present": Out(1),
+                "closed": Out(1),
+                "misframed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        state = Signal(State)
+        is_open = state == State.OPEN
+        is_drain = state == State.DRAIN
+        m.d.comb += [
+            self.tready.eq((is_open & self.take) | is_drain),
+            self.present.eq(is_open & self.tvalid),
+            self.closed.eq(state == State.CLOSED),
+        ]
+        taken = self.tvalid & self.tready
+        m.d.comb += self.misframed.eq(taken & is_open & (self.tlast != self.final))
+        with m.If(self.start):
+            m.d.sync += state.eq(State.OPEN)
+        with m.Elif(taken & self.tlast):
+            m.d.sync += state.eq(State.CLOSED)
+        with m.Elif(taken & is_open & self.final):
+            m.d.sync += state.eq(State.DRAIN)
+        return m

@@ -1,0 +1,68 @@
+"""Small things every pipelined block uses: delays, the carry-in adder, the tag of a step."""
+
+from amaranth.hdl import Cat, Module, Signal, Value, ValueCastable
+from amaranth.lib import data
+
+from tern_hw.config import ArrayConfig
+
+__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "step_layout"]
+
+
+def index_bits(count: int) -> int:
+    """Return the bits that hold 0 ... count - 1 (at least one)."""
+    return max(1, (count - 1).bit_length())
+
+
+def delay_lines(m: Module, value, cycles: int, *, name: str) -> list:
+    """Return [value, value one cycle later, ..., `cycles` later]."""
+    shape = value.shape() if isinstance(value, ValueCastable) else Value.cast(value).shape()
+    lines = [value]
+    for index in range(cycles):
+        stage = Signal(shape, name=f"{name}_{index + 1}")
+        m.d.sync += stage.eq(lines[-1])
+        lines.append(stage)
+    return lines
+
+
+def delay(m: Module, value, cycles: int, *, name: str):
+    """Return `value` as it was `cycles` cycles ago."""
+    return delay_lines(m, value, cycles, name=name)[-1]
+
+
+def add_with_carry(a: Value, b: Value, carry: Value) -> Value:
+    """Return signed a + b + carry, exact, written so that one carry chain does it.
+
+    A one below the operands' lowest bit turns the carry into the chain's carry-in; a plain
+    `a + b + carry` would ask synthesis for a second adder.
+    """
+    total = Cat(1, a).as_signed() + Cat(carry, b).as_signed()
+    return total[1:].as_signed()
+
+
+def step_layout(config: ArrayConfig) -> data.StructLayout:
+    """Return the tag that travels beside a step's data, from issue to result.
+
+    A step is the work of one cycle: `step_inputs` inputs of every row of a block.
+    """
+    return data.StructLayout(
+        {
+            "valid": 1,
+            # The load's own pass: row 0 sums the activations themselves.
+            "load": 1,
+            "chunk": index_bits(config.max_chunks),
+            "segment": index_bits(config.segments),
+            "group": index_bits(config.max_groups),
+            "group_first": 1,
+            "group_last": 1,
+            "row_first": 1,
+            "row_last": 1,
+            # A weight beat stands behind the step; a scale beat was claimed for it.
+            "weighted": 1,
+            "scaled": 1,
+            # A beat of this row block is missing: its results are NaN.
+            "poison": 1,
+            # Rows of the block that exist (n < N), and whether it is the job's last block.
+            "rows": config.rows,
+            "block_last": 1,
+        }
+    )

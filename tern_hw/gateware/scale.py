@@ -1,0 +1,117 @@
+"""Exact scale and shift: alpha * S + gamma * X summed over a row's groups, in one long integer."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from tern_hw.config import FP16_MAX_UNITS, ArrayConfig
+from tern_hw.gateware.convert import half_fields
+from tern_hw.gateware.pipeline import add_with_carry, delay
+
+__all__ = ["ScaleShift"]
+
+#: Bits of a binary16 significand.
+SIGNIFICAND_BITS = 11
+
+
+class ScaleShift(wiring.Component):
+    """Accumulate scale * dot + shift * inputs over the groups of a row, exactly.
+
+    A binary16 is a significand of 11 bits times a power of two: the product is an 11-bit
+    multiplication and a left shift; a negative factor is a complement whose missing one is the
+    carry-in of the next adder.
+
+    Latency: `latency` = 5. Throughput: a group a cycle. Backpressure: none.
+
+    Members
+    -------
+    valid : In
+        A group's sums and factors are present.
+    first : In
+        It is the row's first group.
+    dot, inputs : In, signed(sum_bits)
+        S and X of the group.
+    scale, shift : In, 16
+        alpha and gamma, binary16.
+    scaled : In
+        `scale` and `shift` are real; where not, they are not looked at.
+    nonfinite : Out
+        The group's scale or shift is an infinity or a NaN; one cycle after it, for one cycle.
+    total : Out, signed(accumulator_bits)
+        The row's sum so far, this group included, in units of 2**-accumulator_fraction_bits.
+    nan : Out
+        A scale or shift of the row so far was not finite.
+    """
+
+    def __init__(self, config: ArrayConfig):
+        self.config = config
+        self.latency = 5
+        super().__init__(
+            {
+                "valid": In(1),
+                "first": In(1),
+                "dot": In(signed(config.sum_bits)),
+                "inputs": In(signed(config.sum_bits)),
+                "scale": In(16),
+                "shift": In(16),
+                "scaled": In(1),
+                "nonfinite": Out(1),
+                "total": Out(signed(config.accumulator_bits)),
+                "nan": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        scaled, scale_sign, scale_bad = self._product(m, self.dot, self.scale, "scale")
+        shifted, shift_sign, shift_bad = self._product(m, self.inputs, self.shift, "shift")
+        # Cycle 1 tells whether the factors are numbers.
+        valid = delay(m, self.valid, 1, name="valid_1")
+        bad = delay(m, self.valid & self.scaled, 1, name="scaled") & (scale_bad | shift_bad)
+        m.d.comb += self.nonfinite.eq(bad)
+        # Cycle 4: the two products together; the shift's missing one goes one adder on.
+        term = Signal(signed(len(scaled) + 1))
+        term_carry = Signal()
+        m.d.sync += [
+            term.eq(add_with_carry(scaled, shifted, scale_sign)),
+            term_carry.eq(shift_sign),
+        ]
+        # Cycle 5: the row.
+        enable = delay(m, valid, 3, name="valid_4")
+        first = delay(m, self.first, 4, name="first")
+        bad_now = delay(m, bad, 3, name="bad")
+        before = Signal.like(self.total)
+        m.d.comb += before.eq(Mux(first, 0, self.total))
+        with m.If(enable):
+            m.d.sync += [
+                self.total.eq(add_with_carry(before, term, term_carry)),
+                self.nan.eq((self.nan & ~first) | bad_now),
+            ]
+        return m
+
+    def _product(self, m, value, half, name):
+        """Return (product, or its complement where the factor is negative; that sign), cycle 3.
+
+        Also whether the factor is not finite, at cycle 1.
+        """
+        sign, significand, shift, bad = half_fields(half)
+        fields = [
+            delay(m, field, 1, name=f"{name}_{part}")
+            for field, part in (
+                (value, "value"),
+                (sign, "sign"),
+                (significand, "significand"),
+                (shift, "shift"),
+                (bad, "bad"),
+            )
+        ]
+        value_1, sign_1, significand_1, shift_1, bad_1 = fields
+        product = Signal(signed(len(value) + SIGNIFICAND_BITS), name=f"{name}_product")
+        shift_2 = Signal(5, name=f"{name}_shift_2")
+        sign_2 = delay(m, sign_1, 1, name=f"{name}_sign_2")
+        m.d.sync += [product.eq(value_1 * significand_1), shift_2.eq(shift_1)]
+        # The product is at most |value| * 2047 * 2**29.
+        bits = len(value) + FP16_MAX_UNITS.bit_length()
+        placed = Signal(signed(bits), name=f"{name}_placed")
+        m.d.sync += placed.eq((product << shift_2) ^ sign_2.replicate(bits).as_signed())
+        return placed, delay(m, sign_2, 1, name=f"{name}_sign_3"), bad_1

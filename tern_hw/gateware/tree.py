@@ -1,0 +1,92 @@
+"""The portable dot product: a pipelined adder tree whose negations cost no adder of their own."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from tern_hw.config import ArrayConfig
+from tern_hw.gateware.pipeline import add_with_carry
+
+__all__ = ["AdderTree"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A sum of some lanes that still lacks `carry` (0 or 1) to be exact."""
+
+    value: Value
+    carry: Value
+    lanes: int
+
+
+class AdderTree(wiring.Component):
+    """Sum trit * activation over the lanes: exactly `total + carry`.
+
+    A negated activation is its complement plus one. A tree over n lanes has n - 1 adders with
+    an unused carry-in each: they take n - 1 of the ones, `carry` is the last, for the adder
+    that comes after. So -1 x -128 = +128 needs no wider negation.
+
+    Latency: `latency` = ceil(log2(lanes)). Throughput: a dot product a cycle.
+    Backpressure: none.
+
+    Members
+    -------
+    x : In, lanes * fixed_bits
+        Two's-complement activations, lane 0 lowest.
+    nonzero, negative : In, lanes
+        Trit of each lane; `negative` implies `nonzero`.
+    total : Out, signed
+        The dot product, less `carry`.
+    carry : Out
+    """
+
+    def __init__(self, config: ArrayConfig):
+        self.config = config
+        self.latency = config.tree_levels
+        super().__init__(
+            {
+                "x": In(config.lanes * config.fixed_bits),
+                "nonzero": In(config.lanes),
+                "negative": In(config.lanes),
+                "total": Out(signed(self._width(config.lanes))),
+                "carry": Out(1),
+            }
+        )
+
+    def _width(self, lanes: int) -> int:
+        # A sum that lacks its last +1 stays below lanes * 2**(fixed_bits - 1).
+        return self.config.fixed_bits + (lanes - 1).bit_length()
+
+    def elaborate(self, platform):
+        m = Module()
+        level = [self._leaf(m, lane) for lane in range(self.config.lanes)]
+        depth = 0
+        while len(level) > 1:
+            pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
+            level = [self._join(m, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
+            depth += 1
+        m.d.comb += [self.total.eq(level[0].value), self.carry.eq(level[0].carry)]
+        return m
+
+    def _leaf(self, m, lane) -> Node:
+        bits = self.config.fixed_bits
+        x = self.x[lane * bits : (lane + 1) * bits]
+        negative = self.negative[lane]
+        term = Signal(signed(bits), name=f"term_{lane}")
+        m.d.comb += term.eq((x ^ negative.replicate(bits)) & self.nonzero[lane].replicate(bits))
+        return Node(term, negative, 1)
+
+    def _join(self, m, pair, name) -> Node:
+        """Register the sum of two nodes, or a node that has no partner."""
+        lanes = sum(node.lanes for node in pair)
+        value = Signal(signed(self._width(lanes)), name=f"sum_{name}")
+        carry = Signal(name=f"carry_{name}")
+        last = pair[-1]
+        if len(pair) == 2:
+            m.d.sync += value.eq(add_with_carry(pair[0].value, last.value, pair[0].carry))
+        else:
+            m.d.sync += value.eq(last.value)
+        m.d.sync += carry.eq(last.carry)
+        return Node(value, carry, lanes)
