@@ -1,4 +1,4 @@
-"""`ArrayConfig`: the one parameter object of the accelerator, validated, with every derived width."""
+"""`ArrayConfig`: the one parameter object of the accelerator, with every derived width."""
 
 import dataclasses
 import enum
@@ -11,6 +11,7 @@ from tern_hw.errors import TernError
 __all__ = [
     "ARRAY_ID",
     "NAMED_CONFIGS",
+    "REGISTER_VERSION",
     "Activation",
     "ArrayConfig",
     "Dot",
@@ -18,7 +19,6 @@ __all__ = [
     "GroupSize",
     "OutputFormat",
     "Packing",
-    "REGISTER_VERSION",
     "Register",
 ]
 

@@ -11,7 +11,7 @@ from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.frame import PacketGate
-from tern_hw.gateware.pipeline import delay, delay_lines
+from tern_hw.gateware.pipeline import delay, delay_lines, memory_depth
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
 from tern_hw.gateware.sequencer import Sequencer, State
@@ -124,9 +124,7 @@ class ArrayCore(wiring.Component):
                     sequencer.scale_stall,
                     sequencer.room_stall
                     | (
-                        (sequencer.state == State.FINISH)
-                        & self.result_tvalid
-                        & ~self.result_tready
+                        (sequencer.state == State.FINISH) & self.result_tvalid & ~self.result_tready
                     ),
                 )
             ),
@@ -159,7 +157,7 @@ class ArrayCore(wiring.Component):
         config = self.config
         m.submodules.converter = converter = self.converter
         m.submodules.activations = words = memory.Memory(
-            shape=config.lanes * config.fixed_bits, depth=config.max_chunks, init=[]
+            shape=config.lanes * config.fixed_bits, depth=memory_depth(config.max_chunks), init=[]
         )
         write, read = words.write_port(), words.read_port()
         late = converter.latency
@@ -207,7 +205,7 @@ class ArrayCore(wiring.Component):
         config = self.config
         queue = self._scale_queue(m, sequencer, gate)
         m.submodules.group_sums = sums = memory.Memory(
-            shape=config.sum_bits, depth=config.max_groups, init=[]
+            shape=config.sum_bits, depth=memory_depth(config.max_groups), init=[]
         )
         write, read = sums.write_port(), sums.read_port()
         before, tag = tags[-2], tags[-1]

@@ -31,10 +31,10 @@ class CreditCounter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        credits = Signal(range(self.limit + 1), init=self.initial)
-        m.d.comb += self.enough.eq(credits >= self.cost)
+        left = Signal(range(self.limit + 1), init=self.initial)
+        m.d.comb += self.enough.eq(left >= self.cost)
         with m.If(self.start):
-            m.d.sync += credits.eq(self.initial)
+            m.d.sync += left.eq(self.initial)
         with m.Else():
-            m.d.sync += credits.eq(credits + self.give - Mux(self.claim, self.cost, 0))
+            m.d.sync += left.eq(left + self.give - Mux(self.claim, self.cost, 0))
         return m

@@ -56,7 +56,7 @@ class TritDecoder(wiring.Component):
         mask = Signal(config.lanes)
         for segment in range(config.segments):
             first = segment * config.step_inputs
-            chosen = self.segment == segment if config.segments > 1 else 1
+            chosen = self._is(segment) if config.segments > 1 else 1
             for lane in range(first, first + config.step_inputs):
                 m.d.comb += mask[lane].eq(chosen)
         mask_now = delay(m, mask, early, name="mask")
@@ -71,6 +71,10 @@ class TritDecoder(wiring.Component):
         ]
         return m
 
+    def _is(self, segment):
+        # Verilator objects to the `!segment` that a comparison with 0 turns into.
+        return self.segment == segment if segment else ~self.segment.any()
+
     def _two_bit(self, m):
         fields = [self.codes[at : at + 2] for at in range(0, len(self.codes), 2)]
         # Digits 0, 1, 2 are trits -1, 0, +1; field 3 is illegal: a set low bit means zero.
@@ -84,7 +88,7 @@ class TritDecoder(wiring.Component):
         for index in range(self.config.row_beat_bytes):
             digits, bad = self._byte(m, self.codes[8 * index : 8 * index + 8], index)
             zero += [(digit == 1) | bad for digit in digits]
-            negative += [(digit == 0) & ~bad for digit in digits]
+            negative += [~digit.any() & ~bad for digit in digits]
             illegal.append(bad)
         return zero, negative, illegal
 

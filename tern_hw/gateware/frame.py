@@ -11,11 +11,11 @@ class State(enum.Enum, shape=2):
     """What the gate knows of the packet."""
 
     #: No packet is due, or all of it was taken.
-    CLOSED = 0
+    CLOSED = 1
     #: Beats go through.
-    OPEN = 1
+    OPEN = 2
     #: All expected beats were taken without a TLAST: what comes is discarded up to it.
-    DRAIN = 2
+    DRAIN = 3
 
 
 class PacketGate(wiring.Component):
@@ -58,7 +58,7 @@ class PacketGate(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        state = Signal(State)
+        state = Signal(State, init=State.CLOSED)
         is_open = state == State.OPEN
         is_drain = state == State.DRAIN
         m.d.comb += [

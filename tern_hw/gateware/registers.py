@@ -190,6 +190,7 @@ class RegisterFile(wiring.Component):
     def _read_port(self, m, values):
         index = self.axil_araddr[2:]
         words = Array(values[register] for register in Register)
+        word = words[index[: (len(Register) - 1).bit_length()]]
         read = Signal()
         m.d.comb += [
             read.eq(self.axil_arvalid & (~self.axil_rvalid | self.axil_rready)),
@@ -200,7 +201,7 @@ class RegisterFile(wiring.Component):
             m.d.sync += [
                 self.axil_rvalid.eq(1),
                 self.axil_rresp.eq(Mux(mapped, OKAY, SLVERR)),
-                self.axil_rdata.eq(Mux(mapped, words[index[: (len(Register) - 1).bit_length()]], 0)),
+                self.axil_rdata.eq(Mux(mapped, word, 0)),
             ]
         with m.Elif(self.axil_rready):
             m.d.sync += self.axil_rvalid.eq(0)

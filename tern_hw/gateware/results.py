@@ -84,14 +84,10 @@ class ResultUnit(wiring.Component):
         ]
         final = last & ~waiting[1:].any() if self.config.rows > 1 else last
         layout = result_layout(self.config)
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=layout.size, depth=self.depth
-        )
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=layout.size, depth=self.depth)
         m.d.comb += [
             queue.w_en.eq(delay(m, waiting[0], rounder.latency, name="valid")),
-            queue.w_data.eq(
-                Cat(rounder.result, delay(m, final, rounder.latency, name="final"))
-            ),
+            queue.w_data.eq(Cat(rounder.result, delay(m, final, rounder.latency, name="final"))),
             self.results.payload.eq(queue.r_data),
             self.results.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.results.ready),

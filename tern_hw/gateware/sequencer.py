@@ -14,15 +14,15 @@ __all__ = ["Sequencer", "State"]
 class State(enum.Enum, shape=3):
     """Phase of a job."""
 
-    IDLE = 0
+    IDLE = 1
     #: Activation beats are taken, written, and summed by a step each.
-    LOAD = 1
+    LOAD = 2
     #: The last load steps pass the conversion and the memory of group sums.
-    GAP = 2
+    GAP = 3
     #: Weight steps.
-    COMPUTE = 3
+    COMPUTE = 4
     #: All steps are issued; results leave, and late beats are discarded.
-    FINISH = 4
+    FINISH = 5
 
 
 class Sequencer(wiring.Component):
@@ -97,7 +97,7 @@ class Sequencer(wiring.Component):
                 **{name: flow(1) for flow, names in one_bit.items() for name in names},
                 "n": In(config.max_n.bit_length()),
                 "k": In(config.max_k.bit_length()),
-                "state": Out(State),
+                "state": Out(State, init=State.IDLE),
                 "load_chunk": Out(index_bits(config.max_chunks)),
                 "load_remaining": Out(config.max_k.bit_length()),
                 "step": Out(step_layout(config)),
@@ -133,13 +133,12 @@ class Sequencer(wiring.Component):
 
         # What the step needs. Load: the beat. Compute: the beat, a scale where a group ends, and
         # a place for the results where the row ends. A closed packet is not waited for.
-        spacing = Signal(range(config.rows))
+        spacing = Signal(index_bits(config.rows))
         have_scale = ~group_last | self.scale_available | self.scale_closed
-        have_room = ~row_last | (self.room & (spacing == 0))
+        have_room = ~row_last | (self.room & ~spacing.any())
         have_weight = self.weight_present | self.weight_closed
         m.d.comb += fire.eq(
-            (loading & self.activation_present)
-            | (computing & have_weight & have_scale & have_room)
+            (loading & self.activation_present) | (computing & have_weight & have_scale & have_room)
         )
         claim = group_last & self.scale_available
         missing = ~self.weight_present | (group_last & ~self.scale_available)
@@ -149,7 +148,7 @@ class Sequencer(wiring.Component):
             self.activation_take.eq(loading & beat_last),
             self.activation_final.eq(row_last),
             self.activation_missing.eq(loading & self.activation_closed),
-            self.load_write.eq(loading & self.activation_present & (segment == 0)),
+            self.load_write.eq(loading & self.activation_present & ~segment.any()),
             self.load_chunk.eq(chunk),
             self.load_remaining.eq(walk.inputs_left),
             self.weight_take.eq(computing & have_scale & have_room & beat_last),
@@ -172,7 +171,7 @@ class Sequencer(wiring.Component):
             ]
         with m.If(self.room_claim):
             m.d.sync += spacing.eq(config.rows - 1)
-        with m.Elif(spacing != 0):
+        with m.Elif(spacing.any()):
             m.d.sync += spacing.eq(spacing - 1)
 
         step = Signal(step_layout(config))
@@ -208,22 +207,20 @@ class Sequencer(wiring.Component):
         return m
 
     def _phases(self, m, fire, walk):
-        gap = Signal(range(self.config.load_gap_cycles))
+        gap = Signal(index_bits(self.config.load_gap_cycles))
         m.d.comb += self.busy.eq(self.state != State.IDLE)
-        with m.Switch(self.state):
-            with m.Case(State.IDLE):
-                with m.If(self.start):
-                    m.d.sync += self.state.eq(State.LOAD)
-            with m.Case(State.LOAD):
-                with m.If((fire & walk.row_last) | self.activation_closed):
-                    m.d.sync += [self.state.eq(State.GAP), gap.eq(0)]
-            with m.Case(State.GAP):
-                m.d.sync += gap.eq(gap + 1)
-                with m.If(gap == self.config.load_gap_cycles - 1):
-                    m.d.sync += self.state.eq(State.COMPUTE)
-            with m.Case(State.COMPUTE):
-                with m.If(fire & walk.row_last & walk.block_last):
-                    m.d.sync += self.state.eq(State.FINISH)
-            with m.Case(State.FINISH):
-                with m.If(self.over):
-                    m.d.sync += self.state.eq(State.IDLE)
+        with m.If(self.state == State.IDLE):
+            with m.If(self.start):
+                m.d.sync += self.state.eq(State.LOAD)
+        with m.Elif(self.state == State.LOAD):
+            with m.If((fire & walk.row_last) | self.activation_closed):
+                m.d.sync += [self.state.eq(State.GAP), gap.eq(0)]
+        with m.Elif(self.state == State.GAP):
+            m.d.sync += gap.eq(gap + 1)
+            with m.If(gap == self.config.load_gap_cycles - 1):
+                m.d.sync += self.state.eq(State.COMPUTE)
+        with m.Elif(self.state == State.COMPUTE):
+            with m.If(fire & walk.row_last & walk.block_last):
+                m.d.sync += self.state.eq(State.FINISH)
+        with m.Elif(self.over):
+            m.d.sync += self.state.eq(State.IDLE)

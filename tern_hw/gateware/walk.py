@@ -1,6 +1,6 @@
 """The order in which a job's beats come: row blocks outside, inputs inside."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 

@@ -1,0 +1,222 @@
+"""`python -m tern_hw.generate`: emit the accelerator's Verilog and its side-car."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tern_hw.cli import ArgumentParser, run
+from tern_hw.config import (
+    NAMED_CONFIGS,
+    Activation,
+    ArrayConfig,
+    GroupSize,
+    OutputFormat,
+    Packing,
+)
+from tern_hw.errors import TernError
+from tern_hw.files import write_atomic
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tern_hw.gateware.emit import Emission
+
+__all__ = ["emit", "main"]
+
+#: Where the named configurations' Verilog is kept.
+RTL_FOLDER = Path(__file__).resolve().parent.parent / "rtl"
+MANIFEST = "MANIFEST.json"
+
+EPILOG = """examples:
+  python -m tern_hw.generate --lanes 64
+  python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
+  python -m tern_hw.generate --config base --output - > base.v
+  python -m tern_hw.generate --check
+"""
+
+
+def emit(config: ArrayConfig) -> "Emission":
+    """Emit the Verilog and side-car of an array; see `tern_hw.gateware.emit`."""
+    # Here and not above: --help and a refusal need no Amaranth.
+    from tern_hw.gateware.emit import emit
+
+    return emit(config)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns its exit status."""
+    args = _parser().parse_args(argv)
+    if args.list:
+        return _list(args.json)
+    if args.check:
+        return _check(Path(args.output or RTL_FOLDER))
+    if args.all:
+        return _write_all(Path(args.output or RTL_FOLDER))
+    emission = emit(_config(args))
+    if args.output == "-":
+        sys.stdout.write(emission.verilog)
+        return 0
+    paths = _target(args.output, emission.config.name)
+    _write(emission, *paths)
+    _report(emission, paths, as_json=args.json)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m tern_hw.generate",
+        description="Emit the ternary accelerator as Verilog, with a JSON side-car that holds "
+        "its configuration, ports, registers, latency, versions and sha256.",
+        epilog=EPILOG,
+        formatter_class=_formatter(),
+    )
+    default = ArrayConfig()
+    shape = parser.add_argument_group("the array")
+    shape.add_argument("--config", metavar="NAME", help="start from a named configuration (--list)")
+    shape.add_argument("--lanes", type=int, help=f"inputs a cycle, 8 to 1024 ({default.lanes})")
+    shape.add_argument("--rows", type=int, help=f"outputs in parallel, 1 to 16 ({default.rows})")
+    shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
+    shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
+    shape.add_argument(
+        "--group-size",
+        metavar="G",
+        help='inputs per scale and shift: "row", a multiple of lanes or a divisor of lanes '
+        f"({default.group_size})",
+    )
+    shape.add_argument("--result", help=f"{' or '.join(OutputFormat)} ({default.output})")
+    shape.add_argument("--max-k", type=int, help=f"largest K, inputs ({default.max_k})")
+    shape.add_argument("--max-n", type=int, help=f"largest N, outputs ({default.max_n})")
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="a .v file, a folder, or - for stdout (the module's name in this folder)",
+    )
+    what.add_argument("--json", action="store_true", help="report as JSON")
+    modes = what.add_mutually_exclusive_group()
+    modes.add_argument("--list", action="store_true", help="list the named configurations")
+    modes.add_argument("--all", action="store_true", help="write all named ones to rtl/")
+    modes.add_argument(
+        "--check", action="store_true", help="exit 1 if rtl/ is not what would be emitted now"
+    )
+    return parser
+
+
+def _formatter() -> Any:
+    import argparse
+
+    return argparse.RawDescriptionHelpFormatter
+
+
+def _config(args: "argparse.Namespace") -> ArrayConfig:
+    base = ArrayConfig()
+    if args.config is not None:
+        if args.config not in NAMED_CONFIGS:
+            names = ", ".join(NAMED_CONFIGS)
+            raise TernError(f"--config must be one of {names}, not {args.config!r}")
+        base = NAMED_CONFIGS[args.config]
+    given = {
+        "lanes": args.lanes,
+        "rows": args.rows,
+        "activation": args.activation,
+        "packing": args.packing,
+        "group_size": None if args.group_size is None else _group_size(args.group_size),
+        "output": args.result,
+        "max_k": args.max_k,
+        "max_n": args.max_n,
+    }
+    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+
+
+def _group_size(text: str) -> GroupSize:
+    if text == "row":
+        return "row"
+    try:
+        return int(text)
+    except ValueError:
+        raise TernError(f'--group-size must be "row" or an integer, not {text!r}') from None
+
+
+def _target(output: str | None, name: str) -> tuple[Path, Path]:
+    path = Path(output or ".")
+    if path.is_dir() or (output or "").endswith("/"):
+        path = path / f"{name}.v"
+    if path.suffix != ".v":
+        raise TernError(f"--output must be a .v file, a folder or -, not {output!r}")
+    return path, path.with_suffix(".json")
+
+
+def _write(emission: "Emission", verilog: Path, sidecar: Path) -> None:
+    verilog.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(verilog, emission.verilog)
+    write_atomic(sidecar, _json(emission.sidecar))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _report(emission: "Emission", paths: tuple[Path, Path], *, as_json: bool) -> None:
+    config, sidecar = emission.config, emission.sidecar
+    if as_json:
+        print(_json({"verilog": str(paths[0]), "sidecar": str(paths[1]), **sidecar}), end="")
+        return
+    print(f"{paths[0]}  ({len(emission.verilog) / 1000:.0f} kB, sha256 {sidecar['sha256'][:12]})")
+    print(f"{paths[1]}")
+    print(
+        f"{config.lanes} lanes x {config.rows} rows: {config.lanes * config.rows} weights a cycle, "
+        f"latency {sidecar['latency']['cycles']} cycles"
+    )
+
+
+def _list(as_json: bool) -> int:
+    if as_json:
+        print(_json({name: config.as_dict() for name, config in NAMED_CONFIGS.items()}), end="")
+        return 0
+    for name, config in NAMED_CONFIGS.items():
+        print(f"{name:8} {config.name}")
+    return 0
+
+
+def _write_all(folder: Path) -> int:
+    manifest = {}
+    for name, config in NAMED_CONFIGS.items():
+        emission = emit(config)
+        _write(emission, folder / f"{name}.v", folder / f"{name}.json")
+        manifest[name] = {"module": config.name, "sha256": emission.sidecar["sha256"]}
+        print(f"{folder / name}.v")
+    write_atomic(folder / MANIFEST, _json(manifest))
+    return 0
+
+
+def _check(folder: Path) -> int:
+    """Compare a folder with what would be emitted now; 1 and a line for each difference."""
+    expected = {}
+    manifest = {}
+    for name, config in NAMED_CONFIGS.items():
+        emission = emit(config)
+        expected[f"{name}.v"] = emission.verilog
+        expected[f"{name}.json"] = _json(emission.sidecar)
+        manifest[name] = {"module": config.name, "sha256": emission.sidecar["sha256"]}
+    expected[MANIFEST] = _json(manifest)
+    stale = []
+    for name, text in expected.items():
+        path = folder / name
+        if not path.is_file():
+            stale.append(f"{path} is missing")
+        elif path.read_bytes() != text.encode():
+            stale.append(f"{path} is stale")
+    present = {path.name for path in folder.glob("*") if path.suffix in (".v", ".json")}
+    stale += [f"{folder / name} belongs to no configuration" for name in present - set(expected)]
+    for line in sorted(stale):
+        print(f"{line}: run python -m tern_hw.generate --all")
+    if not stale:
+        print(f"{folder}: {len(NAMED_CONFIGS)} configurations are up to date")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

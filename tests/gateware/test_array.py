@@ -1,0 +1,334 @@
+"""The whole array in Amaranth's simulator: exact results and cycles, an answer to every fault."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tern_hw.config import ArrayConfig, ErrorFlag, OutputFormat, Register
+from tern_hw.gateware.array import TernaryArray
+from tern_hw.matrix import TernaryMatrix
+from tests.gateware.jobs import Bench, read, run_jobs, write
+from tests.gateware.layers import job_of, naive_results, random_case, with_beat
+
+SMALL = {"max_k": 64, "max_n": 64}
+CONFIGS = [
+    ArrayConfig(lanes=8, rows=2, group_size=16, **SMALL),
+    ArrayConfig(lanes=8, rows=1, group_size="row", packing="base3", **SMALL),
+    ArrayConfig(lanes=12, rows=3, group_size=4, packing="base3", activation="fp16", **SMALL),
+    ArrayConfig(lanes=9, rows=4, group_size=27, activation="fp16", output="fp16", **SMALL),
+    ArrayConfig(lanes=16, rows=16, group_size=8, output="fp16", **SMALL),
+    ArrayConfig(lanes=10, rows=2, group_size="row", activation="fp16", **SMALL),
+]
+SHAPES = [(4, 16), (1, 1), (5, 20), (3, 64), (7, 17), (40, 8), (17, 9)]
+EAGERNESS = [
+    {},
+    {"idle": 0.5},
+    {"backpressure": 0.6},
+    {"idle": 0.3, "backpressure": 0.3},
+]
+FAULTED = ArrayConfig(lanes=8, rows=2, group_size=16, **SMALL)
+
+
+def nan(config: ArrayConfig) -> int:
+    return 0x7FC00000 if config.output is OutputFormat.FP32 else 0x7E00
+
+
+def case(config, n, k, seed, **eagerness):
+    x, matrix = random_case(config, n, k, np.random.default_rng(seed))
+    return job_of(config, x, matrix, **eagerness), naive_results(config, x, matrix)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_results_equal_the_naive_oracle_and_cycles_the_formula(config):
+    cases = [
+        case(config, n, k, seed, **eagerness)
+        for seed, (n, k) in enumerate(SHAPES)
+        for eagerness in EAGERNESS
+    ]
+    outcomes = run_jobs(config, [job for job, _ in cases])
+    for (job, expected), outcome in zip(cases, outcomes, strict=True):
+        assert outcome.results == expected
+        assert outcome.lasts == [0] * (job.n - 1) + [1]
+        assert outcome.errors == 0
+        if job.idle == 0 and job.backpressure == 0:
+            assert outcome.cycles == config.job_cycles(job.n, job.k)
+            assert outcome.stalls == (0, 0, 0, 0)
+        else:
+            assert outcome.cycles >= config.job_cycles(job.n, job.k)
+    idle = [o for (job, _), o in zip(cases, outcomes, strict=True) if job.idle == 0.5]
+    slow = [o for (job, _), o in zip(cases, outcomes, strict=True) if job.backpressure == 0.6]
+    activation, weight, scale, _ = (
+        sum(part) for part in zip(*(o.stalls for o in idle), strict=True)
+    )
+    assert activation
+    assert weight
+    assert scale or config.group_size == "row" or config.group_size > config.lanes
+    assert sum(outcome.stalls[3] for outcome in slow)
+
+
+def test_stalls_are_counted_for_the_stream_that_waits():
+    config = ArrayConfig(lanes=8, rows=1, group_size=8, **SMALL)
+    job, expected = case(config, 8, 64, 1)
+    gone = {name: replace(job, **{name: []}) for name in ("activation", "weight", "scale")}
+    for index, name in enumerate(gone):
+        bench = Bench(config, seed=0)
+        outcomes = []
+
+        async def host(ctx, bench=bench, name=name, outcomes=outcomes):
+            bench.queue(gone[name])
+            await ctx.tick().repeat(3)
+            await bench.start(ctx, job.n, job.k)
+            await ctx.tick().repeat(200)
+            rest = {other: [] for other in gone if other != name}
+            bench.queue(replace(job, **rest))
+            await bench.finish(ctx, job.n, job.k)
+            outcomes.append(await bench.outcome(ctx))
+
+        bench.run(host)
+        assert outcomes[0].results == expected
+        others = [stall for at, stall in enumerate(outcomes[0].stalls) if at != index]
+        assert outcomes[0].stalls[index] > 100
+        assert others == [0, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_latency_is_the_sum_of_the_blocks(config):
+    assert TernaryArray(config).core.latency == config.latency_cycles
+
+
+def test_minus_one_times_minus_128_is_128():
+    config = CONFIGS[0]
+    x = np.full(64, -128, np.int8)
+    one, zero = np.ones((2, 4), np.float16), np.zeros((2, 4), np.float16)
+    matrix = TernaryMatrix.from_digits(np.zeros((2, 64), np.uint8), one, zero, group_size=16)
+    (outcome,) = run_jobs(config, [job_of(config, x, matrix)])
+    assert outcome.results == [np.float32(64 * 128).view(np.uint32)] * 2
+
+
+@pytest.mark.parametrize("activation", ["int8", "fp16"])
+@pytest.mark.parametrize("output", ["fp32", "fp16"])
+def test_extreme_sums_fit(activation, output):
+    """All activations, scales and shifts at their largest: no width is a bit too narrow."""
+    config = ArrayConfig(
+        lanes=8, rows=2, group_size=16, activation=activation, output=output, **SMALL
+    )
+    top = np.float16(65504)
+    extremes = (-128, 127) if activation == "int8" else (-top, top)
+    jobs, expected = [], []
+    for value in extremes:
+        for digit in (0, 2):
+            x = np.full(64, value, np.int8 if activation == "int8" else np.float16)
+            digits = np.full((2, 64), digit, np.uint8)
+            scale = np.full((2, 4), top)
+            shift = np.stack([np.full(4, top), np.full(4, -top)])
+            matrix = TernaryMatrix.from_digits(digits, scale, shift, group_size=16)
+            jobs.append(job_of(config, x, matrix))
+            expected.append(naive_results(config, x, matrix))
+    assert [outcome.results for outcome in run_jobs(config, jobs)] == expected
+
+
+# ---------------------------------------------------------------------- faults
+
+
+def run_with_a_clean_job_after(config, job):
+    """Return the faulty job's outcome; a clean job after it must be exact, to the cycle."""
+    clean, expected = case(config, 3, 33, 99)
+    faulty, after = run_jobs(config, [job, clean])
+    assert after.results == expected
+    assert after.cycles == config.job_cycles(3, 33)
+    assert after.errors == 0
+    return faulty
+
+
+@pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0x7E01, 0xFFFF])
+@pytest.mark.parametrize("at", [0, 7, 12, 19])
+def test_nonfinite_activation_makes_every_result_nan(bits, at):
+    config = ArrayConfig(lanes=8, rows=2, group_size=16, activation="fp16", **SMALL)
+    job, _ = case(config, 5, 20, 3)
+    beat = job.activation[at // 8] & ~(0xFFFF << 16 * (at % 8)) | bits << 16 * (at % 8)
+    outcome = run_with_a_clean_job_after(config, with_beat(job, "activation", at // 8, beat))
+    assert outcome.results == [nan(config)] * 5
+    assert outcome.errors == ErrorFlag.ACTIVATION_NONFINITE
+
+
+@pytest.mark.parametrize("activation", ["int8", "fp16"])
+def test_activations_beyond_k_are_ignored(activation):
+    config = ArrayConfig(lanes=8, rows=2, group_size=4, activation=activation, **SMALL)
+    job, expected = case(config, 5, 19, 3)
+    garbage = job.activation[2]
+    for lane in range(3, 8):
+        width = config.activation_bits
+        garbage |= ((1 << width) - 1) << width * lane
+    outcome = run_with_a_clean_job_after(config, with_beat(job, "activation", 2, garbage))
+    assert outcome.results == expected
+    assert outcome.errors == 0
+
+
+@pytest.mark.parametrize("half", [0x7C00, 0xFC00, 0x7E00, 0x7FFF])
+@pytest.mark.parametrize("place", [0, 16])
+@pytest.mark.parametrize("group", [0, 1])
+def test_nonfinite_scale_or_shift_makes_its_row_nan(half, place, group):
+    config = FAULTED
+    job, expected = case(config, 4, 20, 4)
+    index = 2 + group  # second row block, row 1 of it: n = 3
+    beat = job.scale[index] & ~(0xFFFF << 32 + place) | half << 32 + place
+    outcome = run_with_a_clean_job_after(config, with_beat(job, "scale", index, beat))
+    assert outcome.results == [*expected[:3], nan(config)]
+    assert outcome.errors == ErrorFlag.SCALE_NONFINITE
+
+
+@pytest.mark.parametrize("stream", ["weight", "scale"])
+def test_rows_beyond_n_are_ignored(stream):
+    config = FAULTED
+    job, expected = case(config, 3, 16, 5)
+    index = len(getattr(job, stream)) - 1
+    half = 8 * getattr(config, f"{stream}_beat_bytes") // 2
+    garbage = getattr(job, stream)[index] | ((1 << half) - 1) << half
+    outcome = run_with_a_clean_job_after(config, with_beat(job, stream, index, garbage))
+    assert outcome.results == expected
+    assert outcome.errors == 0
+
+
+@pytest.mark.parametrize("packing", ["2bit", "base3"])
+@pytest.mark.parametrize("row", [0, 1])
+def test_illegal_code_counts_as_trit_zero(packing, row):
+    config = replace(FAULTED, packing=packing)
+    x, matrix = random_case(config, 4, 20, np.random.default_rng(6))
+    job = job_of(config, x, matrix)
+    beat, per_byte = 4, config.packing.digits_per_byte  # row block 1, chunk 1: inputs 8 ... 15
+    place = 8 * config.row_beat_bytes * row
+    code, lost = (0b11, 1) if packing == "2bit" else (0x01, per_byte)
+    mask = 0b11 if packing == "2bit" else 0xFF
+    value = job.weight[beat] & ~(mask << place) | code << place
+    digits = matrix.digits().copy()
+    digits[2 + row, 8 : 8 + lost] = 1
+    mended = TernaryMatrix.from_digits(digits, matrix.scale, matrix.shift, group_size=16)
+    outcome = run_with_a_clean_job_after(config, with_beat(job, "weight", beat, value))
+    assert outcome.results == naive_results(config, x, mended)
+    assert outcome.errors == ErrorFlag.ILLEGAL_CODE
+
+
+def test_early_tlast_on_activations_makes_every_result_nan():
+    config = FAULTED
+    for last in (0, 1):
+        job, _ = case(config, 5, 24, 7, tlast={"activation": last})
+        job = replace(job, activation=job.activation[: last + 1])
+        outcome = run_with_a_clean_job_after(config, job)
+        assert outcome.results == [nan(config)] * 5
+        assert outcome.lasts == [0, 0, 0, 0, 1]
+        assert outcome.errors == ErrorFlag.ACTIVATION_TLAST
+
+
+@pytest.mark.parametrize("eagerness", EAGERNESS)
+@pytest.mark.parametrize("stream", ["weight", "scale"])
+def test_early_tlast_makes_the_rows_that_lack_a_beat_nan(stream, eagerness):
+    config = FAULTED
+    job, expected = case(config, 7, 24, 8, **eagerness)
+    per_block = len(getattr(job, stream)) // 4
+    flag = ErrorFlag.WEIGHT_TLAST if stream == "weight" else ErrorFlag.SCALE_TLAST
+    for last in range(len(getattr(job, stream)) - 1):
+        short = replace(job, tlast={stream: last}, **{stream: getattr(job, stream)[: last + 1]})
+        outcome = run_with_a_clean_job_after(config, short)
+        whole = 2 * ((last + 1) // per_block)
+        assert outcome.results == expected[:whole] + [nan(config)] * (7 - whole)
+        assert outcome.errors == flag
+
+
+@pytest.mark.parametrize("stream", ["activation", "weight", "scale"])
+@pytest.mark.parametrize("extra", [1, 5])
+@pytest.mark.parametrize("eagerness", EAGERNESS)
+def test_late_tlast_discards_the_rest(stream, extra, eagerness):
+    config = FAULTED
+    job, expected = case(config, 7, 24, 9, **eagerness)
+    beats = getattr(job, stream) + [(1 << 16) - 1] * extra
+    flag = ErrorFlag[f"{stream.upper()}_TLAST"]
+    outcome = run_with_a_clean_job_after(config, replace(job, **{stream: beats}))
+    assert outcome.results == expected
+    assert outcome.errors == flag
+
+
+def test_start_while_busy_is_refused_and_disturbs_nothing():
+    config = FAULTED
+    job, expected = case(config, 9, 64, 10)
+    bench = Bench(config, seed=0)
+    seen = []
+
+    async def host(ctx):
+        bench.queue(job)
+        await bench.start(ctx, job.n, job.k)
+        await bench.start(ctx, 1, 1)
+        await bench.finish(ctx, job.n, job.k)
+        seen.append(await bench.outcome(ctx))
+
+    bench.run(host)
+    assert seen[0].results == expected
+    assert seen[0].errors == ErrorFlag.START_BUSY
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 8), (8, 0), (65, 8), (8, 65), (1 << 31, 8), (8, 1 << 16)])
+def test_bad_shape_is_refused(n, k):
+    bench = Bench(FAULTED, seed=0)
+    job, expected = case(FAULTED, 64, 64, 11)
+    seen = []
+
+    async def host(ctx):
+        await bench.start(ctx, n, k)
+        await ctx.tick().repeat(5)
+        seen.append(await read(ctx, bench.dut, Register.STATUS))
+        seen.append(await read(ctx, bench.dut, Register.ERRORS))
+        bench.queue(job)
+        await bench.start(ctx, 64, 64)
+        await bench.finish(ctx, 64, 64)
+        seen.append((await bench.outcome(ctx)).results)
+
+    bench.run(host)
+    assert seen == [0, ErrorFlag.BAD_SHAPE, expected]
+
+
+@pytest.mark.parametrize("wait", [1, 3, 9, 20, 40, 70])
+def test_abort_drops_the_job_and_leaves_the_array_usable(wait):
+    config = FAULTED
+    job, expected = case(config, 30, 32, 12, backpressure=0.9)
+    bench = Bench(config, seed=0)
+    seen = []
+
+    async def host(ctx):
+        # Beats enough for two jobs, one TLAST at their end: the abort comes amid a packet.
+        for name, queue in bench.pending.items():
+            queue.clear()
+            queue.append(_endless(bench.dut, name, getattr(job, name)))
+        bench.backpressure = 0.9
+        await bench.start(ctx, job.n, job.k)
+        await ctx.tick().repeat(wait)
+        await write(ctx, bench.dut, Register.CONTROL, 0b10)
+        seen.append(await read(ctx, bench.dut, Register.STATUS))
+        for name in bench.pending:
+            ctx.set(getattr(bench.dut, f"s_axis_{name}_tvalid"), 0)
+        stop["now"] = True
+        await ctx.tick().repeat(3)
+        bench.collected.clear()
+        bench.queue(job)
+        bench.backpressure = 0
+        await bench.start(ctx, job.n, job.k)
+        await bench.finish(ctx, job.n, job.k)
+        seen.append((await bench.outcome(ctx)).results)
+
+    stop = {"now": False}
+
+    def _endless(dut, name, beats):
+        async def offer(ctx):
+            index = 0
+            while not stop["now"]:
+                ctx.set(getattr(dut, f"s_axis_{name}_tdata"), beats[index % len(beats)])
+                ctx.set(getattr(dut, f"s_axis_{name}_tlast"), 0)
+                ctx.set(getattr(dut, f"s_axis_{name}_tvalid"), 1)
+                *_, taken = await ctx.tick().sample(getattr(dut, f"s_axis_{name}_tready"))
+                index += taken
+            ctx.set(getattr(dut, f"s_axis_{name}_tvalid"), 0)
+
+        return offer
+
+    bench.run(host)
+    assert seen == [0, expected]

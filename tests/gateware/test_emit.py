@@ -1,0 +1,84 @@
+"""Emission: the same bytes every time, and a side-car that tells the truth about the Verilog."""
+
+import hashlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tern_hw.config import NAMED_CONFIGS, ArrayConfig, Register
+from tern_hw.gateware.emit import emit
+
+SMALL = ArrayConfig(lanes=8, rows=2, group_size=4, packing="base3", max_k=64, max_n=64)
+AGAIN = """
+import dataclasses, sys
+from tern_hw.config import ArrayConfig
+from tern_hw.gateware.emit import emit
+sys.stdout.write(emit(ArrayConfig.from_dict({fields!r})).verilog)
+"""
+
+
+@pytest.fixture(scope="module")
+def small():
+    return emit(SMALL)
+
+
+def test_emission_is_byte_identical_within_and_across_processes(small):
+    assert emit(SMALL).verilog == small.verilog
+    again = subprocess.run(
+        [sys.executable, "-c", AGAIN.format(fields=SMALL.as_dict())],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7", "PATH": "/usr/bin:/bin"},
+    )
+    assert again.stdout == small.verilog
+
+
+def test_verilog_names_no_path_of_the_machine(small):
+    assert "/" not in re.sub(r"//|/\*|\*/", "", small.verilog.split("\n", 1)[1])
+
+
+def test_sidecar_holds_the_digest_and_the_configuration(small):
+    assert small.sidecar["sha256"] == hashlib.sha256(small.verilog.encode()).hexdigest()
+    assert ArrayConfig.from_dict(small.sidecar["configuration"]) == SMALL
+    assert small.sidecar["module"] == SMALL.name
+
+
+def test_sidecar_lists_exactly_the_ports_of_the_top_module(small):
+    header = small.verilog.split(f"module {SMALL.name}(")[1].split("endmodule")[0]
+    found = {}
+    for direction, high, name in re.findall(
+        r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", header, re.MULTILINE
+    ):
+        found[name] = (direction.removesuffix("put"), int(high or 0) + 1)
+    listed = {p["name"]: (p["direction"], p["bits"]) for p in small.sidecar["ports"]}
+    assert listed == found
+
+
+def test_sidecar_latency_is_the_configurations(small):
+    latency = small.sidecar["latency"]
+    assert latency["cycles"] == sum(latency["blocks"].values()) == SMALL.latency_cycles
+    formula = latency["job_cycles"].split(";")[0]
+    n, k = 7, 33
+    values = {
+        "steps": -(-k // latency["step_inputs"]),
+        "blocks": -(-n // 2),
+        "load_gap": latency["load_gap_cycles"],
+        "result_interval": latency["result_interval_cycles"],
+        "cycles": latency["cycles"],
+        "max": max,
+    }
+    formula = formula.replace("rows of the last block", "1")
+    assert eval(formula, {}, values) == SMALL.job_cycles(n, k)
+
+
+def test_sidecar_lists_every_register(small):
+    assert small.sidecar["registers"]["CYCLES"] == f"0x{Register.CYCLES:02x}"
+    assert set(small.sidecar["registers"]) == {register.name for register in Register}
+
+
+def test_names_of_configurations_differ():
+    names = [config.name for config in NAMED_CONFIGS.values()]
+    assert len(set(names)) == len(names)

@@ -1,0 +1,115 @@
+"""`ArrayConfig`: what it refuses, and that its widths hold the largest values, and no more."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tern_hw.config import FP16_MAX_UNITS, NAMED_CONFIGS, ArrayConfig
+from tern_hw.errors import TernError
+
+CONFIGS = st.builds(
+    lambda lanes, rows, activation, group, packing, output, max_k: ArrayConfig(
+        lanes=lanes,
+        rows=rows,
+        activation=activation,
+        group_size="row" if group == "row" else lanes,
+        packing=packing,
+        output=output,
+        max_k=max_k,
+    ),
+    st.integers(8, 1024),
+    st.integers(1, 16),
+    st.sampled_from(["int8", "fp16"]),
+    st.sampled_from(["row", "lanes"]),
+    st.sampled_from(["2bit", "base3"]),
+    st.sampled_from(["fp32", "fp16"]),
+    st.integers(1, 65536),
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lanes", 0),
+        ("lanes", -1),
+        ("lanes", 7),
+        ("lanes", 1025),
+        ("lanes", "abc"),
+        ("lanes", 64.0),
+        ("lanes", True),
+        ("rows", 0),
+        ("rows", 17),
+        ("activation", "bf16"),
+        ("packing", "base2"),
+        ("output", "fp64"),
+        ("dot", "magic"),
+        ("group_size", 0),
+        ("group_size", -64),
+        ("group_size", 96),
+        ("group_size", "column"),
+        ("group_size", 2.0),
+        ("max_k", 0),
+        ("max_k", 65537),
+        ("max_n", 0),
+        ("max_n", 1048577),
+    ],
+)
+def test_bad_field_is_refused_in_one_sentence(field, value):
+    with pytest.raises(TernError, match=rf"^{field} must be .*, not {value!r}$") as error:
+        ArrayConfig(**{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_63_lanes_refuse_groups_of_128():
+    with pytest.raises(TernError, match=r"multiple of lanes .*\(lanes = 63\), not 128"):
+        ArrayConfig(lanes=63)
+    assert ArrayConfig(lanes=63, group_size=126).group_steps == 2
+    assert ArrayConfig(lanes=63, group_size=21).segments == 3
+    assert ArrayConfig(lanes=63, group_size="row").segments == 1
+
+
+def test_group_beyond_max_k_is_refused():
+    with pytest.raises(TernError, match=r"^group_size must be at most max_k \(= 100\)"):
+        ArrayConfig(max_k=100)
+
+
+@given(CONFIGS)
+def test_widths_hold_the_extremes_and_no_more(config):
+    group = config.max_k if config.group_size == "row" else min(config.lanes, config.max_k)
+    for bits, largest in (
+        (config.sum_bits, group * config.fixed_max),
+        (config.accumulator_bits, config.max_k * config.fixed_max * 2 * FP16_MAX_UNITS),
+    ):
+        assert largest < 1 << (bits - 1)
+        assert largest >= 1 << (bits - 2)
+
+
+def test_widths_are_those_of_the_design():
+    int8, fp16 = ArrayConfig(), ArrayConfig(activation="fp16")
+    assert (fp16.fixed_bits, fp16.sum_bits, fp16.accumulator_bits) == (41, 48, 96)
+    assert (int8.fixed_bits, int8.sum_bits, int8.accumulator_bits) == (8, 16, 63)
+    assert ArrayConfig(packing="base3").weight_beat_bytes == 4 * 13
+
+
+@pytest.mark.parametrize("config", NAMED_CONFIGS.values(), ids=NAMED_CONFIGS)
+def test_dict_round_trips_through_json(config):
+    assert ArrayConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_unknown_field_is_refused():
+    with pytest.raises(TernError, match="not 'lane'"):
+        ArrayConfig.from_dict({"lane": 8})
+
+
+def test_configuration_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ArrayConfig().lanes = 8
+
+
+@given(CONFIGS, st.integers(1, 300), st.integers(1, 300))
+def test_name_tells_configurations_apart(config, max_n, max_k):
+    other = dataclasses.replace(config, max_n=max_n, max_k=max(max_k, config.lanes))
+    assert (other.name == config.name) == (other == config)
