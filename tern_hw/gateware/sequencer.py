@@ -1,12 +1,12 @@
 """The job: loads the activations, then issues one step a cycle while the streams keep up."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import delay, index_bits, step_layout
-from tern_hw.gateware.walk import JobWalk
+from tern_hw.gateware.walk import StepWalk
 
 __all__ = ["Sequencer", "State"]
 
@@ -106,107 +106,89 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        m.submodules.walk = walk = JobWalk(
-            rows=config.rows, quantum=config.step_inputs, max_n=config.max_n, max_k=config.max_k
-        )
+        m.submodules.walk = walk = StepWalk(self.config)
         loading = self.state == State.LOAD
         computing = self.state == State.COMPUTE
-        fire = Signal()
-        m.d.comb += [walk.n.eq(self.n), walk.k.eq(self.k)]
-
-        # Position within the row: chunk (memory word), segment (group within the lanes), group.
-        chunk = Signal(index_bits(config.max_chunks))
-        segment = Signal(index_bits(config.segments))
-        group = Signal(index_bits(config.max_groups))
-        group_step = Signal(index_bits(config.group_steps or 1))
-        row_first = Signal(init=1)
-        group_first = Signal(init=1)
-        poisoned = Signal()
-        row_last = walk.row_last
-        beat_last = row_last | (segment == config.segments - 1)
-        group_last = Signal()
-        if config.group_steps is None:
-            m.d.comb += group_last.eq(row_last)
-        else:
-            m.d.comb += group_last.eq(row_last | (group_step == config.group_steps - 1))
-
-        # What the step needs. Load: the beat. Compute: the beat, a scale where a group ends, and
-        # a place for the results where the row ends. A closed packet is not waited for.
-        spacing = Signal(index_bits(config.rows))
-        have_scale = ~group_last | self.scale_available | self.scale_closed
-        have_room = ~row_last | (self.room & ~spacing.any())
+        # What a compute step needs: its beat, a scale where a group ends, and a place for the
+        # results where a row block ends. A closed packet is not waited for.
         have_weight = self.weight_present | self.weight_closed
-        m.d.comb += fire.eq(
-            (loading & self.activation_present) | (computing & have_weight & have_scale & have_room)
-        )
-        claim = group_last & self.scale_available
-        missing = ~self.weight_present | (group_last & ~self.scale_available)
+        have_scale = ~walk.group_last | self.scale_available | self.scale_closed
+        have_room = ~walk.row_last | (self.room & ~self._too_soon(m))
+        fire = Signal()
         m.d.comb += [
+            fire.eq(
+                (loading & self.activation_present)
+                | (computing & have_weight & have_scale & have_room)
+            ),
+            # Compute begins where the load began: at the first input, of the first row block.
             walk.start.eq(self.start | (self.state == State.GAP)),
+            walk.n.eq(self.n),
+            walk.k.eq(self.k),
             walk.advance.eq(fire),
-            self.activation_take.eq(loading & beat_last),
-            self.activation_final.eq(row_last),
+            self.activation_take.eq(loading & walk.beat_last),
+            self.activation_final.eq(walk.row_last),
             self.activation_missing.eq(loading & self.activation_closed),
-            self.load_write.eq(loading & self.activation_present & ~segment.any()),
-            self.load_chunk.eq(chunk),
+            self.load_write.eq(loading & self.activation_present & ~walk.segment.any()),
+            self.load_chunk.eq(walk.chunk),
             self.load_remaining.eq(walk.inputs_left),
-            self.weight_take.eq(computing & have_scale & have_room & beat_last),
-            self.weight_final.eq(row_last & walk.block_last),
-            self.scale_claim.eq(computing & fire & claim),
-            self.room_claim.eq(computing & fire & row_last),
-        ]
-        with m.If(self.start | (self.state == State.GAP)):
-            m.d.sync += [chunk.eq(0), segment.eq(0), group.eq(0), group_step.eq(0)]
-            m.d.sync += [row_first.eq(1), group_first.eq(1), poisoned.eq(0)]
-        with m.Elif(fire):
-            m.d.sync += [
-                segment.eq(Mux(beat_last, 0, segment + 1)),
-                chunk.eq(Mux(row_last, 0, chunk + beat_last)),
-                group_step.eq(Mux(group_last, 0, group_step + 1)),
-                group.eq(Mux(row_last, 0, group + group_last)),
-                row_first.eq(row_last | (row_first & ~group_last)),
-                group_first.eq(group_last),
-                poisoned.eq(~row_last & (poisoned | missing)),
-            ]
-        with m.If(self.room_claim):
-            m.d.sync += spacing.eq(config.rows - 1)
-        with m.Elif(spacing.any()):
-            m.d.sync += spacing.eq(spacing - 1)
-
-        step = Signal(step_layout(config))
-        rows = Cat(walk.outputs_left > row for row in range(config.rows))
-        m.d.comb += [
-            step.valid.eq(fire),
-            step.load.eq(loading),
-            step.chunk.eq(chunk),
-            step.segment.eq(segment),
-            step.group.eq(group),
-            step.group_first.eq(group_first),
-            step.group_last.eq(group_last),
-            step.row_first.eq(row_first),
-            step.row_last.eq(row_last),
-            step.weighted.eq(self.weight_present),
-            step.scaled.eq(claim),
-            step.poison.eq(poisoned | missing),
-            step.rows.eq(rows),
-            step.block_last.eq(walk.block_last),
-        ]
-        # Load steps wait until their beat is in memory; none meets a compute step there.
-        loaded = delay(m, step, 1 + config.conversion_cycles, name="loaded")
-        m.d.comb += self.step.eq(Mux(loaded.valid & loaded.load, loaded, step))
-        with m.If(loading):
-            m.d.comb += self.step.valid.eq(loaded.valid & loaded.load)
-        self._phases(m, fire, walk)
-        m.d.comb += [
+            self.weight_take.eq(computing & have_scale & have_room & walk.beat_last),
+            self.weight_final.eq(walk.row_last & walk.block_last),
+            self.scale_claim.eq(computing & fire & walk.group_last & self.scale_available),
+            self.room_claim.eq(computing & fire & walk.row_last),
             self.activation_stall.eq(loading & ~fire & ~self.activation_closed),
             self.weight_stall.eq(computing & ~have_weight),
             self.scale_stall.eq(computing & have_weight & ~have_scale),
-            self.room_stall.eq(computing & have_weight & have_scale & row_last & ~self.room),
+            self.room_stall.eq(computing & have_weight & have_scale & walk.row_last & ~self.room),
         ]
+        self._issue(m, walk, fire, loading)
+        self._phases(m, walk, fire)
         return m
 
-    def _phases(self, m, fire, walk):
+    def _too_soon(self, m):
+        """Return whether the row block before this one still occupies the rounder."""
+        wait = Signal(index_bits(self.config.rows))
+        with m.If(self.room_claim):
+            m.d.sync += wait.eq(self.config.rows - 1)
+        with m.Elif(wait.any()):
+            m.d.sync += wait.eq(wait - 1)
+        return wait.any()
+
+    def _issue(self, m, walk, fire, loading):
+        """Put the step's tag together; a load step waits until its beat is in memory."""
+        claim = walk.group_last & self.scale_available
+        missing = ~self.weight_present | (walk.group_last & ~self.scale_available)
+        poisoned = Signal()
+        with m.If(walk.start):
+            m.d.sync += poisoned.eq(0)
+        with m.Elif(fire):
+            m.d.sync += poisoned.eq(~walk.row_last & (poisoned | missing))
+        step = Signal(step_layout(self.config))
+        same = (
+            "chunk",
+            "segment",
+            "group",
+            "group_first",
+            "group_last",
+            "row_first",
+            "row_last",
+            "rows",
+            "block_last",
+        )
+        m.d.comb += [getattr(step, name).eq(getattr(walk, name)) for name in same]
+        m.d.comb += [
+            step.valid.eq(fire),
+            step.load.eq(loading),
+            step.weighted.eq(self.weight_present),
+            step.scaled.eq(claim),
+            step.poison.eq(poisoned | missing),
+        ]
+        loaded = delay(m, step, 1 + self.config.conversion_cycles, name="loaded")
+        late = loaded.valid & loaded.load
+        m.d.comb += self.step.eq(Mux(late, loaded, step))
+        with m.If(loading):
+            m.d.comb += self.step.valid.eq(late)
+
+    def _phases(self, m, walk, fire):
         gap = Signal(index_bits(self.config.load_gap_cycles))
         m.d.comb += self.busy.eq(self.state != State.IDLE)
         with m.If(self.state == State.IDLE):

@@ -1,10 +1,13 @@
-"""The order in which a job's beats come: row blocks outside, inputs inside."""
+"""The order of a job: row blocks outside, inputs inside; and where in its row a step stands."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["JobWalk"]
+from tern_hw.config import ArrayConfig
+from tern_hw.gateware.pipeline import index_bits
+
+__all__ = ["JobWalk", "StepWalk"]
 
 
 class JobWalk(wiring.Component):
@@ -67,4 +70,83 @@ class JobWalk(wiring.Component):
                 m.d.sync += self.inputs_left.eq(left)
             with m.If(self.row_last):
                 m.d.sync += self.outputs_left.eq(self.outputs_left - self.rows)
+        return m
+
+
+class StepWalk(wiring.Component):
+    """Count a job's steps: `JobWalk` over `step_inputs`, with the places within the row.
+
+    Latency: 0 (outputs describe the current step). Throughput: an advance a cycle.
+
+    Members
+    -------
+    start, n, k, advance : In
+        See `JobWalk`.
+    chunk, segment, group : Out
+        Word of the activation memory, group within the lanes, group of the row.
+    group_first, group_last, row_first : Out
+        The step begins or ends a group; it belongs to the row's first group.
+    beat_last, row_last, block_last : Out
+        The step is the last of its beat; the last of its row block; in the last row block.
+    rows : Out
+        Rows of the block that exist (n < N).
+    inputs_left : Out
+        Inputs of the row from this step on.
+    """
+
+    def __init__(self, config: ArrayConfig):
+        self.config = config
+        self.walk = JobWalk(
+            rows=config.rows, quantum=config.step_inputs, max_n=config.max_n, max_k=config.max_k
+        )
+        super().__init__(
+            {
+                "start": In(1),
+                "n": In(self.walk.n.shape()),
+                "k": In(self.walk.k.shape()),
+                "advance": In(1),
+                "chunk": Out(index_bits(config.max_chunks)),
+                "segment": Out(index_bits(config.segments)),
+                "group": Out(index_bits(config.max_groups)),
+                "group_first": Out(1, init=1),
+                "group_last": Out(1),
+                "row_first": Out(1, init=1),
+                "beat_last": Out(1),
+                "row_last": Out(1),
+                "block_last": Out(1),
+                "rows": Out(config.rows),
+                "inputs_left": Out(self.walk.inputs_left.shape()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.walk = walk = self.walk
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.n.eq(self.n),
+            walk.k.eq(self.k),
+            walk.advance.eq(self.advance),
+            self.row_last.eq(walk.row_last),
+            self.block_last.eq(walk.block_last),
+            self.inputs_left.eq(walk.inputs_left),
+            self.rows.eq(Cat(walk.outputs_left > row for row in range(config.rows))),
+            self.beat_last.eq(walk.row_last | (self.segment == config.segments - 1)),
+        ]
+        group_step = Signal(index_bits(config.group_steps or 1))
+        full = 0 if config.group_steps is None else group_step == config.group_steps - 1
+        m.d.comb += self.group_last.eq(walk.row_last | full)
+        with m.If(self.start):
+            m.d.sync += [self.chunk.eq(0), self.segment.eq(0), self.group.eq(0)]
+            m.d.sync += [group_step.eq(0), self.row_first.eq(1), self.group_first.eq(1)]
+        with m.Elif(self.advance):
+            m.d.sync += [
+                self.segment.eq(Mux(self.beat_last, 0, self.segment + 1)),
+                self.chunk.eq(Mux(self.row_last, 0, self.chunk + self.beat_last)),
+                group_step.eq(Mux(self.group_last, 0, group_step + 1)),
+                self.group.eq(Mux(self.row_last, 0, self.group + self.group_last)),
+                self.row_first.eq(self.row_last | (self.row_first & ~self.group_last)),
+                self.group_first.eq(self.group_last),
+            ]
         return m

@@ -28,6 +28,7 @@ EAGERNESS = [
     {"idle": 0.3, "backpressure": 0.3},
 ]
 FAULTED = ArrayConfig(lanes=8, rows=2, group_size=16, **SMALL)
+SEGMENTED = ArrayConfig(lanes=8, rows=2, group_size=4, packing="base3", **SMALL)
 
 
 def nan(config: ArrayConfig) -> int:
@@ -132,121 +133,140 @@ def test_extreme_sums_fit(activation, output):
 # ---------------------------------------------------------------------- faults
 
 
-def run_with_a_clean_job_after(config, job):
-    """Return the faulty job's outcome; a clean job after it must be exact, to the cycle."""
+def run_each_before_a_clean_job(config, jobs):
+    """Return the faulty jobs' outcomes; a clean job after each must be exact, to the cycle."""
     clean, expected = case(config, 3, 33, 99)
-    faulty, after = run_jobs(config, [job, clean])
-    assert after.results == expected
-    assert after.cycles == config.job_cycles(3, 33)
-    assert after.errors == 0
-    return faulty
+    outcomes = run_jobs(config, [job for faulty in jobs for job in (faulty, clean)])
+    for after in outcomes[1::2]:
+        assert after.results == expected
+        assert after.cycles == config.job_cycles(3, 33)
+        assert after.errors == 0
+    return outcomes[::2]
 
 
-@pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0x7E01, 0xFFFF])
-@pytest.mark.parametrize("at", [0, 7, 12, 19])
-def test_nonfinite_activation_makes_every_result_nan(bits, at):
+def replaced(beat, bits, width, place):
+    """Return the beat with `width` bits at `place` replaced."""
+    return beat & ~(((1 << width) - 1) << place) | bits << place
+
+
+def test_nonfinite_activation_makes_every_result_nan():
     config = ArrayConfig(lanes=8, rows=2, group_size=16, activation="fp16", **SMALL)
     job, _ = case(config, 5, 20, 3)
-    beat = job.activation[at // 8] & ~(0xFFFF << 16 * (at % 8)) | bits << 16 * (at % 8)
-    outcome = run_with_a_clean_job_after(config, with_beat(job, "activation", at // 8, beat))
-    assert outcome.results == [nan(config)] * 5
-    assert outcome.errors == ErrorFlag.ACTIVATION_NONFINITE
+    jobs = []
+    for at in (0, 7, 12, 19):
+        for bits in (0x7C00, 0xFC00, 0x7E01, 0xFFFF):
+            beat = replaced(job.activation[at // 8], bits, 16, 16 * (at % 8))
+            jobs.append(with_beat(job, "activation", at // 8, beat))
+    for outcome in run_each_before_a_clean_job(config, jobs):
+        assert outcome.results == [nan(config)] * 5
+        assert outcome.errors == ErrorFlag.ACTIVATION_NONFINITE
 
 
 @pytest.mark.parametrize("activation", ["int8", "fp16"])
 def test_activations_beyond_k_are_ignored(activation):
     config = ArrayConfig(lanes=8, rows=2, group_size=4, activation=activation, **SMALL)
     job, expected = case(config, 5, 19, 3)
-    garbage = job.activation[2]
-    for lane in range(3, 8):
-        width = config.activation_bits
-        garbage |= ((1 << width) - 1) << width * lane
-    outcome = run_with_a_clean_job_after(config, with_beat(job, "activation", 2, garbage))
+    width = config.activation_bits
+    ones = (1 << 5 * width) - 1
+    garbage = replaced(job.activation[2], ones, 5 * width, 3 * width)
+    (outcome,) = run_each_before_a_clean_job(config, [with_beat(job, "activation", 2, garbage)])
     assert outcome.results == expected
     assert outcome.errors == 0
 
 
-@pytest.mark.parametrize("half", [0x7C00, 0xFC00, 0x7E00, 0x7FFF])
-@pytest.mark.parametrize("place", [0, 16])
-@pytest.mark.parametrize("group", [0, 1])
-def test_nonfinite_scale_or_shift_makes_its_row_nan(half, place, group):
+def test_nonfinite_scale_or_shift_makes_its_row_nan():
     config = FAULTED
     job, expected = case(config, 4, 20, 4)
-    index = 2 + group  # second row block, row 1 of it: n = 3
-    beat = job.scale[index] & ~(0xFFFF << 32 + place) | half << 32 + place
-    outcome = run_with_a_clean_job_after(config, with_beat(job, "scale", index, beat))
-    assert outcome.results == [*expected[:3], nan(config)]
-    assert outcome.errors == ErrorFlag.SCALE_NONFINITE
+    jobs = []
+    for half in (0x7C00, 0xFC00, 0x7E00, 0x7FFF):
+        for place in (0, 16):
+            for group in (0, 1):
+                index = 2 + group  # second row block, row 1 of it: n = 3
+                beat = replaced(job.scale[index], half, 16, 32 + place)
+                jobs.append(with_beat(job, "scale", index, beat))
+    for outcome in run_each_before_a_clean_job(config, jobs):
+        assert outcome.results == [*expected[:3], nan(config)]
+        assert outcome.errors == ErrorFlag.SCALE_NONFINITE
 
 
-@pytest.mark.parametrize("stream", ["weight", "scale"])
-def test_rows_beyond_n_are_ignored(stream):
+def test_rows_beyond_n_are_ignored():
     config = FAULTED
     job, expected = case(config, 3, 16, 5)
-    index = len(getattr(job, stream)) - 1
-    half = 8 * getattr(config, f"{stream}_beat_bytes") // 2
-    garbage = getattr(job, stream)[index] | ((1 << half) - 1) << half
-    outcome = run_with_a_clean_job_after(config, with_beat(job, stream, index, garbage))
-    assert outcome.results == expected
-    assert outcome.errors == 0
+    jobs = []
+    for stream in ("weight", "scale"):
+        index = len(getattr(job, stream)) - 1
+        half = 8 * getattr(config, f"{stream}_beat_bytes") // 2
+        garbage = replaced(getattr(job, stream)[index], (1 << half) - 1, half, half)
+        jobs.append(with_beat(job, stream, index, garbage))
+    for outcome in run_each_before_a_clean_job(config, jobs):
+        assert outcome.results == expected
+        assert outcome.errors == 0
 
 
-@pytest.mark.parametrize("packing", ["2bit", "base3"])
-@pytest.mark.parametrize("row", [0, 1])
-def test_illegal_code_counts_as_trit_zero(packing, row):
+@pytest.mark.parametrize(("packing", "code", "lost"), [("2bit", 0b11, 1), ("base3", 0x01, 5)])
+def test_illegal_code_counts_as_trit_zero(packing, code, lost):
     config = replace(FAULTED, packing=packing)
     x, matrix = random_case(config, 4, 20, np.random.default_rng(6))
     job = job_of(config, x, matrix)
-    beat, per_byte = 4, config.packing.digits_per_byte  # row block 1, chunk 1: inputs 8 ... 15
-    place = 8 * config.row_beat_bytes * row
-    code, lost = (0b11, 1) if packing == "2bit" else (0x01, per_byte)
-    mask = 0b11 if packing == "2bit" else 0xFF
-    value = job.weight[beat] & ~(mask << place) | code << place
-    digits = matrix.digits().copy()
-    digits[2 + row, 8 : 8 + lost] = 1
-    mended = TernaryMatrix.from_digits(digits, matrix.scale, matrix.shift, group_size=16)
-    outcome = run_with_a_clean_job_after(config, with_beat(job, "weight", beat, value))
-    assert outcome.results == naive_results(config, x, mended)
-    assert outcome.errors == ErrorFlag.ILLEGAL_CODE
+    width = 2 if packing == "2bit" else 8
+    jobs, expected = [], []
+    for row in (0, 1):
+        # Row block 1, chunk 1: inputs 8 ... 15.
+        value = replaced(job.weight[4], code, width, 8 * config.row_beat_bytes * row)
+        jobs.append(with_beat(job, "weight", 4, value))
+        digits = matrix.digits().copy()
+        digits[2 + row, 8 : 8 + lost] = 1
+        mended = TernaryMatrix.from_digits(digits, matrix.scale, matrix.shift, group_size=16)
+        expected.append(naive_results(config, x, mended))
+    outcomes = run_each_before_a_clean_job(config, jobs)
+    assert [outcome.results for outcome in outcomes] == expected
+    assert [outcome.errors for outcome in outcomes] == [ErrorFlag.ILLEGAL_CODE] * 2
 
 
 def test_early_tlast_on_activations_makes_every_result_nan():
     config = FAULTED
-    for last in (0, 1):
-        job, _ = case(config, 5, 24, 7, tlast={"activation": last})
-        job = replace(job, activation=job.activation[: last + 1])
-        outcome = run_with_a_clean_job_after(config, job)
+    job, _ = case(config, 5, 24, 7)
+    jobs = [
+        replace(job, tlast={"activation": last}, activation=job.activation[: last + 1])
+        for last in (0, 1)
+    ]
+    for outcome in run_each_before_a_clean_job(config, jobs):
         assert outcome.results == [nan(config)] * 5
         assert outcome.lasts == [0, 0, 0, 0, 1]
         assert outcome.errors == ErrorFlag.ACTIVATION_TLAST
 
 
-@pytest.mark.parametrize("eagerness", EAGERNESS)
+@pytest.mark.parametrize("config", [FAULTED, SEGMENTED], ids=lambda config: config.name)
 @pytest.mark.parametrize("stream", ["weight", "scale"])
-def test_early_tlast_makes_the_rows_that_lack_a_beat_nan(stream, eagerness):
-    config = FAULTED
-    job, expected = case(config, 7, 24, 8, **eagerness)
-    per_block = len(getattr(job, stream)) // 4
-    flag = ErrorFlag.WEIGHT_TLAST if stream == "weight" else ErrorFlag.SCALE_TLAST
-    for last in range(len(getattr(job, stream)) - 1):
-        short = replace(job, tlast={stream: last}, **{stream: getattr(job, stream)[: last + 1]})
-        outcome = run_with_a_clean_job_after(config, short)
-        whole = 2 * ((last + 1) // per_block)
-        assert outcome.results == expected[:whole] + [nan(config)] * (7 - whole)
-        assert outcome.errors == flag
+def test_early_tlast_makes_the_rows_that_lack_a_beat_nan(config, stream):
+    flag = ErrorFlag[f"{stream.upper()}_TLAST"]
+    jobs, expected = [], []
+    for eagerness in EAGERNESS:
+        job, right = case(config, 7, 21, 8, **eagerness)
+        beats = getattr(job, stream)
+        per_block = len(beats) // 4
+        for last in range(len(beats) - 1):
+            jobs.append(replace(job, tlast={stream: last}, **{stream: beats[: last + 1]}))
+            whole = 2 * ((last + 1) // per_block)
+            expected.append(right[:whole] + [nan(config)] * (7 - whole))
+    outcomes = run_each_before_a_clean_job(config, jobs)
+    assert [outcome.results for outcome in outcomes] == expected
+    assert {outcome.errors for outcome in outcomes} == {flag}
 
 
 @pytest.mark.parametrize("stream", ["activation", "weight", "scale"])
-@pytest.mark.parametrize("extra", [1, 5])
-@pytest.mark.parametrize("eagerness", EAGERNESS)
-def test_late_tlast_discards_the_rest(stream, extra, eagerness):
+def test_late_tlast_discards_the_rest(stream):
     config = FAULTED
-    job, expected = case(config, 7, 24, 9, **eagerness)
-    beats = getattr(job, stream) + [(1 << 16) - 1] * extra
-    flag = ErrorFlag[f"{stream.upper()}_TLAST"]
-    outcome = run_with_a_clean_job_after(config, replace(job, **{stream: beats}))
-    assert outcome.results == expected
-    assert outcome.errors == flag
+    jobs, expected = [], []
+    for eagerness in EAGERNESS:
+        job, right = case(config, 7, 24, 9, **eagerness)
+        for extra in (1, 5):
+            beats = getattr(job, stream) + [(1 << 16) - 1] * extra
+            jobs.append(replace(job, **{stream: beats}))
+            expected.append(right)
+    outcomes = run_each_before_a_clean_job(config, jobs)
+    assert [outcome.results for outcome in outcomes] == expected
+    assert {outcome.errors for outcome in outcomes} == {ErrorFlag[f"{stream.upper()}_TLAST"]}
 
 
 def test_start_while_busy_is_refused_and_disturbs_nothing():
@@ -267,24 +287,25 @@ def test_start_while_busy_is_refused_and_disturbs_nothing():
     assert seen[0].errors == ErrorFlag.START_BUSY
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 8), (8, 0), (65, 8), (8, 65), (1 << 31, 8), (8, 1 << 16)])
-def test_bad_shape_is_refused(n, k):
+def test_bad_shape_is_refused():
     bench = Bench(FAULTED, seed=0)
     job, expected = case(FAULTED, 64, 64, 11)
     seen = []
 
     async def host(ctx):
-        await bench.start(ctx, n, k)
-        await ctx.tick().repeat(5)
-        seen.append(await read(ctx, bench.dut, Register.STATUS))
-        seen.append(await read(ctx, bench.dut, Register.ERRORS))
+        for n, k in [(0, 8), (8, 0), (65, 8), (8, 65), (1 << 31, 8), (8, 1 << 16)]:
+            await bench.start(ctx, n, k)
+            await ctx.tick().repeat(5)
+            seen.append(await read(ctx, bench.dut, Register.STATUS))
+            seen.append(await read(ctx, bench.dut, Register.ERRORS))
+            await write(ctx, bench.dut, Register.ERRORS, 0xFF)
         bench.queue(job)
         await bench.start(ctx, 64, 64)
         await bench.finish(ctx, 64, 64)
         seen.append((await bench.outcome(ctx)).results)
 
     bench.run(host)
-    assert seen == [0, ErrorFlag.BAD_SHAPE, expected]
+    assert seen == [0, ErrorFlag.BAD_SHAPE] * 6 + [expected]
 
 
 @pytest.mark.parametrize("wait", [1, 3, 9, 20, 40, 70])
