@@ -1,36 +1,161 @@
-"""Files appear whole or not at all: written beside their place, then renamed."""
+"""Files and folders appear whole or not at all: made beside their place, then renamed."""
 
 import contextlib
+import ctypes
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from tern_hw.errors import TernError
 
-__all__ = ["write_atomic"]
+__all__ = ["atomic_directory", "write_atomic"]
+
+#: Arguments of Linux' renameat2(2): "relative to the working directory", "swap the two".
+AT_FDCWD: Final = -100
+RENAME_EXCHANGE: Final = 2
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
+    A symbolic link stays and its target is replaced; a device or a pipe is written to as it is.
+
+    Parameters
+    ----------
+    path : path
+        In a folder that exists.
+    content : bytes or str
+        A str is written as UTF-8.
+
     Raises
     ------
     TernError
-        If the folder cannot be written to.
+        If the path cannot be written.
     """
-    target = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    target = Path(os.path.realpath(path))
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(data)
+        else:
+            _replace_file(target, data)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to fill, and move it to `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path
+        In a folder that exists.
+    overwrite : bool
+        Replace the folder that is there; the old one is removed only once the new one has its
+        place. If False, an existing path is refused.
+
+    Yields
+    ------
+    Path
+        A folder beside `path`; removed if the block raises.
+
+    Raises
+    ------
+    TernError
+        If the path exists (without `overwrite`), is not a folder, or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    _check_target(path, target, overwrite)
+    temporary = _beside(target)
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        yield temporary
+        try:
+            _sync_tree(temporary)
+            _move_directory(temporary, target)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+    finally:
+        # Gone already after a plain move; the old folder after an exchange.
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> TernError:
+    return TernError(f"output must be writable, not {os.fspath(path)} ({error.strerror})")
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _replace_file(target: Path, data: bytes) -> None:
+    temporary = _beside(target)
+    try:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise TernError(f"{target} must be writable ({error.strerror})") from None
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(target.parent)
+
+
+def _check_target(path: str | os.PathLike[str], target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise TernError(f"output must be a folder, not the file {os.fspath(path)}")
+    if target.exists() and not overwrite:
+        raise TernError(f"output must be a new path, not {os.fspath(path)}, which exists")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            _sync(path)
+    _sync(folder)
+
+
+def _move_directory(source: Path, target: Path) -> None:
+    """Move a folder to its place; what was there is at `source` or gone afterwards."""
+    if not target.exists():
+        source.rename(target)
+    elif not _exchange(source, target):
+        _replace_directory(source, target)
+    _sync(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0
+
+
+def _replace_directory(source: Path, target: Path) -> None:
+    """Replace a folder in two steps: between them the old one lies beside its place."""
+    old = _beside(target)
+    target.rename(old)
+    try:
+        source.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
