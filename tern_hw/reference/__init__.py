@@ -1,0 +1,15 @@
+"""The bit-accurate software reference: exact sums, one rounding (Numba)."""
+
+from tern_hw.reference.faults import matmul_faults
+from tern_hw.reference.layout import PreparedMatrix, prepare
+from tern_hw.reference.product import matmul
+from tern_hw.reference.tokens import matmul_quantized, quantize_tokens
+
+__all__ = [
+    "PreparedMatrix",
+    "matmul",
+    "matmul_faults",
+    "matmul_quantized",
+    "prepare",
+    "quantize_tokens",
+]
