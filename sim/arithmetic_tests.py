@@ -1,0 +1,141 @@
+"""Jobs without faults: every adversarial case and every kind of shape, under every stall mode."""
+
+import itertools
+import os
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from sim.context import coverage, open_bench, seed
+from sim.jobs import STREAMS, clean_job
+from sim.settings import RANDOM_JOBS_VARIABLE
+from sim.stalls import StallMode
+from sim.stimuli import ADVERSARIAL, adversarial_layer, random_layer
+from tern_hw.config import ArrayConfig
+
+#: Simulated time (ms) after which a test fails; the bench's own limits are tighter.
+LIMIT_MS = 20
+#: Cycles for which a starved stream is held back.
+DROUGHT_CYCLES = 40
+#: Number of jobs of `random_jobs`, which long runs raise.
+RANDOM_JOBS = 6
+
+
+def job_inputs(config: ArrayConfig) -> list[int]:
+    """Return values of K: below, at, above and a multiple of the lanes, and the maximum."""
+    lanes = config.lanes
+    wanted = {1, lanes - 1, lanes, lanes + 1, 3 * lanes, config.max_k}
+    return sorted(k for k in wanted if k <= config.max_k)
+
+
+def job_outputs(config: ArrayConfig) -> list[int]:
+    """Return values of N: below, at, above and a multiple of the rows."""
+    rows = config.rows
+    return sorted({1, max(1, rows - 1), rows, rows + 1, 3 * rows})
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=list(StallMode))
+async def adversarial_cases(dut: Any, stalls: StallMode) -> None:
+    """Every adversarial layer gives the reference's bits."""
+    bench = await open_bench(dut)
+    bench.stall(stalls, seed())
+    config = bench.config
+    for index, name in enumerate(ADVERSARIAL):
+        rng = np.random.default_rng([seed(), index])
+        n, k = 2 * config.rows + 1, min(2 * config.lanes + 3, config.max_k)
+        job = clean_job(adversarial_layer(name, rng, n, k, config), config)
+        await bench.run(job)
+        coverage().hit("case", name, stalls)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=list(StallMode))
+async def shapes(dut: Any, stalls: StallMode) -> None:
+    """Every kind of N and K, all packets queued at once, so that jobs follow without a gap."""
+    bench = await open_bench(dut)
+    bench.stall(stalls, seed() + 1)
+    config = bench.config
+    rng = np.random.default_rng(seed())
+    sizes = list(itertools.product(job_outputs(config), job_inputs(config)))
+    rng.shuffle(sizes)
+    jobs = [clean_job(random_layer(rng, int(n), int(k), config), config) for n, k in sizes]
+    for job in jobs:
+        bench.offer(job)
+    for job in jobs:
+        await bench.run(job, offered=True)
+    coverage().hit("case", "back to back", stalls)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=list(StallMode))
+async def random_jobs(dut: Any, stalls: StallMode) -> None:
+    """Random layers of random shapes, long enough to fill every buffer."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 2])
+    for index in range(int(os.environ.get(RANDOM_JOBS_VARIABLE, RANDOM_JOBS))):
+        bench.stall(stalls, seed() + index)
+        n = int(rng.integers(1, min(12 * config.rows, config.max_n) + 1))
+        k = int(rng.integers(1, config.max_k + 1))
+        await bench.run(clean_job(random_layer(rng, n, k, config), config))
+    coverage().hit("case", "random", stalls)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def largest_outputs(dut: Any) -> None:
+    """N of its maximum, with one input."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 3])
+    await bench.run(clean_job(random_layer(rng, config.max_n, 1, config), config))
+    coverage().hit("case", "N maximal", StallMode.NONE)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stream=list(STREAMS))
+async def starved_source(dut: Any, stream: str) -> None:
+    """A source that pauses in mid-job is waited for, and its counter tells for how long."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 4])
+    n, k = 4 * config.rows, min(4 * config.lanes, config.max_k)
+    job = clean_job(random_layer(rng, n, k, config), config)
+    bench.offer(job)
+    source = bench.sources[stream]
+    source.pause = True
+    # One beat may be on offer already: the drought begins behind it.
+    begun = await bench.start(job)
+    await bench.cycles(config.job_cycles(n, k) + DROUGHT_CYCLES)
+    source.pause = False
+    counters = await bench.finish(job, begun)
+    assert not await bench.take_errors()
+    assert counters.stalls[stream] >= DROUGHT_CYCLES, counters
+    others = [name for name in STREAMS if name != stream]
+    assert not any(counters.stalls[name] for name in others), counters
+    waited = sum(counters.stalls.values())
+    assert counters.cycles == config.job_cycles(n, k) + waited, counters
+    assert counters.cycles == counters.observed_cycles, counters
+    coverage().hit("starved", stream)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def starved_sink(dut: Any) -> None:
+    """A sink that is not ready stops the array before it loses a result."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 5])
+    n, k = min(40 * config.rows, config.max_n), min(2, config.max_k)
+    job = clean_job(random_layer(rng, n, k, config), config)
+    bench.sink.pause = True
+    bench.offer(job)
+    begun = await bench.start(job)
+    await bench.cycles(config.job_cycles(n, k) + DROUGHT_CYCLES)
+    bench.sink.pause = False
+    counters = await bench.finish(job, begun)
+    assert not await bench.take_errors()
+    assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
+    assert not any(counters.stalls[name] for name in STREAMS), counters
+    assert counters.cycles == counters.observed_cycles, counters
+    coverage().hit("starved", "result")

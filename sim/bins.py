@@ -1,0 +1,108 @@
+"""Which bins each run must hit, and which all runs together: configurations, shapes, stalls."""
+
+import itertools
+from collections.abc import Iterator
+
+from sim.coverage import Bin
+from sim.jobs import STREAMS
+from sim.stalls import StallMode
+from sim.stimuli import ADVERSARIAL
+from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
+
+__all__ = ["config_points", "input_class", "matrix_bins", "output_class", "run_bins"]
+
+#: Kinds of group: the whole row, at least the lanes, or segments of them.
+GROUP_KINDS = ("row", "multiple", "divisor")
+FAULT_MODES = (StallMode.NONE, StallMode.BOTH)
+
+
+def group_kind(config: ArrayConfig) -> str:
+    """Return which of `GROUP_KINDS` a configuration has."""
+    if config.group_size == "row":
+        return "row"
+    return "divisor" if config.segments > 1 else "multiple"
+
+
+def input_class(k: int, config: ArrayConfig) -> str:
+    """Return how K relates to the lanes."""
+    if k <= config.lanes:
+        return "K = lanes" if k == config.lanes else "K < lanes"
+    return "K ragged" if k % config.lanes else "K multiple"
+
+
+def output_class(n: int, config: ArrayConfig) -> str:
+    """Return how N relates to the rows."""
+    if n < config.rows:
+        return "N < rows"
+    return "N ragged" if n % config.rows else "N multiple"
+
+
+def config_points(config: ArrayConfig) -> Iterator[tuple[str, str]]:
+    """Yield each pair of a configuration's choices."""
+    choices = (config.activation, config.packing, group_kind(config), f"{config.output} out")
+    yield from itertools.combinations((str(choice) for choice in choices), 2)
+
+
+def matrix_bins() -> set[Bin]:
+    """Return what the runs of one simulator must hit together: every pair of choices."""
+    choices: tuple[tuple[str, ...], ...] = (
+        tuple(Activation),
+        tuple(Packing),
+        GROUP_KINDS,
+        tuple(f"{output} out" for output in OutputFormat),
+    )
+    pairs = itertools.combinations(choices, 2)
+    return {Bin("config", (str(a), str(b))) for one, other in pairs for a in one for b in other}
+
+
+def run_bins(config: ArrayConfig) -> set[Bin]:
+    """Return what every single run must hit."""
+    return {*_job_bins(config), *_stall_bins(), *_fault_bins(config), *_control_bins()}
+
+
+def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
+    lanes, rows = config.lanes, config.rows
+    inputs = {input_class(k, config) for k in (1, lanes, lanes + 1, 2 * lanes)}
+    outputs = {output_class(n, config) for n in (1, rows, rows + 1)}
+    for point in itertools.product(inputs, outputs, StallMode):
+        yield Bin("shape", tuple(str(part) for part in point))
+    for case, mode in itertools.product((*ADVERSARIAL, "back to back", "random"), StallMode):
+        yield Bin("case", (case, str(mode)))
+    yield Bin("case", ("N maximal", str(StallMode.NONE)))
+
+
+def _stall_bins() -> Iterator[Bin]:
+    for stream in (*STREAMS, "result"):
+        yield Bin("starved", (stream,))
+        causes = [StallMode.BOTH]
+        causes.append(StallMode.BACKPRESSURE if stream == "result" else StallMode.IDLE)
+        for mode in causes:
+            yield Bin("stall", (stream, "waited", str(mode)))
+        yield Bin("stall", (stream, "never waited", str(StallMode.NONE)))
+
+
+def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
+    kinds = ["scale", "code", "many"]
+    kinds += [f"{stream} TLAST {when}" for stream in STREAMS for when in ("early", "late")]
+    if config.activation is Activation.FP16:
+        kinds.append("activation")
+    for kind, mode in itertools.product(kinds, FAULT_MODES):
+        yield Bin("fault", (kind, str(mode)))
+    for kind in ("beyond the last row", "single beats", "random frames"):
+        yield Bin("fault", (kind,))
+
+
+def _control_bins() -> Iterator[Bin]:
+    for point in (
+        "identity",
+        "unmapped",
+        "strobes",
+        "start while busy",
+        "bad shape",
+        "sticky errors",
+        "counters",
+        "abort when idle",
+    ):
+        yield Bin("control", (point,))
+    for point, mode in itertools.product(("reset in mid-job", "abort in mid-job"), FAULT_MODES):
+        yield Bin("control", (point, str(mode)))

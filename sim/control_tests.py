@@ -1,0 +1,258 @@
+"""The registers: identity, access rules, refused starts, abort and reset."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotbext.axi import AxiResp
+
+from sim.bench import ABORT, BUSY, START, Bench
+from sim.context import coverage, open_bench, seed
+from sim.jobs import Job, clean_job
+from sim.stalls import StallMode
+from sim.stimuli import random_layer
+from tern_hw.config import (
+    ARRAY_ID,
+    REGISTER_VERSION,
+    Activation,
+    ArrayConfig,
+    ErrorFlag,
+    OutputFormat,
+    Packing,
+    Register,
+)
+
+LIMIT_MS = 20
+#: Registers that keep what is written, and those that do not.
+KEPT = (Register.N, Register.K)
+#: First address beyond the registers, and the last word of the address space.
+UNMAPPED = (0x40, 0x7C, 0x80, 0xFC)
+
+
+def some_job(config: ArrayConfig, number: int) -> Job:
+    """Return a job of a few row blocks and chunks."""
+    rng = np.random.default_rng([seed(), 10, number])
+    n, k = 3 * config.rows + 1, min(3 * config.lanes + 1, config.max_k)
+    return clean_job(random_layer(rng, n, k, config), config)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def identity(dut: Any) -> None:
+    """The read-only registers tell what the array was generated for."""
+    bench = await open_bench(dut)
+    config = bench.config
+    array = config.lanes | config.rows << 16
+    array |= (config.activation is Activation.FP16) << 24
+    array |= (config.packing is Packing.BASE3) << 25
+    array |= (config.output is OutputFormat.FP16) << 26
+    expected = {
+        Register.ID: ARRAY_ID,
+        Register.VERSION: REGISTER_VERSION,
+        Register.ARRAY: array,
+        Register.GROUP: 0 if config.group_size == "row" else config.group_size,
+        Register.MAX_K: config.max_k,
+        Register.MAX_N: config.max_n,
+        Register.CONTROL: 0,
+        Register.STATUS: 0,
+        Register.ERRORS: 0,
+    }
+    for register, value in expected.items():
+        assert await bench.read(register) == value, register
+    assert ARRAY_ID.to_bytes(4, "big") == b"TERN"
+    for register in (*expected, Register.CYCLES, Register.RESULT_STALLS):
+        if register is Register.CONTROL:
+            continue
+        before = await bench.read(register)
+        await bench.write(register, 0xFFFFFFFF)
+        assert await bench.read(register) == before, register
+    coverage().hit("control", "identity")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def unmapped_addresses(dut: Any) -> None:
+    """An address without a register answers SLVERR, reads 0 and changes nothing."""
+    bench = await open_bench(dut)
+    await bench.write(Register.N, 0x01020304)
+    for address in UNMAPPED:
+        answer = await bench.registers.write(address, b"\xff\xff\xff\xff")
+        assert answer.resp == AxiResp.SLVERR, address
+        read = await bench.registers.read(address, 4)
+        assert (read.resp, read.data) == (AxiResp.SLVERR, bytes(4)), address
+    assert await bench.read(Register.N) == 0x01020304
+    assert await bench.read(Register.STATUS) == 0
+    coverage().hit("control", "unmapped")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def byte_strobes(dut: Any) -> None:
+    """A write of some bytes leaves the others; without its byte, CONTROL does nothing."""
+    bench = await open_bench(dut)
+    for register in KEPT:
+        expected = bytearray(b"\x11\x22\x33\x44")
+        await bench.write(register, int.from_bytes(expected, "little"))
+        for at, data in ((0, b"\xaa"), (3, b"\xbb"), (1, b"\xcc\xdd"), (2, b"\xee")):
+            await bench.registers.write(register + at, data)
+            expected[at : at + len(data)] = data
+            assert await bench.read(register) == int.from_bytes(expected, "little"), (register, at)
+    await bench.write(Register.N, 1)
+    await bench.write(Register.K, 1)
+    # The start bit is in byte 0, which this write leaves out.
+    await bench.registers.write(Register.CONTROL + 1, b"\x01")
+    assert await bench.read(Register.STATUS) == 0
+    coverage().hit("control", "strobes")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=list(StallMode))
+async def start_while_busy(dut: Any, stalls: StallMode) -> None:
+    """A second start is refused and flagged; the running job keeps its N, K and results."""
+    bench = await open_bench(dut)
+    bench.stall(stalls, seed())
+    job = some_job(bench.config, 0)
+    # The weights come late, so that the job is surely still running.
+    bench.offer(job, ("activation",))
+    begun = await bench.start(job)
+    assert await bench.read(Register.STATUS) == BUSY
+    await bench.write(Register.N, 1)
+    await bench.write(Register.K, 1)
+    await bench.write(Register.CONTROL, START)
+    assert await bench.take_errors() == ErrorFlag.START_BUSY
+    bench.offer(job, ("weight", "scale"))
+    counters = await bench.finish(job, begun)
+    assert counters.cycles == counters.observed_cycles
+    assert not await bench.take_errors()
+    await bench.run(some_job(bench.config, 1))
+    coverage().hit("control", "start while busy")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def bad_shapes(dut: Any) -> None:
+    """N or K of 0 or beyond the maximum: no start, one flag, and the array stays usable."""
+    bench = await open_bench(dut)
+    config = bench.config
+    good = some_job(config, 2)
+    await bench.run(good)
+    for n, k in (
+        (0, 1),
+        (1, 0),
+        (config.max_n + 1, 1),
+        (1, config.max_k + 1),
+        (0xFFFFFFFF, 1),
+        (1, 0xFFFFFFFF),
+        # Right in the bits that the array keeps, wrong in those above.
+        (1 << 31 | 1, 1),
+        (1, 1 << 31 | 1),
+    ):
+        await bench.write(Register.N, n)
+        await bench.write(Register.K, k)
+        await bench.write(Register.CONTROL, START)
+        assert await bench.read(Register.STATUS) & BUSY == 0, (n, k)
+        assert await bench.take_errors() == ErrorFlag.BAD_SHAPE, (n, k)
+    await bench.run(good)
+    coverage().hit("control", "bad shape")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def sticky_errors(dut: Any) -> None:
+    """Flags stay until a one is written over them; the others are left alone."""
+    bench = await open_bench(dut)
+    job = some_job(bench.config, 3)
+    bench.offer(job, ("activation",))
+    begun = await bench.start(job)
+    await bench.write(Register.CONTROL, START)
+    bench.offer(job, ("weight", "scale"))
+    await bench.finish(job, begun)
+    await bench.write(Register.N, 0)
+    await bench.write(Register.CONTROL, START)
+    both = ErrorFlag.START_BUSY | ErrorFlag.BAD_SHAPE
+    assert await bench.read(Register.ERRORS) == both
+    await bench.write(Register.ERRORS, 0)
+    await bench.write(Register.ERRORS, ErrorFlag.ACTIVATION_TLAST)
+    await bench.registers.write(Register.ERRORS + 1, b"\xff")
+    assert await bench.read(Register.ERRORS) == both
+    await bench.write(Register.ERRORS, ErrorFlag.BAD_SHAPE)
+    assert await bench.read(Register.ERRORS) == ErrorFlag.START_BUSY
+    assert await bench.take_errors() == ErrorFlag.START_BUSY
+    coverage().hit("control", "sticky errors")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def counters_freeze(dut: Any) -> None:
+    """The counters keep their values after the job, and the next start clears them."""
+    bench = await open_bench(dut)
+    job = some_job(bench.config, 4)
+    bench.stall(StallMode.BOTH, seed())
+    counters = await bench.run(job)
+    await bench.cycles(50)
+    assert await bench.read(Register.CYCLES) == counters.cycles
+    assert await bench.read(Register.STATUS) == 2
+    bench.stall(StallMode.NONE, seed())
+    await bench.run(job)
+    coverage().hit("control", "counters")
+
+
+async def interrupted(bench: Bench, number: int, cycles: int) -> None:
+    """Start a job and let it run for some cycles."""
+    job = some_job(bench.config, number)
+    bench.offer(job)
+    await bench.start(job)
+    await bench.cycles(cycles)
+
+
+def interruptions(config: ArrayConfig) -> list[int]:
+    """Return cycles that lie in each phase of `some_job`: load, gap, compute, results, over."""
+    n, k = 3 * config.rows + 1, min(3 * config.lanes + 1, config.max_k)
+    total = config.job_cycles(n, k)
+    load = config.steps(k) + config.load_gap_cycles
+    return sorted(
+        {1, 2, load - 1, load, load + 2, total // 2, total - 3, total - 1, total, total + 9}
+    )
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=[StallMode.NONE, StallMode.BOTH])
+async def reset_in_mid_job(dut: Any, stalls: StallMode) -> None:
+    """Reset at any time leaves an idle array that runs the next job as if nothing had been."""
+    bench = await open_bench(dut)
+    for cycles in interruptions(bench.config):
+        bench.stall(stalls, seed() + cycles)
+        await interrupted(bench, 5, cycles)
+        await bench.reset()
+        for register in (Register.STATUS, Register.ERRORS):
+            assert await bench.read(register) == 0
+        await bench.run(some_job(bench.config, 6))
+    coverage().hit("control", "reset in mid-job", stalls)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stalls=[StallMode.NONE, StallMode.BOTH])
+async def abort_in_mid_job(dut: Any, stalls: StallMode) -> None:
+    """Abort at any time drops the job; what the sources still hold stays with them."""
+    bench = await open_bench(dut)
+    for cycles in interruptions(bench.config):
+        bench.stall(stalls, seed() + cycles)
+        await interrupted(bench, 7, cycles)
+        await bench.write(Register.CONTROL, ABORT)
+        await bench.cycles(2)
+        assert await bench.read(Register.STATUS) & BUSY == 0
+        for source in bench.sources.values():
+            assert int(source.bus.tready.value) == 0, "an idle array takes no beats"
+        bench.drop_packets()
+        bench.flush_results()
+        await bench.cycles(2)
+        assert not await bench.take_errors()
+        await bench.run(some_job(bench.config, 8))
+    coverage().hit("control", "abort in mid-job", stalls)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def abort_when_idle(dut: Any) -> None:
+    """Abort of an idle array does nothing, and abort beats a start in the same write."""
+    bench = await open_bench(dut)
+    await bench.write(Register.CONTROL, ABORT)
+    await bench.run(some_job(bench.config, 9))
+    await bench.write(Register.CONTROL, START | ABORT)
+    assert await bench.read(Register.STATUS) & BUSY == 0
+    assert not await bench.take_errors()
+    await bench.run(some_job(bench.config, 10))
+    coverage().hit("control", "abort when idle")
