@@ -1,0 +1,62 @@
+"""Cut the rows of a weight into groups of consecutive inputs, a short last group included."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tern_hw.errors import TernError
+
+__all__ = ["GroupSize", "expand_groups", "group_count", "join_groups", "split_groups"]
+
+#: Inputs per scale and shift; "row" is one group for the whole row.
+GroupSize = int | Literal["row"]
+
+
+def _span(in_features: int, group_size: GroupSize) -> int:
+    """Return the group size as a number of inputs, at most the row."""
+    if group_size == "row":
+        return in_features
+    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
+        raise TernError(f'group_size must be "row" or a positive integer, not {group_size!r}')
+    return min(group_size, in_features)
+
+
+def group_count(in_features: int, group_size: GroupSize) -> int:
+    """Return how many groups a row of `in_features` inputs has; a short last one counts."""
+    return -(-in_features // _span(in_features, group_size))
+
+
+def split_groups(weight: Tensor, group_size: GroupSize) -> list[Tensor]:
+    """Cut a weight into its full groups and, where K leaves a rest, its short last group.
+
+    Parameters
+    ----------
+    weight : Tensor, [N, K]
+    group_size : int or "row"
+        Inputs per group, G.
+
+    Returns
+    -------
+    list of Tensor
+        ``[N, K // G, G]`` and, where G does not divide K, ``[N, 1, K % G]``: views, so that no
+        padding exists and none can take part in a fit.
+    """
+    in_features = weight.shape[1]
+    span = _span(in_features, group_size)
+    full = in_features - in_features % span
+    pieces = [weight[:, :full].unflatten(1, (-1, span))]
+    if full < in_features:
+        pieces.append(weight[:, full:].unsqueeze(1))
+    return pieces
+
+
+def join_groups(pieces: list[Tensor]) -> Tensor:
+    """Undo `split_groups`: ``[N, groups, G]`` pieces back to ``[N, K]``."""
+    return torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+
+
+def expand_groups(values: Tensor, in_features: int, group_size: GroupSize) -> Tensor:
+    """Repeat a value per group, ``[N, groups]``, over the group's inputs, ``[N, K]``."""
+    span = _span(in_features, group_size)
+    return values.repeat_interleave(span, dim=1)[:, :in_features]
