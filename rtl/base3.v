@@ -201,12 +201,12 @@ module tern_64x4_int8_g128_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_
     .\port$170$0 (\$2 ),
     .\port$213$0 (\$3 ),
     .\port$231$0 (\$4 ),
-    .\port$318$0 (\$5 ),
-    .\port$322$0 (\$6 ),
-    .\port$330$0 (\$7 ),
-    .\port$422$0 (\$8 ),
-    .\port$446$0 (\$9 ),
-    .\port$470$0 (\$10 ),
+    .\port$335$0 (\$5 ),
+    .\port$339$0 (\$6 ),
+    .\port$347$0 (\$7 ),
+    .\port$419$0 (\$8 ),
+    .\port$443$0 (\$9 ),
+    .\port$467$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -262,7 +262,7 @@ module tern_64x4_int8_g128_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_
   assign m_axis_result_tlast = \$11 [32];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$231$0 , busy, activation_stall, weight_stall, scale_stall
+module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$231$0 , activation_stall, weight_stall, scale_stall, busy
 , activation_tready, misframed, weight_tready, \misframed$197 , scale_tready, \misframed$198 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
@@ -1400,70 +1400,70 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   );
   \tern_64x4_int8_g128_base3.core.converter  converter (
     .beat(beat),
-    .\port$547$0 (\$69 ),
-    .\port$548$0 (\$70 ),
-    .\port$549$0 (\$71 ),
-    .\port$550$0 (\$72 ),
-    .\port$551$0 (\$73 ),
-    .\port$552$0 (\$74 ),
-    .\port$553$0 (\$75 ),
-    .\port$554$0 (\$76 ),
-    .\port$555$0 (\$77 ),
-    .\port$556$0 (\$78 ),
-    .\port$557$0 (\$79 ),
-    .\port$558$0 (\$80 ),
-    .\port$559$0 (\$81 ),
-    .\port$560$0 (\$82 ),
-    .\port$561$0 (\$83 ),
-    .\port$562$0 (\$84 ),
-    .\port$563$0 (\$85 ),
-    .\port$564$0 (\$86 ),
-    .\port$565$0 (\$87 ),
-    .\port$566$0 (\$88 ),
-    .\port$567$0 (\$89 ),
-    .\port$568$0 (\$90 ),
-    .\port$569$0 (\$91 ),
-    .\port$570$0 (\$92 ),
-    .\port$571$0 (\$93 ),
-    .\port$572$0 (\$94 ),
-    .\port$573$0 (\$95 ),
-    .\port$574$0 (\$96 ),
-    .\port$575$0 (\$97 ),
-    .\port$576$0 (\$98 ),
-    .\port$577$0 (\$99 ),
-    .\port$578$0 (\$100 ),
-    .\port$579$0 (\$101 ),
-    .\port$580$0 (\$102 ),
-    .\port$581$0 (\$103 ),
-    .\port$582$0 (\$104 ),
-    .\port$583$0 (\$105 ),
-    .\port$584$0 (\$106 ),
-    .\port$585$0 (\$107 ),
-    .\port$586$0 (\$108 ),
-    .\port$587$0 (\$109 ),
-    .\port$588$0 (\$110 ),
-    .\port$589$0 (\$111 ),
-    .\port$590$0 (\$112 ),
-    .\port$591$0 (\$113 ),
-    .\port$592$0 (\$114 ),
-    .\port$593$0 (\$115 ),
-    .\port$594$0 (\$116 ),
-    .\port$595$0 (\$117 ),
-    .\port$596$0 (\$118 ),
-    .\port$597$0 (\$119 ),
-    .\port$598$0 (\$120 ),
-    .\port$599$0 (\$121 ),
-    .\port$600$0 (\$122 ),
-    .\port$601$0 (\$123 ),
-    .\port$602$0 (\$124 ),
-    .\port$603$0 (\$125 ),
-    .\port$604$0 (\$126 ),
-    .\port$605$0 (\$127 ),
-    .\port$606$0 (\$128 ),
-    .\port$607$0 (\$129 ),
-    .\port$608$0 (\$130 ),
-    .\port$609$0 (\$131 ),
-    .\port$610$0 (\$132 ),
+    .\port$544$0 (\$69 ),
+    .\port$545$0 (\$70 ),
+    .\port$546$0 (\$71 ),
+    .\port$547$0 (\$72 ),
+    .\port$548$0 (\$73 ),
+    .\port$549$0 (\$74 ),
+    .\port$550$0 (\$75 ),
+    .\port$551$0 (\$76 ),
+    .\port$552$0 (\$77 ),
+    .\port$553$0 (\$78 ),
+    .\port$554$0 (\$79 ),
+    .\port$555$0 (\$80 ),
+    .\port$556$0 (\$81 ),
+    .\port$557$0 (\$82 ),
+    .\port$558$0 (\$83 ),
+    .\port$559$0 (\$84 ),
+    .\port$560$0 (\$85 ),
+    .\port$561$0 (\$86 ),
+    .\port$562$0 (\$87 ),
+    .\port$563$0 (\$88 ),
+    .\port$564$0 (\$89 ),
+    .\port$565$0 (\$90 ),
+    .\port$566$0 (\$91 ),
+    .\port$567$0 (\$92 ),
+    .\port$568$0 (\$93 ),
+    .\port$569$0 (\$94 ),
+    .\port$570$0 (\$95 ),
+    .\port$571$0 (\$96 ),
+    .\port$572$0 (\$97 ),
+    .\port$573$0 (\$98 ),
+    .\port$574$0 (\$99 ),
+    .\port$575$0 (\$100 ),
+    .\port$576$0 (\$101 ),
+    .\port$577$0 (\$102 ),
+    .\port$578$0 (\$103 ),
+    .\port$579$0 (\$104 ),
+    .\port$580$0 (\$105 ),
+    .\port$581$0 (\$106 ),
+    .\port$582$0 (\$107 ),
+    .\port$583$0 (\$108 ),
+    .\port$584$0 (\$109 ),
+    .\port$585$0 (\$110 ),
+    .\port$586$0 (\$111 ),
+    .\port$587$0 (\$112 ),
+    .\port$588$0 (\$113 ),
+    .\port$589$0 (\$114 ),
+    .\port$590$0 (\$115 ),
+    .\port$591$0 (\$116 ),
+    .\port$592$0 (\$117 ),
+    .\port$593$0 (\$118 ),
+    .\port$594$0 (\$119 ),
+    .\port$595$0 (\$120 ),
+    .\port$596$0 (\$121 ),
+    .\port$597$0 (\$122 ),
+    .\port$598$0 (\$123 ),
+    .\port$599$0 (\$124 ),
+    .\port$600$0 (\$125 ),
+    .\port$601$0 (\$126 ),
+    .\port$602$0 (\$127 ),
+    .\port$603$0 (\$128 ),
+    .\port$604$0 (\$129 ),
+    .\port$605$0 (\$130 ),
+    .\port$606$0 (\$131 ),
+    .\port$607$0 (\$132 ),
     .remaining(remaining)
   );
   \tern_64x4_int8_g128_base3.core.dot_0  dot_0 (
@@ -1520,11 +1520,11 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$4722$25 (summed_5[29:25]),
-    .\port$6154$0 (\total$174 ),
-    .\port$6228$0 (\total$175 ),
-    .\port$6302$0 (\total$176 ),
-    .\port$6376$0 (\total$177 ),
+    .\port$4719$25 (summed_5[29:25]),
+    .\port$6153$0 (\total$174 ),
+    .\port$6227$0 (\total$175 ),
+    .\port$6301$0 (\total$176 ),
+    .\port$6375$0 (\total$177 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -1548,7 +1548,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$157 ),
-    .\port$4115$0 (r_data[31:0]),
+    .\port$4112$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$174 ),
@@ -1562,7 +1562,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$180 ),
     .nonfinite(\nonfinite$158 ),
-    .\port$4115$32 (r_data[63:32]),
+    .\port$4112$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$139 ),
     .total(\total$175 ),
@@ -1576,7 +1576,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$181 ),
     .nonfinite(\nonfinite$159 ),
-    .\port$4115$64 (r_data[95:64]),
+    .\port$4112$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$147 ),
     .total(\total$176 ),
@@ -1590,7 +1590,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$182 ),
     .nonfinite(\nonfinite$160 ),
-    .\port$4115$96 (r_data[127:96]),
+    .\port$4112$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$155 ),
     .total(\total$177 ),
@@ -1664,9 +1664,9 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$17 (start),
+    .\start$15 (start),
     .state(state),
-    .\step$40 (step),
+    .\step$50 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -2272,10 +2272,10 @@ module \tern_64x4_int8_g128_base3.core.activation_gate (tlast, clk, rst, take, \
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.converter (\port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 , \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 , \port$565$0 , \port$566$0 , \port$567$0 
-, \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 , \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 , \port$586$0 , \port$587$0 , \port$588$0 
-, \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 , \port$596$0 , \port$597$0 , \port$598$0 , \port$599$0 , \port$600$0 , \port$601$0 , \port$602$0 , \port$603$0 , \port$604$0 , \port$605$0 , \port$606$0 , \port$607$0 , \port$608$0 , \port$609$0 
-, \port$610$0 , remaining, beat);
+module \tern_64x4_int8_g128_base3.core.converter (\port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 , \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 
+, \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 , \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 
+, \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 , \port$596$0 , \port$597$0 , \port$598$0 , \port$599$0 , \port$600$0 , \port$601$0 , \port$602$0 , \port$603$0 , \port$604$0 , \port$605$0 , \port$606$0 
+, \port$607$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
   wire [7:0] \$11 ;
@@ -2343,6 +2343,12 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$547$0 , \port$548$0 , \p
   input [511:0] beat;
   wire [511:0] beat;
   wire [511:0] fixed;
+  output [7:0] \port$544$0 ;
+  wire [7:0] \port$544$0 ;
+  output [7:0] \port$545$0 ;
+  wire [7:0] \port$545$0 ;
+  output [7:0] \port$546$0 ;
+  wire [7:0] \port$546$0 ;
   output [7:0] \port$547$0 ;
   wire [7:0] \port$547$0 ;
   output [7:0] \port$548$0 ;
@@ -2465,12 +2471,6 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$547$0 , \port$548$0 , \p
   wire [7:0] \port$606$0 ;
   output [7:0] \port$607$0 ;
   wire [7:0] \port$607$0 ;
-  output [7:0] \port$608$0 ;
-  wire [7:0] \port$608$0 ;
-  output [7:0] \port$609$0 ;
-  wire [7:0] \port$609$0 ;
-  output [7:0] \port$610$0 ;
-  wire [7:0] \port$610$0 ;
   wire real_0;
   wire real_1;
   wire real_10;
@@ -2666,70 +2666,70 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$547$0 , \port$548$0 , \p
   assign real_33 = remaining > 6'h21;
   assign real_34 = remaining > 6'h22;
   assign fixed = { \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43 , \$42 , \$41 , \$40 , \$39 , \$38 , \$37 , \$36 , \$35 , \$34 , \$33 , \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$547$0  = \$1 ;
-  assign \port$548$0  = \$2 ;
-  assign \port$549$0  = \$3 ;
-  assign \port$550$0  = \$4 ;
-  assign \port$551$0  = \$5 ;
-  assign \port$552$0  = \$6 ;
-  assign \port$553$0  = \$7 ;
-  assign \port$554$0  = \$8 ;
-  assign \port$555$0  = \$9 ;
-  assign \port$556$0  = \$10 ;
-  assign \port$557$0  = \$11 ;
-  assign \port$558$0  = \$12 ;
-  assign \port$559$0  = \$13 ;
-  assign \port$560$0  = \$14 ;
-  assign \port$561$0  = \$15 ;
-  assign \port$562$0  = \$16 ;
-  assign \port$563$0  = \$17 ;
-  assign \port$564$0  = \$18 ;
-  assign \port$565$0  = \$19 ;
-  assign \port$566$0  = \$20 ;
-  assign \port$567$0  = \$21 ;
-  assign \port$568$0  = \$22 ;
-  assign \port$569$0  = \$23 ;
-  assign \port$570$0  = \$24 ;
-  assign \port$571$0  = \$25 ;
-  assign \port$572$0  = \$26 ;
-  assign \port$573$0  = \$27 ;
-  assign \port$574$0  = \$28 ;
-  assign \port$575$0  = \$29 ;
-  assign \port$576$0  = \$30 ;
-  assign \port$577$0  = \$31 ;
-  assign \port$578$0  = \$32 ;
-  assign \port$579$0  = \$33 ;
-  assign \port$580$0  = \$34 ;
-  assign \port$581$0  = \$35 ;
-  assign \port$582$0  = \$36 ;
-  assign \port$583$0  = \$37 ;
-  assign \port$584$0  = \$38 ;
-  assign \port$585$0  = \$39 ;
-  assign \port$586$0  = \$40 ;
-  assign \port$587$0  = \$41 ;
-  assign \port$588$0  = \$42 ;
-  assign \port$589$0  = \$43 ;
-  assign \port$590$0  = \$44 ;
-  assign \port$591$0  = \$45 ;
-  assign \port$592$0  = \$46 ;
-  assign \port$593$0  = \$47 ;
-  assign \port$594$0  = \$48 ;
-  assign \port$595$0  = \$49 ;
-  assign \port$596$0  = \$50 ;
-  assign \port$597$0  = \$51 ;
-  assign \port$598$0  = \$52 ;
-  assign \port$599$0  = \$53 ;
-  assign \port$600$0  = \$54 ;
-  assign \port$601$0  = \$55 ;
-  assign \port$602$0  = \$56 ;
-  assign \port$603$0  = \$57 ;
-  assign \port$604$0  = \$58 ;
-  assign \port$605$0  = \$59 ;
-  assign \port$606$0  = \$60 ;
-  assign \port$607$0  = \$61 ;
-  assign \port$608$0  = \$62 ;
-  assign \port$609$0  = \$63 ;
-  assign \port$610$0  = \$64 ;
+  assign \port$544$0  = \$1 ;
+  assign \port$545$0  = \$2 ;
+  assign \port$546$0  = \$3 ;
+  assign \port$547$0  = \$4 ;
+  assign \port$548$0  = \$5 ;
+  assign \port$549$0  = \$6 ;
+  assign \port$550$0  = \$7 ;
+  assign \port$551$0  = \$8 ;
+  assign \port$552$0  = \$9 ;
+  assign \port$553$0  = \$10 ;
+  assign \port$554$0  = \$11 ;
+  assign \port$555$0  = \$12 ;
+  assign \port$556$0  = \$13 ;
+  assign \port$557$0  = \$14 ;
+  assign \port$558$0  = \$15 ;
+  assign \port$559$0  = \$16 ;
+  assign \port$560$0  = \$17 ;
+  assign \port$561$0  = \$18 ;
+  assign \port$562$0  = \$19 ;
+  assign \port$563$0  = \$20 ;
+  assign \port$564$0  = \$21 ;
+  assign \port$565$0  = \$22 ;
+  assign \port$566$0  = \$23 ;
+  assign \port$567$0  = \$24 ;
+  assign \port$568$0  = \$25 ;
+  assign \port$569$0  = \$26 ;
+  assign \port$570$0  = \$27 ;
+  assign \port$571$0  = \$28 ;
+  assign \port$572$0  = \$29 ;
+  assign \port$573$0  = \$30 ;
+  assign \port$574$0  = \$31 ;
+  assign \port$575$0  = \$32 ;
+  assign \port$576$0  = \$33 ;
+  assign \port$577$0  = \$34 ;
+  assign \port$578$0  = \$35 ;
+  assign \port$579$0  = \$36 ;
+  assign \port$580$0  = \$37 ;
+  assign \port$581$0  = \$38 ;
+  assign \port$582$0  = \$39 ;
+  assign \port$583$0  = \$40 ;
+  assign \port$584$0  = \$41 ;
+  assign \port$585$0  = \$42 ;
+  assign \port$586$0  = \$43 ;
+  assign \port$587$0  = \$44 ;
+  assign \port$588$0  = \$45 ;
+  assign \port$589$0  = \$46 ;
+  assign \port$590$0  = \$47 ;
+  assign \port$591$0  = \$48 ;
+  assign \port$592$0  = \$49 ;
+  assign \port$593$0  = \$50 ;
+  assign \port$594$0  = \$51 ;
+  assign \port$595$0  = \$52 ;
+  assign \port$596$0  = \$53 ;
+  assign \port$597$0  = \$54 ;
+  assign \port$598$0  = \$55 ;
+  assign \port$599$0  = \$56 ;
+  assign \port$600$0  = \$57 ;
+  assign \port$601$0  = \$58 ;
+  assign \port$602$0  = \$59 ;
+  assign \port$603$0  = \$60 ;
+  assign \port$604$0  = \$61 ;
+  assign \port$605$0  = \$62 ;
+  assign \port$606$0  = \$63 ;
+  assign \port$607$0  = \$64 ;
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -19105,7 +19105,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.tree (rst, x, abort, nonzero, negat
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$4722$25 , all_nan, \port$6154$0 , \port$6228$0 , \port$6302$0 , \port$6376$0 , results__valid, r_en);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$4719$25 , all_nan, \port$6153$0 , \port$6227$0 , \port$6301$0 , \port$6375$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire [251:0] \$1 ;
   reg \$10 ;
@@ -19141,16 +19141,16 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   reg [3:0] nans = 4'h0;
   input [3:0] \nans$6 ;
   wire [3:0] \nans$6 ;
-  input [4:0] \port$4722$25 ;
-  wire [4:0] \port$4722$25 ;
-  input [62:0] \port$6154$0 ;
-  wire [62:0] \port$6154$0 ;
-  input [62:0] \port$6228$0 ;
-  wire [62:0] \port$6228$0 ;
-  input [62:0] \port$6302$0 ;
-  wire [62:0] \port$6302$0 ;
-  input [62:0] \port$6376$0 ;
-  wire [62:0] \port$6376$0 ;
+  input [4:0] \port$4719$25 ;
+  wire [4:0] \port$4719$25 ;
+  input [62:0] \port$6153$0 ;
+  wire [62:0] \port$6153$0 ;
+  input [62:0] \port$6227$0 ;
+  wire [62:0] \port$6227$0 ;
+  input [62:0] \port$6301$0 ;
+  wire [62:0] \port$6301$0 ;
+  input [62:0] \port$6375$0 ;
+  wire [62:0] \port$6375$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -19210,8 +19210,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   \tern_64x4_int8_g128_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$6404$0 (final_4),
-    .\port$6430$0 (result),
+    .\port$6403$0 (final_4),
+    .\port$6429$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -19230,7 +19230,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$6376$0 , \port$6302$0 , \port$6228$0 , \port$6154$0  };
+      \$7  = { \port$6375$0 , \port$6301$0 , \port$6227$0 , \port$6153$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -19260,7 +19260,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$4722$25 [3:0];
+      \$9  = \port$4719$25 [3:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -19275,7 +19275,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$4722$25 [4];
+      \$10  = \port$4719$25 [4];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -19364,9 +19364,9 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$6376$0 , \port$6302$0 , \port$6228$0 , \port$6154$0  };
-  assign rows = \port$4722$25 [3:0];
-  assign \last$10  = \port$4722$25 [4];
+  assign \totals$4  = { \port$6375$0 , \port$6301$0 , \port$6227$0 , \port$6153$0  };
+  assign rows = \port$4719$25 [3:0];
+  assign \last$10  = \port$4719$25 [4];
   assign total = totals[62:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -19380,7 +19380,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   assign \$3  = { 1'h0, waiting[3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$6404$0 , \port$6430$0 , r_rdy, r_en);
+module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$6403$0 , \port$6429$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -19424,10 +19424,10 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$6404$0 ;
-  wire \port$6404$0 ;
-  input [31:0] \port$6430$0 ;
-  wire [31:0] \port$6430$0 ;
+  input \port$6403$0 ;
+  wire \port$6403$0 ;
+  input [31:0] \port$6429$0 ;
+  wire [31:0] \port$6429$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -19486,7 +19486,7 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$6404$0 , \port$6430$0  };
+      storage[w_port__addr] <= { \port$6403$0 , \port$6429$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -19597,8 +19597,8 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   assign level = w_level;
   assign r_level = w_level;
   assign produce = w_port__addr;
-  assign w_port__data = { \port$6404$0 , \port$6430$0  };
-  assign w_data = { \port$6404$0 , \port$6430$0  };
+  assign w_port__data = { \port$6403$0 , \port$6429$0  };
+  assign w_data = { \port$6403$0 , \port$6429$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -20486,7 +20486,7 @@ module \tern_64x4_int8_g128_base3.core.room$237 (rst, give, claim, enough, start
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -20569,8 +20569,8 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4115$0 ;
-  wire [31:0] \port$4115$0 ;
+  input [31:0] \port$4112$0 ;
+  wire [31:0] \port$4112$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -20666,17 +20666,17 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4115$0 [14:10];
-  assign \$2  = | \port$4115$0 [14:10];
-  assign \$3  = \port$4115$0 [14:10] - \$2 ;
-  assign \$4  = & \port$4115$0 [14:10];
+  assign \$1  = | \port$4112$0 [14:10];
+  assign \$2  = | \port$4112$0 [14:10];
+  assign \$3  = \port$4112$0 [14:10] - \$2 ;
+  assign \$4  = & \port$4112$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4115$0 [30:26];
-  assign \$9  = | \port$4115$0 [30:26];
-  assign \$10  = \port$4115$0 [30:26] - \$9 ;
-  assign \$11  = & \port$4115$0 [30:26];
+  assign \$8  = | \port$4112$0 [30:26];
+  assign \$9  = | \port$4112$0 [30:26];
+  assign \$10  = \port$4112$0 [30:26] - \$9 ;
+  assign \$11  = & \port$4112$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -20737,7 +20737,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$35  = \port$4115$0 [31];
+    \$35  = \port$4112$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -20747,7 +20747,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$36  = { \$8 , \port$4115$0 [25:16] };
+    \$36  = { \$8 , \port$4112$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -21003,7 +21003,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$25  = \port$4115$0 [15];
+    \$25  = \port$4112$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -21013,7 +21013,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$26  = { \$1 , \port$4115$0 [9:0] };
+    \$26  = { \$1 , \port$4112$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -21071,11 +21071,11 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4115$0
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4115$0 [15:0];
-  assign shift = \port$4115$0 [31:16];
+  assign scale = \port$4112$0 [15:0];
+  assign shift = \port$4112$0 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -21158,8 +21158,8 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4115$32 ;
-  wire [31:0] \port$4115$32 ;
+  input [31:0] \port$4112$32 ;
+  wire [31:0] \port$4112$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -21255,17 +21255,17 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4115$32 [14:10];
-  assign \$2  = | \port$4115$32 [14:10];
-  assign \$3  = \port$4115$32 [14:10] - \$2 ;
-  assign \$4  = & \port$4115$32 [14:10];
+  assign \$1  = | \port$4112$32 [14:10];
+  assign \$2  = | \port$4112$32 [14:10];
+  assign \$3  = \port$4112$32 [14:10] - \$2 ;
+  assign \$4  = & \port$4112$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4115$32 [30:26];
-  assign \$9  = | \port$4115$32 [30:26];
-  assign \$10  = \port$4115$32 [30:26] - \$9 ;
-  assign \$11  = & \port$4115$32 [30:26];
+  assign \$8  = | \port$4112$32 [30:26];
+  assign \$9  = | \port$4112$32 [30:26];
+  assign \$10  = \port$4112$32 [30:26] - \$9 ;
+  assign \$11  = & \port$4112$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -21326,7 +21326,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$35  = \port$4115$32 [31];
+    \$35  = \port$4112$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -21336,7 +21336,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$36  = { \$8 , \port$4115$32 [25:16] };
+    \$36  = { \$8 , \port$4112$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -21592,7 +21592,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$25  = \port$4115$32 [15];
+    \$25  = \port$4112$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -21602,7 +21602,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$26  = { \$1 , \port$4115$32 [9:0] };
+    \$26  = { \$1 , \port$4112$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -21660,11 +21660,11 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4115$3
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4115$32 [15:0];
-  assign shift = \port$4115$32 [31:16];
+  assign scale = \port$4112$32 [15:0];
+  assign shift = \port$4112$32 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -21747,8 +21747,8 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4115$64 ;
-  wire [31:0] \port$4115$64 ;
+  input [31:0] \port$4112$64 ;
+  wire [31:0] \port$4112$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -21844,17 +21844,17 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4115$64 [14:10];
-  assign \$2  = | \port$4115$64 [14:10];
-  assign \$3  = \port$4115$64 [14:10] - \$2 ;
-  assign \$4  = & \port$4115$64 [14:10];
+  assign \$1  = | \port$4112$64 [14:10];
+  assign \$2  = | \port$4112$64 [14:10];
+  assign \$3  = \port$4112$64 [14:10] - \$2 ;
+  assign \$4  = & \port$4112$64 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4115$64 [30:26];
-  assign \$9  = | \port$4115$64 [30:26];
-  assign \$10  = \port$4115$64 [30:26] - \$9 ;
-  assign \$11  = & \port$4115$64 [30:26];
+  assign \$8  = | \port$4112$64 [30:26];
+  assign \$9  = | \port$4112$64 [30:26];
+  assign \$10  = \port$4112$64 [30:26] - \$9 ;
+  assign \$11  = & \port$4112$64 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -21915,7 +21915,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$35  = \port$4115$64 [31];
+    \$35  = \port$4112$64 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -21925,7 +21925,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$36  = { \$8 , \port$4115$64 [25:16] };
+    \$36  = { \$8 , \port$4112$64 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -22181,7 +22181,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$25  = \port$4115$64 [15];
+    \$25  = \port$4112$64 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -22191,7 +22191,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$26  = { \$1 , \port$4115$64 [9:0] };
+    \$26  = { \$1 , \port$4112$64 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -22249,11 +22249,11 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4115$6
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4115$64 [15:0];
-  assign shift = \port$4115$64 [31:16];
+  assign scale = \port$4112$64 [15:0];
+  assign shift = \port$4112$64 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -22336,8 +22336,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4115$96 ;
-  wire [31:0] \port$4115$96 ;
+  input [31:0] \port$4112$96 ;
+  wire [31:0] \port$4112$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -22433,17 +22433,17 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4115$96 [14:10];
-  assign \$2  = | \port$4115$96 [14:10];
-  assign \$3  = \port$4115$96 [14:10] - \$2 ;
-  assign \$4  = & \port$4115$96 [14:10];
+  assign \$1  = | \port$4112$96 [14:10];
+  assign \$2  = | \port$4112$96 [14:10];
+  assign \$3  = \port$4112$96 [14:10] - \$2 ;
+  assign \$4  = & \port$4112$96 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4115$96 [30:26];
-  assign \$9  = | \port$4115$96 [30:26];
-  assign \$10  = \port$4115$96 [30:26] - \$9 ;
-  assign \$11  = & \port$4115$96 [30:26];
+  assign \$8  = | \port$4112$96 [30:26];
+  assign \$9  = | \port$4112$96 [30:26];
+  assign \$10  = \port$4112$96 [30:26] - \$9 ;
+  assign \$11  = & \port$4112$96 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -22504,7 +22504,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$35  = \port$4115$96 [31];
+    \$35  = \port$4112$96 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -22514,7 +22514,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$36  = { \$8 , \port$4115$96 [25:16] };
+    \$36  = { \$8 , \port$4112$96 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -22770,7 +22770,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$25  = \port$4115$96 [15];
+    \$25  = \port$4112$96 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -22780,7 +22780,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$26  = { \$1 , \port$4115$96 [9:0] };
+    \$26  = { \$1 , \port$4112$96 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -22838,8 +22838,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4115$9
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4115$96 [15:0];
-  assign shift = \port$4115$96 [31:16];
+  assign scale = \port$4112$96 [15:0];
+  assign shift = \port$4112$96 [31:16];
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -23243,50 +23243,22 @@ module \tern_64x4_int8_g128_base3.core.scale_walk (rst, advance, block_last, row
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, busy, activation_stall, weight_stall, scale_stall, room_stall, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$17 , abort, n, k, \step$40 , load_chunk, state, load_remaining, clk);
+module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
+, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire [2:0] \$107 ;
-  wire \$108 ;
-  wire \$109 ;
   wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [1:0] \$114 ;
-  wire \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  reg [7:0] \$118 ;
-  reg \$119 ;
   wire \$12 ;
-  reg [6:0] \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg \$124 ;
-  reg [1:0] \$125 ;
-  reg [29:0] \$126 ;
-  reg [2:0] \$127 ;
-  reg \$128 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire \$16 ;
+  wire [1:0] \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire \$2 ;
+  wire [2:0] \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -23326,7 +23298,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \$53 ;
   wire \$54 ;
   wire \$55 ;
-  wire [29:0] \$56 ;
+  wire \$56 ;
   wire \$57 ;
   wire \$58 ;
   wire \$59 ;
@@ -23359,18 +23331,18 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \$83 ;
   wire \$84 ;
   wire \$85 ;
-  wire [1:0] \$86 ;
-  wire [1:0] \$87 ;
+  wire \$86 ;
+  wire \$87 ;
   wire \$88 ;
-  wire \$89 ;
+  wire [29:0] \$89 ;
   wire \$9 ;
-  wire [8:0] \$90 ;
-  wire [8:0] \$91 ;
-  wire [1:0] \$92 ;
-  wire [1:0] \$93 ;
-  wire [7:0] \$94 ;
-  wire [7:0] \$95 ;
-  wire \$96 ;
+  wire \$90 ;
+  wire \$91 ;
+  reg [1:0] \$92 ;
+  reg \$93 ;
+  reg [29:0] \$94 ;
+  reg [2:0] \$95 ;
+  reg \$96 ;
   wire \$97 ;
   wire \$98 ;
   wire \$99 ;
@@ -23388,25 +23360,24 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   output activation_take;
   wire activation_take;
   wire advance;
+  wire beat_last;
   wire block_last;
   output busy;
   wire busy;
-  (* init = 8'h00 *)
   wire [7:0] chunk;
   input clk;
   wire clk;
   wire fire;
   reg gap = 1'h0;
-  reg [6:0] group = 7'h00;
-  reg group_first = 1'h1;
+  wire [6:0] group;
+  wire group_first;
   wire group_last;
-  reg group_step = 1'h0;
   wire [14:0] inputs_left;
   input [14:0] k;
   wire [14:0] k;
-  wire [14:0] \k$3 ;
+  wire [14:0] \k$27 ;
   output [7:0] load_chunk;
-  reg [7:0] load_chunk = 8'h00;
+  wire [7:0] load_chunk;
   output [14:0] load_remaining;
   wire [14:0] load_remaining;
   output load_write;
@@ -23428,8 +23399,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \loaded_1.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$1 ;
-  wire [16:0] outputs_left;
+  wire [16:0] \n$25 ;
   input over;
   wire over;
   reg poisoned = 1'h0;
@@ -23439,9 +23409,10 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire room_claim;
   output room_stall;
   wire room_stall;
-  reg row_first = 1'h1;
+  wire row_first;
   output row_last;
   wire row_last;
+  wire [3:0] rows;
   input rst;
   wire rst;
   input scale_available;
@@ -23452,11 +23423,10 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire scale_closed;
   output scale_stall;
   wire scale_stall;
-  reg segment = 1'h0;
-  reg [1:0] spacing = 2'h0;
+  wire segment;
   wire start;
-  input \start$17 ;
-  wire \start$17 ;
+  input \start$15 ;
+  wire \start$15 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -23466,22 +23436,22 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [29:0] step;
-  output [29:0] \step$40 ;
-  reg [29:0] \step$40 ;
-  wire \step$40.block_last ;
-  wire [7:0] \step$40.chunk ;
-  wire [6:0] \step$40.group ;
-  wire \step$40.group_first ;
-  wire \step$40.group_last ;
-  wire \step$40.load ;
-  wire \step$40.poison ;
-  wire \step$40.row_first ;
-  wire \step$40.row_last ;
-  wire [3:0] \step$40.rows ;
-  wire \step$40.scaled ;
-  wire \step$40.segment ;
-  wire \step$40.valid ;
-  wire \step$40.weighted ;
+  output [29:0] \step$50 ;
+  reg [29:0] \step$50 ;
+  wire \step$50.block_last ;
+  wire [7:0] \step$50.chunk ;
+  wire [6:0] \step$50.group ;
+  wire \step$50.group_first ;
+  wire \step$50.group_last ;
+  wire \step$50.load ;
+  wire \step$50.poison ;
+  wire \step$50.row_first ;
+  wire \step$50.row_last ;
+  wire [3:0] \step$50.rows ;
+  wire \step$50.scaled ;
+  wire \step$50.segment ;
+  wire \step$50.valid ;
+  wire \step$50.weighted ;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
@@ -23496,6 +23466,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
+  reg [1:0] \wait  = 2'h0;
   input weight_closed;
   wire weight_closed;
   output weight_final;
@@ -23506,388 +23477,243 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign group_last = row_last | \$1 ;
-  assign \$2  = state == 2'h2;
-  assign \$3  = \$2  & activation_present;
-  assign \$4  = state == 3'h4;
-  assign \$5  = weight_present | weight_closed;
-  assign \$6  = \$4  & \$5 ;
-  assign \$7  = ~ group_last;
-  assign \$8  = \$7  | scale_available;
-  assign \$9  = \$8  | scale_closed;
-  assign \$10  = \$6  & \$9 ;
-  assign \$11  = ~ row_last;
-  assign \$12  = | spacing;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = room & \$13 ;
-  assign \$15  = \$11  | \$14 ;
-  assign \$16  = \$10  & \$15 ;
-  assign fire = \$3  | \$16 ;
-  assign \$17  = state == 2'h3;
-  assign start = \start$17  | \$17 ;
-  assign \$18  = state == 2'h2;
-  assign \$19  = ! segment;
-  assign \$20  = row_last | \$19 ;
-  assign activation_take = \$18  & \$20 ;
-  assign \$21  = state == 2'h2;
-  assign activation_missing = \$21  & activation_closed;
-  assign \$22  = state == 2'h2;
-  assign \$23  = \$22  & activation_present;
-  assign \$25  = ~ \$24 ;
-  assign load_write = \$23  & \$25 ;
-  assign \$26  = state == 3'h4;
-  assign \$27  = ~ group_last;
-  assign \$28  = \$27  | scale_available;
-  assign \$29  = \$28  | scale_closed;
-  assign \$30  = \$26  & \$29 ;
-  assign \$31  = ~ row_last;
-  assign \$32  = | spacing;
-  assign \$33  = ~ \$32 ;
-  assign \$34  = room & \$33 ;
-  assign \$35  = \$31  | \$34 ;
-  assign \$36  = \$30  & \$35 ;
-  assign \$37  = ! segment;
-  assign \$38  = row_last | \$37 ;
-  assign weight_take = \$36  & \$38 ;
-  assign weight_final = row_last & block_last;
-  assign \$39  = state == 3'h4;
-  assign \$40  = \$39  & fire;
-  assign \$41  = group_last & scale_available;
-  assign scale_claim = \$40  & \$41 ;
+  assign \$1  = | \wait ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = ~ row_last;
+  assign \$4  = ~ weight_present;
+  assign \$5  = ~ scale_available;
+  assign \$6  = group_last & \$5 ;
+  assign \$7  = \$4  | \$6 ;
+  assign \$8  = poisoned | \$7 ;
+  assign \$9  = \$3  & \$8 ;
+  assign \$10  = state == 1'h1;
+  assign \$11  = state == 2'h2;
+  assign \$12  = state == 2'h3;
+  assign \$13  = state == 3'h4;
+  assign \$14  = fire & row_last;
+  assign \$15  = \$14  | activation_closed;
+  assign \$16  = gap + 1'h1;
+  assign \$18  = fire & row_last;
+  assign \$19  = \$18  & block_last;
+  assign \$20  = state == 2'h2;
+  assign \$21  = \$20  & activation_present;
+  assign \$22  = state == 3'h4;
+  assign \$23  = weight_present | weight_closed;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = ~ group_last;
+  assign \$26  = \$25  | scale_available;
+  assign \$27  = \$26  | scale_closed;
+  assign \$28  = \$24  & \$27 ;
+  assign \$29  = ~ row_last;
+  assign \$30  = | \wait ;
+  assign \$31  = ~ \$30 ;
+  assign \$32  = room & \$31 ;
+  assign \$33  = \$29  | \$32 ;
+  assign \$34  = \$28  & \$33 ;
+  assign fire = \$21  | \$34 ;
+  assign \$35  = state == 2'h3;
+  assign start = \start$15  | \$35 ;
+  assign \$36  = state == 2'h2;
+  assign activation_take = \$36  & beat_last;
+  assign \$37  = state == 2'h2;
+  assign activation_missing = \$37  & activation_closed;
+  assign \$38  = state == 2'h2;
+  assign \$39  = \$38  & activation_present;
+  assign \$41  = ~ \$40 ;
+  assign load_write = \$39  & \$41 ;
   assign \$42  = state == 3'h4;
-  assign \$43  = \$42  & fire;
-  assign room_claim = \$43  & row_last;
-  assign \$44  = state == 2'h2;
-  assign \$45  = group_last & scale_available;
-  assign \$46  = ~ weight_present;
-  assign \$47  = ~ scale_available;
-  assign \$48  = group_last & \$47 ;
-  assign \$49  = \$46  | \$48 ;
-  assign \$50  = poisoned | \$49 ;
-  assign \$51  = outputs_left > 1'h0;
-  assign \$52  = outputs_left > 1'h1;
-  assign \$53  = outputs_left > 2'h2;
-  assign \$54  = outputs_left > 2'h3;
-  assign \$55  = loaded_1[0] & loaded_1[1];
-  assign \$56  = \$55  ? loaded_1 : step;
-  assign \$57  = state == 2'h2;
-  assign \$58  = loaded_1[0] & loaded_1[1];
+  assign \$43  = ~ group_last;
+  assign \$44  = \$43  | scale_available;
+  assign \$45  = \$44  | scale_closed;
+  assign \$46  = \$42  & \$45 ;
+  assign \$47  = ~ row_last;
+  assign \$48  = | \wait ;
+  assign \$49  = ~ \$48 ;
+  assign \$50  = room & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$52  = \$46  & \$51 ;
+  assign weight_take = \$52  & beat_last;
+  assign weight_final = row_last & block_last;
+  assign \$53  = state == 3'h4;
+  assign \$54  = \$53  & fire;
+  assign \$55  = \$54  & group_last;
+  assign scale_claim = \$55  & scale_available;
+  assign \$56  = state == 3'h4;
+  assign \$57  = \$56  & fire;
+  assign room_claim = \$57  & row_last;
+  assign \$58  = state == 2'h2;
+  assign \$59  = ~ fire;
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = ~ activation_closed;
+  assign activation_stall = \$60  & \$61 ;
+  assign \$62  = state == 3'h4;
+  assign \$63  = weight_present | weight_closed;
+  assign \$64  = ~ \$63 ;
+  assign weight_stall = \$62  & \$64 ;
+  assign \$65  = state == 3'h4;
+  assign \$66  = weight_present | weight_closed;
+  assign \$67  = \$65  & \$66 ;
+  assign \$68  = ~ group_last;
+  assign \$69  = \$68  | scale_available;
+  assign \$70  = \$69  | scale_closed;
+  assign \$71  = ~ \$70 ;
+  assign scale_stall = \$67  & \$71 ;
+  assign \$72  = state == 3'h4;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = \$72  & \$73 ;
+  assign \$75  = ~ group_last;
+  assign \$76  = \$75  | scale_available;
+  assign \$77  = \$76  | scale_closed;
+  assign \$78  = \$74  & \$77 ;
+  assign \$79  = \$78  & row_last;
+  assign \$80  = ~ room;
+  assign room_stall = \$79  & \$80 ;
+  assign \$81  = state == 2'h2;
+  assign \$82  = group_last & scale_available;
+  assign \$83  = ~ weight_present;
+  assign \$84  = ~ scale_available;
+  assign \$85  = group_last & \$84 ;
+  assign \$86  = \$83  | \$85 ;
+  assign \$87  = poisoned | \$86 ;
+  assign \$88  = loaded_1[0] & loaded_1[1];
+  assign \$89  = \$88  ? loaded_1 : step;
+  assign \$90  = state == 2'h2;
+  assign \$91  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
-  assign \$59  = state == 2'h2;
-  assign \$60  = ~ fire;
-  assign \$61  = \$59  & \$60 ;
-  assign \$62  = ~ activation_closed;
-  assign activation_stall = \$61  & \$62 ;
-  assign \$63  = state == 3'h4;
-  assign \$64  = weight_present | weight_closed;
-  assign \$65  = ~ \$64 ;
-  assign weight_stall = \$63  & \$65 ;
-  assign \$66  = state == 3'h4;
-  assign \$67  = weight_present | weight_closed;
-  assign \$68  = \$66  & \$67 ;
-  assign \$69  = ~ group_last;
-  assign \$70  = \$69  | scale_available;
-  assign \$71  = \$70  | scale_closed;
-  assign \$72  = ~ \$71 ;
-  assign scale_stall = \$68  & \$72 ;
-  assign \$73  = state == 3'h4;
-  assign \$74  = weight_present | weight_closed;
-  assign \$75  = \$73  & \$74 ;
-  assign \$76  = ~ group_last;
-  assign \$77  = \$76  | scale_available;
-  assign \$78  = \$77  | scale_closed;
-  assign \$79  = \$75  & \$78 ;
-  assign \$80  = \$79  & row_last;
-  assign \$81  = ~ room;
-  assign room_stall = \$80  & \$81 ;
-  assign \$82  = state == 2'h3;
-  assign \$83  = \start$17  | \$82 ;
-  assign \$84  = ! segment;
-  assign \$85  = row_last | \$84 ;
-  assign \$86  = segment + 1'h1;
-  assign \$87  = \$85  ? 2'h0 : \$86 ;
-  assign \$88  = ! segment;
-  assign \$89  = row_last | \$88 ;
-  assign \$90  = load_chunk + \$89 ;
-  assign \$91  = row_last ? 9'h000 : \$90 ;
-  assign \$92  = group_step + 1'h1;
-  assign \$93  = group_last ? 2'h0 : \$92 ;
-  assign \$94  = group + group_last;
-  assign \$95  = row_last ? 8'h00 : \$94 ;
-  assign \$96  = ~ group_last;
-  assign \$97  = row_first & \$96 ;
-  assign \$98  = row_last | \$97 ;
-  assign \$99  = ~ row_last;
-  assign \$100  = ~ weight_present;
-  assign \$101  = ~ scale_available;
-  assign \$102  = group_last & \$101 ;
-  assign \$103  = \$100  | \$102 ;
-  assign \$104  = poisoned | \$103 ;
-  assign \$105  = \$99  & \$104 ;
-  assign \$106  = | spacing;
-  assign \$107  = spacing - 1'h1;
-  assign \$108  = state == 1'h1;
-  assign \$109  = state == 2'h2;
-  assign \$110  = state == 2'h3;
-  assign \$111  = state == 3'h4;
-  assign \$112  = fire & row_last;
-  assign \$113  = \$112  | activation_closed;
-  assign \$114  = gap + 1'h1;
-  assign \$116  = fire & row_last;
-  assign \$117  = \$116  & block_last;
   always @(posedge clk)
-    load_chunk <= \$118 ;
+    \wait  <= \$92 ;
   always @(posedge clk)
-    segment <= \$119 ;
+    poisoned <= \$93 ;
   always @(posedge clk)
-    group <= \$120 ;
+    loaded_1 <= \$94 ;
   always @(posedge clk)
-    group_step <= \$121 ;
+    state <= \$95 ;
   always @(posedge clk)
-    row_first <= \$122 ;
-  always @(posedge clk)
-    group_first <= \$123 ;
-  always @(posedge clk)
-    poisoned <= \$124 ;
-  always @(posedge clk)
-    spacing <= \$125 ;
-  always @(posedge clk)
-    loaded_1 <= \$126 ;
-  always @(posedge clk)
-    state <= \$127 ;
-  always @(posedge clk)
-    gap <= \$128 ;
+    gap <= \$96 ;
   \tern_64x4_int8_g128_base3.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
+    .beat_last(beat_last),
     .block_last(block_last),
+    .chunk(load_chunk),
     .clk(clk),
+    .group(group),
+    .group_first(group_first),
+    .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .outputs_left(outputs_left),
+    .\port$372$0 (\$97 ),
+    .\port$373$0 (\$98 ),
+    .\port$374$0 (\$99 ),
+    .\port$375$0 (\$100 ),
+    .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
+    .segment(segment),
     .start(start)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \step$40 [0] = \$56 [0];
-    if (\$57 ) begin
-      \step$40 [0] = \$58 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$118  = load_chunk;
-    if (\$83 ) begin
-      \$118  = 8'h00;
-    end else if (fire) begin
-      \$118  = \$91 [7:0];
-    end
-    if (abort) begin
-      \$118  = 8'h00;
-    end
-    if (rst) begin
-      \$118  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$119  = segment;
-    if (\$83 ) begin
-      \$119  = 1'h0;
-    end else if (fire) begin
-      \$119  = \$87 [0];
-    end
-    if (abort) begin
-      \$119  = 1'h0;
-    end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$120  = group;
-    if (\$83 ) begin
-      \$120  = 7'h00;
-    end else if (fire) begin
-      \$120  = \$95 [6:0];
-    end
-    if (abort) begin
-      \$120  = 7'h00;
-    end
-    if (rst) begin
-      \$120  = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$121  = group_step;
-    if (\$83 ) begin
-      \$121  = 1'h0;
-    end else if (fire) begin
-      \$121  = \$93 [0];
-    end
-    if (abort) begin
-      \$121  = 1'h0;
-    end
-    if (rst) begin
-      \$121  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$122  = row_first;
-    if (\$83 ) begin
-      \$122  = 1'h1;
-    end else if (fire) begin
-      \$122  = \$98 ;
-    end
-    if (abort) begin
-      \$122  = 1'h1;
-    end
-    if (rst) begin
-      \$122  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$123  = group_first;
-    if (\$83 ) begin
-      \$123  = 1'h1;
-    end else if (fire) begin
-      \$123  = group_last;
-    end
-    if (abort) begin
-      \$123  = 1'h1;
-    end
-    if (rst) begin
-      \$123  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$124  = poisoned;
-    if (\$83 ) begin
-      \$124  = 1'h0;
-    end else if (fire) begin
-      \$124  = \$105 ;
-    end
-    if (abort) begin
-      \$124  = 1'h0;
-    end
-    if (rst) begin
-      \$124  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$125  = spacing;
+    \$92  = \wait ;
     if (room_claim) begin
-      \$125  = 2'h3;
-    end else if (\$106 ) begin
-      \$125  = \$107 [1:0];
+      \$92  = 2'h3;
+    end else if (\$1 ) begin
+      \$92  = \$2 [1:0];
     end
     if (abort) begin
-      \$125  = 2'h0;
+      \$92  = 2'h0;
     end
     if (rst) begin
-      \$125  = 2'h0;
+      \$92  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$126  = step;
+    \$93  = poisoned;
+    if (start) begin
+      \$93  = 1'h0;
+    end else if (fire) begin
+      \$93  = \$9 ;
+    end
     if (abort) begin
-      \$126  = 30'h00000000;
+      \$93  = 1'h0;
     end
     if (rst) begin
-      \$126  = 30'h00000000;
+      \$93  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$127  = state;
-    if (\$108 ) begin
-      if (\start$17 ) begin
-        \$127  = 3'h2;
+    \$94  = step;
+    if (abort) begin
+      \$94  = 30'h00000000;
+    end
+    if (rst) begin
+      \$94  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$95  = state;
+    if (\$10 ) begin
+      if (\start$15 ) begin
+        \$95  = 3'h2;
       end
-    end else if (\$109 ) begin
-      if (\$113 ) begin
-        \$127  = 3'h3;
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$95  = 3'h3;
       end
-    end else if (\$110 ) begin
-      if (\$115 ) begin
-        \$127  = 3'h4;
+    end else if (\$12 ) begin
+      if (\$17 ) begin
+        \$95  = 3'h4;
       end
-    end else if (\$111 ) begin
-      if (\$117 ) begin
-        \$127  = 3'h5;
+    end else if (\$13 ) begin
+      if (\$19 ) begin
+        \$95  = 3'h5;
       end
     end else if (over) begin
-      \$127  = 3'h1;
+      \$95  = 3'h1;
     end
     if (abort) begin
-      \$127  = 3'h1;
+      \$95  = 3'h1;
     end
     if (rst) begin
-      \$127  = 3'h1;
+      \$95  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$128  = gap;
-    if (\$108 ) begin
-    end else if (\$109 ) begin
-      if (\$113 ) begin
-        \$128  = 1'h0;
+    \$96  = gap;
+    if (\$10 ) begin
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$96  = 1'h0;
       end
-    end else if (\$110 ) begin
-      \$128  = \$114 [0];
+    end else if (\$12 ) begin
+      \$96  = \$16 [0];
     end
     if (abort) begin
-      \$128  = 1'h0;
+      \$96  = 1'h0;
     end
     if (rst) begin
-      \$128  = 1'h0;
+      \$96  = 1'h0;
     end
   end
-  assign \n$1  = n;
-  assign \k$3  = k;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \step$50 [0] = \$89 [0];
+    if (\$90 ) begin
+      \step$50 [0] = \$91 ;
+    end
+  end
+  assign \n$25  = n;
+  assign \k$27  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[9:2];
-  assign \step.segment  = step[10];
-  assign \step.group  = step[17:11];
-  assign \step.group_first  = step[18];
-  assign \step.group_last  = step[19];
-  assign \step.row_first  = step[20];
-  assign \step.row_last  = step[21];
-  assign \step.weighted  = step[22];
-  assign \step.scaled  = step[23];
-  assign \step.poison  = step[24];
-  assign \step.rows  = step[28:25];
-  assign \step.block_last  = step[29];
-  assign \step$40.valid  = \step$40 [0];
-  assign \step$40.load  = \step$40 [1];
-  assign \step$40.chunk  = \step$40 [9:2];
-  assign \step$40.segment  = \step$40 [10];
-  assign \step$40.group  = \step$40 [17:11];
-  assign \step$40.group_first  = \step$40 [18];
-  assign \step$40.group_last  = \step$40 [19];
-  assign \step$40.row_first  = \step$40 [20];
-  assign \step$40.row_last  = \step$40 [21];
-  assign \step$40.weighted  = \step$40 [22];
-  assign \step$40.scaled  = \step$40 [23];
-  assign \step$40.poison  = \step$40 [24];
-  assign \step$40.rows  = \step$40 [28:25];
-  assign \step$40.block_last  = \step$40 [29];
+  assign rows = { \$100 , \$99 , \$98 , \$97  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[9:2];
@@ -23902,13 +23728,43 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   assign \loaded_1.poison  = loaded_1[24];
   assign \loaded_1.rows  = loaded_1[28:25];
   assign \loaded_1.block_last  = loaded_1[29];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[9:2];
+  assign \step.segment  = step[10];
+  assign \step.group  = step[17:11];
+  assign \step.group_first  = step[18];
+  assign \step.group_last  = step[19];
+  assign \step.row_first  = step[20];
+  assign \step.row_last  = step[21];
+  assign \step.weighted  = step[22];
+  assign \step.scaled  = step[23];
+  assign \step.poison  = step[24];
+  assign \step.rows  = step[28:25];
+  assign \step.block_last  = step[29];
+  assign \step$50.valid  = \step$50 [0];
+  assign \step$50.load  = \step$50 [1];
+  assign \step$50.chunk  = \step$50 [9:2];
+  assign \step$50.segment  = \step$50 [10];
+  assign \step$50.group  = \step$50 [17:11];
+  assign \step$50.group_first  = \step$50 [18];
+  assign \step$50.group_last  = \step$50 [19];
+  assign \step$50.row_first  = \step$50 [20];
+  assign \step$50.row_last  = \step$50 [21];
+  assign \step$50.weighted  = \step$50 [22];
+  assign \step$50.scaled  = \step$50 [23];
+  assign \step$50.poison  = \step$50 [24];
+  assign \step$50.rows  = \step$50 [28:25];
+  assign \step$50.block_last  = \step$50 [29];
   always @*
-    \step$40 [29:1] = \$56 [29:1];
-  assign step[29] = block_last;
-  assign step[28:25] = { \$54 , \$53 , \$52 , \$51  };
-  assign step[24] = \$50 ;
-  assign step[23] = \$45 ;
+    \step$50 [29:1] = \$89 [29:1];
+  assign step[24] = \$87 ;
+  assign step[23] = \$82 ;
   assign step[22] = weight_present;
+  assign step[1] = \$81 ;
+  assign step[0] = fire;
+  assign step[29] = block_last;
+  assign step[28:25] = { \$100 , \$99 , \$98 , \$97  };
   assign step[21] = row_last;
   assign step[20] = row_first;
   assign step[19] = group_last;
@@ -23916,15 +23772,238 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   assign step[17:11] = group;
   assign step[10] = segment;
   assign step[9:2] = load_chunk;
-  assign step[1] = \$44 ;
-  assign step[0] = fire;
-  assign \$1  = group_step;
-  assign \$24  = segment;
-  assign \$115  = gap;
+  assign \$17  = gap;
+  assign \$40  = segment;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, \port$372$0 , \port$373$0 , \port$374$0 , \port$375$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
+);
   reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
+  wire \$1 ;
+  wire [8:0] \$10 ;
+  wire [1:0] \$11 ;
+  wire [1:0] \$12 ;
+  wire [7:0] \$13 ;
+  wire [7:0] \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  reg [7:0] \$18 ;
+  reg \$19 ;
+  wire \$2 ;
+  reg [6:0] \$20 ;
+  reg \$21 ;
+  reg \$22 ;
+  reg \$23 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire [1:0] \$7 ;
+  wire [1:0] \$8 ;
+  wire [8:0] \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  output beat_last;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [7:0] chunk;
+  reg [7:0] chunk = 8'h00;
+  input clk;
+  wire clk;
+  output [6:0] group;
+  reg [6:0] group = 7'h00;
+  output group_first;
+  reg group_first = 1'h1;
+  output group_last;
+  wire group_last;
+  reg group_step = 1'h0;
+  output [14:0] inputs_left;
+  wire [14:0] inputs_left;
+  wire [14:0] \inputs_left$13 ;
+  input [14:0] k;
+  wire [14:0] k;
+  wire [14:0] \k$5 ;
+  input [16:0] n;
+  wire [16:0] n;
+  wire [16:0] \n$3 ;
+  wire [16:0] outputs_left;
+  output \port$372$0 ;
+  wire \port$372$0 ;
+  output \port$373$0 ;
+  wire \port$373$0 ;
+  output \port$374$0 ;
+  wire \port$374$0 ;
+  output \port$375$0 ;
+  wire \port$375$0 ;
+  output row_first;
+  reg row_first = 1'h1;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire [3:0] rows;
+  input rst;
+  wire rst;
+  output segment;
+  reg segment = 1'h0;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$1  = outputs_left > 1'h0;
+  assign \$2  = outputs_left > 1'h1;
+  assign \$3  = outputs_left > 2'h2;
+  assign \$4  = outputs_left > 2'h3;
+  assign \$5  = ! segment;
+  assign beat_last = row_last | \$5 ;
+  assign group_last = row_last | \$6 ;
+  assign \$7  = segment + 1'h1;
+  assign \$8  = beat_last ? 2'h0 : \$7 ;
+  assign \$9  = chunk + beat_last;
+  assign \$10  = row_last ? 9'h000 : \$9 ;
+  assign \$11  = group_step + 1'h1;
+  assign \$12  = group_last ? 2'h0 : \$11 ;
+  assign \$13  = group + group_last;
+  assign \$14  = row_last ? 8'h00 : \$13 ;
+  assign \$15  = ~ group_last;
+  assign \$16  = row_first & \$15 ;
+  assign \$17  = row_last | \$16 ;
+  always @(posedge clk)
+    chunk <= \$18 ;
+  always @(posedge clk)
+    segment <= \$19 ;
+  always @(posedge clk)
+    group <= \$20 ;
+  always @(posedge clk)
+    group_step <= \$21 ;
+  always @(posedge clk)
+    row_first <= \$22 ;
+  always @(posedge clk)
+    group_first <= \$23 ;
+  \tern_64x4_int8_g128_base3.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_left(inputs_left),
+    .k(k),
+    .n(n),
+    .outputs_left(outputs_left),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$18  = chunk;
+    if (start) begin
+      \$18  = 8'h00;
+    end else if (advance) begin
+      \$18  = \$10 [7:0];
+    end
+    if (abort) begin
+      \$18  = 8'h00;
+    end
+    if (rst) begin
+      \$18  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$19  = segment;
+    if (start) begin
+      \$19  = 1'h0;
+    end else if (advance) begin
+      \$19  = \$8 [0];
+    end
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$20  = group;
+    if (start) begin
+      \$20  = 7'h00;
+    end else if (advance) begin
+      \$20  = \$14 [6:0];
+    end
+    if (abort) begin
+      \$20  = 7'h00;
+    end
+    if (rst) begin
+      \$20  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$21  = group_step;
+    if (start) begin
+      \$21  = 1'h0;
+    end else if (advance) begin
+      \$21  = \$12 [0];
+    end
+    if (abort) begin
+      \$21  = 1'h0;
+    end
+    if (rst) begin
+      \$21  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$22  = row_first;
+    if (start) begin
+      \$22  = 1'h1;
+    end else if (advance) begin
+      \$22  = \$17 ;
+    end
+    if (abort) begin
+      \$22  = 1'h1;
+    end
+    if (rst) begin
+      \$22  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$23  = group_first;
+    if (start) begin
+      \$23  = 1'h1;
+    end else if (advance) begin
+      \$23  = group_last;
+    end
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  assign \start$1  = start;
+  assign \n$3  = n;
+  assign \k$5  = k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign \inputs_left$13  = inputs_left;
+  assign rows = { \$4 , \$3 , \$2 , \$1  };
+  assign \port$372$0  = \$1 ;
+  assign \port$373$0  = \$2 ;
+  assign \port$374$0  = \$3 ;
+  assign \port$375$0  = \$4 ;
+  assign \$6  = group_step;
+endmodule
+
+module \tern_64x4_int8_g128_base3.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
   wire [15:0] \$1 ;
   wire [15:0] \$2 ;
   wire [17:0] \$3 ;
@@ -23962,7 +24041,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, bloc
   assign \$1  = inputs_left - 7'h40;
   assign \$2  = row_last ? { 1'h0, k } : \$1 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
     \$4  = outputs_left;
     if (start) begin
       \$4  = n;
@@ -23979,7 +24058,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, bloc
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
     \$5  = inputs_left;
     if (start) begin
       \$5  = k;
@@ -23996,7 +24075,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, bloc
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -24062,7 +24141,7 @@ module \tern_64x4_int8_g128_base3.core.weight_gate (tlast, clk, rst, take, \fina
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -24080,9 +24159,9 @@ module \tern_64x4_int8_g128_base3.core.weight_gate (tlast, clk, rst, take, \fina
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , busy, \port$318$0 , \port$322$0 
-, \port$330$0 , \port$422$0 , \port$446$0 , \port$470$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
+module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$335$0 , \port$339$0 , \port$347$0 
+, busy, \port$419$0 , \port$443$0 , \port$467$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -24272,18 +24351,18 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   wire \port$213$0 ;
   input \port$231$0 ;
   wire \port$231$0 ;
-  input \port$318$0 ;
-  wire \port$318$0 ;
-  input \port$322$0 ;
-  wire \port$322$0 ;
-  input \port$330$0 ;
-  wire \port$330$0 ;
-  input \port$422$0 ;
-  wire \port$422$0 ;
-  input \port$446$0 ;
-  wire \port$446$0 ;
-  input \port$470$0 ;
-  wire \port$470$0 ;
+  input \port$335$0 ;
+  wire \port$335$0 ;
+  input \port$339$0 ;
+  wire \port$339$0 ;
+  input \port$347$0 ;
+  wire \port$347$0 ;
+  input \port$419$0 ;
+  wire \port$419$0 ;
+  input \port$443$0 ;
+  wire \port$443$0 ;
+  input \port$467$0 ;
+  wire \port$467$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -24396,11 +24475,11 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$470$0 , \port$446$0 , \port$422$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$318$0 ;
-  assign \$102  = weight_stalls + \port$322$0 ;
-  assign \$103  = scale_stalls + \port$330$0 ;
+  assign \$101  = activation_stalls + \port$335$0 ;
+  assign \$102  = weight_stalls + \port$339$0 ;
+  assign \$103  = scale_stalls + \port$347$0 ;
   assign \$104  = result_stalls + \port$231$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -24444,7 +24523,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   always @(posedge clk)
     axil_rdata <= \$128 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -24482,14 +24561,14 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -24501,7 +24580,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -24511,7 +24590,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -24532,7 +24611,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -24553,21 +24632,21 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [16:0];
@@ -24577,7 +24656,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[14:0];
@@ -24587,7 +24666,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -24599,14 +24678,14 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$121  = 32'd0;
@@ -24618,7 +24697,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$122  = 32'd0;
@@ -24630,7 +24709,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$123  = 32'd0;
@@ -24642,7 +24721,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$124  = 32'd0;
@@ -24654,7 +24733,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$125  = 32'd0;
@@ -24666,7 +24745,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$126  = axil_rvalid;
     if (read) begin
       \$126  = 1'h1;
@@ -24678,7 +24757,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$127  = axil_rresp;
     if (read) begin
       \$127  = \$106 ;
@@ -24688,7 +24767,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$128  = axil_rdata;
     if (read) begin
       \$128  = \$110 ;
@@ -24700,6 +24779,6 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$470$0 , \port$446$0 , \port$422$0 , \port$170$0 , \port$213$0 , \port$161$0  };
-  assign stalls = { \port$231$0 , \port$330$0 , \port$322$0 , \port$318$0  };
+  assign faults = { \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign stalls = { \port$231$0 , \port$347$0 , \port$339$0 , \port$335$0  };
 endmodule

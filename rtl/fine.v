@@ -201,12 +201,12 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\port$168$0 (\$2 ),
     .\port$195$0 (\$3 ),
     .\port$213$0 (\$4 ),
-    .\port$298$0 (\$5 ),
-    .\port$302$0 (\$6 ),
-    .\port$310$0 (\$7 ),
-    .\port$402$0 (\$8 ),
-    .\port$426$0 (\$9 ),
-    .\port$450$0 (\$10 ),
+    .\port$317$0 (\$5 ),
+    .\port$321$0 (\$6 ),
+    .\port$329$0 (\$7 ),
+    .\port$399$0 (\$8 ),
+    .\port$423$0 (\$9 ),
+    .\port$447$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -262,7 +262,7 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign m_axis_result_tlast = \$11 [32];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , busy, activation_stall, weight_stall, scale_stall
+module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , activation_stall, weight_stall, scale_stall, busy
 , activation_tready, misframed, weight_tready, \misframed$161 , scale_tready, \misframed$162 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
@@ -2434,38 +2434,38 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   \tern_32x2_int8_g16_base3.core.converter  converter (
     .beat(beat),
-    .\port$495$0 (\$54 ),
-    .\port$496$0 (\$55 ),
-    .\port$497$0 (\$56 ),
-    .\port$498$0 (\$57 ),
-    .\port$499$0 (\$58 ),
-    .\port$500$0 (\$59 ),
-    .\port$501$0 (\$60 ),
-    .\port$502$0 (\$61 ),
-    .\port$503$0 (\$62 ),
-    .\port$504$0 (\$63 ),
-    .\port$505$0 (\$64 ),
-    .\port$506$0 (\$65 ),
-    .\port$507$0 (\$66 ),
-    .\port$508$0 (\$67 ),
-    .\port$509$0 (\$68 ),
-    .\port$510$0 (\$69 ),
-    .\port$511$0 (\$70 ),
-    .\port$512$0 (\$71 ),
-    .\port$513$0 (\$72 ),
-    .\port$514$0 (\$73 ),
-    .\port$515$0 (\$74 ),
-    .\port$516$0 (\$75 ),
-    .\port$517$0 (\$76 ),
-    .\port$518$0 (\$77 ),
-    .\port$519$0 (\$78 ),
-    .\port$520$0 (\$79 ),
-    .\port$521$0 (\$80 ),
-    .\port$522$0 (\$81 ),
-    .\port$523$0 (\$82 ),
-    .\port$524$0 (\$83 ),
-    .\port$525$0 (\$84 ),
-    .\port$526$0 (\$85 ),
+    .\port$492$0 (\$54 ),
+    .\port$493$0 (\$55 ),
+    .\port$494$0 (\$56 ),
+    .\port$495$0 (\$57 ),
+    .\port$496$0 (\$58 ),
+    .\port$497$0 (\$59 ),
+    .\port$498$0 (\$60 ),
+    .\port$499$0 (\$61 ),
+    .\port$500$0 (\$62 ),
+    .\port$501$0 (\$63 ),
+    .\port$502$0 (\$64 ),
+    .\port$503$0 (\$65 ),
+    .\port$504$0 (\$66 ),
+    .\port$505$0 (\$67 ),
+    .\port$506$0 (\$68 ),
+    .\port$507$0 (\$69 ),
+    .\port$508$0 (\$70 ),
+    .\port$509$0 (\$71 ),
+    .\port$510$0 (\$72 ),
+    .\port$511$0 (\$73 ),
+    .\port$512$0 (\$74 ),
+    .\port$513$0 (\$75 ),
+    .\port$514$0 (\$76 ),
+    .\port$515$0 (\$77 ),
+    .\port$516$0 (\$78 ),
+    .\port$517$0 (\$79 ),
+    .\port$518$0 (\$80 ),
+    .\port$519$0 (\$81 ),
+    .\port$520$0 (\$82 ),
+    .\port$521$0 (\$83 ),
+    .\port$522$0 (\$84 ),
+    .\port$523$0 (\$85 ),
     .remaining(remaining)
   );
   \tern_32x2_int8_g16_base3.core.dot_0  dot_0 (
@@ -2498,9 +2498,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2112$29 (summed_5[31:29]),
-    .\port$2594$0 (\total$142 ),
-    .\port$2668$0 (\total$143 ),
+    .\port$2109$29 (summed_5[31:29]),
+    .\port$2593$0 (\total$142 ),
+    .\port$2667$0 (\total$143 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -2524,7 +2524,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$127 ),
-    .\port$1565$0 (r_data[31:0]),
+    .\port$1562$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$142 ),
@@ -2538,7 +2538,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(\nan$146 ),
     .nonfinite(\nonfinite$128 ),
-    .\port$1565$32 (r_data[63:32]),
+    .\port$1562$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$125 ),
     .total(\total$143 ),
@@ -2612,9 +2612,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$17 (start),
+    .\start$15 (start),
     .state(state),
-    .\step$40 (step),
+    .\step$50 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -3174,8 +3174,8 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, \f
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.converter (\port$495$0 , \port$496$0 , \port$497$0 , \port$498$0 , \port$499$0 , \port$500$0 , \port$501$0 , \port$502$0 , \port$503$0 , \port$504$0 , \port$505$0 , \port$506$0 , \port$507$0 , \port$508$0 , \port$509$0 , \port$510$0 , \port$511$0 , \port$512$0 , \port$513$0 , \port$514$0 , \port$515$0 
-, \port$516$0 , \port$517$0 , \port$518$0 , \port$519$0 , \port$520$0 , \port$521$0 , \port$522$0 , \port$523$0 , \port$524$0 , \port$525$0 , \port$526$0 , remaining, beat);
+module \tern_32x2_int8_g16_base3.core.converter (\port$492$0 , \port$493$0 , \port$494$0 , \port$495$0 , \port$496$0 , \port$497$0 , \port$498$0 , \port$499$0 , \port$500$0 , \port$501$0 , \port$502$0 , \port$503$0 , \port$504$0 , \port$505$0 , \port$506$0 , \port$507$0 , \port$508$0 , \port$509$0 , \port$510$0 , \port$511$0 , \port$512$0 
+, \port$513$0 , \port$514$0 , \port$515$0 , \port$516$0 , \port$517$0 , \port$518$0 , \port$519$0 , \port$520$0 , \port$521$0 , \port$522$0 , \port$523$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
   wire [7:0] \$11 ;
@@ -3211,6 +3211,12 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$495$0 , \port$496$0 , \po
   input [255:0] beat;
   wire [255:0] beat;
   wire [255:0] fixed;
+  output [7:0] \port$492$0 ;
+  wire [7:0] \port$492$0 ;
+  output [7:0] \port$493$0 ;
+  wire [7:0] \port$493$0 ;
+  output [7:0] \port$494$0 ;
+  wire [7:0] \port$494$0 ;
   output [7:0] \port$495$0 ;
   wire [7:0] \port$495$0 ;
   output [7:0] \port$496$0 ;
@@ -3269,12 +3275,6 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$495$0 , \port$496$0 , \po
   wire [7:0] \port$522$0 ;
   output [7:0] \port$523$0 ;
   wire [7:0] \port$523$0 ;
-  output [7:0] \port$524$0 ;
-  wire [7:0] \port$524$0 ;
-  output [7:0] \port$525$0 ;
-  wire [7:0] \port$525$0 ;
-  output [7:0] \port$526$0 ;
-  wire [7:0] \port$526$0 ;
   wire real_0;
   wire real_1;
   wire real_10;
@@ -3374,38 +3374,38 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$495$0 , \port$496$0 , \po
   assign \$31  = beat[247:240] & { real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30 };
   assign \$32  = beat[255:248] & { real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31 };
   assign fixed = { \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$495$0  = \$1 ;
-  assign \port$496$0  = \$2 ;
-  assign \port$497$0  = \$3 ;
-  assign \port$498$0  = \$4 ;
-  assign \port$499$0  = \$5 ;
-  assign \port$500$0  = \$6 ;
-  assign \port$501$0  = \$7 ;
-  assign \port$502$0  = \$8 ;
-  assign \port$503$0  = \$9 ;
-  assign \port$504$0  = \$10 ;
-  assign \port$505$0  = \$11 ;
-  assign \port$506$0  = \$12 ;
-  assign \port$507$0  = \$13 ;
-  assign \port$508$0  = \$14 ;
-  assign \port$509$0  = \$15 ;
-  assign \port$510$0  = \$16 ;
-  assign \port$511$0  = \$17 ;
-  assign \port$512$0  = \$18 ;
-  assign \port$513$0  = \$19 ;
-  assign \port$514$0  = \$20 ;
-  assign \port$515$0  = \$21 ;
-  assign \port$516$0  = \$22 ;
-  assign \port$517$0  = \$23 ;
-  assign \port$518$0  = \$24 ;
-  assign \port$519$0  = \$25 ;
-  assign \port$520$0  = \$26 ;
-  assign \port$521$0  = \$27 ;
-  assign \port$522$0  = \$28 ;
-  assign \port$523$0  = \$29 ;
-  assign \port$524$0  = \$30 ;
-  assign \port$525$0  = \$31 ;
-  assign \port$526$0  = \$32 ;
+  assign \port$492$0  = \$1 ;
+  assign \port$493$0  = \$2 ;
+  assign \port$494$0  = \$3 ;
+  assign \port$495$0  = \$4 ;
+  assign \port$496$0  = \$5 ;
+  assign \port$497$0  = \$6 ;
+  assign \port$498$0  = \$7 ;
+  assign \port$499$0  = \$8 ;
+  assign \port$500$0  = \$9 ;
+  assign \port$501$0  = \$10 ;
+  assign \port$502$0  = \$11 ;
+  assign \port$503$0  = \$12 ;
+  assign \port$504$0  = \$13 ;
+  assign \port$505$0  = \$14 ;
+  assign \port$506$0  = \$15 ;
+  assign \port$507$0  = \$16 ;
+  assign \port$508$0  = \$17 ;
+  assign \port$509$0  = \$18 ;
+  assign \port$510$0  = \$19 ;
+  assign \port$511$0  = \$20 ;
+  assign \port$512$0  = \$21 ;
+  assign \port$513$0  = \$22 ;
+  assign \port$514$0  = \$23 ;
+  assign \port$515$0  = \$24 ;
+  assign \port$516$0  = \$25 ;
+  assign \port$517$0  = \$26 ;
+  assign \port$518$0  = \$27 ;
+  assign \port$519$0  = \$28 ;
+  assign \port$520$0  = \$29 ;
+  assign \port$521$0  = \$30 ;
+  assign \port$522$0  = \$31 ;
+  assign \port$523$0  = \$32 ;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -7929,7 +7929,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, x, abort, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2112$29 , all_nan, \port$2594$0 , \port$2668$0 , results__valid, r_en);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2109$29 , all_nan, \port$2593$0 , \port$2667$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [125:0] \$1 ;
   reg \$10 ;
@@ -7965,12 +7965,12 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   reg [1:0] nans = 2'h0;
   input [1:0] \nans$6 ;
   wire [1:0] \nans$6 ;
-  input [2:0] \port$2112$29 ;
-  wire [2:0] \port$2112$29 ;
-  input [62:0] \port$2594$0 ;
-  wire [62:0] \port$2594$0 ;
-  input [62:0] \port$2668$0 ;
-  wire [62:0] \port$2668$0 ;
+  input [2:0] \port$2109$29 ;
+  wire [2:0] \port$2109$29 ;
+  input [62:0] \port$2593$0 ;
+  wire [62:0] \port$2593$0 ;
+  input [62:0] \port$2667$0 ;
+  wire [62:0] \port$2667$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -8029,8 +8029,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2696$0 (final_4),
-    .\port$2722$0 (result),
+    .\port$2695$0 (final_4),
+    .\port$2721$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -8049,7 +8049,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$2668$0 , \port$2594$0  };
+      \$7  = { \port$2667$0 , \port$2593$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -8079,7 +8079,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2112$29 [1:0];
+      \$9  = \port$2109$29 [1:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -8094,7 +8094,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2112$29 [2];
+      \$10  = \port$2109$29 [2];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -8183,9 +8183,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$2668$0 , \port$2594$0  };
-  assign rows = \port$2112$29 [1:0];
-  assign \last$10  = \port$2112$29 [2];
+  assign \totals$4  = { \port$2667$0 , \port$2593$0  };
+  assign rows = \port$2109$29 [1:0];
+  assign \last$10  = \port$2109$29 [2];
   assign total = totals[62:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -8200,7 +8200,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   assign \$4  = waiting[1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2696$0 , \port$2722$0 , r_rdy, r_en);
+module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2695$0 , \port$2721$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8245,10 +8245,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$2696$0 ;
-  wire \port$2696$0 ;
-  input [31:0] \port$2722$0 ;
-  wire [31:0] \port$2722$0 ;
+  input \port$2695$0 ;
+  wire \port$2695$0 ;
+  input [31:0] \port$2721$0 ;
+  wire [31:0] \port$2721$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -8301,7 +8301,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2696$0 , \port$2722$0  };
+      storage[w_port__addr] <= { \port$2695$0 , \port$2721$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -8413,8 +8413,8 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2696$0 , \port$2722$0  };
-  assign w_data = { \port$2696$0 , \port$2722$0  };
+  assign w_port__data = { \port$2695$0 , \port$2721$0  };
+  assign w_data = { \port$2695$0 , \port$2721$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -9302,7 +9302,7 @@ module \tern_32x2_int8_g16_base3.core.room$196 (rst, give, claim, enough, start,
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -9385,8 +9385,8 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1565$0 ;
-  wire [31:0] \port$1565$0 ;
+  input [31:0] \port$1562$0 ;
+  wire [31:0] \port$1562$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -9482,17 +9482,17 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1565$0 [14:10];
-  assign \$2  = | \port$1565$0 [14:10];
-  assign \$3  = \port$1565$0 [14:10] - \$2 ;
-  assign \$4  = & \port$1565$0 [14:10];
+  assign \$1  = | \port$1562$0 [14:10];
+  assign \$2  = | \port$1562$0 [14:10];
+  assign \$3  = \port$1562$0 [14:10] - \$2 ;
+  assign \$4  = & \port$1562$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1565$0 [30:26];
-  assign \$9  = | \port$1565$0 [30:26];
-  assign \$10  = \port$1565$0 [30:26] - \$9 ;
-  assign \$11  = & \port$1565$0 [30:26];
+  assign \$8  = | \port$1562$0 [30:26];
+  assign \$9  = | \port$1562$0 [30:26];
+  assign \$10  = \port$1562$0 [30:26] - \$9 ;
+  assign \$11  = & \port$1562$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -9553,7 +9553,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$35  = \port$1565$0 [31];
+    \$35  = \port$1562$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -9563,7 +9563,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$36  = { \$8 , \port$1565$0 [25:16] };
+    \$36  = { \$8 , \port$1562$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -9819,7 +9819,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$25  = \port$1565$0 [15];
+    \$25  = \port$1562$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -9829,7 +9829,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$26  = { \$1 , \port$1565$0 [9:0] };
+    \$26  = { \$1 , \port$1562$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -9887,11 +9887,11 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1565$0 
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1565$0 [15:0];
-  assign shift = \port$1565$0 [31:16];
+  assign scale = \port$1562$0 [15:0];
+  assign shift = \port$1562$0 [31:16];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -9974,8 +9974,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1565$32 ;
-  wire [31:0] \port$1565$32 ;
+  input [31:0] \port$1562$32 ;
+  wire [31:0] \port$1562$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -10071,17 +10071,17 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1565$32 [14:10];
-  assign \$2  = | \port$1565$32 [14:10];
-  assign \$3  = \port$1565$32 [14:10] - \$2 ;
-  assign \$4  = & \port$1565$32 [14:10];
+  assign \$1  = | \port$1562$32 [14:10];
+  assign \$2  = | \port$1562$32 [14:10];
+  assign \$3  = \port$1562$32 [14:10] - \$2 ;
+  assign \$4  = & \port$1562$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1565$32 [30:26];
-  assign \$9  = | \port$1565$32 [30:26];
-  assign \$10  = \port$1565$32 [30:26] - \$9 ;
-  assign \$11  = & \port$1565$32 [30:26];
+  assign \$8  = | \port$1562$32 [30:26];
+  assign \$9  = | \port$1562$32 [30:26];
+  assign \$10  = \port$1562$32 [30:26] - \$9 ;
+  assign \$11  = & \port$1562$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -10142,7 +10142,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$35  = \port$1565$32 [31];
+    \$35  = \port$1562$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -10152,7 +10152,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$36  = { \$8 , \port$1565$32 [25:16] };
+    \$36  = { \$8 , \port$1562$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -10408,7 +10408,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$25  = \port$1565$32 [15];
+    \$25  = \port$1562$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -10418,7 +10418,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$26  = { \$1 , \port$1565$32 [9:0] };
+    \$26  = { \$1 , \port$1562$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -10476,8 +10476,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1565$32
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1565$32 [15:0];
-  assign shift = \port$1565$32 [31:16];
+  assign scale = \port$1562$32 [15:0];
+  assign shift = \port$1562$32 [31:16];
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -10880,48 +10880,21 @@ module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, block_last, row_
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, busy, activation_stall, weight_stall, scale_stall, room_stall, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$17 , abort, n, k, \step$40 , load_chunk, state, load_remaining, clk);
+module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
+, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire \$104 ;
-  wire [1:0] \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
   wire \$11 ;
-  wire \$110 ;
-  wire \$111 ;
-  wire [1:0] \$112 ;
-  wire \$113 ;
-  wire \$114 ;
-  wire \$115 ;
-  reg [8:0] \$116 ;
-  reg \$117 ;
-  reg [9:0] \$118 ;
-  reg \$119 ;
   wire \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg [31:0] \$124 ;
-  reg [2:0] \$125 ;
-  reg \$126 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire \$16 ;
+  wire [1:0] \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire \$2 ;
+  wire [1:0] \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -10959,7 +10932,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$51 ;
   wire \$52 ;
   wire \$53 ;
-  wire [31:0] \$54 ;
+  wire \$54 ;
   wire \$55 ;
   wire \$56 ;
   wire \$57 ;
@@ -10992,23 +10965,22 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire [1:0] \$84 ;
-  wire [1:0] \$85 ;
+  wire \$84 ;
+  wire \$85 ;
   wire \$86 ;
   wire \$87 ;
-  wire [9:0] \$88 ;
-  wire [9:0] \$89 ;
+  wire \$88 ;
+  wire [31:0] \$89 ;
   wire \$9 ;
-  wire [1:0] \$90 ;
-  wire [1:0] \$91 ;
-  wire [10:0] \$92 ;
-  wire [10:0] \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
+  wire \$90 ;
+  wire \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg [31:0] \$94 ;
+  reg [2:0] \$95 ;
+  reg \$96 ;
   wire \$97 ;
   wire \$98 ;
-  wire \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -11023,25 +10995,24 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   output activation_take;
   wire activation_take;
   wire advance;
+  wire beat_last;
   wire block_last;
   output busy;
   wire busy;
-  (* init = 9'h000 *)
   wire [8:0] chunk;
   input clk;
   wire clk;
   wire fire;
   reg gap = 1'h0;
-  reg [9:0] group = 10'h000;
-  reg group_first = 1'h1;
+  wire [9:0] group;
+  wire group_first;
   wire group_last;
-  reg group_step = 1'h0;
   wire [14:0] inputs_left;
   input [14:0] k;
   wire [14:0] k;
-  wire [14:0] \k$3 ;
+  wire [14:0] \k$27 ;
   output [8:0] load_chunk;
-  reg [8:0] load_chunk = 9'h000;
+  wire [8:0] load_chunk;
   output [14:0] load_remaining;
   wire [14:0] load_remaining;
   output load_write;
@@ -11063,8 +11034,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \loaded_1.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$1 ;
-  wire [16:0] outputs_left;
+  wire [16:0] \n$25 ;
   input over;
   wire over;
   reg poisoned = 1'h0;
@@ -11074,9 +11044,10 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire room_claim;
   output room_stall;
   wire room_stall;
-  reg row_first = 1'h1;
+  wire row_first;
   output row_last;
   wire row_last;
+  wire [1:0] rows;
   input rst;
   wire rst;
   input scale_available;
@@ -11087,11 +11058,10 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire scale_closed;
   output scale_stall;
   wire scale_stall;
-  reg segment = 1'h0;
-  reg spacing = 1'h0;
+  wire segment;
   wire start;
-  input \start$17 ;
-  wire \start$17 ;
+  input \start$15 ;
+  wire \start$15 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -11101,22 +11071,22 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [31:0] step;
-  output [31:0] \step$40 ;
-  reg [31:0] \step$40 ;
-  wire \step$40.block_last ;
-  wire [8:0] \step$40.chunk ;
-  wire [9:0] \step$40.group ;
-  wire \step$40.group_first ;
-  wire \step$40.group_last ;
-  wire \step$40.load ;
-  wire \step$40.poison ;
-  wire \step$40.row_first ;
-  wire \step$40.row_last ;
-  wire [1:0] \step$40.rows ;
-  wire \step$40.scaled ;
-  wire \step$40.segment ;
-  wire \step$40.valid ;
-  wire \step$40.weighted ;
+  output [31:0] \step$50 ;
+  reg [31:0] \step$50 ;
+  wire \step$50.block_last ;
+  wire [8:0] \step$50.chunk ;
+  wire [9:0] \step$50.group ;
+  wire \step$50.group_first ;
+  wire \step$50.group_last ;
+  wire \step$50.load ;
+  wire \step$50.poison ;
+  wire \step$50.row_first ;
+  wire \step$50.row_last ;
+  wire [1:0] \step$50.rows ;
+  wire \step$50.scaled ;
+  wire \step$50.segment ;
+  wire \step$50.valid ;
+  wire \step$50.weighted ;
   wire \step.block_last ;
   wire [8:0] \step.chunk ;
   wire [9:0] \step.group ;
@@ -11131,6 +11101,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
+  reg \wait  = 1'h0;
   input weight_closed;
   wire weight_closed;
   output weight_final;
@@ -11141,380 +11112,238 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$1  = ! group_step;
-  assign group_last = row_last | \$1 ;
-  assign \$2  = state == 2'h2;
-  assign \$3  = \$2  & activation_present;
-  assign \$4  = state == 3'h4;
-  assign \$5  = weight_present | weight_closed;
-  assign \$6  = \$4  & \$5 ;
-  assign \$7  = ~ group_last;
-  assign \$8  = \$7  | scale_available;
-  assign \$9  = \$8  | scale_closed;
-  assign \$10  = \$6  & \$9 ;
-  assign \$11  = ~ row_last;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = room & \$13 ;
-  assign \$15  = \$11  | \$14 ;
-  assign \$16  = \$10  & \$15 ;
-  assign fire = \$3  | \$16 ;
-  assign \$17  = state == 2'h3;
-  assign start = \start$17  | \$17 ;
-  assign \$18  = state == 2'h2;
-  assign \$20  = row_last | \$19 ;
-  assign activation_take = \$18  & \$20 ;
-  assign \$21  = state == 2'h2;
-  assign activation_missing = \$21  & activation_closed;
-  assign \$22  = state == 2'h2;
-  assign \$23  = \$22  & activation_present;
-  assign \$25  = ~ \$24 ;
-  assign load_write = \$23  & \$25 ;
-  assign \$26  = state == 3'h4;
-  assign \$27  = ~ group_last;
-  assign \$28  = \$27  | scale_available;
-  assign \$29  = \$28  | scale_closed;
-  assign \$30  = \$26  & \$29 ;
-  assign \$31  = ~ row_last;
-  assign \$33  = ~ \$32 ;
-  assign \$34  = room & \$33 ;
-  assign \$35  = \$31  | \$34 ;
-  assign \$36  = \$30  & \$35 ;
-  assign \$38  = row_last | \$37 ;
-  assign weight_take = \$36  & \$38 ;
-  assign weight_final = row_last & block_last;
-  assign \$39  = state == 3'h4;
-  assign \$40  = \$39  & fire;
-  assign \$41  = group_last & scale_available;
-  assign scale_claim = \$40  & \$41 ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = ~ row_last;
+  assign \$4  = ~ weight_present;
+  assign \$5  = ~ scale_available;
+  assign \$6  = group_last & \$5 ;
+  assign \$7  = \$4  | \$6 ;
+  assign \$8  = poisoned | \$7 ;
+  assign \$9  = \$3  & \$8 ;
+  assign \$10  = state == 1'h1;
+  assign \$11  = state == 2'h2;
+  assign \$12  = state == 2'h3;
+  assign \$13  = state == 3'h4;
+  assign \$14  = fire & row_last;
+  assign \$15  = \$14  | activation_closed;
+  assign \$16  = gap + 1'h1;
+  assign \$18  = fire & row_last;
+  assign \$19  = \$18  & block_last;
+  assign \$20  = state == 2'h2;
+  assign \$21  = \$20  & activation_present;
+  assign \$22  = state == 3'h4;
+  assign \$23  = weight_present | weight_closed;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = ~ group_last;
+  assign \$26  = \$25  | scale_available;
+  assign \$27  = \$26  | scale_closed;
+  assign \$28  = \$24  & \$27 ;
+  assign \$29  = ~ row_last;
+  assign \$31  = ~ \$30 ;
+  assign \$32  = room & \$31 ;
+  assign \$33  = \$29  | \$32 ;
+  assign \$34  = \$28  & \$33 ;
+  assign fire = \$21  | \$34 ;
+  assign \$35  = state == 2'h3;
+  assign start = \start$15  | \$35 ;
+  assign \$36  = state == 2'h2;
+  assign activation_take = \$36  & beat_last;
+  assign \$37  = state == 2'h2;
+  assign activation_missing = \$37  & activation_closed;
+  assign \$38  = state == 2'h2;
+  assign \$39  = \$38  & activation_present;
+  assign \$41  = ~ \$40 ;
+  assign load_write = \$39  & \$41 ;
   assign \$42  = state == 3'h4;
-  assign \$43  = \$42  & fire;
-  assign room_claim = \$43  & row_last;
-  assign \$44  = state == 2'h2;
-  assign \$45  = group_last & scale_available;
-  assign \$46  = ~ weight_present;
-  assign \$47  = ~ scale_available;
-  assign \$48  = group_last & \$47 ;
-  assign \$49  = \$46  | \$48 ;
-  assign \$50  = poisoned | \$49 ;
-  assign \$51  = outputs_left > 1'h0;
-  assign \$52  = outputs_left > 1'h1;
-  assign \$53  = loaded_1[0] & loaded_1[1];
-  assign \$54  = \$53  ? loaded_1 : step;
-  assign \$55  = state == 2'h2;
-  assign \$56  = loaded_1[0] & loaded_1[1];
+  assign \$43  = ~ group_last;
+  assign \$44  = \$43  | scale_available;
+  assign \$45  = \$44  | scale_closed;
+  assign \$46  = \$42  & \$45 ;
+  assign \$47  = ~ row_last;
+  assign \$49  = ~ \$48 ;
+  assign \$50  = room & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$52  = \$46  & \$51 ;
+  assign weight_take = \$52  & beat_last;
+  assign weight_final = row_last & block_last;
+  assign \$53  = state == 3'h4;
+  assign \$54  = \$53  & fire;
+  assign \$55  = \$54  & group_last;
+  assign scale_claim = \$55  & scale_available;
+  assign \$56  = state == 3'h4;
+  assign \$57  = \$56  & fire;
+  assign room_claim = \$57  & row_last;
+  assign \$58  = state == 2'h2;
+  assign \$59  = ~ fire;
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = ~ activation_closed;
+  assign activation_stall = \$60  & \$61 ;
+  assign \$62  = state == 3'h4;
+  assign \$63  = weight_present | weight_closed;
+  assign \$64  = ~ \$63 ;
+  assign weight_stall = \$62  & \$64 ;
+  assign \$65  = state == 3'h4;
+  assign \$66  = weight_present | weight_closed;
+  assign \$67  = \$65  & \$66 ;
+  assign \$68  = ~ group_last;
+  assign \$69  = \$68  | scale_available;
+  assign \$70  = \$69  | scale_closed;
+  assign \$71  = ~ \$70 ;
+  assign scale_stall = \$67  & \$71 ;
+  assign \$72  = state == 3'h4;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = \$72  & \$73 ;
+  assign \$75  = ~ group_last;
+  assign \$76  = \$75  | scale_available;
+  assign \$77  = \$76  | scale_closed;
+  assign \$78  = \$74  & \$77 ;
+  assign \$79  = \$78  & row_last;
+  assign \$80  = ~ room;
+  assign room_stall = \$79  & \$80 ;
+  assign \$81  = state == 2'h2;
+  assign \$82  = group_last & scale_available;
+  assign \$83  = ~ weight_present;
+  assign \$84  = ~ scale_available;
+  assign \$85  = group_last & \$84 ;
+  assign \$86  = \$83  | \$85 ;
+  assign \$87  = poisoned | \$86 ;
+  assign \$88  = loaded_1[0] & loaded_1[1];
+  assign \$89  = \$88  ? loaded_1 : step;
+  assign \$90  = state == 2'h2;
+  assign \$91  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
-  assign \$57  = state == 2'h2;
-  assign \$58  = ~ fire;
-  assign \$59  = \$57  & \$58 ;
-  assign \$60  = ~ activation_closed;
-  assign activation_stall = \$59  & \$60 ;
-  assign \$61  = state == 3'h4;
-  assign \$62  = weight_present | weight_closed;
-  assign \$63  = ~ \$62 ;
-  assign weight_stall = \$61  & \$63 ;
-  assign \$64  = state == 3'h4;
-  assign \$65  = weight_present | weight_closed;
-  assign \$66  = \$64  & \$65 ;
-  assign \$67  = ~ group_last;
-  assign \$68  = \$67  | scale_available;
-  assign \$69  = \$68  | scale_closed;
-  assign \$70  = ~ \$69 ;
-  assign scale_stall = \$66  & \$70 ;
-  assign \$71  = state == 3'h4;
-  assign \$72  = weight_present | weight_closed;
-  assign \$73  = \$71  & \$72 ;
-  assign \$74  = ~ group_last;
-  assign \$75  = \$74  | scale_available;
-  assign \$76  = \$75  | scale_closed;
-  assign \$77  = \$73  & \$76 ;
-  assign \$78  = \$77  & row_last;
-  assign \$79  = ~ room;
-  assign room_stall = \$78  & \$79 ;
-  assign \$80  = state == 2'h3;
-  assign \$81  = \start$17  | \$80 ;
-  assign \$83  = row_last | \$82 ;
-  assign \$84  = segment + 1'h1;
-  assign \$85  = \$83  ? 2'h0 : \$84 ;
-  assign \$87  = row_last | \$86 ;
-  assign \$88  = load_chunk + \$87 ;
-  assign \$89  = row_last ? 10'h000 : \$88 ;
-  assign \$90  = group_step + 1'h1;
-  assign \$91  = group_last ? 2'h0 : \$90 ;
-  assign \$92  = group + group_last;
-  assign \$93  = row_last ? 11'h000 : \$92 ;
-  assign \$94  = ~ group_last;
-  assign \$95  = row_first & \$94 ;
-  assign \$96  = row_last | \$95 ;
-  assign \$97  = ~ row_last;
-  assign \$98  = ~ weight_present;
-  assign \$99  = ~ scale_available;
-  assign \$100  = group_last & \$99 ;
-  assign \$101  = \$98  | \$100 ;
-  assign \$102  = poisoned | \$101 ;
-  assign \$103  = \$97  & \$102 ;
-  assign \$105  = spacing - 1'h1;
-  assign \$106  = state == 1'h1;
-  assign \$107  = state == 2'h2;
-  assign \$108  = state == 2'h3;
-  assign \$109  = state == 3'h4;
-  assign \$110  = fire & row_last;
-  assign \$111  = \$110  | activation_closed;
-  assign \$112  = gap + 1'h1;
-  assign \$114  = fire & row_last;
-  assign \$115  = \$114  & block_last;
   always @(posedge clk)
-    load_chunk <= \$116 ;
+    \wait  <= \$92 ;
   always @(posedge clk)
-    segment <= \$117 ;
+    poisoned <= \$93 ;
   always @(posedge clk)
-    group <= \$118 ;
+    loaded_1 <= \$94 ;
   always @(posedge clk)
-    group_step <= \$119 ;
+    state <= \$95 ;
   always @(posedge clk)
-    row_first <= \$120 ;
-  always @(posedge clk)
-    group_first <= \$121 ;
-  always @(posedge clk)
-    poisoned <= \$122 ;
-  always @(posedge clk)
-    spacing <= \$123 ;
-  always @(posedge clk)
-    loaded_1 <= \$124 ;
-  always @(posedge clk)
-    state <= \$125 ;
-  always @(posedge clk)
-    gap <= \$126 ;
+    gap <= \$96 ;
   \tern_32x2_int8_g16_base3.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
+    .beat_last(beat_last),
     .block_last(block_last),
+    .chunk(load_chunk),
     .clk(clk),
+    .group(group),
+    .group_first(group_first),
+    .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .outputs_left(outputs_left),
+    .\port$354$0 (\$97 ),
+    .\port$355$0 (\$98 ),
+    .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
+    .segment(segment),
     .start(start)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \step$40 [0] = \$54 [0];
-    if (\$55 ) begin
-      \step$40 [0] = \$56 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$116  = load_chunk;
-    if (\$81 ) begin
-      \$116  = 9'h000;
-    end else if (fire) begin
-      \$116  = \$89 [8:0];
-    end
-    if (abort) begin
-      \$116  = 9'h000;
-    end
-    if (rst) begin
-      \$116  = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$117  = segment;
-    if (\$81 ) begin
-      \$117  = 1'h0;
-    end else if (fire) begin
-      \$117  = \$85 [0];
-    end
-    if (abort) begin
-      \$117  = 1'h0;
-    end
-    if (rst) begin
-      \$117  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$118  = group;
-    if (\$81 ) begin
-      \$118  = 10'h000;
-    end else if (fire) begin
-      \$118  = \$93 [9:0];
-    end
-    if (abort) begin
-      \$118  = 10'h000;
-    end
-    if (rst) begin
-      \$118  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$119  = group_step;
-    if (\$81 ) begin
-      \$119  = 1'h0;
-    end else if (fire) begin
-      \$119  = \$91 [0];
-    end
-    if (abort) begin
-      \$119  = 1'h0;
-    end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$120  = row_first;
-    if (\$81 ) begin
-      \$120  = 1'h1;
-    end else if (fire) begin
-      \$120  = \$96 ;
-    end
-    if (abort) begin
-      \$120  = 1'h1;
-    end
-    if (rst) begin
-      \$120  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$121  = group_first;
-    if (\$81 ) begin
-      \$121  = 1'h1;
-    end else if (fire) begin
-      \$121  = group_last;
-    end
-    if (abort) begin
-      \$121  = 1'h1;
-    end
-    if (rst) begin
-      \$121  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$122  = poisoned;
-    if (\$81 ) begin
-      \$122  = 1'h0;
-    end else if (fire) begin
-      \$122  = \$103 ;
-    end
-    if (abort) begin
-      \$122  = 1'h0;
-    end
-    if (rst) begin
-      \$122  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$123  = spacing;
+    \$92  = \wait ;
     if (room_claim) begin
-      \$123  = 1'h1;
-    end else if (\$104 ) begin
-      \$123  = \$105 [0];
+      \$92  = 1'h1;
+    end else if (\$1 ) begin
+      \$92  = \$2 [0];
     end
     if (abort) begin
-      \$123  = 1'h0;
+      \$92  = 1'h0;
     end
     if (rst) begin
-      \$123  = 1'h0;
+      \$92  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$124  = step;
+    \$93  = poisoned;
+    if (start) begin
+      \$93  = 1'h0;
+    end else if (fire) begin
+      \$93  = \$9 ;
+    end
     if (abort) begin
-      \$124  = 32'd0;
+      \$93  = 1'h0;
     end
     if (rst) begin
-      \$124  = 32'd0;
+      \$93  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$125  = state;
-    if (\$106 ) begin
-      if (\start$17 ) begin
-        \$125  = 3'h2;
+    \$94  = step;
+    if (abort) begin
+      \$94  = 32'd0;
+    end
+    if (rst) begin
+      \$94  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$95  = state;
+    if (\$10 ) begin
+      if (\start$15 ) begin
+        \$95  = 3'h2;
       end
-    end else if (\$107 ) begin
-      if (\$111 ) begin
-        \$125  = 3'h3;
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$95  = 3'h3;
       end
-    end else if (\$108 ) begin
-      if (\$113 ) begin
-        \$125  = 3'h4;
+    end else if (\$12 ) begin
+      if (\$17 ) begin
+        \$95  = 3'h4;
       end
-    end else if (\$109 ) begin
-      if (\$115 ) begin
-        \$125  = 3'h5;
+    end else if (\$13 ) begin
+      if (\$19 ) begin
+        \$95  = 3'h5;
       end
     end else if (over) begin
-      \$125  = 3'h1;
+      \$95  = 3'h1;
     end
     if (abort) begin
-      \$125  = 3'h1;
+      \$95  = 3'h1;
     end
     if (rst) begin
-      \$125  = 3'h1;
+      \$95  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$126  = gap;
-    if (\$106 ) begin
-    end else if (\$107 ) begin
-      if (\$111 ) begin
-        \$126  = 1'h0;
+    \$96  = gap;
+    if (\$10 ) begin
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$96  = 1'h0;
       end
-    end else if (\$108 ) begin
-      \$126  = \$112 [0];
+    end else if (\$12 ) begin
+      \$96  = \$16 [0];
     end
     if (abort) begin
-      \$126  = 1'h0;
+      \$96  = 1'h0;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$96  = 1'h0;
     end
   end
-  assign \n$1  = n;
-  assign \k$3  = k;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \step$50 [0] = \$89 [0];
+    if (\$90 ) begin
+      \step$50 [0] = \$91 ;
+    end
+  end
+  assign \n$25  = n;
+  assign \k$27  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[10:2];
-  assign \step.segment  = step[11];
-  assign \step.group  = step[21:12];
-  assign \step.group_first  = step[22];
-  assign \step.group_last  = step[23];
-  assign \step.row_first  = step[24];
-  assign \step.row_last  = step[25];
-  assign \step.weighted  = step[26];
-  assign \step.scaled  = step[27];
-  assign \step.poison  = step[28];
-  assign \step.rows  = step[30:29];
-  assign \step.block_last  = step[31];
-  assign \step$40.valid  = \step$40 [0];
-  assign \step$40.load  = \step$40 [1];
-  assign \step$40.chunk  = \step$40 [10:2];
-  assign \step$40.segment  = \step$40 [11];
-  assign \step$40.group  = \step$40 [21:12];
-  assign \step$40.group_first  = \step$40 [22];
-  assign \step$40.group_last  = \step$40 [23];
-  assign \step$40.row_first  = \step$40 [24];
-  assign \step$40.row_last  = \step$40 [25];
-  assign \step$40.weighted  = \step$40 [26];
-  assign \step$40.scaled  = \step$40 [27];
-  assign \step$40.poison  = \step$40 [28];
-  assign \step$40.rows  = \step$40 [30:29];
-  assign \step$40.block_last  = \step$40 [31];
+  assign rows = { \$98 , \$97  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[10:2];
@@ -11529,13 +11358,43 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign \loaded_1.poison  = loaded_1[28];
   assign \loaded_1.rows  = loaded_1[30:29];
   assign \loaded_1.block_last  = loaded_1[31];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[10:2];
+  assign \step.segment  = step[11];
+  assign \step.group  = step[21:12];
+  assign \step.group_first  = step[22];
+  assign \step.group_last  = step[23];
+  assign \step.row_first  = step[24];
+  assign \step.row_last  = step[25];
+  assign \step.weighted  = step[26];
+  assign \step.scaled  = step[27];
+  assign \step.poison  = step[28];
+  assign \step.rows  = step[30:29];
+  assign \step.block_last  = step[31];
+  assign \step$50.valid  = \step$50 [0];
+  assign \step$50.load  = \step$50 [1];
+  assign \step$50.chunk  = \step$50 [10:2];
+  assign \step$50.segment  = \step$50 [11];
+  assign \step$50.group  = \step$50 [21:12];
+  assign \step$50.group_first  = \step$50 [22];
+  assign \step$50.group_last  = \step$50 [23];
+  assign \step$50.row_first  = \step$50 [24];
+  assign \step$50.row_last  = \step$50 [25];
+  assign \step$50.weighted  = \step$50 [26];
+  assign \step$50.scaled  = \step$50 [27];
+  assign \step$50.poison  = \step$50 [28];
+  assign \step$50.rows  = \step$50 [30:29];
+  assign \step$50.block_last  = \step$50 [31];
   always @*
-    \step$40 [31:1] = \$54 [31:1];
-  assign step[31] = block_last;
-  assign step[30:29] = { \$52 , \$51  };
-  assign step[28] = \$50 ;
-  assign step[27] = \$45 ;
+    \step$50 [31:1] = \$89 [31:1];
+  assign step[28] = \$87 ;
+  assign step[27] = \$82 ;
   assign step[26] = weight_present;
+  assign step[1] = \$81 ;
+  assign step[0] = fire;
+  assign step[31] = block_last;
+  assign step[30:29] = { \$98 , \$97  };
   assign step[25] = row_last;
   assign step[24] = row_first;
   assign step[23] = group_last;
@@ -11543,21 +11402,230 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign step[21:12] = group;
   assign step[11] = segment;
   assign step[10:2] = load_chunk;
-  assign step[1] = \$44 ;
-  assign step[0] = fire;
-  assign \$12  = spacing;
-  assign \$19  = segment;
-  assign \$24  = segment;
-  assign \$32  = spacing;
-  assign \$37  = segment;
-  assign \$82  = segment;
-  assign \$86  = segment;
-  assign \$104  = spacing;
-  assign \$113  = gap;
+  assign \$30  = \wait ;
+  assign \$1  = \wait ;
+  assign \$17  = gap;
+  assign \$40  = segment;
+  assign \$48  = \wait ;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$354$0 , \port$355$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire \$1 ;
+  wire [1:0] \$10 ;
+  wire [10:0] \$11 ;
+  wire [10:0] \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  reg [8:0] \$16 ;
+  reg \$17 ;
+  reg [9:0] \$18 ;
+  reg \$19 ;
+  wire \$2 ;
+  reg \$20 ;
+  reg \$21 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire [1:0] \$5 ;
+  wire [1:0] \$6 ;
+  wire [9:0] \$7 ;
+  wire [9:0] \$8 ;
+  wire [1:0] \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  output beat_last;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [8:0] chunk;
+  reg [8:0] chunk = 9'h000;
+  input clk;
+  wire clk;
+  output [9:0] group;
+  reg [9:0] group = 10'h000;
+  output group_first;
+  reg group_first = 1'h1;
+  output group_last;
+  wire group_last;
+  reg group_step = 1'h0;
+  output [14:0] inputs_left;
+  wire [14:0] inputs_left;
+  wire [14:0] \inputs_left$13 ;
+  input [14:0] k;
+  wire [14:0] k;
+  wire [14:0] \k$5 ;
+  input [16:0] n;
+  wire [16:0] n;
+  wire [16:0] \n$3 ;
+  wire [16:0] outputs_left;
+  output \port$354$0 ;
+  wire \port$354$0 ;
+  output \port$355$0 ;
+  wire \port$355$0 ;
+  output row_first;
+  reg row_first = 1'h1;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire [1:0] rows;
+  input rst;
+  wire rst;
+  output segment;
+  reg segment = 1'h0;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$1  = outputs_left > 1'h0;
+  assign \$2  = outputs_left > 1'h1;
+  assign beat_last = row_last | \$3 ;
+  assign \$4  = ! group_step;
+  assign group_last = row_last | \$4 ;
+  assign \$5  = segment + 1'h1;
+  assign \$6  = beat_last ? 2'h0 : \$5 ;
+  assign \$7  = chunk + beat_last;
+  assign \$8  = row_last ? 10'h000 : \$7 ;
+  assign \$9  = group_step + 1'h1;
+  assign \$10  = group_last ? 2'h0 : \$9 ;
+  assign \$11  = group + group_last;
+  assign \$12  = row_last ? 11'h000 : \$11 ;
+  assign \$13  = ~ group_last;
+  assign \$14  = row_first & \$13 ;
+  assign \$15  = row_last | \$14 ;
+  always @(posedge clk)
+    chunk <= \$16 ;
+  always @(posedge clk)
+    segment <= \$17 ;
+  always @(posedge clk)
+    group <= \$18 ;
+  always @(posedge clk)
+    group_step <= \$19 ;
+  always @(posedge clk)
+    row_first <= \$20 ;
+  always @(posedge clk)
+    group_first <= \$21 ;
+  \tern_32x2_int8_g16_base3.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_left(inputs_left),
+    .k(k),
+    .n(n),
+    .outputs_left(outputs_left),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$16  = chunk;
+    if (start) begin
+      \$16  = 9'h000;
+    end else if (advance) begin
+      \$16  = \$8 [8:0];
+    end
+    if (abort) begin
+      \$16  = 9'h000;
+    end
+    if (rst) begin
+      \$16  = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$17  = segment;
+    if (start) begin
+      \$17  = 1'h0;
+    end else if (advance) begin
+      \$17  = \$6 [0];
+    end
+    if (abort) begin
+      \$17  = 1'h0;
+    end
+    if (rst) begin
+      \$17  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$18  = group;
+    if (start) begin
+      \$18  = 10'h000;
+    end else if (advance) begin
+      \$18  = \$12 [9:0];
+    end
+    if (abort) begin
+      \$18  = 10'h000;
+    end
+    if (rst) begin
+      \$18  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$19  = group_step;
+    if (start) begin
+      \$19  = 1'h0;
+    end else if (advance) begin
+      \$19  = \$10 [0];
+    end
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$20  = row_first;
+    if (start) begin
+      \$20  = 1'h1;
+    end else if (advance) begin
+      \$20  = \$15 ;
+    end
+    if (abort) begin
+      \$20  = 1'h1;
+    end
+    if (rst) begin
+      \$20  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$21  = group_first;
+    if (start) begin
+      \$21  = 1'h1;
+    end else if (advance) begin
+      \$21  = group_last;
+    end
+    if (abort) begin
+      \$21  = 1'h1;
+    end
+    if (rst) begin
+      \$21  = 1'h1;
+    end
+  end
+  assign \start$1  = start;
+  assign \n$3  = n;
+  assign \k$5  = k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign \inputs_left$13  = inputs_left;
+  assign rows = { \$2 , \$1  };
+  assign \port$354$0  = \$1 ;
+  assign \port$355$0  = \$2 ;
+  assign \$3  = segment;
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire [15:0] \$1 ;
   wire [15:0] \$2 ;
   wire [17:0] \$3 ;
@@ -11595,7 +11663,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, block
   assign \$1  = inputs_left - 5'h10;
   assign \$2  = row_last ? { 1'h0, k } : \$1 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$4  = outputs_left;
     if (start) begin
       \$4  = n;
@@ -11612,7 +11680,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, block
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$5  = inputs_left;
     if (start) begin
       \$5  = k;
@@ -11629,7 +11697,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, block
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -11695,7 +11763,7 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -11713,9 +11781,9 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , busy, \port$298$0 , \port$302$0 
-, \port$310$0 , \port$402$0 , \port$426$0 , \port$450$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$317$0 , \port$321$0 , \port$329$0 
+, busy, \port$399$0 , \port$423$0 , \port$447$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -11905,18 +11973,18 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$195$0 ;
   input \port$213$0 ;
   wire \port$213$0 ;
-  input \port$298$0 ;
-  wire \port$298$0 ;
-  input \port$302$0 ;
-  wire \port$302$0 ;
-  input \port$310$0 ;
-  wire \port$310$0 ;
-  input \port$402$0 ;
-  wire \port$402$0 ;
-  input \port$426$0 ;
-  wire \port$426$0 ;
-  input \port$450$0 ;
-  wire \port$450$0 ;
+  input \port$317$0 ;
+  wire \port$317$0 ;
+  input \port$321$0 ;
+  wire \port$321$0 ;
+  input \port$329$0 ;
+  wire \port$329$0 ;
+  input \port$399$0 ;
+  wire \port$399$0 ;
+  input \port$423$0 ;
+  wire \port$423$0 ;
+  input \port$447$0 ;
+  wire \port$447$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -12029,11 +12097,11 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$450$0 , \port$426$0 , \port$402$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$298$0 ;
-  assign \$102  = weight_stalls + \port$302$0 ;
-  assign \$103  = scale_stalls + \port$310$0 ;
+  assign \$101  = activation_stalls + \port$317$0 ;
+  assign \$102  = weight_stalls + \port$321$0 ;
+  assign \$103  = scale_stalls + \port$329$0 ;
   assign \$104  = result_stalls + \port$213$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -12077,7 +12145,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   always @(posedge clk)
     axil_rdata <= \$128 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -12115,14 +12183,14 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -12134,7 +12202,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -12144,7 +12212,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -12165,7 +12233,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -12186,21 +12254,21 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [16:0];
@@ -12210,7 +12278,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[14:0];
@@ -12220,7 +12288,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -12232,14 +12300,14 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$121  = 32'd0;
@@ -12251,7 +12319,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$122  = 32'd0;
@@ -12263,7 +12331,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$123  = 32'd0;
@@ -12275,7 +12343,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$124  = 32'd0;
@@ -12287,7 +12355,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$125  = 32'd0;
@@ -12299,7 +12367,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$126  = axil_rvalid;
     if (read) begin
       \$126  = 1'h1;
@@ -12311,7 +12379,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$127  = axil_rresp;
     if (read) begin
       \$127  = \$106 ;
@@ -12321,7 +12389,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$128  = axil_rdata;
     if (read) begin
       \$128  = \$110 ;
@@ -12333,6 +12401,6 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$450$0 , \port$426$0 , \port$402$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign stalls = { \port$213$0 , \port$310$0 , \port$302$0 , \port$298$0  };
+  assign faults = { \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign stalls = { \port$213$0 , \port$329$0 , \port$321$0 , \port$317$0  };
 endmodule

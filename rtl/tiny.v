@@ -201,12 +201,12 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .\port$167$0 (\$2 ),
     .\port$186$0 (\$3 ),
     .\port$204$0 (\$4 ),
-    .\port$286$0 (\$5 ),
-    .\port$290$0 (\$6 ),
-    .\port$298$0 (\$7 ),
-    .\port$390$0 (\$8 ),
-    .\port$414$0 (\$9 ),
-    .\port$438$0 (\$10 ),
+    .\port$308$0 (\$5 ),
+    .\port$312$0 (\$6 ),
+    .\port$320$0 (\$7 ),
+    .\port$388$0 (\$8 ),
+    .\port$412$0 (\$9 ),
+    .\port$436$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -262,7 +262,7 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   assign m_axis_result_tlast = \$11 [32];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$204$0 , busy, activation_stall, weight_stall, scale_stall
+module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$204$0 , activation_stall, weight_stall, scale_stall, busy
 , activation_tready, misframed, weight_tready, \misframed$142 , scale_tready, \misframed$143 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
@@ -908,14 +908,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.converter  converter (
     .beat(beat),
-    .\port$459$0 (\$43 ),
-    .\port$460$0 (\$44 ),
-    .\port$461$0 (\$45 ),
-    .\port$462$0 (\$46 ),
-    .\port$463$0 (\$47 ),
-    .\port$464$0 (\$48 ),
-    .\port$465$0 (\$49 ),
-    .\port$466$0 (\$50 ),
+    .\port$457$0 (\$43 ),
+    .\port$458$0 (\$44 ),
+    .\port$459$0 (\$45 ),
+    .\port$460$0 (\$46 ),
+    .\port$461$0 (\$47 ),
+    .\port$462$0 (\$48 ),
+    .\port$463$0 (\$49 ),
+    .\port$464$0 (\$50 ),
     .remaining(remaining)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0  dot_0 (
@@ -936,7 +936,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$1083$18 (summed_5[19:18]),
+    .\port$1081$18 (summed_5[19:18]),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -961,7 +961,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$111 ),
-    .\port$579$0 (r_data),
+    .\port$577$0 (r_data),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
@@ -1019,7 +1019,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .activation_take(take),
     .busy(busy),
     .clk(clk),
-    .group_last(\final ),
     .k(k),
     .load_chunk(\$signature__addr ),
     .load_remaining(remaining),
@@ -1029,14 +1028,15 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .room(room),
     .room_claim(\claim$116 ),
     .room_stall(room_stall),
+    .row_last(\final ),
     .rst(rst),
     .scale_available(scale_available),
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$16 (start),
+    .\start$15 (start),
     .state(state),
-    .\step$39 (step),
+    .\step$50 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1507,7 +1507,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$459$0 , \port$460$0 , \port$461$0 , \port$462$0 , \port$463$0 , \port$464$0 , \port$465$0 , \port$466$0 , remaining, beat);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$457$0 , \port$458$0 , \port$459$0 , \port$460$0 , \port$461$0 , \port$462$0 , \port$463$0 , \port$464$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$2 ;
   wire [7:0] \$3 ;
@@ -1519,6 +1519,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$459$0 , \port$4
   input [63:0] beat;
   wire [63:0] beat;
   wire [63:0] fixed;
+  output [7:0] \port$457$0 ;
+  wire [7:0] \port$457$0 ;
+  output [7:0] \port$458$0 ;
+  wire [7:0] \port$458$0 ;
   output [7:0] \port$459$0 ;
   wire [7:0] \port$459$0 ;
   output [7:0] \port$460$0 ;
@@ -1531,10 +1535,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$459$0 , \port$4
   wire [7:0] \port$463$0 ;
   output [7:0] \port$464$0 ;
   wire [7:0] \port$464$0 ;
-  output [7:0] \port$465$0 ;
-  wire [7:0] \port$465$0 ;
-  output [7:0] \port$466$0 ;
-  wire [7:0] \port$466$0 ;
   wire real_0;
   wire real_1;
   wire real_2;
@@ -1562,14 +1562,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$459$0 , \port$4
   assign \$8  = beat[63:56] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
   assign real_0 = remaining > 1'h0;
   assign fixed = { \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$459$0  = \$1 ;
-  assign \port$460$0  = \$2 ;
-  assign \port$461$0  = \$3 ;
-  assign \port$462$0  = \$4 ;
-  assign \port$463$0  = \$5 ;
-  assign \port$464$0  = \$6 ;
-  assign \port$465$0  = \$7 ;
-  assign \port$466$0  = \$8 ;
+  assign \port$457$0  = \$1 ;
+  assign \port$458$0  = \$2 ;
+  assign \port$459$0  = \$3 ;
+  assign \port$460$0  = \$4 ;
+  assign \port$461$0  = \$5 ;
+  assign \port$462$0  = \$6 ;
+  assign \port$463$0  = \$7 ;
+  assign \port$464$0  = \$8 ;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -2052,7 +2052,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, x, abort, nonze
   assign carry_l2_0 = carry;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$1083$18 , all_nan, \totals$4 , results__valid, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$1081$18 , all_nan, \totals$4 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [58:0] \$1 ;
   reg \$10 ;
@@ -2085,8 +2085,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   reg nans = 1'h0;
   input \nans$6 ;
   wire \nans$6 ;
-  input [1:0] \port$1083$18 ;
-  wire [1:0] \port$1083$18 ;
+  input [1:0] \port$1081$18 ;
+  wire [1:0] \port$1081$18 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -2195,7 +2195,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$6  = \port$1083$18 [0];
+      \$6  = \port$1081$18 [0];
     end else begin
       \$6  = \$3 ;
     end
@@ -2210,7 +2210,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
     \$7  = last;
     if (valid) begin
-      \$7  = \port$1083$18 [1];
+      \$7  = \port$1081$18 [1];
     end
     if (abort) begin
       \$7  = 1'h0;
@@ -2299,8 +2299,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
       \$15  = 1'h0;
     end
   end
-  assign rows = \port$1083$18 [0];
-  assign \last$10  = \port$1083$18 [1];
+  assign rows = \port$1081$18 [0];
+  assign \last$10  = \port$1081$18 [1];
   assign total = totals;
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -3411,7 +3411,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172 (rst, give, claim, enou
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$579$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$577$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -3494,8 +3494,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$579$0 ;
-  wire [31:0] \port$579$0 ;
+  input [31:0] \port$577$0 ;
+  wire [31:0] \port$577$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -3591,17 +3591,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$579$0 [14:10];
-  assign \$2  = | \port$579$0 [14:10];
-  assign \$3  = \port$579$0 [14:10] - \$2 ;
-  assign \$4  = & \port$579$0 [14:10];
+  assign \$1  = | \port$577$0 [14:10];
+  assign \$2  = | \port$577$0 [14:10];
+  assign \$3  = \port$577$0 [14:10] - \$2 ;
+  assign \$4  = & \port$577$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$579$0 [30:26];
-  assign \$9  = | \port$579$0 [30:26];
-  assign \$10  = \port$579$0 [30:26] - \$9 ;
-  assign \$11  = & \port$579$0 [30:26];
+  assign \$8  = | \port$577$0 [30:26];
+  assign \$9  = | \port$577$0 [30:26];
+  assign \$10  = \port$577$0 [30:26] - \$9 ;
+  assign \$11  = & \port$577$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -3662,7 +3662,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$35  = \port$579$0 [31];
+    \$35  = \port$577$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -3672,7 +3672,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$36  = { \$8 , \port$579$0 [25:16] };
+    \$36  = { \$8 , \port$577$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -3928,7 +3928,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$25  = \port$579$0 [15];
+    \$25  = \port$577$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -3938,7 +3938,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$26  = { \$1 , \port$579$0 [9:0] };
+    \$26  = { \$1 , \port$577$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -3996,8 +3996,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$579$0 [15:0];
-  assign shift = \port$579$0 [31:16];
+  assign scale = \port$577$0 [15:0];
+  assign shift = \port$577$0 [31:16];
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -4365,46 +4365,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, block_
   assign k = inputs_left;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, busy, activation_stall, weight_stall, scale_stall, room_stall, group_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$16 , abort, n, k, \step$39 , load_chunk, state, load_remaining, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
+, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire \$100 ;
-  wire \$101 ;
-  wire \$102 ;
-  wire [1:0] \$103 ;
-  wire \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  wire \$109 ;
   wire \$11 ;
-  wire [1:0] \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  reg [6:0] \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg \$117 ;
-  reg \$118 ;
-  reg \$119 ;
   wire \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg [19:0] \$122 ;
-  reg [2:0] \$123 ;
-  reg \$124 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire \$16 ;
+  wire [1:0] \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire \$2 ;
+  wire [1:0] \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -4440,7 +4415,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$5 ;
   wire \$50 ;
   wire \$51 ;
-  wire [19:0] \$52 ;
+  wire \$52 ;
   wire \$53 ;
   wire \$54 ;
   wire \$55 ;
@@ -4473,25 +4448,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$8 ;
   wire \$80 ;
   wire \$81 ;
-  wire [1:0] \$82 ;
-  wire [1:0] \$83 ;
+  wire \$82 ;
+  wire \$83 ;
   wire \$84 ;
   wire \$85 ;
-  wire [7:0] \$86 ;
-  wire [7:0] \$87 ;
-  wire [1:0] \$88 ;
-  wire [1:0] \$89 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire [19:0] \$89 ;
   wire \$9 ;
-  wire [1:0] \$90 ;
-  wire [1:0] \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
+  wire \$90 ;
+  wire \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg [19:0] \$94 ;
+  reg [2:0] \$95 ;
+  reg \$96 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -4506,26 +4478,24 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   output activation_take;
   wire activation_take;
   wire advance;
+  wire beat_last;
   wire block_last;
   output busy;
   wire busy;
-  (* init = 7'h00 *)
   wire [6:0] chunk;
   input clk;
   wire clk;
   wire fire;
   reg gap = 1'h0;
-  reg group = 1'h0;
-  reg group_first = 1'h1;
-  output group_last;
+  wire group;
+  wire group_first;
   wire group_last;
-  reg group_step = 1'h0;
   wire [10:0] inputs_left;
   input [10:0] k;
   wire [10:0] k;
-  wire [10:0] \k$3 ;
+  wire [10:0] \k$27 ;
   output [6:0] load_chunk;
-  reg [6:0] load_chunk = 7'h00;
+  wire [6:0] load_chunk;
   output [10:0] load_remaining;
   wire [10:0] load_remaining;
   output load_write;
@@ -4547,8 +4517,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \loaded_1.weighted ;
   input [12:0] n;
   wire [12:0] n;
-  wire [12:0] \n$1 ;
-  wire [12:0] outputs_left;
+  wire [12:0] \n$25 ;
   input over;
   wire over;
   reg poisoned = 1'h0;
@@ -4558,8 +4527,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire room_claim;
   output room_stall;
   wire room_stall;
-  reg row_first = 1'h1;
+  wire row_first;
+  output row_last;
   wire row_last;
+  wire rows;
   input rst;
   wire rst;
   input scale_available;
@@ -4570,11 +4541,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire scale_closed;
   output scale_stall;
   wire scale_stall;
-  reg segment = 1'h0;
-  reg spacing = 1'h0;
+  wire segment;
   wire start;
-  input \start$16 ;
-  wire \start$16 ;
+  input \start$15 ;
+  wire \start$15 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -4584,22 +4554,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [19:0] step;
-  output [19:0] \step$39 ;
-  reg [19:0] \step$39 ;
-  wire \step$39.block_last ;
-  wire [6:0] \step$39.chunk ;
-  wire \step$39.group ;
-  wire \step$39.group_first ;
-  wire \step$39.group_last ;
-  wire \step$39.load ;
-  wire \step$39.poison ;
-  wire \step$39.row_first ;
-  wire \step$39.row_last ;
-  wire \step$39.rows ;
-  wire \step$39.scaled ;
-  wire \step$39.segment ;
-  wire \step$39.valid ;
-  wire \step$39.weighted ;
+  output [19:0] \step$50 ;
+  reg [19:0] \step$50 ;
+  wire \step$50.block_last ;
+  wire [6:0] \step$50.chunk ;
+  wire \step$50.group ;
+  wire \step$50.group_first ;
+  wire \step$50.group_last ;
+  wire \step$50.load ;
+  wire \step$50.poison ;
+  wire \step$50.row_first ;
+  wire \step$50.row_last ;
+  wire \step$50.rows ;
+  wire \step$50.scaled ;
+  wire \step$50.segment ;
+  wire \step$50.valid ;
+  wire \step$50.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire \step.group ;
@@ -4614,6 +4584,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
+  reg \wait  = 1'h0;
   input weight_closed;
   wire weight_closed;
   output weight_final;
@@ -4624,382 +4595,236 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$1  = state == 2'h2;
-  assign \$2  = \$1  & activation_present;
-  assign \$3  = state == 3'h4;
-  assign \$4  = weight_present | weight_closed;
-  assign \$5  = \$3  & \$4 ;
-  assign \$6  = ~ group_last;
-  assign \$7  = \$6  | scale_available;
-  assign \$8  = \$7  | scale_closed;
-  assign \$9  = \$5  & \$8 ;
-  assign \$10  = ~ group_last;
-  assign \$12  = ~ \$11 ;
-  assign \$13  = room & \$12 ;
-  assign \$14  = \$10  | \$13 ;
-  assign \$15  = \$9  & \$14 ;
-  assign fire = \$2  | \$15 ;
-  assign \$16  = state == 2'h3;
-  assign start = \start$16  | \$16 ;
-  assign \$17  = state == 2'h2;
-  assign \$18  = ! segment;
-  assign \$19  = group_last | \$18 ;
-  assign activation_take = \$17  & \$19 ;
+  assign \$4  = ~ weight_present;
+  assign \$5  = ~ scale_available;
+  assign \$6  = group_last & \$5 ;
+  assign \$7  = \$4  | \$6 ;
+  assign \$8  = poisoned | \$7 ;
+  assign \$9  = \$3  & \$8 ;
+  assign \$10  = state == 1'h1;
+  assign \$11  = state == 2'h2;
+  assign \$12  = state == 2'h3;
+  assign \$13  = state == 3'h4;
+  assign \$14  = fire & row_last;
+  assign \$15  = \$14  | activation_closed;
+  assign \$16  = gap + 1'h1;
+  assign \$18  = fire & row_last;
+  assign \$19  = \$18  & block_last;
   assign \$20  = state == 2'h2;
-  assign activation_missing = \$20  & activation_closed;
-  assign \$21  = state == 2'h2;
-  assign \$22  = \$21  & activation_present;
-  assign \$24  = ~ \$23 ;
-  assign load_write = \$22  & \$24 ;
-  assign \$25  = state == 3'h4;
-  assign \$26  = ~ group_last;
-  assign \$27  = \$26  | scale_available;
-  assign \$28  = \$27  | scale_closed;
-  assign \$29  = \$25  & \$28 ;
-  assign \$30  = ~ group_last;
-  assign \$32  = ~ \$31 ;
-  assign \$33  = room & \$32 ;
-  assign \$34  = \$30  | \$33 ;
-  assign \$35  = \$29  & \$34 ;
-  assign \$36  = ! segment;
-  assign \$37  = group_last | \$36 ;
-  assign weight_take = \$35  & \$37 ;
-  assign weight_final = group_last & block_last;
-  assign \$38  = state == 3'h4;
-  assign \$39  = \$38  & fire;
-  assign \$40  = group_last & scale_available;
-  assign scale_claim = \$39  & \$40 ;
-  assign \$41  = state == 3'h4;
-  assign \$42  = \$41  & fire;
-  assign room_claim = \$42  & group_last;
-  assign \$43  = state == 2'h2;
-  assign \$44  = group_last & scale_available;
-  assign \$45  = ~ weight_present;
-  assign \$46  = ~ scale_available;
-  assign \$47  = group_last & \$46 ;
-  assign \$48  = \$45  | \$47 ;
-  assign \$49  = poisoned | \$48 ;
-  assign \$50  = outputs_left > 1'h0;
-  assign \$51  = loaded_1[0] & loaded_1[1];
-  assign \$52  = \$51  ? loaded_1 : step;
-  assign \$53  = state == 2'h2;
-  assign \$54  = loaded_1[0] & loaded_1[1];
-  assign busy = state != 1'h1;
-  assign \$55  = state == 2'h2;
-  assign \$56  = ~ fire;
-  assign \$57  = \$55  & \$56 ;
-  assign \$58  = ~ activation_closed;
-  assign activation_stall = \$57  & \$58 ;
-  assign \$59  = state == 3'h4;
-  assign \$60  = weight_present | weight_closed;
-  assign \$61  = ~ \$60 ;
-  assign weight_stall = \$59  & \$61 ;
+  assign \$21  = \$20  & activation_present;
+  assign \$22  = state == 3'h4;
+  assign \$23  = weight_present | weight_closed;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = ~ group_last;
+  assign \$26  = \$25  | scale_available;
+  assign \$27  = \$26  | scale_closed;
+  assign \$28  = \$24  & \$27 ;
+  assign \$29  = ~ row_last;
+  assign \$31  = ~ \$30 ;
+  assign \$32  = room & \$31 ;
+  assign \$33  = \$29  | \$32 ;
+  assign \$34  = \$28  & \$33 ;
+  assign fire = \$21  | \$34 ;
+  assign \$35  = state == 2'h3;
+  assign start = \start$15  | \$35 ;
+  assign \$36  = state == 2'h2;
+  assign activation_take = \$36  & beat_last;
+  assign \$37  = state == 2'h2;
+  assign activation_missing = \$37  & activation_closed;
+  assign \$38  = state == 2'h2;
+  assign \$39  = \$38  & activation_present;
+  assign \$41  = ~ \$40 ;
+  assign load_write = \$39  & \$41 ;
+  assign \$42  = state == 3'h4;
+  assign \$43  = ~ group_last;
+  assign \$44  = \$43  | scale_available;
+  assign \$45  = \$44  | scale_closed;
+  assign \$46  = \$42  & \$45 ;
+  assign \$47  = ~ row_last;
+  assign \$49  = ~ \$48 ;
+  assign \$50  = room & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$52  = \$46  & \$51 ;
+  assign weight_take = \$52  & beat_last;
+  assign weight_final = row_last & block_last;
+  assign \$53  = state == 3'h4;
+  assign \$54  = \$53  & fire;
+  assign \$55  = \$54  & group_last;
+  assign scale_claim = \$55  & scale_available;
+  assign \$56  = state == 3'h4;
+  assign \$57  = \$56  & fire;
+  assign room_claim = \$57  & row_last;
+  assign \$58  = state == 2'h2;
+  assign \$59  = ~ fire;
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = ~ activation_closed;
+  assign activation_stall = \$60  & \$61 ;
   assign \$62  = state == 3'h4;
   assign \$63  = weight_present | weight_closed;
-  assign \$64  = \$62  & \$63 ;
-  assign \$65  = ~ group_last;
-  assign \$66  = \$65  | scale_available;
-  assign \$67  = \$66  | scale_closed;
-  assign \$68  = ~ \$67 ;
-  assign scale_stall = \$64  & \$68 ;
-  assign \$69  = state == 3'h4;
-  assign \$70  = weight_present | weight_closed;
-  assign \$71  = \$69  & \$70 ;
-  assign \$72  = ~ group_last;
-  assign \$73  = \$72  | scale_available;
-  assign \$74  = \$73  | scale_closed;
-  assign \$75  = \$71  & \$74 ;
-  assign \$76  = \$75  & group_last;
-  assign \$77  = ~ room;
-  assign room_stall = \$76  & \$77 ;
-  assign \$78  = state == 2'h3;
-  assign \$79  = \start$16  | \$78 ;
-  assign \$80  = ! segment;
-  assign \$81  = group_last | \$80 ;
-  assign \$82  = segment + 1'h1;
-  assign \$83  = \$81  ? 2'h0 : \$82 ;
-  assign \$84  = ! segment;
-  assign \$85  = group_last | \$84 ;
-  assign \$86  = load_chunk + \$85 ;
-  assign \$87  = group_last ? 8'h00 : \$86 ;
-  assign \$88  = group_step + 1'h1;
-  assign \$89  = group_last ? 2'h0 : \$88 ;
-  assign \$90  = group + group_last;
-  assign \$91  = group_last ? 2'h0 : \$90 ;
-  assign \$92  = ~ group_last;
-  assign \$93  = row_first & \$92 ;
-  assign \$94  = group_last | \$93 ;
-  assign \$95  = ~ group_last;
-  assign \$96  = ~ weight_present;
-  assign \$97  = ~ scale_available;
-  assign \$98  = group_last & \$97 ;
-  assign \$99  = \$96  | \$98 ;
-  assign \$100  = poisoned | \$99 ;
-  assign \$101  = \$95  & \$100 ;
-  assign \$103  = spacing - 1'h1;
-  assign \$104  = state == 1'h1;
-  assign \$105  = state == 2'h2;
-  assign \$106  = state == 2'h3;
-  assign \$107  = state == 3'h4;
-  assign \$108  = fire & group_last;
-  assign \$109  = \$108  | activation_closed;
-  assign \$110  = gap + 1'h1;
-  assign \$112  = fire & group_last;
-  assign \$113  = \$112  & block_last;
+  assign \$64  = ~ \$63 ;
+  assign weight_stall = \$62  & \$64 ;
+  assign \$65  = state == 3'h4;
+  assign \$66  = weight_present | weight_closed;
+  assign \$67  = \$65  & \$66 ;
+  assign \$68  = ~ group_last;
+  assign \$69  = \$68  | scale_available;
+  assign \$70  = \$69  | scale_closed;
+  assign \$71  = ~ \$70 ;
+  assign scale_stall = \$67  & \$71 ;
+  assign \$72  = state == 3'h4;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = \$72  & \$73 ;
+  assign \$75  = ~ group_last;
+  assign \$76  = \$75  | scale_available;
+  assign \$77  = \$76  | scale_closed;
+  assign \$78  = \$74  & \$77 ;
+  assign \$79  = \$78  & row_last;
+  assign \$80  = ~ room;
+  assign room_stall = \$79  & \$80 ;
+  assign \$81  = state == 2'h2;
+  assign \$82  = group_last & scale_available;
+  assign \$83  = ~ weight_present;
+  assign \$84  = ~ scale_available;
+  assign \$85  = group_last & \$84 ;
+  assign \$86  = \$83  | \$85 ;
+  assign \$87  = poisoned | \$86 ;
+  assign \$88  = loaded_1[0] & loaded_1[1];
+  assign \$89  = \$88  ? loaded_1 : step;
+  assign \$90  = state == 2'h2;
+  assign \$91  = loaded_1[0] & loaded_1[1];
+  assign busy = state != 1'h1;
   always @(posedge clk)
-    load_chunk <= \$114 ;
+    \wait  <= \$92 ;
   always @(posedge clk)
-    segment <= \$115 ;
+    poisoned <= \$93 ;
   always @(posedge clk)
-    group <= \$116 ;
+    loaded_1 <= \$94 ;
   always @(posedge clk)
-    group_step <= \$117 ;
+    state <= \$95 ;
   always @(posedge clk)
-    row_first <= \$118 ;
-  always @(posedge clk)
-    group_first <= \$119 ;
-  always @(posedge clk)
-    poisoned <= \$120 ;
-  always @(posedge clk)
-    spacing <= \$121 ;
-  always @(posedge clk)
-    loaded_1 <= \$122 ;
-  always @(posedge clk)
-    state <= \$123 ;
-  always @(posedge clk)
-    gap <= \$124 ;
+    gap <= \$96 ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = ~ row_last;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
+    .beat_last(beat_last),
     .block_last(block_last),
+    .chunk(load_chunk),
     .clk(clk),
+    .group(group),
+    .group_first(group_first),
+    .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .outputs_left(outputs_left),
-    .row_last(group_last),
+    .row_first(row_first),
+    .row_last(row_last),
+    .rows(rows),
     .rst(rst),
+    .segment(segment),
     .start(start)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \step$39 [0] = \$52 [0];
-    if (\$53 ) begin
-      \step$39 [0] = \$54 ;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$114  = load_chunk;
-    if (\$79 ) begin
-      \$114  = 7'h00;
-    end else if (fire) begin
-      \$114  = \$87 [6:0];
-    end
-    if (abort) begin
-      \$114  = 7'h00;
-    end
-    if (rst) begin
-      \$114  = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$115  = segment;
-    if (\$79 ) begin
-      \$115  = 1'h0;
-    end else if (fire) begin
-      \$115  = \$83 [0];
-    end
-    if (abort) begin
-      \$115  = 1'h0;
-    end
-    if (rst) begin
-      \$115  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$116  = group;
-    if (\$79 ) begin
-      \$116  = 1'h0;
-    end else if (fire) begin
-      \$116  = \$91 [0];
-    end
-    if (abort) begin
-      \$116  = 1'h0;
-    end
-    if (rst) begin
-      \$116  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$117  = group_step;
-    if (\$79 ) begin
-      \$117  = 1'h0;
-    end else if (fire) begin
-      \$117  = \$89 [0];
-    end
-    if (abort) begin
-      \$117  = 1'h0;
-    end
-    if (rst) begin
-      \$117  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$118  = row_first;
-    if (\$79 ) begin
-      \$118  = 1'h1;
-    end else if (fire) begin
-      \$118  = \$94 ;
-    end
-    if (abort) begin
-      \$118  = 1'h1;
-    end
-    if (rst) begin
-      \$118  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$119  = group_first;
-    if (\$79 ) begin
-      \$119  = 1'h1;
-    end else if (fire) begin
-      \$119  = group_last;
-    end
-    if (abort) begin
-      \$119  = 1'h1;
-    end
-    if (rst) begin
-      \$119  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$120  = poisoned;
-    if (\$79 ) begin
-      \$120  = 1'h0;
-    end else if (fire) begin
-      \$120  = \$101 ;
-    end
-    if (abort) begin
-      \$120  = 1'h0;
-    end
-    if (rst) begin
-      \$120  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$121  = spacing;
+    \$92  = \wait ;
     if (room_claim) begin
-      \$121  = 1'h0;
-    end else if (\$102 ) begin
-      \$121  = \$103 [0];
+      \$92  = 1'h0;
+    end else if (\$1 ) begin
+      \$92  = \$2 [0];
     end
     if (abort) begin
-      \$121  = 1'h0;
+      \$92  = 1'h0;
     end
     if (rst) begin
-      \$121  = 1'h0;
+      \$92  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$122  = step;
+    \$93  = poisoned;
+    if (start) begin
+      \$93  = 1'h0;
+    end else if (fire) begin
+      \$93  = \$9 ;
+    end
     if (abort) begin
-      \$122  = 20'h00000;
+      \$93  = 1'h0;
     end
     if (rst) begin
-      \$122  = 20'h00000;
+      \$93  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$123  = state;
-    if (\$104 ) begin
-      if (\start$16 ) begin
-        \$123  = 3'h2;
+    \$94  = step;
+    if (abort) begin
+      \$94  = 20'h00000;
+    end
+    if (rst) begin
+      \$94  = 20'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$95  = state;
+    if (\$10 ) begin
+      if (\start$15 ) begin
+        \$95  = 3'h2;
       end
-    end else if (\$105 ) begin
-      if (\$109 ) begin
-        \$123  = 3'h3;
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$95  = 3'h3;
       end
-    end else if (\$106 ) begin
-      if (\$111 ) begin
-        \$123  = 3'h4;
+    end else if (\$12 ) begin
+      if (\$17 ) begin
+        \$95  = 3'h4;
       end
-    end else if (\$107 ) begin
-      if (\$113 ) begin
-        \$123  = 3'h5;
+    end else if (\$13 ) begin
+      if (\$19 ) begin
+        \$95  = 3'h5;
       end
     end else if (over) begin
-      \$123  = 3'h1;
+      \$95  = 3'h1;
     end
     if (abort) begin
-      \$123  = 3'h1;
+      \$95  = 3'h1;
     end
     if (rst) begin
-      \$123  = 3'h1;
+      \$95  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$124  = gap;
-    if (\$104 ) begin
-    end else if (\$105 ) begin
-      if (\$109 ) begin
-        \$124  = 1'h0;
+    \$96  = gap;
+    if (\$10 ) begin
+    end else if (\$11 ) begin
+      if (\$15 ) begin
+        \$96  = 1'h0;
       end
-    end else if (\$106 ) begin
-      \$124  = \$110 [0];
+    end else if (\$12 ) begin
+      \$96  = \$16 [0];
     end
     if (abort) begin
-      \$124  = 1'h0;
+      \$96  = 1'h0;
     end
     if (rst) begin
-      \$124  = 1'h0;
+      \$96  = 1'h0;
     end
   end
-  assign \n$1  = n;
-  assign \k$3  = k;
-  assign row_last = group_last;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \step$50 [0] = \$89 [0];
+    if (\$90 ) begin
+      \step$50 [0] = \$91 ;
+    end
+  end
+  assign \n$25  = n;
+  assign \k$27  = k;
   assign advance = fire;
-  assign activation_final = group_last;
+  assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[8:2];
-  assign \step.segment  = step[9];
-  assign \step.group  = step[10];
-  assign \step.group_first  = step[11];
-  assign \step.group_last  = step[12];
-  assign \step.row_first  = step[13];
-  assign \step.row_last  = step[14];
-  assign \step.weighted  = step[15];
-  assign \step.scaled  = step[16];
-  assign \step.poison  = step[17];
-  assign \step.rows  = step[18];
-  assign \step.block_last  = step[19];
-  assign \step$39.valid  = \step$39 [0];
-  assign \step$39.load  = \step$39 [1];
-  assign \step$39.chunk  = \step$39 [8:2];
-  assign \step$39.segment  = \step$39 [9];
-  assign \step$39.group  = \step$39 [10];
-  assign \step$39.group_first  = \step$39 [11];
-  assign \step$39.group_last  = \step$39 [12];
-  assign \step$39.row_first  = \step$39 [13];
-  assign \step$39.row_last  = \step$39 [14];
-  assign \step$39.weighted  = \step$39 [15];
-  assign \step$39.scaled  = \step$39 [16];
-  assign \step$39.poison  = \step$39 [17];
-  assign \step$39.rows  = \step$39 [18];
-  assign \step$39.block_last  = \step$39 [19];
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[8:2];
@@ -5014,31 +4839,263 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign \loaded_1.poison  = loaded_1[17];
   assign \loaded_1.rows  = loaded_1[18];
   assign \loaded_1.block_last  = loaded_1[19];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[8:2];
+  assign \step.segment  = step[9];
+  assign \step.group  = step[10];
+  assign \step.group_first  = step[11];
+  assign \step.group_last  = step[12];
+  assign \step.row_first  = step[13];
+  assign \step.row_last  = step[14];
+  assign \step.weighted  = step[15];
+  assign \step.scaled  = step[16];
+  assign \step.poison  = step[17];
+  assign \step.rows  = step[18];
+  assign \step.block_last  = step[19];
+  assign \step$50.valid  = \step$50 [0];
+  assign \step$50.load  = \step$50 [1];
+  assign \step$50.chunk  = \step$50 [8:2];
+  assign \step$50.segment  = \step$50 [9];
+  assign \step$50.group  = \step$50 [10];
+  assign \step$50.group_first  = \step$50 [11];
+  assign \step$50.group_last  = \step$50 [12];
+  assign \step$50.row_first  = \step$50 [13];
+  assign \step$50.row_last  = \step$50 [14];
+  assign \step$50.weighted  = \step$50 [15];
+  assign \step$50.scaled  = \step$50 [16];
+  assign \step$50.poison  = \step$50 [17];
+  assign \step$50.rows  = \step$50 [18];
+  assign \step$50.block_last  = \step$50 [19];
   always @*
-    \step$39 [19:1] = \$52 [19:1];
-  assign step[19] = block_last;
-  assign step[18] = \$50 ;
-  assign step[17] = \$49 ;
-  assign step[16] = \$44 ;
+    \step$50 [19:1] = \$89 [19:1];
+  assign step[17] = \$87 ;
+  assign step[16] = \$82 ;
   assign step[15] = weight_present;
-  assign step[14] = group_last;
+  assign step[1] = \$81 ;
+  assign step[0] = fire;
+  assign step[19] = block_last;
+  assign step[18] = rows;
+  assign step[14] = row_last;
   assign step[13] = row_first;
   assign step[12] = group_last;
   assign step[11] = group_first;
   assign step[10] = group;
   assign step[9] = segment;
   assign step[8:2] = load_chunk;
-  assign step[1] = \$43 ;
-  assign step[0] = fire;
-  assign \$11  = spacing;
-  assign \$23  = segment;
-  assign \$31  = spacing;
-  assign \$102  = spacing;
-  assign \$111  = gap;
+  assign \$30  = \wait ;
+  assign \$1  = \wait ;
+  assign \$17  = gap;
+  assign \$40  = segment;
+  assign \$48  = \wait ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  reg [6:0] \$13 ;
+  reg \$14 ;
+  reg \$15 ;
+  reg \$16 ;
+  reg \$17 ;
+  reg \$18 ;
+  wire [1:0] \$2 ;
+  wire [1:0] \$3 ;
+  wire [7:0] \$4 ;
+  wire [7:0] \$5 ;
+  wire [1:0] \$6 ;
+  wire [1:0] \$7 ;
+  wire [1:0] \$8 ;
+  wire [1:0] \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  output beat_last;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [6:0] chunk;
+  reg [6:0] chunk = 7'h00;
+  input clk;
+  wire clk;
+  output group;
+  reg group = 1'h0;
+  output group_first;
+  reg group_first = 1'h1;
+  output group_last;
+  wire group_last;
+  reg group_step = 1'h0;
+  output [10:0] inputs_left;
+  wire [10:0] inputs_left;
+  wire [10:0] \inputs_left$13 ;
+  input [10:0] k;
+  wire [10:0] k;
+  wire [10:0] \k$5 ;
+  input [12:0] n;
+  wire [12:0] n;
+  wire [12:0] \n$3 ;
+  wire [12:0] outputs_left;
+  output row_first;
+  reg row_first = 1'h1;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  output rows;
+  wire rows;
+  input rst;
+  wire rst;
+  output segment;
+  reg segment = 1'h0;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign rows = outputs_left > 1'h0;
+  assign \$1  = ! segment;
+  assign beat_last = row_last | \$1 ;
+  assign \$2  = segment + 1'h1;
+  assign \$3  = beat_last ? 2'h0 : \$2 ;
+  assign \$4  = chunk + beat_last;
+  assign \$5  = row_last ? 8'h00 : \$4 ;
+  assign \$6  = group_step + 1'h1;
+  assign \$7  = group_last ? 2'h0 : \$6 ;
+  assign \$8  = group + group_last;
+  assign \$9  = row_last ? 2'h0 : \$8 ;
+  assign \$10  = ~ group_last;
+  assign \$11  = row_first & \$10 ;
+  assign \$12  = row_last | \$11 ;
+  always @(posedge clk)
+    chunk <= \$13 ;
+  always @(posedge clk)
+    segment <= \$14 ;
+  always @(posedge clk)
+    group <= \$15 ;
+  always @(posedge clk)
+    group_step <= \$16 ;
+  always @(posedge clk)
+    row_first <= \$17 ;
+  always @(posedge clk)
+    group_first <= \$18 ;
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_left(inputs_left),
+    .k(k),
+    .n(n),
+    .outputs_left(outputs_left),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$13  = chunk;
+    if (start) begin
+      \$13  = 7'h00;
+    end else if (advance) begin
+      \$13  = \$5 [6:0];
+    end
+    if (abort) begin
+      \$13  = 7'h00;
+    end
+    if (rst) begin
+      \$13  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$14  = segment;
+    if (start) begin
+      \$14  = 1'h0;
+    end else if (advance) begin
+      \$14  = \$3 [0];
+    end
+    if (abort) begin
+      \$14  = 1'h0;
+    end
+    if (rst) begin
+      \$14  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$15  = group;
+    if (start) begin
+      \$15  = 1'h0;
+    end else if (advance) begin
+      \$15  = \$9 [0];
+    end
+    if (abort) begin
+      \$15  = 1'h0;
+    end
+    if (rst) begin
+      \$15  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$16  = group_step;
+    if (start) begin
+      \$16  = 1'h0;
+    end else if (advance) begin
+      \$16  = \$7 [0];
+    end
+    if (abort) begin
+      \$16  = 1'h0;
+    end
+    if (rst) begin
+      \$16  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$17  = row_first;
+    if (start) begin
+      \$17  = 1'h1;
+    end else if (advance) begin
+      \$17  = \$12 ;
+    end
+    if (abort) begin
+      \$17  = 1'h1;
+    end
+    if (rst) begin
+      \$17  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$18  = group_first;
+    if (start) begin
+      \$18  = 1'h1;
+    end else if (advance) begin
+      \$18  = group_last;
+    end
+    if (abort) begin
+      \$18  = 1'h1;
+    end
+    if (rst) begin
+      \$18  = 1'h1;
+    end
+  end
+  assign \start$1  = start;
+  assign \n$3  = n;
+  assign \k$5  = k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign \inputs_left$13  = inputs_left;
+  assign group_last = row_last;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire [11:0] \$1 ;
   wire [11:0] \$2 ;
   wire [13:0] \$3 ;
@@ -5076,7 +5133,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   assign \$1  = inputs_left - 4'h8;
   assign \$2  = row_last ? { 1'h0, k } : \$1 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     \$4  = outputs_left;
     if (start) begin
       \$4  = n;
@@ -5093,7 +5150,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     \$5  = inputs_left;
     if (start) begin
       \$5  = k;
@@ -5110,7 +5167,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -5176,7 +5233,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -5194,9 +5251,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$167$0 , \port$186$0 , finished, counting, \port$204$0 , busy, \port$286$0 , \port$290$0 
-, \port$298$0 , \port$390$0 , \port$414$0 , \port$438$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$167$0 , \port$186$0 , finished, counting, \port$204$0 , \port$308$0 , \port$312$0 , \port$320$0 
+, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -5386,18 +5443,18 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   wire \port$186$0 ;
   input \port$204$0 ;
   wire \port$204$0 ;
-  input \port$286$0 ;
-  wire \port$286$0 ;
-  input \port$290$0 ;
-  wire \port$290$0 ;
-  input \port$298$0 ;
-  wire \port$298$0 ;
-  input \port$390$0 ;
-  wire \port$390$0 ;
-  input \port$414$0 ;
-  wire \port$414$0 ;
-  input \port$438$0 ;
-  wire \port$438$0 ;
+  input \port$308$0 ;
+  wire \port$308$0 ;
+  input \port$312$0 ;
+  wire \port$312$0 ;
+  input \port$320$0 ;
+  wire \port$320$0 ;
+  input \port$388$0 ;
+  wire \port$388$0 ;
+  input \port$412$0 ;
+  wire \port$412$0 ;
+  input \port$436$0 ;
+  wire \port$436$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -5510,11 +5567,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$438$0 , \port$414$0 , \port$390$0 , \port$167$0 , \port$186$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$167$0 , \port$186$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$286$0 ;
-  assign \$102  = weight_stalls + \port$290$0 ;
-  assign \$103  = scale_stalls + \port$298$0 ;
+  assign \$101  = activation_stalls + \port$308$0 ;
+  assign \$102  = weight_stalls + \port$312$0 ;
+  assign \$103  = scale_stalls + \port$320$0 ;
   assign \$104  = result_stalls + \port$204$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -5558,7 +5615,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   always @(posedge clk)
     axil_rdata <= \$128 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -5596,14 +5653,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -5615,7 +5672,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -5625,7 +5682,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -5646,7 +5703,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -5667,21 +5724,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [12:0];
@@ -5691,7 +5748,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[10:0];
@@ -5701,7 +5758,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -5713,14 +5770,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$121  = 32'd0;
@@ -5732,7 +5789,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$122  = 32'd0;
@@ -5744,7 +5801,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$123  = 32'd0;
@@ -5756,7 +5813,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$124  = 32'd0;
@@ -5768,7 +5825,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$125  = 32'd0;
@@ -5780,7 +5837,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$126  = axil_rvalid;
     if (read) begin
       \$126  = 1'h1;
@@ -5792,7 +5849,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$127  = axil_rresp;
     if (read) begin
       \$127  = \$106 ;
@@ -5802,7 +5859,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$128  = axil_rdata;
     if (read) begin
       \$128  = \$110 ;
@@ -5814,6 +5871,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$438$0 , \port$414$0 , \port$390$0 , \port$167$0 , \port$186$0 , \port$161$0  };
-  assign stalls = { \port$204$0 , \port$298$0 , \port$290$0 , \port$286$0  };
+  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$167$0 , \port$186$0 , \port$161$0  };
+  assign stalls = { \port$204$0 , \port$320$0 , \port$312$0 , \port$308$0  };
 endmodule
