@@ -7,18 +7,23 @@ from numpy.typing import NDArray
 
 from tern_hw.reference.jit import jit
 from tern_hw.reference.layout import STEP_WORDS, WORD_DIGITS
+from tern_hw.reference.prefetch import prefetch
 
 __all__ = ["row_sums"]
 
 #: Words whose digits' products are summed in 16 bits: 64 * 2 * 128 = 2**14 at most.
 SHORT_WORDS: Final = 8
+#: Words fetched ahead of those in use: one short sum further than the next.
+AHEAD_WORDS: Final = 2 * SHORT_WORDS
+#: Words of a row in a cache line of 64 bytes.
+LINE_WORDS: Final = 32
 
 
 @jit
 def row_sums(
     words: NDArray[np.uint16],
-    scale: NDArray[np.int64],
-    shift: NDArray[np.int64],
+    scale: NDArray[np.signedinteger],
+    shift: NDArray[np.signedinteger],
     starts: NDArray[np.int64],
     telescoped: NDArray[np.int16],
     sums: NDArray[np.int64],
@@ -29,7 +34,7 @@ def row_sums(
     Parameters
     ----------
     words : uint16 [B, W, R]
-    scale, shift : int64 [B, H, groups, R]
+    scale, shift : int32 or int64 [B, H, groups, R]
     starts : int64 [groups + 1]
         In words; every group is a whole number of steps.
     telescoped : int16 [C, 8 * W]
@@ -73,10 +78,14 @@ def _sum_digits(
     digit_sums: NDArray[np.int32],
 ) -> None:
     """Set digit_sums[r] to the sum of digit * x over the words from first up to last (C)."""
+    rows = words.shape[1]
     digit_sums[:] = 0
     for start in range(first, last, SHORT_WORDS):
+        ahead = (start + AHEAD_WORDS) * rows
+        for word in range(ahead, ahead + SHORT_WORDS * rows, LINE_WORDS):
+            prefetch(words, word)
         _sum_short(words, y, start, min(start + SHORT_WORDS, last), short_sums)
-        for r in range(words.shape[1]):
+        for r in range(rows):
             digit_sums[r] += short_sums[r]
 
 

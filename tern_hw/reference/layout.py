@@ -48,10 +48,11 @@ class PreparedMatrix:
     shape: tuple[int, int]
     #: Digits, uint16 [B, W, R].
     words: NDArray[np.uint16]
-    #: Scales in units of 2**-24, int64 [B, H, groups, R]; half h counts 2**(20 * h).
-    scale: NDArray[np.int64]
+    #: Scales in units of 2**-24, [B, H, groups, R]; half h counts 2**(20 * h). int32 where all
+    #: scales and shifts of the matrix fit (below 128), else int64.
+    scale: NDArray[np.signedinteger]
     #: Shifts, like the scales.
-    shift: NDArray[np.int64]
+    shift: NDArray[np.signedinteger]
     #: First word of each group, and the end: int64 [groups + 1].
     starts: NDArray[np.int64]
     #: Place of each input in the padded row, int64 [K].
@@ -76,7 +77,8 @@ def prepare(matrix: TernaryMatrix) -> PreparedMatrix:
     Returns
     -------
     PreparedMatrix
-        About 2 bits a weight and 16 bytes a row and group, beside the matrix itself.
+        About 2 bits a weight and 8 bytes a row and group (16 for scales from 128 up), beside
+        the matrix itself.
 
     Notes
     -----
@@ -99,20 +101,24 @@ def _repack(matrix: TernaryMatrix) -> PreparedMatrix:
     step_digits = STEP_WORDS * WORD_DIGITS
     first_digit = np.concatenate(([0], np.cumsum(-(-lengths // step_digits)))) * step_digits
     places = first_digit[group] + inputs - group * matrix.group_inputs
-    halves = 1 if _fits_one_sum(matrix, lengths) else 2
+    scale, shift = _units(matrix.scale), _units(matrix.shift)
+    halves = 1 if _fits_one_sum(scale, shift, lengths) else 2
+    width = np.int32 if max(np.abs(scale).max(), np.abs(shift).max()) < 1 << 31 else np.int64
     return PreparedMatrix(
         shape=(n, k),
         words=_blocks(_words(matrix.digits(), places, int(first_digit[-1]))),
-        scale=_halved(_blocks(_units(matrix.scale)), halves),
-        shift=_halved(_blocks(_units(matrix.shift)), halves),
+        scale=_halved(_blocks(scale.astype(width)), halves),
+        shift=_halved(_blocks(shift.astype(width)), halves),
         starts=first_digit // WORD_DIGITS,
         places=places,
     )
 
 
-def _fits_one_sum(matrix: TernaryMatrix, lengths: NDArray[np.int64]) -> bool:
+def _fits_one_sum(
+    scale: NDArray[np.int64], shift: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> bool:
     # At most 2 * 2047 * 2**29 * MAX_IN_FEATURES < 2**63: the bound itself cannot overflow.
-    weight = np.abs(_units(matrix.scale)) + np.abs(_units(matrix.shift))
+    weight = np.abs(scale) + np.abs(shift)
     return bool((weight @ lengths).max() < ONE_SUM_LIMIT // LIMB_MAX)
 
 
@@ -150,8 +156,8 @@ def _block_rows(n: int) -> int:
     return rows if rows < VECTOR_ROWS else -(-rows // VECTOR_ROWS) * VECTOR_ROWS
 
 
-def _halved(values: NDArray[np.int64], halves: int) -> NDArray[np.int64]:
-    """Cut int64 [B, groups, R] into [B, halves, groups, R]."""
+def _halved(values: NDArray, halves: int) -> NDArray:
+    """Cut [B, groups, R] into [B, halves, groups, R]."""
     if halves == 1:
         return values[:, None]
     low = values & ((1 << HALF_BITS) - 1)

@@ -123,4 +123,4 @@ def test_real_package_gives_a_model_that_reads_english(monkeypatch):
     with torch.no_grad():
         perplexity = model(input_ids=ids, labels=ids).loss.exp().item()
     print("perplexity of 512 tokens:", perplexity)
-    assert perplexity < 40
+    assert perplexity < 120  # 79 as it should be; thousands where q and k are out of order
