@@ -1,0 +1,43 @@
+"""The blocks' latencies, as the top adds them, are the configuration's; so is the load gap."""
+
+from itertools import product
+
+import pytest
+
+from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.gateware.array import TernaryArray
+
+SWEEP = [
+    ArrayConfig(
+        lanes=lanes, rows=rows, activation=activation, packing=packing, output=output, group_size=1
+    )
+    for (lanes, rows), activation, packing, output in product(
+        [(8, 1), (9, 16), (16, 3), (17, 1), (63, 2)],
+        Activation,
+        Packing,
+        OutputFormat,
+    )
+] + [
+    ArrayConfig(lanes=lanes, rows=1, group_size=group)
+    for lanes in (8, 65, 100, 1023, 1024)
+    for group in ("row", lanes, 4 * lanes)
+]
+
+
+# An array that nobody elaborates is the point here.
+@pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
+def test_latency_of_the_array_is_the_sum_of_its_blocks():
+    for config in SWEEP:
+        core = TernaryArray(config).core
+        dot, scale, results = core.dots[0], core.scales[0], core.results
+        blocks = (dot.decoder.latency, dot.tree.latency, 1, scale.latency, results.latency)
+        assert core.latency == sum(blocks) == config.latency_cycles, config.name
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_named_configurations(name):
+    config = NAMED_CONFIGS[name]
+    core = TernaryArray(config).core
+    assert core.latency == config.latency_cycles
+    assert core.converter.latency == config.conversion_cycles

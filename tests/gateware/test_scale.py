@@ -1,0 +1,161 @@
+"""Scale and shift: exact over a row's groups, for every sign, and NaN until the row's end."""
+
+from itertools import product
+
+import pytest
+
+from tern_hw.config import FP16_MAX_UNITS
+from tern_hw.gateware.scale import ScaleShift
+from tests.gateware.blocks import observed_latency, randoms, respond, small
+from tests.gateware.models import half_units, is_finite
+
+#: +-0, least and largest subnormals, least normal, 1, largest.
+CORNER_HALVES = [
+    sign | half for sign in (0, 0x8000) for half in (0, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF)
+]
+INFINITY, NAN, NEGATIVE_NAN = 0x7C00, 0x7C01, 0xFE00
+CONFIGS = [
+    small(),
+    small(group_size=8),
+    small(activation="fp16", group_size=16),
+    small(lanes=16, group_size=4, max_k=16),
+]
+
+
+def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1):
+    """Return one cycle's inputs."""
+    return {
+        "dot": dot,
+        "inputs": inputs,
+        "scale": scale,
+        "shift": shift,
+        "first": first,
+        "valid": valid,
+        "scaled": scaled,
+    }
+
+
+def model(vectors):
+    """Return (total, nan) after each vector; None for a total that has no meaning."""
+    seen: list[tuple[int | None, bool]] = []
+    total: int | None = 0
+    nan = False
+    for v in vectors:
+        if v["valid"]:
+            finite = is_finite(v["scale"]) and is_finite(v["shift"])
+            before, was_nan = (0, False) if v["first"] else (total, nan)
+            nan = was_nan or (bool(v["scaled"]) and not finite)
+            if not finite or before is None:
+                total = None
+            else:
+                products = v["dot"] * half_units(v["scale"]), v["inputs"] * half_units(v["shift"])
+                total = before + sum(products)
+        seen.append((total, nan))
+    return seen
+
+
+def check(config, vectors):
+    seen = respond(ScaleShift(config), vectors, ["total", "nan"])
+    for (total, nan), (expected, expected_nan) in zip(seen, model(vectors), strict=True):
+        assert nan == expected_nan
+        if expected is not None:
+            assert total == expected
+
+
+def largest_sum(config):
+    inputs = config.max_k if config.group_size == "row" else config.group_size
+    return inputs * config.fixed_max
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_all_signs_and_corners(config):
+    largest = largest_sum(config)
+    sums = (-largest, -1, 0, 1, largest)
+    cases = product(sums, sums, CORNER_HALVES, CORNER_HALVES)
+    check(config, [group(*case, first=1) for case in cases])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_random_rows_with_bubbles(config):
+    """Bubbles carry garbage, `first` and infinities among it."""
+    rng = randoms("scale", config.name)
+    largest = largest_sum(config)
+    vectors = [group(0, 0, 0, 0, first=1)]
+    left = config.max_k * config.fixed_max
+    for _ in range(1500):
+        dot, inputs = (rng.randint(-largest, largest) for _ in range(2))
+        halves = [rng.randrange(1 << 16) for _ in range(2)]
+        valid = rng.random() < 0.7
+        scaled = rng.random() < 0.9
+        if valid and scaled and rng.random() < 0.97:
+            halves = [half if is_finite(half) else half ^ 0x0400 for half in halves]
+        # As many inputs as a row may have, then another row.
+        first = left < largest or rng.random() < 0.2
+        if valid:
+            left = config.max_k * config.fixed_max if first else left
+            left -= largest
+        vectors.append(group(dot, inputs, *halves, first=first, valid=valid, scaled=scaled))
+    check(config, vectors)
+
+
+@pytest.mark.parametrize("activation", ["int8", "fp16"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_row_of_extremes_fits(activation, sign):
+    config = small(activation=activation, group_size=8)
+    largest = sign * largest_sum(config)
+    count = config.groups(config.max_k)
+    vectors = [group(largest, -largest, 0x7BFF, 0xFBFF, first=index == 0) for index in range(count)]
+    (total, nan), *_ = reversed(respond(ScaleShift(config), vectors, ["total", "nan"]))
+    assert total == sign * 2 * FP16_MAX_UNITS * config.fixed_max * config.max_k
+    assert not nan
+
+
+@pytest.mark.parametrize("half", [INFINITY, INFINITY | 0x8000, NAN, NEGATIVE_NAN, 0x7FFF])
+@pytest.mark.parametrize("where", ["scale", "shift"])
+def test_nonfinite_lasts_to_the_end_of_its_row(half, where):
+    plain = group(3, 5, 0x3C00, 0xBC00)
+    bad = {**plain, where: half}
+    bubble = {**bad, "valid": 0, "first": 1}
+    unscaled = {**bad, "scaled": 0}
+    vectors = [
+        {**plain, "first": 1},
+        bubble,
+        plain,
+        bad,
+        plain,
+        bubble,
+        plain,
+        {**plain, "first": 1},
+        unscaled,
+        {**bad, "first": 1},
+        plain,
+        {**unscaled, "first": 1},
+        plain,
+    ]
+    nans = respond(ScaleShift(small()), vectors, ["nan"])
+    assert [nan for (nan,) in nans] == [0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0]
+    flags = respond(ScaleShift(small()), vectors, ["nonfinite"], latency=1)
+    assert [at for at, (flag,) in enumerate(flags) if flag] == [3, 9]
+
+
+def test_total_stays_between_rows():
+    first = group(7, -9, 0xC200, 0x0001, first=1)
+    idle = group(99, 99, 0x7BFF, 0x7BFF, valid=0, first=1)
+    seen = respond(ScaleShift(small()), [first] + [idle] * 12, ["total"])
+    assert seen == [[7 * half_units(0xC200) - 9]] * 13
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dot", 2), ("inputs", 2), ("scale", 0), ("shift", 0), ("first", 0)]
+)
+def test_latency_is_as_stated(name, value):
+    scale = ScaleShift(small())
+    assert scale.latency == 5
+    before = group(1, 1, 0x3C00, 0x3C00, first=1)
+    assert observed_latency(scale, before, {name: value}, "total") == scale.latency
+
+
+@pytest.mark.parametrize(("output", "cycles"), [("nan", 5), ("nonfinite", 1)])
+def test_latency_of_nan_is_as_stated(output, cycles):
+    before = group(1, 1, 0x3C00, 0x3C00, first=1)
+    assert observed_latency(ScaleShift(small()), before, {"scale": NAN}, output) == cycles
