@@ -141,6 +141,11 @@ class Bench:
             self._pause(source, mode.sources_idle, 4 * seed + offset)
         self._pause(self.sink, mode.sink_backpressure, 4 * seed + 3)
 
+    def stall_channel(self, channel: str, seed: int | None) -> None:
+        """Let one channel of the register master pause at random, or (None) no more."""
+        half = self.registers.write_if if channel in ("aw", "w", "b") else self.registers.read_if
+        self._pause(getattr(half, f"{channel}_channel"), seed is not None, seed or 0)
+
     @staticmethod
     def _pause(client: Any, stalls: bool, seed: int) -> None:
         client.set_pause_generator(pause_pattern(seed) if stalls else None)

@@ -9,11 +9,13 @@ from sim.stalls import StallMode
 from sim.stimuli import ADVERSARIAL
 from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
 
-__all__ = ["config_points", "input_class", "matrix_bins", "output_class", "run_bins"]
+__all__ = ["CHANNELS", "config_points", "input_class", "matrix_bins", "output_class", "run_bins"]
 
 #: Kinds of group: the whole row, at least the lanes, or segments of them.
 GROUP_KINDS = ("row", "multiple", "divisor")
 FAULT_MODES = (StallMode.NONE, StallMode.BOTH)
+#: Channels of the AXI4-Lite: write address, data and response, read address and data.
+CHANNELS = ("aw", "w", "b", "ar", "r")
 
 
 def group_kind(config: ArrayConfig) -> str:
@@ -62,8 +64,9 @@ def run_bins(config: ArrayConfig) -> set[Bin]:
 
 def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
     lanes, rows = config.lanes, config.rows
-    inputs = {input_class(k, config) for k in (1, lanes, lanes + 1, 2 * lanes)}
-    outputs = {output_class(n, config) for n in (1, rows, rows + 1)}
+    some_k = (1, lanes, lanes + 1, 2 * lanes)
+    inputs = {input_class(k, config) for k in some_k if k <= config.max_k}
+    outputs = {output_class(n, config) for n in (1, rows, rows + 1) if n <= config.max_n}
     for point in itertools.product(inputs, outputs, StallMode):
         yield Bin("shape", tuple(str(part) for part in point))
     for case, mode in itertools.product((*ADVERSARIAL, "back to back", "random"), StallMode):
@@ -84,6 +87,9 @@ def _stall_bins() -> Iterator[Bin]:
 def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
     kinds = ["scale", "code", "many"]
     kinds += [f"{stream} TLAST {when}" for stream in STREAMS for when in ("early", "late")]
+    if config.max_chunks == 1:
+        # A packet of one beat has no early end.
+        kinds.remove("activation TLAST early")
     if config.activation is Activation.FP16:
         kinds.append("activation")
     for kind, mode in itertools.product(kinds, FAULT_MODES):
@@ -102,6 +108,10 @@ def _control_bins() -> Iterator[Bin]:
         "sticky errors",
         "counters",
         "abort when idle",
+        "start at the end: refused",
+        "start at the end: accepted",
+        "read in mid-job",
+        *(f"{channel} stalls" for channel in CHANNELS),
     ):
         yield Bin("control", (point,))
     for point, mode in itertools.product(("reset in mid-job", "abort in mid-job"), FAULT_MODES):

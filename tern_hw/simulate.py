@@ -307,7 +307,7 @@ def _read_activations(path: str) -> "NDArray[Any]":
         raise TernError(f"--activations must be a .npy file of numbers, not {path}") from error
     if not isinstance(array, np.ndarray):
         raise TernError(f"--activations must be a .npy file of one array, not {path}")
-    return array[None] if array.ndim == 1 else array
+    return np.atleast_2d(array)
 
 
 def _config(
@@ -336,14 +336,14 @@ def _activations(
 ) -> "NDArray[Any]":
     import numpy as np
 
-    most = MAX_TOKENS if given is None or not given.ndim else len(given)
+    most = MAX_TOKENS if given is None else len(given)
     tokens = args.tokens
     if tokens is None:
         tokens = 1 if given is None else most
     elif not 1 <= tokens <= most:
         raise TernError(f"--tokens must be from 1 to {most}, not {tokens}")
     if given is not None:
-        return given[:tokens] if given.ndim else given
+        return given[:tokens]
     if args.random < 0:
         raise TernError(f"--random must be at least 0, not {args.random}")
     rng = np.random.default_rng(args.random)

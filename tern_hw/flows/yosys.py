@@ -61,5 +61,5 @@ def check(verilog: Path, *, top: str) -> str:
     status, log = run_script(commands)
     if status == 0:
         return ""
-    lines = [line for line in log.splitlines() if line.startswith(("Warning:", "ERROR:"))]
+    lines = [line for line in log.splitlines() if "Warning: " in line or "ERROR: " in line]
     return "\n".join(lines) or f"yosys ended with status {status}"

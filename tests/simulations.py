@@ -1,0 +1,165 @@
+"""What the simulation tests share: configurations, their emitted Verilog, and runs done once."""
+
+import dataclasses
+import fcntl
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from sim.coverage import Coverage
+from sim.runner import Simulator, run
+from tern_hw.config import Activation, ArrayConfig, GroupSize, OutputFormat, Packing
+from tern_hw.generate import emit
+
+#: Small memories: K and N of their maxima are cheap to reach; neither is a multiple of anything.
+SMALL_K, SMALL_N = 100, 60
+SEED = 1
+
+
+def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayConfig:
+    """Return a configuration for whole benches; choices: "fp16" (activation), "base3", "half"."""
+    return ArrayConfig(
+        lanes=lanes,
+        rows=rows,
+        group_size=group_size,
+        activation=Activation.FP16 if "fp16" in choices else Activation.INT8,
+        packing=Packing.BASE3 if "base3" in choices else Packing.BITS2,
+        output=OutputFormat.FP16 if "half" in choices else OutputFormat.FP32,
+        max_k=SMALL_K,
+        max_n=SMALL_N,
+    )
+
+
+#: Every pair of choices (activation, packing, kind of group, output), in few configurations.
+PAIRWISE = [
+    # Maxima that fill their registers' bits, and K that never fills the lanes.
+    dataclasses.replace(small(8, 1, "row"), max_k=128, max_n=64),
+    dataclasses.replace(small(16, 3, "row", "base3"), max_k=15),
+    small(8, 3, 16, "base3"),
+    small(12, 2, 4, "half"),
+    small(16, 4, 16, "base3", "half"),
+    small(13, 2, "row", "fp16", "base3", "half"),
+    small(8, 2, 8, "fp16"),
+    small(16, 2, 4, "fp16", "base3"),
+    small(8, 5, 2, "fp16", "half"),
+]
+
+
+def all_choices(lanes: int, rows: int, max_k: int, max_n: int) -> list[ArrayConfig]:
+    """Return all 24 combinations of activation, packing, kind of group and output."""
+    groups: list[GroupSize] = ["row", 2 * lanes, lanes // 2]
+    return [
+        ArrayConfig(
+            lanes=lanes,
+            rows=rows,
+            activation=activation,
+            packing=packing,
+            group_size=group,
+            output=output,
+            max_k=max_k,
+            max_n=max_n,
+        )
+        for activation, packing, group, output in itertools.product(
+            Activation, Packing, groups, OutputFormat
+        )
+    ]
+
+
+@lru_cache(maxsize=32)
+def verilog_text(config: ArrayConfig) -> str:
+    """Return a configuration's emitted Verilog."""
+    return emit(config).verilog
+
+
+def verilog_file(config: ArrayConfig, folder: Path) -> Path:
+    """Write a configuration's emitted Verilog into a folder and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{config.name}.v"
+    path.write_text(verilog_text(config))
+    return path
+
+
+def needs(simulator: Simulator) -> None:
+    """Skip the test, with the reason, where the simulator is not installed."""
+    if simulator.missing:
+        pytest.skip(simulator.missing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a test needs of a `sim.runner.Report`, as JSON holds it."""
+
+    tests: list[str]
+    failures: dict[str, str]
+    cycles: float
+    test_seconds: float
+    build_seconds: float
+    run_seconds: float
+    coverage_file: str
+
+    @property
+    def coverage(self) -> Coverage:
+        return Coverage.load(Path(self.coverage_file))
+
+
+class Runs:
+    """Runs of whole benches, each done once in a session, whichever test process asks first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(
+        self, config: ArrayConfig, simulator: Simulator, environment: dict[str, str] | None = None
+    ) -> Outcome:
+        """Return the outcome of all test modules on a configuration."""
+        place = self.folder / f"{config.name}-{simulator}"
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place / "lock"):
+            kept = place / "outcome.json"
+            if not kept.exists():
+                kept.write_text(json.dumps(self._run(config, simulator, place, environment)))
+            return Outcome(**json.loads(kept.read_text()))
+
+    @staticmethod
+    def _run(
+        config: ArrayConfig, simulator: Simulator, place: Path, environment: dict[str, str] | None
+    ) -> dict:
+        report = run(
+            verilog_file(config, place),
+            config,
+            simulator,
+            place / "run",
+            seed=SEED,
+            environment=environment,
+        )
+        outcome = Outcome(
+            tests=sorted(report.tests),
+            failures=report.failures,
+            cycles=report.cycles,
+            test_seconds=report.test_seconds,
+            build_seconds=report.build_seconds,
+            run_seconds=report.run_seconds,
+            coverage_file=str(place / "run" / "coverage.json"),
+        )
+        return dataclasses.asdict(outcome)
+
+
+def session_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of this test session share, and no other session."""
+    base = factory.getbasetemp()
+    # pytest-xdist gives each worker a folder within the session's.
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

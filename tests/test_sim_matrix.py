@@ -1,0 +1,59 @@
+"""The emitted Verilog under cocotb: configurations x stalls, in both simulators, bit for bit."""
+
+import pytest
+
+from sim.bins import matrix_bins, run_bins
+from sim.coverage import Coverage
+from sim.runner import TEST_MODULES, Simulator
+from sim.settings import RANDOM_JOBS_VARIABLE
+from tern_hw.config import ArrayConfig
+from tests.simulations import PAIRWISE, Outcome, Runs, all_choices, needs, session_folder
+
+#: Jobs of each `random_jobs` in the long runs.
+LONG_RUN = {RANDOM_JOBS_VARIABLE: "60"}
+EVERY_CHOICE = all_choices(10, 3, max_k=130, max_n=70)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    return Runs(session_folder(tmp_path_factory) / "benches")
+
+
+def check(outcome: Outcome, config: ArrayConfig) -> None:
+    assert outcome.failures == {}
+    ran = {name.rsplit(".", 1)[0] for name in outcome.tests}
+    assert ran == set(TEST_MODULES)
+    assert outcome.coverage.missing(run_bins(config)) == []
+
+
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", PAIRWISE, ids=lambda config: config.name)
+def test_benches_pass_and_hit_their_bins(config, simulator, runs):
+    needs(simulator)
+    check(runs.get(config, simulator), config)
+
+
+# It may have to wait for runs of the other test processes.
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("simulator", Simulator)
+def test_runs_together_cover_the_choices(simulator, runs, record_property):
+    needs(simulator)
+    merged = Coverage()
+    required = matrix_bins()
+    for config in PAIRWISE:
+        merged.merge(runs.get(config, simulator).coverage)
+        required |= run_bins(config)
+    table = f"{simulator}, {len(PAIRWISE)} configurations\n{merged.table(required)}"
+    record_property("functional coverage", table)
+    print(table)
+    assert merged.missing(required) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", EVERY_CHOICE, ids=lambda config: config.name)
+def test_long_runs_of_every_choice(config, simulator, runs):
+    needs(simulator)
+    if simulator is Simulator.ICARUS and EVERY_CHOICE.index(config) % 4:
+        pytest.skip("Icarus takes every fourth configuration: it is ten times slower")
+    check(runs.get(config, simulator, LONG_RUN), config)

@@ -1,0 +1,453 @@
+"""`tern_hw.simulate`: whole layers at compiled speed, equal to the reference, or told why not."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim.bins import config_points, matrix_bins
+from sim.runner import Simulator, run
+from sim.settings import RANDOM_JOBS_VARIABLE
+from sim.stimuli import ADVERSARIAL, Layer, adversarial_layer, random_activations, random_layer
+from tern_hw import simulate
+from tern_hw.artifact import save_artifact
+from tern_hw.cli import run as run_cli
+from tern_hw.config import Activation, ArrayConfig
+from tern_hw.errors import TernError
+from tern_hw.flows import harness
+from tern_hw.flows.wrapper import wrapper_verilog
+from tern_hw.simulate import simulate_layer
+from tests.simulations import all_choices, small, verilog_file
+
+ROOT = Path(__file__).parent.parent
+SMALL = small(8, 2, 16, "base3")
+#: Idle and backpressure of the runs.
+STALLS = [(0.0, 0.0), (0.4, 0.0), (0.0, 0.6), (0.3, 0.3)]
+LAYER = "model.layers.0.mlp.up_proj"
+
+
+def check(layer: Layer, config: ArrayConfig, *, tokens: int = 1, **stalls) -> int:
+    """Simulate a layer, which must be right in every bit and cycle; return the results compared."""
+    rng = np.random.default_rng(7)
+    more = [random_activations(rng, layer.k, config) for _ in range(tokens - 1)]
+    activations = np.stack([layer.activations, *more])
+    result = simulate_layer(layer.matrix(config), activations, config, **stalls)
+    assert result.complaints == ()
+    assert result.mismatches == 0
+    assert result.outputs.shape == (tokens, layer.n)
+    return result.outputs.size
+
+
+def sweep(config: ArrayConfig, *, seed: int = 0) -> int:
+    """Run shapes at every edge, every adversarial case, and every stall pattern."""
+    rng = np.random.default_rng([seed, config.lanes])
+    lanes, rows, results = config.lanes, config.rows, 0
+    ks = sorted({1, lanes - 1, lanes, 2 * lanes + 1, config.max_k})
+    ks = [k for k in ks if k <= config.max_k]
+    ns = sorted({min(n, config.max_n) for n in (1, rows, 4 * rows + 1)})
+    shapes = zip(itertools.product(ns, ks), itertools.cycle(STALLS[1:]), strict=False)
+    for (n, k), (idle, backpressure) in shapes:
+        layer = random_layer(rng, n, k, config)
+        results += check(layer, config, tokens=2)
+        results += check(layer, config, idle=idle, backpressure=backpressure, seed=seed)
+    n, k = min(5 * rows + 1, config.max_n), min(3 * lanes + 3, config.max_k)
+    for index, name in enumerate(ADVERSARIAL):
+        layer = adversarial_layer(name, rng, n, k, config)
+        idle, backpressure = STALLS[index % len(STALLS)]
+        results += check(layer, config, idle=idle, backpressure=backpressure, seed=seed)
+    return results
+
+
+# ------------------------------------------------------------------------- function
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small(8, 1, "row", "fp16", "half"),
+        small(24, 3, 48, "base3"),
+        small(8, 16, 1),
+        ArrayConfig(lanes=64, rows=4, max_k=640),
+        ArrayConfig(lanes=8, rows=2, group_size="row", packing="base3", max_k=1, max_n=1),
+    ],
+    ids=lambda config: config.name,
+)
+def test_shapes_and_adversarial_cases(config):
+    assert sweep(config) > 10
+
+
+@pytest.mark.parametrize(("idle", "backpressure"), STALLS)
+def test_stalls_cost_cycles_and_no_bits(idle, backpressure):
+    rng = np.random.default_rng(2)
+    layer = random_layer(rng, 60, 100, SMALL)
+    activations = np.stack([random_activations(rng, 100, SMALL) for _ in range(3)])
+    result = simulate_layer(
+        layer.matrix(SMALL), activations, SMALL, idle=idle, backpressure=backpressure, seed=5
+    )
+    assert result.complaints == ()
+    assert len(result.cycles) == 3
+    # Every cycle beyond the formula is one in which the array waited for somebody.
+    for job, cycles in enumerate(result.cycles):
+        waited = sum(counts[job] for counts in result.stalls.values())
+        assert result.expected_cycles <= cycles <= result.expected_cycles + waited
+    assert bool(sum(result.stalls["weight"])) == bool(idle)
+    assert bool(sum(result.stalls["result"])) == bool(backpressure)
+
+
+def test_same_seed_same_cycles():
+    layer = random_layer(np.random.default_rng(3), 20, 50, SMALL)
+    cycles = [
+        simulate_layer(
+            layer.matrix(SMALL), layer.activations[None], SMALL, idle=0.5, seed=seed
+        ).cycles
+        for seed in (1, 1, 2)
+    ]
+    assert cycles[0] == cycles[1] != cycles[2]
+
+
+def test_progress_adds_up_to_all_results():
+    layer = random_layer(np.random.default_rng(4), 20, 50, SMALL)
+    told: list[int] = []
+    simulate_layer(
+        layer.matrix(SMALL), np.stack([layer.activations] * 3), SMALL, progress=told.append
+    )
+    assert told[0] == 0
+    assert sum(told) == 60
+
+
+def bad_activations(dtype, shape):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("activations", "options", "sentence"),
+    [
+        (bad_activations(np.float32, (1, 50)), {}, r"activations must be int8 .*not float32"),
+        (bad_activations(np.int8, (1, 49)), {}, r"shape \[M, 50\], not int8 \[1, 49\]"),
+        (bad_activations(np.int8, (50,)), {}, r"shape \[M, 50\], not int8 \[50\]"),
+        (bad_activations(np.int8, (0, 50)), {}, r"shape \[M, 50\], not int8 \[0, 50\]"),
+        ([[0] * 50], {}, r"activations must be int8"),
+        (None, {"idle": 1.0}, r"idle must be a probability from 0, below 1, not 1.0"),
+        (None, {"idle": float("nan")}, r"idle must be .*, not nan"),
+        (None, {"backpressure": -0.1}, r"backpressure must be .*, not -0.1"),
+        (None, {"seed": -1}, r"seed must be an integer from 0 to 4294967295, not -1"),
+        (None, {"seed": 1.5}, r"seed must be an integer .*, not 1.5"),
+    ],
+)
+def test_bad_operands_are_refused(activations, options, sentence):
+    layer = random_layer(np.random.default_rng(4), 20, 50, SMALL)
+    if activations is None:
+        activations = layer.activations[None]
+    with pytest.raises(TernError, match=sentence):
+        simulate_layer(layer.matrix(SMALL), activations, SMALL, **options)
+
+
+def test_group_that_does_not_fit_is_refused():
+    other = small(8, 2, 32)
+    layer = random_layer(np.random.default_rng(4), 20, 50, other)
+    with pytest.raises(TernError, match=r"group_size must be the array's 16, not 32"):
+        simulate_layer(layer.matrix(other), layer.activations[None], SMALL)
+
+
+def test_nonfinite_activations_are_refused():
+    config = small(8, 2, 16, "fp16")
+    layer = random_layer(np.random.default_rng(4), 20, 50, config)
+    layer.activations[3] = np.nan
+    with pytest.raises(TernError, match=r"activations must be finite"):
+        simulate_layer(layer.matrix(config), layer.activations[None], config)
+
+
+@pytest.fixture
+def fresh_builds():
+    simulate._build.cache_clear()
+    yield
+    simulate._build.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_builds")
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        (
+            ".m_axis_result_tdata(m_axis_result_tdata)",
+            ".m_axis_result_tdata(m_axis_result_tdata_array)",
+            r"result \d+ of token 0 must be .*, not ",
+        ),
+        (
+            ".m_axis_result_tlast(m_axis_result_tlast)",
+            ".m_axis_result_tlast()",
+            r"the results of job 0 must have TLAST on the last alone \(1 times\)",
+        ),
+        (
+            ".s_axis_weight_tvalid(now_s_axis_weight_tvalid)",
+            ".s_axis_weight_tvalid(now_s_axis_weight_tvalid & tick)",
+            r"must end within|must take exactly",
+        ),
+    ],
+    ids=["results", "tlast", "cycles"],
+)
+def test_wrong_array_is_told(monkeypatch, right, wrong, complaint):
+    """A fault between the array and the harness shows in what the harness says."""
+
+    def sabotaged(config: ArrayConfig) -> str:
+        text = wrapper_verilog(config)
+        assert right in text
+        more = (
+            f"  wire [{config.result_bits - 1}:0] m_axis_result_tdata_array;\n"
+            "  reg tick = 0;\n  always @(posedge clk) tick <= ~tick;\n"
+        )
+        if "tdata_array" in wrong:
+            more += "  assign m_axis_result_tdata = m_axis_result_tdata_array ^ 1;\n"
+        if "tlast()" in wrong:
+            more += "  assign m_axis_result_tlast = 0;\n"
+        return text.replace(right, wrong).replace("endmodule", more + "endmodule")
+
+    monkeypatch.setattr(harness, "wrapper_verilog", sabotaged)
+    config = small(8, 1, "row")
+    layer = random_layer(np.random.default_rng(5), 9, 40, config)
+    try:
+        result = simulate_layer(layer.matrix(config), layer.activations[None], config)
+        told = "\n".join(result.complaints)
+    except harness.HangError as hang:
+        told = str(hang)
+    assert told
+    assert re.search(complaint, told), told
+
+
+# --------------------------------------------------------------------- command line
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """An artifact with a layer of groups of 32 and one of whole rows."""
+    folder = tmp_path_factory.mktemp("simulate") / "model"
+    rng = np.random.default_rng(11)
+    grouped = random_layer(rng, 21, 100, ArrayConfig(lanes=32, group_size=32))
+    whole = random_layer(rng, 5, 30, ArrayConfig(lanes=8, group_size="row"))
+    layers = {
+        LAYER: grouped.matrix(ArrayConfig(lanes=32, group_size=32)),
+        "model.layers.0.mlp.down_proj": whole.matrix(ArrayConfig(group_size="row")),
+    }
+    save_artifact(folder, layers=layers, tensors={}, model_config={}, metadata={})
+    return folder
+
+
+#: A small array, so that each run compiles in seconds and all share it.
+ARRAY = ["--lanes", "8", "--rows", "2", "--max-k", "128", "--max-n", "64"]
+
+
+def test_command_reports_and_succeeds(artifact, capsys):
+    assert simulate.main([str(artifact), LAYER, "--tokens", "2", *ARRAY]) == 0
+    table = capsys.readouterr().out
+    assert f"{LAYER}: 21 outputs x 100 inputs" in table
+    assert "mismatches: 0" in table
+    assert "WRONG" not in table
+
+
+def test_command_writes_json(artifact, tmp_path, capsys):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(-50, 50, dtype=np.int8))
+    options = ["--activations", str(path), "--idle", "0.2", "--backpressure", "0.2", "--json"]
+    assert simulate.main([str(artifact), LAYER, *options, *ARRAY]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["outputs"], facts["inputs"], facts["tokens"]) == (21, 100, 1)
+    assert (facts["results"], facts["mismatches"], facts["complaints"]) == (21, 0, [])
+    assert facts["cycles"][0] > facts["expected_cycles"]
+    assert facts["stalls"]["weight"] > 0
+
+
+def test_command_takes_the_activations_format_from_the_file(artifact, tmp_path, capsys):
+    path = tmp_path / "x.npy"
+    np.save(path, np.linspace(-1, 1, 200).astype(np.float16).reshape(2, 100))
+    options = ["--activations", str(path), "--tokens", "1", "--json"]
+    assert simulate.main([str(artifact), LAYER, *options, *ARRAY]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["array"].startswith("tern_8x2_fp16_g32")
+    assert facts["tokens"] == 1
+
+
+@pytest.mark.usefixtures("fresh_builds")
+def test_wrong_array_is_status_1(artifact, monkeypatch, capsys):
+    monkeypatch.setattr(ArrayConfig, "job_cycles", lambda config, n, k: 3)
+    assert simulate.main([str(artifact), LAYER, *ARRAY]) == 1
+    assert "WRONG    job 0 must take exactly 3 cycles, not" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fresh_builds")
+def test_hang_is_status_1_and_one_sentence(artifact, monkeypatch, capsys):
+    monkeypatch.setattr(harness, "LIMIT_CYCLES", 0)
+    monkeypatch.setattr(harness, "LIMIT_FACTOR", 0.3)
+    assert simulate.main([str(artifact), LAYER, *ARRAY]) == 1
+    assert "error: job 0 must end within" in capsys.readouterr().err
+
+
+def save_pickle(path: Path) -> None:
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+
+
+def save_truncated(path: Path) -> None:
+    np.save(path, np.zeros((4, 100), np.int8))
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda path: None, r"--activations must be an existing file, not .*x.npy"),
+        (save_pickle, r"--activations must be a .npy file of numbers"),
+        (save_truncated, r"--activations must be a .npy file of numbers"),
+        (lambda path: path.write_bytes(b""), r"--activations must be a .npy file of numbers"),
+        (lambda path: path.mkdir(), r"--activations must be a .npy file of numbers"),
+        (lambda path: np.savez(path.open("wb"), x=np.zeros(3)), r"a .npy file of one array"),
+        (lambda path: np.save(path, np.int8(3)), r"int8 of shape \[M, 100\], not int8 \[1, 1\]"),
+        (lambda path: np.save(path, np.zeros((2, 99), np.int8)), r"not int8 \[2, 99\]"),
+        (lambda path: np.save(path, np.zeros((2, 100))), r"int8 .*, not float64 \[2, 100\]"),
+        (lambda path: np.save(path, np.full(100, np.nan, np.float16)), r"must be finite"),
+    ],
+)
+def test_bad_activations_file_is_one_sentence(write, sentence, artifact, tmp_path):
+    path = tmp_path / "x.npy"
+    write(path)
+    with pytest.raises(TernError, match=sentence):
+        simulate.main([str(artifact), LAYER, "--activations", str(path), *ARRAY])
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "sentence"),
+    [
+        ("mlp.up_proj", [], rf"layer must be one of .*\(such as {LAYER}.*\), not 'mlp.up_proj'"),
+        (LAYER, ["--lanes", "63"], r"group_size must be .*\(lanes = 63\), not 32"),
+        (LAYER, ["--lanes", "0"], r"lanes must be an integer from 8 to 1024, not 0"),
+        (LAYER, ["--config", "base"], r"group_size must be the array's 128, not 32"),
+        (LAYER, ["--config", "nothing"], r"--config must be one of tiny, .*, not 'nothing'"),
+        (LAYER, ["--max-k", "64"], r"in_features must be from 1 to the array's 64, not 100"),
+        (LAYER, ["--packing", "base4"], r"packing must be one of 2bit, base3, not 'base4'"),
+        (LAYER, ["--tokens", "0"], r"--tokens must be from 1 to \d+, not 0"),
+        (LAYER, ["--random", "-1"], r"--random must be at least 0, not -1"),
+        (LAYER, ["--idle", "1"], r"idle must be a probability"),
+    ],
+)
+def test_bad_option_is_one_sentence(layer, options, sentence, artifact):
+    with pytest.raises(TernError, match=sentence):
+        simulate.main([str(artifact), layer, *options])
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_bad_artifact_is_status_2(damage, artifact, tmp_path, capsys):
+    folder = tmp_path / "model"
+    if damage == "truncated":
+        folder.mkdir()
+        for path in artifact.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes()[:-20])
+    assert run_cli(lambda: simulate.main([str(folder), LAYER])) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_module_runs_from_the_shell(artifact, tmp_path):
+    command = [sys.executable, "-m", "tern_hw.simulate", str(artifact), "no_layer"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: layer must be one of ")
+    assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------ long runs
+
+
+@pytest.mark.slow
+def test_twenty_times_as_fast_as_cocotb(tmp_path, record_property):
+    """Both drive the same Verilog with the same kind of jobs; start-up and build are left out."""
+    config = ArrayConfig(lanes=64, rows=4, max_k=1024, max_n=2048)
+    report = run(
+        verilog_file(config, tmp_path),
+        config,
+        Simulator.VERILATOR,
+        tmp_path / "run",
+        modules=["sim.arithmetic_tests"],
+        environment={RANDOM_JOBS_VARIABLE: "40"},
+    )
+    assert report.failures == {}
+    cocotb_rate = report.cycles / report.test_seconds
+    rng = np.random.default_rng(1)
+    layer = random_layer(rng, 2048, 1024, config)
+    activations = np.stack([random_activations(rng, 1024, config) for _ in range(20)])
+    result = simulate_layer(layer.matrix(config), activations, config, idle=0.2, backpressure=0.2)
+    assert result.complaints == ()
+    ratio = result.cycles_per_second / cocotb_rate
+    text = f"cocotb {cocotb_rate:,.0f}, harness {result.cycles_per_second:,.0f} cycles/s"
+    record_property("simulation speed", f"{config.name}: {text}, {ratio:.0f} times")
+    print(text)
+    assert ratio >= 20
+
+
+def ids(configs: list[ArrayConfig]) -> list[str]:
+    return [config.name for config in configs]
+
+
+NARROW = [
+    config
+    for lanes, rows in ((8, 1), (12, 3), (16, 16), (64, 4))
+    for config in all_choices(lanes, rows, max_k=5 * lanes + 3, max_n=1000)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", NARROW, ids=ids(NARROW))
+def test_every_choice_up_to_64_lanes(config):
+    assert sweep(config) > 100
+
+
+def wide_choices(lanes: int, rows: int) -> list[ArrayConfig]:
+    """Return six of the 24 combinations, each pair of choices among them."""
+    choices = all_choices(lanes, rows, max_k=4 * lanes + 3, max_n=1000)
+    six = [choices[at] for at in (0, 5, 9, 14, 19, 22)]
+    assert {point for config in six for point in config_points(config)} == {
+        each.point for each in matrix_bins()
+    }
+    return six
+
+
+WIDE = [*wide_choices(256, 4), *wide_choices(1024, 1), *wide_choices(64, 16)[1:3]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", WIDE, ids=ids(WIDE))
+def test_full_width(config):
+    assert sweep(config) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", Activation)
+def test_long_random_layers(activation):
+    """Layers of real sizes, K = 576 and 1536 as in the demo's model."""
+    config = ArrayConfig(lanes=64, rows=4, activation=activation)
+    rng = np.random.default_rng(9)
+    for n, k in ((1536, 576), (576, 1536), (191, 4096)):
+        check(random_layer(rng, n, k, config), config, tokens=4)
+        check(random_layer(rng, n, k, config), config, tokens=2, idle=0.1, backpressure=0.1)
+
+
+def test_no_compiler_is_one_sentence(artifact, tmp_path):
+    """A machine without a C++ compiler, with nothing in the store."""
+    environment = {**os.environ, "CXX": "no-such-compiler", "TERN_HW_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tern_hw.simulate", str(artifact), LAYER, *ARRAY],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert "error: no-such-compiler must be installed" in done.stderr
+    assert "Traceback" not in done.stderr
