@@ -1,6 +1,7 @@
 """Read causal language models from folders and GGUF files, and refuse all others."""
 
 import contextlib
+import functools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +28,13 @@ __all__ = ["convert_gguf", "load_folder", "load_gguf", "load_tokenizer"]
 
 #: Endings of checkpoints that unpickling would read, and so could run code.
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: Floating-point types of a safetensors header.
+FLOATS: Final = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 #: What transformers and its parts raise on files that are not what they should be.
 UNREADABLE: Final[tuple[type[Exception], ...]] = (
     OSError,
@@ -44,6 +52,8 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (
 def load_folder(folder: Path) -> PreTrainedModel:
     """Load a Hugging Face folder of safetensors in the dtype it is stored in.
 
+    Tensors stored in several floating-point types all take the one that holds every value.
+
     Raises
     ------
     TernError
@@ -58,7 +68,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     _check_safetensors(folder)
     with _refusing(f"{folder} must hold a whole safetensors checkpoint"):
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, dtype="auto", output_loading_info=True
+            folder, use_safetensors=True, dtype=_stored_dtype(folder), output_loading_info=True
         )
     return _complete(model, info, folder)
 
@@ -143,8 +153,21 @@ def _check_safetensors(folder: Path) -> None:
     raise TernError(f"{folder} must hold safetensors weights, not only {', '.join(names)}")
 
 
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """Return the floating-point type that holds the checkpoint's tensors exactly.
+
+    The config's word is not enough: transformers would round what is stored in a wider type.
+    """
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    floats = [dtype for name, dtype in FLOATS.items() if name in names]
+    return functools.reduce(torch.promote_types, floats) if floats else torch.float32
+
+
 def _complete(model: PreTrainedModel, info: dict[str, Any], source: Path) -> PreTrainedModel:
     """Refuse a model some of whose weights transformers had to invent."""
     if missing := sorted(info["missing_keys"]):
         raise TernError(f"{source} must hold every tensor of its model, but lacks {missing[0]}")
-    return model.eval()
+    return model

@@ -75,7 +75,7 @@ def threshold(groups: Tensor, factor: float = THRESHOLD_FACTOR) -> Tensor:
     ----------
     groups : Tensor, [..., G]
     factor : float
-        0.7 in TWN (arXiv:1605.04711, section 2.3) and DLT; others use 0.75.
+        0.7 in TWN (arXiv:1605.04711) and in DLT; others use 0.75.
 
     Returns
     -------

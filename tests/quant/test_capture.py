@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from quant.capture import capture_inputs
 from quant.text import excerpt
@@ -43,6 +44,21 @@ def test_capture_leaves_the_model_as_it_was(llama):
     assert before == after
     ids = torch.arange(8)[None]
     assert llama(ids).logits.shape == (1, 8, 257)
+
+
+def test_nothing_runs_beyond_the_layer(llama, monkeypatch):
+    monkeypatch.setattr(llama.model.layers[0].mlp.up_proj, "forward", None)
+    assert capture_inputs(llama, byte_tokenizer(), LAYERS[0], excerpt(), tokens=3).any()
+
+
+def test_special_tokens_are_left_out(llama):
+    tokenizer = byte_tokenizer()
+    plain = capture_inputs(llama, tokenizer, LAYERS[0], excerpt(), tokens=3)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="! $A", special_tokens=[("!", 0)]
+    )
+    assert tokenizer("sea").input_ids[0] == 0
+    assert np.array_equal(capture_inputs(llama, tokenizer, LAYERS[0], excerpt(), tokens=3), plain)
 
 
 def test_hook_goes_even_when_the_forward_pass_fails(llama, monkeypatch):

@@ -36,6 +36,19 @@ def test_folder_keeps_the_stored_dtype(llama, tmp_path):
     assert same_tensors(load_folder(tmp_path / "bf16"), llama)
 
 
+@pytest.mark.parametrize("stated", ["bfloat16", "float16", "float32"])
+def test_no_stored_value_is_rounded_whatever_the_config_says(llama, llama_folder, stated):
+    path = llama_folder / "model.safetensors"
+    weights = {
+        name: tensor if "norm" in name else tensor.bfloat16()
+        for name, tensor in load_file(path).items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+    edit_config(llama_folder, dtype=stated)
+    state = load_folder(llama_folder).state_dict()
+    assert all(torch.equal(state[name], weights[name].float()) for name in weights)
+
+
 def test_gguf_gives_the_tensors_it_was_written_from(llama, llama_gguf):
     model = load_gguf(llama_gguf)
     assert same_tensors(model, llama)

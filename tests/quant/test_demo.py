@@ -1,5 +1,6 @@
 """demo.py: what it reports, when it succeeds, and what it does without the network."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from quant.convert import convert_linear
 from quant.errors import UnreachableError
 from quant.sources import find_source
 from tern_hw import reference
+from tern_hw.artifact import load_artifact
 from tern_hw.cli import run
 from tern_hw.config import ArrayConfig, Packing
 
@@ -107,6 +109,18 @@ def test_one_wrong_bit_fails_the_demo(llama_folder, verilog, capsys):
     verilog.spoil = flip_last_bit
     assert command("--model", llama_folder, "--json") == 1
     assert json.loads(capsys.readouterr().out)["mismatches"] == 1
+
+
+def test_simulation_gets_the_layer_that_was_reloaded(llama_folder, verilog, monkeypatch, capsys):
+    def other_scales(folder):
+        matrix = load_artifact(folder).layer(LAYER)
+        return SimpleNamespace(
+            layer=lambda name: dataclasses.replace(matrix, scale=2 * matrix.scale)
+        )
+
+    monkeypatch.setattr("tern_hw.artifact.load_artifact", other_scales)
+    assert command("--model", llama_folder, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["mismatches"] > 0
 
 
 def test_complaint_of_the_simulation_fails_the_demo(llama_folder, verilog, capsys):

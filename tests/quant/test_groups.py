@@ -19,7 +19,9 @@ def test_groups_are_runs_of_consecutive_inputs_and_only_the_last_is_short(shape,
     rows, columns = shape
     weight = torch.arange(rows * columns).reshape(shape)
     span = columns if group_size == "row" else group_size
-    groups = [group for piece in split_groups(weight, group_size) for group in piece.unbind(1)]
+    pieces = split_groups(weight, group_size)
+    assert all(piece.numel() for piece in pieces)
+    groups = [group for piece in pieces for group in piece.unbind(1)]
     expected = [weight[:, k : k + span] for k in range(0, columns, span)]
     assert len(groups) == len(expected) == group_count(columns, group_size)
     assert all(map(torch.equal, groups, expected))

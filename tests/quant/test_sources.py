@@ -40,6 +40,7 @@ def test_unreachable_hub_id_is_told_with_what_to_do_instead():
     with pytest.raises(UnreachableError) as caught:
         find_source("tern-hw/no-such-model")
     message = str(caught.value)
+    assert "outgoing traffic has been disabled" in message
     assert message.startswith("hub model 'tern-hw/no-such-model' must be reachable or in the hub's")
     assert message.endswith("a local model folder or GGUF file may be given instead")
     assert "\n" not in message

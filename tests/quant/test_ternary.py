@@ -70,6 +70,14 @@ def test_threshold_is_factor_times_mean_magnitude(weights, factor):
     assert threshold(torch.tensor([weights]), factor).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_threshold_is_dlts_unless_told_otherwise():
+    groups = torch.tensor([[1.0, -3.0], [0.0, 8.0]])
+    assert threshold(groups).tolist() == pytest.approx([1.4, 2.8])
+    assert torch.equal(threshold_codes(groups), threshold_codes(groups, 0.7))
+    weight = normal(4, 64, seed=20)
+    assert torch.equal(ternarize(weight).scale, ternarize(weight, factor=0.7).scale)
+
+
 @given(GROUP, st.booleans())
 def test_threshold_codes_compare_each_weight_with_delta(weights, center):
     # A factor of 1/2 and float64 keep the comparison exact on the grid but for the centred mean.
@@ -262,9 +270,10 @@ def test_codes_are_the_nearest_levels_of_the_rounded_scale_and_shift(dtype):
         assert (chosen <= (exact - level).abs() * (1 + 1e-6)).all()
 
 
-def test_rounding_to_fp16_moves_the_codes_with_it():
-    # 1000 +- 0.2 has no fp16 levels but 1000 itself (unit 0.5): all codes must agree with that.
-    weight = 1000 + 0.2 * torch.tensor([[1.0, -1.0, 0.0, 1.0, -1.0, 0.0]])
+@pytest.mark.parametrize("mean", [1000, 1000.2])
+def test_rounding_to_fp16_moves_the_codes_with_it(mean):
+    # Near 1000 the unit of fp16 is 0.5: the shift rounds to 1000 and the codes must follow.
+    weight = mean + 0.2 * torch.tensor([[1.0, -1.0, 0.0, 1.0, -1.0, 0.0]])
     fit = ternarize(weight, "row")
     distance = (weight - fit.dequantize()).abs()
     others = [(weight - (float(fit.shift) + t * float(fit.scale))).abs() for t in (-1, 0, 1)]
