@@ -116,6 +116,12 @@ def test_roundtrip_of_layers(folder, verify):
         assert (loaded.packing, loaded.name) == (saved.packing, name)
 
 
+def test_the_smallest_layer_roundtrips(tmp_path):
+    smallest = layer("base3", 1, n=1, k=1)
+    save(tmp_path / "a", layers={"x": smallest}, tensors={})
+    assert np.array_equal(load_artifact(tmp_path / "a").layer("x").digits(), smallest.digits())
+
+
 def test_layers_are_the_files_own_bytes(folder):
     # Odd shapes: a tensor that does not start at an even byte is copied, the others never.
     matrix = load_artifact(folder).layer("b.q_proj")

@@ -80,6 +80,7 @@ def test_directory_appears_when_the_block_ends(tmp_path):
     with atomic_directory(tmp_path / "out") as folder:
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_text("1")
+        (folder / "link").symlink_to("nowhere")
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "sub" / "a").read_text() == "1"
     assert names(tmp_path) == ["out"]
@@ -100,6 +101,23 @@ def test_directory_leaves_nothing_when_the_block_raises(tmp_path, error, overwri
     with pytest.raises(error):
         fail_in_the_block(tmp_path / "out", overwrite, error)
     assert [names(path) for path in tmp_path.iterdir()] == ([["old"]] if overwrite else [])
+
+
+def test_directory_that_cannot_be_made_lasting_is_refused(tmp_path, monkeypatch):
+    synced = []
+
+    def fail_at_the_second(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail_at_the_second)
+    with (
+        pytest.raises(TernError, match=r"^output must be writable, not .*out \(No space left"),
+        atomic_directory(tmp_path / "out") as folder,
+    ):
+        (folder / "a").write_text("1")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])

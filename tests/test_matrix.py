@@ -135,6 +135,19 @@ def test_refusals(changes, message):
         TernaryMatrix(**fields(**changes))
 
 
+def test_the_longest_row_is_taken():
+    pairs = np.ones((1, 1), np.float16)
+    matrix = TernaryMatrix(
+        packed=np.full((1, MAX_IN_FEATURES // 4), 0x55, np.uint8),
+        scale=pairs,
+        shift=pairs,
+        in_features=MAX_IN_FEATURES,
+        group_size="row",
+        packing="2bit",
+    )
+    assert matrix.shape == (1, MAX_IN_FEATURES)
+
+
 def test_base3_codes_are_checked():
     packed = pack(np.ones((2, 10), np.uint8), "base3")
     packed[1, 1] = 20

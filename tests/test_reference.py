@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
 from tern_hw.reference import layout, matmul, prepare
+from tern_hw.reference.activations import columns
 from tests import naive
 from tests.layers import layer, random_activations, random_fp16, random_layer
 
@@ -284,6 +285,23 @@ def test_scales_in_two_halves_give_the_same_bits(monkeypatch, activation, output
         matrix, trits = random_layer(rng, 4, 50, 16, kind)
         assert prepare(matrix).halves == 2
         assert_same_bits(random_activations(rng, (2, 50), activation), matrix, trits, output)
+
+
+@pytest.mark.parametrize(
+    ("x", "limbs"),
+    [
+        (np.array([[-128, 127]], np.int8), 1),
+        (np.array([[0, -0.0]], np.float16), 1),
+        (np.array([[127, -128]], np.float16), 1),
+        (np.array([[1024, 2047]], np.float16), 2),
+        (np.array([[65504, 2**-24]], np.float16), 6),
+        (np.array([[65504, -32]], np.float16), 2),
+    ],
+)
+def test_no_more_limbs_than_the_activations_take(x, limbs):
+    matrix, trits = layer([[1, -1]], [[1]], [[1]])
+    assert columns(x, prepare(matrix)).limbs == limbs
+    assert_same_bits(x, matrix, trits, "fp32")
 
 
 def test_a_matrix_is_prepared_once_and_forgotten_with_it():

@@ -55,8 +55,8 @@ class PreparedMatrix:
     shift: NDArray[np.signedinteger]
     #: First word of each group, and the end: int64 [groups + 1].
     starts: NDArray[np.int64]
-    #: Place of each input in the padded row, int64 [K].
-    places: NDArray[np.int64]
+    #: Place of each input in the padded row: int64 [K], or a slice where they are in a run.
+    places: NDArray[np.int64] | slice
 
     @property
     def halves(self) -> int:
@@ -85,7 +85,7 @@ def prepare(matrix: TernaryMatrix) -> PreparedMatrix:
     A row's sum is at most 128 * sum_g (|alpha| + |gamma|) * inputs(g) in units of 2**-24, for int8
     activations and for each 8-bit limb of fp16 ones alike. Below 2**62 one int64 holds it: always
     for K <= 16384, whatever the scales. Beyond, the sum is kept in two parts of 20 and 21 bits of
-    scale, each below 2 * 2**21 * 128 * K <= 2**51 at MAX_IN_FEATURES.
+    scale, each below 2 * 2**20 * 128 * K <= 2**50 at MAX_IN_FEATURES.
     """
     found = _prepared.get(matrix)
     if found is None:
@@ -110,7 +110,7 @@ def _repack(matrix: TernaryMatrix) -> PreparedMatrix:
         scale=_halved(_blocks(scale.astype(width)), halves),
         shift=_halved(_blocks(shift.astype(width)), halves),
         starts=first_digit // WORD_DIGITS,
-        places=places,
+        places=slice(0, k) if places[-1] == k - 1 else places,
     )
 
 

@@ -48,12 +48,14 @@ def matmul(
     -----
     out[m, n] = round(sum_g scale[n, g] * S[m, n, g] + shift[n, g] * X[m, g]) with S the sum of
     trit * x and X the sum of x over group g. To nearest, ties to even; an exact zero is +0, a
-    negative value that rounds to zero -0, overflow infinity. The widest sum (fp16, two limbs of 63
-    bits) is below 2**(41 + 41 + 22) units of 2**-48, at MAX_IN_FEATURES.
+    negative value that rounds to zero -0, overflow infinity. No sum is beyond
+    2**(41 + 40 + 22) units of 2**-48 (|scale| + |shift|, |x|, MAX_IN_FEATURES); how it is held:
+    `layout.prepare`, `rounding.round_terms`.
     """
     target = output_format(output)
     tokens = check_activations(activations, matrix.in_features)
-    _check_finite(activations)
+    if activations.dtype == np.float16:
+        _check_finite(activations)
     prepared = prepare(matrix)
     result = np.empty((len(tokens), matrix.out_features), target.dtype)
     for start in range(0, len(tokens), TOKENS_AT_A_TIME):

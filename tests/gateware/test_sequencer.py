@@ -52,7 +52,10 @@ JOBS = [Shape(n, k, idle) for n, k in SHAPES for idle in STALLS]
 
 
 def weight_steps(config, shape):
-    """Return each compute step: its position, rows, last block, weighted, scaled, poison."""
+    """Return each compute step: its position, rows, last block, weighted, scaled, poison.
+
+    The poison counts where the row block ends, with its results.
+    """
     beats = shape.expected(config) | shape.beats
     chunks, groups = config.chunks(shape.k), config.groups(shape.k)
     blocks = config.row_blocks(shape.n)
@@ -65,7 +68,8 @@ def weight_steps(config, shape):
             scaled = group_last and block * groups + group < beats["scale"]
             poison |= not weighted or (group_last and not scaled)
             last = block == blocks - 1
-            yield (*position, (1 << rows) - 1, last, weighted, scaled, poison)
+            row_last = position[-1]
+            yield (*position, (1 << rows) - 1, last, weighted, scaled, poison and row_last)
 
 
 class Streams:
@@ -152,7 +156,7 @@ def position(step):
 def computed(log):
     """Return the compute steps, as `weight_steps` gives them."""
     return [
-        (*position(s), s.rows, s.block_last, s.weighted, s.scaled, s.poison)
+        (*position(s), s.rows, s.block_last, s.weighted, s.scaled, s.poison and s.row_last)
         for _, s in steps(log, load=0)
     ]
 
