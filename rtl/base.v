@@ -201,12 +201,12 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\port$170$0 (\$2 ),
     .\port$213$0 (\$3 ),
     .\port$231$0 (\$4 ),
-    .\port$335$0 (\$5 ),
-    .\port$339$0 (\$6 ),
-    .\port$347$0 (\$7 ),
-    .\port$419$0 (\$8 ),
-    .\port$443$0 (\$9 ),
-    .\port$467$0 (\$10 ),
+    .\port$325$0 (\$5 ),
+    .\port$329$0 (\$6 ),
+    .\port$337$0 (\$7 ),
+    .\port$408$0 (\$8 ),
+    .\port$432$0 (\$9 ),
+    .\port$456$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -1377,70 +1377,70 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   \tern_64x4_int8_g128_2bit.core.converter  converter (
     .beat(beat),
-    .\port$544$0 (\$67 ),
-    .\port$545$0 (\$68 ),
-    .\port$546$0 (\$69 ),
-    .\port$547$0 (\$70 ),
-    .\port$548$0 (\$71 ),
-    .\port$549$0 (\$72 ),
-    .\port$550$0 (\$73 ),
-    .\port$551$0 (\$74 ),
-    .\port$552$0 (\$75 ),
-    .\port$553$0 (\$76 ),
-    .\port$554$0 (\$77 ),
-    .\port$555$0 (\$78 ),
-    .\port$556$0 (\$79 ),
-    .\port$557$0 (\$80 ),
-    .\port$558$0 (\$81 ),
-    .\port$559$0 (\$82 ),
-    .\port$560$0 (\$83 ),
-    .\port$561$0 (\$84 ),
-    .\port$562$0 (\$85 ),
-    .\port$563$0 (\$86 ),
-    .\port$564$0 (\$87 ),
-    .\port$565$0 (\$88 ),
-    .\port$566$0 (\$89 ),
-    .\port$567$0 (\$90 ),
-    .\port$568$0 (\$91 ),
-    .\port$569$0 (\$92 ),
-    .\port$570$0 (\$93 ),
-    .\port$571$0 (\$94 ),
-    .\port$572$0 (\$95 ),
-    .\port$573$0 (\$96 ),
-    .\port$574$0 (\$97 ),
-    .\port$575$0 (\$98 ),
-    .\port$576$0 (\$99 ),
-    .\port$577$0 (\$100 ),
-    .\port$578$0 (\$101 ),
-    .\port$579$0 (\$102 ),
-    .\port$580$0 (\$103 ),
-    .\port$581$0 (\$104 ),
-    .\port$582$0 (\$105 ),
-    .\port$583$0 (\$106 ),
-    .\port$584$0 (\$107 ),
-    .\port$585$0 (\$108 ),
-    .\port$586$0 (\$109 ),
-    .\port$587$0 (\$110 ),
-    .\port$588$0 (\$111 ),
-    .\port$589$0 (\$112 ),
-    .\port$590$0 (\$113 ),
-    .\port$591$0 (\$114 ),
-    .\port$592$0 (\$115 ),
-    .\port$593$0 (\$116 ),
-    .\port$594$0 (\$117 ),
-    .\port$595$0 (\$118 ),
-    .\port$596$0 (\$119 ),
-    .\port$597$0 (\$120 ),
-    .\port$598$0 (\$121 ),
-    .\port$599$0 (\$122 ),
-    .\port$600$0 (\$123 ),
-    .\port$601$0 (\$124 ),
-    .\port$602$0 (\$125 ),
-    .\port$603$0 (\$126 ),
-    .\port$604$0 (\$127 ),
-    .\port$605$0 (\$128 ),
-    .\port$606$0 (\$129 ),
-    .\port$607$0 (\$130 ),
+    .\port$533$0 (\$67 ),
+    .\port$534$0 (\$68 ),
+    .\port$535$0 (\$69 ),
+    .\port$536$0 (\$70 ),
+    .\port$537$0 (\$71 ),
+    .\port$538$0 (\$72 ),
+    .\port$539$0 (\$73 ),
+    .\port$540$0 (\$74 ),
+    .\port$541$0 (\$75 ),
+    .\port$542$0 (\$76 ),
+    .\port$543$0 (\$77 ),
+    .\port$544$0 (\$78 ),
+    .\port$545$0 (\$79 ),
+    .\port$546$0 (\$80 ),
+    .\port$547$0 (\$81 ),
+    .\port$548$0 (\$82 ),
+    .\port$549$0 (\$83 ),
+    .\port$550$0 (\$84 ),
+    .\port$551$0 (\$85 ),
+    .\port$552$0 (\$86 ),
+    .\port$553$0 (\$87 ),
+    .\port$554$0 (\$88 ),
+    .\port$555$0 (\$89 ),
+    .\port$556$0 (\$90 ),
+    .\port$557$0 (\$91 ),
+    .\port$558$0 (\$92 ),
+    .\port$559$0 (\$93 ),
+    .\port$560$0 (\$94 ),
+    .\port$561$0 (\$95 ),
+    .\port$562$0 (\$96 ),
+    .\port$563$0 (\$97 ),
+    .\port$564$0 (\$98 ),
+    .\port$565$0 (\$99 ),
+    .\port$566$0 (\$100 ),
+    .\port$567$0 (\$101 ),
+    .\port$568$0 (\$102 ),
+    .\port$569$0 (\$103 ),
+    .\port$570$0 (\$104 ),
+    .\port$571$0 (\$105 ),
+    .\port$572$0 (\$106 ),
+    .\port$573$0 (\$107 ),
+    .\port$574$0 (\$108 ),
+    .\port$575$0 (\$109 ),
+    .\port$576$0 (\$110 ),
+    .\port$577$0 (\$111 ),
+    .\port$578$0 (\$112 ),
+    .\port$579$0 (\$113 ),
+    .\port$580$0 (\$114 ),
+    .\port$581$0 (\$115 ),
+    .\port$582$0 (\$116 ),
+    .\port$583$0 (\$117 ),
+    .\port$584$0 (\$118 ),
+    .\port$585$0 (\$119 ),
+    .\port$586$0 (\$120 ),
+    .\port$587$0 (\$121 ),
+    .\port$588$0 (\$122 ),
+    .\port$589$0 (\$123 ),
+    .\port$590$0 (\$124 ),
+    .\port$591$0 (\$125 ),
+    .\port$592$0 (\$126 ),
+    .\port$593$0 (\$127 ),
+    .\port$594$0 (\$128 ),
+    .\port$595$0 (\$129 ),
+    .\port$596$0 (\$130 ),
     .remaining(remaining)
   );
   \tern_64x4_int8_g128_2bit.core.dot_0  dot_0 (
@@ -1497,11 +1497,11 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2863$25 (summed_5[29:25]),
-    .\port$4073$0 (\total$173 ),
-    .\port$4147$0 (\total$174 ),
-    .\port$4221$0 (\total$175 ),
-    .\port$4295$0 (\total$176 ),
+    .\port$2852$25 (summed_5[29:25]),
+    .\port$4060$0 (\total$173 ),
+    .\port$4134$0 (\total$174 ),
+    .\port$4208$0 (\total$175 ),
+    .\port$4282$0 (\total$176 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -1525,7 +1525,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$156 ),
-    .\port$2260$0 (r_data[31:0]),
+    .\port$2249$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$173 ),
@@ -1539,7 +1539,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(\nan$179 ),
     .nonfinite(\nonfinite$157 ),
-    .\port$2260$32 (r_data[63:32]),
+    .\port$2249$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$138 ),
     .total(\total$174 ),
@@ -1553,7 +1553,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(\nan$180 ),
     .nonfinite(\nonfinite$158 ),
-    .\port$2260$64 (r_data[95:64]),
+    .\port$2249$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$146 ),
     .total(\total$175 ),
@@ -1567,7 +1567,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(\nan$181 ),
     .nonfinite(\nonfinite$159 ),
-    .\port$2260$96 (r_data[127:96]),
+    .\port$2249$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$154 ),
     .total(\total$176 ),
@@ -1641,9 +1641,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$15 (start),
+    .start(start),
     .state(state),
-    .\step$50 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -2215,10 +2215,10 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, \f
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.converter (\port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 , \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 
-, \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 , \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 
-, \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 , \port$596$0 , \port$597$0 , \port$598$0 , \port$599$0 , \port$600$0 , \port$601$0 , \port$602$0 , \port$603$0 , \port$604$0 , \port$605$0 , \port$606$0 
-, \port$607$0 , remaining, beat);
+module \tern_64x4_int8_g128_2bit.core.converter (\port$533$0 , \port$534$0 , \port$535$0 , \port$536$0 , \port$537$0 , \port$538$0 , \port$539$0 , \port$540$0 , \port$541$0 , \port$542$0 , \port$543$0 , \port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 
+, \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 , \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 
+, \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 , \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 
+, \port$596$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
   wire [7:0] \$11 ;
@@ -2286,6 +2286,28 @@ module \tern_64x4_int8_g128_2bit.core.converter (\port$544$0 , \port$545$0 , \po
   input [511:0] beat;
   wire [511:0] beat;
   wire [511:0] fixed;
+  output [7:0] \port$533$0 ;
+  wire [7:0] \port$533$0 ;
+  output [7:0] \port$534$0 ;
+  wire [7:0] \port$534$0 ;
+  output [7:0] \port$535$0 ;
+  wire [7:0] \port$535$0 ;
+  output [7:0] \port$536$0 ;
+  wire [7:0] \port$536$0 ;
+  output [7:0] \port$537$0 ;
+  wire [7:0] \port$537$0 ;
+  output [7:0] \port$538$0 ;
+  wire [7:0] \port$538$0 ;
+  output [7:0] \port$539$0 ;
+  wire [7:0] \port$539$0 ;
+  output [7:0] \port$540$0 ;
+  wire [7:0] \port$540$0 ;
+  output [7:0] \port$541$0 ;
+  wire [7:0] \port$541$0 ;
+  output [7:0] \port$542$0 ;
+  wire [7:0] \port$542$0 ;
+  output [7:0] \port$543$0 ;
+  wire [7:0] \port$543$0 ;
   output [7:0] \port$544$0 ;
   wire [7:0] \port$544$0 ;
   output [7:0] \port$545$0 ;
@@ -2392,28 +2414,6 @@ module \tern_64x4_int8_g128_2bit.core.converter (\port$544$0 , \port$545$0 , \po
   wire [7:0] \port$595$0 ;
   output [7:0] \port$596$0 ;
   wire [7:0] \port$596$0 ;
-  output [7:0] \port$597$0 ;
-  wire [7:0] \port$597$0 ;
-  output [7:0] \port$598$0 ;
-  wire [7:0] \port$598$0 ;
-  output [7:0] \port$599$0 ;
-  wire [7:0] \port$599$0 ;
-  output [7:0] \port$600$0 ;
-  wire [7:0] \port$600$0 ;
-  output [7:0] \port$601$0 ;
-  wire [7:0] \port$601$0 ;
-  output [7:0] \port$602$0 ;
-  wire [7:0] \port$602$0 ;
-  output [7:0] \port$603$0 ;
-  wire [7:0] \port$603$0 ;
-  output [7:0] \port$604$0 ;
-  wire [7:0] \port$604$0 ;
-  output [7:0] \port$605$0 ;
-  wire [7:0] \port$605$0 ;
-  output [7:0] \port$606$0 ;
-  wire [7:0] \port$606$0 ;
-  output [7:0] \port$607$0 ;
-  wire [7:0] \port$607$0 ;
   wire real_0;
   wire real_1;
   wire real_10;
@@ -2609,70 +2609,70 @@ module \tern_64x4_int8_g128_2bit.core.converter (\port$544$0 , \port$545$0 , \po
   assign real_33 = remaining > 6'h21;
   assign real_34 = remaining > 6'h22;
   assign fixed = { \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43 , \$42 , \$41 , \$40 , \$39 , \$38 , \$37 , \$36 , \$35 , \$34 , \$33 , \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$544$0  = \$1 ;
-  assign \port$545$0  = \$2 ;
-  assign \port$546$0  = \$3 ;
-  assign \port$547$0  = \$4 ;
-  assign \port$548$0  = \$5 ;
-  assign \port$549$0  = \$6 ;
-  assign \port$550$0  = \$7 ;
-  assign \port$551$0  = \$8 ;
-  assign \port$552$0  = \$9 ;
-  assign \port$553$0  = \$10 ;
-  assign \port$554$0  = \$11 ;
-  assign \port$555$0  = \$12 ;
-  assign \port$556$0  = \$13 ;
-  assign \port$557$0  = \$14 ;
-  assign \port$558$0  = \$15 ;
-  assign \port$559$0  = \$16 ;
-  assign \port$560$0  = \$17 ;
-  assign \port$561$0  = \$18 ;
-  assign \port$562$0  = \$19 ;
-  assign \port$563$0  = \$20 ;
-  assign \port$564$0  = \$21 ;
-  assign \port$565$0  = \$22 ;
-  assign \port$566$0  = \$23 ;
-  assign \port$567$0  = \$24 ;
-  assign \port$568$0  = \$25 ;
-  assign \port$569$0  = \$26 ;
-  assign \port$570$0  = \$27 ;
-  assign \port$571$0  = \$28 ;
-  assign \port$572$0  = \$29 ;
-  assign \port$573$0  = \$30 ;
-  assign \port$574$0  = \$31 ;
-  assign \port$575$0  = \$32 ;
-  assign \port$576$0  = \$33 ;
-  assign \port$577$0  = \$34 ;
-  assign \port$578$0  = \$35 ;
-  assign \port$579$0  = \$36 ;
-  assign \port$580$0  = \$37 ;
-  assign \port$581$0  = \$38 ;
-  assign \port$582$0  = \$39 ;
-  assign \port$583$0  = \$40 ;
-  assign \port$584$0  = \$41 ;
-  assign \port$585$0  = \$42 ;
-  assign \port$586$0  = \$43 ;
-  assign \port$587$0  = \$44 ;
-  assign \port$588$0  = \$45 ;
-  assign \port$589$0  = \$46 ;
-  assign \port$590$0  = \$47 ;
-  assign \port$591$0  = \$48 ;
-  assign \port$592$0  = \$49 ;
-  assign \port$593$0  = \$50 ;
-  assign \port$594$0  = \$51 ;
-  assign \port$595$0  = \$52 ;
-  assign \port$596$0  = \$53 ;
-  assign \port$597$0  = \$54 ;
-  assign \port$598$0  = \$55 ;
-  assign \port$599$0  = \$56 ;
-  assign \port$600$0  = \$57 ;
-  assign \port$601$0  = \$58 ;
-  assign \port$602$0  = \$59 ;
-  assign \port$603$0  = \$60 ;
-  assign \port$604$0  = \$61 ;
-  assign \port$605$0  = \$62 ;
-  assign \port$606$0  = \$63 ;
-  assign \port$607$0  = \$64 ;
+  assign \port$533$0  = \$1 ;
+  assign \port$534$0  = \$2 ;
+  assign \port$535$0  = \$3 ;
+  assign \port$536$0  = \$4 ;
+  assign \port$537$0  = \$5 ;
+  assign \port$538$0  = \$6 ;
+  assign \port$539$0  = \$7 ;
+  assign \port$540$0  = \$8 ;
+  assign \port$541$0  = \$9 ;
+  assign \port$542$0  = \$10 ;
+  assign \port$543$0  = \$11 ;
+  assign \port$544$0  = \$12 ;
+  assign \port$545$0  = \$13 ;
+  assign \port$546$0  = \$14 ;
+  assign \port$547$0  = \$15 ;
+  assign \port$548$0  = \$16 ;
+  assign \port$549$0  = \$17 ;
+  assign \port$550$0  = \$18 ;
+  assign \port$551$0  = \$19 ;
+  assign \port$552$0  = \$20 ;
+  assign \port$553$0  = \$21 ;
+  assign \port$554$0  = \$22 ;
+  assign \port$555$0  = \$23 ;
+  assign \port$556$0  = \$24 ;
+  assign \port$557$0  = \$25 ;
+  assign \port$558$0  = \$26 ;
+  assign \port$559$0  = \$27 ;
+  assign \port$560$0  = \$28 ;
+  assign \port$561$0  = \$29 ;
+  assign \port$562$0  = \$30 ;
+  assign \port$563$0  = \$31 ;
+  assign \port$564$0  = \$32 ;
+  assign \port$565$0  = \$33 ;
+  assign \port$566$0  = \$34 ;
+  assign \port$567$0  = \$35 ;
+  assign \port$568$0  = \$36 ;
+  assign \port$569$0  = \$37 ;
+  assign \port$570$0  = \$38 ;
+  assign \port$571$0  = \$39 ;
+  assign \port$572$0  = \$40 ;
+  assign \port$573$0  = \$41 ;
+  assign \port$574$0  = \$42 ;
+  assign \port$575$0  = \$43 ;
+  assign \port$576$0  = \$44 ;
+  assign \port$577$0  = \$45 ;
+  assign \port$578$0  = \$46 ;
+  assign \port$579$0  = \$47 ;
+  assign \port$580$0  = \$48 ;
+  assign \port$581$0  = \$49 ;
+  assign \port$582$0  = \$50 ;
+  assign \port$583$0  = \$51 ;
+  assign \port$584$0  = \$52 ;
+  assign \port$585$0  = \$53 ;
+  assign \port$586$0  = \$54 ;
+  assign \port$587$0  = \$55 ;
+  assign \port$588$0  = \$56 ;
+  assign \port$589$0  = \$57 ;
+  assign \port$590$0  = \$58 ;
+  assign \port$591$0  = \$59 ;
+  assign \port$592$0  = \$60 ;
+  assign \port$593$0  = \$61 ;
+  assign \port$594$0  = \$62 ;
+  assign \port$595$0  = \$63 ;
+  assign \port$596$0  = \$64 ;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -13776,7 +13776,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.tree (rst, x, abort, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2863$25 , all_nan, \port$4073$0 , \port$4147$0 , \port$4221$0 , \port$4295$0 , results__valid, r_en);
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2852$25 , all_nan, \port$4060$0 , \port$4134$0 , \port$4208$0 , \port$4282$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire [251:0] \$1 ;
   reg \$10 ;
@@ -13812,16 +13812,16 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   reg [3:0] nans = 4'h0;
   input [3:0] \nans$6 ;
   wire [3:0] \nans$6 ;
-  input [4:0] \port$2863$25 ;
-  wire [4:0] \port$2863$25 ;
-  input [62:0] \port$4073$0 ;
-  wire [62:0] \port$4073$0 ;
-  input [62:0] \port$4147$0 ;
-  wire [62:0] \port$4147$0 ;
-  input [62:0] \port$4221$0 ;
-  wire [62:0] \port$4221$0 ;
-  input [62:0] \port$4295$0 ;
-  wire [62:0] \port$4295$0 ;
+  input [4:0] \port$2852$25 ;
+  wire [4:0] \port$2852$25 ;
+  input [62:0] \port$4060$0 ;
+  wire [62:0] \port$4060$0 ;
+  input [62:0] \port$4134$0 ;
+  wire [62:0] \port$4134$0 ;
+  input [62:0] \port$4208$0 ;
+  wire [62:0] \port$4208$0 ;
+  input [62:0] \port$4282$0 ;
+  wire [62:0] \port$4282$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -13881,8 +13881,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   \tern_64x4_int8_g128_2bit.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$4323$0 (final_4),
-    .\port$4349$0 (result),
+    .\port$4310$0 (final_4),
+    .\port$4336$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -13901,7 +13901,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$4295$0 , \port$4221$0 , \port$4147$0 , \port$4073$0  };
+      \$7  = { \port$4282$0 , \port$4208$0 , \port$4134$0 , \port$4060$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -13931,7 +13931,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2863$25 [3:0];
+      \$9  = \port$2852$25 [3:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -13946,7 +13946,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2863$25 [4];
+      \$10  = \port$2852$25 [4];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -14035,9 +14035,9 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$4295$0 , \port$4221$0 , \port$4147$0 , \port$4073$0  };
-  assign rows = \port$2863$25 [3:0];
-  assign \last$10  = \port$2863$25 [4];
+  assign \totals$4  = { \port$4282$0 , \port$4208$0 , \port$4134$0 , \port$4060$0  };
+  assign rows = \port$2852$25 [3:0];
+  assign \last$10  = \port$2852$25 [4];
   assign total = totals[62:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -14051,7 +14051,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   assign \$3  = { 1'h0, waiting[3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_en, \port$4323$0 , \port$4349$0 , r_rdy, r_en);
+module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_en, \port$4310$0 , \port$4336$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14095,10 +14095,10 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$4323$0 ;
-  wire \port$4323$0 ;
-  input [31:0] \port$4349$0 ;
-  wire [31:0] \port$4349$0 ;
+  input \port$4310$0 ;
+  wire \port$4310$0 ;
+  input [31:0] \port$4336$0 ;
+  wire [31:0] \port$4336$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -14157,7 +14157,7 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$4323$0 , \port$4349$0  };
+      storage[w_port__addr] <= { \port$4310$0 , \port$4336$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -14268,8 +14268,8 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   assign level = w_level;
   assign r_level = w_level;
   assign produce = w_port__addr;
-  assign w_port__data = { \port$4323$0 , \port$4349$0  };
-  assign w_data = { \port$4323$0 , \port$4349$0  };
+  assign w_port__data = { \port$4310$0 , \port$4336$0  };
+  assign w_data = { \port$4310$0 , \port$4336$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -15157,7 +15157,7 @@ module \tern_64x4_int8_g128_2bit.core.room$235 (rst, give, claim, enough, start,
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2249$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -15240,8 +15240,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2260$0 ;
-  wire [31:0] \port$2260$0 ;
+  input [31:0] \port$2249$0 ;
+  wire [31:0] \port$2249$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -15337,17 +15337,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$2260$0 [14:10];
-  assign \$2  = | \port$2260$0 [14:10];
-  assign \$3  = \port$2260$0 [14:10] - \$2 ;
-  assign \$4  = & \port$2260$0 [14:10];
+  assign \$1  = | \port$2249$0 [14:10];
+  assign \$2  = | \port$2249$0 [14:10];
+  assign \$3  = \port$2249$0 [14:10] - \$2 ;
+  assign \$4  = & \port$2249$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2260$0 [30:26];
-  assign \$9  = | \port$2260$0 [30:26];
-  assign \$10  = \port$2260$0 [30:26] - \$9 ;
-  assign \$11  = & \port$2260$0 [30:26];
+  assign \$8  = | \port$2249$0 [30:26];
+  assign \$9  = | \port$2249$0 [30:26];
+  assign \$10  = \port$2249$0 [30:26] - \$9 ;
+  assign \$11  = & \port$2249$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -15408,7 +15408,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$35  = \port$2260$0 [31];
+    \$35  = \port$2249$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -15418,7 +15418,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$36  = { \$8 , \port$2260$0 [25:16] };
+    \$36  = { \$8 , \port$2249$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -15674,7 +15674,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$25  = \port$2260$0 [15];
+    \$25  = \port$2249$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -15684,7 +15684,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$26  = { \$1 , \port$2260$0 [9:0] };
+    \$26  = { \$1 , \port$2249$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -15742,11 +15742,11 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2260$0 
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$2260$0 [15:0];
-  assign shift = \port$2260$0 [31:16];
+  assign scale = \port$2249$0 [15:0];
+  assign shift = \port$2249$0 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2249$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -15829,8 +15829,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2260$32 ;
-  wire [31:0] \port$2260$32 ;
+  input [31:0] \port$2249$32 ;
+  wire [31:0] \port$2249$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -15926,17 +15926,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$2260$32 [14:10];
-  assign \$2  = | \port$2260$32 [14:10];
-  assign \$3  = \port$2260$32 [14:10] - \$2 ;
-  assign \$4  = & \port$2260$32 [14:10];
+  assign \$1  = | \port$2249$32 [14:10];
+  assign \$2  = | \port$2249$32 [14:10];
+  assign \$3  = \port$2249$32 [14:10] - \$2 ;
+  assign \$4  = & \port$2249$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2260$32 [30:26];
-  assign \$9  = | \port$2260$32 [30:26];
-  assign \$10  = \port$2260$32 [30:26] - \$9 ;
-  assign \$11  = & \port$2260$32 [30:26];
+  assign \$8  = | \port$2249$32 [30:26];
+  assign \$9  = | \port$2249$32 [30:26];
+  assign \$10  = \port$2249$32 [30:26] - \$9 ;
+  assign \$11  = & \port$2249$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -15997,7 +15997,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$35  = \port$2260$32 [31];
+    \$35  = \port$2249$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -16007,7 +16007,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$36  = { \$8 , \port$2260$32 [25:16] };
+    \$36  = { \$8 , \port$2249$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -16263,7 +16263,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$25  = \port$2260$32 [15];
+    \$25  = \port$2249$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -16273,7 +16273,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$26  = { \$1 , \port$2260$32 [9:0] };
+    \$26  = { \$1 , \port$2249$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -16331,11 +16331,11 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2260$32
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$2260$32 [15:0];
-  assign shift = \port$2260$32 [31:16];
+  assign scale = \port$2249$32 [15:0];
+  assign shift = \port$2249$32 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2249$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -16418,8 +16418,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2260$64 ;
-  wire [31:0] \port$2260$64 ;
+  input [31:0] \port$2249$64 ;
+  wire [31:0] \port$2249$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -16515,17 +16515,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$2260$64 [14:10];
-  assign \$2  = | \port$2260$64 [14:10];
-  assign \$3  = \port$2260$64 [14:10] - \$2 ;
-  assign \$4  = & \port$2260$64 [14:10];
+  assign \$1  = | \port$2249$64 [14:10];
+  assign \$2  = | \port$2249$64 [14:10];
+  assign \$3  = \port$2249$64 [14:10] - \$2 ;
+  assign \$4  = & \port$2249$64 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2260$64 [30:26];
-  assign \$9  = | \port$2260$64 [30:26];
-  assign \$10  = \port$2260$64 [30:26] - \$9 ;
-  assign \$11  = & \port$2260$64 [30:26];
+  assign \$8  = | \port$2249$64 [30:26];
+  assign \$9  = | \port$2249$64 [30:26];
+  assign \$10  = \port$2249$64 [30:26] - \$9 ;
+  assign \$11  = & \port$2249$64 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -16586,7 +16586,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$35  = \port$2260$64 [31];
+    \$35  = \port$2249$64 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -16596,7 +16596,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$36  = { \$8 , \port$2260$64 [25:16] };
+    \$36  = { \$8 , \port$2249$64 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -16852,7 +16852,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$25  = \port$2260$64 [15];
+    \$25  = \port$2249$64 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -16862,7 +16862,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$26  = { \$1 , \port$2260$64 [9:0] };
+    \$26  = { \$1 , \port$2249$64 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -16920,11 +16920,11 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2260$64
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$2260$64 [15:0];
-  assign shift = \port$2260$64 [31:16];
+  assign scale = \port$2249$64 [15:0];
+  assign shift = \port$2249$64 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2249$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -17007,8 +17007,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2260$96 ;
-  wire [31:0] \port$2260$96 ;
+  input [31:0] \port$2249$96 ;
+  wire [31:0] \port$2249$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -17104,17 +17104,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$2260$96 [14:10];
-  assign \$2  = | \port$2260$96 [14:10];
-  assign \$3  = \port$2260$96 [14:10] - \$2 ;
-  assign \$4  = & \port$2260$96 [14:10];
+  assign \$1  = | \port$2249$96 [14:10];
+  assign \$2  = | \port$2249$96 [14:10];
+  assign \$3  = \port$2249$96 [14:10] - \$2 ;
+  assign \$4  = & \port$2249$96 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2260$96 [30:26];
-  assign \$9  = | \port$2260$96 [30:26];
-  assign \$10  = \port$2260$96 [30:26] - \$9 ;
-  assign \$11  = & \port$2260$96 [30:26];
+  assign \$8  = | \port$2249$96 [30:26];
+  assign \$9  = | \port$2249$96 [30:26];
+  assign \$10  = \port$2249$96 [30:26] - \$9 ;
+  assign \$11  = & \port$2249$96 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -17175,7 +17175,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$35  = \port$2260$96 [31];
+    \$35  = \port$2249$96 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -17185,7 +17185,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$36  = { \$8 , \port$2260$96 [25:16] };
+    \$36  = { \$8 , \port$2249$96 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -17441,7 +17441,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$25  = \port$2260$96 [15];
+    \$25  = \port$2249$96 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -17451,7 +17451,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$26  = { \$1 , \port$2260$96 [9:0] };
+    \$26  = { \$1 , \port$2249$96 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -17509,8 +17509,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2260$96
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$2260$96 [15:0];
-  assign shift = \port$2260$96 [31:16];
+  assign scale = \port$2249$96 [15:0];
+  assign shift = \port$2249$96 [31:16];
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -17914,17 +17914,16 @@ module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, block_last, row_
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
+, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire \$100 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [1:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -17996,26 +17995,18 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
+  wire [29:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
+  reg [1:0] \$84 ;
+  reg [29:0] \$85 ;
+  reg [2:0] \$86 ;
+  reg \$87 ;
   wire \$88 ;
-  wire [29:0] \$89 ;
-  wire \$9 ;
+  wire \$89 ;
+  wire [1:0] \$9 ;
   wire \$90 ;
   wire \$91 ;
-  reg [1:0] \$92 ;
-  reg \$93 ;
-  reg [29:0] \$94 ;
-  reg [2:0] \$95 ;
-  reg \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -18045,7 +18036,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire [14:0] inputs_left;
   input [14:0] k;
   wire [14:0] k;
-  wire [14:0] \k$27 ;
+  wire [14:0] \k$26 ;
   output [7:0] load_chunk;
   wire [7:0] load_chunk;
   output [14:0] load_remaining;
@@ -18069,10 +18060,9 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \loaded_1.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$25 ;
+  wire [16:0] \n$24 ;
   input over;
   wire over;
-  reg poisoned = 1'h0;
   input room;
   wire room;
   output room_claim;
@@ -18094,9 +18084,9 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   output scale_stall;
   wire scale_stall;
   wire segment;
+  input start;
   wire start;
-  input \start$15 ;
-  wire \start$15 ;
+  wire \start$22 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -18106,22 +18096,22 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [29:0] step;
-  output [29:0] \step$50 ;
-  reg [29:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [7:0] \step$50.chunk ;
-  wire [6:0] \step$50.group ;
-  wire \step$50.group_first ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.row_first ;
-  wire \step$50.row_last ;
-  wire [3:0] \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
+  output [29:0] \step$49 ;
+  reg [29:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [7:0] \step$49.chunk ;
+  wire [6:0] \step$49.group ;
+  wire \step$49.group_first ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.row_first ;
+  wire \step$49.row_last ;
+  wire [3:0] \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
@@ -18147,119 +18137,109 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$1  = | \wait ;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = ~ row_last;
-  assign \$4  = ~ weight_present;
-  assign \$5  = ~ scale_available;
-  assign \$6  = group_last & \$5 ;
-  assign \$7  = \$4  | \$6 ;
-  assign \$8  = poisoned | \$7 ;
-  assign \$9  = \$3  & \$8 ;
-  assign \$10  = state == 1'h1;
-  assign \$11  = state == 2'h2;
-  assign \$12  = state == 2'h3;
-  assign \$13  = state == 3'h4;
-  assign \$14  = fire & row_last;
-  assign \$15  = \$14  | activation_closed;
-  assign \$16  = gap + 1'h1;
-  assign \$18  = fire & row_last;
-  assign \$19  = \$18  & block_last;
-  assign \$20  = state == 2'h2;
-  assign \$21  = \$20  & activation_present;
-  assign \$22  = state == 3'h4;
-  assign \$23  = weight_present | weight_closed;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = ~ group_last;
-  assign \$26  = \$25  | scale_available;
-  assign \$27  = \$26  | scale_closed;
-  assign \$28  = \$24  & \$27 ;
-  assign \$29  = ~ row_last;
-  assign \$30  = | \wait ;
-  assign \$31  = ~ \$30 ;
-  assign \$32  = room & \$31 ;
-  assign \$33  = \$29  | \$32 ;
-  assign \$34  = \$28  & \$33 ;
-  assign fire = \$21  | \$34 ;
-  assign \$35  = state == 2'h3;
-  assign start = \start$15  | \$35 ;
-  assign \$36  = state == 2'h2;
-  assign activation_take = \$36  & beat_last;
-  assign \$37  = state == 2'h2;
-  assign activation_missing = \$37  & activation_closed;
-  assign \$38  = state == 2'h2;
-  assign \$39  = \$38  & activation_present;
-  assign \$41  = ~ \$40 ;
-  assign load_write = \$39  & \$41 ;
-  assign \$42  = state == 3'h4;
-  assign \$43  = ~ group_last;
-  assign \$44  = \$43  | scale_available;
-  assign \$45  = \$44  | scale_closed;
-  assign \$46  = \$42  & \$45 ;
-  assign \$47  = ~ row_last;
-  assign \$48  = | \wait ;
-  assign \$49  = ~ \$48 ;
-  assign \$50  = room & \$49 ;
-  assign \$51  = \$47  | \$50 ;
-  assign \$52  = \$46  & \$51 ;
-  assign weight_take = \$52  & beat_last;
+  assign \$9  = gap + 1'h1;
+  assign \$11  = fire & row_last;
+  assign \$12  = \$11  & block_last;
+  assign \$13  = state == 2'h2;
+  assign \$14  = \$13  & activation_present;
+  assign \$15  = state == 3'h4;
+  assign \$16  = weight_present | weight_closed;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = ~ group_last;
+  assign \$19  = \$18  | scale_available;
+  assign \$20  = \$19  | scale_closed;
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ row_last;
+  assign \$23  = | \wait ;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = room & \$24 ;
+  assign \$26  = \$22  | \$25 ;
+  assign \$27  = \$21  & \$26 ;
+  assign fire = \$14  | \$27 ;
+  assign \$28  = state == 2'h3;
+  assign \start$22  = start | \$28 ;
+  assign \$29  = state == 2'h2;
+  assign activation_take = \$29  & beat_last;
+  assign \$30  = state == 2'h2;
+  assign activation_missing = \$30  & activation_closed;
+  assign \$31  = state == 2'h2;
+  assign \$32  = \$31  & activation_present;
+  assign \$34  = ~ \$33 ;
+  assign load_write = \$32  & \$34 ;
+  assign \$35  = state == 3'h4;
+  assign \$36  = ~ group_last;
+  assign \$37  = \$36  | scale_available;
+  assign \$38  = \$37  | scale_closed;
+  assign \$39  = \$35  & \$38 ;
+  assign \$40  = ~ row_last;
+  assign \$41  = | \wait ;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = room & \$42 ;
+  assign \$44  = \$40  | \$43 ;
+  assign \$45  = \$39  & \$44 ;
+  assign weight_take = \$45  & beat_last;
   assign weight_final = row_last & block_last;
-  assign \$53  = state == 3'h4;
-  assign \$54  = \$53  & fire;
-  assign \$55  = \$54  & group_last;
-  assign scale_claim = \$55  & scale_available;
-  assign \$56  = state == 3'h4;
-  assign \$57  = \$56  & fire;
-  assign room_claim = \$57  & row_last;
-  assign \$58  = state == 2'h2;
-  assign \$59  = ~ fire;
+  assign \$46  = state == 3'h4;
+  assign \$47  = \$46  & fire;
+  assign \$48  = \$47  & group_last;
+  assign scale_claim = \$48  & scale_available;
+  assign \$49  = state == 3'h4;
+  assign \$50  = \$49  & fire;
+  assign room_claim = \$50  & row_last;
+  assign \$51  = state == 2'h2;
+  assign \$52  = ~ fire;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ~ activation_closed;
+  assign activation_stall = \$53  & \$54 ;
+  assign \$55  = state == 3'h4;
+  assign \$56  = weight_present | weight_closed;
+  assign \$57  = ~ \$56 ;
+  assign weight_stall = \$55  & \$57 ;
+  assign \$58  = state == 3'h4;
+  assign \$59  = weight_present | weight_closed;
   assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ activation_closed;
-  assign activation_stall = \$60  & \$61 ;
-  assign \$62  = state == 3'h4;
-  assign \$63  = weight_present | weight_closed;
+  assign \$61  = ~ group_last;
+  assign \$62  = \$61  | scale_available;
+  assign \$63  = \$62  | scale_closed;
   assign \$64  = ~ \$63 ;
-  assign weight_stall = \$62  & \$64 ;
+  assign scale_stall = \$60  & \$64 ;
   assign \$65  = state == 3'h4;
   assign \$66  = weight_present | weight_closed;
   assign \$67  = \$65  & \$66 ;
   assign \$68  = ~ group_last;
   assign \$69  = \$68  | scale_available;
   assign \$70  = \$69  | scale_closed;
-  assign \$71  = ~ \$70 ;
-  assign scale_stall = \$67  & \$71 ;
-  assign \$72  = state == 3'h4;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = ~ group_last;
-  assign \$76  = \$75  | scale_available;
-  assign \$77  = \$76  | scale_closed;
-  assign \$78  = \$74  & \$77 ;
-  assign \$79  = \$78  & row_last;
-  assign \$80  = ~ room;
-  assign room_stall = \$79  & \$80 ;
-  assign \$81  = state == 2'h2;
-  assign \$82  = group_last & scale_available;
-  assign \$83  = ~ weight_present;
-  assign \$84  = ~ scale_available;
-  assign \$85  = group_last & \$84 ;
-  assign \$86  = \$83  | \$85 ;
-  assign \$87  = poisoned | \$86 ;
-  assign \$88  = loaded_1[0] & loaded_1[1];
-  assign \$89  = \$88  ? loaded_1 : step;
-  assign \$90  = state == 2'h2;
-  assign \$91  = loaded_1[0] & loaded_1[1];
+  assign \$71  = \$67  & \$70 ;
+  assign \$72  = \$71  & row_last;
+  assign \$73  = ~ room;
+  assign room_stall = \$72  & \$73 ;
+  assign \$74  = state == 2'h2;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign \$80  = loaded_1[0] & loaded_1[1];
+  assign \$81  = \$80  ? loaded_1 : step;
+  assign \$82  = state == 2'h2;
+  assign \$83  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
   always @(posedge clk)
-    \wait  <= \$92 ;
+    \wait  <= \$84 ;
   always @(posedge clk)
-    poisoned <= \$93 ;
+    loaded_1 <= \$85 ;
   always @(posedge clk)
-    loaded_1 <= \$94 ;
+    state <= \$86 ;
   always @(posedge clk)
-    state <= \$95 ;
-  always @(posedge clk)
-    gap <= \$96 ;
+    gap <= \$87 ;
+  assign \$1  = | \wait ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = state == 1'h1;
+  assign \$4  = state == 2'h2;
+  assign \$5  = state == 2'h3;
+  assign \$6  = state == 3'h4;
+  assign \$7  = fire & row_last;
+  assign \$8  = \$7  | activation_closed;
   \tern_64x4_int8_g128_2bit.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
@@ -18273,117 +18253,102 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$372$0 (\$97 ),
-    .\port$373$0 (\$98 ),
-    .\port$374$0 (\$99 ),
-    .\port$375$0 (\$100 ),
+    .\port$361$0 (\$88 ),
+    .\port$362$0 (\$89 ),
+    .\port$363$0 (\$90 ),
+    .\port$364$0 (\$91 ),
     .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
-    .start(start)
+    .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$92  = \wait ;
+    \$84  = \wait ;
     if (room_claim) begin
-      \$92  = 2'h3;
+      \$84  = 2'h3;
     end else if (\$1 ) begin
-      \$92  = \$2 [1:0];
+      \$84  = \$2 [1:0];
     end
     if (abort) begin
-      \$92  = 2'h0;
+      \$84  = 2'h0;
     end
     if (rst) begin
-      \$92  = 2'h0;
+      \$84  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$93  = poisoned;
-    if (start) begin
-      \$93  = 1'h0;
-    end else if (fire) begin
-      \$93  = \$9 ;
-    end
+    \$85  = step;
     if (abort) begin
-      \$93  = 1'h0;
+      \$85  = 30'h00000000;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$85  = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$94  = step;
-    if (abort) begin
-      \$94  = 30'h00000000;
-    end
-    if (rst) begin
-      \$94  = 30'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$95  = state;
-    if (\$10 ) begin
-      if (\start$15 ) begin
-        \$95  = 3'h2;
+    \$86  = state;
+    if (\$3 ) begin
+      if (start) begin
+        \$86  = 3'h2;
       end
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$95  = 3'h3;
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$86  = 3'h3;
       end
-    end else if (\$12 ) begin
-      if (\$17 ) begin
-        \$95  = 3'h4;
+    end else if (\$5 ) begin
+      if (\$10 ) begin
+        \$86  = 3'h4;
       end
-    end else if (\$13 ) begin
-      if (\$19 ) begin
-        \$95  = 3'h5;
+    end else if (\$6 ) begin
+      if (\$12 ) begin
+        \$86  = 3'h5;
       end
     end else if (over) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (abort) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (rst) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$96  = gap;
-    if (\$10 ) begin
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$96  = 1'h0;
+    \$87  = gap;
+    if (\$3 ) begin
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$87  = 1'h0;
       end
-    end else if (\$12 ) begin
-      \$96  = \$16 [0];
+    end else if (\$5 ) begin
+      \$87  = \$9 [0];
     end
     if (abort) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \step$50 [0] = \$89 [0];
-    if (\$90 ) begin
-      \step$50 [0] = \$91 ;
+    \step$49 [0] = \$81 [0];
+    if (\$82 ) begin
+      \step$49 [0] = \$83 ;
     end
   end
-  assign \n$25  = n;
-  assign \k$27  = k;
+  assign \n$24  = n;
+  assign \k$26  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign rows = { \$100 , \$99 , \$98 , \$97  };
+  assign rows = { \$91 , \$90 , \$89 , \$88  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[9:2];
@@ -18412,29 +18377,29 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   assign \step.poison  = step[24];
   assign \step.rows  = step[28:25];
   assign \step.block_last  = step[29];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [9:2];
-  assign \step$50.segment  = \step$50 [10];
-  assign \step$50.group  = \step$50 [17:11];
-  assign \step$50.group_first  = \step$50 [18];
-  assign \step$50.group_last  = \step$50 [19];
-  assign \step$50.row_first  = \step$50 [20];
-  assign \step$50.row_last  = \step$50 [21];
-  assign \step$50.weighted  = \step$50 [22];
-  assign \step$50.scaled  = \step$50 [23];
-  assign \step$50.poison  = \step$50 [24];
-  assign \step$50.rows  = \step$50 [28:25];
-  assign \step$50.block_last  = \step$50 [29];
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [9:2];
+  assign \step$49.segment  = \step$49 [10];
+  assign \step$49.group  = \step$49 [17:11];
+  assign \step$49.group_first  = \step$49 [18];
+  assign \step$49.group_last  = \step$49 [19];
+  assign \step$49.row_first  = \step$49 [20];
+  assign \step$49.row_last  = \step$49 [21];
+  assign \step$49.weighted  = \step$49 [22];
+  assign \step$49.scaled  = \step$49 [23];
+  assign \step$49.poison  = \step$49 [24];
+  assign \step$49.rows  = \step$49 [28:25];
+  assign \step$49.block_last  = \step$49 [29];
   always @*
-    \step$50 [29:1] = \$89 [29:1];
-  assign step[24] = \$87 ;
-  assign step[23] = \$82 ;
+    \step$49 [29:1] = \$81 [29:1];
+  assign step[24] = \$79 ;
+  assign step[23] = \$75 ;
   assign step[22] = weight_present;
-  assign step[1] = \$81 ;
+  assign step[1] = \$74 ;
   assign step[0] = fire;
   assign step[29] = block_last;
-  assign step[28:25] = { \$100 , \$99 , \$98 , \$97  };
+  assign step[28:25] = { \$91 , \$90 , \$89 , \$88  };
   assign step[21] = row_last;
   assign step[20] = row_first;
   assign step[19] = group_last;
@@ -18442,11 +18407,11 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   assign step[17:11] = group;
   assign step[10] = segment;
   assign step[9:2] = load_chunk;
-  assign \$17  = gap;
-  assign \$40  = segment;
+  assign \$33  = segment;
+  assign \$10  = gap;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$372$0 , \port$373$0 , \port$374$0 , \port$375$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$361$0 , \port$362$0 , \port$363$0 , \port$364$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
   wire \$1 ;
@@ -18503,14 +18468,14 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$372$0 ;
-  wire \port$372$0 ;
-  output \port$373$0 ;
-  wire \port$373$0 ;
-  output \port$374$0 ;
-  wire \port$374$0 ;
-  output \port$375$0 ;
-  wire \port$375$0 ;
+  output \port$361$0 ;
+  wire \port$361$0 ;
+  output \port$362$0 ;
+  wire \port$362$0 ;
+  output \port$363$0 ;
+  wire \port$363$0 ;
+  output \port$364$0 ;
+  wire \port$364$0 ;
   output row_first;
   reg row_first = 1'h1;
   output row_last;
@@ -18665,10 +18630,10 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$4 , \$3 , \$2 , \$1  };
-  assign \port$372$0  = \$1 ;
-  assign \port$373$0  = \$2 ;
-  assign \port$374$0  = \$3 ;
-  assign \port$375$0  = \$4 ;
+  assign \port$361$0  = \$1 ;
+  assign \port$362$0  = \$2 ;
+  assign \port$363$0  = \$3 ;
+  assign \port$364$0  = \$4 ;
   assign \$6  = group_step;
 endmodule
 
@@ -18829,8 +18794,8 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$335$0 , \port$339$0 , \port$347$0 
-, busy, \port$419$0 , \port$443$0 , \port$467$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$325$0 , \port$329$0 , \port$337$0 
+, busy, \port$408$0 , \port$432$0 , \port$456$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -19021,18 +18986,18 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$213$0 ;
   input \port$231$0 ;
   wire \port$231$0 ;
-  input \port$335$0 ;
-  wire \port$335$0 ;
-  input \port$339$0 ;
-  wire \port$339$0 ;
-  input \port$347$0 ;
-  wire \port$347$0 ;
-  input \port$419$0 ;
-  wire \port$419$0 ;
-  input \port$443$0 ;
-  wire \port$443$0 ;
-  input \port$467$0 ;
-  wire \port$467$0 ;
+  input \port$325$0 ;
+  wire \port$325$0 ;
+  input \port$329$0 ;
+  wire \port$329$0 ;
+  input \port$337$0 ;
+  wire \port$337$0 ;
+  input \port$408$0 ;
+  wire \port$408$0 ;
+  input \port$432$0 ;
+  wire \port$432$0 ;
+  input \port$456$0 ;
+  wire \port$456$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -19145,11 +19110,11 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$335$0 ;
-  assign \$102  = weight_stalls + \port$339$0 ;
-  assign \$103  = scale_stalls + \port$347$0 ;
+  assign \$101  = activation_stalls + \port$325$0 ;
+  assign \$102  = weight_stalls + \port$329$0 ;
+  assign \$103  = scale_stalls + \port$337$0 ;
   assign \$104  = result_stalls + \port$231$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -19449,6 +19414,6 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
-  assign stalls = { \port$231$0 , \port$347$0 , \port$339$0 , \port$335$0  };
+  assign faults = { \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign stalls = { \port$231$0 , \port$337$0 , \port$329$0 , \port$325$0  };
 endmodule

@@ -201,12 +201,12 @@ module tern_64x4_int8_g128_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_
     .\port$170$0 (\$2 ),
     .\port$213$0 (\$3 ),
     .\port$231$0 (\$4 ),
-    .\port$335$0 (\$5 ),
-    .\port$339$0 (\$6 ),
-    .\port$347$0 (\$7 ),
-    .\port$419$0 (\$8 ),
-    .\port$443$0 (\$9 ),
-    .\port$467$0 (\$10 ),
+    .\port$325$0 (\$5 ),
+    .\port$329$0 (\$6 ),
+    .\port$337$0 (\$7 ),
+    .\port$408$0 (\$8 ),
+    .\port$432$0 (\$9 ),
+    .\port$456$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -1400,70 +1400,70 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   );
   \tern_64x4_int8_g128_base3.core.converter  converter (
     .beat(beat),
-    .\port$544$0 (\$69 ),
-    .\port$545$0 (\$70 ),
-    .\port$546$0 (\$71 ),
-    .\port$547$0 (\$72 ),
-    .\port$548$0 (\$73 ),
-    .\port$549$0 (\$74 ),
-    .\port$550$0 (\$75 ),
-    .\port$551$0 (\$76 ),
-    .\port$552$0 (\$77 ),
-    .\port$553$0 (\$78 ),
-    .\port$554$0 (\$79 ),
-    .\port$555$0 (\$80 ),
-    .\port$556$0 (\$81 ),
-    .\port$557$0 (\$82 ),
-    .\port$558$0 (\$83 ),
-    .\port$559$0 (\$84 ),
-    .\port$560$0 (\$85 ),
-    .\port$561$0 (\$86 ),
-    .\port$562$0 (\$87 ),
-    .\port$563$0 (\$88 ),
-    .\port$564$0 (\$89 ),
-    .\port$565$0 (\$90 ),
-    .\port$566$0 (\$91 ),
-    .\port$567$0 (\$92 ),
-    .\port$568$0 (\$93 ),
-    .\port$569$0 (\$94 ),
-    .\port$570$0 (\$95 ),
-    .\port$571$0 (\$96 ),
-    .\port$572$0 (\$97 ),
-    .\port$573$0 (\$98 ),
-    .\port$574$0 (\$99 ),
-    .\port$575$0 (\$100 ),
-    .\port$576$0 (\$101 ),
-    .\port$577$0 (\$102 ),
-    .\port$578$0 (\$103 ),
-    .\port$579$0 (\$104 ),
-    .\port$580$0 (\$105 ),
-    .\port$581$0 (\$106 ),
-    .\port$582$0 (\$107 ),
-    .\port$583$0 (\$108 ),
-    .\port$584$0 (\$109 ),
-    .\port$585$0 (\$110 ),
-    .\port$586$0 (\$111 ),
-    .\port$587$0 (\$112 ),
-    .\port$588$0 (\$113 ),
-    .\port$589$0 (\$114 ),
-    .\port$590$0 (\$115 ),
-    .\port$591$0 (\$116 ),
-    .\port$592$0 (\$117 ),
-    .\port$593$0 (\$118 ),
-    .\port$594$0 (\$119 ),
-    .\port$595$0 (\$120 ),
-    .\port$596$0 (\$121 ),
-    .\port$597$0 (\$122 ),
-    .\port$598$0 (\$123 ),
-    .\port$599$0 (\$124 ),
-    .\port$600$0 (\$125 ),
-    .\port$601$0 (\$126 ),
-    .\port$602$0 (\$127 ),
-    .\port$603$0 (\$128 ),
-    .\port$604$0 (\$129 ),
-    .\port$605$0 (\$130 ),
-    .\port$606$0 (\$131 ),
-    .\port$607$0 (\$132 ),
+    .\port$533$0 (\$69 ),
+    .\port$534$0 (\$70 ),
+    .\port$535$0 (\$71 ),
+    .\port$536$0 (\$72 ),
+    .\port$537$0 (\$73 ),
+    .\port$538$0 (\$74 ),
+    .\port$539$0 (\$75 ),
+    .\port$540$0 (\$76 ),
+    .\port$541$0 (\$77 ),
+    .\port$542$0 (\$78 ),
+    .\port$543$0 (\$79 ),
+    .\port$544$0 (\$80 ),
+    .\port$545$0 (\$81 ),
+    .\port$546$0 (\$82 ),
+    .\port$547$0 (\$83 ),
+    .\port$548$0 (\$84 ),
+    .\port$549$0 (\$85 ),
+    .\port$550$0 (\$86 ),
+    .\port$551$0 (\$87 ),
+    .\port$552$0 (\$88 ),
+    .\port$553$0 (\$89 ),
+    .\port$554$0 (\$90 ),
+    .\port$555$0 (\$91 ),
+    .\port$556$0 (\$92 ),
+    .\port$557$0 (\$93 ),
+    .\port$558$0 (\$94 ),
+    .\port$559$0 (\$95 ),
+    .\port$560$0 (\$96 ),
+    .\port$561$0 (\$97 ),
+    .\port$562$0 (\$98 ),
+    .\port$563$0 (\$99 ),
+    .\port$564$0 (\$100 ),
+    .\port$565$0 (\$101 ),
+    .\port$566$0 (\$102 ),
+    .\port$567$0 (\$103 ),
+    .\port$568$0 (\$104 ),
+    .\port$569$0 (\$105 ),
+    .\port$570$0 (\$106 ),
+    .\port$571$0 (\$107 ),
+    .\port$572$0 (\$108 ),
+    .\port$573$0 (\$109 ),
+    .\port$574$0 (\$110 ),
+    .\port$575$0 (\$111 ),
+    .\port$576$0 (\$112 ),
+    .\port$577$0 (\$113 ),
+    .\port$578$0 (\$114 ),
+    .\port$579$0 (\$115 ),
+    .\port$580$0 (\$116 ),
+    .\port$581$0 (\$117 ),
+    .\port$582$0 (\$118 ),
+    .\port$583$0 (\$119 ),
+    .\port$584$0 (\$120 ),
+    .\port$585$0 (\$121 ),
+    .\port$586$0 (\$122 ),
+    .\port$587$0 (\$123 ),
+    .\port$588$0 (\$124 ),
+    .\port$589$0 (\$125 ),
+    .\port$590$0 (\$126 ),
+    .\port$591$0 (\$127 ),
+    .\port$592$0 (\$128 ),
+    .\port$593$0 (\$129 ),
+    .\port$594$0 (\$130 ),
+    .\port$595$0 (\$131 ),
+    .\port$596$0 (\$132 ),
     .remaining(remaining)
   );
   \tern_64x4_int8_g128_base3.core.dot_0  dot_0 (
@@ -1520,11 +1520,11 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$4719$25 (summed_5[29:25]),
-    .\port$6153$0 (\total$174 ),
-    .\port$6227$0 (\total$175 ),
-    .\port$6301$0 (\total$176 ),
-    .\port$6375$0 (\total$177 ),
+    .\port$4708$25 (summed_5[29:25]),
+    .\port$6140$0 (\total$174 ),
+    .\port$6214$0 (\total$175 ),
+    .\port$6288$0 (\total$176 ),
+    .\port$6362$0 (\total$177 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -1548,7 +1548,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$157 ),
-    .\port$4112$0 (r_data[31:0]),
+    .\port$4101$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$174 ),
@@ -1562,7 +1562,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$180 ),
     .nonfinite(\nonfinite$158 ),
-    .\port$4112$32 (r_data[63:32]),
+    .\port$4101$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$139 ),
     .total(\total$175 ),
@@ -1576,7 +1576,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$181 ),
     .nonfinite(\nonfinite$159 ),
-    .\port$4112$64 (r_data[95:64]),
+    .\port$4101$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$147 ),
     .total(\total$176 ),
@@ -1590,7 +1590,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .inputs(inputs),
     .nan(\nan$182 ),
     .nonfinite(\nonfinite$160 ),
-    .\port$4112$96 (r_data[127:96]),
+    .\port$4101$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$155 ),
     .total(\total$177 ),
@@ -1664,9 +1664,9 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$15 (start),
+    .start(start),
     .state(state),
-    .\step$50 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -2272,10 +2272,10 @@ module \tern_64x4_int8_g128_base3.core.activation_gate (tlast, clk, rst, take, \
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.converter (\port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 , \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 
-, \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 , \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 
-, \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 , \port$596$0 , \port$597$0 , \port$598$0 , \port$599$0 , \port$600$0 , \port$601$0 , \port$602$0 , \port$603$0 , \port$604$0 , \port$605$0 , \port$606$0 
-, \port$607$0 , remaining, beat);
+module \tern_64x4_int8_g128_base3.core.converter (\port$533$0 , \port$534$0 , \port$535$0 , \port$536$0 , \port$537$0 , \port$538$0 , \port$539$0 , \port$540$0 , \port$541$0 , \port$542$0 , \port$543$0 , \port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 
+, \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 , \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 
+, \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 , \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 
+, \port$596$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
   wire [7:0] \$11 ;
@@ -2343,6 +2343,28 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$544$0 , \port$545$0 , \p
   input [511:0] beat;
   wire [511:0] beat;
   wire [511:0] fixed;
+  output [7:0] \port$533$0 ;
+  wire [7:0] \port$533$0 ;
+  output [7:0] \port$534$0 ;
+  wire [7:0] \port$534$0 ;
+  output [7:0] \port$535$0 ;
+  wire [7:0] \port$535$0 ;
+  output [7:0] \port$536$0 ;
+  wire [7:0] \port$536$0 ;
+  output [7:0] \port$537$0 ;
+  wire [7:0] \port$537$0 ;
+  output [7:0] \port$538$0 ;
+  wire [7:0] \port$538$0 ;
+  output [7:0] \port$539$0 ;
+  wire [7:0] \port$539$0 ;
+  output [7:0] \port$540$0 ;
+  wire [7:0] \port$540$0 ;
+  output [7:0] \port$541$0 ;
+  wire [7:0] \port$541$0 ;
+  output [7:0] \port$542$0 ;
+  wire [7:0] \port$542$0 ;
+  output [7:0] \port$543$0 ;
+  wire [7:0] \port$543$0 ;
   output [7:0] \port$544$0 ;
   wire [7:0] \port$544$0 ;
   output [7:0] \port$545$0 ;
@@ -2449,28 +2471,6 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$544$0 , \port$545$0 , \p
   wire [7:0] \port$595$0 ;
   output [7:0] \port$596$0 ;
   wire [7:0] \port$596$0 ;
-  output [7:0] \port$597$0 ;
-  wire [7:0] \port$597$0 ;
-  output [7:0] \port$598$0 ;
-  wire [7:0] \port$598$0 ;
-  output [7:0] \port$599$0 ;
-  wire [7:0] \port$599$0 ;
-  output [7:0] \port$600$0 ;
-  wire [7:0] \port$600$0 ;
-  output [7:0] \port$601$0 ;
-  wire [7:0] \port$601$0 ;
-  output [7:0] \port$602$0 ;
-  wire [7:0] \port$602$0 ;
-  output [7:0] \port$603$0 ;
-  wire [7:0] \port$603$0 ;
-  output [7:0] \port$604$0 ;
-  wire [7:0] \port$604$0 ;
-  output [7:0] \port$605$0 ;
-  wire [7:0] \port$605$0 ;
-  output [7:0] \port$606$0 ;
-  wire [7:0] \port$606$0 ;
-  output [7:0] \port$607$0 ;
-  wire [7:0] \port$607$0 ;
   wire real_0;
   wire real_1;
   wire real_10;
@@ -2666,70 +2666,70 @@ module \tern_64x4_int8_g128_base3.core.converter (\port$544$0 , \port$545$0 , \p
   assign real_33 = remaining > 6'h21;
   assign real_34 = remaining > 6'h22;
   assign fixed = { \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43 , \$42 , \$41 , \$40 , \$39 , \$38 , \$37 , \$36 , \$35 , \$34 , \$33 , \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$544$0  = \$1 ;
-  assign \port$545$0  = \$2 ;
-  assign \port$546$0  = \$3 ;
-  assign \port$547$0  = \$4 ;
-  assign \port$548$0  = \$5 ;
-  assign \port$549$0  = \$6 ;
-  assign \port$550$0  = \$7 ;
-  assign \port$551$0  = \$8 ;
-  assign \port$552$0  = \$9 ;
-  assign \port$553$0  = \$10 ;
-  assign \port$554$0  = \$11 ;
-  assign \port$555$0  = \$12 ;
-  assign \port$556$0  = \$13 ;
-  assign \port$557$0  = \$14 ;
-  assign \port$558$0  = \$15 ;
-  assign \port$559$0  = \$16 ;
-  assign \port$560$0  = \$17 ;
-  assign \port$561$0  = \$18 ;
-  assign \port$562$0  = \$19 ;
-  assign \port$563$0  = \$20 ;
-  assign \port$564$0  = \$21 ;
-  assign \port$565$0  = \$22 ;
-  assign \port$566$0  = \$23 ;
-  assign \port$567$0  = \$24 ;
-  assign \port$568$0  = \$25 ;
-  assign \port$569$0  = \$26 ;
-  assign \port$570$0  = \$27 ;
-  assign \port$571$0  = \$28 ;
-  assign \port$572$0  = \$29 ;
-  assign \port$573$0  = \$30 ;
-  assign \port$574$0  = \$31 ;
-  assign \port$575$0  = \$32 ;
-  assign \port$576$0  = \$33 ;
-  assign \port$577$0  = \$34 ;
-  assign \port$578$0  = \$35 ;
-  assign \port$579$0  = \$36 ;
-  assign \port$580$0  = \$37 ;
-  assign \port$581$0  = \$38 ;
-  assign \port$582$0  = \$39 ;
-  assign \port$583$0  = \$40 ;
-  assign \port$584$0  = \$41 ;
-  assign \port$585$0  = \$42 ;
-  assign \port$586$0  = \$43 ;
-  assign \port$587$0  = \$44 ;
-  assign \port$588$0  = \$45 ;
-  assign \port$589$0  = \$46 ;
-  assign \port$590$0  = \$47 ;
-  assign \port$591$0  = \$48 ;
-  assign \port$592$0  = \$49 ;
-  assign \port$593$0  = \$50 ;
-  assign \port$594$0  = \$51 ;
-  assign \port$595$0  = \$52 ;
-  assign \port$596$0  = \$53 ;
-  assign \port$597$0  = \$54 ;
-  assign \port$598$0  = \$55 ;
-  assign \port$599$0  = \$56 ;
-  assign \port$600$0  = \$57 ;
-  assign \port$601$0  = \$58 ;
-  assign \port$602$0  = \$59 ;
-  assign \port$603$0  = \$60 ;
-  assign \port$604$0  = \$61 ;
-  assign \port$605$0  = \$62 ;
-  assign \port$606$0  = \$63 ;
-  assign \port$607$0  = \$64 ;
+  assign \port$533$0  = \$1 ;
+  assign \port$534$0  = \$2 ;
+  assign \port$535$0  = \$3 ;
+  assign \port$536$0  = \$4 ;
+  assign \port$537$0  = \$5 ;
+  assign \port$538$0  = \$6 ;
+  assign \port$539$0  = \$7 ;
+  assign \port$540$0  = \$8 ;
+  assign \port$541$0  = \$9 ;
+  assign \port$542$0  = \$10 ;
+  assign \port$543$0  = \$11 ;
+  assign \port$544$0  = \$12 ;
+  assign \port$545$0  = \$13 ;
+  assign \port$546$0  = \$14 ;
+  assign \port$547$0  = \$15 ;
+  assign \port$548$0  = \$16 ;
+  assign \port$549$0  = \$17 ;
+  assign \port$550$0  = \$18 ;
+  assign \port$551$0  = \$19 ;
+  assign \port$552$0  = \$20 ;
+  assign \port$553$0  = \$21 ;
+  assign \port$554$0  = \$22 ;
+  assign \port$555$0  = \$23 ;
+  assign \port$556$0  = \$24 ;
+  assign \port$557$0  = \$25 ;
+  assign \port$558$0  = \$26 ;
+  assign \port$559$0  = \$27 ;
+  assign \port$560$0  = \$28 ;
+  assign \port$561$0  = \$29 ;
+  assign \port$562$0  = \$30 ;
+  assign \port$563$0  = \$31 ;
+  assign \port$564$0  = \$32 ;
+  assign \port$565$0  = \$33 ;
+  assign \port$566$0  = \$34 ;
+  assign \port$567$0  = \$35 ;
+  assign \port$568$0  = \$36 ;
+  assign \port$569$0  = \$37 ;
+  assign \port$570$0  = \$38 ;
+  assign \port$571$0  = \$39 ;
+  assign \port$572$0  = \$40 ;
+  assign \port$573$0  = \$41 ;
+  assign \port$574$0  = \$42 ;
+  assign \port$575$0  = \$43 ;
+  assign \port$576$0  = \$44 ;
+  assign \port$577$0  = \$45 ;
+  assign \port$578$0  = \$46 ;
+  assign \port$579$0  = \$47 ;
+  assign \port$580$0  = \$48 ;
+  assign \port$581$0  = \$49 ;
+  assign \port$582$0  = \$50 ;
+  assign \port$583$0  = \$51 ;
+  assign \port$584$0  = \$52 ;
+  assign \port$585$0  = \$53 ;
+  assign \port$586$0  = \$54 ;
+  assign \port$587$0  = \$55 ;
+  assign \port$588$0  = \$56 ;
+  assign \port$589$0  = \$57 ;
+  assign \port$590$0  = \$58 ;
+  assign \port$591$0  = \$59 ;
+  assign \port$592$0  = \$60 ;
+  assign \port$593$0  = \$61 ;
+  assign \port$594$0  = \$62 ;
+  assign \port$595$0  = \$63 ;
+  assign \port$596$0  = \$64 ;
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -19105,7 +19105,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.tree (rst, x, abort, nonzero, negat
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$4719$25 , all_nan, \port$6153$0 , \port$6227$0 , \port$6301$0 , \port$6375$0 , results__valid, r_en);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$4708$25 , all_nan, \port$6140$0 , \port$6214$0 , \port$6288$0 , \port$6362$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire [251:0] \$1 ;
   reg \$10 ;
@@ -19141,16 +19141,16 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   reg [3:0] nans = 4'h0;
   input [3:0] \nans$6 ;
   wire [3:0] \nans$6 ;
-  input [4:0] \port$4719$25 ;
-  wire [4:0] \port$4719$25 ;
-  input [62:0] \port$6153$0 ;
-  wire [62:0] \port$6153$0 ;
-  input [62:0] \port$6227$0 ;
-  wire [62:0] \port$6227$0 ;
-  input [62:0] \port$6301$0 ;
-  wire [62:0] \port$6301$0 ;
-  input [62:0] \port$6375$0 ;
-  wire [62:0] \port$6375$0 ;
+  input [4:0] \port$4708$25 ;
+  wire [4:0] \port$4708$25 ;
+  input [62:0] \port$6140$0 ;
+  wire [62:0] \port$6140$0 ;
+  input [62:0] \port$6214$0 ;
+  wire [62:0] \port$6214$0 ;
+  input [62:0] \port$6288$0 ;
+  wire [62:0] \port$6288$0 ;
+  input [62:0] \port$6362$0 ;
+  wire [62:0] \port$6362$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -19210,8 +19210,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   \tern_64x4_int8_g128_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$6403$0 (final_4),
-    .\port$6429$0 (result),
+    .\port$6390$0 (final_4),
+    .\port$6416$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -19230,7 +19230,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$6375$0 , \port$6301$0 , \port$6227$0 , \port$6153$0  };
+      \$7  = { \port$6362$0 , \port$6288$0 , \port$6214$0 , \port$6140$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -19260,7 +19260,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$4719$25 [3:0];
+      \$9  = \port$4708$25 [3:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -19275,7 +19275,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$4719$25 [4];
+      \$10  = \port$4708$25 [4];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -19364,9 +19364,9 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$6375$0 , \port$6301$0 , \port$6227$0 , \port$6153$0  };
-  assign rows = \port$4719$25 [3:0];
-  assign \last$10  = \port$4719$25 [4];
+  assign \totals$4  = { \port$6362$0 , \port$6288$0 , \port$6214$0 , \port$6140$0  };
+  assign rows = \port$4708$25 [3:0];
+  assign \last$10  = \port$4708$25 [4];
   assign total = totals[62:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -19380,7 +19380,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, \nans$6 , resul
   assign \$3  = { 1'h0, waiting[3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$6403$0 , \port$6429$0 , r_rdy, r_en);
+module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$6390$0 , \port$6416$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -19424,10 +19424,10 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$6403$0 ;
-  wire \port$6403$0 ;
-  input [31:0] \port$6429$0 ;
-  wire [31:0] \port$6429$0 ;
+  input \port$6390$0 ;
+  wire \port$6390$0 ;
+  input [31:0] \port$6416$0 ;
+  wire [31:0] \port$6416$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -19486,7 +19486,7 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$6403$0 , \port$6429$0  };
+      storage[w_port__addr] <= { \port$6390$0 , \port$6416$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -19597,8 +19597,8 @@ module \tern_64x4_int8_g128_base3.core.results.queue (clk, rst, r_data, abort, w
   assign level = w_level;
   assign r_level = w_level;
   assign produce = w_port__addr;
-  assign w_port__data = { \port$6403$0 , \port$6429$0  };
-  assign w_data = { \port$6403$0 , \port$6429$0  };
+  assign w_port__data = { \port$6390$0 , \port$6416$0  };
+  assign w_data = { \port$6390$0 , \port$6416$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -20486,7 +20486,7 @@ module \tern_64x4_int8_g128_base3.core.room$237 (rst, give, claim, enough, start
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4101$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -20569,8 +20569,8 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4112$0 ;
-  wire [31:0] \port$4112$0 ;
+  input [31:0] \port$4101$0 ;
+  wire [31:0] \port$4101$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -20666,17 +20666,17 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4112$0 [14:10];
-  assign \$2  = | \port$4112$0 [14:10];
-  assign \$3  = \port$4112$0 [14:10] - \$2 ;
-  assign \$4  = & \port$4112$0 [14:10];
+  assign \$1  = | \port$4101$0 [14:10];
+  assign \$2  = | \port$4101$0 [14:10];
+  assign \$3  = \port$4101$0 [14:10] - \$2 ;
+  assign \$4  = & \port$4101$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4112$0 [30:26];
-  assign \$9  = | \port$4112$0 [30:26];
-  assign \$10  = \port$4112$0 [30:26] - \$9 ;
-  assign \$11  = & \port$4112$0 [30:26];
+  assign \$8  = | \port$4101$0 [30:26];
+  assign \$9  = | \port$4101$0 [30:26];
+  assign \$10  = \port$4101$0 [30:26] - \$9 ;
+  assign \$11  = & \port$4101$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -20737,7 +20737,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$35  = \port$4112$0 [31];
+    \$35  = \port$4101$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -20747,7 +20747,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$36  = { \$8 , \port$4112$0 [25:16] };
+    \$36  = { \$8 , \port$4101$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -21003,7 +21003,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$25  = \port$4112$0 [15];
+    \$25  = \port$4101$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -21013,7 +21013,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$26  = { \$1 , \port$4112$0 [9:0] };
+    \$26  = { \$1 , \port$4101$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -21071,11 +21071,11 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4112$0
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4112$0 [15:0];
-  assign shift = \port$4112$0 [31:16];
+  assign scale = \port$4101$0 [15:0];
+  assign shift = \port$4101$0 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4101$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -21158,8 +21158,8 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4112$32 ;
-  wire [31:0] \port$4112$32 ;
+  input [31:0] \port$4101$32 ;
+  wire [31:0] \port$4101$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -21255,17 +21255,17 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4112$32 [14:10];
-  assign \$2  = | \port$4112$32 [14:10];
-  assign \$3  = \port$4112$32 [14:10] - \$2 ;
-  assign \$4  = & \port$4112$32 [14:10];
+  assign \$1  = | \port$4101$32 [14:10];
+  assign \$2  = | \port$4101$32 [14:10];
+  assign \$3  = \port$4101$32 [14:10] - \$2 ;
+  assign \$4  = & \port$4101$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4112$32 [30:26];
-  assign \$9  = | \port$4112$32 [30:26];
-  assign \$10  = \port$4112$32 [30:26] - \$9 ;
-  assign \$11  = & \port$4112$32 [30:26];
+  assign \$8  = | \port$4101$32 [30:26];
+  assign \$9  = | \port$4101$32 [30:26];
+  assign \$10  = \port$4101$32 [30:26] - \$9 ;
+  assign \$11  = & \port$4101$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -21326,7 +21326,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$35  = \port$4112$32 [31];
+    \$35  = \port$4101$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -21336,7 +21336,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$36  = { \$8 , \port$4112$32 [25:16] };
+    \$36  = { \$8 , \port$4101$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -21592,7 +21592,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$25  = \port$4112$32 [15];
+    \$25  = \port$4101$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -21602,7 +21602,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$26  = { \$1 , \port$4112$32 [9:0] };
+    \$26  = { \$1 , \port$4101$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -21660,11 +21660,11 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4112$3
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4112$32 [15:0];
-  assign shift = \port$4112$32 [31:16];
+  assign scale = \port$4101$32 [15:0];
+  assign shift = \port$4101$32 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4101$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -21747,8 +21747,8 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4112$64 ;
-  wire [31:0] \port$4112$64 ;
+  input [31:0] \port$4101$64 ;
+  wire [31:0] \port$4101$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -21844,17 +21844,17 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4112$64 [14:10];
-  assign \$2  = | \port$4112$64 [14:10];
-  assign \$3  = \port$4112$64 [14:10] - \$2 ;
-  assign \$4  = & \port$4112$64 [14:10];
+  assign \$1  = | \port$4101$64 [14:10];
+  assign \$2  = | \port$4101$64 [14:10];
+  assign \$3  = \port$4101$64 [14:10] - \$2 ;
+  assign \$4  = & \port$4101$64 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4112$64 [30:26];
-  assign \$9  = | \port$4112$64 [30:26];
-  assign \$10  = \port$4112$64 [30:26] - \$9 ;
-  assign \$11  = & \port$4112$64 [30:26];
+  assign \$8  = | \port$4101$64 [30:26];
+  assign \$9  = | \port$4101$64 [30:26];
+  assign \$10  = \port$4101$64 [30:26] - \$9 ;
+  assign \$11  = & \port$4101$64 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -21915,7 +21915,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$35  = \port$4112$64 [31];
+    \$35  = \port$4101$64 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -21925,7 +21925,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$36  = { \$8 , \port$4112$64 [25:16] };
+    \$36  = { \$8 , \port$4101$64 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -22181,7 +22181,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$25  = \port$4112$64 [15];
+    \$25  = \port$4101$64 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -22191,7 +22191,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$26  = { \$1 , \port$4112$64 [9:0] };
+    \$26  = { \$1 , \port$4101$64 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -22249,11 +22249,11 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4112$6
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4112$64 [15:0];
-  assign shift = \port$4112$64 [31:16];
+  assign scale = \port$4101$64 [15:0];
+  assign shift = \port$4101$64 [31:16];
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4101$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -22336,8 +22336,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$4112$96 ;
-  wire [31:0] \port$4112$96 ;
+  input [31:0] \port$4101$96 ;
+  wire [31:0] \port$4101$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -22433,17 +22433,17 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$4112$96 [14:10];
-  assign \$2  = | \port$4112$96 [14:10];
-  assign \$3  = \port$4112$96 [14:10] - \$2 ;
-  assign \$4  = & \port$4112$96 [14:10];
+  assign \$1  = | \port$4101$96 [14:10];
+  assign \$2  = | \port$4101$96 [14:10];
+  assign \$3  = \port$4101$96 [14:10] - \$2 ;
+  assign \$4  = & \port$4101$96 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$4112$96 [30:26];
-  assign \$9  = | \port$4112$96 [30:26];
-  assign \$10  = \port$4112$96 [30:26] - \$9 ;
-  assign \$11  = & \port$4112$96 [30:26];
+  assign \$8  = | \port$4101$96 [30:26];
+  assign \$9  = | \port$4101$96 [30:26];
+  assign \$10  = \port$4101$96 [30:26] - \$9 ;
+  assign \$11  = & \port$4101$96 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -22504,7 +22504,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$35  = \port$4112$96 [31];
+    \$35  = \port$4101$96 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -22514,7 +22514,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$36  = { \$8 , \port$4112$96 [25:16] };
+    \$36  = { \$8 , \port$4101$96 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -22770,7 +22770,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$25  = \port$4112$96 [15];
+    \$25  = \port$4101$96 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -22780,7 +22780,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$26  = { \$1 , \port$4112$96 [9:0] };
+    \$26  = { \$1 , \port$4101$96 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -22838,8 +22838,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4112$9
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$4112$96 [15:0];
-  assign shift = \port$4112$96 [31:16];
+  assign scale = \port$4101$96 [15:0];
+  assign shift = \port$4101$96 [31:16];
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -23244,17 +23244,16 @@ module \tern_64x4_int8_g128_base3.core.scale_walk (rst, advance, block_last, row
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
+, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire \$100 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [1:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -23326,26 +23325,18 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
+  wire [29:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
+  reg [1:0] \$84 ;
+  reg [29:0] \$85 ;
+  reg [2:0] \$86 ;
+  reg \$87 ;
   wire \$88 ;
-  wire [29:0] \$89 ;
-  wire \$9 ;
+  wire \$89 ;
+  wire [1:0] \$9 ;
   wire \$90 ;
   wire \$91 ;
-  reg [1:0] \$92 ;
-  reg \$93 ;
-  reg [29:0] \$94 ;
-  reg [2:0] \$95 ;
-  reg \$96 ;
-  wire \$97 ;
-  wire \$98 ;
-  wire \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -23375,7 +23366,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire [14:0] inputs_left;
   input [14:0] k;
   wire [14:0] k;
-  wire [14:0] \k$27 ;
+  wire [14:0] \k$26 ;
   output [7:0] load_chunk;
   wire [7:0] load_chunk;
   output [14:0] load_remaining;
@@ -23399,10 +23390,9 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire \loaded_1.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$25 ;
+  wire [16:0] \n$24 ;
   input over;
   wire over;
-  reg poisoned = 1'h0;
   input room;
   wire room;
   output room_claim;
@@ -23424,9 +23414,9 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   output scale_stall;
   wire scale_stall;
   wire segment;
+  input start;
   wire start;
-  input \start$15 ;
-  wire \start$15 ;
+  wire \start$22 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -23436,22 +23426,22 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [29:0] step;
-  output [29:0] \step$50 ;
-  reg [29:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [7:0] \step$50.chunk ;
-  wire [6:0] \step$50.group ;
-  wire \step$50.group_first ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.row_first ;
-  wire \step$50.row_last ;
-  wire [3:0] \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
+  output [29:0] \step$49 ;
+  reg [29:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [7:0] \step$49.chunk ;
+  wire [6:0] \step$49.group ;
+  wire \step$49.group_first ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.row_first ;
+  wire \step$49.row_last ;
+  wire [3:0] \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
@@ -23477,119 +23467,109 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$1  = | \wait ;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = ~ row_last;
-  assign \$4  = ~ weight_present;
-  assign \$5  = ~ scale_available;
-  assign \$6  = group_last & \$5 ;
-  assign \$7  = \$4  | \$6 ;
-  assign \$8  = poisoned | \$7 ;
-  assign \$9  = \$3  & \$8 ;
-  assign \$10  = state == 1'h1;
-  assign \$11  = state == 2'h2;
-  assign \$12  = state == 2'h3;
-  assign \$13  = state == 3'h4;
-  assign \$14  = fire & row_last;
-  assign \$15  = \$14  | activation_closed;
-  assign \$16  = gap + 1'h1;
-  assign \$18  = fire & row_last;
-  assign \$19  = \$18  & block_last;
-  assign \$20  = state == 2'h2;
-  assign \$21  = \$20  & activation_present;
-  assign \$22  = state == 3'h4;
-  assign \$23  = weight_present | weight_closed;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = ~ group_last;
-  assign \$26  = \$25  | scale_available;
-  assign \$27  = \$26  | scale_closed;
-  assign \$28  = \$24  & \$27 ;
-  assign \$29  = ~ row_last;
-  assign \$30  = | \wait ;
-  assign \$31  = ~ \$30 ;
-  assign \$32  = room & \$31 ;
-  assign \$33  = \$29  | \$32 ;
-  assign \$34  = \$28  & \$33 ;
-  assign fire = \$21  | \$34 ;
-  assign \$35  = state == 2'h3;
-  assign start = \start$15  | \$35 ;
-  assign \$36  = state == 2'h2;
-  assign activation_take = \$36  & beat_last;
-  assign \$37  = state == 2'h2;
-  assign activation_missing = \$37  & activation_closed;
-  assign \$38  = state == 2'h2;
-  assign \$39  = \$38  & activation_present;
-  assign \$41  = ~ \$40 ;
-  assign load_write = \$39  & \$41 ;
-  assign \$42  = state == 3'h4;
-  assign \$43  = ~ group_last;
-  assign \$44  = \$43  | scale_available;
-  assign \$45  = \$44  | scale_closed;
-  assign \$46  = \$42  & \$45 ;
-  assign \$47  = ~ row_last;
-  assign \$48  = | \wait ;
-  assign \$49  = ~ \$48 ;
-  assign \$50  = room & \$49 ;
-  assign \$51  = \$47  | \$50 ;
-  assign \$52  = \$46  & \$51 ;
-  assign weight_take = \$52  & beat_last;
+  assign \$9  = gap + 1'h1;
+  assign \$11  = fire & row_last;
+  assign \$12  = \$11  & block_last;
+  assign \$13  = state == 2'h2;
+  assign \$14  = \$13  & activation_present;
+  assign \$15  = state == 3'h4;
+  assign \$16  = weight_present | weight_closed;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = ~ group_last;
+  assign \$19  = \$18  | scale_available;
+  assign \$20  = \$19  | scale_closed;
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ row_last;
+  assign \$23  = | \wait ;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = room & \$24 ;
+  assign \$26  = \$22  | \$25 ;
+  assign \$27  = \$21  & \$26 ;
+  assign fire = \$14  | \$27 ;
+  assign \$28  = state == 2'h3;
+  assign \start$22  = start | \$28 ;
+  assign \$29  = state == 2'h2;
+  assign activation_take = \$29  & beat_last;
+  assign \$30  = state == 2'h2;
+  assign activation_missing = \$30  & activation_closed;
+  assign \$31  = state == 2'h2;
+  assign \$32  = \$31  & activation_present;
+  assign \$34  = ~ \$33 ;
+  assign load_write = \$32  & \$34 ;
+  assign \$35  = state == 3'h4;
+  assign \$36  = ~ group_last;
+  assign \$37  = \$36  | scale_available;
+  assign \$38  = \$37  | scale_closed;
+  assign \$39  = \$35  & \$38 ;
+  assign \$40  = ~ row_last;
+  assign \$41  = | \wait ;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = room & \$42 ;
+  assign \$44  = \$40  | \$43 ;
+  assign \$45  = \$39  & \$44 ;
+  assign weight_take = \$45  & beat_last;
   assign weight_final = row_last & block_last;
-  assign \$53  = state == 3'h4;
-  assign \$54  = \$53  & fire;
-  assign \$55  = \$54  & group_last;
-  assign scale_claim = \$55  & scale_available;
-  assign \$56  = state == 3'h4;
-  assign \$57  = \$56  & fire;
-  assign room_claim = \$57  & row_last;
-  assign \$58  = state == 2'h2;
-  assign \$59  = ~ fire;
+  assign \$46  = state == 3'h4;
+  assign \$47  = \$46  & fire;
+  assign \$48  = \$47  & group_last;
+  assign scale_claim = \$48  & scale_available;
+  assign \$49  = state == 3'h4;
+  assign \$50  = \$49  & fire;
+  assign room_claim = \$50  & row_last;
+  assign \$51  = state == 2'h2;
+  assign \$52  = ~ fire;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ~ activation_closed;
+  assign activation_stall = \$53  & \$54 ;
+  assign \$55  = state == 3'h4;
+  assign \$56  = weight_present | weight_closed;
+  assign \$57  = ~ \$56 ;
+  assign weight_stall = \$55  & \$57 ;
+  assign \$58  = state == 3'h4;
+  assign \$59  = weight_present | weight_closed;
   assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ activation_closed;
-  assign activation_stall = \$60  & \$61 ;
-  assign \$62  = state == 3'h4;
-  assign \$63  = weight_present | weight_closed;
+  assign \$61  = ~ group_last;
+  assign \$62  = \$61  | scale_available;
+  assign \$63  = \$62  | scale_closed;
   assign \$64  = ~ \$63 ;
-  assign weight_stall = \$62  & \$64 ;
+  assign scale_stall = \$60  & \$64 ;
   assign \$65  = state == 3'h4;
   assign \$66  = weight_present | weight_closed;
   assign \$67  = \$65  & \$66 ;
   assign \$68  = ~ group_last;
   assign \$69  = \$68  | scale_available;
   assign \$70  = \$69  | scale_closed;
-  assign \$71  = ~ \$70 ;
-  assign scale_stall = \$67  & \$71 ;
-  assign \$72  = state == 3'h4;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = ~ group_last;
-  assign \$76  = \$75  | scale_available;
-  assign \$77  = \$76  | scale_closed;
-  assign \$78  = \$74  & \$77 ;
-  assign \$79  = \$78  & row_last;
-  assign \$80  = ~ room;
-  assign room_stall = \$79  & \$80 ;
-  assign \$81  = state == 2'h2;
-  assign \$82  = group_last & scale_available;
-  assign \$83  = ~ weight_present;
-  assign \$84  = ~ scale_available;
-  assign \$85  = group_last & \$84 ;
-  assign \$86  = \$83  | \$85 ;
-  assign \$87  = poisoned | \$86 ;
-  assign \$88  = loaded_1[0] & loaded_1[1];
-  assign \$89  = \$88  ? loaded_1 : step;
-  assign \$90  = state == 2'h2;
-  assign \$91  = loaded_1[0] & loaded_1[1];
+  assign \$71  = \$67  & \$70 ;
+  assign \$72  = \$71  & row_last;
+  assign \$73  = ~ room;
+  assign room_stall = \$72  & \$73 ;
+  assign \$74  = state == 2'h2;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign \$80  = loaded_1[0] & loaded_1[1];
+  assign \$81  = \$80  ? loaded_1 : step;
+  assign \$82  = state == 2'h2;
+  assign \$83  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
   always @(posedge clk)
-    \wait  <= \$92 ;
+    \wait  <= \$84 ;
   always @(posedge clk)
-    poisoned <= \$93 ;
+    loaded_1 <= \$85 ;
   always @(posedge clk)
-    loaded_1 <= \$94 ;
+    state <= \$86 ;
   always @(posedge clk)
-    state <= \$95 ;
-  always @(posedge clk)
-    gap <= \$96 ;
+    gap <= \$87 ;
+  assign \$1  = | \wait ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = state == 1'h1;
+  assign \$4  = state == 2'h2;
+  assign \$5  = state == 2'h3;
+  assign \$6  = state == 3'h4;
+  assign \$7  = fire & row_last;
+  assign \$8  = \$7  | activation_closed;
   \tern_64x4_int8_g128_base3.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
@@ -23603,117 +23583,102 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$372$0 (\$97 ),
-    .\port$373$0 (\$98 ),
-    .\port$374$0 (\$99 ),
-    .\port$375$0 (\$100 ),
+    .\port$361$0 (\$88 ),
+    .\port$362$0 (\$89 ),
+    .\port$363$0 (\$90 ),
+    .\port$364$0 (\$91 ),
     .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
-    .start(start)
+    .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$92  = \wait ;
+    \$84  = \wait ;
     if (room_claim) begin
-      \$92  = 2'h3;
+      \$84  = 2'h3;
     end else if (\$1 ) begin
-      \$92  = \$2 [1:0];
+      \$84  = \$2 [1:0];
     end
     if (abort) begin
-      \$92  = 2'h0;
+      \$84  = 2'h0;
     end
     if (rst) begin
-      \$92  = 2'h0;
+      \$84  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$93  = poisoned;
-    if (start) begin
-      \$93  = 1'h0;
-    end else if (fire) begin
-      \$93  = \$9 ;
-    end
+    \$85  = step;
     if (abort) begin
-      \$93  = 1'h0;
+      \$85  = 30'h00000000;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$85  = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$94  = step;
-    if (abort) begin
-      \$94  = 30'h00000000;
-    end
-    if (rst) begin
-      \$94  = 30'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$95  = state;
-    if (\$10 ) begin
-      if (\start$15 ) begin
-        \$95  = 3'h2;
+    \$86  = state;
+    if (\$3 ) begin
+      if (start) begin
+        \$86  = 3'h2;
       end
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$95  = 3'h3;
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$86  = 3'h3;
       end
-    end else if (\$12 ) begin
-      if (\$17 ) begin
-        \$95  = 3'h4;
+    end else if (\$5 ) begin
+      if (\$10 ) begin
+        \$86  = 3'h4;
       end
-    end else if (\$13 ) begin
-      if (\$19 ) begin
-        \$95  = 3'h5;
+    end else if (\$6 ) begin
+      if (\$12 ) begin
+        \$86  = 3'h5;
       end
     end else if (over) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (abort) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (rst) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$96  = gap;
-    if (\$10 ) begin
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$96  = 1'h0;
+    \$87  = gap;
+    if (\$3 ) begin
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$87  = 1'h0;
       end
-    end else if (\$12 ) begin
-      \$96  = \$16 [0];
+    end else if (\$5 ) begin
+      \$87  = \$9 [0];
     end
     if (abort) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \step$50 [0] = \$89 [0];
-    if (\$90 ) begin
-      \step$50 [0] = \$91 ;
+    \step$49 [0] = \$81 [0];
+    if (\$82 ) begin
+      \step$49 [0] = \$83 ;
     end
   end
-  assign \n$25  = n;
-  assign \k$27  = k;
+  assign \n$24  = n;
+  assign \k$26  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign rows = { \$100 , \$99 , \$98 , \$97  };
+  assign rows = { \$91 , \$90 , \$89 , \$88  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[9:2];
@@ -23742,29 +23707,29 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   assign \step.poison  = step[24];
   assign \step.rows  = step[28:25];
   assign \step.block_last  = step[29];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [9:2];
-  assign \step$50.segment  = \step$50 [10];
-  assign \step$50.group  = \step$50 [17:11];
-  assign \step$50.group_first  = \step$50 [18];
-  assign \step$50.group_last  = \step$50 [19];
-  assign \step$50.row_first  = \step$50 [20];
-  assign \step$50.row_last  = \step$50 [21];
-  assign \step$50.weighted  = \step$50 [22];
-  assign \step$50.scaled  = \step$50 [23];
-  assign \step$50.poison  = \step$50 [24];
-  assign \step$50.rows  = \step$50 [28:25];
-  assign \step$50.block_last  = \step$50 [29];
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [9:2];
+  assign \step$49.segment  = \step$49 [10];
+  assign \step$49.group  = \step$49 [17:11];
+  assign \step$49.group_first  = \step$49 [18];
+  assign \step$49.group_last  = \step$49 [19];
+  assign \step$49.row_first  = \step$49 [20];
+  assign \step$49.row_last  = \step$49 [21];
+  assign \step$49.weighted  = \step$49 [22];
+  assign \step$49.scaled  = \step$49 [23];
+  assign \step$49.poison  = \step$49 [24];
+  assign \step$49.rows  = \step$49 [28:25];
+  assign \step$49.block_last  = \step$49 [29];
   always @*
-    \step$50 [29:1] = \$89 [29:1];
-  assign step[24] = \$87 ;
-  assign step[23] = \$82 ;
+    \step$49 [29:1] = \$81 [29:1];
+  assign step[24] = \$79 ;
+  assign step[23] = \$75 ;
   assign step[22] = weight_present;
-  assign step[1] = \$81 ;
+  assign step[1] = \$74 ;
   assign step[0] = fire;
   assign step[29] = block_last;
-  assign step[28:25] = { \$100 , \$99 , \$98 , \$97  };
+  assign step[28:25] = { \$91 , \$90 , \$89 , \$88  };
   assign step[21] = row_last;
   assign step[20] = row_first;
   assign step[19] = group_last;
@@ -23772,11 +23737,11 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   assign step[17:11] = group;
   assign step[10] = segment;
   assign step[9:2] = load_chunk;
-  assign \$17  = gap;
-  assign \$40  = segment;
+  assign \$33  = segment;
+  assign \$10  = gap;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, \port$372$0 , \port$373$0 , \port$374$0 , \port$375$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
+module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, \port$361$0 , \port$362$0 , \port$363$0 , \port$364$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
 );
   reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
   wire \$1 ;
@@ -23833,14 +23798,14 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, \por
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$372$0 ;
-  wire \port$372$0 ;
-  output \port$373$0 ;
-  wire \port$373$0 ;
-  output \port$374$0 ;
-  wire \port$374$0 ;
-  output \port$375$0 ;
-  wire \port$375$0 ;
+  output \port$361$0 ;
+  wire \port$361$0 ;
+  output \port$362$0 ;
+  wire \port$362$0 ;
+  output \port$363$0 ;
+  wire \port$363$0 ;
+  output \port$364$0 ;
+  wire \port$364$0 ;
   output row_first;
   reg row_first = 1'h1;
   output row_last;
@@ -23995,10 +23960,10 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, advance, start, \por
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$4 , \$3 , \$2 , \$1  };
-  assign \port$372$0  = \$1 ;
-  assign \port$373$0  = \$2 ;
-  assign \port$374$0  = \$3 ;
-  assign \port$375$0  = \$4 ;
+  assign \port$361$0  = \$1 ;
+  assign \port$362$0  = \$2 ;
+  assign \port$363$0  = \$3 ;
+  assign \port$364$0  = \$4 ;
   assign \$6  = group_step;
 endmodule
 
@@ -24159,8 +24124,8 @@ module \tern_64x4_int8_g128_base3.core.weight_gate (tlast, clk, rst, take, \fina
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$335$0 , \port$339$0 , \port$347$0 
-, busy, \port$419$0 , \port$443$0 , \port$467$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$325$0 , \port$329$0 , \port$337$0 
+, busy, \port$408$0 , \port$432$0 , \port$456$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -24351,18 +24316,18 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   wire \port$213$0 ;
   input \port$231$0 ;
   wire \port$231$0 ;
-  input \port$335$0 ;
-  wire \port$335$0 ;
-  input \port$339$0 ;
-  wire \port$339$0 ;
-  input \port$347$0 ;
-  wire \port$347$0 ;
-  input \port$419$0 ;
-  wire \port$419$0 ;
-  input \port$443$0 ;
-  wire \port$443$0 ;
-  input \port$467$0 ;
-  wire \port$467$0 ;
+  input \port$325$0 ;
+  wire \port$325$0 ;
+  input \port$329$0 ;
+  wire \port$329$0 ;
+  input \port$337$0 ;
+  wire \port$337$0 ;
+  input \port$408$0 ;
+  wire \port$408$0 ;
+  input \port$432$0 ;
+  wire \port$432$0 ;
+  input \port$456$0 ;
+  wire \port$456$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -24475,11 +24440,11 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$335$0 ;
-  assign \$102  = weight_stalls + \port$339$0 ;
-  assign \$103  = scale_stalls + \port$347$0 ;
+  assign \$101  = activation_stalls + \port$325$0 ;
+  assign \$102  = weight_stalls + \port$329$0 ;
+  assign \$103  = scale_stalls + \port$337$0 ;
   assign \$104  = result_stalls + \port$231$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -24779,6 +24744,6 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$467$0 , \port$443$0 , \port$419$0 , \port$170$0 , \port$213$0 , \port$161$0  };
-  assign stalls = { \port$231$0 , \port$347$0 , \port$339$0 , \port$335$0  };
+  assign faults = { \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
+  assign stalls = { \port$231$0 , \port$337$0 , \port$329$0 , \port$325$0  };
 endmodule

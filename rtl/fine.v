@@ -201,12 +201,12 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\port$168$0 (\$2 ),
     .\port$195$0 (\$3 ),
     .\port$213$0 (\$4 ),
-    .\port$317$0 (\$5 ),
-    .\port$321$0 (\$6 ),
-    .\port$329$0 (\$7 ),
-    .\port$399$0 (\$8 ),
-    .\port$423$0 (\$9 ),
-    .\port$447$0 (\$10 ),
+    .\port$307$0 (\$5 ),
+    .\port$311$0 (\$6 ),
+    .\port$319$0 (\$7 ),
+    .\port$388$0 (\$8 ),
+    .\port$412$0 (\$9 ),
+    .\port$436$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -2434,38 +2434,38 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   \tern_32x2_int8_g16_base3.core.converter  converter (
     .beat(beat),
-    .\port$492$0 (\$54 ),
-    .\port$493$0 (\$55 ),
-    .\port$494$0 (\$56 ),
-    .\port$495$0 (\$57 ),
-    .\port$496$0 (\$58 ),
-    .\port$497$0 (\$59 ),
-    .\port$498$0 (\$60 ),
-    .\port$499$0 (\$61 ),
-    .\port$500$0 (\$62 ),
-    .\port$501$0 (\$63 ),
-    .\port$502$0 (\$64 ),
-    .\port$503$0 (\$65 ),
-    .\port$504$0 (\$66 ),
-    .\port$505$0 (\$67 ),
-    .\port$506$0 (\$68 ),
-    .\port$507$0 (\$69 ),
-    .\port$508$0 (\$70 ),
-    .\port$509$0 (\$71 ),
-    .\port$510$0 (\$72 ),
-    .\port$511$0 (\$73 ),
-    .\port$512$0 (\$74 ),
-    .\port$513$0 (\$75 ),
-    .\port$514$0 (\$76 ),
-    .\port$515$0 (\$77 ),
-    .\port$516$0 (\$78 ),
-    .\port$517$0 (\$79 ),
-    .\port$518$0 (\$80 ),
-    .\port$519$0 (\$81 ),
-    .\port$520$0 (\$82 ),
-    .\port$521$0 (\$83 ),
-    .\port$522$0 (\$84 ),
-    .\port$523$0 (\$85 ),
+    .\port$481$0 (\$54 ),
+    .\port$482$0 (\$55 ),
+    .\port$483$0 (\$56 ),
+    .\port$484$0 (\$57 ),
+    .\port$485$0 (\$58 ),
+    .\port$486$0 (\$59 ),
+    .\port$487$0 (\$60 ),
+    .\port$488$0 (\$61 ),
+    .\port$489$0 (\$62 ),
+    .\port$490$0 (\$63 ),
+    .\port$491$0 (\$64 ),
+    .\port$492$0 (\$65 ),
+    .\port$493$0 (\$66 ),
+    .\port$494$0 (\$67 ),
+    .\port$495$0 (\$68 ),
+    .\port$496$0 (\$69 ),
+    .\port$497$0 (\$70 ),
+    .\port$498$0 (\$71 ),
+    .\port$499$0 (\$72 ),
+    .\port$500$0 (\$73 ),
+    .\port$501$0 (\$74 ),
+    .\port$502$0 (\$75 ),
+    .\port$503$0 (\$76 ),
+    .\port$504$0 (\$77 ),
+    .\port$505$0 (\$78 ),
+    .\port$506$0 (\$79 ),
+    .\port$507$0 (\$80 ),
+    .\port$508$0 (\$81 ),
+    .\port$509$0 (\$82 ),
+    .\port$510$0 (\$83 ),
+    .\port$511$0 (\$84 ),
+    .\port$512$0 (\$85 ),
     .remaining(remaining)
   );
   \tern_32x2_int8_g16_base3.core.dot_0  dot_0 (
@@ -2498,9 +2498,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2109$29 (summed_5[31:29]),
-    .\port$2593$0 (\total$142 ),
-    .\port$2667$0 (\total$143 ),
+    .\port$2098$29 (summed_5[31:29]),
+    .\port$2580$0 (\total$142 ),
+    .\port$2654$0 (\total$143 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -2524,7 +2524,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$127 ),
-    .\port$1562$0 (r_data[31:0]),
+    .\port$1551$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$142 ),
@@ -2538,7 +2538,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .inputs(inputs),
     .nan(\nan$146 ),
     .nonfinite(\nonfinite$128 ),
-    .\port$1562$32 (r_data[63:32]),
+    .\port$1551$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$125 ),
     .total(\total$143 ),
@@ -2612,9 +2612,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$15 (start),
+    .start(start),
     .state(state),
-    .\step$50 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -3174,8 +3174,8 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, \f
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.converter (\port$492$0 , \port$493$0 , \port$494$0 , \port$495$0 , \port$496$0 , \port$497$0 , \port$498$0 , \port$499$0 , \port$500$0 , \port$501$0 , \port$502$0 , \port$503$0 , \port$504$0 , \port$505$0 , \port$506$0 , \port$507$0 , \port$508$0 , \port$509$0 , \port$510$0 , \port$511$0 , \port$512$0 
-, \port$513$0 , \port$514$0 , \port$515$0 , \port$516$0 , \port$517$0 , \port$518$0 , \port$519$0 , \port$520$0 , \port$521$0 , \port$522$0 , \port$523$0 , remaining, beat);
+module \tern_32x2_int8_g16_base3.core.converter (\port$481$0 , \port$482$0 , \port$483$0 , \port$484$0 , \port$485$0 , \port$486$0 , \port$487$0 , \port$488$0 , \port$489$0 , \port$490$0 , \port$491$0 , \port$492$0 , \port$493$0 , \port$494$0 , \port$495$0 , \port$496$0 , \port$497$0 , \port$498$0 , \port$499$0 , \port$500$0 , \port$501$0 
+, \port$502$0 , \port$503$0 , \port$504$0 , \port$505$0 , \port$506$0 , \port$507$0 , \port$508$0 , \port$509$0 , \port$510$0 , \port$511$0 , \port$512$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
   wire [7:0] \$11 ;
@@ -3211,6 +3211,28 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$492$0 , \port$493$0 , \po
   input [255:0] beat;
   wire [255:0] beat;
   wire [255:0] fixed;
+  output [7:0] \port$481$0 ;
+  wire [7:0] \port$481$0 ;
+  output [7:0] \port$482$0 ;
+  wire [7:0] \port$482$0 ;
+  output [7:0] \port$483$0 ;
+  wire [7:0] \port$483$0 ;
+  output [7:0] \port$484$0 ;
+  wire [7:0] \port$484$0 ;
+  output [7:0] \port$485$0 ;
+  wire [7:0] \port$485$0 ;
+  output [7:0] \port$486$0 ;
+  wire [7:0] \port$486$0 ;
+  output [7:0] \port$487$0 ;
+  wire [7:0] \port$487$0 ;
+  output [7:0] \port$488$0 ;
+  wire [7:0] \port$488$0 ;
+  output [7:0] \port$489$0 ;
+  wire [7:0] \port$489$0 ;
+  output [7:0] \port$490$0 ;
+  wire [7:0] \port$490$0 ;
+  output [7:0] \port$491$0 ;
+  wire [7:0] \port$491$0 ;
   output [7:0] \port$492$0 ;
   wire [7:0] \port$492$0 ;
   output [7:0] \port$493$0 ;
@@ -3253,28 +3275,6 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$492$0 , \port$493$0 , \po
   wire [7:0] \port$511$0 ;
   output [7:0] \port$512$0 ;
   wire [7:0] \port$512$0 ;
-  output [7:0] \port$513$0 ;
-  wire [7:0] \port$513$0 ;
-  output [7:0] \port$514$0 ;
-  wire [7:0] \port$514$0 ;
-  output [7:0] \port$515$0 ;
-  wire [7:0] \port$515$0 ;
-  output [7:0] \port$516$0 ;
-  wire [7:0] \port$516$0 ;
-  output [7:0] \port$517$0 ;
-  wire [7:0] \port$517$0 ;
-  output [7:0] \port$518$0 ;
-  wire [7:0] \port$518$0 ;
-  output [7:0] \port$519$0 ;
-  wire [7:0] \port$519$0 ;
-  output [7:0] \port$520$0 ;
-  wire [7:0] \port$520$0 ;
-  output [7:0] \port$521$0 ;
-  wire [7:0] \port$521$0 ;
-  output [7:0] \port$522$0 ;
-  wire [7:0] \port$522$0 ;
-  output [7:0] \port$523$0 ;
-  wire [7:0] \port$523$0 ;
   wire real_0;
   wire real_1;
   wire real_10;
@@ -3374,38 +3374,38 @@ module \tern_32x2_int8_g16_base3.core.converter (\port$492$0 , \port$493$0 , \po
   assign \$31  = beat[247:240] & { real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30 };
   assign \$32  = beat[255:248] & { real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31 };
   assign fixed = { \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$492$0  = \$1 ;
-  assign \port$493$0  = \$2 ;
-  assign \port$494$0  = \$3 ;
-  assign \port$495$0  = \$4 ;
-  assign \port$496$0  = \$5 ;
-  assign \port$497$0  = \$6 ;
-  assign \port$498$0  = \$7 ;
-  assign \port$499$0  = \$8 ;
-  assign \port$500$0  = \$9 ;
-  assign \port$501$0  = \$10 ;
-  assign \port$502$0  = \$11 ;
-  assign \port$503$0  = \$12 ;
-  assign \port$504$0  = \$13 ;
-  assign \port$505$0  = \$14 ;
-  assign \port$506$0  = \$15 ;
-  assign \port$507$0  = \$16 ;
-  assign \port$508$0  = \$17 ;
-  assign \port$509$0  = \$18 ;
-  assign \port$510$0  = \$19 ;
-  assign \port$511$0  = \$20 ;
-  assign \port$512$0  = \$21 ;
-  assign \port$513$0  = \$22 ;
-  assign \port$514$0  = \$23 ;
-  assign \port$515$0  = \$24 ;
-  assign \port$516$0  = \$25 ;
-  assign \port$517$0  = \$26 ;
-  assign \port$518$0  = \$27 ;
-  assign \port$519$0  = \$28 ;
-  assign \port$520$0  = \$29 ;
-  assign \port$521$0  = \$30 ;
-  assign \port$522$0  = \$31 ;
-  assign \port$523$0  = \$32 ;
+  assign \port$481$0  = \$1 ;
+  assign \port$482$0  = \$2 ;
+  assign \port$483$0  = \$3 ;
+  assign \port$484$0  = \$4 ;
+  assign \port$485$0  = \$5 ;
+  assign \port$486$0  = \$6 ;
+  assign \port$487$0  = \$7 ;
+  assign \port$488$0  = \$8 ;
+  assign \port$489$0  = \$9 ;
+  assign \port$490$0  = \$10 ;
+  assign \port$491$0  = \$11 ;
+  assign \port$492$0  = \$12 ;
+  assign \port$493$0  = \$13 ;
+  assign \port$494$0  = \$14 ;
+  assign \port$495$0  = \$15 ;
+  assign \port$496$0  = \$16 ;
+  assign \port$497$0  = \$17 ;
+  assign \port$498$0  = \$18 ;
+  assign \port$499$0  = \$19 ;
+  assign \port$500$0  = \$20 ;
+  assign \port$501$0  = \$21 ;
+  assign \port$502$0  = \$22 ;
+  assign \port$503$0  = \$23 ;
+  assign \port$504$0  = \$24 ;
+  assign \port$505$0  = \$25 ;
+  assign \port$506$0  = \$26 ;
+  assign \port$507$0  = \$27 ;
+  assign \port$508$0  = \$28 ;
+  assign \port$509$0  = \$29 ;
+  assign \port$510$0  = \$30 ;
+  assign \port$511$0  = \$31 ;
+  assign \port$512$0  = \$32 ;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -7929,7 +7929,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, x, abort, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2109$29 , all_nan, \port$2593$0 , \port$2667$0 , results__valid, r_en);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2098$29 , all_nan, \port$2580$0 , \port$2654$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [125:0] \$1 ;
   reg \$10 ;
@@ -7965,12 +7965,12 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   reg [1:0] nans = 2'h0;
   input [1:0] \nans$6 ;
   wire [1:0] \nans$6 ;
-  input [2:0] \port$2109$29 ;
-  wire [2:0] \port$2109$29 ;
-  input [62:0] \port$2593$0 ;
-  wire [62:0] \port$2593$0 ;
-  input [62:0] \port$2667$0 ;
-  wire [62:0] \port$2667$0 ;
+  input [2:0] \port$2098$29 ;
+  wire [2:0] \port$2098$29 ;
+  input [62:0] \port$2580$0 ;
+  wire [62:0] \port$2580$0 ;
+  input [62:0] \port$2654$0 ;
+  wire [62:0] \port$2654$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -8029,8 +8029,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2695$0 (final_4),
-    .\port$2721$0 (result),
+    .\port$2682$0 (final_4),
+    .\port$2708$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -8049,7 +8049,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$2667$0 , \port$2593$0  };
+      \$7  = { \port$2654$0 , \port$2580$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -8079,7 +8079,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2109$29 [1:0];
+      \$9  = \port$2098$29 [1:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -8094,7 +8094,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2109$29 [2];
+      \$10  = \port$2098$29 [2];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -8183,9 +8183,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$2667$0 , \port$2593$0  };
-  assign rows = \port$2109$29 [1:0];
-  assign \last$10  = \port$2109$29 [2];
+  assign \totals$4  = { \port$2654$0 , \port$2580$0  };
+  assign rows = \port$2098$29 [1:0];
+  assign \last$10  = \port$2098$29 [2];
   assign total = totals[62:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -8200,7 +8200,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   assign \$4  = waiting[1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2695$0 , \port$2721$0 , r_rdy, r_en);
+module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2682$0 , \port$2708$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8245,10 +8245,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$2695$0 ;
-  wire \port$2695$0 ;
-  input [31:0] \port$2721$0 ;
-  wire [31:0] \port$2721$0 ;
+  input \port$2682$0 ;
+  wire \port$2682$0 ;
+  input [31:0] \port$2708$0 ;
+  wire [31:0] \port$2708$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -8301,7 +8301,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2695$0 , \port$2721$0  };
+      storage[w_port__addr] <= { \port$2682$0 , \port$2708$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -8413,8 +8413,8 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2695$0 , \port$2721$0  };
-  assign w_data = { \port$2695$0 , \port$2721$0  };
+  assign w_port__data = { \port$2682$0 , \port$2708$0  };
+  assign w_data = { \port$2682$0 , \port$2708$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -9302,7 +9302,7 @@ module \tern_32x2_int8_g16_base3.core.room$196 (rst, give, claim, enough, start,
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1551$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -9385,8 +9385,8 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1562$0 ;
-  wire [31:0] \port$1562$0 ;
+  input [31:0] \port$1551$0 ;
+  wire [31:0] \port$1551$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -9482,17 +9482,17 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1562$0 [14:10];
-  assign \$2  = | \port$1562$0 [14:10];
-  assign \$3  = \port$1562$0 [14:10] - \$2 ;
-  assign \$4  = & \port$1562$0 [14:10];
+  assign \$1  = | \port$1551$0 [14:10];
+  assign \$2  = | \port$1551$0 [14:10];
+  assign \$3  = \port$1551$0 [14:10] - \$2 ;
+  assign \$4  = & \port$1551$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1562$0 [30:26];
-  assign \$9  = | \port$1562$0 [30:26];
-  assign \$10  = \port$1562$0 [30:26] - \$9 ;
-  assign \$11  = & \port$1562$0 [30:26];
+  assign \$8  = | \port$1551$0 [30:26];
+  assign \$9  = | \port$1551$0 [30:26];
+  assign \$10  = \port$1551$0 [30:26] - \$9 ;
+  assign \$11  = & \port$1551$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -9553,7 +9553,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$35  = \port$1562$0 [31];
+    \$35  = \port$1551$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -9563,7 +9563,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$36  = { \$8 , \port$1562$0 [25:16] };
+    \$36  = { \$8 , \port$1551$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -9819,7 +9819,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$25  = \port$1562$0 [15];
+    \$25  = \port$1551$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -9829,7 +9829,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$26  = { \$1 , \port$1562$0 [9:0] };
+    \$26  = { \$1 , \port$1551$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -9887,11 +9887,11 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1562$0 
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1562$0 [15:0];
-  assign shift = \port$1562$0 [31:16];
+  assign scale = \port$1551$0 [15:0];
+  assign shift = \port$1551$0 [31:16];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1551$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -9974,8 +9974,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1562$32 ;
-  wire [31:0] \port$1562$32 ;
+  input [31:0] \port$1551$32 ;
+  wire [31:0] \port$1551$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -10071,17 +10071,17 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1562$32 [14:10];
-  assign \$2  = | \port$1562$32 [14:10];
-  assign \$3  = \port$1562$32 [14:10] - \$2 ;
-  assign \$4  = & \port$1562$32 [14:10];
+  assign \$1  = | \port$1551$32 [14:10];
+  assign \$2  = | \port$1551$32 [14:10];
+  assign \$3  = \port$1551$32 [14:10] - \$2 ;
+  assign \$4  = & \port$1551$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1562$32 [30:26];
-  assign \$9  = | \port$1562$32 [30:26];
-  assign \$10  = \port$1562$32 [30:26] - \$9 ;
-  assign \$11  = & \port$1562$32 [30:26];
+  assign \$8  = | \port$1551$32 [30:26];
+  assign \$9  = | \port$1551$32 [30:26];
+  assign \$10  = \port$1551$32 [30:26] - \$9 ;
+  assign \$11  = & \port$1551$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -10142,7 +10142,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$35  = \port$1562$32 [31];
+    \$35  = \port$1551$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -10152,7 +10152,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$36  = { \$8 , \port$1562$32 [25:16] };
+    \$36  = { \$8 , \port$1551$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -10408,7 +10408,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$25  = \port$1562$32 [15];
+    \$25  = \port$1551$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -10418,7 +10418,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$26  = { \$1 , \port$1562$32 [9:0] };
+    \$26  = { \$1 , \port$1551$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -10476,8 +10476,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1562$32
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1562$32 [15:0];
-  assign shift = \port$1562$32 [31:16];
+  assign scale = \port$1551$32 [15:0];
+  assign shift = \port$1551$32 [31:16];
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -10881,7 +10881,7 @@ module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, block_last, row_
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
+, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -10890,7 +10890,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [1:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -10962,25 +10962,16 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
+  wire [31:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
+  reg \$84 ;
+  reg [31:0] \$85 ;
+  reg [2:0] \$86 ;
+  reg \$87 ;
   wire \$88 ;
-  wire [31:0] \$89 ;
-  wire \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [31:0] \$94 ;
-  reg [2:0] \$95 ;
-  reg \$96 ;
-  wire \$97 ;
-  wire \$98 ;
+  wire \$89 ;
+  wire [1:0] \$9 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -11010,7 +11001,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire [14:0] inputs_left;
   input [14:0] k;
   wire [14:0] k;
-  wire [14:0] \k$27 ;
+  wire [14:0] \k$26 ;
   output [8:0] load_chunk;
   wire [8:0] load_chunk;
   output [14:0] load_remaining;
@@ -11034,10 +11025,9 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \loaded_1.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$25 ;
+  wire [16:0] \n$24 ;
   input over;
   wire over;
-  reg poisoned = 1'h0;
   input room;
   wire room;
   output room_claim;
@@ -11059,9 +11049,9 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   output scale_stall;
   wire scale_stall;
   wire segment;
+  input start;
   wire start;
-  input \start$15 ;
-  wire \start$15 ;
+  wire \start$22 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -11071,22 +11061,22 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [31:0] step;
-  output [31:0] \step$50 ;
-  reg [31:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [8:0] \step$50.chunk ;
-  wire [9:0] \step$50.group ;
-  wire \step$50.group_first ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.row_first ;
-  wire \step$50.row_last ;
-  wire [1:0] \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
+  output [31:0] \step$49 ;
+  reg [31:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [8:0] \step$49.chunk ;
+  wire [9:0] \step$49.group ;
+  wire \step$49.group_first ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.row_first ;
+  wire \step$49.row_last ;
+  wire [1:0] \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [8:0] \step.chunk ;
   wire [9:0] \step.group ;
@@ -11112,116 +11102,106 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = ~ row_last;
-  assign \$4  = ~ weight_present;
-  assign \$5  = ~ scale_available;
-  assign \$6  = group_last & \$5 ;
-  assign \$7  = \$4  | \$6 ;
-  assign \$8  = poisoned | \$7 ;
-  assign \$9  = \$3  & \$8 ;
-  assign \$10  = state == 1'h1;
-  assign \$11  = state == 2'h2;
-  assign \$12  = state == 2'h3;
-  assign \$13  = state == 3'h4;
-  assign \$14  = fire & row_last;
-  assign \$15  = \$14  | activation_closed;
-  assign \$16  = gap + 1'h1;
-  assign \$18  = fire & row_last;
-  assign \$19  = \$18  & block_last;
-  assign \$20  = state == 2'h2;
-  assign \$21  = \$20  & activation_present;
-  assign \$22  = state == 3'h4;
-  assign \$23  = weight_present | weight_closed;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = ~ group_last;
-  assign \$26  = \$25  | scale_available;
-  assign \$27  = \$26  | scale_closed;
-  assign \$28  = \$24  & \$27 ;
-  assign \$29  = ~ row_last;
-  assign \$31  = ~ \$30 ;
-  assign \$32  = room & \$31 ;
-  assign \$33  = \$29  | \$32 ;
-  assign \$34  = \$28  & \$33 ;
-  assign fire = \$21  | \$34 ;
-  assign \$35  = state == 2'h3;
-  assign start = \start$15  | \$35 ;
-  assign \$36  = state == 2'h2;
-  assign activation_take = \$36  & beat_last;
-  assign \$37  = state == 2'h2;
-  assign activation_missing = \$37  & activation_closed;
-  assign \$38  = state == 2'h2;
-  assign \$39  = \$38  & activation_present;
-  assign \$41  = ~ \$40 ;
-  assign load_write = \$39  & \$41 ;
-  assign \$42  = state == 3'h4;
-  assign \$43  = ~ group_last;
-  assign \$44  = \$43  | scale_available;
-  assign \$45  = \$44  | scale_closed;
-  assign \$46  = \$42  & \$45 ;
-  assign \$47  = ~ row_last;
-  assign \$49  = ~ \$48 ;
-  assign \$50  = room & \$49 ;
-  assign \$51  = \$47  | \$50 ;
-  assign \$52  = \$46  & \$51 ;
-  assign weight_take = \$52  & beat_last;
+  assign \$11  = fire & row_last;
+  assign \$12  = \$11  & block_last;
+  assign \$13  = state == 2'h2;
+  assign \$14  = \$13  & activation_present;
+  assign \$15  = state == 3'h4;
+  assign \$16  = weight_present | weight_closed;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = ~ group_last;
+  assign \$19  = \$18  | scale_available;
+  assign \$20  = \$19  | scale_closed;
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ row_last;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = room & \$24 ;
+  assign \$26  = \$22  | \$25 ;
+  assign \$27  = \$21  & \$26 ;
+  assign fire = \$14  | \$27 ;
+  assign \$28  = state == 2'h3;
+  assign \start$22  = start | \$28 ;
+  assign \$29  = state == 2'h2;
+  assign activation_take = \$29  & beat_last;
+  assign \$30  = state == 2'h2;
+  assign activation_missing = \$30  & activation_closed;
+  assign \$31  = state == 2'h2;
+  assign \$32  = \$31  & activation_present;
+  assign \$34  = ~ \$33 ;
+  assign load_write = \$32  & \$34 ;
+  assign \$35  = state == 3'h4;
+  assign \$36  = ~ group_last;
+  assign \$37  = \$36  | scale_available;
+  assign \$38  = \$37  | scale_closed;
+  assign \$39  = \$35  & \$38 ;
+  assign \$40  = ~ row_last;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = room & \$42 ;
+  assign \$44  = \$40  | \$43 ;
+  assign \$45  = \$39  & \$44 ;
+  assign weight_take = \$45  & beat_last;
   assign weight_final = row_last & block_last;
-  assign \$53  = state == 3'h4;
-  assign \$54  = \$53  & fire;
-  assign \$55  = \$54  & group_last;
-  assign scale_claim = \$55  & scale_available;
-  assign \$56  = state == 3'h4;
-  assign \$57  = \$56  & fire;
-  assign room_claim = \$57  & row_last;
-  assign \$58  = state == 2'h2;
-  assign \$59  = ~ fire;
+  assign \$46  = state == 3'h4;
+  assign \$47  = \$46  & fire;
+  assign \$48  = \$47  & group_last;
+  assign scale_claim = \$48  & scale_available;
+  assign \$49  = state == 3'h4;
+  assign \$50  = \$49  & fire;
+  assign room_claim = \$50  & row_last;
+  assign \$51  = state == 2'h2;
+  assign \$52  = ~ fire;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ~ activation_closed;
+  assign activation_stall = \$53  & \$54 ;
+  assign \$55  = state == 3'h4;
+  assign \$56  = weight_present | weight_closed;
+  assign \$57  = ~ \$56 ;
+  assign weight_stall = \$55  & \$57 ;
+  assign \$58  = state == 3'h4;
+  assign \$59  = weight_present | weight_closed;
   assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ activation_closed;
-  assign activation_stall = \$60  & \$61 ;
-  assign \$62  = state == 3'h4;
-  assign \$63  = weight_present | weight_closed;
+  assign \$61  = ~ group_last;
+  assign \$62  = \$61  | scale_available;
+  assign \$63  = \$62  | scale_closed;
   assign \$64  = ~ \$63 ;
-  assign weight_stall = \$62  & \$64 ;
+  assign scale_stall = \$60  & \$64 ;
   assign \$65  = state == 3'h4;
   assign \$66  = weight_present | weight_closed;
   assign \$67  = \$65  & \$66 ;
   assign \$68  = ~ group_last;
   assign \$69  = \$68  | scale_available;
   assign \$70  = \$69  | scale_closed;
-  assign \$71  = ~ \$70 ;
-  assign scale_stall = \$67  & \$71 ;
-  assign \$72  = state == 3'h4;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = ~ group_last;
-  assign \$76  = \$75  | scale_available;
-  assign \$77  = \$76  | scale_closed;
-  assign \$78  = \$74  & \$77 ;
-  assign \$79  = \$78  & row_last;
-  assign \$80  = ~ room;
-  assign room_stall = \$79  & \$80 ;
-  assign \$81  = state == 2'h2;
-  assign \$82  = group_last & scale_available;
-  assign \$83  = ~ weight_present;
-  assign \$84  = ~ scale_available;
-  assign \$85  = group_last & \$84 ;
-  assign \$86  = \$83  | \$85 ;
-  assign \$87  = poisoned | \$86 ;
-  assign \$88  = loaded_1[0] & loaded_1[1];
-  assign \$89  = \$88  ? loaded_1 : step;
-  assign \$90  = state == 2'h2;
-  assign \$91  = loaded_1[0] & loaded_1[1];
+  assign \$71  = \$67  & \$70 ;
+  assign \$72  = \$71  & row_last;
+  assign \$73  = ~ room;
+  assign room_stall = \$72  & \$73 ;
+  assign \$74  = state == 2'h2;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign \$80  = loaded_1[0] & loaded_1[1];
+  assign \$81  = \$80  ? loaded_1 : step;
+  assign \$82  = state == 2'h2;
+  assign \$83  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
   always @(posedge clk)
-    \wait  <= \$92 ;
+    \wait  <= \$84 ;
   always @(posedge clk)
-    poisoned <= \$93 ;
+    loaded_1 <= \$85 ;
   always @(posedge clk)
-    loaded_1 <= \$94 ;
+    state <= \$86 ;
   always @(posedge clk)
-    state <= \$95 ;
-  always @(posedge clk)
-    gap <= \$96 ;
+    gap <= \$87 ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = state == 1'h1;
+  assign \$4  = state == 2'h2;
+  assign \$5  = state == 2'h3;
+  assign \$6  = state == 3'h4;
+  assign \$7  = fire & row_last;
+  assign \$8  = \$7  | activation_closed;
+  assign \$9  = gap + 1'h1;
   \tern_32x2_int8_g16_base3.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
@@ -11235,115 +11215,100 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$354$0 (\$97 ),
-    .\port$355$0 (\$98 ),
+    .\port$343$0 (\$88 ),
+    .\port$344$0 (\$89 ),
     .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
-    .start(start)
+    .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$92  = \wait ;
+    \$84  = \wait ;
     if (room_claim) begin
-      \$92  = 1'h1;
+      \$84  = 1'h1;
     end else if (\$1 ) begin
-      \$92  = \$2 [0];
+      \$84  = \$2 [0];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$93  = poisoned;
-    if (start) begin
-      \$93  = 1'h0;
-    end else if (fire) begin
-      \$93  = \$9 ;
-    end
+    \$85  = step;
     if (abort) begin
-      \$93  = 1'h0;
+      \$85  = 32'd0;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$85  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$94  = step;
-    if (abort) begin
-      \$94  = 32'd0;
-    end
-    if (rst) begin
-      \$94  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$95  = state;
-    if (\$10 ) begin
-      if (\start$15 ) begin
-        \$95  = 3'h2;
+    \$86  = state;
+    if (\$3 ) begin
+      if (start) begin
+        \$86  = 3'h2;
       end
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$95  = 3'h3;
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$86  = 3'h3;
       end
-    end else if (\$12 ) begin
-      if (\$17 ) begin
-        \$95  = 3'h4;
+    end else if (\$5 ) begin
+      if (\$10 ) begin
+        \$86  = 3'h4;
       end
-    end else if (\$13 ) begin
-      if (\$19 ) begin
-        \$95  = 3'h5;
+    end else if (\$6 ) begin
+      if (\$12 ) begin
+        \$86  = 3'h5;
       end
     end else if (over) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (abort) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (rst) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$96  = gap;
-    if (\$10 ) begin
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$96  = 1'h0;
+    \$87  = gap;
+    if (\$3 ) begin
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$87  = 1'h0;
       end
-    end else if (\$12 ) begin
-      \$96  = \$16 [0];
+    end else if (\$5 ) begin
+      \$87  = \$9 [0];
     end
     if (abort) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \step$50 [0] = \$89 [0];
-    if (\$90 ) begin
-      \step$50 [0] = \$91 ;
+    \step$49 [0] = \$81 [0];
+    if (\$82 ) begin
+      \step$49 [0] = \$83 ;
     end
   end
-  assign \n$25  = n;
-  assign \k$27  = k;
+  assign \n$24  = n;
+  assign \k$26  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign rows = { \$98 , \$97  };
+  assign rows = { \$89 , \$88  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[10:2];
@@ -11372,29 +11337,29 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign \step.poison  = step[28];
   assign \step.rows  = step[30:29];
   assign \step.block_last  = step[31];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [10:2];
-  assign \step$50.segment  = \step$50 [11];
-  assign \step$50.group  = \step$50 [21:12];
-  assign \step$50.group_first  = \step$50 [22];
-  assign \step$50.group_last  = \step$50 [23];
-  assign \step$50.row_first  = \step$50 [24];
-  assign \step$50.row_last  = \step$50 [25];
-  assign \step$50.weighted  = \step$50 [26];
-  assign \step$50.scaled  = \step$50 [27];
-  assign \step$50.poison  = \step$50 [28];
-  assign \step$50.rows  = \step$50 [30:29];
-  assign \step$50.block_last  = \step$50 [31];
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [10:2];
+  assign \step$49.segment  = \step$49 [11];
+  assign \step$49.group  = \step$49 [21:12];
+  assign \step$49.group_first  = \step$49 [22];
+  assign \step$49.group_last  = \step$49 [23];
+  assign \step$49.row_first  = \step$49 [24];
+  assign \step$49.row_last  = \step$49 [25];
+  assign \step$49.weighted  = \step$49 [26];
+  assign \step$49.scaled  = \step$49 [27];
+  assign \step$49.poison  = \step$49 [28];
+  assign \step$49.rows  = \step$49 [30:29];
+  assign \step$49.block_last  = \step$49 [31];
   always @*
-    \step$50 [31:1] = \$89 [31:1];
-  assign step[28] = \$87 ;
-  assign step[27] = \$82 ;
+    \step$49 [31:1] = \$81 [31:1];
+  assign step[28] = \$79 ;
+  assign step[27] = \$75 ;
   assign step[26] = weight_present;
-  assign step[1] = \$81 ;
+  assign step[1] = \$74 ;
   assign step[0] = fire;
   assign step[31] = block_last;
-  assign step[30:29] = { \$98 , \$97  };
+  assign step[30:29] = { \$89 , \$88  };
   assign step[25] = row_last;
   assign step[24] = row_first;
   assign step[23] = group_last;
@@ -11402,14 +11367,14 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign step[21:12] = group;
   assign step[11] = segment;
   assign step[10:2] = load_chunk;
-  assign \$30  = \wait ;
   assign \$1  = \wait ;
-  assign \$17  = gap;
-  assign \$40  = segment;
-  assign \$48  = \wait ;
+  assign \$23  = \wait ;
+  assign \$10  = gap;
+  assign \$33  = segment;
+  assign \$41  = \wait ;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$354$0 , \port$355$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
+module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$343$0 , \port$344$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -11463,10 +11428,10 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$354$0 ;
-  wire \port$354$0 ;
-  output \port$355$0 ;
-  wire \port$355$0 ;
+  output \port$343$0 ;
+  wire \port$343$0 ;
+  output \port$344$0 ;
+  wire \port$344$0 ;
   output row_first;
   reg row_first = 1'h1;
   output row_last;
@@ -11619,8 +11584,8 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$2 , \$1  };
-  assign \port$354$0  = \$1 ;
-  assign \port$355$0  = \$2 ;
+  assign \port$343$0  = \$1 ;
+  assign \port$344$0  = \$2 ;
   assign \$3  = segment;
 endmodule
 
@@ -11781,8 +11746,8 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$317$0 , \port$321$0 , \port$329$0 
-, busy, \port$399$0 , \port$423$0 , \port$447$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$307$0 , \port$311$0 , \port$319$0 
+, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -11973,18 +11938,18 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$195$0 ;
   input \port$213$0 ;
   wire \port$213$0 ;
-  input \port$317$0 ;
-  wire \port$317$0 ;
-  input \port$321$0 ;
-  wire \port$321$0 ;
-  input \port$329$0 ;
-  wire \port$329$0 ;
-  input \port$399$0 ;
-  wire \port$399$0 ;
-  input \port$423$0 ;
-  wire \port$423$0 ;
-  input \port$447$0 ;
-  wire \port$447$0 ;
+  input \port$307$0 ;
+  wire \port$307$0 ;
+  input \port$311$0 ;
+  wire \port$311$0 ;
+  input \port$319$0 ;
+  wire \port$319$0 ;
+  input \port$388$0 ;
+  wire \port$388$0 ;
+  input \port$412$0 ;
+  wire \port$412$0 ;
+  input \port$436$0 ;
+  wire \port$436$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -12097,11 +12062,11 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$317$0 ;
-  assign \$102  = weight_stalls + \port$321$0 ;
-  assign \$103  = scale_stalls + \port$329$0 ;
+  assign \$101  = activation_stalls + \port$307$0 ;
+  assign \$102  = weight_stalls + \port$311$0 ;
+  assign \$103  = scale_stalls + \port$319$0 ;
   assign \$104  = result_stalls + \port$213$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -12401,6 +12366,6 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign stalls = { \port$213$0 , \port$329$0 , \port$321$0 , \port$317$0  };
+  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign stalls = { \port$213$0 , \port$319$0 , \port$311$0 , \port$307$0  };
 endmodule

@@ -201,12 +201,12 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .\port$168$0 (\$2 ),
     .\port$195$0 (\$3 ),
     .\port$213$0 (\$4 ),
-    .\port$317$0 (\$5 ),
-    .\port$321$0 (\$6 ),
-    .\port$329$0 (\$7 ),
-    .\port$399$0 (\$8 ),
-    .\port$423$0 (\$9 ),
-    .\port$447$0 (\$10 ),
+    .\port$307$0 (\$5 ),
+    .\port$311$0 (\$6 ),
+    .\port$319$0 (\$7 ),
+    .\port$388$0 (\$8 ),
+    .\port$412$0 (\$9 ),
+    .\port$436$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -1052,9 +1052,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2086$22 (summed_5[24:22]),
-    .\port$2514$0 (\total$141 ),
-    .\port$2588$0 (\total$142 ),
+    .\port$2075$22 (summed_5[24:22]),
+    .\port$2501$0 (\total$141 ),
+    .\port$2575$0 (\total$142 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -1078,7 +1078,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$126 ),
-    .\port$1219$0 (r_data[31:0]),
+    .\port$1208$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$141 ),
@@ -1092,7 +1092,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .inputs(inputs),
     .nan(\nan$145 ),
     .nonfinite(\nonfinite$127 ),
-    .\port$1219$32 (r_data[63:32]),
+    .\port$1208$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$124 ),
     .total(\total$142 ),
@@ -1166,9 +1166,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$16 (start),
+    .start(start),
     .state(state),
-    .\step$51 (step),
+    .\step$50 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -5329,7 +5329,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree (rst, x, abort, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2086$22 , all_nan, \port$2514$0 , \port$2588$0 , results__valid, r_en);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2075$22 , all_nan, \port$2501$0 , \port$2575$0 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [187:0] \$1 ;
   reg \$10 ;
@@ -5365,12 +5365,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg [1:0] nans = 2'h0;
   input [1:0] \nans$6 ;
   wire [1:0] \nans$6 ;
-  input [2:0] \port$2086$22 ;
-  wire [2:0] \port$2086$22 ;
-  input [93:0] \port$2514$0 ;
-  wire [93:0] \port$2514$0 ;
-  input [93:0] \port$2588$0 ;
-  wire [93:0] \port$2588$0 ;
+  input [2:0] \port$2075$22 ;
+  wire [2:0] \port$2075$22 ;
+  input [93:0] \port$2501$0 ;
+  wire [93:0] \port$2501$0 ;
+  input [93:0] \port$2575$0 ;
+  wire [93:0] \port$2575$0 ;
   wire [16:0] r_data;
   input r_en;
   wire r_en;
@@ -5429,8 +5429,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2616$0 (final_4),
-    .\port$2642$0 (result),
+    .\port$2603$0 (final_4),
+    .\port$2629$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -5449,7 +5449,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$2588$0 , \port$2514$0  };
+      \$7  = { \port$2575$0 , \port$2501$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -5479,7 +5479,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2086$22 [1:0];
+      \$9  = \port$2075$22 [1:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -5494,7 +5494,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2086$22 [2];
+      \$10  = \port$2075$22 [2];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -5583,9 +5583,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$2588$0 , \port$2514$0  };
-  assign rows = \port$2086$22 [1:0];
-  assign \last$10  = \port$2086$22 [2];
+  assign \totals$4  = { \port$2575$0 , \port$2501$0  };
+  assign rows = \port$2075$22 [1:0];
+  assign \last$10  = \port$2075$22 [2];
   assign total = totals[93:0];
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -5600,7 +5600,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   assign \$4  = waiting[1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$2616$0 , \port$2642$0 , r_rdy, r_en);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$2603$0 , \port$2629$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -5645,10 +5645,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$2616$0 ;
-  wire \port$2616$0 ;
-  input [15:0] \port$2642$0 ;
-  wire [15:0] \port$2642$0 ;
+  input \port$2603$0 ;
+  wire \port$2603$0 ;
+  input [15:0] \port$2629$0 ;
+  wire [15:0] \port$2629$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [16:0] r_data;
@@ -5701,7 +5701,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2616$0 , \port$2642$0  };
+      storage[w_port__addr] <= { \port$2603$0 , \port$2629$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -5813,8 +5813,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2616$0 , \port$2642$0  };
-  assign w_data = { \port$2616$0 , \port$2642$0  };
+  assign w_port__data = { \port$2603$0 , \port$2629$0  };
+  assign w_data = { \port$2603$0 , \port$2629$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -7532,7 +7532,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$196 (rst, give, claim, en
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$1219$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$1208$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -7615,8 +7615,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1219$0 ;
-  wire [31:0] \port$1219$0 ;
+  input [31:0] \port$1208$0 ;
+  wire [31:0] \port$1208$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -7712,17 +7712,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1219$0 [14:10];
-  assign \$2  = | \port$1219$0 [14:10];
-  assign \$3  = \port$1219$0 [14:10] - \$2 ;
-  assign \$4  = & \port$1219$0 [14:10];
+  assign \$1  = | \port$1208$0 [14:10];
+  assign \$2  = | \port$1208$0 [14:10];
+  assign \$3  = \port$1208$0 [14:10] - \$2 ;
+  assign \$4  = & \port$1208$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1219$0 [30:26];
-  assign \$9  = | \port$1219$0 [30:26];
-  assign \$10  = \port$1219$0 [30:26] - \$9 ;
-  assign \$11  = & \port$1219$0 [30:26];
+  assign \$8  = | \port$1208$0 [30:26];
+  assign \$9  = | \port$1208$0 [30:26];
+  assign \$10  = \port$1208$0 [30:26] - \$9 ;
+  assign \$11  = & \port$1208$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -7783,7 +7783,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$35  = \port$1219$0 [31];
+    \$35  = \port$1208$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -7793,7 +7793,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$36  = { \$8 , \port$1219$0 [25:16] };
+    \$36  = { \$8 , \port$1208$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -8049,7 +8049,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$25  = \port$1219$0 [15];
+    \$25  = \port$1208$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -8059,7 +8059,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$26  = { \$1 , \port$1219$0 [9:0] };
+    \$26  = { \$1 , \port$1208$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -8117,11 +8117,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1219$0 [15:0];
-  assign shift = \port$1219$0 [31:16];
+  assign scale = \port$1208$0 [15:0];
+  assign shift = \port$1208$0 [31:16];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$1219$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$1208$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -8204,8 +8204,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1219$32 ;
-  wire [31:0] \port$1219$32 ;
+  input [31:0] \port$1208$32 ;
+  wire [31:0] \port$1208$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -8301,17 +8301,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$1219$32 [14:10];
-  assign \$2  = | \port$1219$32 [14:10];
-  assign \$3  = \port$1219$32 [14:10] - \$2 ;
-  assign \$4  = & \port$1219$32 [14:10];
+  assign \$1  = | \port$1208$32 [14:10];
+  assign \$2  = | \port$1208$32 [14:10];
+  assign \$3  = \port$1208$32 [14:10] - \$2 ;
+  assign \$4  = & \port$1208$32 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1219$32 [30:26];
-  assign \$9  = | \port$1219$32 [30:26];
-  assign \$10  = \port$1219$32 [30:26] - \$9 ;
-  assign \$11  = & \port$1219$32 [30:26];
+  assign \$8  = | \port$1208$32 [30:26];
+  assign \$9  = | \port$1208$32 [30:26];
+  assign \$10  = \port$1208$32 [30:26] - \$9 ;
+  assign \$11  = & \port$1208$32 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -8372,7 +8372,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$35  = \port$1219$32 [31];
+    \$35  = \port$1208$32 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -8382,7 +8382,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$36  = { \$8 , \port$1219$32 [25:16] };
+    \$36  = { \$8 , \port$1208$32 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -8638,7 +8638,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$25  = \port$1219$32 [15];
+    \$25  = \port$1208$32 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -8648,7 +8648,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$26  = { \$1 , \port$1219$32 [9:0] };
+    \$26  = { \$1 , \port$1208$32 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -8706,8 +8706,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$1219$32 [15:0];
-  assign shift = \port$1219$32 [31:16];
+  assign scale = \port$1208$32 [15:0];
+  assign shift = \port$1208$32 [31:16];
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -9110,7 +9110,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, bloc
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$16 , abort, n, k, state, \step$51 , load_chunk, load_remaining, clk);
+, room, start, abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -9119,7 +9119,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [2:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -9191,26 +9191,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
+  wire [24:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire [24:0] \$89 ;
-  wire \$9 ;
+  reg \$84 ;
+  reg [24:0] \$85 ;
+  reg [24:0] \$86 ;
+  reg [2:0] \$87 ;
+  reg [1:0] \$88 ;
+  wire \$89 ;
+  wire [2:0] \$9 ;
   wire \$90 ;
-  wire \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [24:0] \$94 ;
-  reg [24:0] \$95 ;
-  reg [2:0] \$96 ;
-  reg [1:0] \$97 ;
-  wire \$98 ;
-  wire \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -9240,7 +9231,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire [12:0] inputs_left;
   input [12:0] k;
   wire [12:0] k;
-  wire [12:0] \k$28 ;
+  wire [12:0] \k$27 ;
   output [6:0] load_chunk;
   wire [6:0] load_chunk;
   output [12:0] load_remaining;
@@ -9279,10 +9270,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \loaded_2.weighted ;
   input [16:0] n;
   wire [16:0] n;
-  wire [16:0] \n$26 ;
+  wire [16:0] \n$25 ;
   input over;
   wire over;
-  reg poisoned = 1'h0;
   input room;
   wire room;
   output room_claim;
@@ -9304,9 +9294,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   output scale_stall;
   wire scale_stall;
   wire segment;
+  input start;
   wire start;
-  input \start$16 ;
-  wire \start$16 ;
+  wire \start$23 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -9316,22 +9306,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [24:0] step;
-  output [24:0] \step$51 ;
-  reg [24:0] \step$51 ;
-  wire \step$51.block_last ;
-  wire [6:0] \step$51.chunk ;
-  wire [4:0] \step$51.group ;
-  wire \step$51.group_first ;
-  wire \step$51.group_last ;
-  wire \step$51.load ;
-  wire \step$51.poison ;
-  wire \step$51.row_first ;
-  wire \step$51.row_last ;
-  wire [1:0] \step$51.rows ;
-  wire \step$51.scaled ;
-  wire \step$51.segment ;
-  wire \step$51.valid ;
-  wire \step$51.weighted ;
+  output [24:0] \step$50 ;
+  reg [24:0] \step$50 ;
+  wire \step$50.block_last ;
+  wire [6:0] \step$50.chunk ;
+  wire [4:0] \step$50.group ;
+  wire \step$50.group_first ;
+  wire \step$50.group_last ;
+  wire \step$50.load ;
+  wire \step$50.poison ;
+  wire \step$50.row_first ;
+  wire \step$50.row_last ;
+  wire [1:0] \step$50.rows ;
+  wire \step$50.scaled ;
+  wire \step$50.segment ;
+  wire \step$50.valid ;
+  wire \step$50.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire [4:0] \step.group ;
@@ -9357,119 +9347,109 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = ~ row_last;
-  assign \$4  = ~ weight_present;
-  assign \$5  = ~ scale_available;
-  assign \$6  = group_last & \$5 ;
-  assign \$7  = \$4  | \$6 ;
-  assign \$8  = poisoned | \$7 ;
-  assign \$9  = \$3  & \$8 ;
-  assign \$10  = state == 1'h1;
-  assign \$11  = state == 2'h2;
-  assign \$12  = state == 2'h3;
-  assign \$13  = state == 3'h4;
-  assign \$14  = fire & row_last;
-  assign \$15  = \$14  | activation_closed;
-  assign \$16  = gap + 1'h1;
-  assign \$17  = gap == 2'h2;
-  assign \$18  = fire & row_last;
-  assign \$19  = \$18  & block_last;
-  assign \$20  = state == 2'h2;
-  assign \$21  = \$20  & activation_present;
-  assign \$22  = state == 3'h4;
-  assign \$23  = weight_present | weight_closed;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = ~ group_last;
-  assign \$26  = \$25  | scale_available;
-  assign \$27  = \$26  | scale_closed;
-  assign \$28  = \$24  & \$27 ;
-  assign \$29  = ~ row_last;
-  assign \$31  = ~ \$30 ;
-  assign \$32  = room & \$31 ;
-  assign \$33  = \$29  | \$32 ;
-  assign \$34  = \$28  & \$33 ;
-  assign fire = \$21  | \$34 ;
-  assign \$35  = state == 2'h3;
-  assign start = \start$16  | \$35 ;
-  assign \$36  = state == 2'h2;
-  assign activation_take = \$36  & beat_last;
-  assign \$37  = state == 2'h2;
-  assign activation_missing = \$37  & activation_closed;
-  assign \$38  = state == 2'h2;
-  assign \$39  = \$38  & activation_present;
-  assign \$41  = ~ \$40 ;
-  assign load_write = \$39  & \$41 ;
-  assign \$42  = state == 3'h4;
-  assign \$43  = ~ group_last;
-  assign \$44  = \$43  | scale_available;
-  assign \$45  = \$44  | scale_closed;
-  assign \$46  = \$42  & \$45 ;
-  assign \$47  = ~ row_last;
-  assign \$49  = ~ \$48 ;
-  assign \$50  = room & \$49 ;
-  assign \$51  = \$47  | \$50 ;
-  assign \$52  = \$46  & \$51 ;
-  assign weight_take = \$52  & beat_last;
+  assign \$10  = gap == 2'h2;
+  assign \$11  = fire & row_last;
+  assign \$12  = \$11  & block_last;
+  assign \$13  = state == 2'h2;
+  assign \$14  = \$13  & activation_present;
+  assign \$15  = state == 3'h4;
+  assign \$16  = weight_present | weight_closed;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = ~ group_last;
+  assign \$19  = \$18  | scale_available;
+  assign \$20  = \$19  | scale_closed;
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ row_last;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = room & \$24 ;
+  assign \$26  = \$22  | \$25 ;
+  assign \$27  = \$21  & \$26 ;
+  assign fire = \$14  | \$27 ;
+  assign \$28  = state == 2'h3;
+  assign \start$23  = start | \$28 ;
+  assign \$29  = state == 2'h2;
+  assign activation_take = \$29  & beat_last;
+  assign \$30  = state == 2'h2;
+  assign activation_missing = \$30  & activation_closed;
+  assign \$31  = state == 2'h2;
+  assign \$32  = \$31  & activation_present;
+  assign \$34  = ~ \$33 ;
+  assign load_write = \$32  & \$34 ;
+  assign \$35  = state == 3'h4;
+  assign \$36  = ~ group_last;
+  assign \$37  = \$36  | scale_available;
+  assign \$38  = \$37  | scale_closed;
+  assign \$39  = \$35  & \$38 ;
+  assign \$40  = ~ row_last;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = room & \$42 ;
+  assign \$44  = \$40  | \$43 ;
+  assign \$45  = \$39  & \$44 ;
+  assign weight_take = \$45  & beat_last;
   assign weight_final = row_last & block_last;
-  assign \$53  = state == 3'h4;
-  assign \$54  = \$53  & fire;
-  assign \$55  = \$54  & group_last;
-  assign scale_claim = \$55  & scale_available;
-  assign \$56  = state == 3'h4;
-  assign \$57  = \$56  & fire;
-  assign room_claim = \$57  & row_last;
-  assign \$58  = state == 2'h2;
-  assign \$59  = ~ fire;
+  assign \$46  = state == 3'h4;
+  assign \$47  = \$46  & fire;
+  assign \$48  = \$47  & group_last;
+  assign scale_claim = \$48  & scale_available;
+  assign \$49  = state == 3'h4;
+  assign \$50  = \$49  & fire;
+  assign room_claim = \$50  & row_last;
+  assign \$51  = state == 2'h2;
+  assign \$52  = ~ fire;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ~ activation_closed;
+  assign activation_stall = \$53  & \$54 ;
+  assign \$55  = state == 3'h4;
+  assign \$56  = weight_present | weight_closed;
+  assign \$57  = ~ \$56 ;
+  assign weight_stall = \$55  & \$57 ;
+  assign \$58  = state == 3'h4;
+  assign \$59  = weight_present | weight_closed;
   assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ activation_closed;
-  assign activation_stall = \$60  & \$61 ;
-  assign \$62  = state == 3'h4;
-  assign \$63  = weight_present | weight_closed;
+  assign \$61  = ~ group_last;
+  assign \$62  = \$61  | scale_available;
+  assign \$63  = \$62  | scale_closed;
   assign \$64  = ~ \$63 ;
-  assign weight_stall = \$62  & \$64 ;
+  assign scale_stall = \$60  & \$64 ;
   assign \$65  = state == 3'h4;
   assign \$66  = weight_present | weight_closed;
   assign \$67  = \$65  & \$66 ;
   assign \$68  = ~ group_last;
   assign \$69  = \$68  | scale_available;
   assign \$70  = \$69  | scale_closed;
-  assign \$71  = ~ \$70 ;
-  assign scale_stall = \$67  & \$71 ;
-  assign \$72  = state == 3'h4;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = ~ group_last;
-  assign \$76  = \$75  | scale_available;
-  assign \$77  = \$76  | scale_closed;
-  assign \$78  = \$74  & \$77 ;
-  assign \$79  = \$78  & row_last;
-  assign \$80  = ~ room;
-  assign room_stall = \$79  & \$80 ;
-  assign \$81  = state == 2'h2;
-  assign \$82  = group_last & scale_available;
-  assign \$83  = ~ weight_present;
-  assign \$84  = ~ scale_available;
-  assign \$85  = group_last & \$84 ;
-  assign \$86  = \$83  | \$85 ;
-  assign \$87  = poisoned | \$86 ;
-  assign \$88  = loaded_2[0] & loaded_2[1];
-  assign \$89  = \$88  ? loaded_2 : step;
-  assign \$90  = state == 2'h2;
-  assign \$91  = loaded_2[0] & loaded_2[1];
+  assign \$71  = \$67  & \$70 ;
+  assign \$72  = \$71  & row_last;
+  assign \$73  = ~ room;
+  assign room_stall = \$72  & \$73 ;
+  assign \$74  = state == 2'h2;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign \$80  = loaded_2[0] & loaded_2[1];
+  assign \$81  = \$80  ? loaded_2 : step;
+  assign \$82  = state == 2'h2;
+  assign \$83  = loaded_2[0] & loaded_2[1];
   assign busy = state != 1'h1;
   always @(posedge clk)
-    \wait  <= \$92 ;
+    \wait  <= \$84 ;
   always @(posedge clk)
-    poisoned <= \$93 ;
+    loaded_1 <= \$85 ;
   always @(posedge clk)
-    loaded_1 <= \$94 ;
+    loaded_2 <= \$86 ;
   always @(posedge clk)
-    loaded_2 <= \$95 ;
+    state <= \$87 ;
   always @(posedge clk)
-    state <= \$96 ;
-  always @(posedge clk)
-    gap <= \$97 ;
+    gap <= \$88 ;
+  assign \$2  = \wait  - 1'h1;
+  assign \$3  = state == 1'h1;
+  assign \$4  = state == 2'h2;
+  assign \$5  = state == 2'h3;
+  assign \$6  = state == 3'h4;
+  assign \$7  = fire & row_last;
+  assign \$8  = \$7  | activation_closed;
+  assign \$9  = gap + 1'h1;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
@@ -9483,125 +9463,110 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$354$0 (\$98 ),
-    .\port$355$0 (\$99 ),
+    .\port$343$0 (\$89 ),
+    .\port$344$0 (\$90 ),
     .row_first(row_first),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
-    .start(start)
+    .start(\start$23 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$92  = \wait ;
+    \$84  = \wait ;
     if (room_claim) begin
-      \$92  = 1'h1;
+      \$84  = 1'h1;
     end else if (\$1 ) begin
-      \$92  = \$2 [0];
+      \$84  = \$2 [0];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$93  = poisoned;
-    if (start) begin
-      \$93  = 1'h0;
-    end else if (fire) begin
-      \$93  = \$9 ;
-    end
+    \$85  = step;
     if (abort) begin
-      \$93  = 1'h0;
+      \$85  = 25'h0000000;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$85  = 25'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$94  = step;
+    \$86  = loaded_1;
     if (abort) begin
-      \$94  = 25'h0000000;
+      \$86  = 25'h0000000;
     end
     if (rst) begin
-      \$94  = 25'h0000000;
+      \$86  = 25'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$95  = loaded_1;
-    if (abort) begin
-      \$95  = 25'h0000000;
-    end
-    if (rst) begin
-      \$95  = 25'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$96  = state;
-    if (\$10 ) begin
-      if (\start$16 ) begin
-        \$96  = 3'h2;
+    \$87  = state;
+    if (\$3 ) begin
+      if (start) begin
+        \$87  = 3'h2;
       end
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$96  = 3'h3;
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$87  = 3'h3;
       end
-    end else if (\$12 ) begin
-      if (\$17 ) begin
-        \$96  = 3'h4;
+    end else if (\$5 ) begin
+      if (\$10 ) begin
+        \$87  = 3'h4;
       end
-    end else if (\$13 ) begin
-      if (\$19 ) begin
-        \$96  = 3'h5;
+    end else if (\$6 ) begin
+      if (\$12 ) begin
+        \$87  = 3'h5;
       end
     end else if (over) begin
-      \$96  = 3'h1;
+      \$87  = 3'h1;
     end
     if (abort) begin
-      \$96  = 3'h1;
+      \$87  = 3'h1;
     end
     if (rst) begin
-      \$96  = 3'h1;
+      \$87  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$97  = gap;
-    if (\$10 ) begin
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$97  = 2'h0;
+    \$88  = gap;
+    if (\$3 ) begin
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$88  = 2'h0;
       end
-    end else if (\$12 ) begin
-      \$97  = \$16 [1:0];
+    end else if (\$5 ) begin
+      \$88  = \$9 [1:0];
     end
     if (abort) begin
-      \$97  = 2'h0;
+      \$88  = 2'h0;
     end
     if (rst) begin
-      \$97  = 2'h0;
+      \$88  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \step$51 [0] = \$89 [0];
-    if (\$90 ) begin
-      \step$51 [0] = \$91 ;
+    \step$50 [0] = \$81 [0];
+    if (\$82 ) begin
+      \step$50 [0] = \$83 ;
     end
   end
-  assign \n$26  = n;
-  assign \k$28  = k;
+  assign \n$25  = n;
+  assign \k$27  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
-  assign rows = { \$99 , \$98  };
+  assign rows = { \$90 , \$89  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[8:2];
@@ -9644,29 +9609,29 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign \loaded_2.poison  = loaded_2[21];
   assign \loaded_2.rows  = loaded_2[23:22];
   assign \loaded_2.block_last  = loaded_2[24];
-  assign \step$51.valid  = \step$51 [0];
-  assign \step$51.load  = \step$51 [1];
-  assign \step$51.chunk  = \step$51 [8:2];
-  assign \step$51.segment  = \step$51 [9];
-  assign \step$51.group  = \step$51 [14:10];
-  assign \step$51.group_first  = \step$51 [15];
-  assign \step$51.group_last  = \step$51 [16];
-  assign \step$51.row_first  = \step$51 [17];
-  assign \step$51.row_last  = \step$51 [18];
-  assign \step$51.weighted  = \step$51 [19];
-  assign \step$51.scaled  = \step$51 [20];
-  assign \step$51.poison  = \step$51 [21];
-  assign \step$51.rows  = \step$51 [23:22];
-  assign \step$51.block_last  = \step$51 [24];
+  assign \step$50.valid  = \step$50 [0];
+  assign \step$50.load  = \step$50 [1];
+  assign \step$50.chunk  = \step$50 [8:2];
+  assign \step$50.segment  = \step$50 [9];
+  assign \step$50.group  = \step$50 [14:10];
+  assign \step$50.group_first  = \step$50 [15];
+  assign \step$50.group_last  = \step$50 [16];
+  assign \step$50.row_first  = \step$50 [17];
+  assign \step$50.row_last  = \step$50 [18];
+  assign \step$50.weighted  = \step$50 [19];
+  assign \step$50.scaled  = \step$50 [20];
+  assign \step$50.poison  = \step$50 [21];
+  assign \step$50.rows  = \step$50 [23:22];
+  assign \step$50.block_last  = \step$50 [24];
   always @*
-    \step$51 [24:1] = \$89 [24:1];
-  assign step[21] = \$87 ;
-  assign step[20] = \$82 ;
+    \step$50 [24:1] = \$81 [24:1];
+  assign step[21] = \$79 ;
+  assign step[20] = \$75 ;
   assign step[19] = weight_present;
-  assign step[1] = \$81 ;
+  assign step[1] = \$74 ;
   assign step[0] = fire;
   assign step[24] = block_last;
-  assign step[23:22] = { \$99 , \$98  };
+  assign step[23:22] = { \$90 , \$89  };
   assign step[18] = row_last;
   assign step[17] = row_first;
   assign step[16] = group_last;
@@ -9674,13 +9639,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign step[14:10] = group;
   assign step[9] = segment;
   assign step[8:2] = load_chunk;
-  assign \$30  = \wait ;
+  assign \$33  = segment;
   assign \$1  = \wait ;
-  assign \$40  = segment;
-  assign \$48  = \wait ;
+  assign \$23  = \wait ;
+  assign \$41  = \wait ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$354$0 , \port$355$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$343$0 , \port$344$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [2:0] \$10 ;
@@ -9734,10 +9699,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$354$0 ;
-  wire \port$354$0 ;
-  output \port$355$0 ;
-  wire \port$355$0 ;
+  output \port$343$0 ;
+  wire \port$343$0 ;
+  output \port$344$0 ;
+  wire \port$344$0 ;
   output row_first;
   reg row_first = 1'h1;
   output row_last;
@@ -9891,8 +9856,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$2 , \$1  };
-  assign \port$354$0  = \$1 ;
-  assign \port$355$0  = \$2 ;
+  assign \port$343$0  = \$1 ;
+  assign \port$344$0  = \$2 ;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
@@ -10052,8 +10017,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$317$0 , \port$321$0 , \port$329$0 
-, busy, \port$399$0 , \port$423$0 , \port$447$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$307$0 , \port$311$0 , \port$319$0 
+, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -10244,18 +10209,18 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \port$195$0 ;
   input \port$213$0 ;
   wire \port$213$0 ;
-  input \port$317$0 ;
-  wire \port$317$0 ;
-  input \port$321$0 ;
-  wire \port$321$0 ;
-  input \port$329$0 ;
-  wire \port$329$0 ;
-  input \port$399$0 ;
-  wire \port$399$0 ;
-  input \port$423$0 ;
-  wire \port$423$0 ;
-  input \port$447$0 ;
-  wire \port$447$0 ;
+  input \port$307$0 ;
+  wire \port$307$0 ;
+  input \port$311$0 ;
+  wire \port$311$0 ;
+  input \port$319$0 ;
+  wire \port$319$0 ;
+  input \port$388$0 ;
+  wire \port$388$0 ;
+  input \port$412$0 ;
+  wire \port$412$0 ;
+  input \port$436$0 ;
+  wire \port$436$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -10368,11 +10333,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$317$0 ;
-  assign \$102  = weight_stalls + \port$321$0 ;
-  assign \$103  = scale_stalls + \port$329$0 ;
+  assign \$101  = activation_stalls + \port$307$0 ;
+  assign \$102  = weight_stalls + \port$311$0 ;
+  assign \$103  = scale_stalls + \port$319$0 ;
   assign \$104  = result_stalls + \port$213$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -10672,6 +10637,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$447$0 , \port$423$0 , \port$399$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign stalls = { \port$213$0 , \port$329$0 , \port$321$0 , \port$317$0  };
+  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
+  assign stalls = { \port$213$0 , \port$319$0 , \port$311$0 , \port$307$0  };
 endmodule

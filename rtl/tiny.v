@@ -201,12 +201,12 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .\port$167$0 (\$2 ),
     .\port$186$0 (\$3 ),
     .\port$204$0 (\$4 ),
-    .\port$308$0 (\$5 ),
-    .\port$312$0 (\$6 ),
-    .\port$320$0 (\$7 ),
-    .\port$388$0 (\$8 ),
-    .\port$412$0 (\$9 ),
-    .\port$436$0 (\$10 ),
+    .\port$298$0 (\$5 ),
+    .\port$302$0 (\$6 ),
+    .\port$310$0 (\$7 ),
+    .\port$377$0 (\$8 ),
+    .\port$401$0 (\$9 ),
+    .\port$425$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -908,14 +908,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.converter  converter (
     .beat(beat),
-    .\port$457$0 (\$43 ),
-    .\port$458$0 (\$44 ),
-    .\port$459$0 (\$45 ),
-    .\port$460$0 (\$46 ),
-    .\port$461$0 (\$47 ),
-    .\port$462$0 (\$48 ),
-    .\port$463$0 (\$49 ),
-    .\port$464$0 (\$50 ),
+    .\port$446$0 (\$43 ),
+    .\port$447$0 (\$44 ),
+    .\port$448$0 (\$45 ),
+    .\port$449$0 (\$46 ),
+    .\port$450$0 (\$47 ),
+    .\port$451$0 (\$48 ),
+    .\port$452$0 (\$49 ),
+    .\port$453$0 (\$50 ),
     .remaining(remaining)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0  dot_0 (
@@ -936,7 +936,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$1081$18 (summed_5[19:18]),
+    .\port$1070$18 (summed_5[19:18]),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
@@ -961,7 +961,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .inputs(inputs),
     .nan(nan),
     .nonfinite(\nonfinite$111 ),
-    .\port$577$0 (r_data),
+    .\port$566$0 (r_data),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
@@ -1034,9 +1034,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .scale_claim(claim),
     .scale_closed(scale_closed),
     .scale_stall(scale_stall),
-    .\start$15 (start),
+    .start(start),
     .state(state),
-    .\step$50 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1507,7 +1507,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$457$0 , \port$458$0 , \port$459$0 , \port$460$0 , \port$461$0 , \port$462$0 , \port$463$0 , \port$464$0 , remaining, beat);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$446$0 , \port$447$0 , \port$448$0 , \port$449$0 , \port$450$0 , \port$451$0 , \port$452$0 , \port$453$0 , remaining, beat);
   wire [7:0] \$1 ;
   wire [7:0] \$2 ;
   wire [7:0] \$3 ;
@@ -1519,22 +1519,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$457$0 , \port$4
   input [63:0] beat;
   wire [63:0] beat;
   wire [63:0] fixed;
-  output [7:0] \port$457$0 ;
-  wire [7:0] \port$457$0 ;
-  output [7:0] \port$458$0 ;
-  wire [7:0] \port$458$0 ;
-  output [7:0] \port$459$0 ;
-  wire [7:0] \port$459$0 ;
-  output [7:0] \port$460$0 ;
-  wire [7:0] \port$460$0 ;
-  output [7:0] \port$461$0 ;
-  wire [7:0] \port$461$0 ;
-  output [7:0] \port$462$0 ;
-  wire [7:0] \port$462$0 ;
-  output [7:0] \port$463$0 ;
-  wire [7:0] \port$463$0 ;
-  output [7:0] \port$464$0 ;
-  wire [7:0] \port$464$0 ;
+  output [7:0] \port$446$0 ;
+  wire [7:0] \port$446$0 ;
+  output [7:0] \port$447$0 ;
+  wire [7:0] \port$447$0 ;
+  output [7:0] \port$448$0 ;
+  wire [7:0] \port$448$0 ;
+  output [7:0] \port$449$0 ;
+  wire [7:0] \port$449$0 ;
+  output [7:0] \port$450$0 ;
+  wire [7:0] \port$450$0 ;
+  output [7:0] \port$451$0 ;
+  wire [7:0] \port$451$0 ;
+  output [7:0] \port$452$0 ;
+  wire [7:0] \port$452$0 ;
+  output [7:0] \port$453$0 ;
+  wire [7:0] \port$453$0 ;
   wire real_0;
   wire real_1;
   wire real_2;
@@ -1562,14 +1562,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$457$0 , \port$4
   assign \$8  = beat[63:56] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
   assign real_0 = remaining > 1'h0;
   assign fixed = { \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$457$0  = \$1 ;
-  assign \port$458$0  = \$2 ;
-  assign \port$459$0  = \$3 ;
-  assign \port$460$0  = \$4 ;
-  assign \port$461$0  = \$5 ;
-  assign \port$462$0  = \$6 ;
-  assign \port$463$0  = \$7 ;
-  assign \port$464$0  = \$8 ;
+  assign \port$446$0  = \$1 ;
+  assign \port$447$0  = \$2 ;
+  assign \port$448$0  = \$3 ;
+  assign \port$449$0  = \$4 ;
+  assign \port$450$0  = \$5 ;
+  assign \port$451$0  = \$6 ;
+  assign \port$452$0  = \$7 ;
+  assign \port$453$0  = \$8 ;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
@@ -2052,7 +2052,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, x, abort, nonze
   assign carry_l2_0 = carry;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$1081$18 , all_nan, \totals$4 , results__valid, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$1070$18 , all_nan, \totals$4 , results__valid, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [58:0] \$1 ;
   reg \$10 ;
@@ -2085,8 +2085,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   reg nans = 1'h0;
   input \nans$6 ;
   wire \nans$6 ;
-  input [1:0] \port$1081$18 ;
-  wire [1:0] \port$1081$18 ;
+  input [1:0] \port$1070$18 ;
+  wire [1:0] \port$1070$18 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -2145,8 +2145,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$1292$0 (final_4),
-    .\port$1318$0 (result),
+    .\port$1279$0 (final_4),
+    .\port$1305$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
@@ -2195,7 +2195,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$6  = \port$1081$18 [0];
+      \$6  = \port$1070$18 [0];
     end else begin
       \$6  = \$3 ;
     end
@@ -2210,7 +2210,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
     \$7  = last;
     if (valid) begin
-      \$7  = \port$1081$18 [1];
+      \$7  = \port$1070$18 [1];
     end
     if (abort) begin
       \$7  = 1'h0;
@@ -2299,8 +2299,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
       \$15  = 1'h0;
     end
   end
-  assign rows = \port$1081$18 [0];
-  assign \last$10  = \port$1081$18 [1];
+  assign rows = \port$1070$18 [0];
+  assign \last$10  = \port$1070$18 [1];
   assign total = totals;
   assign w_en = valid_4;
   assign w_data = { final_4, result };
@@ -2314,7 +2314,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   assign \$3  = 1'h0;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$1292$0 , \port$1318$0 , r_rdy, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$1279$0 , \port$1305$0 , r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2359,10 +2359,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$1292$0 ;
-  wire \port$1292$0 ;
-  input [31:0] \port$1318$0 ;
-  wire [31:0] \port$1318$0 ;
+  input \port$1279$0 ;
+  wire \port$1279$0 ;
+  input [31:0] \port$1305$0 ;
+  wire [31:0] \port$1305$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -2410,7 +2410,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$1292$0 , \port$1318$0  };
+      storage[w_port__addr] <= { \port$1279$0 , \port$1305$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -2522,8 +2522,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$1292$0 , \port$1318$0  };
-  assign w_data = { \port$1292$0 , \port$1318$0  };
+  assign w_port__data = { \port$1279$0 , \port$1305$0  };
+  assign w_data = { \port$1279$0 , \port$1305$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -3411,7 +3411,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172 (rst, give, claim, enou
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$577$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$566$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire [5:0] \$10 ;
@@ -3494,8 +3494,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$577$0 ;
-  wire [31:0] \port$577$0 ;
+  input [31:0] \port$566$0 ;
+  wire [31:0] \port$566$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -3591,17 +3591,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
     total <= \$58 ;
   always @(posedge clk)
     nan <= \$59 ;
-  assign \$1  = | \port$577$0 [14:10];
-  assign \$2  = | \port$577$0 [14:10];
-  assign \$3  = \port$577$0 [14:10] - \$2 ;
-  assign \$4  = & \port$577$0 [14:10];
+  assign \$1  = | \port$566$0 [14:10];
+  assign \$2  = | \port$566$0 [14:10];
+  assign \$3  = \port$566$0 [14:10] - \$2 ;
+  assign \$4  = & \port$566$0 [14:10];
   assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
   assign \$6  = $signed(scale_product) << scale_shift_2;
   assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$577$0 [30:26];
-  assign \$9  = | \port$577$0 [30:26];
-  assign \$10  = \port$577$0 [30:26] - \$9 ;
-  assign \$11  = & \port$577$0 [30:26];
+  assign \$8  = | \port$566$0 [30:26];
+  assign \$9  = | \port$566$0 [30:26];
+  assign \$10  = \port$566$0 [30:26] - \$9 ;
+  assign \$11  = & \port$566$0 [30:26];
   assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
   assign \$13  = $signed(shift_product) << shift_shift_2;
   assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
@@ -3662,7 +3662,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$35  = \port$577$0 [31];
+    \$35  = \port$566$0 [31];
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -3672,7 +3672,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$36  = { \$8 , \port$577$0 [25:16] };
+    \$36  = { \$8 , \port$566$0 [25:16] };
     if (abort) begin
       \$36  = 11'h000;
     end
@@ -3928,7 +3928,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$25  = \port$577$0 [15];
+    \$25  = \port$566$0 [15];
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -3938,7 +3938,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$26  = { \$1 , \port$577$0 [9:0] };
+    \$26  = { \$1 , \port$566$0 [9:0] };
     if (abort) begin
       \$26  = 11'h000;
     end
@@ -3996,8 +3996,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
       \$31  = 5'h00;
     end
   end
-  assign scale = \port$577$0 [15:0];
-  assign shift = \port$577$0 [31:16];
+  assign scale = \port$566$0 [15:0];
+  assign shift = \port$566$0 [31:16];
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
@@ -4366,7 +4366,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, block_
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, \start$15 , abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
+, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -4375,7 +4375,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [1:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
@@ -4447,23 +4447,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire \$81 ;
+  wire [19:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
-  wire \$84 ;
-  wire \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire \$88 ;
-  wire [19:0] \$89 ;
-  wire \$9 ;
-  wire \$90 ;
-  wire \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [19:0] \$94 ;
-  reg [2:0] \$95 ;
-  reg \$96 ;
+  reg \$84 ;
+  reg [19:0] \$85 ;
+  reg [2:0] \$86 ;
+  reg \$87 ;
+  wire [1:0] \$9 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -4493,7 +4484,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire [10:0] inputs_left;
   input [10:0] k;
   wire [10:0] k;
-  wire [10:0] \k$27 ;
+  wire [10:0] \k$26 ;
   output [6:0] load_chunk;
   wire [6:0] load_chunk;
   output [10:0] load_remaining;
@@ -4517,10 +4508,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \loaded_1.weighted ;
   input [12:0] n;
   wire [12:0] n;
-  wire [12:0] \n$25 ;
+  wire [12:0] \n$24 ;
   input over;
   wire over;
-  reg poisoned = 1'h0;
   input room;
   wire room;
   output room_claim;
@@ -4542,9 +4532,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   output scale_stall;
   wire scale_stall;
   wire segment;
+  input start;
   wire start;
-  input \start$15 ;
-  wire \start$15 ;
+  wire \start$22 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -4554,22 +4544,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [19:0] step;
-  output [19:0] \step$50 ;
-  reg [19:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [6:0] \step$50.chunk ;
-  wire \step$50.group ;
-  wire \step$50.group_first ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.row_first ;
-  wire \step$50.row_last ;
-  wire \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
+  output [19:0] \step$49 ;
+  reg [19:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [6:0] \step$49.chunk ;
+  wire \step$49.group ;
+  wire \step$49.group_first ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.row_first ;
+  wire \step$49.row_last ;
+  wire \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire \step.group ;
@@ -4595,116 +4585,106 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$4  = ~ weight_present;
-  assign \$5  = ~ scale_available;
-  assign \$6  = group_last & \$5 ;
-  assign \$7  = \$4  | \$6 ;
-  assign \$8  = poisoned | \$7 ;
-  assign \$9  = \$3  & \$8 ;
-  assign \$10  = state == 1'h1;
-  assign \$11  = state == 2'h2;
-  assign \$12  = state == 2'h3;
-  assign \$13  = state == 3'h4;
-  assign \$14  = fire & row_last;
-  assign \$15  = \$14  | activation_closed;
-  assign \$16  = gap + 1'h1;
-  assign \$18  = fire & row_last;
-  assign \$19  = \$18  & block_last;
-  assign \$20  = state == 2'h2;
-  assign \$21  = \$20  & activation_present;
-  assign \$22  = state == 3'h4;
-  assign \$23  = weight_present | weight_closed;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = ~ group_last;
-  assign \$26  = \$25  | scale_available;
-  assign \$27  = \$26  | scale_closed;
-  assign \$28  = \$24  & \$27 ;
-  assign \$29  = ~ row_last;
-  assign \$31  = ~ \$30 ;
-  assign \$32  = room & \$31 ;
-  assign \$33  = \$29  | \$32 ;
-  assign \$34  = \$28  & \$33 ;
-  assign fire = \$21  | \$34 ;
-  assign \$35  = state == 2'h3;
-  assign start = \start$15  | \$35 ;
-  assign \$36  = state == 2'h2;
-  assign activation_take = \$36  & beat_last;
-  assign \$37  = state == 2'h2;
-  assign activation_missing = \$37  & activation_closed;
-  assign \$38  = state == 2'h2;
-  assign \$39  = \$38  & activation_present;
-  assign \$41  = ~ \$40 ;
-  assign load_write = \$39  & \$41 ;
-  assign \$42  = state == 3'h4;
-  assign \$43  = ~ group_last;
-  assign \$44  = \$43  | scale_available;
-  assign \$45  = \$44  | scale_closed;
-  assign \$46  = \$42  & \$45 ;
-  assign \$47  = ~ row_last;
-  assign \$49  = ~ \$48 ;
-  assign \$50  = room & \$49 ;
-  assign \$51  = \$47  | \$50 ;
-  assign \$52  = \$46  & \$51 ;
-  assign weight_take = \$52  & beat_last;
+  assign \$13  = state == 2'h2;
+  assign \$14  = \$13  & activation_present;
+  assign \$15  = state == 3'h4;
+  assign \$16  = weight_present | weight_closed;
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = ~ group_last;
+  assign \$19  = \$18  | scale_available;
+  assign \$20  = \$19  | scale_closed;
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ row_last;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = room & \$24 ;
+  assign \$26  = \$22  | \$25 ;
+  assign \$27  = \$21  & \$26 ;
+  assign fire = \$14  | \$27 ;
+  assign \$28  = state == 2'h3;
+  assign \start$22  = start | \$28 ;
+  assign \$29  = state == 2'h2;
+  assign activation_take = \$29  & beat_last;
+  assign \$30  = state == 2'h2;
+  assign activation_missing = \$30  & activation_closed;
+  assign \$31  = state == 2'h2;
+  assign \$32  = \$31  & activation_present;
+  assign \$34  = ~ \$33 ;
+  assign load_write = \$32  & \$34 ;
+  assign \$35  = state == 3'h4;
+  assign \$36  = ~ group_last;
+  assign \$37  = \$36  | scale_available;
+  assign \$38  = \$37  | scale_closed;
+  assign \$39  = \$35  & \$38 ;
+  assign \$40  = ~ row_last;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = room & \$42 ;
+  assign \$44  = \$40  | \$43 ;
+  assign \$45  = \$39  & \$44 ;
+  assign weight_take = \$45  & beat_last;
   assign weight_final = row_last & block_last;
-  assign \$53  = state == 3'h4;
-  assign \$54  = \$53  & fire;
-  assign \$55  = \$54  & group_last;
-  assign scale_claim = \$55  & scale_available;
-  assign \$56  = state == 3'h4;
-  assign \$57  = \$56  & fire;
-  assign room_claim = \$57  & row_last;
-  assign \$58  = state == 2'h2;
-  assign \$59  = ~ fire;
+  assign \$46  = state == 3'h4;
+  assign \$47  = \$46  & fire;
+  assign \$48  = \$47  & group_last;
+  assign scale_claim = \$48  & scale_available;
+  assign \$49  = state == 3'h4;
+  assign \$50  = \$49  & fire;
+  assign room_claim = \$50  & row_last;
+  assign \$51  = state == 2'h2;
+  assign \$52  = ~ fire;
+  assign \$53  = \$51  & \$52 ;
+  assign \$54  = ~ activation_closed;
+  assign activation_stall = \$53  & \$54 ;
+  assign \$55  = state == 3'h4;
+  assign \$56  = weight_present | weight_closed;
+  assign \$57  = ~ \$56 ;
+  assign weight_stall = \$55  & \$57 ;
+  assign \$58  = state == 3'h4;
+  assign \$59  = weight_present | weight_closed;
   assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ activation_closed;
-  assign activation_stall = \$60  & \$61 ;
-  assign \$62  = state == 3'h4;
-  assign \$63  = weight_present | weight_closed;
+  assign \$61  = ~ group_last;
+  assign \$62  = \$61  | scale_available;
+  assign \$63  = \$62  | scale_closed;
   assign \$64  = ~ \$63 ;
-  assign weight_stall = \$62  & \$64 ;
+  assign scale_stall = \$60  & \$64 ;
   assign \$65  = state == 3'h4;
   assign \$66  = weight_present | weight_closed;
   assign \$67  = \$65  & \$66 ;
   assign \$68  = ~ group_last;
   assign \$69  = \$68  | scale_available;
   assign \$70  = \$69  | scale_closed;
-  assign \$71  = ~ \$70 ;
-  assign scale_stall = \$67  & \$71 ;
-  assign \$72  = state == 3'h4;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = \$72  & \$73 ;
-  assign \$75  = ~ group_last;
-  assign \$76  = \$75  | scale_available;
-  assign \$77  = \$76  | scale_closed;
-  assign \$78  = \$74  & \$77 ;
-  assign \$79  = \$78  & row_last;
-  assign \$80  = ~ room;
-  assign room_stall = \$79  & \$80 ;
-  assign \$81  = state == 2'h2;
-  assign \$82  = group_last & scale_available;
-  assign \$83  = ~ weight_present;
-  assign \$84  = ~ scale_available;
-  assign \$85  = group_last & \$84 ;
-  assign \$86  = \$83  | \$85 ;
-  assign \$87  = poisoned | \$86 ;
-  assign \$88  = loaded_1[0] & loaded_1[1];
-  assign \$89  = \$88  ? loaded_1 : step;
-  assign \$90  = state == 2'h2;
-  assign \$91  = loaded_1[0] & loaded_1[1];
+  assign \$71  = \$67  & \$70 ;
+  assign \$72  = \$71  & row_last;
+  assign \$73  = ~ room;
+  assign room_stall = \$72  & \$73 ;
+  assign \$74  = state == 2'h2;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign \$80  = loaded_1[0] & loaded_1[1];
+  assign \$81  = \$80  ? loaded_1 : step;
+  assign \$82  = state == 2'h2;
+  assign \$83  = loaded_1[0] & loaded_1[1];
   assign busy = state != 1'h1;
   always @(posedge clk)
-    \wait  <= \$92 ;
+    \wait  <= \$84 ;
   always @(posedge clk)
-    poisoned <= \$93 ;
+    loaded_1 <= \$85 ;
   always @(posedge clk)
-    loaded_1 <= \$94 ;
+    state <= \$86 ;
   always @(posedge clk)
-    state <= \$95 ;
-  always @(posedge clk)
-    gap <= \$96 ;
+    gap <= \$87 ;
   assign \$2  = \wait  - 1'h1;
-  assign \$3  = ~ row_last;
+  assign \$3  = state == 1'h1;
+  assign \$4  = state == 2'h2;
+  assign \$5  = state == 2'h3;
+  assign \$6  = state == 3'h4;
+  assign \$7  = fire & row_last;
+  assign \$8  = \$7  | activation_closed;
+  assign \$9  = gap + 1'h1;
+  assign \$11  = fire & row_last;
+  assign \$12  = \$11  & block_last;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
@@ -4723,104 +4703,89 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     .rows(rows),
     .rst(rst),
     .segment(segment),
-    .start(start)
+    .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$92  = \wait ;
+    \$84  = \wait ;
     if (room_claim) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end else if (\$1 ) begin
-      \$92  = \$2 [0];
+      \$84  = \$2 [0];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$84  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$93  = poisoned;
-    if (start) begin
-      \$93  = 1'h0;
-    end else if (fire) begin
-      \$93  = \$9 ;
-    end
+    \$85  = step;
     if (abort) begin
-      \$93  = 1'h0;
+      \$85  = 20'h00000;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$85  = 20'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$94  = step;
-    if (abort) begin
-      \$94  = 20'h00000;
-    end
-    if (rst) begin
-      \$94  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$95  = state;
-    if (\$10 ) begin
-      if (\start$15 ) begin
-        \$95  = 3'h2;
+    \$86  = state;
+    if (\$3 ) begin
+      if (start) begin
+        \$86  = 3'h2;
       end
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$95  = 3'h3;
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$86  = 3'h3;
       end
-    end else if (\$12 ) begin
-      if (\$17 ) begin
-        \$95  = 3'h4;
+    end else if (\$5 ) begin
+      if (\$10 ) begin
+        \$86  = 3'h4;
       end
-    end else if (\$13 ) begin
-      if (\$19 ) begin
-        \$95  = 3'h5;
+    end else if (\$6 ) begin
+      if (\$12 ) begin
+        \$86  = 3'h5;
       end
     end else if (over) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (abort) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
     if (rst) begin
-      \$95  = 3'h1;
+      \$86  = 3'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$96  = gap;
-    if (\$10 ) begin
-    end else if (\$11 ) begin
-      if (\$15 ) begin
-        \$96  = 1'h0;
+    \$87  = gap;
+    if (\$3 ) begin
+    end else if (\$4 ) begin
+      if (\$8 ) begin
+        \$87  = 1'h0;
       end
-    end else if (\$12 ) begin
-      \$96  = \$16 [0];
+    end else if (\$5 ) begin
+      \$87  = \$9 [0];
     end
     if (abort) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$87  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \step$50 [0] = \$89 [0];
-    if (\$90 ) begin
-      \step$50 [0] = \$91 ;
+    \step$49 [0] = \$81 [0];
+    if (\$82 ) begin
+      \step$49 [0] = \$83 ;
     end
   end
-  assign \n$25  = n;
-  assign \k$27  = k;
+  assign \n$24  = n;
+  assign \k$26  = k;
   assign advance = fire;
   assign activation_final = row_last;
   assign chunk = load_chunk;
@@ -4853,26 +4818,26 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign \step.poison  = step[17];
   assign \step.rows  = step[18];
   assign \step.block_last  = step[19];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [8:2];
-  assign \step$50.segment  = \step$50 [9];
-  assign \step$50.group  = \step$50 [10];
-  assign \step$50.group_first  = \step$50 [11];
-  assign \step$50.group_last  = \step$50 [12];
-  assign \step$50.row_first  = \step$50 [13];
-  assign \step$50.row_last  = \step$50 [14];
-  assign \step$50.weighted  = \step$50 [15];
-  assign \step$50.scaled  = \step$50 [16];
-  assign \step$50.poison  = \step$50 [17];
-  assign \step$50.rows  = \step$50 [18];
-  assign \step$50.block_last  = \step$50 [19];
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [8:2];
+  assign \step$49.segment  = \step$49 [9];
+  assign \step$49.group  = \step$49 [10];
+  assign \step$49.group_first  = \step$49 [11];
+  assign \step$49.group_last  = \step$49 [12];
+  assign \step$49.row_first  = \step$49 [13];
+  assign \step$49.row_last  = \step$49 [14];
+  assign \step$49.weighted  = \step$49 [15];
+  assign \step$49.scaled  = \step$49 [16];
+  assign \step$49.poison  = \step$49 [17];
+  assign \step$49.rows  = \step$49 [18];
+  assign \step$49.block_last  = \step$49 [19];
   always @*
-    \step$50 [19:1] = \$89 [19:1];
-  assign step[17] = \$87 ;
-  assign step[16] = \$82 ;
+    \step$49 [19:1] = \$81 [19:1];
+  assign step[17] = \$79 ;
+  assign step[16] = \$75 ;
   assign step[15] = weight_present;
-  assign step[1] = \$81 ;
+  assign step[1] = \$74 ;
   assign step[0] = fire;
   assign step[19] = block_last;
   assign step[18] = rows;
@@ -4883,11 +4848,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign step[10] = group;
   assign step[9] = segment;
   assign step[8:2] = load_chunk;
-  assign \$30  = \wait ;
   assign \$1  = \wait ;
-  assign \$17  = gap;
-  assign \$40  = segment;
-  assign \$48  = \wait ;
+  assign \$23  = \wait ;
+  assign \$10  = gap;
+  assign \$33  = segment;
+  assign \$41  = \wait ;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
@@ -5251,8 +5216,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$167$0 , \port$186$0 , finished, counting, \port$204$0 , \port$308$0 , \port$312$0 , \port$320$0 
-, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$167$0 , \port$186$0 , finished, counting, \port$204$0 , \port$298$0 , \port$302$0 , \port$310$0 
+, busy, \port$377$0 , \port$401$0 , \port$425$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -5443,18 +5408,18 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   wire \port$186$0 ;
   input \port$204$0 ;
   wire \port$204$0 ;
-  input \port$308$0 ;
-  wire \port$308$0 ;
-  input \port$312$0 ;
-  wire \port$312$0 ;
-  input \port$320$0 ;
-  wire \port$320$0 ;
-  input \port$388$0 ;
-  wire \port$388$0 ;
-  input \port$412$0 ;
-  wire \port$412$0 ;
-  input \port$436$0 ;
-  wire \port$436$0 ;
+  input \port$298$0 ;
+  wire \port$298$0 ;
+  input \port$302$0 ;
+  wire \port$302$0 ;
+  input \port$310$0 ;
+  wire \port$310$0 ;
+  input \port$377$0 ;
+  wire \port$377$0 ;
+  input \port$401$0 ;
+  wire \port$401$0 ;
+  input \port$425$0 ;
+  wire \port$425$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -5567,11 +5532,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$167$0 , \port$186$0 , \port$161$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$425$0 , \port$401$0 , \port$377$0 , \port$167$0 , \port$186$0 , \port$161$0  };
   assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$308$0 ;
-  assign \$102  = weight_stalls + \port$312$0 ;
-  assign \$103  = scale_stalls + \port$320$0 ;
+  assign \$101  = activation_stalls + \port$298$0 ;
+  assign \$102  = weight_stalls + \port$302$0 ;
+  assign \$103  = scale_stalls + \port$310$0 ;
   assign \$104  = result_stalls + \port$204$0 ;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
@@ -5871,6 +5836,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$167$0 , \port$186$0 , \port$161$0  };
-  assign stalls = { \port$204$0 , \port$320$0 , \port$312$0 , \port$308$0  };
+  assign faults = { \port$425$0 , \port$401$0 , \port$377$0 , \port$167$0 , \port$186$0 , \port$161$0  };
+  assign stalls = { \port$204$0 , \port$310$0 , \port$302$0 , \port$298$0  };
 endmodule

@@ -64,7 +64,7 @@ def step_layout(config: ArrayConfig) -> data.StructLayout:
             # A weight beat stands behind the step; a scale beat was claimed for it.
             "weighted": 1,
             "scaled": 1,
-            # A beat of this row block is missing: its results are NaN.
+            # A beat is missing; at the row's last step: its results are NaN.
             "poison": 1,
             # Rows of the block that exist (n < N), and whether it is the job's last block.
             "rows": config.rows,

@@ -156,12 +156,8 @@ class Sequencer(wiring.Component):
     def _issue(self, m, walk, fire, loading):
         """Put the step's tag together; a load step waits until its beat is in memory."""
         claim = walk.group_last & self.scale_available
+        # A packet that ended early stays closed: what lacks a beat lacks one at its last step too.
         missing = ~self.weight_present | (walk.group_last & ~self.scale_available)
-        poisoned = Signal()
-        with m.If(walk.start):
-            m.d.sync += poisoned.eq(0)
-        with m.Elif(fire):
-            m.d.sync += poisoned.eq(~walk.row_last & (poisoned | missing))
         step = Signal(step_layout(self.config))
         same = (
             "chunk",
@@ -180,7 +176,7 @@ class Sequencer(wiring.Component):
             step.load.eq(loading),
             step.weighted.eq(self.weight_present),
             step.scaled.eq(claim),
-            step.poison.eq(poisoned | missing),
+            step.poison.eq(missing),
         ]
         loaded = delay(m, step, 1 + self.config.conversion_cycles, name="loaded")
         late = loaded.valid & loaded.load
