@@ -29,7 +29,7 @@ def row_sums(
     sums: NDArray[np.int64],
     result: NDArray[np.int64],
 ) -> None:
-    """Set result[c, h, b, r] = sum_g scale * S + shift * X for every column, half and row.
+    """Set result[b, c, h, r] = sum_g scale * S + shift * X for every block, column, half and row.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def row_sums(
         Activations x as y_i = x_i - 4 * x_(i-1) within a word, y_0 = x_0; -128 <= x <= 127.
     sums : int64 [C, groups]
         X: the sum of x over each group.
-    result : int64 [C, H, B, R]
+    result : int64 [B, C, H, R]
         Written.
 
     Notes
@@ -58,14 +58,14 @@ def row_sums(
         block = words[b]
         for c in range(telescoped.shape[0]):
             y = telescoped[c]
-            result[c, :, b] = 0
+            result[b, c] = 0
             for g in range(sums.shape[1]):
                 _sum_digits(block, y, starts[g], starts[g + 1], short_sums, digit_sums)
                 x = sums[c, g]
                 for h in range(scale.shape[1]):
                     for r in range(rows):
                         s = np.int64(digit_sums[r]) - x
-                        result[c, h, b, r] += scale[b, h, g, r] * s + shift[b, h, g, r] * x
+                        result[b, c, h, r] += scale[b, h, g, r] * s + shift[b, h, g, r] * x
 
 
 @jit

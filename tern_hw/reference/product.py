@@ -10,8 +10,9 @@ from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
 from tern_hw.reference.activations import LIMB_BITS, Columns, columns
 from tern_hw.reference.kernels import row_sums
-from tern_hw.reference.layout import HALF_BITS, PreparedMatrix, prepare
+from tern_hw.reference.layout import HALF_BITS, WORD_DIGITS, PreparedMatrix, prepare
 from tern_hw.reference.rounding import FORMATS, FloatFormat, round_terms
+from tern_hw.reference.threads import over_blocks
 
 __all__ = ["check_activations", "matmul", "output_format"]
 
@@ -97,20 +98,25 @@ def _check_finite(activations: NDArray[Any]) -> None:
 def _product(tokens: Columns, matrix: PreparedMatrix, target: FloatFormat) -> NDArray[Any]:
     """Return the rounded outputs [M, N]."""
     blocks, halves, _, rows = matrix.scale.shape
-    sums = np.empty((len(tokens.sums), halves, blocks, rows), np.int64)
-    # The kernel's 16-bit wrap-around is meant; without the JIT numpy would warn of it.
-    with np.errstate(over="ignore"):
-        row_sums(
-            matrix.words,
-            matrix.scale,
-            matrix.shift,
-            matrix.starts,
-            tokens.telescoped,
-            tokens.sums,
-            sums,
-        )
+    sums = np.empty((blocks, len(tokens.sums), halves, rows), np.int64)
+
+    def work(first: int, last: int) -> None:
+        # The kernel's 16-bit wrap-around is meant; without the JIT numpy would warn of it.
+        with np.errstate(over="ignore"):
+            row_sums(
+                matrix.words[first:last],
+                matrix.scale[first:last],
+                matrix.shift[first:last],
+                matrix.starts,
+                tokens.telescoped,
+                tokens.sums,
+                sums[first:last],
+            )
+
+    over_blocks(blocks, matrix.words.size * WORD_DIGITS * len(tokens.sums), work)
     n, _ = matrix.shape
-    by_token = sums.reshape(-1, tokens.limbs * halves, blocks * rows)[..., :n]
+    by_column = np.moveaxis(sums, 0, 2).reshape(-1, tokens.limbs * halves, blocks * rows)
+    by_token = by_column[..., :n]
     places = _places(tokens.limbs, halves)
     order = np.argsort(places, kind="stable")
     terms = by_token.swapaxes(0, 1)[order].reshape(len(order), -1)

@@ -91,8 +91,6 @@ def _jam(top, low, low_bits):  # type: ignore[no-untyped-def]
     m keeps 62 bits where any are dropped, and its lowest bit then stands for them all: too far
     below the rounding point to tell them apart.
     """
-    if top == 0:
-        return low, 0
     taken = min(62 - _bit_length(top), low_bits)
     if taken <= 0:
         return top | (1 if low else 0), low_bits
