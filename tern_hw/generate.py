@@ -29,6 +29,20 @@ __all__ = ["emit", "main"]
 RTL_FOLDER = Path(__file__).resolve().parent.parent / "rtl"
 MANIFEST = "MANIFEST.json"
 
+#: Options that choose what to do, and those that shape one array: never together.
+MODES = ("list", "all", "check")
+SHAPE = (
+    "config",
+    "lanes",
+    "rows",
+    "activation",
+    "packing",
+    "group_size",
+    "result",
+    "max_k",
+    "max_n",
+)
+
 EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
   python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
@@ -48,17 +62,19 @@ def emit(config: ArrayConfig) -> "Emission":
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     args = _parser().parse_args(argv)
+    _check_combination(args)
     if args.list:
         return _list(args.json)
     if args.check:
-        return _check(Path(args.output or RTL_FOLDER))
+        return _check(_rtl_folder(args.output))
     if args.all:
-        return _write_all(Path(args.output or RTL_FOLDER))
-    emission = emit(_config(args))
+        return _write_all(_rtl_folder(args.output))
+    config = _config(args)
     if args.output == "-":
-        sys.stdout.write(emission.verilog)
+        sys.stdout.write(emit(config).verilog)
         return 0
-    paths = _target(args.output, emission.config.name)
+    paths = _target(args.output, config.name)
+    emission = emit(config)
     _write(emission, *paths)
     _report(emission, paths, as_json=args.json)
     return 0
@@ -105,6 +121,30 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _check_combination(args: "argparse.Namespace") -> None:
+    """Refuse options that would be ignored."""
+    mode = next((name for name in MODES if getattr(args, name)), None)
+    if mode is not None:
+        for name in SHAPE:
+            if getattr(args, name) is not None:
+                option = name.replace("_", "-")
+                raise TernError(f"--{mode} must stand without --{option}, not beside it")
+    if mode == "list" and args.output is not None:
+        raise TernError("--list must stand without --output, not beside it")
+    if args.output == "":
+        raise TernError("--output must be a .v file, a folder or -, not ''")
+    if args.output == "-" and (mode or args.json):
+        other = mode or "json"
+        raise TernError(f"--{other} must stand without --output -, not beside it")
+
+
+def _rtl_folder(output: str | None) -> Path:
+    folder = Path(output) if output else RTL_FOLDER
+    if not folder.is_dir():
+        raise TernError(f"--output must be an existing folder here, not {str(folder)!r}")
+    return folder
+
+
 def _formatter() -> Any:
     import argparse
 
@@ -118,6 +158,8 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
             names = ", ".join(NAMED_CONFIGS)
             raise TernError(f"--config must be one of {names}, not {args.config!r}")
         base = NAMED_CONFIGS[args.config]
+    if args.result is not None and args.result not in list(OutputFormat):
+        raise TernError(f"--result must be one of {', '.join(OutputFormat)}, not {args.result!r}")
     given = {
         "lanes": args.lanes,
         "rows": args.rows,
@@ -141,18 +183,26 @@ def _group_size(text: str) -> GroupSize:
 
 
 def _target(output: str | None, name: str) -> tuple[Path, Path]:
+    """Return the paths of the Verilog and of its side-car; their folder is made."""
     path = Path(output or ".")
     if path.is_dir() or (output or "").endswith("/"):
         path = path / f"{name}.v"
     if path.suffix != ".v":
         raise TernError(f"--output must be a .v file, a folder or -, not {output!r}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TernError(f"--output must be writable, not {output!r} ({error.strerror})") from None
     return path, path.with_suffix(".json")
 
 
 def _write(emission: "Emission", verilog: Path, sidecar: Path) -> None:
-    verilog.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(verilog, emission.verilog)
+    """Write the pair; a side-car that cannot be written leaves the Verilog as it was."""
+    for path in (verilog, sidecar):
+        if path.is_dir():
+            raise TernError(f"output must be a file, not the folder {str(path)!r}")
     write_atomic(sidecar, _json(emission.sidecar))
+    write_atomic(verilog, emission.verilog)
 
 
 def _json(value: Any) -> str:
@@ -182,26 +232,28 @@ def _list(as_json: bool) -> int:
 
 
 def _write_all(folder: Path) -> int:
+    # All are emitted before the first is written: an error leaves the folder as it was.
+    for name, text in _named_files().items():
+        write_atomic(folder / name, text)
+        print(folder / name)
+    return 0
+
+
+def _named_files() -> dict[str, str]:
+    """Return the text of every file that belongs into rtl/, by name."""
+    files = {}
     manifest = {}
     for name, config in NAMED_CONFIGS.items():
         emission = emit(config)
-        _write(emission, folder / f"{name}.v", folder / f"{name}.json")
+        files[f"{name}.v"] = emission.verilog
+        files[f"{name}.json"] = _json(emission.sidecar)
         manifest[name] = {"module": config.name, "sha256": emission.sidecar["sha256"]}
-        print(f"{folder / name}.v")
-    write_atomic(folder / MANIFEST, _json(manifest))
-    return 0
+    return files | {MANIFEST: _json(manifest)}
 
 
 def _check(folder: Path) -> int:
     """Compare a folder with what would be emitted now; 1 and a line for each difference."""
-    expected = {}
-    manifest = {}
-    for name, config in NAMED_CONFIGS.items():
-        emission = emit(config)
-        expected[f"{name}.v"] = emission.verilog
-        expected[f"{name}.json"] = _json(emission.sidecar)
-        manifest[name] = {"module": config.name, "sha256": emission.sidecar["sha256"]}
-    expected[MANIFEST] = _json(manifest)
+    expected = _named_files()
     stale = []
     for name, text in expected.items():
         path = folder / name
@@ -211,8 +263,9 @@ def _check(folder: Path) -> int:
             stale.append(f"{path} is stale")
     present = {path.name for path in folder.glob("*") if path.suffix in (".v", ".json")}
     stale += [f"{folder / name} belongs to no configuration" for name in present - set(expected)]
+    target = "" if folder == RTL_FOLDER else f" --output {folder}"
     for line in sorted(stale):
-        print(f"{line}: run python -m tern_hw.generate --all")
+        print(f"{line}: run python -m tern_hw.generate --all{target}")
     if not stale:
         print(f"{folder}: {len(NAMED_CONFIGS)} configurations are up to date")
     return 1 if stale else 0

@@ -61,6 +61,13 @@ def test_output_may_be_a_file_or_a_folder(tmp_path):
         ([*TINY, "-o", "array.vhd"], "--output must be a .v file, a folder or -, not 'array.vhd'"),
         ([*TINY, "-o", "/proc/none/array.v"], "/proc/none"),
         (["--lane", "8"], "--lane"),
+        (["--result", "fp64"], "--result must be one of fp32, fp16, not 'fp64'"),
+        (["--check", "--lanes", "8"], "--check must stand without --lanes, not beside it"),
+        (["--list", "-o", "x"], "--list must stand without --output"),
+        (["--all", "-o", "-"], "--all must stand without --output -"),
+        (["--all", "-o", "none"], "--output must be an existing folder here, not 'none'"),
+        ([*TINY, "--json", "-o", "-"], "--json must stand without --output -"),
+        ([*TINY, "-o", ""], "--output must be a .v file, a folder or -, not ''"),
     ],
 )
 def test_mistake_is_one_sentence_and_status_2(args, sentence, tmp_path):
@@ -80,6 +87,14 @@ def test_unwritable_target_leaves_nothing(tmp_path, capsys):
     assert status == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert [path.name for path in (tmp_path / "array.v").iterdir()] == ["kept"]
+
+
+def test_a_folder_in_the_sidecars_place_leaves_the_old_verilog(tmp_path, capsys):
+    (tmp_path / "array.v").write_text("old")
+    (tmp_path / "array.json").mkdir()
+    assert run(lambda: generate.main([*TINY, "-o", str(tmp_path / "array.v")])) == 2
+    assert "array.json" in capsys.readouterr().err
+    assert (tmp_path / "array.v").read_text() == "old"
 
 
 def test_list_names_every_configuration(capsys):

@@ -74,6 +74,13 @@ def test_sidecar_latency_is_the_configurations(small):
     assert eval(formula, {}, values) == SMALL.job_cycles(n, k)
 
 
+def test_sidecar_counts_the_scale_beats():
+    scale = {group: ArrayConfig(lanes=8, rows=1, group_size=group) for group in ("row", 8)}
+    beats = {g: emit(c).sidecar["streams"]["s_axis_scale"]["beats"] for g, c in scale.items()}
+    assert beats["row"].endswith("groups(K) = 1")
+    assert beats[8].endswith("groups(K) = ceil(K / 8)")
+
+
 def test_sidecar_lists_every_register(small):
     assert small.sidecar["registers"]["CYCLES"] == f"0x{Register.CYCLES:02x}"
     assert set(small.sidecar["registers"]) == {register.name for register in Register}
