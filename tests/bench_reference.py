@@ -2,8 +2,8 @@
 
     python tests/bench_reference.py [--size 4096] [--group 128] [--rounds 40]
 
-Timed: `matmul(x, matrix)` from call to result, checks included, one thread; and `W @ x` with W and
-x in float32, on as many threads as numpy's BLAS takes (OPENBLAS_NUM_THREADS=1 makes it one). The
+Timed: `matmul(x, matrix)` from call to result, checks included; and `W @ x` with W and x in
+float32. Both take all the cores they are given (`taskset --cpu-list 0` before it gives one). The
 matrix's repacked form is made before (its time is printed): it is kept while the matrix lives. The
 two take turns of five calls in every round; the ratio is of the two least times.
 """

@@ -1,4 +1,4 @@
-"""The reference is no toy: three times numpy's float32, thread for thread, in one run."""
+"""The reference is no toy: three times numpy's float32, core for core, in one run."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 @pytest.mark.slow
 def test_int8_product_is_three_times_numpys_float32():
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "bench_reference.py")],
+        ["taskset", "--cpu-list", "0", sys.executable, str(ROOT / "tests" / "bench_reference.py")],
         env=os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
