@@ -6,6 +6,7 @@ Verilog in Verilator, and every result is compared, bit for bit, with the refere
 """
 
 import argparse
+import enum
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tern_hw.cli import ArgumentParser, progress, run
+from tern_hw.cli import ArgumentParser, integer, parse_group_size, progress, run
 from tern_hw.config import Activation, ArrayConfig, Packing
 from tern_hw.errors import TernError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from quant.convert import LayerReport
     from quant.sources import ModelSource
     from tern_hw.matrix import TernaryMatrix
-    from tern_hw.simulate import SimulationResult
+    from tern_hw.simulation import SimulationResult
 
 #: The model that needs no hub, and the one that needs no network either.
 DEFAULT_MODEL: Final = "smollm2"
@@ -37,18 +38,20 @@ DEFAULT_LAYER: Final = "model.layers.0.mlp.gate_proj"
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns 0 where every result agrees, else 1."""
     arguments = _parser().parse_args(argv)
+    if arguments.tokens < 1:
+        raise TernError(f"--tokens must be a positive integer, not {arguments.tokens}")
     config = ArrayConfig(
         lanes=arguments.lanes,
         rows=arguments.rows,
         activation=arguments.activation,
-        group_size=_group_size(arguments.group_size),
+        group_size=parse_group_size(arguments.group_size),
         packing=arguments.packing,
     )
     begun = time.monotonic()
     # Threads that wait for work asleep cost a busy machine nothing; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     source = _find_model(arguments.model)
-    layer = arguments.layer or _default_layer(source)
+    layer = _layer(source, arguments.layer)
     inputs = _real_inputs(source, layer, arguments.tokens, config)
     matrix, reloaded, report = _ternarise(source, layer, config)
     result, mismatches = _compare(matrix, reloaded, inputs, config)
@@ -74,11 +77,15 @@ def _find_model(name: str) -> "ModelSource":
         return find_source(FALLBACK_MODEL, progress)
 
 
-def _default_layer(source: "ModelSource") -> str:
-    """Return a wide layer of the first block; in another family's model, its first layer."""
-    from quant.linears import block_linears
+def _layer(source: "ModelSource", asked: str | None) -> str:
+    """Return the layer asked for, else a wide one of the first block or the model's first."""
+    from quant.linears import block_linears, named_linear
 
-    names = list(block_linears(source.model))
+    # The skeleton knows the names; a wrong one is refused before any weight is read.
+    if asked is not None:
+        named_linear(source.skeleton, asked)
+        return asked
+    names = list(block_linears(source.skeleton))
     return DEFAULT_LAYER if DEFAULT_LAYER in names else names[0]
 
 
@@ -128,7 +135,7 @@ def _compare(
     import numpy as np
 
     from tern_hw.reference import matmul
-    from tern_hw.simulate import simulate_layer
+    from tern_hw.simulation import simulate_layer
 
     expected = matmul(inputs, matrix)
     with progress("simulating the Verilog", expected.size) as advance:
@@ -192,13 +199,9 @@ def _print_table(facts: dict[str, Any]) -> None:
     Console(file=sys.stdout).print(table)
 
 
-def _group_size(text: str) -> Any:
-    if text == "row":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise TernError(f"--group-size must be row or a positive integer, not {text!r}") from None
+def _values(kind: type[enum.StrEnum]) -> list[str]:
+    """List an enumeration's values as plain strings, which argparse can show."""
+    return [str(member) for member in kind]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,17 +215,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--layer", help=f"a linear layer's name (default: {DEFAULT_LAYER})")
     parser.add_argument(
-        "--tokens", type=int, default=16, help="tokens of the text (default: %(default)s)"
+        "--tokens", type=integer, default=16, help="tokens of the text (default: %(default)s)"
     )
-    parser.add_argument("--lanes", type=int, default=default.lanes, help="(default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=default.rows, help="(default: %(default)s)")
-    parser.add_argument("--activation", choices=list(Activation), default=default.activation)
+    for name, value in (("--lanes", default.lanes), ("--rows", default.rows)):
+        parser.add_argument(name, type=integer, default=value, help="(default: %(default)s)")
+    parser.add_argument(
+        "--activation", choices=_values(Activation), default=str(default.activation)
+    )
     parser.add_argument(
         "--group-size",
         default=str(default.group_size),
         help="inputs per scale and shift, or row (default: %(default)s)",
     )
-    parser.add_argument("--packing", choices=list(Packing), default=Packing.BASE3)
+    parser.add_argument("--packing", choices=_values(Packing), default=str(Packing.BASE3))
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     return parser
 

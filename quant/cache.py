@@ -2,27 +2,18 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tern_hw.cache import CACHE_VARIABLE, cache_root
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
-__all__ = ["cache_root", "cached_folder", "file_sha256", "make_root"]
+__all__ = ["cached_folder", "file_sha256", "make_root"]
 
-#: Environment variable that moves the cache; tern_hw.flows keeps its builds in the same place.
-CACHE_VARIABLE: Final = "TERN_HW_CACHE"
 #: The file that lists the sha256 of a cached folder's other files.
 MANIFEST: Final = "CACHED.json"
-
-
-def cache_root() -> Path:
-    """Return the cache folder: $TERN_HW_CACHE, else tern-hw in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tern-hw"
 
 
 def cached_folder(name: str, make: Callable[[Path], None]) -> Path:

@@ -2,14 +2,13 @@
 
 import contextlib
 import functools
-import struct
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,7 +23,7 @@ from transformers.utils import logging
 
 from tern_hw.errors import TernError
 
-__all__ = ["convert_gguf", "load_folder", "load_gguf", "load_tokenizer"]
+__all__ = ["convert_gguf", "load_folder", "load_gguf", "load_skeleton", "load_tokenizer", "quiet"]
 
 #: Endings of checkpoints that unpickling would read, and so could run code.
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -35,18 +34,30 @@ FLOATS: Final = {
     "F32": torch.float32,
     "F64": torch.float64,
 }
-#: What transformers and its parts raise on files that are not what they should be.
-UNREADABLE: Final[tuple[type[Exception], ...]] = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    struct.error,
-)
+
+
+def load_skeleton(source: Path) -> PreTrainedModel:
+    """Build the model of a folder or a GGUF file without its weights, on the meta device.
+
+    Raises
+    ------
+    TernError
+        If it is no causal language model, or a quantised one.
+    """
+    if source.is_dir():
+        file = source / "config.json"
+        if not file.is_file():
+            raise TernError(f"model folder must hold a config.json, not as {source} does")
+        rule = f"{file} must describe a model that transformers knows"
+        where: dict[str, Any] = {"pretrained_model_name_or_path": source}
+    else:
+        rule = f"{source} must be a whole GGUF file of a model that transformers knows"
+        where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    with _refusing(rule):
+        config = AutoConfig.from_pretrained(**where)
+    _check_config(config, source)
+    with _refusing(rule), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def load_folder(folder: Path) -> PreTrainedModel:
@@ -60,15 +71,15 @@ def load_folder(folder: Path) -> PreTrainedModel:
         If the folder holds no causal language model, a quantised one, pickled weights only, or a
         damaged or incomplete checkpoint.
     """
-    if not (folder / "config.json").is_file():
-        raise TernError(f"model folder must hold a config.json, not as {folder} does")
-    with _refusing(f"{folder / 'config.json'} must describe a model that transformers knows"):
-        config = AutoConfig.from_pretrained(folder)
-    _check_config(config, folder)
+    load_skeleton(folder)  # refuses a wrong config before the weights can be blamed for it
     _check_safetensors(folder)
     with _refusing(f"{folder} must hold a whole safetensors checkpoint"):
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, dtype=_stored_dtype(folder), output_loading_info=True
+            folder,
+            use_safetensors=True,
+            dtype=_stored_dtype(folder),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     return _complete(model, info, folder)
 
@@ -86,24 +97,24 @@ def load_gguf(path: Path) -> PreTrainedModel:
     transformers' own `gguf_file=` needs accelerate and marks the model as quantised, so that it
     cannot be saved again. The tensors are the same, to the bit.
     """
-    rule = f"{path} must be a whole GGUF file of a model that transformers knows"
-    with _refusing(rule):
-        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    _check_config(config, path)
-    with _refusing(rule):
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
-        tensors = load_gguf_checkpoint(path, return_tensors=True, model_to_load=skeleton)["tensors"]
+    skeleton = load_skeleton(path)
+    with _refusing(f"{path} must be a whole GGUF file of a model that transformers knows"):
+        # Its bar heeds no setting.
+        with contextlib.redirect_stderr(io.StringIO()):
+            read = load_gguf_checkpoint(path, return_tensors=True, model_to_load=skeleton)
         model, info = type(skeleton).from_pretrained(
-            None, config=config, state_dict=tensors, output_loading_info=True
+            None,
+            config=skeleton.config,
+            state_dict=read["tensors"],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     return _complete(model, info, path)
 
 
 def load_tokenizer(source: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a Hugging Face folder or a GGUF file."""
-    # The tokenizers library raises bare exceptions.
-    with _refusing(f"{source} must hold a tokenizer that transformers can read", (Exception,)):
+    with _refusing(f"{source} must hold a tokenizer that transformers can read"):
         if source.is_dir():
             return AutoTokenizer.from_pretrained(source)
         return AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
@@ -111,32 +122,66 @@ def load_tokenizer(source: Path) -> PreTrainedTokenizerBase:
 
 def convert_gguf(path: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a Hugging Face folder of safetensors."""
-    load_gguf(path).save_pretrained(folder)
-    load_tokenizer(path).save_pretrained(folder)
+    model, tokenizer = load_gguf(path), load_tokenizer(path)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager
-def _refusing(rule: str, kinds: tuple[type[Exception], ...] = UNREADABLE) -> Iterator[None]:
+def _refusing(rule: str) -> Iterator[None]:
     """Turn what transformers raises into one sentence: the rule, and the first line of why."""
+    try:
+        with quiet():
+            yield
+    except MemoryError:
+        raise
+    # A foreign file reaches deep into transformers, torch and tokenizers unchecked: a head count
+    # of 0 ends in a ZeroDivisionError, an unknown dtype in an AttributeError. Whatever they raise
+    # while they read it is the file's fault, and only calls of theirs stand in these blocks.
+    except Exception as error:
+        raise TernError(f"{rule} ({_reason(error)})") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' warnings and its progress bars, which would stand beside ours, silent."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    hook = logging.set_tqdm_hook(
+        lambda make, arguments, options: make(*arguments, **{**options, "disable": True})
+    )
     try:
         yield
-    except kinds as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
-        raise TernError(f"{rule} ({reason})") from error
     finally:
+        logging.set_tqdm_hook(hook)
         logging.set_verbosity(verbosity)
+
+
+def _reason(error: Exception) -> str:
+    """Return why, in one line."""
+    if isinstance(error.__context__, UnicodeDecodeError):
+        # transformers takes any such file for a config.json, a GGUF file too.
+        return "it holds text that is not UTF-8"
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
 
 
 def _check_config(config: PreTrainedConfig, source: Path) -> None:
     """Refuse what is no causal language model, or has no plain weights to quantise."""
+    names = config.architectures
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise TernError(f"architectures of {source} must be a list of names, not {names!r:.80}")
     wanted = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    held = config.architectures or ([wanted.__name__] if wanted else [config.model_type])
+    held = names or ([wanted.__name__] if wanted else [config.model_type])
     if wanted is None or wanted.__name__ not in held:
         raise TernError(f"{source} must be a causal language model, not {', '.join(held)}")
     if quantized := getattr(config, "quantization_config", None):
-        method = dict(quantized).get("quant_method", "an unnamed method")
+        known = isinstance(quantized, dict) and "quant_method" in quantized
+        method = quantized["quant_method"] if known else "an unnamed method"
         raise TernError(f"{source} must hold plain weights, not ones quantised by {method}")
 
 
@@ -168,6 +213,12 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 def _complete(model: PreTrainedModel, info: dict[str, Any], source: Path) -> PreTrainedModel:
     """Refuse a model some of whose weights transformers had to invent."""
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, wanted = mismatched[0]
+        raise TernError(
+            f"{source}: {name} must have shape {list(wanted)}, as the model's configuration says, "
+            f"not {list(stored)}"
+        )
     if missing := sorted(info["missing_keys"]):
         raise TernError(f"{source} must hold every tensor of its model, but lacks {missing[0]}")
     return model

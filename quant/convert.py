@@ -11,14 +11,13 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quant.groups import GroupSize
 from quant.linears import block_linears, select_linears
 from quant.progress import Progress, silent
 from quant.ternary import THRESHOLD_FACTOR, ternarize
 from tern_hw import __version__
 from tern_hw.artifact import RawTensor, save_artifact
 from tern_hw.errors import TernError
-from tern_hw.matrix import TernaryMatrix
+from tern_hw.matrix import GroupSize, TernaryMatrix
 
 __all__ = [
     "ExportReport",

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.cli import ArgumentParser, progress, run
+from tern_hw.cli import ArgumentParser, parse_group_size, progress, run
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
     from quant.convert import ExportReport, LayerReport
+    from tern_hw.matrix import GroupSize
 
 __all__ = ["main"]
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
     group_size = _group_size(arguments.group_size)
-    _check_output(arguments.output, overwrite=arguments.overwrite)
+    output = _output(arguments.output, overwrite=arguments.overwrite)
     # Threads that wait for work asleep cost a busy machine nothing; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from quant.convert import export_model
@@ -35,9 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
     start = time.monotonic()
     source = find_source(arguments.model, progress)
+    _check_apart(output, source.path)
     report = export_model(
         source.model,
-        arguments.output,
+        output,
         origin=source.origin,
         group_size=group_size,
         packing=arguments.packing,
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         overwrite=arguments.overwrite,
         progress=progress,
     )
-    summary = _summary(report, source.origin, arguments.output, time.monotonic() - start)
+    summary = _summary(report, source.origin, output, time.monotonic() - start)
     if arguments.json:
         print(json.dumps(summary, indent=2))
     else:
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a model folder, a GGUF file, a hub id, smollm2 (from a PyPI package) or tiny "
         "(trained here)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument("--output", required=True, help="folder of the artifact")
     parser.add_argument(
         "--group-size", default="128", help="inputs per scale and shift, or row (default: 128)"
     )
@@ -76,22 +78,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _group_size(text: str) -> Any:
-    if text == "row":
-        return text
-    if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
-        raise TernError(f"--group-size must be row or a positive integer, not {text!r}")
-    return int(text)
+def _group_size(text: str) -> "GroupSize":
+    group_size = parse_group_size(text)
+    if group_size != "row" and group_size < 1:
+        raise TernError(f'--group-size must be "row" or a positive integer, not {text}')
+    return group_size
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse now what writing the artifact would refuse after all the work."""
-    if output.exists() and not overwrite:
+def _output(text: str, *, overwrite: bool) -> Path:
+    """Return the artifact's path; refuse now what writing would refuse after all the work."""
+    # Here and not above: --help needs no numpy.
+    from tern_hw.artifact import check_output
+
+    if not text:
+        raise TernError("--output must be a path, not ''")
+    output = Path(text)
+    if output.is_dir() and not overwrite:
         raise TernError(f"output must be a new path, or --overwrite given, not {output}")
-    if output.exists() and not (output / "config.json").is_file():
-        raise TernError(f"output must be a new path or an artifact to replace, not {output}")
-    if not output.resolve().parent.is_dir():
-        raise TernError(f"output must lie in a folder that exists, not at {output}")
+    check_output(output, overwrite=overwrite)
+    return output
+
+
+def _check_apart(output: Path, source: Path) -> None:
+    """Refuse an output that would replace the model, or come to lie among its files."""
+    ours, theirs = (Path(os.path.realpath(path)) for path in (output, source))
+    if theirs.is_relative_to(ours) or (theirs.is_dir() and ours.is_relative_to(theirs)):
+        raise TernError(f"--output must lie apart from the model at {source}, not at {output}")
 
 
 def _summary(report: "ExportReport", origin: str, output: Path, seconds: float) -> dict[str, Any]:

@@ -1,16 +1,12 @@
 """Cut the rows of a weight into groups of consecutive inputs, a short last group included."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from tern_hw.errors import TernError
+from tern_hw.matrix import GroupSize
 
-__all__ = ["GroupSize", "expand_groups", "group_count", "join_groups", "split_groups"]
-
-#: Inputs per scale and shift; "row" is one group for the whole row.
-GroupSize = int | Literal["row"]
+__all__ = ["expand_groups", "join_groups", "split_groups"]
 
 
 def _span(in_features: int, group_size: GroupSize) -> int:
@@ -20,11 +16,6 @@ def _span(in_features: int, group_size: GroupSize) -> int:
     if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
         raise TernError(f'group_size must be "row" or a positive integer, not {group_size!r}')
     return min(group_size, in_features)
-
-
-def group_count(in_features: int, group_size: GroupSize) -> int:
-    """Return how many groups a row of `in_features` inputs has; a short last one counts."""
-    return -(-in_features // _span(in_features, group_size))
 
 
 def split_groups(weight: Tensor, group_size: GroupSize) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from quant.checkpoints import load_folder, load_gguf, load_tokenizer
+from quant.checkpoints import load_folder, load_gguf, load_skeleton, load_tokenizer
 from quant.errors import UnreachableError
 from quant.progress import Progress, silent
 from quant.smollm2 import ORIGIN as SMOLLM2_ORIGIN
@@ -44,6 +44,11 @@ class ModelSource:
     def model(self) -> PreTrainedModel:
         """The model, in evaluation mode and in its stored dtype (a GGUF file's: float32)."""
         return load_folder(self.path) if self.path.is_dir() else load_gguf(self.path)
+
+    @cached_property
+    def skeleton(self) -> PreTrainedModel:
+        """The model without its weights, which takes no time to read: its layers' names."""
+        return load_skeleton(self.path)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -12,8 +12,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from quant.groups import GroupSize, expand_groups, join_groups, split_groups
+from quant.groups import expand_groups, join_groups, split_groups
 from tern_hw.errors import TernError
+from tern_hw.matrix import GroupSize
 
 __all__ = [
     "THRESHOLD_FACTOR",

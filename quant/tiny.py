@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from quant.cache import cached_folder
+from quant.checkpoints import quiet
 from quant.progress import Progress, silent
 from quant.text import excerpt
 
@@ -115,8 +116,9 @@ def tiny_folder(progress: Progress = silent) -> Path:
 
     def make(folder: Path) -> None:
         model, _ = train_tiny(recipe, progress)
-        model.save_pretrained(folder)
-        byte_tokenizer().save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
+            byte_tokenizer().save_pretrained(folder)
 
     content = repr(asdict(recipe)) + excerpt()
     return cached_folder(f"tiny-{hashlib.sha256(content.encode()).hexdigest()[:12]}", make)

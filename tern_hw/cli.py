@@ -7,11 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from tern_hw.errors import TernError
 
-__all__ = ["ArgumentParser", "progress", "run"]
+__all__ = ["ArgumentParser", "integer", "parse_group_size", "progress", "run"]
 
 #: Exit status of a user's mistake, as argparse has it.
 EXIT_MISTAKE: Final = 2
@@ -24,9 +24,19 @@ FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: argparse's messages, and the same in our form; a message not listed stays as it is.
 REWORDED: Final = (
-    (r"argument (\S+): invalid int value: (.*)", r"\1 must be an integer, not \2"),
+    (r"argument (\S+): invalid int(?:eger)? value: (.*)", r"\1 must be an integer, not \2"),
     (r"argument (\S+): invalid float value: (.*)", r"\1 must be a number, not \2"),
-    (r"argument (\S+): expected one argument", r"\1 must be followed by a value"),
+    (r"argument (\S+): expected (?:one|at least one) argument", r"\1 must be followed by a value"),
+    (
+        r"argument (\S+): ignored explicit argument (.*)",
+        r"\1 must be given without a value, not with \2",
+    ),
+    (
+        r"argument (\S+): not allowed with argument (\S+)",
+        r"\1 must be given alone, not with \2",
+    ),
+    (r"unrecognized arguments: (.*)", r"arguments must be among those that --help lists, not \1"),
+    (r"the following arguments are required: (.*)", r"\1 must be given"),
     (
         r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)",
         r"\1 must be one of \3, not \2",
@@ -53,6 +63,40 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(EXIT_MISTAKE, f"error: {message}\n")
 
 
+def integer(text: str) -> int:
+    """Read an integer of an option: decimal digits, and nothing else that Python would take.
+
+    Parameters
+    ----------
+    text : str
+        As typed; `int` would also take "6_4", " 64" and the digits of other scripts.
+
+    Raises
+    ------
+    ValueError
+        If it is not one; as a `type` of `add_argument`, this makes argparse refuse the option.
+    """
+    if not re.fullmatch("-?[0-9]+", text):
+        raise ValueError(f"text must be an integer, not {text!r}")
+    return int(text)
+
+
+def parse_group_size(text: str) -> int | Literal["row"]:
+    """Read a command line's --group-size: "row" or an integer, whose range is not looked at.
+
+    Raises
+    ------
+    TernError
+        If it is neither.
+    """
+    if text == "row":
+        return "row"
+    try:
+        return integer(text)
+    except ValueError:
+        raise TernError(f'--group-size must be "row" or an integer, not {text!r}') from None
+
+
 def run(main: Callable[[], int]) -> int:
     """Call a verb's `main` and turn what the user can mend into one sentence on stderr.
 
@@ -64,9 +108,12 @@ def run(main: Callable[[], int]) -> int:
     Returns
     -------
     int
-        The status of `main`; 2 after a mistake, 130 after Ctrl-C, 141 where the reader of stdout
-        went away. Any other exception is a defect of ours and keeps its traceback.
+        The status of `main`; 2 after a mistake or where stdout is closed from the start, 130 after
+        Ctrl-C, 141 where the reader of stdout went away. Any other exception is a defect of ours
+        and keeps its traceback.
     """
+    if sys.stdout is None:  # as Python has it where the shell closed it
+        return _mistake("stdout must be open, not closed")
     try:
         try:
             return main()
@@ -93,7 +140,8 @@ def run(main: Callable[[], int]) -> int:
 
 
 def _mistake(sentence: str) -> int:
-    sys.stderr.write(f"error: {sentence}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {sentence}\n")
     return EXIT_MISTAKE
 
 

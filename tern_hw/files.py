@@ -2,26 +2,31 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tern_hw.errors import TernError
 
-__all__ = ["atomic_directory", "write_atomic"]
+__all__ = ["atomic_directory", "check_directory", "write_atomic"]
 
 #: Arguments of Linux' renameat2(2): "relative to the working directory", "swap the two".
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
+#: Errors of a full disk or of a file too large for it, which name no file.
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
     A symbolic link stays and its target is replaced; a device or a pipe is written to as it is.
+    A file that is replaced passes its permissions on; a new one has those of the umask.
 
     Parameters
     ----------
@@ -61,30 +66,61 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
     Yields
     ------
     Path
-        A folder beside `path`; removed if the block raises.
+        A folder beside `path`; removed if the block raises. Who may read and write what the block
+        put there is decided by the umask, whatever mode it was made with.
 
     Raises
     ------
     TernError
-        If the path exists (without `overwrite`), is not a folder, or cannot be written.
+        If the path exists (without `overwrite`), is not a folder, or cannot be written: also where
+        it is the block that could not write.
     """
+    check_directory(path, overwrite=overwrite)
     target = Path(os.path.realpath(path))
-    _check_target(path, target, overwrite)
     temporary = _beside(target)
     try:
         temporary.mkdir()
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
-        yield temporary
         try:
-            _sync_tree(temporary)
+            yield temporary
+        except OSError as error:
+            # The user knows the path that was asked for, not the hidden one.
+            if _concerns(error, temporary):
+                raise _unwritable(path, error) from None
+            raise
+        try:
+            _settle_tree(temporary)
             _move_directory(temporary, target)
         except OSError as error:
             raise _unwritable(path, error) from None
     finally:
         # Gone already after a plain move; the old folder after an exchange.
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse at once a path at which `atomic_directory` could not put a folder.
+
+    Raises
+    ------
+    TernError
+        If the path exists (without `overwrite`), is not a folder, or its own folder does not exist.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError as error:
+        # A link to nothing is fine where a folder can take the place it names.
+        if not Path(os.path.realpath(path)).parent.is_dir():
+            raise _unwritable(path, error) from None
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if not stat.S_ISDIR(mode):
+        raise TernError(f"output must be a folder, not the file {os.fspath(path)}")
+    if not overwrite:
+        raise TernError(f"output must be a new path, not {os.fspath(path)}, which exists")
 
 
 def _unwritable(path: str | os.PathLike[str], error: OSError) -> TernError:
@@ -95,10 +131,19 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
 
+def _concerns(error: OSError, folder: Path) -> bool:
+    """Tell whether an error is about a path in a folder, or about the disk."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return error.errno in NO_ROOM
+    return Path(os.fsdecode(error.filename)).is_relative_to(folder)
+
+
 def _replace_file(target: Path, data: bytes) -> None:
     temporary = _beside(target)
     try:
         with temporary.open("xb") as file:
+            if target.is_file():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -109,13 +154,6 @@ def _replace_file(target: Path, data: bytes) -> None:
     _sync(target.parent)
 
 
-def _check_target(path: str | os.PathLike[str], target: Path, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise TernError(f"output must be a folder, not the file {os.fspath(path)}")
-    if target.exists() and not overwrite:
-        raise TernError(f"output must be a new path, not {os.fspath(path)}, which exists")
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -124,9 +162,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_tree(folder: Path) -> None:
+def _settle_tree(folder: Path) -> None:
+    """Give everything in a folder the umask's permissions, and bring it to the disk."""
+    # The folder itself was made with all permissions but the umask's.
+    allowed = stat.S_IMODE(folder.stat().st_mode) & 0o777
     for path in folder.rglob("*"):
         if not path.is_symlink():
+            # What its owner may do, all may whom the umask does not bar.
+            owner = path.stat().st_mode >> 6 & 0o7
+            path.chmod(owner * 0o111 & allowed)
             _sync(path)
     _sync(folder)
 

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.cli import ArgumentParser, run
+from tern_hw.cli import ArgumentParser, integer, parse_group_size, run
 from tern_hw.config import (
     NAMED_CONFIGS,
     Activation,
     ArrayConfig,
-    GroupSize,
     OutputFormat,
     Packing,
 )
@@ -91,8 +90,10 @@ def _parser() -> ArgumentParser:
     default = ArrayConfig()
     shape = parser.add_argument_group("the array")
     shape.add_argument("--config", metavar="NAME", help="start from a named configuration (--list)")
-    shape.add_argument("--lanes", type=int, help=f"inputs a cycle, 8 to 1024 ({default.lanes})")
-    shape.add_argument("--rows", type=int, help=f"outputs in parallel, 1 to 16 ({default.rows})")
+    shape.add_argument("--lanes", type=integer, help=f"inputs a cycle, 8 to 1024 ({default.lanes})")
+    shape.add_argument(
+        "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
+    )
     shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
     shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
     shape.add_argument(
@@ -102,8 +103,8 @@ def _parser() -> ArgumentParser:
         f"({default.group_size})",
     )
     shape.add_argument("--result", help=f"{' or '.join(OutputFormat)} ({default.output})")
-    shape.add_argument("--max-k", type=int, help=f"largest K, inputs ({default.max_k})")
-    shape.add_argument("--max-n", type=int, help=f"largest N, outputs ({default.max_n})")
+    shape.add_argument("--max-k", type=integer, help=f"largest K, inputs ({default.max_k})")
+    shape.add_argument("--max-n", type=integer, help=f"largest N, outputs ({default.max_n})")
     what = parser.add_argument_group("what to do")
     what.add_argument(
         "-o",
@@ -165,21 +166,12 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
         "rows": args.rows,
         "activation": args.activation,
         "packing": args.packing,
-        "group_size": None if args.group_size is None else _group_size(args.group_size),
+        "group_size": None if args.group_size is None else parse_group_size(args.group_size),
         "output": args.result,
         "max_k": args.max_k,
         "max_n": args.max_n,
     }
     return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
-
-
-def _group_size(text: str) -> GroupSize:
-    if text == "row":
-        return "row"
-    try:
-        return int(text)
-    except ValueError:
-        raise TernError(f'--group-size must be "row" or an integer, not {text!r}') from None
 
 
 def _target(output: str | None, name: str) -> tuple[Path, Path]:

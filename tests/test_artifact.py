@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import resource
+import stat
 import struct
 
 import numpy as np
@@ -215,6 +218,45 @@ def test_an_existing_path_is_refused_unless_overwritten(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_overwrite_spares_a_models_folder_with_the_same_file_names(tmp_path):
+    for name, text in (("config.json", json.dumps(MODEL_CONFIG)), ("model.safetensors", "weights")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(TernError, match="output must be a new path or an artifact to replace"):
+        save(tmp_path, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_text() == "weights"
+
+
+def test_overwrite_replaces_an_artifact_of_any_version_and_state(folder):
+    edit_config(folder, lambda document: document["tern_hw"].update(version=2), sign=False)
+    (folder / "model.safetensors").write_bytes(b"")
+    save(folder, overwrite=True)
+    assert load_artifact(folder).layers == tuple(LAYERS)
+
+
+def test_both_files_honour_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = save(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize(("limit", "named"), [(500, "a/model.safetensors"), (3000, "a")])
+def test_a_write_that_fails_names_the_target(tmp_path, limit, named):
+    """The tensors take 1 to 2 kB, the config 4: the first limit stops one, the second the other."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(TernError) as caught:
+            save(tmp_path / "a", metadata={"note": "x" * 4000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"{tmp_path / named} " in str(caught.value)
+    assert "File too large" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_overwrite_spares_a_folder_that_is_no_artifact(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(TernError, match="output must be a new path or an artifact to replace"):
@@ -389,6 +431,8 @@ def test_a_layer_unlike_its_tensors_is_refused(folder, changes, message):
     [
         ({"version": 2}, "version must be 1, not 2"),
         ({"version": None}, "version must be 1, not None"),
+        ({"version": 1.0}, "version must be 1, not 1.0"),
+        ({"version": True}, "version must be 1, not True"),
         ({"format": "other"}, "must have a 'tern_hw' section of format 'tern_hw.artifact'"),
         ({"file": "../x"}, "file must be 'model.safetensors', in the artifact's folder, not '../x"),
         ({"file": "/etc/passwd"}, "file must be 'model.safetensors', in the artifact's folder"),
@@ -445,6 +489,32 @@ def test_a_config_that_was_changed_is_refused(folder, edit):
 def test_a_config_that_is_none_is_refused(folder, text, message):
     (folder / "config.json").write_bytes(text)
     with pytest.raises(TernError, match=message):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_config_in_another_encoding_is_refused(folder, encoding):
+    path = folder / "config.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(TernError, match=r"config.json must be JSON in UTF-8 \(.+\)$"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "b.q_proj", "sha256"])
+def test_a_key_that_is_there_twice_is_refused(folder, key):
+    path = folder / "config.json"
+    value = '"' + "0" * 64 + '"' if key == "sha256" else "{}"
+    text = path.read_text()
+    # The first of the two is the wrong one: a reader that keeps the last would see no change.
+    path.write_text(text.replace(f'"{key}":', f'"{key}": {value}, "{key}":', 1))
+    with pytest.raises(TernError, match=f"must be JSON in UTF-8 .the key '{key}' is there twice"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_lacks_is_refused(folder, literal):
+    edit_config(folder, lambda document: document["rope"].update(theta=float(literal)))
+    with pytest.raises(TernError, match=f"must be JSON in UTF-8 .{literal} is no number of JSON"):
         load_artifact(folder)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import tern_hw.files
 from tern_hw.errors import TernError
-from tern_hw.files import atomic_directory, write_atomic
+from tern_hw.files import atomic_directory, check_directory, write_atomic
 
 
 def names(folder):
@@ -45,6 +45,15 @@ def test_write_atomic_honours_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "out.v").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666, 0o755])
+def test_write_atomic_keeps_the_permissions_of_what_it_replaces(tmp_path, mode):
+    path = tmp_path / "out.v"
+    path.write_text("old")
+    path.chmod(mode)
+    write_atomic(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_write_atomic_follows_a_link(tmp_path):
@@ -84,6 +93,40 @@ def test_directory_appears_when_the_block_ends(tmp_path):
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "sub" / "a").read_text() == "1"
     assert names(tmp_path) == ["out"]
+
+
+def test_directory_honours_the_umask_however_its_files_were_made(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_directory(tmp_path / "out") as folder:
+            (folder / "private").touch(mode=0o600)
+            (folder / "tool").touch(mode=0o700)
+            (folder / "fixed").touch(mode=0o400)
+            (folder / "sub").mkdir(mode=0o700)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"out": 0o750, "private": 0o640, "tool": 0o750, "fixed": 0o440, "sub": 0o750}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_failed_write_in_the_block_names_the_target(tmp_path, overwrite):
+    with (
+        pytest.raises(TernError, match=r"^output must be writable, not \S*/out \(No such file"),
+        atomic_directory(tmp_path / "out", overwrite=overwrite) as folder,
+    ):
+        (folder / "missing" / "a").write_text("1")
+    with (
+        pytest.raises(TernError, match=r"^output must be writable, not \S*/out \(No space left"),
+        atomic_directory(tmp_path / "out", overwrite=overwrite),
+    ):
+        raise OSError(28, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_error_of_the_block_about_another_file_stays(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_directory(tmp_path / "out"):
+        (tmp_path / "elsewhere").read_text()
 
 
 def fail_in_the_block(path, overwrite, error):
@@ -156,15 +199,20 @@ def test_old_directory_comes_back_when_the_new_cannot_be_placed(tmp_path):
         ("file", False, "output must be a folder, not the file .*file"),
         ("file", True, "output must be a folder, not the file .*file"),
         ("missing/out", False, "output must be writable, not .*missing/out"),
+        ("file/out", True, "output must be writable, not .*file/out"),
+        ("loop", True, "output must be writable, not .*loop .Too many levels of symbolic links"),
     ],
 )
 def test_directory_refusals(tmp_path, place, overwrite, message):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(TernError, match=message):
+        check_directory(tmp_path / place, overwrite=overwrite)
     with (
         pytest.raises(TernError, match=message),
         atomic_directory(tmp_path / place, overwrite=overwrite),
     ):
         pytest.fail("the block must not run")
-    assert names(tmp_path) == ["file", "folder"]
+    assert names(tmp_path) == ["file", "folder", "loop"]
     assert (tmp_path / "file").read_text() == "kept"

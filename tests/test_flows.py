@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tern_hw.cache import CACHE_VARIABLE
 from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.flows import cache, cxx, harness, icarus, verilator, wrapper, yosys
@@ -37,7 +38,9 @@ def test_tool_that_is_not_installed_is_named_with_its_remedy():
 
 
 def test_failing_tool_is_quoted():
-    with pytest.raises(ToolError, match=r"sh must end with status 0, not 3:\nbefore\nwhy$") as caught:
+    with pytest.raises(
+        ToolError, match=r"sh must end with status 0, not 3:\nbefore\nwhy$"
+    ) as caught:
         run_tool(["sh", "-c", "echo before; echo why >&2; exit 3"], timeout_s=20)
     assert caught.value.output == "before\nwhy\n"
 
@@ -181,18 +184,8 @@ def test_wide_configurations_are_clean(config, tmp_path):
 
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def test_cache_directory_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_directory() == tmp_path / "tern-hw"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_directory() == Path.home() / ".cache" / "tern-hw"
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "own"))
-    assert cache.cache_directory() == tmp_path / "own"
 
 
 def test_entry_is_built_once_and_by_its_parts(own_cache):
@@ -252,7 +245,7 @@ def test_entry_that_nobody_uses_is_dropped(own_cache):
 
 def test_unusable_cache_is_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(TernError, match=r"cache directory \(\$TERN_HW_CACHE\) must be writable"):
         cache.cached("thing", ["a"], lambda folder: None)
 

@@ -24,21 +24,23 @@ ARROWS = {
     "tern_hw.config": "",
     "tern_hw.packing": "",
     "tern_hw.files": "",
+    "tern_hw.cache": "",
     "tern_hw.cli": "",
     "tern_hw.matrix": "packing",
     "tern_hw.artifact": "packing matrix files",
     "tern_hw.beats": "config packing matrix",
     "tern_hw.reference": "config packing matrix",
     "tern_hw.gateware": "config",
-    "tern_hw.flows": "config files",
+    "tern_hw.flows": "config files cache",
+    "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "sim": "config packing matrix beats reference flows cli",
-    "quant": "packing matrix artifact files cli",
-    "quant.runtime": "packing matrix artifact files cli reference",
+    "quant": "packing matrix artifact files cache cli",
+    "quant.runtime": "packing matrix artifact files cache cli reference",
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
 VERBS = ("tern_hw.generate", "tern_hw.simulate")
-VERBS_AT_THE_TOP = "config files cli"
+VERBS_AT_THE_TOP = "config files cli simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
 OWNERS = {

@@ -13,7 +13,7 @@ from quant.ternary import ternarize
 from tern_hw.artifact import load_artifact, save_artifact
 from tern_hw.config import ArrayConfig
 from tern_hw.reference import matmul
-from tern_hw.simulate import simulate_layer
+from tern_hw.simulation import simulate_layer
 from tests import naive
 from tests.gateware.jobs import run_jobs
 from tests.gateware.layers import job_of

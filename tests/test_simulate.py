@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,15 @@ from sim.bins import config_points, matrix_bins
 from sim.runner import Simulator, run
 from sim.settings import RANDOM_JOBS_VARIABLE
 from sim.stimuli import ADVERSARIAL, Layer, adversarial_layer, random_activations, random_layer
-from tern_hw import simulate
-from tern_hw.artifact import save_artifact
+from tern_hw import simulate, simulation
+from tern_hw.artifact import load_artifact, save_artifact
 from tern_hw.cli import run as run_cli
 from tern_hw.config import Activation, ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.flows import harness
 from tern_hw.flows.wrapper import wrapper_verilog
-from tern_hw.simulate import simulate_layer
+from tern_hw.reference import matmul
+from tern_hw.simulation import simulate_layer
 from tests.simulations import all_choices, small, verilog_file
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +135,7 @@ def bad_activations(dtype, shape):
         (bad_activations(np.int8, (50,)), {}, r"shape \[M, 50\], not int8 \[50\]"),
         (bad_activations(np.int8, (0, 50)), {}, r"shape \[M, 50\], not int8 \[0, 50\]"),
         ([[0] * 50], {}, r"activations must be int8"),
-        (None, {"idle": 1.0}, r"idle must be a probability from 0, below 1, not 1.0"),
+        (None, {"idle": 1.0}, r"idle must be a probability from 0 to 0.99, not 1.0"),
         (None, {"idle": float("nan")}, r"idle must be .*, not nan"),
         (None, {"backpressure": -0.1}, r"backpressure must be .*, not -0.1"),
         (None, {"seed": -1}, r"seed must be an integer from 0 to 4294967295, not -1"),
@@ -165,9 +167,9 @@ def test_nonfinite_activations_are_refused():
 
 @pytest.fixture
 def fresh_builds():
-    simulate._build.cache_clear()
+    simulation._build.cache_clear()
     yield
-    simulate._build.cache_clear()
+    simulation._build.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_builds")
@@ -250,6 +252,27 @@ def test_command_reports_and_succeeds(artifact, capsys):
     assert "WRONG" not in table
 
 
+def test_command_saves_the_results(artifact, tmp_path, capsys):
+    x = np.arange(-50, 50, dtype=np.int8)
+    np.save(tmp_path / "x.npy", x)
+    files = ["--activations", str(tmp_path / "x.npy"), "--save", str(tmp_path / "y.npy")]
+    assert simulate.main([str(artifact), LAYER, *files, *ARRAY]) == 0
+    expected = matmul(x[None], load_artifact(artifact).layer(LAYER))
+    assert np.load(tmp_path / "y.npy").tobytes() == expected.tobytes()
+
+
+def test_damage_in_another_layer_is_refused(artifact, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(artifact, folder)
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    for layer in (LAYER, "model.layers.0.mlp.down_proj"):
+        with pytest.raises(TernError, match="checksum differs"):
+            simulate.main([str(folder), layer, *ARRAY])
+
+
 def test_command_writes_json(artifact, tmp_path, capsys):
     path = tmp_path / "x.npy"
     np.save(path, np.arange(-50, 50, dtype=np.int8))
@@ -303,9 +326,13 @@ def save_truncated(path: Path) -> None:
         (save_pickle, r"--activations must be a .npy file of numbers"),
         (save_truncated, r"--activations must be a .npy file of numbers"),
         (lambda path: path.write_bytes(b""), r"--activations must be a .npy file of numbers"),
+        (lambda path: path.write_bytes(b"PK\x03\x04cut"), r"a .npy file of numbers, not .*zip"),
         (lambda path: path.mkdir(), r"--activations must be a .npy file of numbers"),
         (lambda path: np.savez(path.open("wb"), x=np.zeros(3)), r"a .npy file of one array"),
-        (lambda path: np.save(path, np.int8(3)), r"int8 of shape \[M, 100\], not int8 \[1, 1\]"),
+        (
+            lambda path: np.save(path, np.int8(3)),
+            r"of shape \[M, 100\], not int8 \[1, 1\]",
+        ),
         (lambda path: np.save(path, np.zeros((2, 99), np.int8)), r"not int8 \[2, 99\]"),
         (lambda path: np.save(path, np.zeros((2, 100))), r"int8 .*, not float64 \[2, 100\]"),
         (lambda path: np.save(path, np.full(100, np.nan, np.float16)), r"must be finite"),

@@ -1,7 +1,7 @@
 """The packed model on disk: safetensors and a config with a checksum for every tensor."""
 
 from tern_hw.artifact.manifest import ArtifactInfo, LayerInfo, TensorInfo
-from tern_hw.artifact.store import Artifact, load_artifact, save_artifact
+from tern_hw.artifact.store import Artifact, check_output, load_artifact, save_artifact
 from tern_hw.artifact.tensors import RawTensor
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LayerInfo",
     "RawTensor",
     "TensorInfo",
+    "check_output",
     "load_artifact",
     "save_artifact",
 ]

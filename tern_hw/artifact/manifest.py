@@ -27,6 +27,7 @@ __all__ = [
     "LayerInfo",
     "TensorInfo",
     "build_document",
+    "is_document",
     "read_document",
 ]
 
@@ -129,6 +130,14 @@ def build_document(
     return json.dumps(document, indent=2) + "\n"
 
 
+def is_document(path: Path) -> bool:
+    """Tell whether a file is an artifact's config.json, of whatever version and state."""
+    try:
+        return _section(_parse(path)) is not None
+    except TernError:
+        return False
+
+
 def read_document(path: Path) -> ArtifactInfo:
     """Read and check a config.json.
 
@@ -139,11 +148,13 @@ def read_document(path: Path) -> ArtifactInfo:
         says something that no artifact can be.
     """
     document = _parse(path)
-    section = document.get(SECTION)
-    if not isinstance(section, dict) or section.get("format") != FORMAT:
+    section = _section(document)
+    if section is None:
         raise TernError(f"{path} must have a {SECTION!r} section of format {FORMAT!r}")
-    if section.get("version") != VERSION:
-        _refuse(path, "version", f"{VERSION}", section.get("version"))
+    version = section.get("version")
+    # 1.0 and true are equal to 1.
+    if type(version) is not int or version != VERSION:
+        _refuse(path, "version", f"{VERSION}", version)
     if section.get("file") != TENSOR_FILE:
         _refuse(path, "file", f"{TENSOR_FILE!r}, in the artifact's folder", section.get("file"))
     checksum = section.pop("sha256", None)
@@ -167,21 +178,46 @@ def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _section(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an artifact's own part of a config.json; None where it is another's."""
+    section = document.get(SECTION)
+    return section if isinstance(section, dict) and section.get("format") == FORMAT else None
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > MAX_CONFIG_BYTES:
             raise TernError(f"{path} must be at most {MAX_CONFIG_BYTES} bytes, not {size}")
-        document = json.loads(path.read_bytes())
+        # Of bytes, json would take UTF-16 and UTF-32 too.
+        document = json.loads(
+            path.read_bytes().decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+        )
     except OSError as error:
         raise TernError(f"{path} must be readable ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, TernError):
             raise
-        raise TernError(f"{path} must be JSON ({error})") from None
+        raise TernError(f"{path} must be JSON in UTF-8 ({error})") from None
     if not isinstance(document, dict):
         raise TernError(f"{path} must be a JSON object, not {type(document).__name__}")
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; two readers of one with a key twice could see different things."""
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"the key {key!r:.80} is there twice")
+        members[key] = value
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _refuse(path: Path, thing: str, rule: str, value: Any) -> NoReturn:

@@ -16,14 +16,15 @@ from tern_hw.artifact.manifest import (
     LayerInfo,
     TensorInfo,
     build_document,
+    is_document,
     read_document,
 )
 from tern_hw.artifact.tensors import RawTensor, TensorFile, write_tensors
 from tern_hw.errors import TernError
-from tern_hw.files import atomic_directory, write_atomic
+from tern_hw.files import atomic_directory, check_directory
 from tern_hw.matrix import TernaryMatrix
 
-__all__ = ["Artifact", "load_artifact", "save_artifact"]
+__all__ = ["Artifact", "check_output", "load_artifact", "save_artifact"]
 
 
 def save_artifact(
@@ -64,11 +65,25 @@ def save_artifact(
         model_config,
         metadata,
     )
-    if overwrite:
-        _check_replaceable(Path(path))
+    check_output(path, overwrite=overwrite)
     with atomic_directory(path, overwrite=overwrite) as folder:
-        write_tensors(folder / TENSOR_FILE, everything)
-        write_atomic(folder / CONFIG_FILE, text)
+        write_tensors(folder / TENSOR_FILE, everything, shown=Path(path) / TENSOR_FILE)
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse at once a path at which `save_artifact` could not put an artifact.
+
+    Raises
+    ------
+    TernError
+        If the path exists (without `overwrite`), is anything but an artifact (with it), or lies in
+        no folder.
+    """
+    check_directory(path, overwrite=overwrite)
+    folder = Path(path)
+    if folder.exists() and not _is_artifact(folder):
+        raise TernError(f"output must be a new path or an artifact to replace, not {folder}")
 
 
 def load_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> "Artifact":
@@ -208,10 +223,11 @@ def _all_tensors(
     return everything
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuse to replace a folder that holds anything but an artifact's two files."""
-    if path.is_dir() and not {entry.name for entry in path.iterdir()} <= {CONFIG_FILE, TENSOR_FILE}:
-        raise TernError(f"output must be a new path or an artifact to replace, not {path}")
+def _is_artifact(folder: Path) -> bool:
+    """Tell whether a folder holds an artifact's files, marked as ours, and nothing else."""
+    # Many a model's folder has two files of the same names.
+    names = {entry.name for entry in folder.iterdir()}
+    return names <= {CONFIG_FILE, TENSOR_FILE} and is_document(folder / CONFIG_FILE)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -97,8 +97,15 @@ class RawTensor:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, RawTensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, RawTensor], *, shown: Path) -> None:
     """Write a safetensors file straight from the tensors' own memory.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : mapping of str to RawTensor
+    shown : Path
+        What errors call the file: it may yet be moved to its place.
 
     Raises
     ------
@@ -117,7 +124,7 @@ def write_tensors(path: Path, tensors: Mapping[str, RawTensor]) -> None:
     try:
         serialize_file(specs, path)
     except (SafetensorError, OSError) as error:
-        raise TernError(f"{path} must be writable ({error})") from None
+        raise TernError(f"{shown} must be writable ({error})") from None
 
 
 class TensorFile:

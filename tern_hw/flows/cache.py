@@ -9,24 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tern_hw.cache import CACHE_VARIABLE, cache_root
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
-__all__ = ["cache_directory", "cached", "digest"]
+__all__ = ["cached", "digest"]
 
-#: Name of the environment variable that moves the store.
-CACHE_VARIABLE = "TERN_HW_CACHE"
 #: An entry that nobody asked for in this time (s) is dropped when a new one is made.
 UNUSED_S = 14 * 24 * 3600
-
-
-def cache_directory() -> Path:
-    """Return the store: $TERN_HW_CACHE, or tern-hw in the user's cache directory."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "tern-hw"
 
 
 def digest(parts: Sequence[str | bytes]) -> str:
@@ -61,7 +51,7 @@ def cached(kind: str, parts: Sequence[str | bytes], build: Callable[[Path], None
     TernError
         If the store cannot be written.
     """
-    shelf = cache_directory() / kind
+    shelf = cache_root() / kind
     entry = shelf / digest(parts)[:32]
     try:
         shelf.mkdir(parents=True, exist_ok=True)

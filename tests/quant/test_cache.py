@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from quant.cache import MANIFEST, cache_root, cached_folder, file_sha256
+from quant.cache import MANIFEST, cached_folder, file_sha256
+from tern_hw.cache import cache_root
 from tern_hw.errors import TernError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -97,17 +98,6 @@ def test_folder_that_another_process_made_meanwhile_is_no_obstacle():
     assert other.calls == 1
     assert (folder / "a.bin").read_bytes() == bytes(range(256))
     assert [path.name for path in cache_root().iterdir()] == ["thing"]
-
-
-def test_root_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("TERN_HW_CACHE", str(tmp_path / "own"))
-    assert cache_root() == tmp_path / "own"
-    monkeypatch.delenv("TERN_HW_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_root() == tmp_path / "xdg" / "tern-hw"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_root() == tmp_path / "home" / ".cache" / "tern-hw"
 
 
 def test_sha256_is_the_standards_example(tmp_path):

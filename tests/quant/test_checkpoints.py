@@ -8,7 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, T5Config
 
-from quant.checkpoints import convert_gguf, load_folder, load_gguf, load_tokenizer
+from quant.checkpoints import (
+    convert_gguf,
+    load_folder,
+    load_gguf,
+    load_skeleton,
+    load_tokenizer,
+)
 from tern_hw.errors import TernError
 
 
@@ -98,6 +104,33 @@ def test_config_with_a_wrong_type_is_refused(llama_folder):
         load_folder(llama_folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 0}, r"config\.json must describe a model .*\(.*zero.*\)$"),
+        ({"dtype": "nope"}, r"config\.json must describe a model .*\(.*nope.*\)$"),
+        ({"quantization_config": [1]}, r"config\.json must describe a model .*\(.+\)$"),
+        ({"hidden_act": "zzz"}, r"config\.json must describe a model .*\(there is no 'zzz'\)$"),
+        ({"hidden_size": -40}, r"config\.json must describe a model .*\(.*-40.*\)$"),
+        ({"architectures": [5]}, r"architectures of .* must be a list of names, not \[5\]$"),
+        ({"architectures": 5}, r"architectures of .* must be a list of names, not 5$"),
+    ],
+)
+def test_wrong_config_is_refused_as_such(llama_folder, changes, message):
+    edit_config(llama_folder, **changes)
+    with pytest.raises(TernError, match=message):
+        load_folder(llama_folder)
+
+
+def test_lack_of_memory_is_not_the_files_fault(llama_folder, monkeypatch):
+    def exhausted(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("quant.checkpoints.AutoConfig.from_pretrained", exhausted)
+    with pytest.raises(MemoryError):
+        load_folder(llama_folder)
+
+
 def test_pickled_checkpoint_is_refused_unread(llama_folder):
     weights = load_file(llama_folder / "model.safetensors")
     (llama_folder / "model.safetensors").unlink()
@@ -131,8 +164,32 @@ def test_missing_tensor_is_named(llama_folder):
 
 def test_tensor_of_another_shape_is_refused(llama_folder):
     edit_config(llama_folder, intermediate_size=80)
-    with pytest.raises(TernError, match="must hold a whole safetensors checkpoint"):
+    message = (
+        r"model\.layers\.0\.mlp\.down_proj\.weight must have shape \[40, 80\], .* not \[40, 72\]$"
+    )
+    with pytest.raises(TernError, match=message):
         load_folder(llama_folder)
+
+
+def test_gguf_with_damaged_text_is_not_called_a_config_file(llama_gguf):
+    content = llama_gguf.read_bytes()
+    llama_gguf.write_bytes(content.replace(b"llama", b"ll\xffma", 1))
+    with pytest.raises(TernError, match=r"must be a whole GGUF file .*text that is not UTF-8\)$"):
+        load_gguf(llama_gguf)
+
+
+def test_skeleton_has_the_names_without_the_weights(llama, llama_folder, llama_gguf):
+    (llama_folder / "model.safetensors").unlink()
+    for source in (llama_folder, llama_gguf):
+        skeleton = load_skeleton(source)
+        assert skeleton.state_dict().keys() == llama.state_dict().keys()
+        assert all(parameter.is_meta for parameter in skeleton.parameters())
+
+
+def test_reading_and_converting_show_no_bars(llama_folder, llama_gguf, tmp_path, capfd):
+    load_folder(llama_folder)
+    convert_gguf(llama_gguf, tmp_path / "converted")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_model_that_is_not_causal_is_refused(tmp_path):

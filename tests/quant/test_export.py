@@ -267,9 +267,9 @@ def test_overwrite_replaces_an_artifact(llama_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--group-size", "0"], "--group-size must be row or a positive integer, not '0'"),
-        (["--group-size", "-1"], "--group-size must be row or a positive integer, not '-1'"),
-        (["--group-size", "x"], "--group-size must be row or a positive integer, not 'x'"),
+        (["--group-size", "0"], '--group-size must be "row" or a positive integer, not 0'),
+        (["--group-size", "-1"], '--group-size must be "row" or a positive integer, not -1'),
+        (["--group-size", "6_4"], "--group-size must be \"row\" or an integer, not '6_4'"),
         (["--packing", "4bit"], "--packing must be one of"),
         (
             ["--layers", "*.nothing"],
@@ -296,10 +296,48 @@ def test_command_refuses_a_model_that_is_not_there(tmp_path, capsys, model):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.mark.parametrize("name", ["file", "nowhere/a", "folder"])
+def test_overwrite_spares_a_models_folder(llama, llama_folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    llama.save_pretrained(other)
+    for extra in other.glob("generation*"):
+        extra.unlink()
+    before = (other / "model.safetensors").read_bytes()
+    assert command(llama_folder, "--output", other, "--overwrite") == 2
+    assert "output must be a new path or an artifact to replace" in capsys.readouterr().err
+    assert (other / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["a", "a/inside", "link"])
+def test_output_in_the_models_own_folder_is_refused(llama, tmp_path, capsys, place):
+    # The marker alone would let it be replaced.
+    assert command_exports(llama, tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert command(tmp_path / "a", "--output", tmp_path / place, "--overwrite") == 2
+    assert "--output must lie apart from the model at" in capsys.readouterr().err
+    assert load_artifact(tmp_path / "a").layers
+
+
+def command_exports(model, output):
+    export_model(model, output, origin="random")
+    return output.is_dir()
+
+
+def test_output_that_holds_the_gguf_is_refused(llama_gguf, tmp_path):
+    with pytest.raises(TernError, match="--output must lie apart from the model"):
+        export._check_apart(tmp_path, llama_gguf)
+    export._check_apart(tmp_path / "beside", llama_gguf)
+
+
+def test_empty_output_is_refused_by_its_option(capsys):
+    assert command("tiny", "--output", "") == 2
+    assert capsys.readouterr().err == "error: --output must be a path, not ''\n"
+
+
+@pytest.mark.parametrize("name", ["file", "nowhere/a", "folder", "loop"])
 def test_command_refuses_a_bad_output_before_it_loads_anything(tmp_path, capsys, monkeypatch, name):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     monkeypatch.setattr("quant.sources.find_source", None)
     assert command("smollm2", "--output", tmp_path / name, "--overwrite") == 2
     assert "error: output must" in capsys.readouterr().err
@@ -316,4 +354,4 @@ def test_module_runs_and_its_help_loads_no_torch():
     bad = [sys.executable, "-m", "quant.export", "x", "--output", "y", "--group-size", "z"]
     refused = subprocess.run(bad, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "error: --group-size must be row or a positive integer, not 'z'\n"
+    assert refused.stderr == "error: --group-size must be \"row\" or an integer, not 'z'\n"

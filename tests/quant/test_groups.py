@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.groups import expand_groups, group_count, join_groups, split_groups
+from quant.groups import expand_groups, join_groups, split_groups
 from tern_hw.errors import TernError
+from tern_hw.matrix import group_count
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 40))
 GROUP_SIZES = st.one_of(st.integers(1, 50), st.just("row"))

