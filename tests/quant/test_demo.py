@@ -46,7 +46,7 @@ def verilog(monkeypatch):
             complaints=seen.complaints,
         )
 
-    monkeypatch.setattr("tern_hw.simulate.simulate_layer", simulate_layer)
+    monkeypatch.setattr("tern_hw.simulation.simulate_layer", simulate_layer)
     return seen
 
 
