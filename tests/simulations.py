@@ -48,7 +48,7 @@ PAIRWISE = [
     small(13, 2, "row", "fp16", "base3", "half"),
     small(8, 2, 8, "fp16"),
     small(16, 2, 4, "fp16", "base3"),
-    # Four steps a beat, and no K beyond what those allow in a short run.
+    # A short K, for each beat takes four steps.
     dataclasses.replace(small(8, 5, 2, "fp16", "half"), max_k=44),
 ]
 

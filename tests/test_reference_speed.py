@@ -12,7 +12,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 @pytest.mark.slow
-def test_int8_product_is_three_times_numpys_float32():
+def test_int8_product_is_three_times_numpys_float32(record_property):
     result = subprocess.run(
         ["taskset", "--cpu-list", "0", sys.executable, str(ROOT / "tests" / "bench_reference.py")],
         env=os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)},
@@ -21,7 +21,7 @@ def test_int8_product_is_three_times_numpys_float32():
         timeout=280,
     )
     assert result.returncode == 0, result.stderr
-    print(result.stdout)
+    record_property("reference against numpy, one core", result.stdout.strip())
     name, _, ratio = result.stdout.splitlines()[-1].partition(": ")
     assert name == "ratio of the least"
     assert float(ratio) >= 3, result.stdout
