@@ -12,8 +12,6 @@ __all__ = ["Rounder"]
 
 def leading_zeros(value):
     """Return the leading zeros of a value whose width is a power of two and which is not zero."""
-    if len(value) == 1:
-        return Const(0, 0)
     half = len(value) // 2
     high, low = value[half:], value[:half]
     empty = ~high.any()

@@ -35,7 +35,8 @@ class Sequencer(wiring.Component):
     Members
     -------
     start : In
-        Begin the job of `n` outputs over `k` inputs (checked, stable until it is over).
+        Begin the job of `n` outputs over `k` inputs (checked, stable until it is over); at least
+        `rows` cycles after the last step of the job before, as its results take longer.
     n, k : In
     busy : Out
     state : Out

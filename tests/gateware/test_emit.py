@@ -1,5 +1,6 @@
 """Emission: the same bytes every time, and a side-car that tells the truth about the Verilog."""
 
+import gc
 import hashlib
 import re
 import subprocess
@@ -72,6 +73,17 @@ def test_sidecar_latency_is_the_configurations(small):
     }
     formula = formula.replace("rows of the last block", "1")
     assert eval(formula, {}, values) == SMALL.job_cycles(n, k)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_emission_leaves_the_garbage_collector_as_it_was(enabled):
+    before = gc.isenabled()
+    try:
+        gc.enable() if enabled else gc.disable()
+        emit(ArrayConfig(lanes=8, rows=1, group_size=8, max_k=8, max_n=8))
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable() if before else gc.disable()
 
 
 def test_sidecar_counts_the_scale_beats():
