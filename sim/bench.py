@@ -17,7 +17,7 @@ from cocotbext.axi import (
     AxiStreamSource,
 )
 
-from sim.bins import input_class, output_class
+from sim.bins import CYCLES_EQUAL, RESULTS_EQUAL, input_class, output_class
 from sim.coverage import Coverage
 from sim.jobs import STREAMS, Job, first_difference
 from sim.settings import CLOCK_NS
@@ -176,6 +176,7 @@ class Bench:
         frame = await with_timeout(self.sink.recv(), limit * CLOCK_NS, "ns")
         difference = first_difference(frame.tdata, job.expected)
         assert not difference, f"{self.config.name}, n={job.n}, k={job.k}: {difference}"
+        self.coverage.hit("equal", RESULTS_EQUAL, times=len(job.expected))
         return frame
 
     async def finish(self, job: Job, begun: float) -> Counters:
@@ -226,6 +227,7 @@ class Bench:
         if self.stalls is StallMode.NONE:
             assert counters.cycles == formula, f"{what}, formula {formula}"
             assert not any(counters.stalls.values()), what
+            self.coverage.hit("equal", CYCLES_EQUAL)
         assert counters.cycles >= formula, f"{what}, formula {formula}"
 
     def _cover(self, job: Job, counters: Counters) -> None:

@@ -9,13 +9,25 @@ from sim.stalls import StallMode
 from sim.stimuli import ADVERSARIAL
 from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
 
-__all__ = ["CHANNELS", "config_points", "input_class", "matrix_bins", "output_class", "run_bins"]
+__all__ = [
+    "CHANNELS",
+    "CYCLES_EQUAL",
+    "RESULTS_EQUAL",
+    "config_points",
+    "input_class",
+    "matrix_bins",
+    "output_class",
+    "run_bins",
+]
 
 #: Kinds of group: the whole row, at least the lanes, or segments of them.
 GROUP_KINDS = ("row", "multiple", "divisor")
 FAULT_MODES = (StallMode.NONE, StallMode.BOTH)
 #: Channels of the AXI4-Lite: write address, data and response, read address and data.
 CHANNELS = ("aw", "w", "b", "ar", "r")
+#: What was compared: results with the reference, and, without stalls, cycles with the formula.
+RESULTS_EQUAL = "results bit for bit"
+CYCLES_EQUAL = "jobs' cycles and the formula"
 
 
 def group_kind(config: ArrayConfig) -> str:
@@ -59,7 +71,8 @@ def matrix_bins() -> set[Bin]:
 
 def run_bins(config: ArrayConfig) -> set[Bin]:
     """Return what every single run must hit."""
-    return {*_job_bins(config), *_stall_bins(), *_fault_bins(config), *_control_bins()}
+    equal = {Bin("equal", (what,)) for what in (RESULTS_EQUAL, CYCLES_EQUAL)}
+    return {*_job_bins(config), *_stall_bins(), *_fault_bins(config), *_control_bins(), *equal}
 
 
 def _job_bins(config: ArrayConfig) -> Iterator[Bin]:

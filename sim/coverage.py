@@ -25,9 +25,9 @@ class Coverage:
         self.hits: Counter[Bin] = Counter()
         self.hits.update(dict(hits))
 
-    def hit(self, group: str, *point: str) -> None:
-        """Count one occurrence of a bin."""
-        self.hits[Bin(group, tuple(str(part) for part in point))] += 1
+    def hit(self, group: str, *point: str, times: int = 1) -> None:
+        """Count one occurrence of a bin, or several."""
+        self.hits[Bin(group, tuple(str(part) for part in point))] += times
 
     def merge(self, other: "Coverage") -> None:
         """Add another run's counts."""

@@ -45,11 +45,11 @@ def test_stall_modes_name_their_sides():
 def test_coverage_counts_merges_and_finds_what_is_missing(tmp_path):
     one, other = Coverage(), Coverage()
     one.hit("shape", "a", "b")
-    other.hit("shape", "a", "b")
+    other.hit("shape", "a", "b", times=3)
     other.hit("case", "c")
     other.save(tmp_path / "coverage.json")
     one.merge(Coverage.load(tmp_path / "coverage.json"))
-    assert one.hits == {Bin("shape", ("a", "b")): 2, Bin("case", ("c",)): 1}
+    assert one.hits == {Bin("shape", ("a", "b")): 4, Bin("case", ("c",)): 1}
     wanted = [Bin("shape", ("a", "b")), Bin("shape", ("z",)), Bin("fault", ("y",))]
     assert one.missing(wanted) == [Bin("fault", ("y",)), Bin("shape", ("z",))]
 
