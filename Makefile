@@ -15,6 +15,8 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadgroup
 
 # The tests run make themselves (Verilator's builds): no option of this make may reach those.
 unexport MAKEFLAGS
+# Every process would compile PyTorch anew where the shell forbids keeping bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test verify lint lint-rules lint-format lint-types format rtl clean clean-all
 
