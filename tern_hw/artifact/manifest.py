@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ __all__ = [
     "LayerInfo",
     "TensorInfo",
     "build_document",
+    "check_file_name",
     "is_document",
+    "listed_files",
     "read_document",
 ]
 
@@ -39,6 +42,8 @@ FORMAT: Final = "tern_hw.artifact"
 VERSION: Final = 1
 #: A layer "x" is the tensors "x.packed", "x.scale" and "x.shift".
 LAYER_PARTS: Final = ("packed", "scale", "shift")
+#: Name of a file that may lie beside the two: no path, nothing hidden, in any file system.
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 #: Largest config.json that is read, in bytes: a model of 10,000 layers takes a tenth.
 MAX_CONFIG_BYTES: Final = 64 << 20
 
@@ -96,6 +101,8 @@ class ArtifactInfo:
     metadata: dict[str, Any]
     #: The model's own configuration, as Hugging Face wrote it.
     model_config: dict[str, Any]
+    #: sha256 of each further file, a tokenizer's, by name.
+    files: dict[str, str]
 
 
 def build_document(
@@ -103,13 +110,15 @@ def build_document(
     tensors: Mapping[str, TensorInfo],
     model_config: Mapping[str, Any],
     metadata: Mapping[str, Any],
+    files: Mapping[str, bytes],
 ) -> str:
     """Return the text of config.json.
 
     Raises
     ------
     TernError
-        If the model's configuration has our key, or something is not JSON.
+        If the model's configuration has our key, something is not JSON, or a further file has a
+        name that none may have.
     """
     if SECTION in model_config:
         raise TernError(f"model_config must not have the key {SECTION!r}, which is the artifact's")
@@ -121,6 +130,12 @@ def build_document(
         "layers": {name: asdict(layer) for name, layer in layers.items()},
         "tensors": {name: asdict(tensor) for name, tensor in tensors.items()},
     }
+    if files:
+        # Left out where there is none, so that such an artifact is the same bytes as ever.
+        section["files"] = {
+            check_file_name(name): hashlib.sha256(content).hexdigest()
+            for name, content in files.items()
+        }
     try:
         # Through text and back, so that the checksum is of what a reader will see.
         document = json.loads(json.dumps({**model_config, SECTION: section}, allow_nan=False))
@@ -128,6 +143,25 @@ def build_document(
         raise TernError(f"model_config and metadata must be JSON ({error})") from None
     document[SECTION]["sha256"] = _checksum(document)
     return json.dumps(document, indent=2) + "\n"
+
+
+def check_file_name(name: str) -> str:
+    """Return the name of a file beside config.json and model.safetensors; refuse any other text."""
+    if not FILE_NAME.fullmatch(name) or name.lower() in (CONFIG_FILE, TENSOR_FILE):
+        raise TernError(
+            f"file name must be letters, digits and _.-, and not {CONFIG_FILE} or {TENSOR_FILE}, "
+            f"not {name!r:.80}"
+        )
+    return name
+
+
+def listed_files(path: Path) -> set[str]:
+    """Return the names of the further files that a config.json lists, of whatever state."""
+    try:
+        files = (_section(_parse(path)) or {}).get("files")
+    except TernError:
+        return set()
+    return set(files) if isinstance(files, dict) else set()
 
 
 def is_document(path: Path) -> bool:
@@ -169,6 +203,7 @@ def read_document(path: Path) -> ArtifactInfo:
         },
         metadata=dict(_items(path, section, "metadata")),
         model_config=document,
+        files=_files(path, section) if "files" in section else {},
     )
 
 
@@ -255,6 +290,16 @@ def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(sha256, str):
         _refuse(path, f"{name}.sha256", "a string", sha256)
     return TensorInfo(dtype, tuple(shape), sha256)
+
+
+def _files(path: Path, section: dict[str, Any]) -> dict[str, str]:
+    """Return the further files' checksums; an artifact without any has no such part."""
+    files = dict(_items(path, section, "files"))
+    for name, sha256 in files.items():
+        check_file_name(name)
+        if not isinstance(sha256, str):
+            _refuse(path, f"sha256 of {name}", "a string", sha256)
+    return files
 
 
 def _fields(path: Path, name: str, entry: Any, keys: tuple[str, ...]) -> list[Any]:

@@ -1,5 +1,6 @@
 """Save an artifact as a folder that appears whole, and load one after checking all that it says."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tern_hw.artifact.manifest import (
     TensorInfo,
     build_document,
     is_document,
+    listed_files,
     read_document,
 )
 from tern_hw.artifact.tensors import RawTensor, TensorFile, write_tensors
@@ -34,6 +36,7 @@ def save_artifact(
     tensors: Mapping[str, RawTensor | NDArray[Any]],
     model_config: Mapping[str, Any],
     metadata: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a model as an artifact: config.json and model.safetensors in a folder.
@@ -50,13 +53,16 @@ def save_artifact(
         The model's own (Hugging Face) configuration; top-level keys of config.json.
     metadata : mapping
         Method, versions, whatever belongs to the making; JSON.
+    files : mapping of str to bytes, optional
+        Further files by name, a tokenizer's: written beside the two, and listed with a checksum.
     overwrite : bool
         Replace an artifact that is there. Any other folder is refused.
 
     Raises
     ------
     TernError
-        If two tensors share a name, something is not JSON, or the path exists or cannot be written.
+        If two tensors share a name, something is not JSON, a file's name is a path or one of the
+        artifact's own, or the path exists or cannot be written.
     """
     everything = _all_tensors(layers, tensors)
     text = build_document(
@@ -64,10 +70,13 @@ def save_artifact(
         {name: TensorInfo.of(tensor) for name, tensor in everything.items()},
         model_config,
         metadata,
+        files or {},
     )
     check_output(path, overwrite=overwrite)
     with atomic_directory(path, overwrite=overwrite) as folder:
         write_tensors(folder / TENSOR_FILE, everything, shown=Path(path) / TENSOR_FILE)
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
@@ -180,14 +189,40 @@ class Artifact:
             raise self._unknown("tensor", name, self.tensors)
         return self._checked(name)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the further files, a tokenizer's."""
+        return tuple(self.info.files)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a further file, whose content is as it was written.
+
+        Raises
+        ------
+        TernError
+            If there is no such file, it lies outside the folder, or its checksum differs.
+        """
+        if name not in self.info.files:
+            raise self._unknown("file", name, self.files)
+        path = _inside(self.path, name)
+        with path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != self.info.files[name]:
+            raise TernError(
+                f"{self.path}: file {name} must be as it was written, but its checksum differs"
+            )
+        return path
+
     def verify(self) -> None:
         """Check every checksum and every layer.
 
         Raises
         ------
         TernError
-            Naming the first tensor that is not as it should be.
+            Naming the first file or tensor that is not as it should be.
         """
+        for name in self.info.files:
+            self.file(name)
         for name in self.info.tensors:
             self._checked(name)
         for name in self.info.layers:
@@ -227,7 +262,8 @@ def _is_artifact(folder: Path) -> bool:
     """Tell whether a folder holds an artifact's files, marked as ours, and nothing else."""
     # Many a model's folder has two files of the same names.
     names = {entry.name for entry in folder.iterdir()}
-    return names <= {CONFIG_FILE, TENSOR_FILE} and is_document(folder / CONFIG_FILE)
+    config = folder / CONFIG_FILE
+    return is_document(config) and names <= {CONFIG_FILE, TENSOR_FILE, *listed_files(config)}
 
 
 def _inside(folder: Path, name: str) -> Path:
