@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from quant.convert import LayerReport
-    from quant.sources import ModelSource
+    from quant.exports.convert import LayerReport
+    from quant.models.sources import ModelSource
     from tern_hw.matrix import TernaryMatrix
     from tern_hw.simulation import SimulationResult
 
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 def _find_model(name: str) -> "ModelSource":
     """Return the model asked for; the small one in place of a default that cannot be fetched."""
     from quant.errors import UnreachableError
-    from quant.sources import find_source
+    from quant.models.sources import find_source
 
     try:
         return find_source(name, progress)
@@ -79,7 +79,7 @@ def _find_model(name: str) -> "ModelSource":
 
 def _layer(source: "ModelSource", asked: str | None) -> str:
     """Return the layer asked for, else a wide one of the first block or the model's first."""
-    from quant.linears import block_linears, named_linear
+    from quant.models.linears import block_linears, named_linear
 
     # The skeleton knows the names; a wrong one is refused before any weight is read.
     if asked is not None:
@@ -95,8 +95,8 @@ def _real_inputs(
     """Return what enters the layer while the model reads, in the array's format, [tokens, K]."""
     import numpy as np
 
-    from quant.capture import capture_inputs
-    from quant.text import excerpt
+    from quant.models.capture import capture_inputs
+    from quant.text.excerpt import excerpt
     from tern_hw.reference import quantize_tokens
 
     inputs = capture_inputs(source.model, source.tokenizer, layer, excerpt(), tokens=tokens)
@@ -109,8 +109,8 @@ def _ternarise(
     source: "ModelSource", layer: str, config: ArrayConfig
 ) -> "tuple[TernaryMatrix, TernaryMatrix, LayerReport]":
     """Return the ternary layer, the same after a round trip through an artifact, and a report."""
-    from quant.convert import convert_layers, write_artifact
-    from quant.linears import named_linear
+    from quant.exports.convert import convert_layers, write_artifact
+    from quant.models.linears import named_linear
     from tern_hw.artifact import load_artifact
 
     matrices, (report,) = convert_layers(

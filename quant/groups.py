@@ -36,10 +36,11 @@ def split_groups(weight: Tensor, group_size: GroupSize) -> list[Tensor]:
     in_features = weight.shape[1]
     span = _span(in_features, group_size)
     full = in_features - in_features % span
-    pieces = [weight[:, :full].unflatten(1, (-1, span))]
-    if full < in_features:
-        pieces.append(weight[:, full:].unsqueeze(1))
-    return pieces
+    if full == in_features:
+        return [weight.unflatten(1, (-1, span))]
+    # Not two slices: the gradient of each would be as wide as the weight, and mostly zeros.
+    long, short = weight.split([full, in_features - full], dim=1)
+    return [long.unflatten(1, (-1, span)), short.unsqueeze(1)]
 
 
 def join_groups(pieces: list[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from quant.convert import convert_linear
+from quant.exports.convert import convert_linear
 from quant.ternary import ternarize
 from tern_hw.artifact import load_artifact, save_artifact
 from tern_hw.config import ArrayConfig

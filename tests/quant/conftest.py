@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from quant.tiny import byte_tokenizer
+from quant.models.tiny import byte_tokenizer
 from tests.quant.models import random_llama, write_gguf
 
 

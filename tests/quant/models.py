@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from quant.tiny import byte_tokenizer
+from quant.models.tiny import byte_tokenizer
 
 #: 40 inputs: with groups of 16 the last is short. 257 tokens: the bytes and, in the GGUF, "th".
 LLAMA = LlamaConfig(

@@ -1,13 +1,13 @@
-"""quant.capture: the rows are what the layer really saw."""
+"""quant.models.capture: the rows are what the layer really saw."""
 
 import numpy as np
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from quant.capture import capture_inputs
-from quant.text import excerpt
-from quant.tiny import byte_tokenizer
+from quant.models.capture import capture_inputs
+from quant.models.tiny import byte_tokenizer
+from quant.text.excerpt import excerpt
 from tern_hw.errors import TernError
 
 LAYERS = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]

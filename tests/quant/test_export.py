@@ -1,4 +1,4 @@
-"""quant.export and quant.convert: a model to an artifact and back, and what is refused."""
+"""quant.export and quant.exports.convert: a model to an artifact and back, and what is refused."""
 
 import json
 import subprocess
@@ -10,8 +10,13 @@ import torch
 from torch import nn
 
 from quant import export
-from quant.convert import convert_layers, export_model, kept_tensors
-from quant.linears import block_linears
+from quant.exports.convert import convert_layers, export_model, kept_tensors
+from quant.methods import METHODS, convert, method_config, named_method, quantized_linears
+from quant.methods.base import latent_weight
+from quant.models.checkpoints import load_folder, load_tokenizer
+from quant.models.linears import block_linears
+from quant.models.prepared import load_prepared, save_prepared
+from quant.models.tiny import byte_tokenizer
 from quant.ternary import ternarize
 from tern_hw.artifact import load_artifact
 from tern_hw.cli import run
@@ -120,8 +125,8 @@ def test_config_is_the_models_own_with_the_making_beside_it(llama, tmp_path):
     assert info.model_config["hidden_size"] == 40
     assert info.model_config["architectures"] == ["LlamaForCausalLM"]
     assert info.metadata["origin"] == "random weights"
-    assert info.metadata["method"].startswith("dlt")
-    assert info.metadata["threshold_factor"] == 0.7
+    assert info.metadata["method"] == "als"
+    assert info.metadata["options"]["group_size"] == 128
     assert info.metadata["versions"]["torch"] == torch.__version__
 
 
@@ -151,7 +156,241 @@ def test_report_states_what_the_artifact_holds(llama, tmp_path):
         )
 
 
+# ------------------------------------------------------------------------------ prepared models
+
+
+def prepared_folder(path, method="dlt", training=None, model=None, **options):
+    """Write a small model prepared by a method, its scales moved as training would."""
+    model = model if model is not None else random_llama()
+    config = method_config(method, {"group_size": 16, **options})
+    named_method(method).prepare(model, config)
+    with torch.no_grad():
+        for _, _, quantizer in quantized_linears(model):
+            for parameter in quantizer.parameters():
+                parameter.mul_(1.01).add_(1e-4)
+    names = {"method": method, "config": config, "origin": "random weights"}
+    save_prepared(path, model, byte_tokenizer(), training=training, **names)
+    return path
+
+
+@pytest.mark.parametrize("method", ["dlt", "twn", "seq", "absmean"])
+def test_artifact_of_a_prepared_model_holds_its_quantisers_trits(tmp_path, method):
+    folder = prepared_folder(tmp_path / "p", method)
+    assert command(folder, "--output", tmp_path / "a", "--packing", "2bit") == 0
+    artifact, prepared = load_artifact(tmp_path / "a"), load_prepared(folder)
+    layers = list(quantized_linears(prepared.model))
+    assert artifact.layers == tuple(name for name, _, _ in layers)
+    for name, linear, quantizer in layers:
+        matrix, fit = artifact.layer(name), quantizer.fit(latent_weight(linear))
+        assert (matrix.group_size, matrix.packing) == (16, "2bit")
+        assert np.array_equal(matrix.digits(), fit.digits.numpy())
+        assert matrix.scale.tobytes() == fit.scale.numpy().tobytes()
+        assert matrix.shift.tobytes() == fit.shift.numpy().tobytes()
+        # And those are what the model computes with.
+        assert torch.equal(fit.dequantize(), linear.weight)
+
+
+def test_other_tensors_of_a_prepared_model_are_its_own(tmp_path):
+    folder = prepared_folder(tmp_path / "p", model=random_llama(attention_bias=True))
+    assert command(folder, "--output", tmp_path / "a") == 0
+    artifact, state = load_artifact(tmp_path / "a"), load_folder(folder).state_dict()
+    assert set(artifact.tensors) == set(state) - {f"{name}.weight" for name in artifact.layers}
+    assert "model.layers.0.self_attn.q_proj.bias" in artifact.tensors
+    for name in artifact.tensors:
+        assert artifact.tensor(name).data.tobytes() == torch_bytes(state[name])
+
+
+def test_metadata_names_method_options_origin_and_training(tmp_path, capsys):
+    training = {"steps": 7, "data": "brown"}
+    folder = prepared_folder(tmp_path / "p", training=training, ste="identity")
+    assert command(folder, "--output", tmp_path / "a", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    metadata = load_artifact(tmp_path / "a").info.metadata
+    for told in (metadata, report):
+        assert told["method"] == "dlt"
+        assert told["options"]["ste"] == "identity"
+        assert told["origin"] == "random weights"
+        assert told["training"] == training
+    assert (
+        report["error_against"] == "the latent weights that training left, not the original model's"
+    )
+    assert report["method_bits_per_weight"] < report["ternary"]["bits_per_weight"]
+
+
+def test_error_of_a_prepared_model_is_against_its_latent_weights(tmp_path, capsys):
+    folder = prepared_folder(tmp_path / "p")
+    assert command(folder, "--output", tmp_path / "a", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["error_against"] == "the model's own weights"
+    layers = {layer["name"]: layer for layer in report["layers"]}
+    for name, linear, _ in quantized_linears(load_prepared(folder).model):
+        latent = latent_weight(linear)
+        error = (latent - linear.weight).square().sum() / latent.square().sum()
+        assert layers[name]["error"] == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_artifact_brings_its_tokenizer_along(llama_folder, tmp_path):
+    assert command(llama_folder, "--output", tmp_path / "a") == 0
+    artifact = load_artifact(tmp_path / "a")
+    assert "tokenizer.json" in artifact.files
+    assert load_tokenizer(artifact.path)("then").input_ids == byte_tokenizer()("then").input_ids
+
+
+def test_model_without_a_tokenizer_is_exported_and_says_so(llama, tmp_path, capsys):
+    llama.save_pretrained(tmp_path / "model")
+    assert command(tmp_path / "model", "--output", tmp_path / "a") == 0
+    assert load_artifact(tmp_path / "a").files == ()
+    assert "No tokenizer was written: " in capsys.readouterr().out
+
+
+def test_default_method_is_the_fit_that_export_model_makes(llama, llama_folder, tmp_path):
+    export_model(llama, tmp_path / "a", origin="random", group_size=16)
+    assert command(llama_folder, "--output", tmp_path / "b", "--group-size", "16") == 0
+    one, other = load_artifact(tmp_path / "a"), load_artifact(tmp_path / "b")
+    assert one.layers == other.layers
+    for name in one.layers:
+        for part in ("packed", "scale", "shift"):
+            first, second = (getattr(each.layer(name), part) for each in (one, other))
+            assert first.tobytes() == second.tobytes()
+    assert other.info.metadata["method"] == "als"
+
+
+def test_plain_model_is_quantised_by_the_method_asked_for(llama, llama_folder, tmp_path):
+    method = ("--method", "twn", "--set", "factor=0.75", "--set", "group_size=row")
+    assert command(llama_folder, "--output", tmp_path / "a", *method) == 0
+    artifact = load_artifact(tmp_path / "a")
+    config = method_config("twn", {"factor": 0.75, "group_size": "row"})
+    named_method("twn").prepare(llama, config)
+    for name, linear, quantizer in quantized_linears(llama):
+        fit = quantizer.fit(latent_weight(linear))
+        assert np.array_equal(artifact.layer(name).digits(), fit.digits.numpy())
+    assert artifact.info.metadata["options"] == config.to_json() | {"layers": ["*"]}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_model_is_fitted_in_float32_and_kept_as_it_is(llama, tmp_path, dtype):
+    llama.to(dtype).save_pretrained(tmp_path / "model")
+    arguments = ("--output", tmp_path / "a", "--method", "twn", "--group-size", "16")
+    assert command(tmp_path / "model", *arguments) == 0
+    artifact = load_artifact(tmp_path / "a")
+    weight = llama.get_submodule(LAYER).weight.detach().float()
+    fit = (
+        METHODS["twn"].quantizer(weight, method_config("twn", {"group_size": 16}), "w").fit(weight)
+    )
+    assert np.array_equal(artifact.layer(LAYER).digits(), fit.digits.numpy())
+    assert (
+        artifact.tensor("model.norm.weight").dtype == {"bf": "BF16", "fl": "F16"}[str(dtype)[6:8]]
+    )
+
+
+def test_merged_and_gguf_are_formats_of_the_command(tmp_path, capsys):
+    folder = prepared_folder(tmp_path / "p", training={"steps": 7})
+    arguments = ("--output", tmp_path / "m", "--format", "merged", "--dtype", "bf16", "--json")
+    assert command(folder, *arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["format"], report["merged"]) == ("merged", str(tmp_path / "m"))
+    files = [path.stat().st_size for path in (tmp_path / "m").iterdir()]
+    assert report["merged_bytes"] == sum(files)
+    assert report["ternary"]["bits_per_weight"] == 16
+    parameters = sum(parameter.numel() for parameter in random_llama().parameters())
+    assert report["bits_per_parameter"] == pytest.approx(8 * sum(files) / parameters)
+    assert report["notes"][0].startswith("bf16 rounds ")
+    prepared = load_prepared(folder).model
+    convert(prepared)
+    state = load_folder(tmp_path / "m").state_dict()
+    assert all(torch.equal(state[n], t.bfloat16()) for n, t in prepared.state_dict().items())
+    assert load_tokenizer(tmp_path / "m")("then").input_ids == [83, 71, 68, 77]
+    # K = 40 has no GGUF form.
+    arguments = ("--output", tmp_path / "m.gguf", "--format", "gguf")
+    assert command(prepared_folder(tmp_path / "q", "twn"), *arguments) == 2
+    error = capsys.readouterr().err
+    assert "tokenizer must be a byte-level BPE with merges" in error
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_merged_form_of_a_plain_model_needs_no_training(llama_folder, tmp_path, capsys):
+    arguments = ("--output", tmp_path / "m", "--format", "merged", "--method", "fdb")
+    assert command(llama_folder, *arguments) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "quantised by fdb" in out
+    assert "fp32 holds every quantised weight exactly." in out
+    assert "Error is |W - D|^2 / |W|^2 against the model's own weights." in out
+
+
 # ------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("form", ["artifact", "gguf"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_method_that_is_not_ternary_is_refused(llama_folder, tmp_path, capsys, form, prepared):
+    output = tmp_path / "a.gguf"
+    model = [prepared_folder(tmp_path / "p", "fdb")] if prepared else [llama_folder]
+    options = [] if prepared else ["--method", "fdb"]
+    assert command(*model, "--output", output, "--format", form, *options) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: format must be merged, the only one for method fdb, whose weights are not ternary, "
+        f"not {form}"
+    )
+    assert not output.exists()
+
+
+def test_method_that_needs_text_is_refused(llama_folder, tmp_path, capsys, monkeypatch):
+    class Calibrated(type(METHODS["twn"])):
+        name = "needs-text"
+        calibrated = True
+
+    monkeypatch.setitem(METHODS, "needs-text", Calibrated())
+    assert command(llama_folder, "--output", tmp_path / "a", "--method", "needs-text") == 2
+    error = capsys.readouterr().err
+    assert "--method must be one that needs no calibration text, not needs-text: prepare" in error
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--method", "twn"), ("--set", "factor=0.7"), ("--group-size", "8"), ("--layers", "*")],
+)
+def test_prepared_model_takes_no_option_of_a_method(tmp_path, capsys, option, value):
+    folder = prepared_folder(tmp_path / "p")
+    assert command(folder, "--output", tmp_path / "a", option, value) == 2
+    expected = f"{option} must be left out for a prepared model, which was quantised by dlt"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["quantizers.safetensors", "model.safetensors"])
+def test_damaged_prepared_folder_is_refused(tmp_path, capsys, name):
+    folder = prepared_folder(tmp_path / "p")
+    raw = bytearray((folder / name).read_bytes())
+    raw[-1] ^= 1
+    (folder / name).write_bytes(raw)
+    assert command(folder, "--output", tmp_path / "a") == 2
+    assert f"{name} must have sha256" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_scale_that_diverged_is_refused_by_its_layer(tmp_path, capsys):
+    model = random_llama()
+    named_method("dlt").prepare(model, method_config("dlt", {"group_size": 16}))
+    name, _, quantizer = next(quantized_linears(model))
+    with torch.no_grad():
+        quantizer.scale[2, 1] = 1e6  # beyond binary16
+    config = method_config("dlt", {"group_size": 16})
+    save_prepared(
+        tmp_path / "p", model, byte_tokenizer(), method="dlt", config=config, origin="random"
+    )
+    assert command(tmp_path / "p", "--output", tmp_path / "a") == 2
+    assert f"{name}.scale" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("form", ["merged", "gguf"])
+def test_output_in_a_prepared_models_folder_is_refused_in_every_format(tmp_path, capsys, form):
+    folder = prepared_folder(tmp_path / "p")
+    output = folder / "inside.gguf"
+    assert command(folder, "--output", output, "--format", form) == 2
+    assert "--output must lie apart from the model at" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_weights_shared_by_two_linears_are_refused(llama, tmp_path):
@@ -271,6 +510,20 @@ def test_overwrite_replaces_an_artifact(llama_folder, tmp_path, capsys):
         (["--group-size", "-1"], '--group-size must be "row" or a positive integer, not -1'),
         (["--group-size", "6_4"], "--group-size must be \"row\" or an integer, not '6_4'"),
         (["--packing", "4bit"], "--packing must be one of"),
+        (["--format", "onnx"], "--format must be one of"),
+        (["--method", "magic"], "method must be one of dlt, "),
+        (["--set", "colour=red"], "option of method als must be one of group_size, "),
+        (["--set", "group_size=8", "--group-size", "8"], "option group_size must be given once"),
+        (["--dtype", "fp16"], "--dtype must be given with --format merged or gguf, not artifact"),
+        (
+            ["--format", "merged", "--packing", "2bit"],
+            "--packing must be given with --format artifact, not merged",
+        ),
+        (
+            ["--format", "merged", "--gguf-type", "tq1_0"],
+            "--gguf-type must be given with --format gguf, not merged",
+        ),
+        (["--format", "gguf"], "output must be a file that ends in .gguf"),
         (
             ["--layers", "*.nothing"],
             "layers must match the name of a linear layer, not '*.nothing'",
@@ -338,7 +591,7 @@ def test_command_refuses_a_bad_output_before_it_loads_anything(tmp_path, capsys,
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
-    monkeypatch.setattr("quant.sources.find_source", None)
+    monkeypatch.setattr("quant.models.sources.find_source", None)
     assert command("smollm2", "--output", tmp_path / name, "--overwrite") == 2
     assert "error: output must" in capsys.readouterr().err
 

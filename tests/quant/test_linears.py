@@ -1,4 +1,4 @@
-"""quant.linears: which layers of a model are quantised."""
+"""quant.models.linears: which layers of a model are quantised."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM as Auto
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, OPTConfig, Qwen2Config
 
-from quant.linears import block_linears, named_linear, select_linears
+from quant.models.linears import block_linears, named_linear, select_linears
 from tern_hw.errors import TernError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 32}

@@ -1,4 +1,4 @@
-"""quant.smollm2: the package is fetched, checked and converted; without it one sentence."""
+"""quant.models.smollm2: the package is fetched, checked and converted; without it one sentence."""
 
 import shutil
 import subprocess
@@ -8,12 +8,12 @@ import zipfile
 import pytest
 import torch
 
-from quant import smollm2
 from quant.cache import file_sha256
-from quant.checkpoints import load_folder, load_tokenizer
 from quant.errors import UnreachableError
-from quant.smollm2 import GGUF_MEMBER, WHEEL, smollm2_folder
-from quant.text import excerpt
+from quant.models import smollm2
+from quant.models.checkpoints import load_folder, load_tokenizer
+from quant.models.smollm2 import GGUF_MEMBER, WHEEL, smollm2_folder
+from quant.text.excerpt import excerpt
 from tern_hw.cache import cache_root
 
 pytestmark = pytest.mark.usefixtures("own_cache")

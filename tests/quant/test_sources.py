@@ -1,11 +1,11 @@
-"""quant.sources: a model by folder, file, hub id or a name of ours."""
+"""quant.models.sources: a model by folder, file, hub id or a name of ours."""
 
 import pytest
 import torch
 
-from quant import sources
 from quant.errors import UnreachableError
-from quant.sources import find_source
+from quant.models import sources
+from quant.models.sources import find_source
 from tern_hw.errors import TernError
 
 

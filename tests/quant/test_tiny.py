@@ -1,4 +1,4 @@
-"""quant.tiny: the fallback model learns, is reproducible, and is a plain Hugging Face folder."""
+"""quant.models.tiny: the fallback model learns, is reproducible, and is a plain model folder."""
 
 import contextlib
 import dataclasses
@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from quant import tiny
-from quant.checkpoints import load_folder, load_tokenizer
-from quant.text import excerpt
-from quant.tiny import TinyRecipe, byte_tokenizer, tiny_folder, train_tiny
+from quant.models import tiny
+from quant.models.checkpoints import load_folder, load_tokenizer
+from quant.models.tiny import TinyRecipe, byte_tokenizer, tiny_folder, train_tiny
+from quant.text.excerpt import excerpt
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

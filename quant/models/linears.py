@@ -1,14 +1,14 @@
 """Find the linear layers of a model's blocks: what gets quantised, by name."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from tern_hw.errors import TernError
 
-__all__ = ["block_linears", "named_linear", "select_linears"]
+__all__ = ["block_linears", "check_unshared", "named_linear", "select_linears"]
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -58,6 +58,19 @@ def named_linear(model: nn.Module, name: str) -> nn.Linear:
             f"layer must be a linear layer of a block, not {name!r}{_like(name, linears)}"
         )
     return linears[name]
+
+
+def check_unshared(model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
+    """Refuse a layer whose weight also serves under another name: it could not change alone."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter.data_ptr(), []).append(name)
+    for name, linear in linears.items():
+        others = [other for other in names[linear.weight.data_ptr()] if other != f"{name}.weight"]
+        if others:
+            raise TernError(
+                f"{name}.weight must be a tensor of its own, not shared with {others[0]}"
+            )
 
 
 def _like(name: str, names: Sequence[str] | dict[str, nn.Linear]) -> str:

@@ -1,0 +1,1 @@
+"""What a quantised model is written as: an artifact, a merged folder, a GGUF file."""
