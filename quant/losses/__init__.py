@@ -1,0 +1,1 @@
+"""Distillation losses: on features (`features`), on logits and labels (`logits`)."""

@@ -1,0 +1,161 @@
+"""What a killed run goes on from: the moving parameters, the optimiser's moments, the step.
+
+A checkpoint is a folder of two safetensors files and a JSON file, written beside its place and
+exchanged with the one before in one step, so that at any instant one whole checkpoint exists.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from quant.cache import file_sha256
+from tern_hw.errors import TernError
+from tern_hw.files import atomic_directory
+
+__all__ = ["fingerprint", "has_checkpoint", "load_checkpoint", "save_checkpoint", "whole"]
+
+PARAMETERS: Final = "parameters.safetensors"
+MOMENTS: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+#: AdamW's tensors of each parameter.
+MOMENT_NAMES: Final = ("exp_avg", "exp_avg_sq", "step")
+
+
+def fingerprint(recipe: Mapping[str, Any], tokens: Tensor) -> str:
+    """Return a checksum of what must not change between a run and its resumption."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    digest.update(tokens.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether a run was begun here."""
+    return (folder / STATE).is_file()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor on the CPU, gathered where it is sharded over processes."""
+    full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full.detach().cpu().contiguous()
+
+
+def save_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    identity: str,
+    write: bool = True,
+) -> None:
+    """Write a checkpoint; every process calls it, the one with `write` writes.
+
+    Parameters
+    ----------
+    folder : Path
+    parameters : dict of str to Parameter
+        Those that move, by name.
+    optimizer : Optimizer
+        AdamW over them.
+    step : int
+        Steps done.
+    identity : str
+        The run's `fingerprint`.
+    write : bool
+    """
+    values = {name: whole(parameter) for name, parameter in parameters.items()}
+    moments = {
+        f"{name}.{moment}": whole(optimizer.state[parameter][moment])
+        for name, parameter in parameters.items()
+        for moment in MOMENT_NAMES
+    }
+    if not write:
+        return
+    with atomic_directory(folder, overwrite=True) as fresh:
+        save_file(values, fresh / PARAMETERS)
+        save_file(moments, fresh / MOMENTS)
+        sha256 = {name: file_sha256(fresh / name) for name in (PARAMETERS, MOMENTS)}
+        state = {"step": step, "identity": identity, "sha256": sha256}
+        (fresh / STATE).write_text(json.dumps(state, indent=2) + "\n")
+
+
+def load_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    identity: str,
+) -> int:
+    """Fill parameters and optimiser from a checkpoint, and return the steps done.
+
+    Raises
+    ------
+    TernError
+        If it is damaged, or of another model, text or recipe.
+    """
+    state = _state(folder)
+    if state["identity"] != identity:
+        raise TernError(
+            f"a resumed run must have the recipe, model and text it began with, not others than "
+            f"{folder} records; give a new --output to begin anew"
+        )
+    values = _tensors(folder, PARAMETERS, state)
+    moments = _tensors(folder, MOMENTS, state)
+    if values.keys() != parameters.keys():
+        raise TernError(f"{folder} must hold the parameters of this model, not of another one")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(_placed(values[name], parameter))
+            optimizer.state[parameter] = {
+                moment: _placed(moments[f"{name}.{moment}"], parameter)
+                if moment != "step"
+                else moments[f"{name}.step"]
+                for moment in MOMENT_NAMES
+            }
+    return int(state["step"])
+
+
+def _placed(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a tensor where its parameter is: on its device, sharded as it is."""
+    if tensor.shape != parameter.shape:
+        raise TernError(
+            f"checkpoint's tensors must have the model's shapes, not {list(tensor.shape)} "
+            f"for {list(parameter.shape)}"
+        )
+    if hasattr(parameter, "placements"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+    return tensor.to(parameter.device)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TernError(f"{path} must be a JSON file ({error})") from None
+    kinds = {"step": int, "identity": str, "sha256": dict}
+    for name, kind in kinds.items():
+        if not isinstance(state, dict) or not isinstance(state.get(name), kind):
+            raise TernError(f"{path} must be a checkpoint's state with {name}, not without")
+    return state
+
+
+def _tensors(folder: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / name
+    if not path.is_file():
+        raise TernError(f"checkpoint must hold {name}, which is missing in {folder}")
+    if (found := file_sha256(path)) != state["sha256"].get(name):
+        raise TernError(f"{path} must have the sha256 that its state records, not {found}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise TernError(f"{path} must be a safetensors file ({error})") from None
