@@ -1,0 +1,116 @@
+"""The table and the pictures of a comparison, from the results of its runs."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from quant.comparison.suites import Suite
+from tern_hw.files import write_atomic
+
+__all__ = ["Row", "markdown", "picture", "rows_of"]
+
+#: Above this perplexity a model says less than the choice of a word at random: it is noise.
+NOISE: Final = 49152
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry's results over its seeds: means, and the sample's standard deviation."""
+
+    name: str
+    topic: str
+    seeds: int
+    #: Runs of this entry that the suite asks for.
+    wanted: int
+    bits: float
+    megabytes: float
+    tokens: int
+    weight_error: float
+    divergence: tuple[float, float]
+    cosine: tuple[float, float]
+    #: By text.
+    perplexity: dict[str, tuple[float, float]]
+    seconds: float
+    peak_gb: float
+
+
+def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return a row for each entry that has results, in the suite's order."""
+    rows = []
+    for entry in suite.entries:
+        runs = [run for run in results if run["entry"] == entry.name]
+        if not runs:
+            continue
+        texts = runs[0]["perplexity"]
+        rows.append(
+            Row(
+                entry.name,
+                entry.topic,
+                len(runs),
+                len(entry.seeds),
+                runs[0]["bits_per_weight"],
+                runs[0]["quantized_bytes"] / 1e6,
+                runs[0]["tokens"],
+                statistics.mean(run["weight_error"] for run in runs),
+                _spread([run["divergence"] for run in runs]),
+                _spread([run["cosine"] for run in runs]),
+                {text: _spread([run["perplexity"][text] for run in runs]) for text in texts},
+                statistics.mean(run["seconds"] for run in runs),
+                max(run["peak_bytes"] for run in runs) / 1e9,
+            )
+        )
+    return rows
+
+
+def markdown(suite: Suite, rows: Sequence[Row]) -> str:
+    """Return the table in Markdown; ± is the standard deviation over seeds."""
+    texts = list(rows[0].perplexity) if rows else []
+    head = ["method", "seeds", "bits", "MB", "tokens", "weight error", "KL", "1 − cos"]
+    head += [f"perplexity, {text}" for text in texts] + ["time (s)", "peak (GB)"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        cells = [row.name, str(row.seeds), f"{row.bits:.3f}", f"{row.megabytes:.1f}"]
+        cells += [f"{row.tokens:,}", f"{row.weight_error:.1%}"]
+        cells += [_cell(row.divergence, 3), _cell(row.cosine, 4)]
+        cells += [_perplexity_cell(row.perplexity[text]) for text in texts]
+        cells += [f"{row.seconds:.0f}", f"{row.peak_gb:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(suite: Suite, rows: Sequence[Row], path: Path, *, teacher: float | None = None) -> None:
+    """Draw each row's divergence from the teacher as a bar, its spread as a line; a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ordered = sorted(rows, key=lambda row: row.divergence[0], reverse=True)
+    figure = Figure(figsize=(8, 0.28 * len(rows) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    colors = ["#0072B2" if row.tokens else "#E69F00" for row in ordered]
+    means, spreads = ([row.divergence[i] for row in ordered] for i in (0, 1))
+    axes.barh([row.name for row in ordered], means, xerr=spreads, color=colors, height=0.7)
+    axes.set(xlabel="KL(teacher || student) on held-out text (nats a token); lower is better")
+    axes.set_title(f"suite {suite.name}: trained (blue) and training-free (orange)")
+    axes.grid(axis="x", alpha=0.3)
+    image = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(image)
+    write_atomic(path, image.getvalue())
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _cell(value: tuple[float, float], digits: int) -> str:
+    mean, spread = value
+    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+
+
+def _perplexity_cell(value: tuple[float, float]) -> str:
+    mean, spread = value
+    if mean > NOISE:
+        return "noise"
+    return f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else "")

@@ -1,0 +1,257 @@
+"""One run of a comparison: prepare, perhaps train, measure; the result is a small JSON file."""
+
+import json
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from quant.comparison.suites import Entry, Suite
+from quant.losses.features import FeatureLoss, Features, feature_loss
+from quant.losses.logits import teacher_divergence
+from quant.methods import named_method, quantized_linears
+from quant.methods.base import latent_weight
+from quant.models.prepared import save_prepared
+from quant.models.sources import ModelSource
+from quant.progress import Progress, silent
+from quant.scoring.perplexity import perplexity
+from quant.text.loading import load_tokens, windows
+from quant.training.loop import LOG, Trainer
+from quant.training.recipe import Recipe
+from quant.training.student import make_student
+from tern_hw.errors import TernError
+from tern_hw.files import write_atomic
+
+__all__ = ["RESULT", "measure", "prepare_blocks", "read_result", "run_entry"]
+
+#: The file that says that a run is done.
+RESULT: Final = "result.json"
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Tokens of a run: for training and calibration, and those to measure on."""
+
+    training: Tensor
+    #: By name of the text, int64 [T].
+    held_out: dict[str, Tensor]
+
+
+def run_entry(
+    suite: Suite,
+    entry: Entry,
+    seed: int,
+    source: ModelSource,
+    training_text: str,
+    folder: Path,
+    *,
+    keep_model: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Do one run, or read its result where it is done; an interrupted training goes on.
+
+    Parameters
+    ----------
+    suite : Suite
+    entry : Entry
+    seed : int
+    source : ModelSource
+        The full-precision model.
+    training_text : str
+        Corpus or file that methods train and calibrate on, its train split.
+    folder : Path
+        The run's own.
+    keep_model : bool
+        Write the prepared model, too (as large as the model itself).
+    progress : Progress
+
+    Returns
+    -------
+    dict
+        As `result.json` holds it.
+    """
+    if (done := read_result(folder)) is not None:
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = suite.recipe_of(entry, seed)
+    teacher = prepare_blocks(source.model.float(), suite.blocks)
+    texts = _texts(suite, source.tokenizer, training_text, progress)
+    start = time.monotonic()
+    model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
+    seconds = time.monotonic() - start
+    measured = measure(model, teacher, texts.held_out, suite, progress)
+    result = {
+        "suite": suite.name,
+        "entry": entry.name,
+        "method": entry.method,
+        "options": recipe.options.to_json(),
+        "topic": entry.topic,
+        "seed": seed,
+        "model": source.origin,
+        "text": training_text,
+        "losses": recipe.to_json()["losses"] if entry.losses else None,
+        "steps": recipe.steps if entry.losses else 0,
+        "tokens": recipe.steps * recipe.tokens_per_step if entry.losses else 0,
+        "learning_rate": recipe.learning_rate if entry.losses else None,
+        **_sizes(model),
+        **measured,
+        "seconds": round(seconds, 1),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    if keep_model:
+        save_prepared(
+            folder / "model",
+            model,
+            source.tokenizer,
+            method=entry.method,
+            config=recipe.options,
+            origin=source.origin,
+            training=recipe.to_json() if entry.losses else None,
+            overwrite=True,
+        )
+    write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return a run's result, or None where it is not done."""
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TernError(
+            f"{path} must be a JSON file ({error}); remove it to run it again"
+        ) from None
+    return result if isinstance(result, dict) else None
+
+
+def prepare_blocks(model: PreTrainedModel, blocks: int | None) -> PreTrainedModel:
+    """Return the model cut to its first blocks, in place; embedding, norm and head stay."""
+    if blocks is None:
+        return model
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList):
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module[:blocks])
+            model.config.num_hidden_layers = blocks
+            # Types of attention are listed by block.
+            if kinds := getattr(model.config, "layer_types", None):
+                model.config.layer_types = kinds[:blocks]
+            return model
+    raise TernError(f"model must have blocks to take the first {blocks} of, not none")
+
+
+def measure(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel,
+    held_out: dict[str, Tensor],
+    suite: Suite,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure a prepared model on held-out texts.
+
+    Returns
+    -------
+    dict
+        "perplexity" by text (GPTQ's protocol, windows of the suite's size), "divergence" and
+        "cosine": KL(teacher || student) a token in nats, and the mean of 1 - cos over blocks, both
+        on the first windows of the first text.
+    """
+    numbers: dict[str, Any] = {
+        "perplexity": {
+            name: perplexity(model, tokens, window=suite.test_window, progress=progress).perplexity
+            for name, tokens in held_out.items()
+        },
+        "window": suite.test_window,
+    }
+    first = windows(next(iter(held_out.values())), suite.test_window)[:8]
+    divergence, cosine = _against(model, teacher, first)
+    return {**numbers, "divergence": divergence, "cosine": cosine}
+
+
+@torch.no_grad()
+def _against(
+    model: PreTrainedModel, teacher: PreTrainedModel, tokens: Tensor
+) -> tuple[float, float]:
+    """Return the divergence from the teacher, and the features' distance, over windows."""
+    divergence = cosine = 0.0
+    for window in tokens:
+        ours, theirs = (
+            each.float()(input_ids=window[None], output_hidden_states=True, use_cache=False)
+            for each in (model, teacher)
+        )
+        divergence += float(teacher_divergence(ours.logits, theirs.logits)) / len(tokens)
+        pairs = (ours.hidden_states, theirs.hidden_states)
+        cosine += float(feature_loss(FeatureLoss.OFF, Features.ALL, *pairs)) / len(tokens)
+    return divergence, cosine
+
+
+def _texts(
+    suite: Suite, tokenizer: PreTrainedTokenizerBase, training: str, progress: Progress
+) -> _Texts:
+    held_out = {
+        name: load_tokens(name, tokenizer, split, progress=progress)[: suite.test_tokens]
+        for name, split in suite.texts
+    }
+    return _Texts(load_tokens(training, tokenizer, "train", progress=progress), held_out)
+
+
+def _make(
+    suite: Suite,
+    entry: Entry,
+    recipe: Recipe,
+    teacher: PreTrainedModel,
+    tokens: Tensor,
+    folder: Path,
+    origin: str,
+    progress: Progress,
+) -> PreTrainedModel:
+    """Return the prepared, and where the entry has losses trained, model."""
+    calibration = windows(tokens, recipe.window)[: suite.calibration_windows]
+    if entry.losses is None:
+        model = prepared_copy(teacher, recipe, calibration, progress)
+        return model
+    student = make_student(teacher, recipe, calibration=calibration, progress=progress)
+    trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
+    with progress(f"training {entry.name}", recipe.steps) as advance:
+        trainer.train(lambda row: advance(1))
+    assert (folder / LOG).is_file()
+    return trainer.model
+
+
+def prepared_copy(
+    teacher: PreTrainedModel, recipe: Recipe, calibration: Tensor, progress: Progress
+) -> PreTrainedModel:
+    """Return a copy of the teacher, quantised without training."""
+    import copy
+
+    model = copy.deepcopy(teacher)
+    method = named_method(recipe.method)
+    data = calibration if method.calibrated else None
+    method.prepare(model, recipe.options, calibration=data, progress=progress)
+    return model
+
+
+def _sizes(model: nn.Module) -> dict[str, Any]:
+    """Return bits a weight, size and weight error over all quantised layers."""
+    bits = weights = 0.0
+    error = norm = 0.0
+    with torch.no_grad():
+        for _, linear, quantizer in quantized_linears(model):
+            latent = latent_weight(linear)
+            bits += quantizer.bits_per_weight(latent) * latent.numel()
+            weights += latent.numel()
+            error += float((linear.weight - latent).double().square().sum())
+            norm += float(latent.double().square().sum())
+    return {
+        "bits_per_weight": bits / weights,
+        "quantized_bytes": round(bits / 8),
+        "weight_error": error / norm,
+    }

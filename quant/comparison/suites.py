@@ -1,0 +1,182 @@
+"""What a comparison runs: equal text, equal steps, every method and loss by name."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from quant.losses.features import FeatureLoss
+from quant.methods import method_config, named_method
+from quant.training.recipe import Losses, Precision, Recipe
+from tern_hw.errors import TernError
+
+__all__ = ["SUITES", "Entry", "Suite", "named_suite"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a comparison: a method, how it is told to work, and for how long it trains."""
+
+    #: The row's name, which is also its folder's.
+    name: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    #: None: the method is not trained, only prepared.
+    losses: Losses | None = None
+    #: Steps, where they differ from the suite's.
+    steps: int | None = None
+    #: Which seeds to run; a method that is not trained has one.
+    seeds: tuple[int, ...] = (0,)
+    #: What the row is compared for: "method", "loss", "start", "rule".
+    topic: str = "method"
+    #: Changes of the suite's recipe, for a method that needs another rate.
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A comparison: a model, its texts, a recipe, and the rows."""
+
+    name: str
+    #: What --help and the report say of it.
+    purpose: str
+    recipe: Recipe
+    entries: tuple[Entry, ...]
+    #: Only the first blocks of the model, teacher and student alike; None: all.
+    blocks: int | None = None
+    #: Windows that calibrated methods see, from the training text.
+    calibration_windows: int = 32
+    #: Tokens of each text that results are measured on.
+    test_tokens: int = 65_536
+    #: Texts with their split: what is measured on.
+    texts: tuple[tuple[str, str], ...] = (("brown", "test"), ("moby-dick", "test"))
+    #: Tokens of a window when measuring.
+    test_window: int = 512
+
+    def recipe_of(self, entry: Entry, seed: int) -> Recipe:
+        """Return the recipe of one run."""
+        return replace(
+            self.recipe,
+            method=entry.method,
+            options=method_config(entry.method, entry.options),
+            losses=entry.losses or self.recipe.losses,
+            steps=entry.steps or self.recipe.steps,
+            seed=seed,
+            **entry.changes,
+        )
+
+
+OFF_KL: Final = Losses()
+KL: Final = Losses(feature_loss=FeatureLoss.NONE)
+
+#: Post-training methods, each at its best known options at three levels.
+TRAINING_FREE: Final = (
+    Entry("rtn ternary", "rtn"),
+    Entry("twn", "twn"),
+    Entry("absmean", "absmean"),
+    Entry("als", "als"),
+    Entry("awq ternary", "awq", {"grid": "ternary"}),
+    Entry("gptq ternary", "gptq"),
+    Entry("pt2_llm", "pt2_llm"),
+    Entry("aware", "aware"),
+    Entry("pb_llm", "pb_llm"),
+    Entry("rtn 2bit", "rtn", {"grid": "2bit"}),
+    Entry("awq 2bit", "awq"),
+    Entry("gptq 2bit", "gptq", {"grid": "2bit"}),
+    Entry("omniquant 2bit", "omniquant", {"epochs": 4}),
+)
+
+
+def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
+    """Return the rows that train; `more` are the seeds of those whose spread matters most."""
+    return (
+        Entry("dlt + off", "dlt", losses=OFF_KL, seeds=more),
+        Entry("symmetric + off", "dlt", {"shift": False}, losses=OFF_KL, seeds=more),
+        Entry("dlt, kl alone", "dlt", losses=KL, seeds=more, topic="loss"),
+        Entry(
+            "dlt + mse",
+            "dlt",
+            losses=Losses(feature_loss=FeatureLoss.MSE),
+            seeds=more,
+            topic="loss",
+        ),
+        Entry(
+            "dlt + clipped mse",
+            "dlt",
+            losses=Losses(feature_loss=FeatureLoss.CLIPPED_MSE),
+            seeds=seeds,
+            topic="loss",
+        ),
+        Entry(
+            "dlt + huber",
+            "dlt",
+            losses=Losses(feature_loss=FeatureLoss.HUBER),
+            seeds=seeds,
+            topic="loss",
+        ),
+        Entry("dlt, nearest codes", "dlt", {"codes": "nearest"}, OFF_KL, seeds=seeds, topic="rule"),
+        Entry("dlt, centred", "dlt", {"center": True}, OFF_KL, seeds=seeds, topic="rule"),
+        Entry("dlt, identity", "dlt", {"ste": "identity"}, OFF_KL, seeds=seeds, topic="rule"),
+        Entry("dlt, clipped", "dlt", {"ste": "clipped"}, OFF_KL, seeds=seeds, topic="rule"),
+        Entry("dlt from twn", "dlt", {"init": "twn"}, OFF_KL, seeds=seeds, topic="start"),
+        Entry("dlt from mean", "dlt", {"init": "mean"}, OFF_KL, seeds=seeds, topic="start"),
+        Entry("twn + off", "twn", losses=OFF_KL, seeds=seeds),
+        Entry("seq + off", "seq", losses=OFF_KL, seeds=seeds),
+        Entry("absmean + off", "absmean", losses=OFF_KL, seeds=seeds),
+        Entry(
+            "fdb + dad (2 bits)",
+            "fdb",
+            losses=Losses(kl=1, dad=1, feature_loss=FeatureLoss.NONE),
+            seeds=seeds,
+        ),
+    )
+
+
+def _recipe(steps: int, batch: int, window: int, rate: float, precision: str) -> Recipe:
+    return Recipe(
+        steps=steps,
+        warmup_steps=steps // 10,
+        batch=batch,
+        window=window,
+        learning_rate=rate,
+        precision=Precision(precision),
+    )
+
+
+SUITES: Final[dict[str, Suite]] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quick",
+            "the first two blocks of SmolLM2 as a model of its own: minutes on two cores",
+            _recipe(8, 2, 64, 2e-3, "fp32"),
+            (*TRAINING_FREE, *trained((0,), (0,))),
+            blocks=2,
+            calibration_windows=8,
+            test_tokens=1024,
+            test_window=128,
+        ),
+        Suite(
+            "cpu",
+            "all of SmolLM2-135M: hours on two cores",
+            _recipe(100, 2, 256, 2e-3, "bf16"),
+            (*TRAINING_FREE, *trained((0,), (0, 1, 2))),
+        ),
+        Suite(
+            "gpu",
+            "all of SmolLM2-135M by the full recipe: 10,000 steps of 16 x 2048 tokens",
+            replace(_recipe(10_000, 16, 2048, 1e-3, "bf16"), warmup_steps=500),
+            (*TRAINING_FREE, *trained((0,), (0, 1, 2))),
+            calibration_windows=128,
+            test_tokens=1 << 20,
+            test_window=2048,
+        ),
+    )
+}
+
+
+def named_suite(name: str) -> Suite:
+    """Return a suite by its name, after a look that its methods exist."""
+    if name not in SUITES:
+        raise TernError(f"suite must be one of {', '.join(SUITES)}, not {name!r}")
+    for entry in SUITES[name].entries:
+        named_method(entry.method)
+    return SUITES[name]

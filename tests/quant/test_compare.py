@@ -1,0 +1,155 @@
+"""The comparison: its suites hold together, a run measures what it says, the table adds it up."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from quant import compare
+from quant.comparison import runner
+from quant.comparison.report import markdown, picture, rows_of
+from quant.comparison.runner import prepare_blocks, read_result, run_entry
+from quant.comparison.suites import SUITES, Entry, Suite, named_suite
+from quant.losses.features import FeatureLoss
+from quant.methods import METHODS
+from quant.models.sources import find_source
+from quant.models.tiny import byte_tokenizer
+from quant.training.recipe import Losses, Recipe
+from tern_hw.errors import TernError
+from tests.quant.models import random_llama
+
+ENTRIES = (
+    Entry("als", "als", {"group_size": 16}),
+    Entry("dlt + off", "dlt", {"group_size": 16}, Losses(), seeds=(0, 1)),
+)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    # Documents of many lines, so that a hash can put some of them in each part.
+    path.write_text("\n\n".join(f"{i} the quick brown fox jumps over dogs" * 40 for i in range(40)))
+    return path
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> str:
+    folder = tmp_path / "teacher"
+    random_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def suite(text: Path) -> Suite:
+    recipe = Recipe(steps=3, warmup_steps=1, batch=2, window=16)
+    return Suite(
+        "test",
+        "a test",
+        recipe,
+        ENTRIES,
+        blocks=1,
+        calibration_windows=4,
+        test_tokens=256,
+        texts=((str(text), "all"),),
+        test_window=32,
+    )
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_every_row_of_a_suite_can_be_run(name: str, tmp_path: Path):
+    suite = named_suite(name)
+    folders = {
+        compare._folder(tmp_path, entry, seed) for entry in suite.entries for seed in entry.seeds
+    }
+    assert len(folders) == sum(len(entry.seeds) for entry in suite.entries)
+    for entry in suite.entries:
+        recipe = suite.recipe_of(entry, 5)
+        assert recipe.seed == 5
+        assert (entry.losses is not None) <= METHODS[entry.method].trainable
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_a_suite_has_every_method_and_every_loss(name: str):
+    entries = SUITES[name].entries
+    assert {entry.method for entry in entries} == set(METHODS)
+    losses = [entry.losses for entry in entries if entry.losses]
+    assert {each.feature_loss for each in losses} == set(FeatureLoss)
+    assert any(each.dad for each in losses)
+
+
+def test_a_run_measures_bits_error_and_perplexity(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path
+):
+    result = run_entry(suite, ENTRIES[0], 0, find_source(model_folder), str(text), tmp_path / "run")
+    assert result["bits_per_weight"] > 1.6
+    assert 0 < result["weight_error"] < 1
+    assert result["tokens"] == 0
+    assert 1 < result["perplexity"][str(text)] < 10_000
+    assert result["divergence"] > 0
+    assert read_result(tmp_path / "run") == result
+
+
+def test_a_run_that_trains_is_done_once(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arguments = (suite, ENTRIES[1], 1, find_source(model_folder), str(text), tmp_path / "run")
+    result = run_entry(*arguments)
+    assert (result["steps"], result["tokens"], result["seed"]) == (3, 3 * 2 * 16, 1)
+    monkeypatch.setattr(runner, "_make", None)
+    assert run_entry(*arguments) == result
+
+
+def test_blocks_are_cut_from_the_front():
+    model = random_llama()
+    whole = model(torch.arange(8)[None], output_hidden_states=True).hidden_states
+    cut = prepare_blocks(random_llama(), 1)(torch.arange(8)[None], output_hidden_states=True)
+    assert len(cut.hidden_states) == 2
+    torch.testing.assert_close(cut.hidden_states[0], whole[0])
+    assert len(whole) == 3
+
+
+def result_of(entry: str, seed: int, divergence: float, perplexity: float) -> dict[str, object]:
+    return {
+        "entry": entry,
+        "seed": seed,
+        "bits_per_weight": 1.85,
+        "quantized_bytes": 1_000_000,
+        "tokens": 96 if "off" in entry else 0,
+        "weight_error": 0.25,
+        "divergence": divergence,
+        "cosine": 0.5,
+        "perplexity": {"brown": perplexity},
+        "seconds": 10.0,
+        "peak_bytes": 2_000_000_000,
+    }
+
+
+def test_the_table_has_means_spreads_and_no_noise(suite: Suite, tmp_path: Path):
+    results = [
+        result_of("dlt + off", 0, 1.0, 100.0),
+        result_of("dlt + off", 1, 2.0, 110.0),
+        result_of("als", 0, 9.0, 1e6),
+    ]
+    rows = rows_of(suite, results)
+    assert [row.name for row in rows] == ["als", "dlt + off"]  # the suite's order
+    table = markdown(suite, rows)
+    assert "| noise |" in table  # above the vocabulary, a perplexity says nothing
+    assert "105.0 ± 7.1" in table
+    assert "1.500 ± 0.707" in table
+    picture(suite, rows, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_first_seeds_run_first(suite: Suite):
+    wanted = [("als", 0), ("dlt + off", 0), ("dlt + off", 1)]
+    assert [(entry.name, seed) for entry, seed in compare._runs(suite, [])] == wanted
+    assert [entry.name for entry, _ in compare._runs(suite, ["als"])] == ["als"]
+
+
+def test_wrong_names_are_refused(suite: Suite):
+    with pytest.raises(TernError, match="suite must be one of quick, cpu, gpu, not 'all'"):
+        named_suite("all")
+    with pytest.raises(TernError, match="--only must match a row's name, not 'x'"):
+        compare._runs(replace(suite), ["x"])
