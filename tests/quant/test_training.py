@@ -310,29 +310,12 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(teacher_folder: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_follow_one_process_to_rounding(
-    launcher: str, teacher_folder: Path, tmp_path: Path
-):
-    launchers = {
-        "torchrun": ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611"),
-        "accelerate": (
-            "-m",
-            "accelerate.commands.launch",
-            "--cpu",
-            "--num_processes=2",
-            "--num_machines=1",
-            "--mixed_precision=no",
-            "--dynamo_backend=no",
-            "--main_process_port=29612",
-        ),
-    }
-    environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
-    subprocess.run(command(teacher_folder, tmp_path / "one", steps=10), env=environment, check=True)
-    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launchers[launcher])
-    if launcher == "accelerate":  # it takes a module by its own -m
-        two.remove("-m") if two[-1] == "-m" else None
-    subprocess.run(two, env=environment, check=True)
+def test_two_processes_follow_one_process_to_rounding(teacher_folder: Path, tmp_path: Path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611")
+    one = command(teacher_folder, tmp_path / "one", steps=10)
+    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher)
+    for each in (one, two):
+        subprocess.run(each, env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}, check=True)
     one_log, two_log = _losses(tmp_path / "one"), _losses(tmp_path / "two")
     assert len(one_log) == len(two_log) == 10
     for one_row, two_row in zip(one_log, two_log, strict=True):
