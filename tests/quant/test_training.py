@@ -19,6 +19,7 @@ from quant.training.loop import Trainer
 from quant.training.recipe import Losses, Recipe, load_recipe, parse_losses, recipe_names
 from quant.training.student import make_student, parameter_groups
 from tern_hw.errors import TernError
+from tests.quant.families import FAMILIES, family_model
 from tests.quant.models import random_llama
 
 TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
@@ -185,6 +186,17 @@ def test_steps_after_the_checkpoint_are_done_again(tmp_path: Path):
     rest.train()
     assert bits(rest) == bits(whole)
     assert _losses(tmp_path / "died") == _losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_trains(family: str, tmp_path: Path):
+    teacher = family_model(family)
+    recipe = RECIPE.changed(steps=2, options=DltConfig(group_size=16))
+    student = make_student(teacher, recipe)
+    each = Trainer(teacher, student, recipe, TOKENS % 32, tmp_path, origin=family)
+    before = bits(each)
+    each.train()
+    assert all(old != new for old, new in zip(before.values(), bits(each).values(), strict=True))
 
 
 def test_accumulation_changes_nothing_but_rounding(tmp_path: Path):
