@@ -1,5 +1,7 @@
 """One run of a comparison: prepare, perhaps train, measure; the result is a small JSON file."""
 
+import copy
+import hashlib
 import json
 import resource
 import time
@@ -9,7 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from quant.comparison.suites import Entry, Suite
 from quant.losses.features import FeatureLoss, Features, feature_loss
@@ -20,8 +22,9 @@ from quant.models.prepared import save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
 from quant.scoring.perplexity import perplexity
-from quant.text.loading import load_tokens, windows
-from quant.training.loop import LOG, Trainer
+from quant.text.loading import load_tokens, named_split, windows
+from quant.text.packed import is_packed, read_packed, write_packed
+from quant.training.loop import Trainer
 from quant.training.recipe import Recipe
 from quant.training.student import make_student
 from tern_hw.errors import TernError
@@ -80,7 +83,7 @@ def run_entry(
     folder.mkdir(parents=True, exist_ok=True)
     recipe = suite.recipe_of(entry, seed)
     teacher = prepare_blocks(source.model.float(), suite.blocks)
-    texts = _texts(suite, source.tokenizer, training_text, progress)
+    texts = _texts(suite, source, training_text, folder.parent, progress)
     start = time.monotonic()
     model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
     seconds = time.monotonic() - start
@@ -194,13 +197,23 @@ def _against(
 
 
 def _texts(
-    suite: Suite, tokenizer: PreTrainedTokenizerBase, training: str, progress: Progress
+    suite: Suite, source: ModelSource, training: str, kept: Path, progress: Progress
 ) -> _Texts:
+    """Return a run's tokens, packed by the first run of a comparison and read by the others."""
     held_out = {
-        name: load_tokens(name, tokenizer, split, progress=progress)[: suite.test_tokens]
+        name: _tokens(source, name, split, kept, progress)[: suite.test_tokens]
         for name, split in suite.texts
     }
-    return _Texts(load_tokens(training, tokenizer, "train", progress=progress), held_out)
+    return _Texts(_tokens(source, training, "train", kept, progress), held_out)
+
+
+def _tokens(source: ModelSource, name: str, split: str, kept: Path, progress: Progress) -> Tensor:
+    digest = hashlib.sha256(f"{name}\n{split}\n{source.origin}".encode()).hexdigest()[:16]
+    path = kept / f"tokens-{digest}.safetensors"
+    if not is_packed(path):
+        tokens = load_tokens(name, source.tokenizer, split, progress=progress)
+        write_packed(path, tokens, source.tokenizer, name=source.origin, split=named_split(split))
+    return read_packed(path, source.tokenizer, named_split(split))
 
 
 def _make(
@@ -216,22 +229,18 @@ def _make(
     """Return the prepared, and where the entry has losses trained, model."""
     calibration = windows(tokens, recipe.window)[: suite.calibration_windows]
     if entry.losses is None:
-        model = prepared_copy(teacher, recipe, calibration, progress)
-        return model
+        return _prepared(teacher, recipe, calibration, progress)
     student = make_student(teacher, recipe, calibration=calibration, progress=progress)
     trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
     with progress(f"training {entry.name}", recipe.steps) as advance:
         trainer.train(lambda row: advance(1))
-    assert (folder / LOG).is_file()
     return trainer.model
 
 
-def prepared_copy(
+def _prepared(
     teacher: PreTrainedModel, recipe: Recipe, calibration: Tensor, progress: Progress
 ) -> PreTrainedModel:
     """Return a copy of the teacher, quantised without training."""
-    import copy
-
     model = copy.deepcopy(teacher)
     method = named_method(recipe.method)
     data = calibration if method.calibrated else None
