@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tern_hw.flows.harness import Jobs
     from tern_hw.matrix import TernaryMatrix
 
-__all__ = ["MAX_STALL", "MAX_TOKENS", "SimulationResult", "simulate_layer"]
+__all__ = ["MAX_STALL", "MAX_TOKENS", "SimulationResult", "check_activations", "simulate_layer"]
 
 #: Most tokens of one run, and the largest seed.
 MAX_TOKENS, MAX_SEED = 1 << 20, (1 << 32) - 1
@@ -92,6 +92,27 @@ def simulate_layer(
     begun = time.monotonic()
     binary = _build(config)
     return _run(binary, jobs, expected, time.monotonic() - begun, tell)
+
+
+def check_activations(activations: "NDArray[Any]", in_features: int, config: ArrayConfig) -> None:
+    """Refuse activations that are not of the layer's size and the array's format.
+
+    Raises
+    ------
+    TernError
+        Saying what is wrong. Values are not looked at: `simulate_layer` does that.
+    """
+    import numpy as np
+
+    wanted = np.dtype(np.int8 if config.activation is Activation.INT8 else np.float16)
+    dtype = getattr(activations, "dtype", None)
+    shape: tuple[int, ...] = getattr(activations, "shape", ())
+    fits = len(shape) == 2 and shape[1] == in_features and 1 <= shape[0] <= MAX_TOKENS
+    if dtype != wanted or not fits:
+        raise TernError(
+            f"activations must be {wanted} (as the array takes them) of shape [M, {in_features}], "
+            f"not {dtype} {[*shape]}"
+        )
 
 
 @lru_cache(maxsize=32)
@@ -182,15 +203,8 @@ def _jobs(
             raise TernError(f"{name} must be a probability from 0 to {MAX_STALL}, not {value}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise TernError(f"seed must be an integer from 0 to {MAX_SEED}, not {seed!r}")
-    wanted = np.dtype(np.int8 if config.activation is Activation.INT8 else np.float16)
     n, k = matrix.shape
-    dtype = getattr(activations, "dtype", None)
-    shape: tuple[int, ...] = getattr(activations, "shape", ())
-    if dtype != wanted or len(shape) != 2 or shape[1] != k or not 1 <= shape[0] <= MAX_TOKENS:
-        raise TernError(
-            f"activations must be {wanted} (as the array takes them) of shape [M, {k}], "
-            f"not {dtype} {[*shape]}"
-        )
+    check_activations(activations, k, config)
     return Jobs(
         config=config,
         n=n,

@@ -33,6 +33,8 @@ ARROWS = {
     "tern_hw.gateware": "config",
     "tern_hw.flows": "config files cache",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
+    "tern_hw.simulation_report": "matrix simulation",
+    "tern_hw.activations": "config artifact reference",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference",

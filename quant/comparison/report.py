@@ -29,6 +29,7 @@ class Row:
     megabytes: float
     tokens: int
     weight_error: float
+    output_error: float
     divergence: tuple[float, float]
     cosine: tuple[float, float]
     #: By text.
@@ -55,6 +56,7 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
                 runs[0]["quantized_bytes"] / 1e6,
                 runs[0]["tokens"],
                 statistics.mean(run["weight_error"] for run in runs),
+                statistics.mean(run["output_error"] for run in runs),
                 _spread([run["divergence"] for run in runs]),
                 _spread([run["cosine"] for run in runs]),
                 {text: _spread([run["perplexity"][text] for run in runs]) for text in texts},
@@ -68,12 +70,22 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
 def markdown(suite: Suite, rows: Sequence[Row]) -> str:
     """Return the table in Markdown; ± is the standard deviation over seeds."""
     texts = list(rows[0].perplexity) if rows else []
-    head = ["method", "seeds", "bits", "MB", "tokens", "weight error", "KL", "1 − cos"]
+    head = [
+        "method",
+        "seeds",
+        "bits",
+        "MB",
+        "tokens",
+        "weight error",
+        "output error",
+        "KL",
+        "1 − cos",
+    ]
     head += [f"perplexity, {text}" for text in texts] + ["time (s)", "peak (GB)"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         cells = [row.name, str(row.seeds), f"{row.bits:.3f}", f"{row.megabytes:.1f}"]
-        cells += [f"{row.tokens:,}", f"{row.weight_error:.1%}"]
+        cells += [f"{row.tokens:,}", f"{row.weight_error:.1%}", f"{row.output_error:.1%}"]
         cells += [_cell(row.divergence, 3), _cell(row.cosine, 4)]
         cells += [_perplexity_cell(row.perplexity[text]) for text in texts]
         cells += [f"{row.seconds:.0f}", f"{row.peak_gb:.1f}"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from quant.comparison.outputs import output_error
 from quant.comparison.suites import Entry, Suite
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
@@ -165,7 +166,7 @@ def measure(
     dict
         "perplexity" by text (GPTQ's protocol, windows of the suite's size), "divergence" and
         "cosine": KL(teacher || student) a token in nats, and the mean of 1 - cos over blocks, both
-        on the first windows of the first text.
+        on the first windows of the first text; "output_error" on half of these.
     """
     numbers: dict[str, Any] = {
         "perplexity": {
@@ -176,7 +177,8 @@ def measure(
     }
     first = windows(next(iter(held_out.values())), suite.test_window)[:8]
     divergence, cosine = _against(model, teacher, first)
-    return {**numbers, "divergence": divergence, "cosine": cosine}
+    error = output_error(model, teacher, first[: len(first) // 2])
+    return {**numbers, "divergence": divergence, "cosine": cosine, "output_error": error}
 
 
 @torch.no_grad()

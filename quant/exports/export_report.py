@@ -1,7 +1,6 @@
 """What an export says of itself: figures of the layers, as JSON and as a table."""
 
 import dataclasses
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from quant.exports.gguf_export import GgufReport
 from quant.exports.merge import MergeReport
 from quant.methods import quantized_linears
 from quant.methods.base import latent_weight
+from quant.models.linears import without_block
 from quant.models.prepared import Prepared, plain_state
 
 __all__ = ["Report", "method_bits", "print_table", "summarise"]
@@ -65,7 +65,7 @@ def print_table(summary: dict[str, Any]) -> None:
 
     kinds: dict[tuple[str, tuple[int, int]], list[LayerReport]] = {}
     for layer in (LayerReport(**each) for each in summary["layers"]):
-        kinds.setdefault((_without_block(layer.name), layer.shape), []).append(layer)
+        kinds.setdefault((without_block(layer.name), layer.shape), []).append(layer)
     table = Table(title=f"Layers of {summary['model']}, quantised by {summary['method']}")
     table.add_column("layer", overflow="fold")
     for column in ("count", "N x K", "bits a weight", "zeros", "error"):
@@ -139,11 +139,6 @@ def _reference(prepared: Prepared) -> str:
     if prepared.training:
         return "the latent weights that training left, not the original model's"
     return "the model's own weights"
-
-
-def _without_block(name: str) -> str:
-    """Return a layer's name below its block: model.layers.7.mlp.up_proj is mlp.up_proj."""
-    return re.sub(r"^.*?\.\d+\.", "", name)
 
 
 def _cells(totals: dict[str, Any], shape: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Find the linear layers of a model's blocks: what gets quantised, by name."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -8,7 +9,14 @@ from torch import nn
 
 from tern_hw.errors import TernError
 
-__all__ = ["block_linears", "check_unshared", "named_linear", "select_linears"]
+__all__ = [
+    "block_linears",
+    "check_unshared",
+    "named_linear",
+    "named_linears",
+    "select_linears",
+    "without_block",
+]
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -52,12 +60,18 @@ def select_linears(linears: dict[str, nn.Linear], globs: Sequence[str]) -> dict[
 
 def named_linear(model: nn.Module, name: str) -> nn.Linear:
     """Return one layer of the blocks by its full name."""
+    return named_linears(model, [name])[name]
+
+
+def named_linears(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Linear]:
+    """Return layers of the blocks by their full names, in that order."""
     linears = block_linears(model)
-    if name not in linears:
-        raise TernError(
-            f"layer must be a linear layer of a block, not {name!r}{_like(name, linears)}"
-        )
-    return linears[name]
+    for name in names:
+        if name not in linears:
+            raise TernError(
+                f"layer must be a linear layer of a block, not {name!r}{_like(name, linears)}"
+            )
+    return {name: linears[name] for name in names}
 
 
 def check_unshared(model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
@@ -71,6 +85,11 @@ def check_unshared(model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
             raise TernError(
                 f"{name}.weight must be a tensor of its own, not shared with {others[0]}"
             )
+
+
+def without_block(name: str) -> str:
+    """Return a layer's name below its block: model.layers.7.mlp.up_proj is mlp.up_proj."""
+    return re.sub(r"^.*?\.\d+\.", "", name)
 
 
 def _like(name: str, names: Sequence[str] | dict[str, nn.Linear]) -> str:

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 from quant import compare
 from quant.comparison import runner
+from quant.comparison.outputs import output_error
 from quant.comparison.report import markdown, picture, rows_of
 from quant.comparison.runner import prepare_blocks, read_result, run_entry
 from quant.comparison.suites import SUITES, Entry, Suite, named_suite
 from quant.losses.features import FeatureLoss
-from quant.methods import METHODS
+from quant.methods import METHODS, method_config, named_method, quantized_linears
+from quant.models.linears import block_linears, select_linears
 from quant.models.sources import find_source
 from quant.models.tiny import byte_tokenizer
 from quant.training.recipe import Losses, Recipe
@@ -88,6 +91,7 @@ def test_a_run_measures_bits_error_and_perplexity(
     assert result["tokens"] == 0
     assert 1 < result["perplexity"][str(text)] < 10_000
     assert result["divergence"] > 0
+    assert 0 < result["output_error"] < 1
     assert read_result(tmp_path / "run") == result
 
 
@@ -110,6 +114,25 @@ def test_blocks_are_cut_from_the_front():
     assert len(whole) == 3
 
 
+def test_output_error_is_that_of_the_layers_own_inputs():
+    model, teacher, tokens = random_llama(), random_llama(), torch.arange(64).reshape(4, 16)
+    named_method("als").prepare(model, method_config("als", {"group_size": 16}))
+    name = "model.layers.0.self_attn.q_proj"
+    only = select_linears(block_linears(teacher), [name])
+    for other, linear, _ in list(quantized_linears(model)):
+        if other != name:
+            parametrize.remove_parametrizations(linear, "weight", leave_parametrized=False)
+    seen: list[torch.Tensor] = []
+    handle = only[name].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        error = output_error(model, teacher, tokens)
+    handle.remove()
+    x = torch.cat(seen).flatten(0, 1).double()
+    exact, ours = (each.get_submodule(name).weight.detach().double() for each in (teacher, model))
+    expected = (x @ (exact - ours).T).square().sum() / (x @ exact.T).square().sum()
+    assert error == pytest.approx(float(expected), rel=1e-5)
+
+
 def result_of(entry: str, seed: int, divergence: float, perplexity: float) -> dict[str, object]:
     return {
         "entry": entry,
@@ -118,6 +141,7 @@ def result_of(entry: str, seed: int, divergence: float, perplexity: float) -> di
         "quantized_bytes": 1_000_000,
         "tokens": 96 if "off" in entry else 0,
         "weight_error": 0.25,
+        "output_error": 0.125,
         "divergence": divergence,
         "cosine": 0.5,
         "perplexity": {"brown": perplexity},
