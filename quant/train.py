@@ -144,17 +144,15 @@ def _changed(recipe: "Recipe", arguments: argparse.Namespace) -> "Recipe":
 
 
 def _run_folder(text: str, model: str) -> Path:
-    """Return the run's folder, made where it is missing."""
+    """Return the run's folder; refuse one that lies with the model."""
     if not text:
         raise TernError("--output must be a folder, not ''")
     folder = Path(text)
     ours, theirs = Path(os.path.realpath(folder)), Path(os.path.realpath(model))
     if theirs.is_dir() and (ours.is_relative_to(theirs) or theirs.is_relative_to(ours)):
         raise TernError(f"--output must lie apart from the model at {model}, not at {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TernError(f"--output must be a folder, not {folder} ({error.strerror})") from None
+    if folder.exists() and not folder.is_dir():
+        raise TernError(f"--output must be a folder, not the file {folder}")
     return folder
 
 
@@ -169,6 +167,10 @@ def _train(
     start = time.monotonic()
     teacher = source.model.float()
     student = make_student(teacher, recipe, progress=progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TernError(f"--output must be a folder, not {folder} ({error.strerror})") from None
     trainer = Trainer(
         teacher,
         student,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,6 +23,7 @@ from quant.methods import Method, MethodConfig, method_config, named_method, qua
 from quant.methods.base import attach
 from quant.models.checkpoints import load_folder, quiet
 from quant.models.linears import block_linears, select_linears
+from quant.models.tensors import save_tensors
 from tern_hw import __version__
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
@@ -125,8 +126,8 @@ def save_prepared(
     """
     tensors = model.state_dict() if state is None else state
     with atomic_directory(folder, overwrite=overwrite) as fresh:
-        save_file(plain_state(tensors), fresh / WEIGHTS, metadata={"format": "pt"})
-        save_file(quantizer_state(tensors), fresh / QUANTIZERS)
+        save_tensors(fresh / WEIGHTS, plain_state(tensors), {"format": "pt"})
+        save_tensors(fresh / QUANTIZERS, quantizer_state(tensors))
         with quiet():
             # As save_pretrained would record it, which cannot be used here: it would write the
             # parametrisation's names.

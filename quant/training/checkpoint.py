@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quant.cache import file_sha256
+from quant.models.tensors import save_tensors
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
@@ -79,8 +80,8 @@ def save_checkpoint(
     if not write:
         return
     with atomic_directory(folder, overwrite=True) as fresh:
-        save_file(values, fresh / PARAMETERS)
-        save_file(moments, fresh / MOMENTS)
+        save_tensors(fresh / PARAMETERS, values)
+        save_tensors(fresh / MOMENTS, moments)
         sha256 = {name: file_sha256(fresh / name) for name in (PARAMETERS, MOMENTS)}
         state = {"step": step, "identity": identity, "sha256": sha256}
         (fresh / STATE).write_text(json.dumps(state, indent=2) + "\n")

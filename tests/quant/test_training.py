@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from quant.methods.dlt import DltConfig
 from quant.models.prepared import load_prepared
@@ -247,6 +248,23 @@ def test_a_step_that_explodes_is_named_by_its_layer(tmp_path: Path):
     each = trainer(tmp_path, RECIPE.changed(learning_rate=1e38, clip_norm=0.0, warmup_steps=0))
     with pytest.raises(TernError, match=r"must be finite, not so at step \d+ \(.*model.layers.0"):
         each.train()
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer(tmp_path).train(steps=2)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+
+    def full(tensors: object, path: Path, metadata: object = None) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("quant.models.tensors.save_file", full)
+    with pytest.raises(TernError, match=r"disk must have room for parameters\.safetensors"):
+        trainer(tmp_path).train()
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "log.csv", "loss.png"}
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
