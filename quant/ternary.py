@@ -20,6 +20,7 @@ __all__ = [
     "THRESHOLD_FACTOR",
     "TernaryFit",
     "alternating_least_squares",
+    "check_factor",
     "dequantize",
     "fit_groups",
     "least_squares",
@@ -290,10 +291,15 @@ def ternarize(
     return TernaryFit(join_groups(codes).to(torch.int8), scale, shift, group_size)
 
 
-def _checked(weight: Tensor, factor: float, name: str) -> Tensor:
-    """Return the weight in float32 after refusing what cannot be fitted."""
+def check_factor(factor: float) -> None:
+    """Refuse a threshold's factor that is out of range."""
     if not 0 <= factor < 1:
         raise TernError(f"factor must be at least 0 and below 1, not {factor!r}")
+
+
+def _checked(weight: Tensor, factor: float, name: str) -> Tensor:
+    """Return the weight in float32 after refusing what cannot be fitted."""
+    check_factor(factor)
     if weight.ndim != 2 or 0 in weight.shape or not weight.is_floating_point():
         kind = f"{weight.dtype} {list(weight.shape)}".removeprefix("torch.")
         raise TernError(f"{name} must be a floating-point matrix [N, K], not {kind}")

@@ -28,12 +28,12 @@ def output_error(model: PreTrainedModel, teacher: PreTrainedModel, windows: Tens
     sums = {name: torch.zeros(2, dtype=torch.float64) for name in layers}
 
     def watch(name: str, linear: nn.Linear):  # type: ignore[no-untyped-def]
-        difference = linear.weight - layers[name].weight
-
         def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].flatten(0, -2)
+            # Made here and let go again: all layers' at once would be a second model.
+            difference = linear.weight - layers[name].weight
             for place, matrix in enumerate((difference, linear.weight)):
-                sums[name][place] += (x @ matrix.T).square().sum().double()
+                sums[name][place] += float((x @ matrix.T).square().sum())
 
         return look
 
@@ -44,7 +44,7 @@ def output_error(model: PreTrainedModel, teacher: PreTrainedModel, windows: Tens
     ]
     try:
         for window in windows:
-            teacher(input_ids=window[None], use_cache=False)
+            teacher(input_ids=window[None].to(teacher.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,15 +5,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from quant.comparison.suites import Suite
 from tern_hw.files import write_atomic
 
 __all__ = ["Row", "markdown", "picture", "rows_of"]
-
-#: Above this perplexity a model says less than the choice of a word at random: it is noise.
-NOISE: Final = 49152
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Row:
     perplexity: dict[str, tuple[float, float]]
     seconds: float
     peak_gb: float
+    #: Above this perplexity a model says less than a word drawn at random: it is noise.
+    vocabulary: int
 
 
 def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
@@ -62,6 +61,7 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
                 {text: _spread([run["perplexity"][text] for run in runs]) for text in texts},
                 statistics.mean(run["seconds"] for run in runs),
                 max(run["peak_bytes"] for run in runs) / 1e9,
+                runs[0]["vocabulary"],
             )
         )
     return rows
@@ -84,16 +84,21 @@ def markdown(suite: Suite, rows: Sequence[Row]) -> str:
     head += [f"perplexity, {text}" for text in texts] + ["time (s)", "peak (GB)"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        cells = [row.name, str(row.seeds), f"{row.bits:.3f}", f"{row.megabytes:.1f}"]
+        cells = [
+            row.name,
+            f"{row.seeds} of {row.wanted}",
+            f"{row.bits:.3f}",
+            f"{row.megabytes:.1f}",
+        ]
         cells += [f"{row.tokens:,}", f"{row.weight_error:.1%}", f"{row.output_error:.1%}"]
         cells += [_cell(row.divergence, 3), _cell(row.cosine, 4)]
-        cells += [_perplexity_cell(row.perplexity[text]) for text in texts]
+        cells += [_perplexity_cell(row.perplexity[text], row.vocabulary) for text in texts]
         cells += [f"{row.seconds:.0f}", f"{row.peak_gb:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def picture(suite: Suite, rows: Sequence[Row], path: Path, *, teacher: float | None = None) -> None:
+def picture(suite: Suite, rows: Sequence[Row], path: Path) -> None:
     """Draw each row's divergence from the teacher as a bar, its spread as a line; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -121,8 +126,8 @@ def _cell(value: tuple[float, float], digits: int) -> str:
     return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
 
 
-def _perplexity_cell(value: tuple[float, float]) -> str:
+def _perplexity_cell(value: tuple[float, float], vocabulary: int) -> str:
     mean, spread = value
-    if mean > NOISE:
+    if mean > vocabulary:
         return "noise"
     return f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else "")

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import resource
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,14 @@ from quant.comparison.suites import Entry, Suite
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
 from quant.methods import named_method, quantized_linears
-from quant.methods.base import latent_weight
 from quant.models.prepared import save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
 from quant.scoring.perplexity import perplexity
 from quant.text.loading import load_tokens, named_split, windows
 from quant.text.packed import is_packed, read_packed, write_packed
-from quant.training.loop import Trainer
+from quant.training.batches import Batches
+from quant.training.loop import CHECKPOINT, Trainer
 from quant.training.recipe import Recipe
 from quant.training.student import make_student
 from tern_hw.errors import TernError
@@ -79,17 +80,8 @@ def run_entry(
     dict
         As `result.json` holds it.
     """
-    if (done := read_result(folder)) is not None:
-        return done
-    folder.mkdir(parents=True, exist_ok=True)
     recipe = suite.recipe_of(entry, seed)
-    teacher = prepare_blocks(source.model.float(), suite.blocks)
-    texts = _texts(suite, source, training_text, folder.parent, progress)
-    start = time.monotonic()
-    model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
-    seconds = time.monotonic() - start
-    measured = measure(model, teacher, texts.held_out, suite, progress)
-    result = {
+    asked = {
         "suite": suite.name,
         "entry": entry.name,
         "method": entry.method,
@@ -100,13 +92,25 @@ def run_entry(
         "text": training_text,
         "losses": recipe.to_json()["losses"] if entry.losses else None,
         "steps": recipe.steps if entry.losses else 0,
-        "tokens": recipe.steps * recipe.tokens_per_step if entry.losses else 0,
         "learning_rate": recipe.learning_rate if entry.losses else None,
-        **_sizes(model),
-        **measured,
-        "seconds": round(seconds, 1),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+    if (done := read_result(folder)) is not None:
+        _check_same(asked, done, folder)
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = prepare_blocks(source.model.float(), suite.blocks)
+    texts = _texts(suite, source, training_text, folder.parent, progress)
+    start = time.monotonic()
+    model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
+    made = {
+        "tokens": _tokens_seen(suite, entry, recipe),
+        **_sizes(model, teacher),
+        "seconds": round(time.monotonic() - start, 1),
+        "peak_bytes": _peak_bytes(),
+    }
+    measured = measure(model, teacher, texts.held_out, suite, progress)
+    vocabulary = teacher.get_input_embeddings().num_embeddings
+    result = {**asked, **made, **measured, "vocabulary": vocabulary}
     if keep_model:
         save_prepared(
             folder / "model",
@@ -119,7 +123,33 @@ def run_entry(
             overwrite=True,
         )
     write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # a gigabyte that nobody resumes
     return result
+
+
+def _check_same(asked: dict[str, Any], done: dict[str, Any], folder: Path) -> None:
+    """Refuse a result that is of another suite, model, text or recipe."""
+    for name, value in asked.items():
+        if done.get(name) != value:
+            raise TernError(
+                f"{folder / RESULT} must be of {name} {value!r:.80}, not {done.get(name)!r:.80}; "
+                "give another --output"
+            )
+
+
+def _tokens_seen(suite: Suite, entry: Entry, recipe: Recipe) -> int:
+    """Return the tokens that a run trains or calibrates on."""
+    if entry.losses is not None:
+        return recipe.steps * recipe.tokens_per_step
+    calibrated = named_method(entry.method).calibrated
+    return suite.calibration_windows * recipe.window if calibrated else 0
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that making the model took: the GPU's where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -173,6 +203,7 @@ def measure(
             name: perplexity(model, tokens, window=suite.test_window, progress=progress).perplexity
             for name, tokens in held_out.items()
         },
+        "tokens_measured": {name: len(tokens) for name, tokens in held_out.items()},
         "window": suite.test_window,
     }
     first = windows(next(iter(held_out.values())), suite.test_window)[:8]
@@ -189,7 +220,7 @@ def _against(
     divergence = cosine = 0.0
     for window in tokens:
         ours, theirs = (
-            each.float()(input_ids=window[None], output_hidden_states=True, use_cache=False)
+            each(input_ids=window[None].to(each.device), output_hidden_states=True, use_cache=False)
             for each in (model, teacher)
         )
         divergence += float(teacher_divergence(ours.logits, theirs.logits)) / len(tokens)
@@ -229,7 +260,8 @@ def _make(
     progress: Progress,
 ) -> PreTrainedModel:
     """Return the prepared, and where the entry has losses trained, model."""
-    calibration = windows(tokens, recipe.window)[: suite.calibration_windows]
+    # From all over the text, as training sees it: its first windows would be of one kind.
+    calibration = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed).at(0)
     if entry.losses is None:
         return _prepared(teacher, recipe, calibration, progress)
     student = make_student(teacher, recipe, calibration=calibration, progress=progress)
@@ -250,17 +282,17 @@ def _prepared(
     return model
 
 
-def _sizes(model: nn.Module) -> dict[str, Any]:
-    """Return bits a weight, size and weight error over all quantised layers."""
+@torch.no_grad()
+def _sizes(model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+    """Return bits a weight, size, and the error against the teacher's weights, over all layers."""
     bits = weights = 0.0
     error = norm = 0.0
-    with torch.no_grad():
-        for _, linear, quantizer in quantized_linears(model):
-            latent = latent_weight(linear)
-            bits += quantizer.bits_per_weight(latent) * latent.numel()
-            weights += latent.numel()
-            error += float((linear.weight - latent).double().square().sum())
-            norm += float(latent.double().square().sum())
+    for name, linear, quantizer in quantized_linears(model):
+        exact = teacher.get_submodule(name).weight
+        bits += quantizer.bits_per_weight(exact) * exact.numel()
+        weights += exact.numel()
+        error += float((linear.weight.to(exact.device) - exact).double().square().sum())
+        norm += float(exact.double().square().sum())
     return {
         "bits_per_weight": bits / weights,
         "quantized_bytes": round(bits / 8),

@@ -53,7 +53,8 @@ def off(student: Tensor, teacher: Tensor) -> Tensor:
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error over tokens and channels, in units of the teacher's mean square.
 
-    The division by a constant of the batch makes blocks of different magnitude comparable.
+    The division makes blocks of different magnitude comparable. It is by the mean square of what is
+    compared at once, so accumulation, or more processes, weighs the parts of a batch anew.
     """
     student, teacher = student.float(), teacher.float()
     return (student - teacher).square().mean() / teacher.square().mean()
@@ -85,6 +86,8 @@ def feature_loss(
     kind: FeatureLoss, which: Features, student: Sequence[Tensor], teacher: Sequence[Tensor]
 ) -> Tensor:
     """Return the mean of a loss over the chosen blocks.
+
+    TernaryLLM is understood to take the sum; the mean keeps a weight's meaning from model to model.
 
     Parameters
     ----------

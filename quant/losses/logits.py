@@ -33,19 +33,18 @@ def deviation_aware(student: Tensor, teacher: Tensor, exponent: float = DAD_EXPO
     -----
     DB-LLM (arXiv:2402.11960) weighs the distillation loss by the entropy of the predictions, since
     low-bit models err most where the teacher is of two minds. The exact weight was not to be had;
-    this is ours: ``w = (H(teacher) / log V)^exponent``, divided by its mean over the batch so that
-    the loss keeps its magnitude. KL and cross-entropy with the teacher differ by a constant.
+    this is ours: ``w = (H(teacher) / log V)^exponent``, a token's own, so that no cut of the
+    batch changes it. KL and cross-entropy with the teacher differ by a constant.
     """
     weights = entropy_weights(teacher, exponent)
     return (weights * token_divergence(student, teacher)).mean()
 
 
 def entropy_weights(teacher: Tensor, exponent: float) -> Tensor:
-    """Return DAD's weight of each token, ``[batch, tokens]``, with mean 1."""
+    """Return DAD's weight of each token, ``[batch, tokens]``, from 0 (certain) to 1."""
     logs = F.log_softmax(teacher.float(), dim=-1)
     entropy = -(logs.exp() * logs).sum(-1)
-    weights = (entropy / math.log(teacher.shape[-1])).pow(exponent)
-    return weights / weights.mean().clamp(min=torch.finfo(weights.dtype).tiny)
+    return (entropy / math.log(teacher.shape[-1])).clamp(min=0).pow(exponent)
 
 
 class _Divergence(torch.autograd.Function):

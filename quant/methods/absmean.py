@@ -1,6 +1,6 @@
 """AbsMean, the weights of BitNet b1.58: ``clip(round(W / s), -1, 1) * s`` with ``s = mean|W|``.
 
-(The Era of 1-bit LLMs, arXiv:2402.17764, eq. 1 to 3.) There s is one number a matrix; here it is
+(The Era of 1-bit LLMs, arXiv:2402.17764.) There s is one number a matrix; here it is
 one a group, and the whole matrix is a group where `per_tensor` says so.
 """
 

@@ -1,11 +1,10 @@
 """Bits that a stored weight takes, counted the same way for every method: scales included."""
 
 from tern_hw.matrix import GroupSize, group_count
+from tern_hw.packing import packed_row_bytes
 
-__all__ = ["BASE3_BITS", "SCALE_BITS", "grouped_bits", "ternary_bits"]
+__all__ = ["SCALE_BITS", "grouped_bits", "ternary_bits"]
 
-#: Five trits a byte.
-BASE3_BITS = 1.6
 #: A scale or a shift is a binary16.
 SCALE_BITS = 16
 
@@ -18,5 +17,9 @@ def grouped_bits(
 
 
 def ternary_bits(shape: tuple[int, ...], group_size: GroupSize, *, shift: bool) -> float:
-    """Return bits a ternary weight, five trits a byte, with a scale and perhaps a shift a group."""
-    return grouped_bits(shape, group_size, BASE3_BITS, 2 if shift else 1)
+    """Return bits a ternary weight, five trits a byte, with a scale and perhaps a shift a group.
+
+    A row is a whole number of bytes, as in the artifact.
+    """
+    code_bits = 8 * packed_row_bytes(shape[1], "base3") / shape[1]
+    return grouped_bits(shape, group_size, code_bits, 2 if shift else 1)

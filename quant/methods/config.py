@@ -35,7 +35,10 @@ class MethodConfig:
         size = self.group_size
         if size != "row" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise TernError(f'group_size must be "row" or a positive integer, not {size!r}')
-        object.__setattr__(self, "layers", tuple(self.layers))
+        globs = self.layers
+        if isinstance(globs, str) or not all(isinstance(glob, str) for glob in globs):
+            raise TernError(f"layers must be a list of globs, not {globs!r}")
+        object.__setattr__(self, "layers", tuple(globs))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON holds them."""

@@ -19,6 +19,7 @@ from quant.methods.straight_through import StraightThrough, round_fp16, ternary_
 from quant.ternary import (
     THRESHOLD_FACTOR,
     TernaryFit,
+    check_factor,
     fit_groups,
     least_squares,
     nearest_codes,
@@ -65,6 +66,10 @@ class DltConfig(MethodConfig):
     ste: StraightThrough = StraightThrough.TTQ
     #: Without it gamma is 0 and stays there: symmetric ternary, equal in all else.
     shift: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_factor(self.factor)
 
 
 class DltQuantizer(Quantizer):
@@ -149,7 +154,7 @@ def mean_above_threshold(groups: Tensor, codes: Tensor) -> Tensor:
     """Return the mean of |w| over the codes that are not 0, ``[...]``; 0 where all are.
 
     It is the least-squares scale of symmetric codes: ``sum(T * w) / sum(T^2)`` (TWN,
-    arXiv:1605.04711, eq. 4).
+    arXiv:1605.04711).
     """
     return (groups * codes).sum(-1) / codes.square().sum(-1).clamp(min=1)
 

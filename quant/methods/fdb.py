@@ -1,7 +1,8 @@
 """FDB, flexible dual binarisation: two planes of {0, 1}, each with a trained scale per group.
 
 ``W_q = a1 * b1 + a2 * b2``: four levels {0, a1, a2, a1 + a2}, at the start {-s, 0, s, 2s}
-(DB-LLM, arXiv:2402.11960, eq. 5 to 8). Two bits a weight: it has no ternary artifact.
+(DB-LLM, arXiv:2402.11960, as a review and an independent implementation give it). Two bits a
+weight: it has no ternary artifact.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class FdbConfig(MethodConfig):
 def dual_planes(groups: Tensor, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """Return the planes b1 and b2 ``[..., G]`` in {0, 1} for scales a1, a2 ``[...]``.
 
-    ``b1 = H(w - (a1 + a2) / 2)``, ``b2 = H(-(w - a1 * b1 - a2 / 2))`` (DB-LLM, eq. 7 and 8) for
+    ``b1 = H(w - (a1 + a2) / 2)``, ``b2 = H(-(w - a1 * b1 - a2 / 2))`` (DB-LLM) for
     a1 > 0 > a2: the nearest of the four levels. A mirrored group has both signs turned.
     """
     sign = torch.where(high < 0, -1.0, 1.0).unsqueeze(-1)

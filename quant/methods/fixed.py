@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quant.methods.base import Quantizer
-from quant.methods.bits import BASE3_BITS, SCALE_BITS, grouped_bits
+from quant.methods.bits import SCALE_BITS, grouped_bits, ternary_bits
 from quant.methods.straight_through import round_fp16
 from quant.ternary import TernaryFit, dequantize
 from tern_hw.errors import TernError
@@ -102,8 +102,10 @@ class FixedTernaryQuantizer(GridQuantizer):
     """Trits with a scale and, but for symmetric methods, a shift a group: it has an artifact."""
 
     ternary: ClassVar[bool] = True
-    code_bits = BASE3_BITS
     codes_range = (-1, 1)
+
+    def bits_per_weight(self, weight: Tensor) -> float:
+        return ternary_bits(weight.shape, self.group_size, shift=self.shift is not None)
 
     def fit(self, weight: Tensor) -> TernaryFit:
         self._check_codes()

@@ -28,7 +28,11 @@ HALF_LEVELS = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class SeqConfig(MethodConfig):
-    """Options of SEQ."""
+    """Options of SEQ.
+
+    The range's gradient is scaled by ``1 / sqrt(G)``, as LSQ does with the number of weights that
+    share a step. ParetoQ has one range a row; a group's is ours.
+    """
 
 
 class _Stretched(torch.autograd.Function):

@@ -23,11 +23,11 @@ class StraightThrough(StrEnum):
     """What of the gradient of D reaches the weight."""
 
     #: alpha times it where T is not 0, all of it where T is 0 (Trained Ternary Quantization,
-    #: arXiv:1612.01064, eq. 8; the rule that TernaryLLM is understood to use).
+    #: arXiv:1612.01064; the rule that TernaryLLM is understood to use).
     TTQ = "ttq"
     #: All of it.
     IDENTITY = "identity"
-    #: All of it between the outer levels, none beyond them (LSQ, arXiv:1902.08153, eq. 5).
+    #: All of it between the outer levels, none beyond them (LSQ, arXiv:1902.08153).
     CLIPPED = "clipped"
 
 

@@ -1,7 +1,7 @@
 """TWN, symmetric ternary weights: the scale follows from the weight, nothing else is trained.
 
 Threshold ``0.7 * mean|W|``, scale the mean of |W| above it (Ternary Weight Networks,
-arXiv:1605.04711, eq. 4 and 6), per group.
+arXiv:1605.04711), per group.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from quant.methods.bits import ternary_bits
 from quant.methods.config import MethodConfig
 from quant.methods.dlt import mean_above_threshold
 from quant.methods.straight_through import StraightThrough, round_fp16, ternary_levels
-from quant.ternary import THRESHOLD_FACTOR, TernaryFit, threshold_trits
+from quant.ternary import THRESHOLD_FACTOR, TernaryFit, check_factor, threshold_trits
 
 __all__ = ["Twn", "TwnConfig", "TwnQuantizer"]
 
@@ -28,6 +28,10 @@ class TwnConfig(MethodConfig):
     #: Delta over mean|w|.
     factor: float = THRESHOLD_FACTOR
     ste: StraightThrough = StraightThrough.IDENTITY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_factor(self.factor)
 
 
 class TwnQuantizer(Quantizer):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedTokenizerBase
 
+from quant.models.limits import check_vocabulary, check_window, context_of
 from quant.progress import Progress, silent
 from quant.text.loading import windows
 from tern_hw.errors import TernError
@@ -112,10 +113,12 @@ def perplexity(
         tokens = torch.cat([tokens.new_tensor([bos]), tokens])
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise TernError(f"batch must be a positive integer, not {batch!r}")
-    window = _checked_window(window, context_of(model))
+    if window is None:
+        window = min(DEFAULT_WINDOW, context_of(model))
+    check_window(model, window)
     cut = windows(tokens, window, stride)
     step = window if stride is None else stride
-    _check_vocabulary(model, cut)
+    check_vocabulary(model, cut)
     total, predicted = 0.0, 0
     with _evaluating(model), progress("perplexity: windows", len(cut)) as advance:
         for first in range(0, len(cut), batch):
@@ -154,23 +157,6 @@ def bos_token(tokenizer: PreTrainedTokenizerBase, mode: str) -> int | None:
     return bos if mode == "yes" else None
 
 
-def context_of(model: nn.Module) -> int:
-    """Return the most tokens that a model reads at once; a great many where it does not say."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return context if isinstance(context, int) else 1 << 20
-
-
-def _checked_window(window: int | None, context: int) -> int:
-    """Return the tokens of a window, which must fit the model's context and predict something."""
-    if window is None:
-        return min(DEFAULT_WINDOW, context)
-    if isinstance(window, bool) or not isinstance(window, int) or window < 2:
-        raise TernError(f"window must be an integer from 2, not {window!r}")
-    if window > context:
-        raise TernError(f"window must be at most the model's context of {context}, not {window}")
-    return window
-
-
 def _losses(model: nn.Module, ids: Tensor) -> Iterator[Tensor]:
     """Yield each window's negative log-likelihoods, float32 [window - 1], nats."""
     device = next(model.parameters()).device
@@ -196,11 +182,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def _check_vocabulary(model: nn.Module, tokens: Tensor) -> None:
-    size = model.get_input_embeddings().num_embeddings
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= size:
-        wrong = low if low < 0 else high
-        raise TernError(f"tokens must be from 0 to {size - 1}, as the model has them, not {wrong}")

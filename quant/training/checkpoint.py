@@ -6,6 +6,7 @@ exchanged with the one before in one step, so that at any instant one whole chec
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,20 +21,36 @@ from quant.models.tensors import save_tensors
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
-__all__ = ["fingerprint", "has_checkpoint", "load_checkpoint", "save_checkpoint", "whole"]
+__all__ = [
+    "fingerprint",
+    "has_checkpoint",
+    "load_checkpoint",
+    "remove_remains",
+    "save_checkpoint",
+    "whole",
+]
 
 PARAMETERS: Final = "parameters.safetensors"
 MOMENTS: Final = "optimizer.safetensors"
 STATE: Final = "state.json"
 #: AdamW's tensors of each parameter.
 MOMENT_NAMES: Final = ("exp_avg", "exp_avg_sq", "step")
+#: Those that have the parameter's shape.
+MOMENTS_LIKE: Final = MOMENT_NAMES[:2]
 
 
-def fingerprint(recipe: Mapping[str, Any], tokens: Tensor) -> str:
+def fingerprint(recipe: Mapping[str, Any], tokens: Tensor, teacher: nn.Module) -> str:
     """Return a checksum of what must not change between a run and its resumption."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    digest.update(tokens.numpy().tobytes())
+    for tensor in (tokens, *teacher.state_dict().values()):
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left beside a checkpoint."""
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -76,6 +93,8 @@ def save_checkpoint(
         f"{name}.{moment}": whole(optimizer.state[parameter][moment])
         for name, parameter in parameters.items()
         for moment in MOMENT_NAMES
+        # A parameter that no loss reaches has no moments.
+        if parameter in optimizer.state
     }
     if not write:
         return
@@ -114,12 +133,14 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(_placed(values[name], parameter))
-            optimizer.state[parameter] = {
-                moment: _placed(moments[f"{name}.{moment}"], parameter)
-                if moment != "step"
-                else moments[f"{name}.step"]
-                for moment in MOMENT_NAMES
-            }
+            if f"{name}.step" in moments:
+                average, square = (_placed(moments[f"{name}.{m}"], parameter) for m in MOMENTS_LIKE)
+                step = moments[f"{name}.step"].to(parameter.device)
+                optimizer.state[parameter] = {
+                    "exp_avg": average,
+                    "exp_avg_sq": square,
+                    "step": step,
+                }
     return int(state["step"])
 
 

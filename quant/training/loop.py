@@ -1,6 +1,7 @@
 """The training loop: teacher and student read the same windows, the student follows."""
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -15,18 +16,20 @@ from transformers import PreTrainedModel
 
 from quant.losses.features import feature_loss
 from quant.losses.logits import deviation_aware, label_loss, teacher_divergence
+from quant.models.limits import check_vocabulary, check_window
 from quant.training.batches import Batches
 from quant.training.checkpoint import (
     fingerprint,
     has_checkpoint,
     load_checkpoint,
+    remove_remains,
     save_checkpoint,
     whole,
 )
 from quant.training.faults import first_nonfinite
 from quant.training.log import TrainingLog
 from quant.training.recipe import Losses, Precision, Recipe
-from quant.training.student import parameter_groups
+from quant.training.student import parameter_groups, recompute_activations
 from tern_hw.errors import TernError
 
 __all__ = ["CHECKPOINT", "LOG", "Trainer", "loss_parts"]
@@ -104,19 +107,23 @@ class Trainer:
         origin: str,
         checkpoint_every: int = 100,
     ) -> None:
-        mixed = "bf16" if recipe.precision is Precision.BF16 else "no"
-        self.accelerator = Accelerator(mixed_precision=mixed)
+        if checkpoint_every < 1:
+            raise TernError(f"steps between checkpoints must be positive, not {checkpoint_every}")
+        self.accelerator = Accelerator(mixed_precision="no")
         self.recipe = recipe
         self.folder = folder
         self.checkpoint_every = checkpoint_every
         self.batches = Batches(tokens, recipe.window, recipe.batch, recipe.seed)
-        self.identity = fingerprint({**recipe.to_json(), "origin": origin}, tokens)
         self._check_shares()
+        check_window(student, recipe.window)
+        check_vocabulary(student, tokens)
+        self.identity = fingerprint({**recipe.to_json(), "origin": origin}, tokens, teacher)
         if recipe.precision is Precision.BF16:
-            teacher = teacher.to(torch.bfloat16)
+            # A copy: what the caller measures against is the teacher as it was.
+            teacher = copy.deepcopy(teacher).to(torch.bfloat16)
         self.teacher = teacher.to(self.accelerator.device).eval().requires_grad_(False)
         if recipe.gradient_checkpointing:
-            student.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(student)
         groups = parameter_groups(student, recipe)
         for group in groups:
             group["lr"] = recipe.learning_rate * group["factor"]
@@ -183,6 +190,8 @@ class Trainer:
 
     def _resume(self) -> int:
         folder = self.folder / CHECKPOINT
+        if self.accelerator.is_main_process:
+            remove_remains(folder)
         if not has_checkpoint(folder):
             return 0
         return load_checkpoint(
@@ -255,7 +264,10 @@ class Trainer:
         options = {"output_hidden_states": hidden, "use_cache": False}
         with torch.no_grad():
             teacher = self.teacher(input_ids=tokens, **options)
-        student = self.student(input_ids=tokens, **options)
+        # Not the accelerator's own: its setting holds for the whole process, and its wrapper stays.
+        device, half = self.accelerator.device.type, self.recipe.precision is Precision.BF16
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            student = self.student(input_ids=tokens, **options)
         return loss_parts(self.recipe.losses, student, teacher, tokens)
 
     def _mean(self, value: Tensor) -> float:

@@ -79,11 +79,11 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a student is trained. Defaults are TernaryLLM's, as far as they are known.
+    """How a student is trained. Defaults are TernaryLLM's, as others report them.
 
     AdamW without decay, cosine after a warm-up, scales and shifts at a tenth of the weights' rate,
-    batch 16, 10,000 steps, 500 of them warm-up (arXiv:2406.07177). Learning rate, window, betas
-    and the losses' weights are not in its public text: ours, see the recipes' own comments.
+    batch 16, 10,000 steps, 500 of them warm-up: second-hand accounts of arXiv:2406.07177, whose
+    own text was not to be had. Learning rate, window, betas and the losses' weights are ours.
     """
 
     method: str = "dlt"
@@ -127,6 +127,11 @@ class Recipe:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise TernError(f"{name} must be finite and not negative, not {value}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TernError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise TernError(f"seed must be 0 or more, not {self.seed}")
         if self.window < 2:
             raise TernError(f"window must be at least 2 tokens, not {self.window}")
 

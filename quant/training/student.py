@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from quant.methods import named_method, quantized_linears
 from quant.methods.base import latent_weight
@@ -14,7 +15,7 @@ from quant.progress import Progress, silent
 from quant.training.recipe import Precision, Recipe, Trained
 from tern_hw.errors import TernError
 
-__all__ = ["make_student", "parameter_groups"]
+__all__ = ["make_student", "parameter_groups", "recompute_activations"]
 
 
 def make_student(
@@ -62,6 +63,20 @@ def make_student(
     for parameter in student.parameters():
         parameter.requires_grad_(id(parameter) in moving)
     return student
+
+
+def recompute_activations(student: PreTrainedModel) -> None:
+    """Let blocks keep their inputs only, and compute the rest again in the backward pass.
+
+    transformers does so in training mode alone. A block is put in that mode without what is inside
+    it, and its own dropout set to 0: recomputing changes no bit.
+    """
+    student.activation_checkpointing_enable({"use_reentrant": False})
+    for module in student.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+            if isinstance(getattr(module, "dropout", None), float):
+                module.dropout = 0.0
 
 
 def parameter_groups(student: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

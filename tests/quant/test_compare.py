@@ -103,6 +103,16 @@ def test_a_run_that_trains_is_done_once(
     assert (result["steps"], result["tokens"], result["seed"]) == (3, 3 * 2 * 16, 1)
     monkeypatch.setattr(runner, "_make", None)
     assert run_entry(*arguments) == result
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_result_of_another_model_or_text_is_not_taken(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path
+):
+    source = find_source(model_folder)
+    run_entry(suite, ENTRIES[0], 0, source, str(text), tmp_path / "run")
+    with pytest.raises(TernError, match=r"result.json must be of text 'brown', not '.*text.txt'"):
+        run_entry(suite, ENTRIES[0], 0, source, "brown", tmp_path / "run")
 
 
 def test_blocks_are_cut_from_the_front():
@@ -147,6 +157,7 @@ def result_of(entry: str, seed: int, divergence: float, perplexity: float) -> di
         "perplexity": {"brown": perplexity},
         "seconds": 10.0,
         "peak_bytes": 2_000_000_000,
+        "vocabulary": 49152,
     }
 
 

@@ -1,7 +1,5 @@
 """Losses against their definitions, and gradients against closed form or autograd."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -119,8 +117,14 @@ def test_dad_weighs_uncertain_tokens_by_their_entropy():
     halved = torch.tensor([50.0, 50.0, 0.0, 0.0])
     uniform = torch.zeros(4)
     weights = entropy_weights(torch.stack([certain, halved, uniform])[None], 1.0)
-    expected = torch.tensor([[0.0, math.log(2), math.log(4)]])
-    torch.testing.assert_close(weights, expected / expected.mean())
+    torch.testing.assert_close(weights, torch.tensor([[0.0, 0.5, 1.0]]))
+
+
+def test_dad_is_the_mean_of_its_parts_however_the_batch_is_cut():
+    student, teacher = draw(4, 3, 11, seed=1), draw(4, 3, 11, seed=2)
+    teacher[2:] *= 50  # certain tokens in one half
+    halves = [deviation_aware(student[at], teacher[at]) for at in (slice(2), slice(2, 4))]
+    torch.testing.assert_close(deviation_aware(student, teacher), sum(halves) / 2)
 
 
 def test_label_loss_predicts_the_next_token():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from quant.methods.dlt import DltConfig
 from quant.models.prepared import load_prepared
@@ -102,6 +103,10 @@ def test_every_recipe_of_the_package_can_be_read():
             "ste must be one of ttq, identity, clipped, not 'no'",
         ),
         ("[extra]", "recipe must have tables method, losses and training, not 'extra'"),
+        ("[training]\nseed = -1", "seed must be 0 or more, not -1"),
+        ("[training]\nbeta1 = 1.5", "beta1 must be at least 0 and below 1, not 1.5"),
+        ("[method]\nlayers = '*'", r"layers must be a list of globs, not '\*'"),
+        ("[method]\nfactor = -1", "factor must be at least 0 and below 1, not -1"),
         ("steps = ", "must be TOML"),
     ],
 )
@@ -207,6 +212,74 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path):
     first, second = _losses(tmp_path / "1")[0], _losses(tmp_path / "2")[0]
     assert float(first["kl"]) == pytest.approx(float(second["kl"]), rel=1e-5)
     assert float(first["gradient_norm"]) == pytest.approx(float(second["gradient_norm"]), rel=1e-2)
+
+
+def test_recomputed_activations_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+    forward = LlamaAttention.forward
+
+    def counted(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        calls.append("attention")
+        return forward(self, *arguments, **named)
+
+    monkeypatch.setattr(LlamaAttention, "forward", counted)
+    plain = trainer(tmp_path / "plain")
+    plain.train(steps=2)
+    without = len(calls)
+    saving = trainer(tmp_path / "saving", RECIPE.changed(gradient_checkpointing=True))
+    saving.train(steps=2)
+    assert len(calls) - without == 1.5 * without  # the student's blocks twice, the teacher's once
+    assert bits(saving) == bits(plain)
+
+
+def test_bfloat16_leaves_the_callers_teacher_and_the_student_in_float32(tmp_path: Path):
+    teacher, recipe = random_llama(), RECIPE.changed(precision="bf16", steps=1, warmup_steps=0)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    each = Trainer(
+        teacher, make_student(teacher, recipe), recipe, TOKENS, tmp_path, origin="random"
+    )
+    each.train()
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+    seen: list[torch.dtype] = []
+    layer = each.model.model.layers[0].mlp.up_proj
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    each.model(TOKENS[None, :16])
+    assert seen == [torch.float32]
+
+
+def test_a_parameter_that_no_loss_reaches_does_not_stop_a_run(tmp_path: Path):
+    recipe = RECIPE.changed(losses=Losses(kl=0, features=1), trained="all")
+    trainer(tmp_path, recipe).train(steps=3)
+    assert trainer(tmp_path, recipe).train(steps=4) == 4
+
+
+def test_tokens_of_another_vocabulary_are_refused(tmp_path: Path):
+    teacher = random_llama()
+    tokens = torch.full((200,), 300)
+    with pytest.raises(
+        TernError, match="tokens must be from 0 to 256, as the model has them, not 300"
+    ):
+        Trainer(teacher, make_student(teacher, RECIPE), RECIPE, tokens, tmp_path, origin="")
+
+
+def test_a_window_beyond_the_context_is_refused(tmp_path: Path):
+    with pytest.raises(TernError, match="window must be at most the model's context of 64, not 65"):
+        trainer(tmp_path, RECIPE.changed(window=65))
+
+
+def test_another_teacher_does_not_take_up_a_run(tmp_path: Path):
+    trainer(tmp_path).train(steps=2)
+    teacher = random_llama(1)
+    student = make_student(teacher, RECIPE)
+    with pytest.raises(TernError, match="must have the recipe, model and text it began with"):
+        Trainer(teacher, student, RECIPE, TOKENS, tmp_path, origin="random").train()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path):
+    trainer(tmp_path).train(steps=2)
+    (tmp_path / ".checkpoint.0badcafe.tmp").mkdir()
+    trainer(tmp_path).train(steps=3)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "log.csv", "loss.png"}
 
 
 def test_another_recipe_does_not_take_up_a_run(tmp_path: Path):
