@@ -197,13 +197,18 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{report['seconds']:.1f} s")
 
 
+#: A space at which no line ends.
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
 def _print_texts(texts: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title="Perplexity")
-    table.add_column("text", overflow="fold")
+    table.add_column("text", overflow="fold", min_width=10)
+    # A heading of two words may take two lines; what stands below it may not.
     for column in ("split", "perplexity", "nll", "bits a byte", "predicted", "windows", "BOS"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for text in texts:
         value = math.inf if text["perplexity"] is None else text["perplexity"]
         windows = f"{text['windows']} x {text['window']}"
@@ -216,7 +221,7 @@ def _print_texts(texts: list[dict[str, Any]]) -> None:
             f"{text['nll']:.4f}",
             f"{text['bits_per_byte']:.4f}",
             str(text["predicted"]),
-            windows,
+            windows.replace(" ", NO_BREAK),
             "none" if text["bos"] is None else str(text["bos"]),
         )
     _show(table)

@@ -226,7 +226,7 @@ def test_tables_are_for_people(llama_folder, text, tmp_path, capsys, monkeypatch
     assert command(llama_folder, *options, "--limit", 2) == 0
     out = capsys.readouterr().out
     assert "local folder llama: full precision, computed in float32" in out
-    assert "x 32 by 16" in out
+    assert "x 32 by 16" in out.replace("\N{NO-BREAK SPACE}", " ")
     assert "lm-evaluation-harness 0.4." in out
     (line,) = [line for line in out.splitlines() if "sea" in line]
     assert "file" in line
