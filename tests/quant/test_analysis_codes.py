@@ -131,7 +131,7 @@ def test_codes_of_a_small_layer_by_hand():
     assert trits["model.layers.0.mlp.up_proj"].tolist() == [[1, -1, 0, 0], [0, 0, 0, 0]]
     assert (row.kind, row.weights, row.shares) == ("all", 8, (0.125, 0.75, 0.125))
     assert row.entropy_bits == pytest.approx(0.25 * 3 + 0.75 * math.log2(4 / 3))
-    assert row.bits_per_weight == pytest.approx(1.6 + 32 / 4)
+    assert row.bits_per_weight == pytest.approx(8 / 4 + 32 / 4)  # a row of four trits is a byte
     assert row.empty_groups == 0.5
     distances = [0.05, 0.4, 0.5, 0.3, 0.3, 0.02]
     assert row.dead_distance == pytest.approx(sum(distances) / 6, rel=1e-5)

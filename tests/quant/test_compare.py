@@ -111,7 +111,7 @@ def test_a_result_of_another_model_or_text_is_not_taken(
 ):
     source = find_source(model_folder)
     run_entry(suite, ENTRIES[0], 0, source, str(text), tmp_path / "run")
-    with pytest.raises(TernError, match=r"result.json must be of text 'brown', not '.*text.txt'"):
+    with pytest.raises(TernError, match=r"must be of text 'brown', not '.*; give another --output"):
         run_entry(suite, ENTRIES[0], 0, source, "brown", tmp_path / "run")
 
 
