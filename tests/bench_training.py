@@ -4,7 +4,7 @@ Both students follow the same teacher on 2 x 256 tokens with KL and OFF, and Ada
 weights. Each runs in a process of its own, so that its peak memory is its own; the steps of both
 take turns, so that a neighbour's load meets both.
 
-    python tests/bench_training.py [--steps 5] [--model smollm2]
+    python -m tests.bench_training [--steps 5] [--model smollm2]
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.model, arguments.serve)
         return
-    command = [sys.executable, __file__, "--model", arguments.model, "--serve"]
+    command = [sys.executable, "-m", "tests.bench_training", "--model", arguments.model, "--serve"]
     pipe = subprocess.PIPE
     processes = {
         kind: subprocess.Popen([*command, kind], stdin=pipe, stdout=pipe, text=True)
