@@ -24,7 +24,9 @@ class Row:
     wanted: int
     bits: float
     megabytes: float
+    #: Trained or calibrated on.
     tokens: int
+    trained: bool
     weight_error: float
     output_error: float
     divergence: tuple[float, float]
@@ -54,6 +56,7 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
                 runs[0]["bits_per_weight"],
                 runs[0]["quantized_bytes"] / 1e6,
                 runs[0]["tokens"],
+                runs[0]["losses"] is not None,
                 statistics.mean(run["weight_error"] for run in runs),
                 statistics.mean(run["output_error"] for run in runs),
                 _spread([run["divergence"] for run in runs]),
@@ -106,7 +109,7 @@ def picture(suite: Suite, rows: Sequence[Row], path: Path) -> None:
     ordered = sorted(rows, key=lambda row: row.divergence[0], reverse=True)
     figure = Figure(figsize=(8, 0.28 * len(rows) + 1.2), layout="constrained")
     axes = figure.add_subplot()
-    colors = ["#0072B2" if row.tokens else "#E69F00" for row in ordered]
+    colors = ["#0072B2" if row.trained else "#E69F00" for row in ordered]
     means, spreads = ([row.divergence[i] for row in ordered] for i in (0, 1))
     axes.barh([row.name for row in ordered], means, xerr=spreads, color=colors, height=0.7)
     axes.set(xlabel="KL(teacher || student) on held-out text (nats a token); lower is better")

@@ -149,7 +149,8 @@ def result_of(entry: str, seed: int, divergence: float, perplexity: float) -> di
         "seed": seed,
         "bits_per_weight": 1.85,
         "quantized_bytes": 1_000_000,
-        "tokens": 96 if "off" in entry else 0,
+        "tokens": 96,
+        "losses": {"kl": 1.0} if "off" in entry else None,
         "weight_error": 0.25,
         "output_error": 0.125,
         "divergence": divergence,
@@ -169,6 +170,7 @@ def test_the_table_has_means_spreads_and_no_noise(suite: Suite, tmp_path: Path):
     ]
     rows = rows_of(suite, results)
     assert [row.name for row in rows] == ["als", "dlt + off"]  # the suite's order
+    assert [row.trained for row in rows] == [False, True]
     table = markdown(suite, rows)
     assert "| noise |" in table  # above the vocabulary, a perplexity says nothing
     assert "105.0 ± 7.1" in table
