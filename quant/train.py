@@ -188,7 +188,6 @@ def _train(
             show(row)
 
         steps = trainer.train(report)
-    state = trainer.state()
     if not trainer.accelerator.is_main_process:
         return None
     record = {
@@ -207,7 +206,6 @@ def _train(
         config=recipe.options,
         origin=source.origin,
         training=record,
-        state=state,
         overwrite=True,
     )
     return {

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.analysis.fits import ErrorRow, add_sums, error_row, error_sums, normal_row
-from quant.analysis.models import kind_of
 from quant.groups import split_groups
 from quant.methods.base import check_finite
-from quant.models.linears import block_linears
+from quant.models.linears import block_linears, without_block
 from quant.progress import Progress, silent
 from tern_hw.errors import TernError
 from tern_hw.matrix import GroupSize
@@ -149,8 +148,8 @@ def asymmetry(
             check_finite(weight, f"{name}.weight")
             full = split_groups(weight, group_size)[0]
             size = max(size, full.shape[-1])
-            moments.setdefault(kind_of(name), []).append(_moments(full))
-            add_sums(sums.setdefault(kind_of(name), {}), error_sums(weight, group_size))
+            moments.setdefault(without_block(name), []).append(_moments(full))
+            add_sums(sums.setdefault(without_block(name), {}), error_sums(weight, group_size))
             advance(1)
     every = torch.cat([part for parts in moments.values() for part in parts])
     total: dict[str, float] = {}

@@ -94,7 +94,7 @@ def silhouette(features: Tensor, labels: Sequence[str]) -> float:
     those of the nearest other (Rousseeuw 1987, J. Comput. Appl. Math. 20, as scikit-learn has it).
     """
     # Here and not above: it costs as much to import as the rest of the measure.
-    from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
+    from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(_centred(features).numpy(), list(labels), metric="cosine"))
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from quant.analysis.models import QuantizedLayer, kind_of
+from quant.analysis.models import QuantizedLayer
 from quant.groups import expand_groups, join_groups, split_groups
+from quant.models.linears import without_block
 from quant.progress import Progress, silent
 from quant.ternary import THRESHOLD_FACTOR, TernaryFit, threshold
 from tern_hw.errors import TernError
@@ -170,7 +171,7 @@ def codes_of(
             trits[layer.name] = fit.trits
             distance = threshold_distance(layer, fit)
             sums = _layer_sums(layer, fit, distance)
-            kinds.setdefault(kind_of(layer.name), _Sums(torch.zeros(3))).add(sums)
+            kinds.setdefault(without_block(layer.name), _Sums(torch.zeros(3))).add(sums)
             histogram += _histogram(fit, distance)
             advance(1)
     total = _Sums(torch.zeros(3))
@@ -199,7 +200,9 @@ def code_flow(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[FlowR
     kinds: dict[str, Tensor] = {}
     for name in before:
         counts = flow_between(before[name], after[name])
-        kinds[kind_of(name)] = kinds.get(kind_of(name), torch.zeros_like(counts)) + counts
+        kinds[without_block(name)] = (
+            kinds.get(without_block(name), torch.zeros_like(counts)) + counts
+        )
     kinds["all"] = torch.stack(list(kinds.values())).sum(0)
     return [_flow_row(kind, counts) for kind, counts in kinds.items()]
 

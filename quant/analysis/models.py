@@ -21,7 +21,6 @@ __all__ = [
     "QuantizedLayer",
     "Student",
     "block_modules",
-    "kind_of",
     "labels_of",
     "open_prepared",
     "open_teacher",
@@ -51,12 +50,6 @@ class Student:
     #: What tables and legends call it.
     label: str
     model: PreTrainedModel
-
-
-def kind_of(name: str) -> str:
-    """Return a layer's name below its block: model.layers.7.mlp.up_proj is mlp.up_proj."""
-    match = BLOCK.match(name)
-    return match[2] if match else name
 
 
 def block_modules(model: nn.Module) -> dict[str, nn.Module]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.analysis.models import QuantizedLayer, kind_of
+from quant.analysis.models import QuantizedLayer
 from quant.groups import expand_groups
 from quant.methods.fdb import FdbQuantizer
 from quant.methods.straight_through import round_fp16
+from quant.models.linears import without_block
 from quant.progress import Progress, silent
 from tern_hw.errors import TernError
 
@@ -91,7 +92,7 @@ def planes_of(
     with progress("measuring planes", len(layers)) as advance:
         for layer in layers:
             entry = (layer.latent.numel(), _measures(layer))
-            kinds.setdefault(kind_of(layer.name), []).append(entry)
+            kinds.setdefault(without_block(layer.name), []).append(entry)
             advance(1)
     every = [entry for entries in kinds.values() for entry in entries]
     rows = [_row(kind, entries) for kind, entries in {**kinds, "all": every}.items()]

@@ -18,7 +18,6 @@ class Row:
     """An entry's results over its seeds: means, and the sample's standard deviation."""
 
     name: str
-    topic: str
     seeds: int
     #: Runs of this entry that the suite asks for.
     wanted: int
@@ -50,7 +49,6 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(
             Row(
                 entry.name,
-                entry.topic,
                 len(runs),
                 len(entry.seeds),
                 runs[0]["bits_per_weight"],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quant.comparison.outputs import output_error
+from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.suites import Entry, Suite
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
@@ -32,7 +32,7 @@ from quant.training.student import make_student
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 
-__all__ = ["RESULT", "measure", "prepare_blocks", "read_result", "run_entry"]
+__all__ = ["RESULT", "first_blocks", "measure", "read_result", "run_entry"]
 
 #: The file that says that a run is done.
 RESULT: Final = "result.json"
@@ -86,7 +86,6 @@ def run_entry(
         "entry": entry.name,
         "method": entry.method,
         "options": recipe.options.to_json(),
-        "topic": entry.topic,
         "seed": seed,
         "model": source.origin,
         "text": training_text,
@@ -98,7 +97,7 @@ def run_entry(
         _check_same(asked, done, folder)
         return done
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = prepare_blocks(source.model.float(), suite.blocks)
+    teacher = first_blocks(source.model.float(), suite.blocks)
     texts = _texts(suite, source, training_text, folder.parent, progress)
     start = time.monotonic()
     model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
@@ -166,7 +165,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def prepare_blocks(model: PreTrainedModel, blocks: int | None) -> PreTrainedModel:
+def first_blocks(model: PreTrainedModel, blocks: int | None) -> PreTrainedModel:
     """Return the model cut to its first blocks, in place; embedding, norm and head stay."""
     if blocks is None:
         return model
@@ -208,7 +207,7 @@ def measure(
     }
     first = windows(next(iter(held_out.values())), suite.test_window)[:8]
     divergence, cosine = _against(model, teacher, first)
-    error = output_error(model, teacher, first[: len(first) // 2])
+    error = mean_output_error(model, teacher, first[: len(first) // 2])
     return {**numbers, "divergence": divergence, "cosine": cosine, "output_error": error}
 
 
@@ -260,11 +259,11 @@ def _make(
     progress: Progress,
 ) -> PreTrainedModel:
     """Return the prepared, and where the entry has losses trained, model."""
-    # From all over the text, as training sees it: its first windows would be of one kind.
-    calibration = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed).at(0)
     if entry.losses is None:
+        # From all over the text, as training sees it: its first windows would be of one kind.
+        calibration = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed).at(0)
         return _prepared(teacher, recipe, calibration, progress)
-    student = make_student(teacher, recipe, calibration=calibration, progress=progress)
+    student = make_student(teacher, recipe, progress=progress)
     trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
     with progress(f"training {entry.name}", recipe.steps) as advance:
         trainer.train(lambda row: advance(1))

@@ -25,8 +25,6 @@ class Entry:
     steps: int | None = None
     #: Which seeds to run; a method that is not trained has one.
     seeds: tuple[int, ...] = (0,)
-    #: What the row is compared for: "method", "loss", "start", "rule".
-    topic: str = "method"
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,12 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
     return (
         Entry("dlt + off", "dlt", IDENTITY, losses=OFF_KL, seeds=more),
         Entry("symmetric + off", "dlt", {**IDENTITY, "shift": False}, losses=OFF_KL, seeds=more),
-        Entry("dlt, kl alone", "dlt", IDENTITY, losses=KL, seeds=more, topic="loss"),
+        Entry("dlt, kl alone", "dlt", IDENTITY, losses=KL, seeds=more),
         Entry(
             "dlt + mse",
             "dlt",
             losses=Losses(feature_loss=FeatureLoss.MSE),
             seeds=more,
-            topic="loss",
         ),
         Entry(
             "dlt + clipped mse",
@@ -105,14 +102,12 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
             IDENTITY,
             losses=Losses(feature_loss=FeatureLoss.CLIPPED_MSE),
             seeds=seeds,
-            topic="loss",
         ),
         Entry(
             "dlt + huber",
             "dlt",
             losses=Losses(feature_loss=FeatureLoss.HUBER),
             seeds=seeds,
-            topic="loss",
         ),
         Entry(
             "dlt, nearest codes",
@@ -120,19 +115,12 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
             {**IDENTITY, "codes": "nearest"},
             OFF_KL,
             seeds=seeds,
-            topic="rule",
         ),
-        Entry(
-            "dlt, centred", "dlt", {**IDENTITY, "center": True}, OFF_KL, seeds=seeds, topic="rule"
-        ),
-        Entry("dlt, ttq", "dlt", {"ste": "ttq"}, OFF_KL, seeds=seeds, topic="rule"),
-        Entry("dlt, clipped", "dlt", {"ste": "clipped"}, OFF_KL, seeds=seeds, topic="rule"),
-        Entry(
-            "dlt from twn", "dlt", {**IDENTITY, "init": "twn"}, OFF_KL, seeds=seeds, topic="start"
-        ),
-        Entry(
-            "dlt from mean", "dlt", {**IDENTITY, "init": "mean"}, OFF_KL, seeds=seeds, topic="start"
-        ),
+        Entry("dlt, centred", "dlt", {**IDENTITY, "center": True}, OFF_KL, seeds=seeds),
+        Entry("dlt, ttq", "dlt", {"ste": "ttq"}, OFF_KL, seeds=seeds),
+        Entry("dlt, clipped", "dlt", {"ste": "clipped"}, OFF_KL, seeds=seeds),
+        Entry("dlt from twn", "dlt", {**IDENTITY, "init": "twn"}, OFF_KL, seeds=seeds),
+        Entry("dlt from mean", "dlt", {**IDENTITY, "init": "mean"}, OFF_KL, seeds=seeds),
         Entry("twn + off", "twn", losses=OFF_KL, seeds=seeds),
         Entry("seq + off", "seq", losses=OFF_KL, seeds=seeds),
         Entry("absmean + off", "absmean", losses=OFF_KL, seeds=seeds),

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["FeatureLoss", "Features", "clipped_mse", "feature_loss", "huber", "mse", "off"]
 
@@ -47,7 +47,7 @@ def off(student: Tensor, teacher: Tensor) -> Tensor:
     TernaryLLM, arXiv:2406.07177. A token's scale cancels, so a channel with outliers counts by
     its share of the direction and no more.
     """
-    return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
+    return (1 - functional.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def huber(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber's loss of the difference in standard deviations of the teacher's token."""
     student, teacher = student.float(), teacher.float()
     sigma = teacher.std(dim=-1, keepdim=True)
-    return F.huber_loss(student / sigma, teacher / sigma, delta=HUBER_SIGMAS)
+    return functional.huber_loss(student / sigma, teacher / sigma, delta=HUBER_SIGMAS)
 
 
 LOSSES: Final[dict[FeatureLoss, Callable[[Tensor, Tensor], Tensor]]] = {

@@ -4,11 +4,11 @@ Logits are ``[batch, tokens, V]``, V the vocabulary; each loss is a mean over to
 """
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["DAD_EXPONENT", "deviation_aware", "entropy_weights", "label_loss", "teacher_divergence"]
 
@@ -18,7 +18,7 @@ DAD_EXPONENT: Final = 1.0
 
 def label_loss(student: Tensor, tokens: Tensor) -> Tensor:
     """Return the cross-entropy of each next token, tokens ``[batch, tokens]``."""
-    return F.cross_entropy(student[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
+    return functional.cross_entropy(student[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def deviation_aware(student: Tensor, teacher: Tensor, exponent: float = DAD_EXPO
 
 def entropy_weights(teacher: Tensor, exponent: float) -> Tensor:
     """Return DAD's weight of each token, ``[batch, tokens]``, from 0 (certain) to 1."""
-    logs = F.log_softmax(teacher.float(), dim=-1)
+    logs = functional.log_softmax(teacher.float(), dim=-1)
     entropy = -(logs.exp() * logs).sum(-1)
     return (entropy / math.log(teacher.shape[-1])).clamp(min=0).pow(exponent)
 
@@ -54,18 +54,16 @@ class _Divergence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, student: Tensor, teacher: Tensor
-    ) -> Tensor:
-        student_logs = F.log_softmax(student.float(), dim=-1)
-        teacher_logs = F.log_softmax(teacher.float(), dim=-1)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        student_logs = functional.log_softmax(student.float(), dim=-1)
+        teacher_logs = functional.log_softmax(teacher.float(), dim=-1)
         teacher_share = teacher_logs.exp()
         divergence = (teacher_share * teacher_logs.sub_(student_logs)).sum(-1)
         ctx.save_for_backward(student_logs.exp_().sub_(teacher_share).to(student.dtype))
         return divergence
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (difference,) = ctx.saved_tensors
         return difference * gradient.unsqueeze(-1).to(difference.dtype), None
 

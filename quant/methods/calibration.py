@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from tern_hw.errors import TernError
 
-__all__ = ["MIN_TOKENS", "Block", "Statistics", "check_windows", "walk_blocks"]
+__all__ = [
+    "MIN_TOKENS",
+    "Block",
+    "Statistics",
+    "check_windows",
+    "input_statistics",
+    "walk_blocks",
+]
 
 #: Fewest tokens of all windows together: below that the statistics say nothing.
 MIN_TOKENS: Final = 32
@@ -70,10 +77,23 @@ class Block:
         TernError
             If a layer gets no input, or one that is not finite.
         """
-        collector = _Collector()
-        with collector.listening(self.linears):
-            self.outputs()
-        return {name: collector.statistics(name) for name in self.linears}
+        return input_statistics(self.linears, self.outputs)
+
+
+def input_statistics(
+    linears: dict[str, nn.Linear], run: Callable[[], object]
+) -> dict[str, Statistics]:
+    """Return the statistics of what enters linear layers while `run` computes with them.
+
+    Raises
+    ------
+    TernError
+        If a layer gets no input, or one that is not finite.
+    """
+    collector = _Collector()
+    with collector.listening(linears):
+        run()
+    return {name: collector.statistics(name) for name in linears}
 
 
 class _Sums:

@@ -100,7 +100,6 @@ def save_prepared(
     config: MethodConfig,
     origin: str,
     training: dict[str, Any] | None = None,
-    state: Mapping[str, Tensor] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a prepared model; the folder appears only when it is whole.
@@ -119,12 +118,10 @@ def save_prepared(
         What the unquantised model is, in words.
     training : dict, optional
         What JSON can hold of how it was made.
-    state : dict of str to Tensor, optional
-        The model's tensors where they do not lie whole in the model itself, but over processes.
     overwrite : bool
         Replace a folder that is there.
     """
-    tensors = model.state_dict() if state is None else state
+    tensors = model.state_dict()
     with atomic_directory(folder, overwrite=overwrite) as fresh:
         save_tensors(fresh / WEIGHTS, plain_state(tensors), {"format": "pt"})
         save_tensors(fresh / QUANTIZERS, quantizer_state(tensors))

@@ -27,7 +27,6 @@ __all__ = [
     "load_checkpoint",
     "remove_remains",
     "save_checkpoint",
-    "whole",
 ]
 
 PARAMETERS: Final = "parameters.safetensors"
@@ -58,12 +57,6 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / STATE).is_file()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU, gathered where it is sharded over processes."""
-    full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return full.detach().cpu().contiguous()
-
-
 def save_checkpoint(
     folder: Path,
     parameters: Mapping[str, nn.Parameter],
@@ -71,9 +64,8 @@ def save_checkpoint(
     *,
     step: int,
     identity: str,
-    write: bool = True,
 ) -> None:
-    """Write a checkpoint; every process calls it, the one with `write` writes.
+    """Write a checkpoint.
 
     Parameters
     ----------
@@ -86,18 +78,15 @@ def save_checkpoint(
         Steps done.
     identity : str
         The run's `fingerprint`.
-    write : bool
     """
-    values = {name: whole(parameter) for name, parameter in parameters.items()}
+    values = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
     moments = {
-        f"{name}.{moment}": whole(optimizer.state[parameter][moment])
+        f"{name}.{moment}": optimizer.state[parameter][moment].detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for moment in MOMENT_NAMES
         # A parameter that no loss reaches has no moments.
         if parameter in optimizer.state
     }
-    if not write:
-        return
     with atomic_directory(folder, overwrite=True) as fresh:
         save_tensors(fresh / PARAMETERS, values)
         save_tensors(fresh / MOMENTS, moments)
@@ -145,16 +134,12 @@ def load_checkpoint(
 
 
 def _placed(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a tensor where its parameter is: on its device, sharded as it is."""
+    """Return a tensor on its parameter's device."""
     if tensor.shape != parameter.shape:
         raise TernError(
             f"checkpoint's tensors must have the model's shapes, not {list(tensor.shape)} "
             f"for {list(parameter.shape)}"
         )
-    if hasattr(parameter, "placements"):
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
     return tensor.to(parameter.device)
 
 

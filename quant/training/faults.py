@@ -1,5 +1,7 @@
 """Find where a model's numbers stop being finite."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,9 @@ from quant.methods import quantized_linears
 from quant.methods.base import latent_weight
 
 __all__ = ["first_nonfinite"]
+
+#: Looks at a layer's inputs and output.
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 def first_nonfinite(model: nn.Module, tokens: Tensor) -> str:
@@ -38,7 +43,7 @@ def _first_output(model: nn.Module, tokens: Tensor) -> str | None:
     """Return the first quantised layer whose output is not finite for these tokens."""
     found: list[str] = []
 
-    def watch(name: str):  # type: ignore[no-untyped-def]
+    def watch(name: str) -> Hook:
         def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if not found and not bool(output.isfinite().all()):
                 found.append(name)

@@ -24,7 +24,6 @@ from quant.training.checkpoint import (
     load_checkpoint,
     remove_remains,
     save_checkpoint,
-    whole,
 )
 from quant.training.faults import first_nonfinite
 from quant.training.log import TrainingLog
@@ -148,10 +147,6 @@ class Trainer:
         """The student without what distributes it."""
         return self.accelerator.unwrap_model(self.student)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the student's tensors on the CPU, gathered; every process must call it."""
-        return {name: whole(tensor) for name, tensor in self.model.state_dict().items()}
-
     def train(self, report: Report = lambda row: None, *, steps: int | None = None) -> int:
         """Run to the recipe's last step, or to `steps`, and return the steps done.
 
@@ -202,14 +197,14 @@ class Trainer:
         # A weight that is not finite need not show in the loss: its group's trits are all 0 then.
         if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
             self._stop(step - 1)
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            self.parameters,
-            self._plain_optimizer,
-            step=step,
-            identity=self.identity,
-            write=self.accelerator.is_main_process,
-        )
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.folder / CHECKPOINT,
+                self.parameters,
+                self._plain_optimizer,
+                step=step,
+                identity=self.identity,
+            )
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> dict[str, float]:

@@ -22,7 +22,6 @@ def make_student(
     teacher: PreTrainedModel,
     recipe: Recipe,
     *,
-    calibration: torch.Tensor | None = None,
     progress: Progress = silent,
 ) -> PreTrainedModel:
     """Return a float32 copy of the teacher, prepared by the recipe's method.
@@ -34,8 +33,6 @@ def make_student(
     teacher : PreTrainedModel
         Not changed.
     recipe : Recipe
-    calibration : int64 [windows, tokens], optional
-        For methods that start from data.
     progress : Progress
         Counts the layers.
 
@@ -54,7 +51,7 @@ def make_student(
         student.float()
     # No dropout: the teacher's answers are what the student is to give.
     student.eval()
-    method.prepare(student, recipe.options, calibration=calibration, progress=progress)
+    method.prepare(student, recipe.options, progress=progress)
     moving = {
         id(parameter)
         for group in parameter_groups(student, recipe)

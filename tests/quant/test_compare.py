@@ -9,9 +9,9 @@ from torch.nn.utils import parametrize
 
 from quant import compare
 from quant.comparison import runner
-from quant.comparison.outputs import output_error
+from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.report import markdown, picture, rows_of
-from quant.comparison.runner import prepare_blocks, read_result, run_entry
+from quant.comparison.runner import first_blocks, read_result, run_entry
 from quant.comparison.suites import SUITES, Entry, Suite, named_suite
 from quant.losses.features import FeatureLoss
 from quant.methods import METHODS, method_config, named_method, quantized_linears
@@ -118,7 +118,7 @@ def test_a_result_of_another_model_or_text_is_not_taken(
 def test_blocks_are_cut_from_the_front():
     model = random_llama()
     whole = model(torch.arange(8)[None], output_hidden_states=True).hidden_states
-    cut = prepare_blocks(random_llama(), 1)(torch.arange(8)[None], output_hidden_states=True)
+    cut = first_blocks(random_llama(), 1)(torch.arange(8)[None], output_hidden_states=True)
     assert len(cut.hidden_states) == 2
     torch.testing.assert_close(cut.hidden_states[0], whole[0])
     assert len(whole) == 3
@@ -135,7 +135,7 @@ def test_output_error_is_that_of_the_layers_own_inputs():
     seen: list[torch.Tensor] = []
     handle = only[name].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        error = output_error(model, teacher, tokens)
+        error = mean_output_error(model, teacher, tokens)
     handle.remove()
     x = torch.cat(seen).flatten(0, 1).double()
     exact, ours = (each.get_submodule(name).weight.detach().double() for each in (teacher, model))

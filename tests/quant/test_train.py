@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def text(tmp_path: Path) -> str:
     return str(path)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:  # type: ignore[type-arg]
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     status, out, _ = outcome(capsys, "tiny", "--show-recipe", *arguments)
     assert status == 0
     return json.loads(out)

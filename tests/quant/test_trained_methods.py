@@ -1,5 +1,7 @@
 """Methods that train: forward passes by definition, gradients by closed form, exact exports."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ TERNARY = [name for name in TRAINED if name != "fdb"]
 WEIGHT = torch.randn(6, 40, generator=torch.Generator().manual_seed(4)) * 0.1 + 0.02
 
 
-def quantizer(name: str, weight: Tensor = WEIGHT, **options: object):  # type: ignore[no-untyped-def]
+def quantizer(name: str, weight: Tensor = WEIGHT, **options: object) -> Any:
     method = named_method(name)
     assert isinstance(method, LayerMethod)
     return method.quantizer(weight, method_config(name, {"group_size": 16, **options}), "w")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -218,7 +219,7 @@ def test_recomputed_activations_change_no_bit(tmp_path: Path, monkeypatch: pytes
     calls: list[str] = []
     forward = LlamaAttention.forward
 
-    def counted(self, *arguments, **named):  # type: ignore[no-untyped-def]
+    def counted(self: LlamaAttention, *arguments: Any, **named: Any) -> Any:
         calls.append("attention")
         return forward(self, *arguments, **named)
 
