@@ -109,7 +109,8 @@ def _ternarise(
     source: "ModelSource", layer: str, config: ArrayConfig
 ) -> "tuple[TernaryMatrix, TernaryMatrix, LayerReport]":
     """Return the ternary layer, the same after a round trip through an artifact, and a report."""
-    from quant.exports.convert import convert_layers, write_artifact
+    from quant.exports.artifact import write_artifact
+    from quant.exports.convert import convert_layers
     from quant.models.linears import named_linear
     from tern_hw.artifact import load_artifact
 

@@ -1,27 +1,25 @@
 """Turn a model's linear layers into ternary matrices, and the model into an artifact."""
 
-import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
 
-import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from quant.exports.artifact import (
+    POST_TRAINING,
+    kept_tensors,
+    making,
+    tokenizer_files,
+    write_artifact,
+)
 from quant.methods import MethodConfig, quantized_linears
 from quant.methods.base import latent_weight
-from quant.models.checkpoints import quiet
 from quant.models.linears import block_linears, check_unshared, select_linears
 from quant.models.prepared import Prepared
 from quant.progress import Progress, silent
 from quant.ternary import TernaryFit, ternarize
-from tern_hw import __version__
-from tern_hw.artifact import RawTensor, save_artifact
 from tern_hw.errors import TernError
 from tern_hw.matrix import GroupSize, TernaryMatrix
 
@@ -34,32 +32,8 @@ __all__ = [
     "convert_prepared",
     "export_model",
     "export_prepared",
-    "kept_tensors",
-    "making",
     "not_ternary",
-    "tokenizer_files",
-    "versions",
-    "write_artifact",
 ]
-
-#: The method of a model that is ternarised here and now: alternating least squares on scale, shift
-#: and codes.
-POST_TRAINING: Final = "als"
-#: How PyTorch begins the names of a parametrised weight's tensors, below the layer's.
-PARAMETRIZED: Final = ".parametrizations.weight."
-#: A torch type's name in a safetensors header.
-DTYPE_NAMES: Final = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -272,96 +246,3 @@ def _matrix(
     zeros = (fit.trits == 0).float().mean().item()
     error = fit.relative_error(weight)
     return matrix, LayerReport(name, matrix.shape, matrix.bits_per_weight, zeros, error)
-
-
-def kept_tensors(
-    model: nn.Module, linears: Mapping[str, Any]
-) -> tuple[dict[str, RawTensor], dict[str, str]]:
-    """Return every tensor of a model but the linear layers' weights, each once.
-
-    Of prepared layers neither the weight before quantisation nor the quantiser's tensors are kept.
-
-    Returns
-    -------
-    kept : dict of str to RawTensor
-        Bytes and types as the model has them.
-    tied : dict of str to str
-        Names of tensors that are another one's, and of that one.
-    """
-    converted = {f"{name}.weight" for name in linears}
-    kept: dict[str, RawTensor] = {}
-    tied: dict[str, str] = {}
-    names: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in model.state_dict().items():
-        first = names.setdefault((tensor.data_ptr(), tensor.shape), name)
-        if name in converted or PARAMETRIZED in name:
-            continue
-        if first != name and tensor.numel():
-            tied[name] = first
-        else:
-            kept[name] = _raw(tensor)
-    return kept, tied
-
-
-def making(
-    method: str, config: MethodConfig, training: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return what an exported model says of its method: name, options, and training if any."""
-    return {"method": method, "options": config.to_json(), "training": dict(training or {})}
-
-
-def write_artifact(
-    model: PreTrainedModel,
-    output: str | os.PathLike[str],
-    matrices: Mapping[str, TernaryMatrix],
-    kept: Mapping[str, RawTensor],
-    *,
-    origin: str,
-    made: Mapping[str, Any] | None = None,
-    tied: Mapping[str, str] | None = None,
-    files: Mapping[str, bytes] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write ternary layers and other tensors of a model as an artifact that names its making.
-
-    `made` is of `making`'s form; left out, the layers are those of `convert_layers`.
-    """
-    config = json.loads(model.config.to_json_string())
-    save_artifact(
-        output,
-        layers=matrices,
-        tensors=kept,
-        model_config={**config, "architectures": [type(model).__name__]},
-        metadata={
-            **(made or {"method": POST_TRAINING}),
-            "origin": origin,
-            "tied": dict(tied or {}),
-            "versions": versions(),
-        },
-        files=files,
-        overwrite=overwrite,
-    )
-
-
-def versions() -> dict[str, str]:
-    """Return what wrote an exported model."""
-    return {
-        "tern_hw": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
-    """Return a tokenizer's files by name, as transformers saves and reads them."""
-    with tempfile.TemporaryDirectory(prefix="tern-tokenizer-") as scratch:
-        with quiet():
-            tokenizer.save_pretrained(scratch)
-        files = sorted(path for path in Path(scratch).iterdir() if path.is_file())
-        return {path.name: path.read_bytes() for path in files}
-
-
-def _raw(tensor: Tensor) -> RawTensor:
-    """Return a tensor's bytes under its type's name, without a copy where it is contiguous."""
-    data: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return RawTensor(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), data)

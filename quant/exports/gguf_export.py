@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from quant.exports.convert import LayerReport, check_ternary, making, versions
+from quant.exports.artifact import making
+from quant.exports.convert import LayerReport, check_ternary
 from quant.exports.gguf_tokens import add_tokenizer
 from quant.exports.outputs import check_gguf
 from quant.methods import quantized_linears
@@ -27,6 +28,7 @@ from quant.methods.base import latent_weight
 from quant.models.prepared import Prepared, plain_state
 from quant.progress import Progress, silent
 from quant.ternary import TernaryFit
+from quant.versions import versions
 from tern_hw.errors import TernError
 
 __all__ = ["GGUF_TYPES", "GgufReport", "export_gguf", "ternary_blocks"]

@@ -16,13 +16,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from quant.exports.convert import LayerReport, making, versions
+from quant.exports.artifact import making
+from quant.exports.convert import LayerReport
 from quant.exports.outputs import MERGED_FILE, MERGED_FORMAT, check_merged
 from quant.methods import Quantizer, convert, quantized_linears
 from quant.methods.base import check_finite, latent_weight
 from quant.models.checkpoints import quiet
 from quant.models.prepared import Prepared
 from quant.progress import Progress, silent
+from quant.versions import versions
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 

@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from quant.exports.convert import DTYPE_NAMES
 from quant.methods import convert
 from quant.models.checkpoints import build_model, load_skeleton, load_tokenizer
 from quant.models.prepared import is_prepared, load_prepared
 from quant.models.sources import find_source
+from quant.models.tensors import torch_tensor
 from quant.progress import Progress, silent
 from quant.ternary import dequantize
-from tern_hw.artifact import Artifact, RawTensor, load_artifact
+from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.artifact.manifest import CONFIG_FILE, is_document
 from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
 
 __all__ = ["OpenedModel", "artifact_model", "is_artifact", "open_model", "open_tokenizer"]
-
-#: A torch type by its name in a safetensors header.
-TORCH_TYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def artifact_model(artifact: Artifact) -> PreTrainedModel:
         If the artifact's tensors are not those of the model that its config describes.
     """
     skeleton = load_skeleton(artifact.path)
-    state = {name: _tensor(artifact.tensor(name)) for name in artifact.tensors}
+    state = {name: torch_tensor(artifact.tensor(name)) for name in artifact.tensors}
     for name in artifact.layers:
         state[f"{name}.weight"] = dequantized(artifact.layer(name))
     for name, other in _tied(artifact).items():
@@ -128,12 +125,6 @@ def dequantized(matrix: TernaryMatrix) -> Tensor:
     trits = torch.from_numpy(matrix.digits()).to(torch.int8) - 1
     scale, shift = (torch.from_numpy(part.copy()) for part in (matrix.scale, matrix.shift))
     return dequantize(trits, scale, shift, matrix.group_size)
-
-
-def _tensor(raw: RawTensor) -> Tensor:
-    if raw.dtype not in TORCH_TYPES:
-        raise TernError(f"tensor type must be one of {', '.join(TORCH_TYPES)}, not {raw.dtype}")
-    return torch.from_numpy(raw.data.copy()).view(TORCH_TYPES[raw.dtype]).reshape(raw.shape)
 
 
 def _tied(artifact: Artifact) -> dict[str, str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from quant.methods.base import attach
 from quant.models.checkpoints import load_folder, quiet
 from quant.models.linears import block_linears, select_linears
 from quant.models.tensors import save_tensors
-from tern_hw import __version__
+from quant.versions import versions
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
@@ -138,11 +137,7 @@ def save_prepared(
             "origin": origin,
             "training": training or {},
             "sha256": {name: file_sha256(fresh / name) for name in (WEIGHTS, QUANTIZERS)},
-            "versions": {
-                "tern_hw": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
+            "versions": versions(),
         }
         (fresh / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from quant import export
-from quant.exports.convert import convert_layers, export_model, kept_tensors
+from quant.exports.artifact import kept_tensors
+from quant.exports.convert import convert_layers, export_model
 from quant.methods import METHODS, convert, method_config, named_method, quantized_linears
 from quant.methods.base import latent_weight
 from quant.models.checkpoints import load_folder, load_tokenizer
