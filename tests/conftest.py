@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tern_hw import simulation
 
 # Derandomised: the examples follow from the test alone, so a failure comes back on the next run.
 settings.register_profile("tern", derandomize=True, deadline=None, print_blob=True)
@@ -29,3 +32,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for name, text in report.user_properties if report.when == "call" else ():
                 terminalreporter.section(name)
                 terminalreporter.write_line(str(text))
+
+
+@pytest.fixture
+def fresh_builds() -> Iterator[None]:
+    """No simulation that was built before, so that a changed one is not overlooked."""
+    simulation._build.cache_clear()
+    yield
+    simulation._build.cache_clear()

@@ -21,6 +21,8 @@ from tern_hw.generate import emit
 #: Small memories: K and N of their maxima are cheap to reach; neither is a multiple of anything.
 SMALL_K, SMALL_N = 100, 60
 SEED = 1
+#: Options of a small array, so that each run of `simulate` compiles in seconds and all share it.
+SMALL_ARRAY = ["--lanes", "8", "--rows", "2", "--max-k", "128", "--max-n", "64"]
 
 
 def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayConfig:

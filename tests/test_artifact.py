@@ -1,6 +1,5 @@
 """The artifact: a round trip, and every way in which a folder can be something else."""
 
-import hashlib
 import json
 import os
 import resource
@@ -10,96 +9,27 @@ import struct
 import numpy as np
 import pytest
 
-from tern_hw.artifact import RawTensor, load_artifact, save_artifact
+from tern_hw.artifact import RawTensor, load_artifact
 from tern_hw.errors import TernError
-from tern_hw.matrix import TernaryMatrix, group_count
-
-MODEL_CONFIG = {"model_type": "llama", "hidden_size": 130, "rope": {"theta": 1e4}, "pad": None}
-METADATA = {"method": "dlt", "versions": {"tern_hw": "0"}}
-
-
-def layer(packing, group_size, n=6, k=130, seed=5):
-    rng = np.random.default_rng(seed)
-    digits = rng.integers(0, 3, (n, k), dtype=np.uint8)
-    pairs = rng.normal(size=(2, n, group_count(k, group_size))).astype(np.float16)
-    return TernaryMatrix.from_digits(digits, *pairs, group_size=group_size, packing=packing)
-
-
-LAYERS = {"b.q_proj": layer("2bit", 128), "a.k_proj": layer("base3", "row", n=3)}
-NORM = np.linspace(0, 1, 7, dtype=np.float32)
-TENSORS = {
-    "norm": NORM,
-    "embed": RawTensor("BF16", (3, 2), bytes(range(12))),
-}
-
-
-def save(path, **changes):
-    given = {
-        "layers": LAYERS,
-        "tensors": TENSORS,
-        "model_config": MODEL_CONFIG,
-        "metadata": METADATA,
-    }
-    save_artifact(path, **(given | changes))
-    return path
+from tests.artifacts import (
+    LAYERS,
+    METADATA,
+    MODEL_CONFIG,
+    NORM,
+    TENSORS,
+    edit_config,
+    edit_header,
+    edit_section,
+    edit_tensor,
+    layer,
+    save,
+    set_byte,
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
     return save(tmp_path / "model")
-
-
-def edit_config(folder, edit, sign=True):
-    """Change config.json; with `sign`, as a writer would whose checksum is right."""
-    path = folder / "config.json"
-    document = json.loads(path.read_text())
-    document = edit(document) or document
-    if sign:
-        document["tern_hw"].pop("sha256", None)
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        document["tern_hw"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    path.write_text(json.dumps(document))
-
-
-def edit_section(folder, **changes):
-    edit_config(folder, lambda document: document["tern_hw"].update(changes))
-
-
-def header_of(folder):
-    raw = (folder / "model.safetensors").read_bytes()
-    length = struct.unpack("<Q", raw[:8])[0]
-    return json.loads(raw[8 : 8 + length]), 8 + length
-
-
-def edit_tensor(folder, name, edit, sign=True):
-    """Change a tensor's bytes in place; with `sign`, its checksum too."""
-    header, start = header_of(folder)
-    first, last = (start + offset for offset in header[name]["data_offsets"])
-    path = folder / "model.safetensors"
-    raw = bytearray(path.read_bytes())
-    raw[first:last] = edit(bytearray(raw[first:last]))
-    path.write_bytes(raw)
-    if sign:
-        digest = hashlib.sha256(raw[first:last]).hexdigest()
-        edit_config(
-            folder, lambda document: document["tern_hw"]["tensors"][name].update(sha256=digest)
-        )
-
-
-def edit_header(folder, edit):
-    header, start = header_of(folder)
-    edit(header)
-    text = json.dumps(header).encode()
-    path = folder / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + path.read_bytes()[start:])
-
-
-def set_byte(index, value):
-    def edit(data):
-        data[index] = value
-        return data
-
-    return edit
 
 
 # ------------------------------------------------------------------ round trip
@@ -559,93 +489,3 @@ def test_unknown_names_are_refused(folder):
         artifact.layer("x")
     with pytest.raises(TernError, match=r"tensor must be one of .*norm, embed.*, not 'x'"):
         artifact.tensor("x")
-
-
-# ------------------------------------------------------------------------------- further files
-
-
-FILES = {"tokenizer.json": b'{"model": {}}', "merges.txt": b"\xff\x00t h\n", "chat.jinja": b""}
-
-
-@pytest.fixture
-def folder_with_files(tmp_path):
-    return save(tmp_path / "with_files", files=FILES)
-
-
-@pytest.mark.parametrize("verify", [True, False])
-def test_roundtrip_of_further_files(folder_with_files, verify):
-    artifact = load_artifact(folder_with_files, verify=verify)
-    assert artifact.files == tuple(FILES)
-    for name, content in FILES.items():
-        assert artifact.file(name) == folder_with_files / name
-        assert artifact.file(name).read_bytes() == content
-    assert artifact.layers == tuple(LAYERS)
-
-
-def test_artifact_without_further_files_is_as_ever(folder):
-    document = json.loads((folder / "config.json").read_text())
-    assert "files" not in document["tern_hw"]
-    assert load_artifact(folder).files == ()
-
-
-def test_a_changed_further_file_is_refused(folder_with_files):
-    (folder_with_files / "merges.txt").write_bytes(b"t h")
-    with pytest.raises(TernError, match=r"file merges\.txt must be as it was written, but its che"):
-        load_artifact(folder_with_files)
-    artifact = load_artifact(folder_with_files, verify=False)
-    with pytest.raises(TernError, match="its checksum differs"):
-        artifact.file("merges.txt")
-    assert artifact.file("tokenizer.json").is_file()
-
-
-def test_a_missing_further_file_is_refused(folder_with_files):
-    (folder_with_files / "merges.txt").unlink()
-    with pytest.raises(TernError, match=r"must have a file merges\.txt"):
-        load_artifact(folder_with_files)
-
-
-def test_a_further_file_that_links_elsewhere_is_refused(folder_with_files, tmp_path):
-    (tmp_path / "elsewhere").write_bytes(FILES["merges.txt"])
-    (folder_with_files / "merges.txt").unlink()
-    (folder_with_files / "merges.txt").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TernError, match=r"merges\.txt must lie in the artifact's folder"):
-        load_artifact(folder_with_files)
-
-
-def test_an_unlisted_file_is_unknown(folder_with_files):
-    (folder_with_files / "stray.txt").write_text("x")
-    with pytest.raises(TernError, match=r"file must be one of .*, not 'stray\.txt'"):
-        load_artifact(folder_with_files).file("stray.txt")
-
-
-BAD_NAMES = ["../x", "a/b", "", ".hidden", "config.json", "Model.SafeTensors", "a\n", "x" * 101]
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_further_file_has_a_plain_name(tmp_path, folder, name):
-    with pytest.raises(TernError, match="file name must be letters, digits and _"):
-        save(tmp_path / "new", files={name: b"x"})
-    assert not (tmp_path / "new").exists()
-    edit_section(folder, files={name: "00"})
-    with pytest.raises(TernError, match="file name must be letters, digits and _"):
-        load_artifact(folder)
-
-
-@pytest.mark.parametrize("files", [[], "x", None, {"a": 1}, {"a": None}])
-def test_a_list_of_further_files_that_is_none_is_refused(folder, files):
-    edit_section(folder, files=files)
-    with pytest.raises(TernError, match=r"(files|sha256 of a) must be"):
-        load_artifact(folder)
-
-
-def test_overwrite_replaces_listed_files_and_spares_others(folder_with_files):
-    save(folder_with_files, overwrite=True)
-    assert load_artifact(folder_with_files).files == ()
-    assert {path.name for path in folder_with_files.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-    }
-    (folder_with_files / "tokenizer.json").write_text("mine")
-    with pytest.raises(TernError, match="output must be a new path or an artifact to replace"):
-        save(folder_with_files, overwrite=True)
-    assert (folder_with_files / "tokenizer.json").read_text() == "mine"

@@ -1,11 +1,6 @@
 """The training loop: it learns, resumes to the same bits, and stops before it breaks things."""
 
 import csv
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +10,8 @@ from safetensors import SafetensorError
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from quant.methods.dlt import DltConfig
-from quant.models.prepared import load_prepared
-from quant.models.tiny import byte_tokenizer
-from quant.training.batches import Batches
 from quant.training.loop import Trainer
-from quant.training.recipe import Losses, Recipe, load_recipe, parse_losses, recipe_names
+from quant.training.recipe import Losses, Recipe
 from quant.training.student import make_student, parameter_groups
 from tern_hw.errors import TernError
 from tests.quant.families import FAMILIES, family_model
@@ -46,83 +38,6 @@ def trainer(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Trainer
 
 def bits(each: Trainer) -> dict[str, bytes]:
     return {name: p.detach().numpy().tobytes() for name, p in each.parameters.items()}
-
-
-# ------------------------------------------------------------------------------------------ batches
-
-
-def test_each_window_comes_once_a_pass():
-    batches = Batches(torch.arange(1000), window=10, batch=3, seed=5)
-    steps = batches.windows // 3
-    starts = torch.cat([batches.at(step)[:, 0] for step in range(steps)])
-    assert batches.windows == 99
-    assert len(starts.unique()) == 99
-    assert len((starts % 10).unique()) == 1  # one cut of the text
-    later = torch.cat([batches.at(step)[:, 0] for step in range(steps, 2 * steps)])
-    assert (later % 10 != starts % 10).all()  # and another in the next pass
-
-
-def test_a_step_depends_on_nothing_before_it():
-    one, other = (Batches(TOKENS, window=16, batch=2, seed=1) for _ in range(2))
-    for step in range(5):
-        one.at(step)
-    assert torch.equal(one.at(9), other.at(9))
-    assert not torch.equal(one.at(9), Batches(TOKENS, window=16, batch=2, seed=2).at(9))
-
-
-def test_a_text_of_less_than_two_windows_is_refused():
-    with pytest.raises(TernError, match=r"at least 20 tokens \(two windows\), not 19"):
-        Batches(torch.arange(19), window=10, batch=1, seed=0)
-
-
-# ------------------------------------------------------------------------------------------- recipe
-
-
-def test_rate_climbs_then_falls_along_a_cosine():
-    recipe = Recipe(steps=110, warmup_steps=10)
-    assert recipe.rate(0) == pytest.approx(0.1)
-    assert recipe.rate(9) == 1
-    assert recipe.rate(60) == pytest.approx(0.5)
-    assert recipe.rate(110) == pytest.approx(0)
-
-
-def test_every_recipe_of_the_package_can_be_read():
-    assert {"default", "tiny"} <= set(recipe_names())
-    for name in recipe_names():
-        assert load_recipe(name).steps > 0
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("[training]\nsteps = 0", "steps must be positive, not 0"),
-        ("[training]\nspeed = 1", "recipe must have fields among .*, not 'speed'"),
-        ("[losses]\nkl = -1", "loss kl must be finite and not negative, not -1"),
-        ("[losses]\nkl = 0\nfeatures = 0", "losses must have a weight above 0, not none"),
-        (
-            "[method]\nname = 'dlt'\nste = 'no'",
-            "ste must be one of ttq, identity, clipped, not 'no'",
-        ),
-        ("[extra]", "recipe must have tables method, losses and training, not 'extra'"),
-        ("[training]\nseed = -1", "seed must be 0 or more, not -1"),
-        ("[training]\nbeta1 = 1.5", "beta1 must be at least 0 and below 1, not 1.5"),
-        ("[method]\nlayers = '*'", r"layers must be a list of globs, not '\*'"),
-        ("[method]\nfactor = -1", "factor must be at least 0 and below 1, not -1"),
-        ("steps = ", "must be TOML"),
-    ],
-)
-def test_a_wrong_recipe_is_refused_in_a_sentence(text: str, sentence: str, tmp_path: Path):
-    path = tmp_path / "recipe.toml"
-    path.write_text(text)
-    with pytest.raises(TernError, match=sentence):
-        load_recipe(str(path))
-
-
-def test_losses_are_read_from_a_command_line():
-    losses = parse_losses(["kl=0.5", "feature_loss=mse"], Losses())
-    assert (losses.kl, losses.feature_loss, losses.features) == (0.5, "mse", 10)
-    with pytest.raises(TernError, match="loss must be written name=value, not 'kl'"):
-        parse_losses(["kl"], Losses())
 
 
 # ------------------------------------------------------------------------------------------ student
@@ -361,71 +276,6 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path):
 def test_the_log_has_a_picture(tmp_path: Path):
     trainer(tmp_path).train()
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-# ---------------------------------------------------------------------------------- whole processes
-
-
-@pytest.fixture
-def teacher_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "teacher"
-    random_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    (tmp_path / "text.txt").write_bytes(bytes(32 + (i * i + 7 * i) % 90 for i in range(6000)))
-    return folder
-
-
-def command(
-    folder: Path, output: Path, *, steps: int = 30, launcher: tuple[str, ...] = ()
-) -> list[str]:
-    arguments = [str(folder), "--output", str(output), "--text", str(folder.parent / "text.txt")]
-    arguments += [
-        "--split",
-        "all",
-        "--recipe",
-        "tiny",
-        "--set",
-        "group_size=16",
-        "--steps",
-        str(steps),
-    ]
-    arguments += ["--window", "16", "--batch", "4", "--checkpoint-every", "4"]
-    return [sys.executable, *launcher, "-m", "quant.train", *arguments]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.mark.slow
-def test_killed_at_any_instant_it_resumes_to_the_same_bits(teacher_folder: Path, tmp_path: Path):
-    subprocess.run(command(teacher_folder, tmp_path / "whole"), env=ENVIRONMENT, check=True)
-    for kill_at in (6, 17, 23):
-        process = subprocess.Popen(command(teacher_folder, tmp_path / "killed"), env=ENVIRONMENT)
-        while process.poll() is None and len(_losses(tmp_path / "killed")) < kill_at:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    subprocess.run(command(teacher_folder, tmp_path / "killed"), env=ENVIRONMENT, check=True)
-    for name in ("model.safetensors", "quantizers.safetensors"):
-        one, other = (tmp_path / run / "model" / name for run in ("whole", "killed"))
-        assert one.read_bytes() == other.read_bytes()
-    assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
-    assert load_prepared(tmp_path / "killed" / "model").training["steps"] == 30
-
-
-@pytest.mark.slow
-def test_two_processes_follow_one_process_to_rounding(teacher_folder: Path, tmp_path: Path):
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611")
-    one = command(teacher_folder, tmp_path / "one", steps=10)
-    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher)
-    for each in (one, two):
-        subprocess.run(each, env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}, check=True)
-    one_log, two_log = _losses(tmp_path / "one"), _losses(tmp_path / "two")
-    assert len(one_log) == len(two_log) == 10
-    for one_row, two_row in zip(one_log, two_log, strict=True):
-        for name in ("kl", "features", "gradient_norm"):
-            assert float(two_row[name]) == pytest.approx(float(one_row[name]), rel=2e-3), name
-    assert load_prepared(tmp_path / "two" / "model").training["processes"] == 2
 
 
 def _losses(folder: Path) -> list[dict[str, str]]:
