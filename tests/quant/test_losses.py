@@ -122,6 +122,14 @@ def test_dad_weighs_uncertain_tokens_by_their_entropy():
     torch.testing.assert_close(weights, torch.tensor([[0.0, 0.5, 1.0]]))
 
 
+def test_dad_is_the_weighed_divergence():
+    student, teacher = draw(2, 3, 11, seed=1), draw(2, 3, 11, seed=2, scale=4)
+    p, q = teacher.log_softmax(-1), student.log_softmax(-1)
+    divergence = (p.exp() * (p - q)).sum(-1)
+    expected = (entropy_weights(teacher, 2.0) * divergence).mean()
+    torch.testing.assert_close(deviation_aware(student, teacher, 2.0), expected)
+
+
 def test_dad_is_the_mean_of_its_parts_however_the_batch_is_cut():
     student, teacher = draw(4, 3, 11, seed=1), draw(4, 3, 11, seed=2)
     teacher[2:] *= 50  # certain tokens in one half

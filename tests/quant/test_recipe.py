@@ -56,6 +56,7 @@ def test_rate_climbs_then_falls_along_a_cosine():
     recipe = Recipe(steps=110, warmup_steps=10)
     assert recipe.rate(0) == pytest.approx(0.1)
     assert recipe.rate(9) == 1
+    assert recipe.rate(35) == pytest.approx((1 + 0.5**0.5) / 2)  # a quarter of the way: cos 45°
     assert recipe.rate(60) == pytest.approx(0.5)
     assert recipe.rate(110) == pytest.approx(0)
 

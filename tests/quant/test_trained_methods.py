@@ -90,6 +90,7 @@ def test_prepared_saved_loaded_and_converted_models_answer_alike(name: str, tmp_
     ("name", "bits"),
     [
         ("dlt", 1.6 + 2 * 3 * 16 / 40),
+        ("symmetric dlt", 1.6 + 3 * 16 / 40),
         ("twn", 1.6 + 3 * 16 / 40),
         ("seq", 1.6 + 3 * 16 / 40),
         ("absmean", 1.6 + 3 * 16 / 40),
@@ -97,7 +98,9 @@ def test_prepared_saved_loaded_and_converted_models_answer_alike(name: str, tmp_
     ],
 )
 def test_bits_count_scales_and_shifts(name: str, bits: float):
-    assert quantizer(name).bits_per_weight(WEIGHT) == pytest.approx(bits)
+    options = {"shift": False} if name.startswith("symmetric") else {}
+    each = quantizer(name.split()[-1], **options)
+    assert each.bits_per_weight(WEIGHT) == pytest.approx(bits)
 
 
 # ---------------------------------------------------------------------------------------- gradients
@@ -253,12 +256,22 @@ def test_fdb_with_opposite_scales_is_symmetric_ternary():
     torch.testing.assert_close(levels, codes * 0.1, atol=0, rtol=0)
 
 
-def test_fdb_search_is_no_worse_than_the_largest_weight():
-    errors = {
-        start: (WEIGHT - quantizer("fdb", start=start)(WEIGHT)).square().sum().item()
-        for start in ("search", "max")
-    }
-    assert errors["search"] < errors["max"]
+@pytest.mark.parametrize("mirror", [True, False])
+def test_fdb_search_takes_the_step_of_least_error(mirror: bool):
+    chosen = quantizer("fdb", mirror=mirror)
+    for place, groups in enumerate(groups_of(WEIGHT)):
+        errors = {}
+        for sign in (1, -1) if mirror else (1,):
+            for twentieths in range(6, 21):
+                step = sign * twentieths / 20 * groups.abs().amax(1) / 2
+                first, second = dual_planes(groups, 2 * step, -step)
+                levels = step[:, None] * (2 * first - second)
+                errors[sign * twentieths] = (groups - levels).square().sum(1)
+        least = torch.stack(list(errors.values())).amin(0)
+        high, low = chosen.scale_high[:, place].detach(), chosen.scale_low[:, place].detach()
+        first, second = dual_planes(groups, high, low)
+        levels = high[:, None] * first + low[:, None] * second
+        torch.testing.assert_close((groups - levels).square().sum(1), least)
 
 
 # ---------------------------------------------------------------------------------------- bad input
