@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tern_hw.cli import ArgumentParser, parse_group_size, progress, run
+from tern_hw.cli import ArgumentParser, integer, parse_group_size, progress, run
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from quant.exports.export_report import Report
+    from quant.methods import Method
     from quant.models.prepared import Prepared
     from quant.models.sources import ModelSource
 
@@ -31,13 +33,24 @@ FORMAT_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "merged": {"dtype": "fp32"},
     "gguf": {"dtype": "fp32", "gguf_type": "tq1_0"},
 }
+#: Options of methods that look at text, with what holds where they are not given: as many tokens as
+#: a run of `quant.compare` on two cores gives them.
+CALIBRATION: Final[dict[str, Any]] = {
+    "text": ["brown"],
+    "split": "train",
+    "windows": 200,
+    "window": 256,
+    "seed": 0,
+}
 #: Options that say how a plain model is quantised.
-METHOD_OPTIONS: Final = ("method", "set", "group_size", "layers")
+METHOD_OPTIONS: Final = ("method", "set", "group_size", "layers", *CALIBRATION)
 EPILOG: Final = """examples:
   python -m quant.export smollm2 --output model/
       every linear layer of the blocks by alternating least squares, as an artifact
   python -m quant.export trained/ --output merged/ --format merged
       a trained model as a folder that transformers loads by itself
+  python -m quant.export smollm2 --output model/ --method aware --text brown
+      by the method with the least error at layers' outputs, calibrated on 51,200 tokens of a text
   python -m quant.export llama/ --output llama.gguf --format gguf --method twn --group-size 256
       a LLaMA as a GGUF file of type TQ1_0
 """
@@ -104,6 +117,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     method.add_argument("--group-size", help="inputs per scale and shift, or row (default: 128)")
     method.add_argument("--layers", nargs="+", metavar="GLOB", help="only layers of these names")
+    text = parser.add_argument_group("what a calibrated method (aware, gptq, ...) looks at")
+    text.add_argument(
+        "--text",
+        nargs="+",
+        metavar="SOURCE",
+        help="a corpus (see quant.data), text files, hf:DATASET, or packed tokens (brown)",
+    )
+    text.add_argument("--split", help="part of the text (train)")
+    text.add_argument("--windows", type=integer, help="windows, from all over the text (200)")
+    text.add_argument("--window", type=integer, help="tokens of a window (256)")
+    text.add_argument("--seed", type=integer, help="which windows (0)")
     form = parser.add_argument_group("how it is stored")
     form.add_argument(
         "--packing", choices=("base3", "2bit"), help="artifact: how trits are packed (base3)"
@@ -176,7 +200,7 @@ def _prepared(source: "ModelSource", arguments: argparse.Namespace) -> "Prepared
 
 
 def _quantised(source: "ModelSource", arguments: argparse.Namespace) -> "Prepared":
-    """Quantise a plain model by a method that needs neither training nor text."""
+    """Quantise a plain model by a method that needs no training."""
     import torch
 
     from quant.exports.convert import not_ternary
@@ -186,11 +210,7 @@ def _quantised(source: "ModelSource", arguments: argparse.Namespace) -> "Prepare
     from quant.models.prepared import Prepared
 
     method = named_method(arguments.method or DEFAULT_METHOD)
-    if method.calibrated:
-        raise TernError(
-            f"--method must be one that needs no calibration text, not {method.name}: prepare the "
-            "model by it first, and export the prepared folder"
-        )
+    _check_calibration(arguments, method)
     texts = [f"group_size={arguments.group_size}"] if arguments.group_size is not None else []
     base = {"layers": tuple(arguments.layers)} if arguments.layers else {}
     config = parse_options(method.name, [*texts, *(arguments.set or [])], base)
@@ -201,8 +221,38 @@ def _quantised(source: "ModelSource", arguments: argparse.Namespace) -> "Prepare
     model = source.model
     for linear in select_linears(block_linears(model), config.layers).values():
         linear.weight.data = linear.weight.data.float()
-    method.prepare(model, config, progress=progress)
-    return Prepared(model, method, config, source.origin, {})
+    calibration, record = _calibration(source, arguments) if method.calibrated else (None, {})
+    method.prepare(model, config, calibration=calibration, progress=progress)
+    return Prepared(model, method, config, source.origin, record)
+
+
+def _check_calibration(arguments: argparse.Namespace, method: "Method") -> None:
+    """Refuse calibration options that a method would ignore, and wrong numbers; fill in others."""
+    for name, default in CALIBRATION.items():
+        value = getattr(arguments, name)
+        if value is not None and not method.calibrated:
+            raise TernError(
+                f"--{name} must be left out for method {method.name}, which looks at no text"
+            )
+        if value is None:
+            setattr(arguments, name, default)
+    for name in ("windows", "window"):
+        if getattr(arguments, name) < 1:
+            raise TernError(f"--{name} must be positive, not {getattr(arguments, name)}")
+    if arguments.seed < 0:
+        raise TernError(f"--seed must be 0 or more, not {arguments.seed}")
+
+
+def _calibration(
+    source: "ModelSource", arguments: argparse.Namespace
+) -> "tuple[Tensor, dict[str, Any]]":
+    """Return windows from all over the text, and what to record of them."""
+    from quant.text.loading import load_tokens
+    from quant.training.batches import Batches
+
+    tokens = load_tokens(arguments.text, source.tokenizer, arguments.split, progress=progress)
+    windows = Batches(tokens, arguments.window, arguments.windows, arguments.seed).at(0)
+    return windows, {"calibration": {name: getattr(arguments, name) for name in CALIBRATION}}
 
 
 def _tokenizer(source: "ModelSource") -> "tuple[PreTrainedTokenizerBase | None, str]":

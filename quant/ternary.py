@@ -7,14 +7,14 @@ batch of groups takes one call; `ternarize` applies them to a weight ``[N, K]``.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import torch
 from torch import Tensor
 
 from quant.groups import expand_groups, join_groups, split_groups
 from tern_hw.errors import TernError
-from tern_hw.matrix import GroupSize
+from tern_hw.matrix import GroupSize, TernaryMatrix
 
 __all__ = [
     "THRESHOLD_FACTOR",
@@ -51,6 +51,14 @@ class TernaryFit:
     shift: Tensor
     #: Inputs per scale and shift.
     group_size: GroupSize
+
+    @classmethod
+    def from_matrix(cls, matrix: TernaryMatrix) -> Self:
+        """Return an artifact's matrix; where its scale is negative, trits and scale are turned."""
+        trits = torch.from_numpy(matrix.digits()).to(torch.int8) - 1
+        scale, shift = (torch.from_numpy(part.copy()) for part in (matrix.scale, matrix.shift))
+        turned = expand_groups(scale.sign().to(torch.int8), matrix.in_features, matrix.group_size)
+        return cls(torch.where(turned < 0, -trits, trits), scale.abs(), shift, matrix.group_size)
 
     @property
     def digits(self) -> Tensor:

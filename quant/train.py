@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a corpus (see quant.data), text files, hf:DATASET, or packed tokens (default: brown)",
     )
     parser.add_argument("--split", default="train", help="part of the text (default: train)")
+    parser.add_argument(
+        "--start",
+        metavar="ARTIFACT",
+        help="begin with the levels of this artifact (python -m quant.export), not with the "
+        "method's own fit to the weights; takes dlt with codes=nearest",
+    )
     parser.add_argument("--recipe", default="default", help="a recipe's name or TOML file")
     parser.add_argument("--method", help="quantisation method, in place of the recipe's")
     parser.add_argument(
@@ -162,11 +168,19 @@ def _train(
     """Train and write the model; returns the report, on the main process only."""
     from quant.models.prepared import save_prepared
     from quant.training.loop import LOG, Trainer
+    from quant.training.start import begin_from, describe_start, open_start
     from quant.training.student import make_student
 
-    start = time.monotonic()
+    begun = time.monotonic()
+    start = open_start(Path(arguments.start).expanduser()) if arguments.start else None
     teacher = source.model.float()
     student = make_student(teacher, recipe, progress=progress)
+    origin = source.origin
+    record: dict[str, Any] = {}
+    if start is not None:
+        begin_from(student, start)
+        record["start"] = describe_start(start)
+        origin = f"{origin}; start {record['start']['sha256']}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -177,7 +191,7 @@ def _train(
         recipe,
         tokens,
         folder,
-        origin=source.origin,
+        origin=origin,
         checkpoint_every=arguments.checkpoint_every,
     )
     rows: list[dict[str, float]] = []
@@ -190,7 +204,7 @@ def _train(
         steps = trainer.train(report)
     if not trainer.accelerator.is_main_process:
         return None
-    record = {
+    record |= {
         "steps": steps,
         "tokens": steps * recipe.tokens_per_step,
         "text": arguments.text,
@@ -214,7 +228,7 @@ def _train(
         "log": str(folder / LOG),
         **record,
         "last": rows[-1] if rows else None,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - begun, 1),
     }
 
 

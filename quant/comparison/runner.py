@@ -16,10 +16,12 @@ from transformers import PreTrainedModel
 
 from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.suites import Entry, Suite
+from quant.exports.convert import export_prepared
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
 from quant.methods import named_method, quantized_linears
-from quant.models.prepared import save_prepared
+from quant.models.opening import is_artifact
+from quant.models.prepared import Prepared, save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
 from quant.scoring.perplexity import perplexity
@@ -28,7 +30,9 @@ from quant.text.packed import is_packed, read_packed, write_packed
 from quant.training.batches import Batches
 from quant.training.loop import CHECKPOINT, Trainer
 from quant.training.recipe import Recipe
+from quant.training.start import begin_from, open_start
 from quant.training.student import make_student
+from tern_hw.artifact import Artifact
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 
@@ -92,6 +96,7 @@ def run_entry(
         "losses": recipe.to_json()["losses"] if entry.losses else None,
         "steps": recipe.steps if entry.losses else 0,
         "learning_rate": recipe.learning_rate if entry.losses else None,
+        "start": entry.start,
     }
     if (done := read_result(folder)) is not None:
         _check_same(asked, done, folder)
@@ -99,8 +104,11 @@ def run_entry(
     folder.mkdir(parents=True, exist_ok=True)
     teacher = first_blocks(source.model.float(), suite.blocks)
     texts = _texts(suite, source, training_text, folder.parent, progress)
+    begin = _start(suite, entry, teacher, texts.training, folder.parent, source.origin, progress)
     start = time.monotonic()
-    model = _make(suite, entry, recipe, teacher, texts.training, folder, source.origin, progress)
+    model = _make(
+        suite, entry, recipe, teacher, texts.training, folder, source.origin, begin, progress
+    )
     made = {
         "tokens": _tokens_seen(suite, entry, recipe),
         **_sizes(model, teacher),
@@ -137,11 +145,10 @@ def _check_same(asked: dict[str, Any], done: dict[str, Any], folder: Path) -> No
 
 
 def _tokens_seen(suite: Suite, entry: Entry, recipe: Recipe) -> int:
-    """Return the tokens that a run trains or calibrates on."""
-    if entry.losses is not None:
-        return recipe.steps * recipe.tokens_per_step
-    calibrated = named_method(entry.method).calibrated
-    return suite.calibration_windows * recipe.window if calibrated else 0
+    """Return the tokens that a run trains and calibrates on."""
+    trained = recipe.steps * recipe.tokens_per_step if entry.losses else 0
+    fitted = entry.start or entry.method
+    return trained + named_method(fitted).calibrated * suite.calibration_windows * recipe.window
 
 
 def _peak_bytes() -> int:
@@ -248,6 +255,32 @@ def _tokens(source: ModelSource, name: str, split: str, kept: Path, progress: Pr
     return read_packed(path, source.tokenizer, named_split(split))
 
 
+def _start(
+    suite: Suite,
+    entry: Entry,
+    teacher: PreTrainedModel,
+    tokens: Tensor,
+    kept: Path,
+    origin: str,
+    progress: Progress,
+) -> Artifact | None:
+    """Return the artifact that an entry's training starts from, made by the first run to need it.
+
+    Every seed trains from the same one, which is fitted to the windows of seed 0.
+    """
+    if entry.start is None:
+        return None
+    recipe = suite.recipe_of(Entry(entry.start, entry.start), 0)
+    digest = hashlib.sha256(f"{origin}\n{recipe.to_json()}".encode())
+    digest.update(tokens.numpy().tobytes())
+    path = kept / f"start-{entry.start}-{digest.hexdigest()[:16]}"
+    if not is_artifact(path):
+        model = _fitted(suite, recipe, teacher, tokens, progress)
+        prepared = Prepared(model, named_method(entry.start), recipe.options, origin, {})
+        export_prepared(prepared, path, progress=progress)
+    return open_start(path)
+
+
 def _make(
     suite: Suite,
     entry: Entry,
@@ -256,28 +289,31 @@ def _make(
     tokens: Tensor,
     folder: Path,
     origin: str,
+    begin: Artifact | None,
     progress: Progress,
 ) -> PreTrainedModel:
     """Return the prepared, and where the entry has losses trained, model."""
     if entry.losses is None:
-        # From all over the text, as training sees it: its first windows would be of one kind.
-        calibration = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed).at(0)
-        return _prepared(teacher, recipe, calibration, progress)
+        return _fitted(suite, recipe, teacher, tokens, progress)
     student = make_student(teacher, recipe, progress=progress)
+    if begin is not None:
+        begin_from(student, begin)
     trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
     with progress(f"training {entry.name}", recipe.steps) as advance:
         trainer.train(lambda row: advance(1))
     return trainer.model
 
 
-def _prepared(
-    teacher: PreTrainedModel, recipe: Recipe, calibration: Tensor, progress: Progress
+def _fitted(
+    suite: Suite, recipe: Recipe, teacher: PreTrainedModel, tokens: Tensor, progress: Progress
 ) -> PreTrainedModel:
     """Return a copy of the teacher, quantised without training."""
     model = copy.deepcopy(teacher)
     method = named_method(recipe.method)
-    data = calibration if method.calibrated else None
-    method.prepare(model, recipe.options, calibration=data, progress=progress)
+    # From all over the text, as training sees it: its first windows would be of one kind.
+    windows = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed)
+    calibration = windows.at(0) if method.calibrated else None
+    method.prepare(model, recipe.options, calibration=calibration, progress=progress)
     return model
 
 

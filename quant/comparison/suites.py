@@ -21,6 +21,8 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     #: None: the method is not trained, only prepared.
     losses: Losses | None = None
+    #: The training-free method whose levels the training starts from; None: the method's own fit.
+    start: str | None = None
     #: Steps, where they differ from the suite's.
     steps: int | None = None
     #: Which seeds to run; a method that is not trained has one.
@@ -90,31 +92,23 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
         Entry("dlt + off", "dlt", IDENTITY, losses=OFF_KL, seeds=more),
         Entry("symmetric + off", "dlt", {**IDENTITY, "shift": False}, losses=OFF_KL, seeds=more),
         Entry("dlt, kl alone", "dlt", IDENTITY, losses=KL, seeds=more),
-        Entry(
-            "dlt + mse",
-            "dlt",
-            losses=Losses(feature_loss=FeatureLoss.MSE),
-            seeds=more,
-        ),
+        Entry("dlt + mse", "dlt", IDENTITY, Losses(feature_loss=FeatureLoss.MSE), seeds=more),
         Entry(
             "dlt + clipped mse",
             "dlt",
             IDENTITY,
-            losses=Losses(feature_loss=FeatureLoss.CLIPPED_MSE),
+            Losses(feature_loss=FeatureLoss.CLIPPED_MSE),
             seeds=seeds,
         ),
+        Entry("dlt + huber", "dlt", IDENTITY, Losses(feature_loss=FeatureLoss.HUBER), seeds=seeds),
+        Entry("dlt, nearest codes", "dlt", {**IDENTITY, "codes": "nearest"}, OFF_KL, seeds=seeds),
         Entry(
-            "dlt + huber",
-            "dlt",
-            losses=Losses(feature_loss=FeatureLoss.HUBER),
-            seeds=seeds,
-        ),
-        Entry(
-            "dlt, nearest codes",
+            "dlt from aware + off",
             "dlt",
             {**IDENTITY, "codes": "nearest"},
             OFF_KL,
-            seeds=seeds,
+            start="aware",
+            seeds=more,
         ),
         Entry("dlt, centred", "dlt", {**IDENTITY, "center": True}, OFF_KL, seeds=seeds),
         Entry("dlt, ttq", "dlt", {"ste": "ttq"}, OFF_KL, seeds=seeds),

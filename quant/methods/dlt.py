@@ -6,12 +6,12 @@ arXiv:2406.07177). What the paper's public text leaves open is an option of `Dlt
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
-from quant.groups import join_groups, split_groups
+from quant.groups import expand_groups, join_groups, split_groups
 from quant.methods.base import LayerMethod, Quantizer
 from quant.methods.bits import ternary_bits
 from quant.methods.config import MethodConfig
@@ -28,7 +28,10 @@ from quant.ternary import (
     threshold_trits,
 )
 
-__all__ = ["Codes", "Dlt", "DltConfig", "DltQuantizer", "Initialisation"]
+__all__ = ["Codes", "Dlt", "DltConfig", "DltQuantizer", "Initialisation", "latent_for"]
+
+#: How far inside its trit's cell a moved weight lies, in scales (a cell is one scale wide).
+MARGIN: Final = 0.1
 
 
 class Codes(StrEnum):
@@ -133,6 +136,25 @@ class Dlt(LayerMethod):
         ]
         alpha, gamma = (torch.cat(values, dim=1) for values in zip(*pairs, strict=True))
         return DltQuantizer(alpha, gamma, config)
+
+
+def latent_for(weight: Tensor, fit: TernaryFit) -> Tensor:
+    """Return the weight next to `weight` whose nearest codes are a fit's trits, [N, K].
+
+    A weight well inside its trit's cell stays; another moves to just inside the cell's edge. So
+    training finds the weights where the model had them, but for those that a fit to activations
+    put elsewhere. Where a scale is 0 all levels are one, and the weight stays.
+    """
+    scale, shift = (
+        expand_groups(part.float(), weight.shape[1], fit.group_size)
+        for part in (fit.scale, fit.shift)
+    )
+    trits = fit.trits.to(weight.dtype)
+    place = (weight - shift) / scale
+    low = torch.where(trits > -1, trits - (0.5 - MARGIN), -torch.inf)
+    high = torch.where(trits < 1, trits + (0.5 - MARGIN), torch.inf)
+    stays = (place >= low) & (place <= high) | (scale == 0)
+    return torch.where(stays, weight, place.clamp(low, high) * scale + shift)
 
 
 def _initialise(groups: Tensor, config: DltConfig) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quant.methods import convert
@@ -14,11 +13,10 @@ from quant.models.prepared import is_prepared, load_prepared
 from quant.models.sources import find_source
 from quant.models.tensors import torch_tensor
 from quant.progress import Progress, silent
-from quant.ternary import dequantize
+from quant.ternary import TernaryFit
 from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.artifact.manifest import CONFIG_FILE, is_document
 from tern_hw.errors import TernError
-from tern_hw.matrix import TernaryMatrix
 
 __all__ = ["OpenedModel", "artifact_model", "is_artifact", "open_model", "open_tokenizer"]
 
@@ -112,19 +110,12 @@ def artifact_model(artifact: Artifact) -> PreTrainedModel:
     skeleton = load_skeleton(artifact.path)
     state = {name: torch_tensor(artifact.tensor(name)) for name in artifact.tensors}
     for name in artifact.layers:
-        state[f"{name}.weight"] = dequantized(artifact.layer(name))
+        state[f"{name}.weight"] = TernaryFit.from_matrix(artifact.layer(name)).dequantize()
     for name, other in _tied(artifact).items():
         state[name] = state[other]
     for name in state.keys() - skeleton.state_dict().keys():
         raise TernError(f"{artifact.path} must hold the tensors of its model, not {name}")
     return build_model(skeleton, state, artifact.path, dtype=torch.float32)
-
-
-def dequantized(matrix: TernaryMatrix) -> Tensor:
-    """Return a matrix' weights, float32 [N, K]."""
-    trits = torch.from_numpy(matrix.digits()).to(torch.int8) - 1
-    scale, shift = (torch.from_numpy(part.copy()) for part in (matrix.scale, matrix.shift))
-    return dequantize(trits, scale, shift, matrix.group_size)
 
 
 def _tied(artifact: Artifact) -> dict[str, str]:

@@ -104,6 +104,31 @@ def test_a_run_that_trains_is_done_once(
     assert not (tmp_path / "run" / "checkpoint").exists()
 
 
+def test_a_training_starts_from_a_fitted_artifact_made_once(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = find_source(model_folder)
+    # A step of rate 0: what is measured is the start.
+    suite = replace(suite, recipe=replace(suite.recipe, learning_rate=0.0))
+    fitted = run_entry(suite, Entry("gptq", "gptq"), 0, source, str(text), tmp_path / "gptq")
+    entry = Entry("x", "dlt", {"codes": "nearest"}, Losses(), start="gptq", seeds=(0, 1))
+    begun = run_entry(suite, entry, 0, source, str(text), tmp_path / "x0")
+    assert (begun["start"], begun["tokens"]) == ("gptq", 3 * 2 * 16 + 4 * 16)
+    for name in ("perplexity", "weight_error"):
+        assert begun[name] == fitted[name]
+    monkeypatch.setattr(runner, "_fitted", None)
+    run_entry(suite, entry, 1, source, str(text), tmp_path / "x1")
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_rows_of_dlt_differ_in_what_their_names_say(name: str):
+    rules = {e.name: e.options.get("ste") for e in SUITES[name].entries if e.method == "dlt"}
+    assert {row for row, rule in rules.items() if rule != "identity"} == {
+        "dlt, ttq",
+        "dlt, clipped",
+    }
+
+
 def test_a_result_of_another_model_or_text_is_not_taken(
     suite: Suite, model_folder: str, text: Path, tmp_path: Path
 ):

@@ -12,11 +12,12 @@ from quant.errors import UnreachableError
 from quant.exports.convert import export_model, export_prepared
 from quant.methods import METHODS, quantized_linears
 from quant.methods.fdb import Fdb
-from quant.models.opening import artifact_model, dequantized, open_model
+from quant.models.opening import artifact_model, open_model
 from quant.models.prepared import load_prepared, save_prepared
 from quant.models.sources import find_source
 from quant.models.tiny import byte_tokenizer
 from quant.scoring.perplexity import perplexity
+from quant.ternary import TernaryFit
 from quant.text.documents import CORPORA, Split, corpus_documents
 from quant.text.excerpt import excerpt
 from quant.text.packed import write_packed
@@ -95,7 +96,7 @@ def test_artifact_of_a_bfloat16_model_keeps_every_bit(tmp_path):
     assert found.dtype == torch.float32
     assert torch.equal(found, model.model.embed_tokens.weight.float())
     name = "model.layers.0.mlp.up_proj"
-    levels = dequantized(load_artifact(tmp_path / "a").layer(name))
+    levels = TernaryFit.from_matrix(load_artifact(tmp_path / "a").layer(name)).dequantize()
     assert not torch.equal(levels, levels.bfloat16().float())
     assert torch.equal(opened.model.get_submodule(name).weight, levels)
 

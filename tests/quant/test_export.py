@@ -12,7 +12,7 @@ from torch import nn
 from quant import export
 from quant.exports.artifact import kept_tensors
 from quant.exports.convert import convert_layers, export_model
-from quant.methods import METHODS, method_config, named_method, quantized_linears
+from quant.methods import method_config, named_method, quantized_linears
 from quant.models.linears import block_linears
 from quant.models.prepared import save_prepared
 from quant.models.tiny import byte_tokenizer
@@ -160,21 +160,15 @@ def test_method_that_is_not_ternary_is_refused(llama_folder, tmp_path, capsys, f
     assert not output.exists()
 
 
-def test_method_that_needs_text_is_refused(llama_folder, tmp_path, capsys, monkeypatch):
-    class Calibrated(type(METHODS["twn"])):
-        name = "needs-text"
-        calibrated = True
-
-    monkeypatch.setitem(METHODS, "needs-text", Calibrated())
-    assert command(llama_folder, "--output", tmp_path / "a", "--method", "needs-text") == 2
-    error = capsys.readouterr().err
-    assert "--method must be one that needs no calibration text, not needs-text: prepare" in error
-    assert not (tmp_path / "a").exists()
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--method", "twn"), ("--set", "factor=0.7"), ("--group-size", "8"), ("--layers", "*")],
+    [
+        ("--method", "twn"),
+        ("--set", "factor=0.7"),
+        ("--group-size", "8"),
+        ("--layers", "*"),
+        ("--text", "brown"),
+    ],
 )
 def test_prepared_model_takes_no_option_of_a_method(tmp_path, capsys, option, value):
     folder = prepared_folder(tmp_path / "p")
