@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.cli import ArgumentParser, progress, run
+from tern_hw.cli import ArgumentParser, integer, progress, run
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
+    from quant.comparison.runner import Tasks
     from quant.comparison.suites import Entry, Suite
 
 __all__ = ["main"]
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         entry, seed = runs[_index(arguments.run, len(runs))]
         _run_one(suite, entry, seed, arguments, _folder(output, entry, seed))
         return 0
+    _tasks(arguments)
     _run_all(suite, runs, arguments, output)
     return _report(suite, output, as_json=arguments.json)
 
@@ -64,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORDS",
         help="only rows whose name has these words",
     )
+    parser.add_argument(
+        "--task-folder", default="", metavar="DIR", help="folder of JSONL files of questions, too"
+    )
+    parser.add_argument("--limit", type=integer, help="only a task's first questions")
     parser.add_argument("--keep-models", action="store_true", help="keep each run's prepared model")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--run", default="", help=argparse.SUPPRESS)
@@ -105,9 +111,27 @@ def _run_one(
         source,
         arguments.text,
         folder,
+        tasks=_tasks(arguments),
         keep_model=arguments.keep_models,
         progress=progress,
     )
+
+
+def _tasks(arguments: argparse.Namespace) -> "Tasks | None":
+    """Return the zero-shot questions, checked before any model is made."""
+    from quant.comparison.runner import Tasks
+    from quant.scoring.zero_shot import check_tasks, task_names
+
+    if not arguments.task_folder:
+        if arguments.limit is not None:
+            raise TernError("--limit must be given with --task-folder, not alone")
+        return None
+    if arguments.limit is not None and arguments.limit < 1:
+        raise TernError(f"--limit must be positive, not {arguments.limit}")
+    folder = Path(arguments.task_folder).expanduser()
+    names = task_names([], folder)
+    check_tasks(names, folder)
+    return Tasks(folder, tuple(names), arguments.limit)
 
 
 def _run_all(
@@ -131,6 +155,8 @@ def _run_all(
         ]
         command += ["--model", arguments.model, "--text", arguments.text, "--run", str(index)]
         command += ["--only", *arguments.only] if arguments.only else []
+        command += ["--task-folder", arguments.task_folder] if arguments.task_folder else []
+        command += ["--limit", str(arguments.limit)] if arguments.limit is not None else []
         command += ["--keep-models"] if arguments.keep_models else []
         if status := subprocess.run(command).returncode:
             raise TernError(

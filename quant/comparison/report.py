@@ -2,7 +2,7 @@
 
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,20 @@ class Row:
     seeds: int
     #: Runs of this entry that the suite asks for.
     wanted: int
-    bits: float
-    megabytes: float
+    #: None, as the next ones, of the teacher itself.
+    bits: float | None
+    megabytes: float | None
     #: Trained or calibrated on.
     tokens: int
     trained: bool
-    weight_error: float
-    output_error: float
+    weight_error: float | None
+    output_error: float | None
     divergence: tuple[float, float]
     cosine: tuple[float, float]
     #: By text.
     perplexity: dict[str, tuple[float, float]]
+    #: By task: share of right answers, by length-normalised likelihood where the task has it.
+    zero_shot: dict[str, tuple[float, float]]
     seconds: float
     peak_gb: float
     #: Above this perplexity a model says less than a word drawn at random: it is noise.
@@ -45,24 +48,32 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
         runs = [run for run in results if run["entry"] == entry.name]
         if not runs:
             continue
-        texts = runs[0]["perplexity"]
+        first = runs[0]
+        size = first["quantized_bytes"]
         rows.append(
             Row(
                 entry.name,
                 len(runs),
                 len(entry.seeds),
-                runs[0]["bits_per_weight"],
-                runs[0]["quantized_bytes"] / 1e6,
-                runs[0]["tokens"],
-                runs[0]["losses"] is not None,
-                statistics.mean(run["weight_error"] for run in runs),
-                statistics.mean(run["output_error"] for run in runs),
+                first["bits_per_weight"],
+                None if size is None else size / 1e6,
+                first["tokens"],
+                first["losses"] is not None,
+                _mean([run["weight_error"] for run in runs]),
+                _mean([run["output_error"] for run in runs]),
                 _spread([run["divergence"] for run in runs]),
                 _spread([run["cosine"] for run in runs]),
-                {text: _spread([run["perplexity"][text] for run in runs]) for text in texts},
+                {
+                    text: _spread([run["perplexity"][text] for run in runs])
+                    for text in first["perplexity"]
+                },
+                {
+                    task: _spread([_accuracy(run["zero_shot"][task]) for run in runs])
+                    for task in first.get("zero_shot", {})
+                },
                 statistics.mean(run["seconds"] for run in runs),
                 max(run["peak_bytes"] for run in runs) / 1e9,
-                runs[0]["vocabulary"],
+                first["vocabulary"],
             )
         )
     return rows
@@ -71,29 +82,18 @@ def rows_of(suite: Suite, results: Sequence[dict[str, Any]]) -> list[Row]:
 def markdown(suite: Suite, rows: Sequence[Row]) -> str:
     """Return the table in Markdown; ± is the standard deviation over seeds."""
     texts = list(rows[0].perplexity) if rows else []
-    head = [
-        "method",
-        "seeds",
-        "bits",
-        "MB",
-        "tokens",
-        "weight error",
-        "output error",
-        "KL",
-        "1 − cos",
-    ]
-    head += [f"perplexity, {text}" for text in texts] + ["time (s)", "peak (GB)"]
+    tasks = list(rows[0].zero_shot) if rows else []
+    head = ["method", "seeds", "bits", "MB", "tokens", "weight error", "output error"]
+    head += ["KL", "1 − cos", *(f"perplexity, {text}" for text in texts), *tasks]
+    head += ["time (s)", "peak (GB)"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        cells = [
-            row.name,
-            f"{row.seeds} of {row.wanted}",
-            f"{row.bits:.3f}",
-            f"{row.megabytes:.1f}",
-        ]
-        cells += [f"{row.tokens:,}", f"{row.weight_error:.1%}", f"{row.output_error:.1%}"]
-        cells += [_cell(row.divergence, 3), _cell(row.cosine, 4)]
+        cells = [row.name, f"{row.seeds} of {row.wanted}"]
+        cells += [_known(row.bits, ".3f"), _known(row.megabytes, ".1f"), f"{row.tokens:,}"]
+        cells += [_known(row.weight_error, ".1%"), _known(row.output_error, ".1%")]
+        cells += [_cell(row.divergence, ".3f"), _cell(row.cosine, ".4f")]
         cells += [_perplexity_cell(row.perplexity[text], row.vocabulary) for text in texts]
+        cells += [_cell(row.zero_shot[task], ".1%") for task in tasks]
         cells += [f"{row.seconds:.0f}", f"{row.peak_gb:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -104,8 +104,9 @@ def picture(suite: Suite, rows: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ordered = sorted(rows, key=lambda row: row.divergence[0], reverse=True)
-    figure = Figure(figsize=(8, 0.28 * len(rows) + 1.2), layout="constrained")
+    students = [row for row in rows if row.bits is not None]
+    ordered = sorted(students, key=lambda row: row.divergence[0], reverse=True)
+    figure = Figure(figsize=(8, 0.28 * len(ordered) + 1.2), layout="constrained")
     axes = figure.add_subplot()
     colors = ["#0072B2" if row.trained else "#E69F00" for row in ordered]
     means, spreads = ([row.divergence[i] for row in ordered] for i in (0, 1))
@@ -122,13 +123,23 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _cell(value: tuple[float, float], digits: int) -> str:
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _accuracy(score: Mapping[str, Any]) -> float:
+    return score["acc"] if score["acc_norm"] is None else score["acc_norm"]
+
+
+def _known(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _cell(value: tuple[float, float], form: str) -> str:
     mean, spread = value
-    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+    return format(mean, form) + (f" ± {format(spread, form)}" if spread else "")
 
 
 def _perplexity_cell(value: tuple[float, float], vocabulary: int) -> str:
-    mean, spread = value
-    if mean > vocabulary:
-        return "noise"
-    return f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else "")
+    return "noise" if value[0] > vocabulary else _cell(value, ".1f")

@@ -6,25 +6,26 @@ import json
 import resource
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.suites import Entry, Suite
 from quant.exports.convert import export_prepared
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
-from quant.methods import named_method, quantized_linears
+from quant.methods import convert, named_method, quantized_linears
 from quant.models.opening import is_artifact
 from quant.models.prepared import Prepared, save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
 from quant.scoring.perplexity import perplexity
+from quant.scoring.zero_shot import zero_shot
 from quant.text.loading import load_tokens, named_split, windows
 from quant.text.packed import is_packed, read_packed, write_packed
 from quant.training.batches import Batches
@@ -36,10 +37,30 @@ from tern_hw.artifact import Artifact
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 
-__all__ = ["RESULT", "first_blocks", "measure", "read_result", "run_entry"]
+__all__ = ["RESULT", "Tasks", "first_blocks", "measure", "read_result", "run_entry"]
 
 #: The file that says that a run is done.
 RESULT: Final = "result.json"
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Zero-shot questions: which files of a folder, and how many of each."""
+
+    folder: Path
+    names: tuple[str, ...]
+    limit: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what two runs must share to be compared."""
+        return {"names": list(self.names), "limit": self.limit}
+
+    def scores(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, dict[str, Any]]:
+        """Return a plain model's scores by task."""
+        found = zero_shot(model, tokenizer, self.names, folder=self.folder, limit=self.limit)
+        return {score.task: asdict(score) for score in found.scores}
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,7 @@ def run_entry(
     training_text: str,
     folder: Path,
     *,
+    tasks: Tasks | None = None,
     keep_model: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -75,6 +97,8 @@ def run_entry(
         Corpus or file that methods train and calibrate on, its train split.
     folder : Path
         The run's own.
+    tasks : Tasks, optional
+        Zero-shot questions to score the model on.
     keep_model : bool
         Write the prepared model, too (as large as the model itself).
     progress : Progress
@@ -89,7 +113,7 @@ def run_entry(
         "suite": suite.name,
         "entry": entry.name,
         "method": entry.method,
-        "options": recipe.options.to_json(),
+        "options": recipe.options.to_json() if entry.method else {},
         "seed": seed,
         "model": source.origin,
         "text": training_text,
@@ -97,6 +121,7 @@ def run_entry(
         "steps": recipe.steps if entry.losses else 0,
         "learning_rate": recipe.learning_rate if entry.losses else None,
         "start": entry.start,
+        "tasks": tasks.to_json() if tasks is not None else None,
     }
     if (done := read_result(folder)) is not None:
         _check_same(asked, done, folder)
@@ -118,7 +143,7 @@ def run_entry(
     measured = measure(model, teacher, texts.held_out, suite, progress)
     vocabulary = teacher.get_input_embeddings().num_embeddings
     result = {**asked, **made, **measured, "vocabulary": vocabulary}
-    if keep_model:
+    if keep_model and entry.method:
         save_prepared(
             folder / "model",
             model,
@@ -129,6 +154,9 @@ def run_entry(
             training=recipe.to_json() if entry.losses else None,
             overwrite=True,
         )
+    if tasks is not None:
+        convert(model)
+        result["zero_shot"] = tasks.scores(model, source.tokenizer)
     write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # a gigabyte that nobody resumes
     return result
@@ -148,7 +176,8 @@ def _tokens_seen(suite: Suite, entry: Entry, recipe: Recipe) -> int:
     """Return the tokens that a run trains and calibrates on."""
     trained = recipe.steps * recipe.tokens_per_step if entry.losses else 0
     fitted = entry.start or entry.method
-    return trained + named_method(fitted).calibrated * suite.calibration_windows * recipe.window
+    calibrated = bool(fitted) and named_method(fitted).calibrated
+    return trained + calibrated * suite.calibration_windows * recipe.window
 
 
 def _peak_bytes() -> int:
@@ -214,7 +243,8 @@ def measure(
     }
     first = windows(next(iter(held_out.values())), suite.test_window)[:8]
     divergence, cosine = _against(model, teacher, first)
-    error = mean_output_error(model, teacher, first[: len(first) // 2])
+    own = model is teacher
+    error = None if own else mean_output_error(model, teacher, first[: len(first) // 2])
     return {**numbers, "divergence": divergence, "cosine": cosine, "output_error": error}
 
 
@@ -293,6 +323,8 @@ def _make(
     progress: Progress,
 ) -> PreTrainedModel:
     """Return the prepared, and where the entry has losses trained, model."""
+    if not entry.method:
+        return teacher
     if entry.losses is None:
         return _fitted(suite, recipe, teacher, tokens, progress)
     student = make_student(teacher, recipe, progress=progress)
@@ -319,7 +351,12 @@ def _fitted(
 
 @torch.no_grad()
 def _sizes(model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
-    """Return bits a weight, size, and the error against the teacher's weights, over all layers."""
+    """Return bits a weight, size, and the error against the teacher's weights, over all layers.
+
+    None of the teacher itself, whose bits are another's matter.
+    """
+    if model is teacher:
+        return {"bits_per_weight": None, "quantized_bytes": None, "weight_error": None}
     bits = weights = 0.0
     error = norm = 0.0
     for name, linear, quantizer in quantized_linears(model):

@@ -8,7 +8,7 @@ from quant.methods import method_config, named_method
 from quant.training.recipe import Losses, Precision, Recipe
 from tern_hw.errors import TernError
 
-__all__ = ["SUITES", "Entry", "Suite", "named_suite"]
+__all__ = ["SUITES", "TEACHER", "Entry", "Suite", "named_suite"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Entry:
 
     #: The row's name, which is also its folder's.
     name: str
+    #: Empty: the teacher itself, as it is.
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     #: None: the method is not trained, only prepared.
@@ -50,7 +51,9 @@ class Suite:
     test_window: int = 512
 
     def recipe_of(self, entry: Entry, seed: int) -> Recipe:
-        """Return the recipe of one run."""
+        """Return the recipe of one run; the teacher's has nothing to say."""
+        if not entry.method:
+            return replace(self.recipe, seed=seed)
         return replace(
             self.recipe,
             method=entry.method,
@@ -64,6 +67,7 @@ class Suite:
 OFF_KL: Final = Losses()
 KL: Final = Losses(feature_loss=FeatureLoss.NONE)
 
+TEACHER: Final = Entry("teacher", "")
 #: Post-training methods on ternary and on 2-bit grids, at their defaults.
 TRAINING_FREE: Final = (
     Entry("rtn ternary", "rtn"),
@@ -146,7 +150,7 @@ SUITES: Final[dict[str, Suite]] = {
             "quick",
             "the first two blocks of SmolLM2 as a model of its own: minutes on two cores",
             _recipe(8, 2, 64, 2e-3, "fp32"),
-            (*TRAINING_FREE, *trained((0,), (0,))),
+            (TEACHER, *TRAINING_FREE, *trained((0,), (0,))),
             blocks=2,
             calibration_windows=16,
             test_tokens=1024,
@@ -156,13 +160,13 @@ SUITES: Final[dict[str, Suite]] = {
             "cpu",
             "all of SmolLM2-135M: hours on two cores",
             _recipe(100, 2, 256, 2e-3, "bf16"),
-            (*TRAINING_FREE, *trained((0,), (0, 1, 2))),
+            (TEACHER, *TRAINING_FREE, *trained((0,), (0, 1, 2))),
         ),
         Suite(
             "gpu",
             "all of SmolLM2-135M for 10,000 steps of 16 x 2048 tokens (give it more than Brown)",
             replace(_recipe(10_000, 16, 2048, 1e-3, "bf16"), warmup_steps=500),
-            (*TRAINING_FREE, *trained((0,), (0, 1, 2))),
+            (TEACHER, *TRAINING_FREE, *trained((0,), (0, 1, 2))),
             calibration_windows=512,
             test_tokens=1 << 20,
             test_window=2048,
@@ -176,5 +180,6 @@ def named_suite(name: str) -> Suite:
     if name not in SUITES:
         raise TernError(f"suite must be one of {', '.join(SUITES)}, not {name!r}")
     for entry in SUITES[name].entries:
-        named_method(entry.method)
+        if entry.method:
+            named_method(entry.method)
     return SUITES[name]

@@ -1,5 +1,6 @@
 """The comparison: its suites hold together, a run measures what it says, the table adds it up."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from quant import compare
 from quant.comparison import runner
 from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.report import markdown, picture, rows_of
-from quant.comparison.runner import first_blocks, read_result, run_entry
-from quant.comparison.suites import SUITES, Entry, Suite, named_suite
+from quant.comparison.runner import Tasks, first_blocks, read_result, run_entry
+from quant.comparison.suites import SUITES, TEACHER, Entry, Suite, named_suite
 from quant.losses.features import FeatureLoss
 from quant.methods import METHODS, method_config, named_method
 from quant.models.sources import find_source
 from quant.models.tiny import byte_tokenizer
+from quant.scoring.perplexity import perplexity
+from quant.text.loading import load_tokens
 from quant.training.recipe import Losses, Recipe
 from tern_hw.errors import TernError
 from tests.quant.models import random_llama
@@ -68,13 +71,14 @@ def test_every_row_of_a_suite_can_be_run(name: str, tmp_path: Path):
     for entry in suite.entries:
         recipe = suite.recipe_of(entry, 5)
         assert recipe.seed == 5
-        assert (entry.losses is not None) <= METHODS[entry.method].trainable
+        trains = bool(entry.method) and METHODS[entry.method].trainable
+        assert (entry.losses is not None) <= trains
 
 
 @pytest.mark.parametrize("name", list(SUITES))
 def test_a_suite_has_every_method_and_every_loss(name: str):
     entries = SUITES[name].entries
-    assert {entry.method for entry in entries} == set(METHODS)
+    assert {entry.method for entry in entries} == {"", *METHODS}
     losses = [entry.losses for entry in entries if entry.losses]
     assert {each.feature_loss for each in losses} == set(FeatureLoss)
     assert any(each.dad for each in losses)
@@ -91,6 +95,37 @@ def test_a_run_measures_bits_error_and_perplexity(
     assert result["divergence"] > 0
     assert 0 < result["output_error"] < 1
     assert read_result(tmp_path / "run") == result
+
+
+def test_the_teacher_is_measured_as_it_is(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path
+):
+    suite = replace(suite, entries=(TEACHER, *ENTRIES))
+    source = find_source(model_folder)
+    result = run_entry(suite, TEACHER, 0, source, str(text), tmp_path / "run", keep_model=True)
+    assert (result["divergence"], result["cosine"], result["tokens"]) == (0, pytest.approx(0, abs=1e-6), 0)
+    held_out = load_tokens(str(text), source.tokenizer)[: suite.test_tokens]
+    exact = perplexity(first_blocks(find_source(model_folder).model, 1), held_out, window=32)
+    assert result["perplexity"] == {str(text): exact.perplexity}
+    line = markdown(suite, rows_of(suite, [result])).splitlines()[2]
+    assert line.startswith("| teacher | 1 of 1 | – | – | 0 | – | – | 0.000 | 0.0000 |")
+
+
+def test_zero_shot_scores_have_a_column(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path
+):
+    question = {"query": "the quick", "choices": [" brown", " fox jumps"], "gold": 0}
+    (tmp_path / "q.jsonl").write_text(f"{json.dumps(question)}\n" * 3)
+    tasks = Tasks(tmp_path, ("q",), limit=2)
+    arguments = (suite, ENTRIES[0], 0, find_source(model_folder), str(text), tmp_path / "run")
+    result = run_entry(*arguments, tasks=tasks)
+    score = result["zero_shot"]["q"]
+    assert (score["items"], score["acc"]) in ((2, 0.0), (2, 1.0))
+    head, _, line = markdown(suite, rows_of(suite, [result])).splitlines()
+    assert head.split(" | ")[-3] == "q"
+    assert line.split(" | ")[-3] == f"{score['acc_norm']:.1%}"
+    with pytest.raises(TernError, match="must be of tasks None"):
+        run_entry(*arguments)
 
 
 def test_a_run_that_trains_is_done_once(
