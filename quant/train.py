@@ -117,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
         help="recompute activations in the backward pass, to save memory",
     )
     parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="under torchrun: give each process a part of the student (FSDP), not a copy (DDP)",
+    )
+    parser.add_argument(
         "--checkpoint-every",
         type=integer,
         default=100,
@@ -193,6 +198,7 @@ def _train(
         folder,
         origin=origin,
         checkpoint_every=arguments.checkpoint_every,
+        sharded=arguments.shard,
     )
     rows: list[dict[str, float]] = []
     with _display(recipe, trainer.accelerator.is_main_process) as show:
@@ -202,6 +208,7 @@ def _train(
             show(row)
 
         steps = trainer.train(report)
+    state = trainer.state()
     if not trainer.accelerator.is_main_process:
         return None
     record |= {
@@ -220,6 +227,7 @@ def _train(
         config=recipe.options,
         origin=source.origin,
         training=record,
+        state=state,
         overwrite=True,
     )
     return {

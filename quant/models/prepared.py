@@ -99,6 +99,7 @@ def save_prepared(
     config: MethodConfig,
     origin: str,
     training: dict[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a prepared model; the folder appears only when it is whole.
@@ -117,17 +118,19 @@ def save_prepared(
         What the unquantised model is, in words.
     training : dict, optional
         What JSON can hold of how it was made.
+    state : dict of str to Tensor, optional
+        The model's tensors, where it is divided among processes; left out, its `state_dict()`.
     overwrite : bool
         Replace a folder that is there.
     """
-    tensors = model.state_dict()
+    tensors = model.state_dict() if state is None else state
     with atomic_directory(folder, overwrite=overwrite) as fresh:
         save_tensors(fresh / WEIGHTS, plain_state(tensors), {"format": "pt"})
         save_tensors(fresh / QUANTIZERS, quantizer_state(tensors))
         with quiet():
             # As save_pretrained would record it, which cannot be used here: it would write the
             # parametrisation's names.
-            model.config.architectures = [type(model).__name__]
+            model.config.architectures = model.config.architectures or [type(model).__name__]
             model.config.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
         description = {

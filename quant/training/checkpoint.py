@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quant.cache import file_sha256
 from quant.models.tensors import save_tensors
+from quant.training.sharding import divided_like, whole
 from tern_hw.errors import TernError
 from tern_hw.files import atomic_directory
 
@@ -64,8 +65,9 @@ def save_checkpoint(
     *,
     step: int,
     identity: str,
+    writes: bool = True,
 ) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint; every process calls it, one of them `writes`.
 
     Parameters
     ----------
@@ -78,15 +80,19 @@ def save_checkpoint(
         Steps done.
     identity : str
         The run's `fingerprint`.
+    writes : bool
+        Whether this process is the one that writes.
     """
-    values = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+    values = {name: _kept(parameter, writes) for name, parameter in parameters.items()}
     moments = {
-        f"{name}.{moment}": optimizer.state[parameter][moment].detach().cpu().contiguous()
+        f"{name}.{moment}": _kept(optimizer.state[parameter][moment], writes)
         for name, parameter in parameters.items()
         for moment in MOMENT_NAMES
         # A parameter that no loss reaches has no moments.
         if parameter in optimizer.state
     }
+    if not writes:
+        return
     with atomic_directory(folder, overwrite=True) as fresh:
         save_tensors(fresh / PARAMETERS, values)
         save_tensors(fresh / MOMENTS, moments)
@@ -133,14 +139,20 @@ def load_checkpoint(
     return int(state["step"])
 
 
+def _kept(tensor: Tensor, writes: bool) -> Tensor:
+    """Return the whole tensor in memory, of a process that writes; nothing of it of another."""
+    gathered = whole(tensor.detach())
+    return gathered.cpu().contiguous() if writes else gathered.new_empty(0)
+
+
 def _placed(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a tensor on its parameter's device."""
+    """Return a tensor on its parameter's device, divided among processes as that is."""
     if tensor.shape != parameter.shape:
         raise TernError(
             f"checkpoint's tensors must have the model's shapes, not {list(tensor.shape)} "
             f"for {list(parameter.shape)}"
         )
-    return tensor.to(parameter.device)
+    return divided_like(tensor, parameter)
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from quant.methods import quantized_linears
 from quant.methods.base import latent_weight
+from quant.training.sharding import whole
 
 __all__ = ["first_nonfinite"]
 
@@ -28,13 +29,15 @@ def first_nonfinite(model: nn.Module, tokens: Tensor) -> str:
         for name, linear, quantizer in quantized_linears(model)
     }
     for name, tensors in layers.items():
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        if not all(bool(whole(tensor).isfinite().all()) for tensor in tensors):
             return f"a parameter of {name} is not finite"
     if output := _first_output(model, tokens):
         return f"first in the output of {output}"
     # Clipping by a norm that is not finite spoils every gradient, so these say the least.
     for name, tensors in layers.items():
-        if not all(tensor.grad is None or bool(tensor.grad.isfinite().all()) for tensor in tensors):
+        if not all(
+            tensor.grad is None or bool(whole(tensor.grad).isfinite().all()) for tensor in tensors
+        ):
             return f"first in the gradient of {name}"
     return "in no single layer"
 

@@ -28,6 +28,7 @@ from quant.training.checkpoint import (
 from quant.training.faults import first_nonfinite
 from quant.training.log import TrainingLog
 from quant.training.recipe import Losses, Precision, Recipe
+from quant.training.sharding import shard, whole
 from quant.training.student import parameter_groups, recompute_activations
 from tern_hw.errors import TernError
 
@@ -93,6 +94,9 @@ class Trainer:
         What the teacher is; part of what a resumed run must share.
     checkpoint_every : int
         Steps between checkpoints; the last step has one in any case.
+    sharded : bool
+        Each of several processes holds a part of the student (FSDP), not a copy of it (DDP). The
+        teacher, which has no gradients and no moments, is whole in each.
     """
 
     def __init__(
@@ -105,10 +109,13 @@ class Trainer:
         *,
         origin: str,
         checkpoint_every: int = 100,
+        sharded: bool = False,
     ) -> None:
         if checkpoint_every < 1:
             raise TernError(f"steps between checkpoints must be positive, not {checkpoint_every}")
         self.accelerator = Accelerator(mixed_precision="no")
+        if sharded and self.accelerator.num_processes == 1:
+            raise TernError("sharding must have several processes, as torchrun starts them, not 1")
         self.recipe = recipe
         self.folder = folder
         self.checkpoint_every = checkpoint_every
@@ -123,6 +130,9 @@ class Trainer:
         self.teacher = teacher.to(self.accelerator.device).eval().requires_grad_(False)
         if recipe.gradient_checkpointing:
             recompute_activations(student)
+        if sharded:
+            device = self.accelerator.device
+            shard(student.to(device), device, self.accelerator.num_processes)
         groups = parameter_groups(student, recipe)
         for group in groups:
             group["lr"] = recipe.learning_rate * group["factor"]
@@ -133,7 +143,9 @@ class Trainer:
             weight_decay=0.0,
             fused=True,
         )
-        self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
+        # What is sharded is distributed already.
+        self.student = student if sharded else self.accelerator.prepare(student)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self._plain_optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         model = self.accelerator.unwrap_model(self.student)
         self.parameters: dict[str, nn.Parameter] = {
@@ -146,6 +158,13 @@ class Trainer:
     def model(self) -> PreTrainedModel:
         """The student without what distributes it."""
         return self.accelerator.unwrap_model(self.student)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the student's tensors, whole, by name; every process must ask."""
+        tensors = self.model.state_dict(keep_vars=True)
+        # A tensor with two names, a tied head's, stays one.
+        gathered = {id(tensor): whole(tensor.detach()) for tensor in tensors.values()}
+        return {name: gathered[id(tensor)] for name, tensor in tensors.items()}
 
     def train(self, report: Report = lambda row: None, *, steps: int | None = None) -> int:
         """Run to the recipe's last step, or to `steps`, and return the steps done.
@@ -195,16 +214,16 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         # A weight that is not finite need not show in the loss: its group's trits are all 0 then.
-        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
+        if not all(bool(whole(each).isfinite().all()) for each in self.parameters.values()):
             self._stop(step - 1)
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.folder / CHECKPOINT,
-                self.parameters,
-                self._plain_optimizer,
-                step=step,
-                identity=self.identity,
-            )
+        save_checkpoint(
+            self.folder / CHECKPOINT,
+            self.parameters,
+            self._plain_optimizer,
+            step=step,
+            identity=self.identity,
+            writes=self.accelerator.is_main_process,
+        )
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> dict[str, float]:
@@ -214,8 +233,10 @@ class Trainer:
         for group in self._plain_optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         sums = self._backward(self._share(step))
-        norm = self.accelerator.clip_grad_norm_(
-            list(self.parameters.values()), self.recipe.clip_norm or math.inf
+        norm = whole(
+            self.accelerator.clip_grad_norm_(
+                list(self.parameters.values()), self.recipe.clip_norm or math.inf
+            )
         )
         losses = {
             name: self._mean(value) for name, value in {"total": sums.total, **sums.parts}.items()

@@ -103,7 +103,11 @@ def test_the_teacher_is_measured_as_it_is(
     suite = replace(suite, entries=(TEACHER, *ENTRIES))
     source = find_source(model_folder)
     result = run_entry(suite, TEACHER, 0, source, str(text), tmp_path / "run", keep_model=True)
-    assert (result["divergence"], result["cosine"], result["tokens"]) == (0, pytest.approx(0, abs=1e-6), 0)
+    assert (result["divergence"], result["cosine"], result["tokens"]) == (
+        0,
+        pytest.approx(0, abs=1e-6),
+        0,
+    )
     held_out = load_tokens(str(text), source.tokenizer)[: suite.test_tokens]
     exact = perplexity(first_blocks(find_source(model_folder).model, 1), held_out, window=32)
     assert result["perplexity"] == {str(text): exact.perplexity}

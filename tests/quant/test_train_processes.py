@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,10 +81,13 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(teacher_folder: Path,
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one_process_to_rounding(teacher_folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("options", [[], ["--shard"]], ids=["ddp", "fsdp"])
+def test_two_processes_follow_one_process_to_rounding(
+    teacher_folder: Path, tmp_path: Path, options: list[str]
+):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611")
     one = command(teacher_folder, tmp_path / "one", steps=10)
-    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher)
+    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher) + options
     for each in (one, two):
         subprocess.run(each, env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}, check=True)
     one_log, two_log = _losses(tmp_path / "one"), _losses(tmp_path / "two")
@@ -92,6 +96,19 @@ def test_two_processes_follow_one_process_to_rounding(teacher_folder: Path, tmp_
         for name in ("kl", "features", "gradient_norm"):
             assert float(two_row[name]) == pytest.approx(float(one_row[name]), rel=2e-3), name
     assert load_prepared(tmp_path / "two" / "model").training["processes"] == 2
+
+
+@pytest.mark.slow
+def test_sharded_processes_take_up_a_checkpoint_to_the_bit(teacher_folder: Path, tmp_path: Path):
+    subprocess.run(command(teacher_folder, tmp_path / "one", steps=6), env=ENVIRONMENT, check=True)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("model"))
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29612")
+    two = command(teacher_folder, tmp_path / "two", steps=6, launcher=launcher)
+    environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*two, "--shard"], env=environment, check=True)
+    for name in ("model.safetensors", "quantizers.safetensors"):
+        one, other = (tmp_path / run / "model" / name for run in ("one", "two"))
+        assert one.read_bytes() == other.read_bytes()
 
 
 def _losses(folder: Path) -> list[dict[str, str]]:

@@ -273,6 +273,11 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path):
         trainer(tmp_path, RECIPE.changed(accumulation=3))
 
 
+def test_sharding_takes_several_processes(tmp_path: Path):
+    with pytest.raises(TernError, match=r"sharding must have several processes, .* not 1"):
+        trainer(tmp_path, sharded=True)
+
+
 def test_the_log_has_a_picture(tmp_path: Path):
     trainer(tmp_path).train()
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
