@@ -92,9 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train", help="part of the text (default: train)")
     parser.add_argument(
         "--start",
-        metavar="ARTIFACT",
-        help="begin with the levels of this artifact (python -m quant.export), not with the "
-        "method's own fit to the weights; takes dlt with codes=nearest",
+        metavar="FOLDER",
+        help="begin not with the method's own fit to the weights but with the levels of this "
+        "artifact (of quant.export; takes dlt with codes=nearest), or where an earlier training "
+        "left its model",
     )
     parser.add_argument("--recipe", default="default", help="a recipe's name or TOML file")
     parser.add_argument("--method", help="quantisation method, in place of the recipe's")
@@ -173,7 +174,7 @@ def _train(
     """Train and write the model; returns the report, on the main process only."""
     from quant.models.prepared import save_prepared
     from quant.training.loop import LOG, Trainer
-    from quant.training.start import begin_from, describe_start, open_start
+    from quant.training.start import begin_from, open_start
     from quant.training.student import make_student
 
     begun = time.monotonic()
@@ -183,8 +184,8 @@ def _train(
     origin = source.origin
     record: dict[str, Any] = {}
     if start is not None:
-        begin_from(student, start)
-        record["start"] = describe_start(start)
+        begin_from(student, start, recipe)
+        record["start"] = start.describe()
         origin = f"{origin}; start {record['start']['sha256']}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

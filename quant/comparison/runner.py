@@ -31,9 +31,8 @@ from quant.text.packed import is_packed, read_packed, write_packed
 from quant.training.batches import Batches
 from quant.training.loop import CHECKPOINT, Trainer
 from quant.training.recipe import Recipe
-from quant.training.start import begin_from, open_start
+from quant.training.start import Start, begin_from, open_start
 from quant.training.student import make_student
-from tern_hw.artifact import Artifact
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 
@@ -293,8 +292,8 @@ def _start(
     kept: Path,
     origin: str,
     progress: Progress,
-) -> Artifact | None:
-    """Return the artifact that an entry's training starts from, made by the first run to need it.
+) -> Start | None:
+    """Return what an entry's training starts from, made by the first run to need it.
 
     Every seed trains from the same one, which is fitted to the windows of seed 0.
     """
@@ -319,7 +318,7 @@ def _make(
     tokens: Tensor,
     folder: Path,
     origin: str,
-    begin: Artifact | None,
+    begin: Start | None,
     progress: Progress,
 ) -> PreTrainedModel:
     """Return the prepared, and where the entry has losses trained, model."""
@@ -329,7 +328,7 @@ def _make(
         return _fitted(suite, recipe, teacher, tokens, progress)
     student = make_student(teacher, recipe, progress=progress)
     if begin is not None:
-        begin_from(student, begin)
+        begin_from(student, begin, recipe)
     trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
     with progress(f"training {entry.name}", recipe.steps) as advance:
         trainer.train(lambda row: advance(1))

@@ -136,7 +136,7 @@ def _rounding(report: MergeReport) -> str:
 
 def _reference(prepared: Prepared) -> str:
     """Return in words which weights the errors are against."""
-    if prepared.training:
+    if prepared.training and prepared.method.trainable:
         return "the latent weights that training left, not the original model's"
     return "the model's own weights"
 

@@ -32,6 +32,7 @@ __all__ = [
     "is_prepared",
     "load_prepared",
     "plain_state",
+    "prepared_checksums",
     "quantizer_state",
     "save_prepared",
 ]
@@ -170,6 +171,11 @@ def load_prepared(folder: Path) -> Prepared:
     _load_quantizers(model, folder / QUANTIZERS)
     training = description.get("training", {})
     return Prepared(model, method, config, str(description["origin"]), training)
+
+
+def prepared_checksums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each tensor file of a prepared model, as its description records it."""
+    return {str(name): str(sha256) for name, sha256 in _description(folder)["sha256"].items()}
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -1,78 +1,144 @@
-"""Start training from an artifact's levels: those of a training-free method, or of an earlier run.
+"""Start training from levels that exist: a training-free method's, or an earlier training's.
 
 A student that begins with levels fitted to activations is ahead of one that begins with levels
-fitted to weights by as much as hundreds of steps bring.
+fitted to weights by as much as a hundred steps bring.
 """
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from quant.methods import quantized_linears
 from quant.methods.base import latent_weight
 from quant.methods.dlt import Codes, DltQuantizer, latent_for
 from quant.models.opening import is_artifact
+from quant.models.prepared import Prepared, is_prepared, load_prepared, prepared_checksums
+from quant.models.tensors import torch_tensor
 from quant.ternary import TernaryFit
+from quant.training.recipe import Recipe
 from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.errors import TernError
 
-__all__ = ["begin_from", "describe_start", "open_start"]
+__all__ = ["Start", "begin_from", "open_start"]
 
 
-def open_start(path: Path) -> Artifact:
-    """Open the artifact that a training starts from.
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from."""
+
+    path: Path
+    content: Artifact | Prepared
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run records of its start: a checksum of the tensors, and its making."""
+        if isinstance(self.content, Prepared):
+            prepared = self.content
+            return {
+                "sha256": _digest(prepared_checksums(self.path)),
+                "method": prepared.method.name,
+                "options": prepared.config.to_json(),
+                "training": prepared.training,
+            }
+        info = self.content.info
+        known = ("method", "options", "training")
+        made = {key: info.metadata[key] for key in known if key in info.metadata}
+        return {"sha256": _digest({k: each.sha256 for k, each in info.tensors.items()}), **made}
+
+
+def _digest(checksums: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
+
+
+def open_start(path: Path) -> Start:
+    """Open the folder that a training starts from.
 
     Raises
     ------
     TernError
-        If it is no artifact, or a damaged one.
+        If it is no artifact and no prepared model, or a damaged one.
     """
-    if not is_artifact(path):
-        raise TernError(
-            f"start must be the folder of a ternary artifact, as python -m quant.export writes it, "
-            f"not {path}"
-        )
-    return load_artifact(path)
-
-
-def describe_start(artifact: Artifact) -> dict[str, Any]:
-    """Return what a run records of its start: a checksum of the tensors, and how it was made."""
-    checksums = {name: tensor.sha256 for name, tensor in artifact.info.tensors.items()}
-    digest = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
-    made = artifact.info.metadata
-    return {
-        "sha256": digest,
-        **{name: made[name] for name in ("method", "options", "training") if name in made},
-    }
+    if is_prepared(path):
+        return Start(path, load_prepared(path))
+    if is_artifact(path):
+        return Start(path, load_artifact(path))
+    raise TernError(
+        "start must be the folder of a ternary artifact (python -m quant.export) or of a trained "
+        f"model (python -m quant.train), not {path}"
+    )
 
 
 @torch.no_grad()
-def begin_from(student: nn.Module, artifact: Artifact) -> None:
-    """Give a prepared student an artifact's trits, scales and shifts, to the bit.
+def begin_from(student: PreTrainedModel, start: Start, recipe: Recipe) -> None:
+    """Give a student the start's levels, to the bit.
 
     Parameters
     ----------
-    student : nn.Module
-        Prepared by `dlt` with nearest codes. Its latent weights move as far as the trits ask.
-    artifact : Artifact
-        Of the same layers in groups of the same size; without shifts where the student has none.
+    student : PreTrainedModel
+        Of `quant.training.student.make_student`. From an artifact its latent weights move as far
+        as the trits ask; from a prepared model they are that model's.
+    start : Start
+        Of the same layers in groups of the same size. Where it has other norms or tables than the
+        teacher, they must be among what the recipe trains.
+    recipe : Recipe
+        The student's.
 
     Raises
     ------
     TernError
-        If the student cannot hold those levels.
+        If the student cannot hold what the start has.
     """
+    if isinstance(start.content, Prepared):
+        prepared = start.content
+        made, wanted = (
+            (prepared.method.name, prepared.config),
+            (recipe.method, recipe.options),
+        )
+        if made != wanted:
+            raise TernError(
+                f"start {start.path} must be of the recipe's method and options "
+                f"({recipe.method}, {recipe.options.to_json()}), not {prepared.method.name}, "
+                f"{prepared.config.to_json()}"
+            )
+        _take_over(student, prepared.model.state_dict(), start.path)
+    else:
+        artifact = start.content
+        _take_levels(student, artifact)
+        others = {name: torch_tensor(artifact.tensor(name)) for name in artifact.tensors}
+        _take_over(student, others, start.path)
+
+
+def _take_over(student: PreTrainedModel, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy tensors into the student; those that do not move must be the teacher's already."""
+    own = {
+        **dict(student.named_parameters(remove_duplicate=False)),
+        **dict(student.named_buffers()),
+    }
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise TernError(f"start {path} must have tensors of the student's, not {name}")
+        target = own[name]
+        if torch.equal(target, tensor.to(target)):
+            continue
+        if not target.requires_grad:
+            raise TernError(
+                f"start's {name} must be the teacher's, since the recipe does not train it"
+            )
+        target.copy_(tensor)
+
+
+def _take_levels(student: PreTrainedModel, artifact: Artifact) -> None:
     layers = list(quantized_linears(student))
     missing = [name for name, _, _ in layers if name not in artifact.layers]
     if missing or len(layers) != len(artifact.layers):
-        wrong = missing[0] if missing else f"{len(artifact.layers)} of them"
+        wrong = f"none named {missing[0]}" if missing else f"{len(artifact.layers)} of them"
         raise TernError(
-            f"start {artifact.path} must have the student's {len(layers)} layers, "
-            f"not {'none named ' if missing else ''}{wrong}"
+            f"start {artifact.path} must have the student's {len(layers)} layers, not {wrong}"
         )
     for name, linear, quantizer in layers:
         if not isinstance(quantizer, DltQuantizer) or quantizer.config.codes is not Codes.NEAREST:

@@ -1,24 +1,26 @@
 """Training from an artifact's levels: to the bit at first, and refused where it cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from quant.exports.convert import export_model, export_prepared
 from quant.methods import method_config, named_method, quantized_linears
 from quant.methods.base import latent_weight
 from quant.methods.dlt import MARGIN, DltConfig, latent_for
-from quant.models.prepared import Prepared
+from quant.models.prepared import Prepared, load_prepared
 from quant.ternary import TernaryFit
 from quant.training.recipe import Recipe
-from quant.training.start import begin_from, describe_start, open_start
+from quant.training.start import begin_from, open_start
 from quant.training.student import make_student
 from tern_hw.artifact import load_artifact
 from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
-from tests.quant.exports import command
+from tests.quant.exports import command, prepared_folder, torch_bytes
 from tests.quant.models import random_llama
 
 LAYER = "model.layers.1.mlp.gate_proj"
@@ -39,10 +41,10 @@ def calibrated(path: Path, **options: object) -> Path:
 
 
 def test_a_student_begins_with_the_artifacts_levels_to_the_bit(tmp_path: Path):
-    artifact = open_start(calibrated(tmp_path / "a"))
+    artifact = load_artifact(calibrated(tmp_path / "a"))
     teacher = random_llama()
     student = make_student(teacher, recipe())
-    begin_from(student, artifact)
+    begin_from(student, open_start(tmp_path / "a"), recipe())
     layers = list(quantized_linears(student))
     assert len(layers) == 14
     for name, linear, quantizer in layers:
@@ -86,7 +88,7 @@ def test_a_matrix_with_a_negative_scale_gives_the_same_weights():
 
 def test_the_start_is_described_by_its_tensors_and_its_making(tmp_path: Path):
     first, second = (
-        describe_start(load_artifact(calibrated(tmp_path / str(rounds), rounds=rounds)))
+        open_start(calibrated(tmp_path / str(rounds), rounds=rounds)).describe()
         for rounds in (1, 0)
     )
     assert (first["method"], first["training"]) == ("aware", {"seed": 5})
@@ -96,7 +98,7 @@ def test_the_start_is_described_by_its_tensors_and_its_making(tmp_path: Path):
 def refusal(path: Path, **options: object) -> str:
     student = make_student(random_llama(), recipe(**options))
     with pytest.raises(TernError) as refused:
-        begin_from(student, open_start(path))
+        begin_from(student, open_start(path), recipe(**options))
     return str(refused.value)
 
 
@@ -110,11 +112,9 @@ def test_a_rule_that_ignores_levels_is_refused(tmp_path: Path):
 
 
 def test_another_method_is_refused(tmp_path: Path):
-    student = make_student(
-        random_llama(), Recipe(method="twn", options=method_config("twn", {"group_size": 16}))
-    )
+    twn = Recipe(method="twn", options=method_config("twn", {"group_size": 16}))
     with pytest.raises(TernError, match="must be dlt with codes=nearest"):
-        begin_from(student, open_start(artifact(tmp_path / "a")))
+        begin_from(make_student(random_llama(), twn), open_start(artifact(tmp_path / "a")), twn)
 
 
 def test_another_group_size_is_refused(tmp_path: Path):
@@ -136,21 +136,80 @@ def test_shifts_are_refused_for_a_student_without_them(tmp_path: Path):
     assert "must have no shift" in refusal(artifact(tmp_path / "a"), shift=False)
 
 
-def test_what_is_no_artifact_is_refused(tmp_path: Path):
+def test_what_is_neither_artifact_nor_model_is_refused(tmp_path: Path):
     with pytest.raises(TernError, match="start must be the folder of a ternary artifact"):
         open_start(tmp_path)
+
+
+# ------------------------------------------------------------------------- from a trained model
+
+
+def trained(path: Path, changed: str = "", **options: object) -> Path:
+    """Write a model as a training leaves it: scales, weights and perhaps another tensor moved."""
+    model = random_llama()
+    if changed:
+        with torch.no_grad():
+            model.get_parameter(changed).mul_(1.5)
+    return prepared_folder(path, model=model, **{"codes": "nearest", **options})
+
+
+def state(student: PreTrainedModel) -> dict[str, bytes]:
+    return {name: torch_bytes(tensor) for name, tensor in student.state_dict().items()}
+
+
+def test_a_student_goes_on_where_a_training_left_its_model(tmp_path: Path):
+    changed = "model.layers.0.input_layernorm.weight"
+    start = open_start(trained(tmp_path / "p", changed))
+    teacher = random_llama()
+    student = make_student(teacher, replace(recipe(), trained="norms"))
+    before = state(student)
+    begin_from(student, start, recipe())
+    assert state(student) == state(load_prepared(tmp_path / "p").model) != before
+    assert state(teacher) == state(random_llama())
+    assert start.describe()["method"] == "dlt"
+
+
+def test_a_norm_that_the_recipe_does_not_train_is_refused(tmp_path: Path):
+    changed = "model.layers.0.input_layernorm.weight"
+    start = open_start(trained(tmp_path / "p", changed))
+    student = make_student(random_llama(), recipe())
+    with pytest.raises(TernError, match=f"start's {changed} must be the teacher's, since"):
+        begin_from(student, start, recipe())
+
+
+def test_an_artifact_of_a_trained_model_brings_its_norms(tmp_path: Path):
+    changed = "model.layers.0.input_layernorm.weight"
+    assert command(trained(tmp_path / "p", changed), "--output", tmp_path / "a") == 0
+    student = make_student(random_llama(), replace(recipe(), trained="norms"))
+    begin_from(student, open_start(tmp_path / "a"), recipe())
+    model = load_prepared(tmp_path / "p").model
+    assert torch.equal(student.get_parameter(changed), model.get_parameter(changed))
+    assert torch.equal(student.get_submodule(LAYER).weight, model.get_submodule(LAYER).weight)
+
+
+def test_a_model_of_another_shape_is_refused(tmp_path: Path):
+    start = open_start(trained(tmp_path / "p"))
+    student = make_student(random_llama(), recipe())
+    student.resize_token_embeddings(300)
+    with pytest.raises(TernError, match="must have tensors of the student's, not model"):
+        begin_from(student, start, recipe())
+
+
+def test_other_options_than_the_trained_models_are_refused(tmp_path: Path):
+    start = open_start(trained(tmp_path / "p", ste="clipped"))
+    with pytest.raises(TernError, match="must be of the recipe's method and options"):
+        begin_from(make_student(random_llama(), recipe()), start, recipe())
 
 
 # ----------------------------------------------------------------- calibrated methods in an export
 
 
-def exported(path: Path, model: Path, text: Path, *options: object) -> dict[str, Tensor]:
+def exported(path: Path, model: Path, text: Path, *options: object) -> Tensor:
     assert command(
         model, "--output", path, "--method", "aware", "--group-size", 16, "--set", "rounds=1",
         "--text", text, "--split", "all", "--window", 16, "--windows", 4, *options,
     ) == 0  # fmt: skip
-    artifact = load_artifact(path)
-    return {name: TernaryFit.from_matrix(artifact.layer(name)).dequantize() for name in [LAYER]}
+    return TernaryFit.from_matrix(load_artifact(path).layer(LAYER)).dequantize()
 
 
 @pytest.fixture
@@ -164,7 +223,7 @@ def test_an_export_by_a_calibrated_method_reads_the_text(
     llama_folder: Path, text: Path, tmp_path: Path
 ):
     first, again, other = (
-        exported(tmp_path / name, llama_folder, text, "--seed", seed)[LAYER]
+        exported(tmp_path / name, llama_folder, text, "--seed", seed)
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert torch.equal(first, again)
