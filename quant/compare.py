@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--task-folder", default="", metavar="DIR", help="folder of JSONL files of questions, too"
     )
+    parser.add_argument(
+        "--tasks", nargs="+", default=[], metavar="TASK", help="only these of its files"
+    )
     parser.add_argument("--limit", type=integer, help="only a task's first questions")
     parser.add_argument("--keep-models", action="store_true", help="keep each run's prepared model")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
@@ -123,13 +126,14 @@ def _tasks(arguments: argparse.Namespace) -> "Tasks | None":
     from quant.scoring.zero_shot import check_tasks, task_names
 
     if not arguments.task_folder:
-        if arguments.limit is not None:
-            raise TernError("--limit must be given with --task-folder, not alone")
+        for name in ("tasks", "limit"):
+            if getattr(arguments, name):
+                raise TernError(f"--{name} must be given with --task-folder, not alone")
         return None
     if arguments.limit is not None and arguments.limit < 1:
         raise TernError(f"--limit must be positive, not {arguments.limit}")
     folder = Path(arguments.task_folder).expanduser()
-    names = task_names([], folder)
+    names = task_names(arguments.tasks, folder)
     check_tasks(names, folder)
     return Tasks(folder, tuple(names), arguments.limit)
 
@@ -156,6 +160,7 @@ def _run_all(
         command += ["--model", arguments.model, "--text", arguments.text, "--run", str(index)]
         command += ["--only", *arguments.only] if arguments.only else []
         command += ["--task-folder", arguments.task_folder] if arguments.task_folder else []
+        command += ["--tasks", *arguments.tasks] if arguments.tasks else []
         command += ["--limit", str(arguments.limit)] if arguments.limit is not None else []
         command += ["--keep-models"] if arguments.keep_models else []
         if status := subprocess.run(command).returncode:

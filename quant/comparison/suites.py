@@ -112,7 +112,7 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
             {**IDENTITY, "codes": "nearest"},
             OFF_KL,
             start="aware",
-            seeds=more,
+            seeds=seeds,
         ),
         Entry("dlt, centred", "dlt", {**IDENTITY, "center": True}, OFF_KL, seeds=seeds),
         Entry("dlt, ttq", "dlt", {"ste": "ttq"}, OFF_KL, seeds=seeds),
@@ -161,6 +161,7 @@ SUITES: Final[dict[str, Suite]] = {
             "all of SmolLM2-135M: hours on two cores",
             _recipe(100, 2, 256, 2e-3, "bf16"),
             (TEACHER, *TRAINING_FREE, *trained((0,), (0, 1, 2))),
+            test_tokens=16_384,
         ),
         Suite(
             "gpu",

@@ -259,3 +259,33 @@ def test_wrong_names_are_refused(suite: Suite):
         named_suite("all")
     with pytest.raises(TernError, match="--only must match a row's name, not 'x'"):
         compare._runs(replace(suite), ["x"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--limit", "3"], "--limit must be given with --task-folder, not alone"),
+        (["--tasks", "q"], "--tasks must be given with --task-folder, not alone"),
+        (["--task-folder", "{}", "--limit", "-1"], "--limit must be positive, not -1"),
+        (["--task-folder", "{}/none"], "--task-folder must be a folder"),
+    ],
+)
+def test_tasks_that_cannot_be_run_are_refused_before_any_run(
+    tmp_path: Path, options: list[str], error: str
+):
+    (tmp_path / "q.jsonl").write_text('{"query": "a", "choices": ["b", "c"], "gold": 0}\n')
+    arguments = ["--output", str(tmp_path / "out"), *(each.format(tmp_path) for each in options)]
+    with pytest.raises(TernError, match=error):
+        compare.main(arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_are_those_named_or_all_of_the_folder(tmp_path: Path):
+    for name in "qr":
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text('{"query": "a", "choices": ["b", "c"], "gold": 0}\n')
+    given = ["--output", "x", "--task-folder", str(tmp_path)]
+    for more, names in ([], ("q", "r")), (["--tasks", "r"], ("r",)):
+        tasks = compare._tasks(compare._parser().parse_args([*given, *more]))
+        assert tasks == Tasks(tmp_path, names)
+    assert compare._tasks(compare._parser().parse_args(["--output", "x"])) is None
