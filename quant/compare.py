@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="WORDS",
-        help="only rows whose name has these words",
+        help="only rows of this name, or where none is called so, whose name has these words",
     )
     parser.add_argument(
         "--task-folder", default="", metavar="DIR", help="folder of JSONL files of questions, too"
@@ -81,8 +81,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _runs(suite: "Suite", only: list[str]) -> "list[tuple[Entry, int]]":
     """Return entries and seeds, first seeds first, so that a stopped comparison is a whole one."""
+    names = {entry.name for entry in suite.entries}
     chosen = [
-        entry for entry in suite.entries if not only or any(words in entry.name for words in only)
+        entry
+        for entry in suite.entries
+        if not only
+        or any(
+            words == entry.name or (words not in names and words in entry.name) for words in only
+        )
     ]
     if not chosen:
         raise TernError(f"--only must match a row's name, not {only[0]!r}")

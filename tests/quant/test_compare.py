@@ -254,6 +254,15 @@ def test_first_seeds_run_first(suite: Suite):
     assert [entry.name for entry, _ in compare._runs(turned, ["als"])] == ["als"]
 
 
+def test_a_rows_own_name_means_that_row_alone(suite: Suite):
+    suite = replace(suite, entries=(*ENTRIES, Entry("dlt", "dlt"), Entry("als, too", "als")))
+    chosen = {
+        words: [entry.name for entry, seed in compare._runs(suite, [words]) if seed == 0]
+        for words in ("dlt", "als", "o")
+    }
+    assert chosen == {"dlt": ["dlt"], "als": ["als"], "o": ["dlt + off", "als, too"]}
+
+
 def test_wrong_names_are_refused(suite: Suite):
     with pytest.raises(TernError, match="suite must be one of quick, cpu, gpu, not 'all'"):
         named_suite("all")
