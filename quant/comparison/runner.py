@@ -30,7 +30,7 @@ from quant.text.loading import load_tokens, named_split, windows
 from quant.text.packed import is_packed, read_packed, write_packed
 from quant.training.batches import Batches
 from quant.training.loop import CHECKPOINT, Trainer
-from quant.training.recipe import Recipe
+from quant.training.recipe import Precision, Recipe
 from quant.training.start import Start, begin_from, open_start
 from quant.training.student import make_student
 from tern_hw.errors import TernError
@@ -155,7 +155,8 @@ def run_entry(
         )
     if tasks is not None:
         convert(model)
-        result["zero_shot"] = tasks.scores(model, source.tokenizer)
+        with _precision(suite):
+            result["zero_shot"] = tasks.scores(model, source.tokenizer)
     write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # a gigabyte that nobody resumes
     return result
@@ -216,6 +217,12 @@ def first_blocks(model: PreTrainedModel, blocks: int | None) -> PreTrainedModel:
     raise TernError(f"model must have blocks to take the first {blocks} of, not none")
 
 
+def _precision(suite: Suite) -> torch.autocast:
+    """Compute in what the suite trains in: weights are quantised in float32 all the same."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(kind, torch.bfloat16, enabled=suite.recipe.precision is Precision.BF16)
+
+
 def measure(
     model: PreTrainedModel,
     teacher: PreTrainedModel,
@@ -232,11 +239,13 @@ def measure(
         "cosine": KL(teacher || student) a token in nats, and the mean of 1 - cos over blocks, both
         on the first windows of the first text; "output_error" on half of these.
     """
-    numbers: dict[str, Any] = {
-        "perplexity": {
+    with _precision(suite):
+        perplexities = {
             name: perplexity(model, tokens, window=suite.test_window, progress=progress).perplexity
             for name, tokens in held_out.items()
-        },
+        }
+    numbers: dict[str, Any] = {
+        "perplexity": perplexities,
         "tokens_measured": {name: len(tokens) for name, tokens in held_out.items()},
         "window": suite.test_window,
     }
