@@ -18,13 +18,17 @@ from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
     from quant.training.recipe import Recipe
+    from quant.training.start import Start
 
 __all__ = ["main"]
 
 #: Name of the trained model inside a run's folder.
 MODEL: Final = "model"
+#: What a training-free method's levels are written to, where training starts from them.
+START: Final = "start"
 #: Options that change a field of the recipe, with what --help says of it.
 FIELDS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "start_from": (str, "what levels to begin with; see below"),
     "steps": (integer, "optimiser steps"),
     "warmup_steps": (integer, "steps of linear warm-up"),
     "batch": (integer, "windows a step, over all processes"),
@@ -42,6 +46,10 @@ EXAMPLE: Final = """example:
   python -m quant.train smollm2 --recipe smollm2-cpu --text brown --output runs/dlt
   python -m quant.evaluate runs/dlt/model --text brown --split test --window 512
   torchrun --nproc-per-node 2 -m quant.train tiny --recipe tiny --text my.txt --output runs/tiny
+
+A training starts from the method's own fit to the weights, or from --start-from: the name of a
+training-free method (aware, als, ...) or the folder of an artifact, whose levels it takes (with dlt
+and codes=nearest), or the folder of a trained model, where it goes on.
 
 An interrupted run goes on from its last checkpoint when the same command is given again.
 """
@@ -90,13 +98,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a corpus (see quant.data), text files, hf:DATASET, or packed tokens (default: brown)",
     )
     parser.add_argument("--split", default="train", help="part of the text (default: train)")
-    parser.add_argument(
-        "--start",
-        metavar="FOLDER",
-        help="begin not with the method's own fit to the weights but with the levels of this "
-        "artifact (of quant.export; takes dlt with codes=nearest), or where an earlier training "
-        "left its model",
-    )
     parser.add_argument("--recipe", default="default", help="a recipe's name or TOML file")
     parser.add_argument("--method", help="quantisation method, in place of the recipe's")
     parser.add_argument(
@@ -145,6 +146,8 @@ def _changed(recipe: "Recipe", arguments: argparse.Namespace) -> "Recipe":
     # Another method's options are not this one's.
     base = recipe.options.to_json() if method == recipe.method else {}
     fields = {name: getattr(arguments, name) for name in (*FIELDS, "gradient_checkpointing")}
+    if method != recipe.method and arguments.start_from is None:
+        fields["start_from"] = ""
     if arguments.steps is not None and arguments.warmup_steps is None:
         fields["warmup_steps"] = min(recipe.warmup_steps, arguments.steps // 10)
     return recipe.changed(
@@ -174,23 +177,23 @@ def _train(
     """Train and write the model; returns the report, on the main process only."""
     from quant.models.prepared import save_prepared
     from quant.training.loop import LOG, Trainer
-    from quant.training.start import begin_from, open_start
+    from quant.training.start import begin_from
     from quant.training.student import make_student
 
     begun = time.monotonic()
-    start = open_start(Path(arguments.start).expanduser()) if arguments.start else None
     teacher = source.model.float()
     student = make_student(teacher, recipe, progress=progress)
-    origin = source.origin
-    record: dict[str, Any] = {}
-    if start is not None:
-        begin_from(student, start, recipe)
-        record["start"] = start.describe()
-        origin = f"{origin}; start {record['start']['sha256']}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TernError(f"--output must be a folder, not {folder} ({error.strerror})") from None
+    origin = source.origin
+    record: dict[str, Any] = {}
+    if recipe.start_from:
+        start = _start(recipe, teacher, tokens, folder, origin)
+        begin_from(student, start, recipe)
+        record["start"] = start.describe()
+        origin = f"{origin}; start {record['start']['sha256']}"
     trainer = Trainer(
         teacher,
         student,
@@ -239,6 +242,19 @@ def _train(
         "last": rows[-1] if rows else None,
         "seconds": round(time.monotonic() - begun, 1),
     }
+
+
+def _start(recipe: "Recipe", teacher: Any, tokens: Any, folder: Path, origin: str) -> "Start":
+    """Open what training starts from; a training-free method's levels are fitted by one process."""
+    from accelerate import Accelerator
+
+    from quant.methods import METHODS
+    from quant.training.start import fit_start, open_start
+
+    if recipe.start_from not in METHODS:
+        return open_start(Path(recipe.start_from).expanduser())
+    with Accelerator(mixed_precision="no").main_process_first():
+        return fit_start(folder / START, teacher, recipe, tokens, origin=origin, progress=progress)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quant.comparison.layer_outputs import mean_output_error
 from quant.comparison.suites import Entry, Suite
-from quant.exports.convert import export_prepared
 from quant.losses.features import FeatureLoss, Features, feature_loss
 from quant.losses.logits import teacher_divergence
 from quant.methods import convert, named_method, quantized_linears
-from quant.models.opening import is_artifact
-from quant.models.prepared import Prepared, save_prepared
+from quant.models.prepared import save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
 from quant.scoring.perplexity import perplexity
@@ -31,7 +29,7 @@ from quant.text.packed import is_packed, read_packed, write_packed
 from quant.training.batches import Batches
 from quant.training.loop import CHECKPOINT, Trainer
 from quant.training.recipe import Precision, Recipe
-from quant.training.start import Start, begin_from, open_start
+from quant.training.start import Start, begin_from, fit_start
 from quant.training.student import make_student
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
@@ -119,7 +117,7 @@ def run_entry(
         "losses": recipe.to_json()["losses"] if entry.losses else None,
         "steps": recipe.steps if entry.losses else 0,
         "learning_rate": recipe.learning_rate if entry.losses else None,
-        "start": entry.start,
+        "start": recipe.start_from,
         "tasks": tasks.to_json() if tasks is not None else None,
     }
     if (done := read_result(folder)) is not None:
@@ -128,7 +126,17 @@ def run_entry(
     folder.mkdir(parents=True, exist_ok=True)
     teacher = first_blocks(source.model.float(), suite.blocks)
     texts = _texts(suite, source, training_text, folder.parent, progress)
-    begin = _start(suite, entry, teacher, texts.training, folder.parent, source.origin, progress)
+    begin = None
+    if recipe.start_from:  # made by the first run to need it: every seed trains from the same one
+        begin = fit_start(
+            folder.parent / f"start-{recipe.start_from}",
+            teacher,
+            recipe,
+            texts.training,
+            origin=source.origin,
+            windows=suite.calibration_windows,
+            progress=progress,
+        )
     start = time.monotonic()
     model = _make(
         suite, entry, recipe, teacher, texts.training, folder, source.origin, begin, progress
@@ -175,7 +183,7 @@ def _check_same(asked: dict[str, Any], done: dict[str, Any], folder: Path) -> No
 def _tokens_seen(suite: Suite, entry: Entry, recipe: Recipe) -> int:
     """Return the tokens that a run trains and calibrates on."""
     trained = recipe.steps * recipe.tokens_per_step if entry.losses else 0
-    fitted = entry.start or entry.method
+    fitted = entry.start_from or entry.method
     calibrated = bool(fitted) and named_method(fitted).calibrated
     return trained + calibrated * suite.calibration_windows * recipe.window
 
@@ -291,32 +299,6 @@ def _tokens(source: ModelSource, name: str, split: str, kept: Path, progress: Pr
         tokens = load_tokens(name, source.tokenizer, split, progress=progress)
         write_packed(path, tokens, source.tokenizer, name=source.origin, split=named_split(split))
     return read_packed(path, source.tokenizer, named_split(split))
-
-
-def _start(
-    suite: Suite,
-    entry: Entry,
-    teacher: PreTrainedModel,
-    tokens: Tensor,
-    kept: Path,
-    origin: str,
-    progress: Progress,
-) -> Start | None:
-    """Return what an entry's training starts from, made by the first run to need it.
-
-    Every seed trains from the same one, which is fitted to the windows of seed 0.
-    """
-    if entry.start is None:
-        return None
-    recipe = suite.recipe_of(Entry(entry.start, entry.start), 0)
-    digest = hashlib.sha256(f"{origin}\n{recipe.to_json()}".encode())
-    digest.update(tokens.numpy().tobytes())
-    path = kept / f"start-{entry.start}-{digest.hexdigest()[:16]}"
-    if not is_artifact(path):
-        model = _fitted(suite, recipe, teacher, tokens, progress)
-        prepared = Prepared(model, named_method(entry.start), recipe.options, origin, {})
-        export_prepared(prepared, path, progress=progress)
-    return open_start(path)
 
 
 def _make(

@@ -22,8 +22,8 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     #: None: the method is not trained, only prepared.
     losses: Losses | None = None
-    #: The training-free method whose levels the training starts from; None: the method's own fit.
-    start: str | None = None
+    #: The training-free method whose levels the training starts from; empty: the method's own fit.
+    start_from: str = ""
     #: Steps, where they differ from the suite's.
     steps: int | None = None
     #: Which seeds to run; a method that is not trained has one.
@@ -60,6 +60,7 @@ class Suite:
             options=method_config(entry.method, entry.options),
             losses=entry.losses or self.recipe.losses,
             steps=entry.steps or self.recipe.steps,
+            start_from=entry.start_from,
             seed=seed,
         )
 
@@ -111,7 +112,7 @@ def trained(seeds: tuple[int, ...], more: tuple[int, ...]) -> tuple[Entry, ...]:
             "dlt",
             {**IDENTITY, "codes": "nearest"},
             OFF_KL,
-            start="aware",
+            start_from="aware",
             seeds=seeds,
         ),
         Entry("dlt, centred", "dlt", {**IDENTITY, "center": True}, OFF_KL, seeds=seeds),

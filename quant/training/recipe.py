@@ -89,6 +89,9 @@ class Recipe:
     method: str = "dlt"
     options: MethodConfig = field(default_factory=lambda: method_config("dlt", {}))
     losses: Losses = field(default_factory=Losses)
+    #: What levels to begin with: those of a training-free method, by its name; those in the folder
+    #: of an artifact or of a trained model; or, where this is empty, the method's own fit.
+    start_from: str = ""
     steps: int = 10_000
     warmup_steps: int = 500
     #: Windows a step, over all processes.

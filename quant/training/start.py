@@ -4,28 +4,36 @@ A student that begins with levels fitted to activations is ahead of one that beg
 fitted to weights by as much as a hundred steps bring.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quant.methods import quantized_linears
+from quant.exports.convert import export_prepared
+from quant.methods import method_config, named_method, quantized_linears
 from quant.methods.base import latent_weight
 from quant.methods.dlt import Codes, DltQuantizer, latent_for
 from quant.models.opening import is_artifact
 from quant.models.prepared import Prepared, is_prepared, load_prepared, prepared_checksums
 from quant.models.tensors import torch_tensor
+from quant.progress import Progress, silent
 from quant.ternary import TernaryFit
+from quant.training.batches import Batches
+from quant.training.checkpoint import fingerprint
 from quant.training.recipe import Recipe
 from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.errors import TernError
 
-__all__ = ["Start", "begin_from", "open_start"]
+__all__ = ["Start", "begin_from", "fit_start", "open_start"]
+
+#: Windows that a calibrated method sees.
+CALIBRATION_WINDOWS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,68 @@ def open_start(path: Path) -> Start:
         "start must be the folder of a ternary artifact (python -m quant.export) or of a trained "
         f"model (python -m quant.train), not {path}"
     )
+
+
+def fit_start(
+    folder: Path,
+    teacher: PreTrainedModel,
+    recipe: Recipe,
+    tokens: Tensor,
+    *,
+    origin: str,
+    windows: int = CALIBRATION_WINDOWS,
+    progress: Progress = silent,
+) -> Start:
+    """Return the levels of the training-free method that a recipe starts from.
+
+    Parameters
+    ----------
+    folder : Path
+        Takes the artifact; where it is there already, of the same model, text and options, it is
+        opened only.
+    teacher : PreTrainedModel
+        In float32; not changed.
+    recipe : Recipe
+        Its `start_from` is a method's name; that method has its defaults, but for group size and
+        layers.
+    tokens : int64 [T]
+        The training text; calibration windows are `recipe.window` long, from all over it.
+    origin : str
+        What the teacher is, in words.
+    windows : int
+        How many of them a calibrated method sees.
+    progress : Progress
+
+    Raises
+    ------
+    TernError
+        If the method is not ternary, or the folder holds another start.
+    """
+    method = named_method(recipe.start_from)
+    options = {"group_size": recipe.options.group_size, "layers": recipe.options.layers}
+    config = method_config(method.name, options)
+    if method.trainable or not method.blank(torch.zeros(1, 16), config).ternary:
+        raise TernError(f"start must be a training-free ternary method, not {method.name}")
+    shown = {"method": method.name, "options": config.to_json()}
+    if method.calibrated:
+        shown["calibration"] = {"windows": windows, "window": recipe.window, "seed": 0}
+    identity = fingerprint(shown, tokens, teacher)
+    if not is_artifact(folder):
+        model = copy.deepcopy(teacher)
+        calibration = (
+            Batches(tokens, recipe.window, windows, 0).at(0) if method.calibrated else None
+        )
+        method.prepare(model, config, calibration=calibration, progress=progress)
+        made = {"fitted_to": identity, **shown}
+        export_prepared(Prepared(model, method, config, origin, made), folder, progress=progress)
+    artifact = load_artifact(folder)
+    training = artifact.info.metadata.get("training")
+    if not isinstance(training, dict) or training.get("fitted_to") != identity:
+        raise TernError(
+            f"{folder} must be fitted by {method.name} to this model and text, not to others; "
+            "remove it, or give a new --output"
+        )
+    return Start(folder, artifact)
 
 
 @torch.no_grad()

@@ -150,7 +150,7 @@ def test_a_training_starts_from_a_fitted_artifact_made_once(
     # A step of rate 0: what is measured is the start.
     suite = replace(suite, recipe=replace(suite.recipe, learning_rate=0.0))
     fitted = run_entry(suite, Entry("gptq", "gptq"), 0, source, str(text), tmp_path / "gptq")
-    entry = Entry("x", "dlt", {"codes": "nearest"}, Losses(), start="gptq", seeds=(0, 1))
+    entry = Entry("x", "dlt", {"codes": "nearest"}, Losses(), start_from="gptq", seeds=(0, 1))
     begun = run_entry(suite, entry, 0, source, str(text), tmp_path / "x0")
     assert (begun["start"], begun["tokens"]) == ("gptq", 3 * 2 * 16 + 4 * 16)
     for name in ("perplexity", "weight_error"):

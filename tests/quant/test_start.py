@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from quant.methods.base import latent_weight
 from quant.methods.dlt import MARGIN, DltConfig, latent_for
 from quant.models.prepared import Prepared, load_prepared
 from quant.ternary import TernaryFit
+from quant.training.batches import Batches
 from quant.training.recipe import Recipe
-from quant.training.start import begin_from, open_start
+from quant.training.start import Start, begin_from, fit_start, open_start
 from quant.training.student import make_student
 from tern_hw.artifact import load_artifact
 from tern_hw.errors import TernError
@@ -139,6 +141,45 @@ def test_shifts_are_refused_for_a_student_without_them(tmp_path: Path):
 def test_what_is_neither_artifact_nor_model_is_refused(tmp_path: Path):
     with pytest.raises(TernError, match="start must be the folder of a ternary artifact"):
         open_start(tmp_path)
+
+
+# --------------------------------------------------------------------- from a method of that name
+
+
+TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
+
+
+def fitted(folder: Path, start: str = "gptq", tokens: Tensor = TOKENS, **fields: Any) -> Start:
+    wanted = replace(recipe(), start_from=start, window=16, **fields)
+    return fit_start(folder, random_llama(), wanted, tokens, origin="random", windows=4)
+
+
+def test_a_methods_levels_are_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = fitted(tmp_path / "start")
+    model, method = random_llama(), named_method("gptq")
+    config = method_config("gptq", {"group_size": 16})
+    method.prepare(model, config, calibration=Batches(TOKENS, 16, 4, 0).at(0))
+    student = make_student(random_llama(), recipe())
+    begin_from(student, first, recipe())
+    for name, linear, _ in quantized_linears(model):
+        assert torch.equal(student.get_submodule(name).weight, linear.weight)
+    monkeypatch.setattr(type(method), "prepare", None)
+    assert fitted(tmp_path / "start").describe() == first.describe()
+
+
+def test_a_start_of_another_text_is_not_taken(tmp_path: Path):
+    fitted(tmp_path / "start", "als")
+    with pytest.raises(TernError, match="must be fitted by als to this model and text, not to"):
+        fitted(tmp_path / "start", "als", TOKENS[1:])
+    with pytest.raises(TernError, match="must be fitted by rtn to this"):
+        fitted(tmp_path / "start", "rtn")
+
+
+@pytest.mark.parametrize("name", ["fdb", "dlt", "pb_llm"])
+def test_a_start_must_be_ternary_and_training_free(tmp_path: Path, name: str):
+    with pytest.raises(TernError, match=f"training-free ternary method, not {name}"):
+        fitted(tmp_path / "start", name)
+    assert not (tmp_path / "start").exists()
 
 
 # ------------------------------------------------------------------------- from a trained model

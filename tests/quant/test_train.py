@@ -49,6 +49,15 @@ def test_another_method_does_not_take_over_the_recipes_options(capsys: pytest.Ca
     assert shown(capsys, "--recipe", "tiny", "--method", "fdb")["options"]["group_size"] == 128
 
 
+def test_another_method_does_not_take_over_the_recipes_start(capsys: pytest.CaptureFixture[str]):
+    for options, start in (
+        ([], "aware"),
+        (["--method", "fdb"], ""),
+        (["--start-from", "als"], "als"),
+    ):
+        assert shown(capsys, "--recipe", "smollm2-cpu", *options)["start_from"] == start
+
+
 def test_fewer_steps_shorten_the_warm_up(capsys: pytest.CaptureFixture[str]):
     assert shown(capsys, "--steps", "50")["warmup_steps"] == 5
     assert shown(capsys, "--steps", "50", "--warmup-steps", "20")["warmup_steps"] == 20

@@ -86,8 +86,9 @@ def test_two_processes_follow_one_process_to_rounding(
     teacher_folder: Path, tmp_path: Path, options: list[str]
 ):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611")
-    one = command(teacher_folder, tmp_path / "one", steps=10)
-    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher) + options
+    start = ["--start-from", "als", "--set", "group_size=16", "codes=nearest"]
+    one = command(teacher_folder, tmp_path / "one", steps=10) + start
+    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher) + start + options
     for each in (one, two):
         subprocess.run(each, env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}, check=True)
     one_log, two_log = _losses(tmp_path / "one"), _losses(tmp_path / "two")
