@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +28,6 @@ Runs that are done are not done again: a stopped comparison goes on when the com
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from quant.comparison.suites import named_suite
 
     suite = named_suite(arguments.suite)

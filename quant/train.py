@@ -58,8 +58,6 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    # Threads that wait for work asleep cost a busy machine nothing; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from quant.models.sources import find_source
     from quant.text.loading import load_tokens
     from quant.training.recipe import load_recipe
