@@ -12,7 +12,7 @@ from tern_hw.cli import ArgumentParser, integer, progress, run
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
-    from quant.comparison.runner import Tasks
+    from quant.comparison.measures import Tasks
     from quant.comparison.suites import Entry, Suite
 
 __all__ = ["main"]
@@ -126,7 +126,7 @@ def _run_one(
 
 def _tasks(arguments: argparse.Namespace) -> "Tasks | None":
     """Return the zero-shot questions, checked before any model is made."""
-    from quant.comparison.runner import Tasks
+    from quant.comparison.measures import Tasks
     from quant.scoring.zero_shot import check_tasks, task_names
 
     if not arguments.task_folder:

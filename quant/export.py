@@ -247,11 +247,11 @@ def _calibration(
     source: "ModelSource", arguments: argparse.Namespace
 ) -> "tuple[Tensor, dict[str, Any]]":
     """Return windows from all over the text, and what to record of them."""
+    from quant.text.batches import spread_windows
     from quant.text.loading import load_tokens
-    from quant.training.batches import Batches
 
     tokens = load_tokens(arguments.text, source.tokenizer, arguments.split, progress=progress)
-    windows = Batches(tokens, arguments.window, arguments.windows, arguments.seed).at(0)
+    windows = spread_windows(tokens, arguments.window, arguments.windows, arguments.seed)
     return windows, {"calibration": {name: getattr(arguments, name) for name in CALIBRATION}}
 
 

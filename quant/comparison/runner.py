@@ -1,63 +1,38 @@
 """One run of a comparison: prepare, perhaps train, measure; the result is a small JSON file."""
 
-import copy
 import hashlib
 import json
 import resource
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from quant.comparison.layer_outputs import mean_output_error
+from quant.comparison.measures import Tasks, measure, sizes
 from quant.comparison.suites import Entry, Suite
-from quant.losses.features import FeatureLoss, Features, feature_loss
-from quant.losses.logits import teacher_divergence
-from quant.methods import convert, named_method, quantized_linears
+from quant.methods import convert, named_method
 from quant.models.prepared import save_prepared
 from quant.models.sources import ModelSource
 from quant.progress import Progress, silent
-from quant.scoring.perplexity import perplexity
-from quant.scoring.zero_shot import zero_shot
-from quant.text.loading import load_tokens, named_split, windows
+from quant.text.loading import load_tokens, named_split
 from quant.text.packed import is_packed, read_packed, write_packed
-from quant.training.batches import Batches
+from quant.training.fitting import fitted_copy
 from quant.training.loop import CHECKPOINT, Trainer
-from quant.training.recipe import Precision, Recipe
+from quant.training.recipe import Recipe
 from quant.training.start import Start, begin_from, fit_start
 from quant.training.student import make_student
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 
-__all__ = ["RESULT", "Tasks", "first_blocks", "measure", "read_result", "run_entry"]
+__all__ = ["RESULT", "first_blocks", "read_result", "run_entry"]
 
 #: The file that says that a run is done.
 RESULT: Final = "result.json"
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """Zero-shot questions: which files of a folder, and how many of each."""
-
-    folder: Path
-    names: tuple[str, ...]
-    limit: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what two runs must share to be compared."""
-        return {"names": list(self.names), "limit": self.limit}
-
-    def scores(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, dict[str, Any]]:
-        """Return a plain model's scores by task."""
-        found = zero_shot(model, tokenizer, self.names, folder=self.folder, limit=self.limit)
-        return {score.task: asdict(score) for score in found.scores}
 
 
 @dataclass(frozen=True)
@@ -67,6 +42,72 @@ class _Texts:
     training: Tensor
     #: By name of the text, int64 [T].
     held_out: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run, and how its model is made."""
+
+    suite: Suite
+    entry: Entry
+    recipe: Recipe
+    #: What the teacher is, in words.
+    origin: str
+    folder: Path
+    progress: Progress
+
+    def start(self, teacher: PreTrainedModel, tokens: Tensor) -> Start | None:
+        """Return what training starts from, if that is a method's levels.
+
+        The first run to need them makes them, and every seed trains from the same.
+        """
+        if not self.recipe.start_from:
+            return None
+        return fit_start(
+            self.folder.parent / f"start-{self.recipe.start_from}",
+            teacher,
+            self.recipe,
+            tokens,
+            origin=self.origin,
+            windows=self.suite.calibration_windows,
+            progress=self.progress,
+        )
+
+    def make(
+        self, teacher: PreTrainedModel, tokens: Tensor, start: Start | None
+    ) -> PreTrainedModel:
+        """Return the prepared, and where the entry has losses trained, model."""
+        if not self.entry.method:
+            return teacher
+        if self.entry.losses is None:
+            return self._fitted(teacher, tokens)
+        student = make_student(teacher, self.recipe, progress=self.progress)
+        if start is not None:
+            begin_from(student, start, self.recipe)
+        trainer = Trainer(teacher, student, self.recipe, tokens, self.folder, origin=self.origin)
+        with self.progress(f"training {self.entry.name}", self.recipe.steps) as advance:
+            trainer.train(lambda row: advance(1))
+        return trainer.model
+
+    def _fitted(self, teacher: PreTrainedModel, tokens: Tensor) -> PreTrainedModel:
+        recipe = self.recipe
+        return fitted_copy(
+            teacher,
+            named_method(recipe.method),
+            recipe.options,
+            tokens,
+            window=recipe.window,
+            windows=self.suite.calibration_windows,
+            seed=recipe.seed,
+            progress=self.progress,
+        )
+
+    def tokens_seen(self) -> int:
+        """Return the tokens that a run trains and calibrates on."""
+        trained = self.recipe.steps * self.recipe.tokens_per_step if self.entry.losses else 0
+        fitted = self.entry.start_from or self.entry.method
+        calibrated = bool(fitted) and named_method(fitted).calibrated
+        return trained + calibrated * self.suite.calibration_windows * self.recipe.window
 
 
 def run_entry(
@@ -126,25 +167,14 @@ def run_entry(
     folder.mkdir(parents=True, exist_ok=True)
     teacher = first_blocks(source.model.float(), suite.blocks)
     texts = _texts(suite, source, training_text, folder.parent, progress)
-    begin = None
-    if recipe.start_from:  # made by the first run to need it: every seed trains from the same one
-        begin = fit_start(
-            folder.parent / f"start-{recipe.start_from}",
-            teacher,
-            recipe,
-            texts.training,
-            origin=source.origin,
-            windows=suite.calibration_windows,
-            progress=progress,
-        )
-    start = time.monotonic()
-    model = _make(
-        suite, entry, recipe, teacher, texts.training, folder, source.origin, begin, progress
-    )
+    run = _Run(suite, entry, recipe, source.origin, folder, progress)
+    start = run.start(teacher, texts.training)
+    begun = time.monotonic()
+    model = run.make(teacher, texts.training, start)
     made = {
-        "tokens": _tokens_seen(suite, entry, recipe),
-        **_sizes(model, teacher),
-        "seconds": round(time.monotonic() - start, 1),
+        "tokens": run.tokens_seen(),
+        **sizes(model, teacher),
+        "seconds": round(time.monotonic() - begun, 1),
         "peak_bytes": _peak_bytes(),
     }
     measured = measure(model, teacher, texts.held_out, suite, progress)
@@ -163,8 +193,7 @@ def run_entry(
         )
     if tasks is not None:
         convert(model)
-        with _precision(suite):
-            result["zero_shot"] = tasks.scores(model, source.tokenizer)
+        result["zero_shot"] = tasks.scores(model, source.tokenizer, suite)
     write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # a gigabyte that nobody resumes
     return result
@@ -178,14 +207,6 @@ def _check_same(asked: dict[str, Any], done: dict[str, Any], folder: Path) -> No
                 f"{folder / RESULT} must be of {name} {value!r:.80}, not {done.get(name)!r:.80}; "
                 "give another --output"
             )
-
-
-def _tokens_seen(suite: Suite, entry: Entry, recipe: Recipe) -> int:
-    """Return the tokens that a run trains and calibrates on."""
-    trained = recipe.steps * recipe.tokens_per_step if entry.losses else 0
-    fitted = entry.start_from or entry.method
-    calibrated = bool(fitted) and named_method(fitted).calibrated
-    return trained + calibrated * suite.calibration_windows * recipe.window
 
 
 def _peak_bytes() -> int:
@@ -225,62 +246,6 @@ def first_blocks(model: PreTrainedModel, blocks: int | None) -> PreTrainedModel:
     raise TernError(f"model must have blocks to take the first {blocks} of, not none")
 
 
-def _precision(suite: Suite) -> torch.autocast:
-    """Compute in what the suite trains in: weights are quantised in float32 all the same."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(kind, torch.bfloat16, enabled=suite.recipe.precision is Precision.BF16)
-
-
-def measure(
-    model: PreTrainedModel,
-    teacher: PreTrainedModel,
-    held_out: dict[str, Tensor],
-    suite: Suite,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Measure a prepared model on held-out texts.
-
-    Returns
-    -------
-    dict
-        "perplexity" by text (GPTQ's protocol, windows of the suite's size), "divergence" and
-        "cosine": KL(teacher || student) a token in nats, and the mean of 1 - cos over blocks, both
-        on the first windows of the first text; "output_error" on half of these.
-    """
-    with _precision(suite):
-        perplexities = {
-            name: perplexity(model, tokens, window=suite.test_window, progress=progress).perplexity
-            for name, tokens in held_out.items()
-        }
-    numbers: dict[str, Any] = {
-        "perplexity": perplexities,
-        "tokens_measured": {name: len(tokens) for name, tokens in held_out.items()},
-        "window": suite.test_window,
-    }
-    first = windows(next(iter(held_out.values())), suite.test_window)[:8]
-    divergence, cosine = _against(model, teacher, first)
-    own = model is teacher
-    error = None if own else mean_output_error(model, teacher, first[: len(first) // 2])
-    return {**numbers, "divergence": divergence, "cosine": cosine, "output_error": error}
-
-
-@torch.no_grad()
-def _against(
-    model: PreTrainedModel, teacher: PreTrainedModel, tokens: Tensor
-) -> tuple[float, float]:
-    """Return the divergence from the teacher, and the features' distance, over windows."""
-    divergence = cosine = 0.0
-    for window in tokens:
-        ours, theirs = (
-            each(input_ids=window[None].to(each.device), output_hidden_states=True, use_cache=False)
-            for each in (model, teacher)
-        )
-        divergence += float(teacher_divergence(ours.logits, theirs.logits)) / len(tokens)
-        pairs = (ours.hidden_states, theirs.hidden_states)
-        cosine += float(feature_loss(FeatureLoss.OFF, Features.ALL, *pairs)) / len(tokens)
-    return divergence, cosine
-
-
 def _texts(
     suite: Suite, source: ModelSource, training: str, kept: Path, progress: Progress
 ) -> _Texts:
@@ -299,64 +264,3 @@ def _tokens(source: ModelSource, name: str, split: str, kept: Path, progress: Pr
         tokens = load_tokens(name, source.tokenizer, split, progress=progress)
         write_packed(path, tokens, source.tokenizer, name=source.origin, split=named_split(split))
     return read_packed(path, source.tokenizer, named_split(split))
-
-
-def _make(
-    suite: Suite,
-    entry: Entry,
-    recipe: Recipe,
-    teacher: PreTrainedModel,
-    tokens: Tensor,
-    folder: Path,
-    origin: str,
-    begin: Start | None,
-    progress: Progress,
-) -> PreTrainedModel:
-    """Return the prepared, and where the entry has losses trained, model."""
-    if not entry.method:
-        return teacher
-    if entry.losses is None:
-        return _fitted(suite, recipe, teacher, tokens, progress)
-    student = make_student(teacher, recipe, progress=progress)
-    if begin is not None:
-        begin_from(student, begin, recipe)
-    trainer = Trainer(teacher, student, recipe, tokens, folder, origin=origin)
-    with progress(f"training {entry.name}", recipe.steps) as advance:
-        trainer.train(lambda row: advance(1))
-    return trainer.model
-
-
-def _fitted(
-    suite: Suite, recipe: Recipe, teacher: PreTrainedModel, tokens: Tensor, progress: Progress
-) -> PreTrainedModel:
-    """Return a copy of the teacher, quantised without training."""
-    model = copy.deepcopy(teacher)
-    method = named_method(recipe.method)
-    # From all over the text, as training sees it: its first windows would be of one kind.
-    windows = Batches(tokens, recipe.window, suite.calibration_windows, recipe.seed)
-    calibration = windows.at(0) if method.calibrated else None
-    method.prepare(model, recipe.options, calibration=calibration, progress=progress)
-    return model
-
-
-@torch.no_grad()
-def _sizes(model: nn.Module, teacher: nn.Module) -> dict[str, Any]:
-    """Return bits a weight, size, and the error against the teacher's weights, over all layers.
-
-    None of the teacher itself, whose bits are another's matter.
-    """
-    if model is teacher:
-        return {"bits_per_weight": None, "quantized_bytes": None, "weight_error": None}
-    bits = weights = 0.0
-    error = norm = 0.0
-    for name, linear, quantizer in quantized_linears(model):
-        exact = teacher.get_submodule(name).weight
-        bits += quantizer.bits_per_weight(exact) * exact.numel()
-        weights += exact.numel()
-        error += float((linear.weight.to(exact.device) - exact).double().square().sum())
-        norm += float(exact.double().square().sum())
-    return {
-        "bits_per_weight": bits / weights,
-        "quantized_bytes": round(bits / 8),
-        "weight_error": error / norm,
-    }

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from quant.losses.features import FeatureLoss
 from quant.methods import method_config, named_method
+from quant.text.batches import CALIBRATION_WINDOWS
 from quant.training.recipe import Losses, Precision, Recipe
 from tern_hw.errors import TernError
 
@@ -42,7 +43,7 @@ class Suite:
     #: Only the first blocks of the model, teacher and student alike; None: all.
     blocks: int | None = None
     #: Windows that calibrated methods see: as many as training, where that is not too many.
-    calibration_windows: int = 200
+    calibration_windows: int = CALIBRATION_WINDOWS
     #: Tokens of each text that results are measured on.
     test_tokens: int = 65_536
     #: Texts with their split: what is measured on.

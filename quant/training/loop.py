@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from quant.losses.features import feature_loss
 from quant.losses.logits import deviation_aware, label_loss, teacher_divergence
 from quant.models.limits import check_vocabulary, check_window
-from quant.training.batches import Batches
+from quant.text.batches import Batches
 from quant.training.checkpoint import (
     fingerprint,
     has_checkpoint,

@@ -4,7 +4,6 @@ A student that begins with levels fitted to activations is ahead of one that beg
 fitted to weights by as much as a hundred steps bring.
 """
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -24,16 +23,17 @@ from quant.models.prepared import Prepared, is_prepared, load_prepared, prepared
 from quant.models.tensors import torch_tensor
 from quant.progress import Progress, silent
 from quant.ternary import TernaryFit
-from quant.training.batches import Batches
+from quant.text.batches import CALIBRATION_WINDOWS
 from quant.training.checkpoint import fingerprint
+from quant.training.fitting import fitted_copy
 from quant.training.recipe import Recipe
 from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.errors import TernError
 
 __all__ = ["Start", "begin_from", "fit_start", "open_start"]
 
-#: Windows that a calibrated method sees.
-CALIBRATION_WINDOWS: Final = 200
+#: Which windows a calibrated method sees: every run's seed trains from the same start.
+CALIBRATION_SEED: Final = 0
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def open_start(path: Path) -> Start:
     if is_artifact(path):
         return Start(path, load_artifact(path))
     raise TernError(
-        "start must be the folder of a ternary artifact (python -m quant.export) or of a trained "
-        f"model (python -m quant.train), not {path}"
+        "start must be a training-free method's name, or the folder of a ternary artifact (as "
+        f"quant.export writes it) or of a trained model (as quant.train does), not {path}"
     )
 
 
@@ -121,16 +121,13 @@ def fit_start(
     config = method_config(method.name, options)
     if method.trainable or not method.blank(torch.zeros(1, 16), config).ternary:
         raise TernError(f"start must be a training-free ternary method, not {method.name}")
+    text = {"window": recipe.window, "windows": windows, "seed": CALIBRATION_SEED}
     shown = {"method": method.name, "options": config.to_json()}
     if method.calibrated:
-        shown["calibration"] = {"windows": windows, "window": recipe.window, "seed": 0}
+        shown["calibration"] = text
     identity = fingerprint(shown, tokens, teacher)
     if not is_artifact(folder):
-        model = copy.deepcopy(teacher)
-        calibration = (
-            Batches(tokens, recipe.window, windows, 0).at(0) if method.calibrated else None
-        )
-        method.prepare(model, config, calibration=calibration, progress=progress)
+        model = fitted_copy(teacher, method, config, tokens, **text, progress=progress)
         made = {"fitted_to": identity, **shown}
         export_prepared(Prepared(model, method, config, origin, made), folder, progress=progress)
     artifact = load_artifact(folder)
@@ -165,11 +162,7 @@ def begin_from(student: PreTrainedModel, start: Start, recipe: Recipe) -> None:
     """
     if isinstance(start.content, Prepared):
         prepared = start.content
-        made, wanted = (
-            (prepared.method.name, prepared.config),
-            (recipe.method, recipe.options),
-        )
-        if made != wanted:
+        if (prepared.method.name, prepared.config) != (recipe.method, recipe.options):
             raise TernError(
                 f"start {start.path} must be of the recipe's method and options "
                 f"({recipe.method}, {recipe.options.to_json()}), not {prepared.method.name}, "

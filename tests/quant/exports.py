@@ -4,10 +4,13 @@ import torch
 
 from quant import export
 from quant.methods import method_config, named_method, quantized_linears
-from quant.models.prepared import save_prepared
+from quant.models.prepared import Prepared, save_prepared
 from quant.models.tiny import byte_tokenizer
 from tern_hw.cli import run
 from tests.quant.models import random_llama
+
+#: A layer of `random_llama`.
+LAYER = "model.layers.1.mlp.gate_proj"
 
 
 def torch_bytes(tensor):
@@ -22,15 +25,21 @@ def command(*arguments):
         return stopped.code
 
 
-def prepared_folder(path, method="dlt", training=None, model=None, **options):
-    """Write a small model prepared by a method, its scales moved as training would."""
+def prepared(method="dlt", model=None, training=None, *, moved=True, **options):
+    """Return a small model prepared by a method, its scales moved as training would."""
     model = model if model is not None else random_llama()
     config = method_config(method, {"group_size": 16, **options})
     named_method(method).prepare(model, config)
     with torch.no_grad():
         for _, _, quantizer in quantized_linears(model):
-            for parameter in quantizer.parameters():
+            for parameter in quantizer.parameters() if moved else ():
                 parameter.mul_(1.01).add_(1e-4)
-    names = {"method": method, "config": config, "origin": "random weights"}
-    save_prepared(path, model, byte_tokenizer(), training=training, **names)
+    return Prepared(model, named_method(method), config, "random", training or {})
+
+
+def prepared_folder(path, method="dlt", training=None, model=None, **options):
+    """Write what `prepared` returns."""
+    made = prepared(method, model, **options)
+    names = {"method": method, "config": made.config, "origin": "random weights"}
+    save_prepared(path, made.model, byte_tokenizer(), training=training, **names)
     return path

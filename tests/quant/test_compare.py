@@ -10,8 +10,9 @@ import torch
 from quant import compare
 from quant.comparison import runner
 from quant.comparison.layer_outputs import mean_output_error
+from quant.comparison.measures import Tasks
 from quant.comparison.report import markdown, picture, rows_of
-from quant.comparison.runner import Tasks, first_blocks, read_result, run_entry
+from quant.comparison.runner import first_blocks, read_result, run_entry
 from quant.comparison.suites import SUITES, TEACHER, Entry, Suite, named_suite
 from quant.losses.features import FeatureLoss
 from quant.methods import METHODS, method_config, named_method
@@ -19,6 +20,7 @@ from quant.models.sources import find_source
 from quant.models.tiny import byte_tokenizer
 from quant.scoring.perplexity import perplexity
 from quant.text.loading import load_tokens
+from quant.training import start as start_module
 from quant.training.recipe import Losses, Recipe
 from tern_hw.errors import TernError
 from tests.quant.models import random_llama
@@ -138,7 +140,7 @@ def test_a_run_that_trains_is_done_once(
     arguments = (suite, ENTRIES[1], 1, find_source(model_folder), str(text), tmp_path / "run")
     result = run_entry(*arguments)
     assert (result["steps"], result["tokens"], result["seed"]) == (3, 3 * 2 * 16, 1)
-    monkeypatch.setattr(runner, "_make", None)
+    monkeypatch.setattr(runner._Run, "make", None)
     assert run_entry(*arguments) == result
     assert not (tmp_path / "run" / "checkpoint").exists()
 
@@ -155,7 +157,7 @@ def test_a_training_starts_from_a_fitted_artifact_made_once(
     assert (begun["start"], begun["tokens"]) == ("gptq", 3 * 2 * 16 + 4 * 16)
     for name in ("perplexity", "weight_error"):
         assert begun[name] == fitted[name]
-    monkeypatch.setattr(runner, "_fitted", None)
+    monkeypatch.setattr(start_module, "fitted_copy", None)
     run_entry(suite, entry, 1, source, str(text), tmp_path / "x1")
 
 

@@ -13,10 +13,8 @@ from quant.models.checkpoints import load_folder, load_tokenizer
 from quant.models.prepared import load_prepared
 from quant.models.tiny import byte_tokenizer
 from tern_hw.artifact import load_artifact
-from tests.quant.exports import command, prepared_folder, torch_bytes
+from tests.quant.exports import LAYER, command, prepared_folder, torch_bytes
 from tests.quant.models import random_llama
-
-LAYER = "model.layers.1.mlp.gate_proj"
 
 
 @pytest.mark.parametrize("method", ["dlt", "twn", "seq", "absmean"])

@@ -10,26 +10,14 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quant.exports.merge import export_merged
-from quant.methods import method_config, named_method, quantized_linears
+from quant.methods import quantized_linears
 from quant.methods.base import latent_weight
-from quant.models.prepared import Prepared
 from quant.models.tiny import byte_tokenizer
 from tern_hw.errors import TernError
+from tests.quant.exports import prepared
 from tests.quant.models import random_llama
 
 TOKENS = torch.arange(24).reshape(2, 12) * 7 % 257
-
-
-def prepared(method="dlt", model=None, training=None, **options):
-    """Return a small model prepared by a method, its scales moved as training would."""
-    model = model if model is not None else random_llama()
-    config = method_config(method, {"group_size": 16, **options})
-    named_method(method).prepare(model, config)
-    with torch.no_grad():
-        for _, _, quantizer in quantized_linears(model):
-            for parameter in quantizer.parameters():
-                parameter.mul_(1.01).add_(1e-4)
-    return Prepared(model, named_method(method), config, "random", training or {})
 
 
 def plain_load(folder):

@@ -8,22 +8,9 @@ import pytest
 from quant.cache import file_sha256
 from quant.errors import UnreachableError
 from quant.text import npm
-from quant.text.documents import Split
 from quant.text.npm import NpmPackage, fetch_package, read_members, tarball_address
 from tern_hw.cache import cache_root
 from tests.quant.npm_tarballs import write_tarball
-
-PARTS = [Split.TRAIN, Split.VALIDATION, Split.TEST]
-#: Where some documents of Brown are, for good.
-SPLITS = {
-    "ca02": "train",
-    "ca03": "test",
-    "ca04": "train",
-    "ca05": "train",
-    "ca06": "validation",
-    "cb03": "train",
-    "cb04": "test",
-}
 
 
 @pytest.fixture

@@ -1,55 +1,11 @@
-"""Which tokens a step sees, and the recipes: what they say, and what is refused."""
+"""quant.training.recipe: what a recipe says, and what is refused."""
 
 from pathlib import Path
 
 import pytest
-import torch
 
-from quant.methods.dlt import DltConfig
-from quant.training.batches import Batches
 from quant.training.recipe import Losses, Recipe, load_recipe, parse_losses, recipe_names
 from tern_hw.errors import TernError
-
-TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
-RECIPE = Recipe(
-    options=DltConfig(group_size=16),
-    losses=Losses(label=0.1, kl=1, dad=0.5, features=1),
-    steps=8,
-    warmup_steps=2,
-    batch=2,
-    window=16,
-    learning_rate=1e-3,
-)
-
-
-# ------------------------------------------------------------------------------------------ batches
-
-
-def test_each_window_comes_once_a_pass():
-    batches = Batches(torch.arange(1000), window=10, batch=3, seed=5)
-    steps = batches.windows // 3
-    starts = torch.cat([batches.at(step)[:, 0] for step in range(steps)])
-    assert batches.windows == 99
-    assert len(starts.unique()) == 99
-    assert len((starts % 10).unique()) == 1  # one cut of the text
-    later = torch.cat([batches.at(step)[:, 0] for step in range(steps, 2 * steps)])
-    assert (later % 10 != starts % 10).all()  # and another in the next pass
-
-
-def test_a_step_depends_on_nothing_before_it():
-    one, other = (Batches(TOKENS, window=16, batch=2, seed=1) for _ in range(2))
-    for step in range(5):
-        one.at(step)
-    assert torch.equal(one.at(9), other.at(9))
-    assert not torch.equal(one.at(9), Batches(TOKENS, window=16, batch=2, seed=2).at(9))
-
-
-def test_a_text_of_less_than_two_windows_is_refused():
-    with pytest.raises(TernError, match=r"at least 20 tokens \(two windows\), not 19"):
-        Batches(torch.arange(19), window=10, batch=1, seed=0)
-
-
-# ------------------------------------------------------------------------------------------- recipe
 
 
 def test_rate_climbs_then_falls_along_a_cosine():

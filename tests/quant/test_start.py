@@ -15,17 +15,16 @@ from quant.methods.base import latent_weight
 from quant.methods.dlt import MARGIN, DltConfig, latent_for
 from quant.models.prepared import Prepared, load_prepared
 from quant.ternary import TernaryFit
-from quant.training.batches import Batches
+from quant.text.batches import Batches
 from quant.training.recipe import Recipe
 from quant.training.start import Start, begin_from, fit_start, open_start
 from quant.training.student import make_student
 from tern_hw.artifact import load_artifact
 from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
-from tests.quant.exports import command, prepared_folder, torch_bytes
+from tests.quant.exports import LAYER, command, prepared_folder, torch_bytes
 from tests.quant.models import random_llama
-
-LAYER = "model.layers.1.mlp.gate_proj"
+from tests.quant.trainings import TOKENS
 
 
 def recipe(**options: object) -> Recipe:
@@ -139,14 +138,11 @@ def test_shifts_are_refused_for_a_student_without_them(tmp_path: Path):
 
 
 def test_what_is_neither_artifact_nor_model_is_refused(tmp_path: Path):
-    with pytest.raises(TernError, match="start must be the folder of a ternary artifact"):
+    with pytest.raises(TernError, match="start must be a training-free method's name, or the folder of"):
         open_start(tmp_path)
 
 
 # --------------------------------------------------------------------- from a method of that name
-
-
-TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
 
 
 def fitted(folder: Path, start: str = "gptq", tokens: Tensor = TOKENS, **fields: Any) -> Start:
@@ -240,53 +236,3 @@ def test_other_options_than_the_trained_models_are_refused(tmp_path: Path):
     start = open_start(trained(tmp_path / "p", ste="clipped"))
     with pytest.raises(TernError, match="must be of the recipe's method and options"):
         begin_from(make_student(random_llama(), recipe()), start, recipe())
-
-
-# ----------------------------------------------------------------- calibrated methods in an export
-
-
-def exported(path: Path, model: Path, text: Path, *options: object) -> Tensor:
-    assert command(
-        model, "--output", path, "--method", "aware", "--group-size", 16, "--set", "rounds=1",
-        "--text", text, "--split", "all", "--window", 16, "--windows", 4, *options,
-    ) == 0  # fmt: skip
-    return TernaryFit.from_matrix(load_artifact(path).layer(LAYER)).dequantize()
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_bytes(bytes(32 + (i * i + 7 * i) % 90 for i in range(3000)))
-    return path
-
-
-def test_an_export_by_a_calibrated_method_reads_the_text(
-    llama_folder: Path, text: Path, tmp_path: Path
-):
-    first, again, other = (
-        exported(tmp_path / name, llama_folder, text, "--seed", seed)
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert load_artifact(tmp_path / "c").info.metadata["training"] == {
-        "calibration": {"text": [str(text)], "split": "all", "windows": 4, "window": 16, "seed": 1}
-    }
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        (["--method", "als", "--text", "brown"], "--text must be left out for method als"),
-        (["--method", "aware", "--windows", "0"], "--windows must be positive, not 0"),
-        (["--method", "aware", "--window", "-1"], "--window must be positive, not -1"),
-        (["--method", "aware", "--seed", "-1"], "--seed must be 0 or more, not -1"),
-        (["--method", "aware", "--text", "absent"], "absent"),
-    ],
-)
-def test_calibration_that_cannot_be_is_refused(
-    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options, error
-):
-    assert command(llama_folder, "--output", tmp_path / "a", *options) == 2
-    assert error in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "a").exists()

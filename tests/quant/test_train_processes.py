@@ -10,27 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from quant.methods.dlt import DltConfig
 from quant.models.prepared import load_prepared
 from quant.models.tiny import byte_tokenizer
-from quant.training.recipe import Losses, Recipe
 from tests.quant.models import random_llama
-
-TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
-RECIPE = Recipe(
-    options=DltConfig(group_size=16),
-    losses=Losses(label=0.1, kl=1, dad=0.5, features=1),
-    steps=8,
-    warmup_steps=2,
-    batch=2,
-    window=16,
-    learning_rate=1e-3,
-)
-
-
-# ---------------------------------------------------------------------------------- whole processes
 
 
 @pytest.fixture

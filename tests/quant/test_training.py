@@ -16,17 +16,7 @@ from quant.training.student import make_student, parameter_groups
 from tern_hw.errors import TernError
 from tests.quant.families import FAMILIES, family_model
 from tests.quant.models import random_llama
-
-TOKENS = torch.randint(0, 256, (2000,), generator=torch.Generator().manual_seed(7))
-RECIPE = Recipe(
-    options=DltConfig(group_size=16),
-    losses=Losses(label=0.1, kl=1, dad=0.5, features=1),
-    steps=8,
-    warmup_steps=2,
-    batch=2,
-    window=16,
-    learning_rate=1e-3,
-)
+from tests.quant.trainings import RECIPE, TOKENS
 
 
 def trainer(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Trainer:

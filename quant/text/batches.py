@@ -1,6 +1,7 @@
 """Which tokens a step sees: a function of seed and step alone, so a resumed run sees the same."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor
 
 from tern_hw.errors import TernError
 
-__all__ = ["Batches"]
+__all__ = ["CALIBRATION_WINDOWS", "Batches", "spread_windows"]
+
+#: Windows that a calibrated method sees, where nothing else is said.
+CALIBRATION_WINDOWS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,14 @@ class Batches:
         random = np.random.default_rng((self.seed, turn))
         phase = int(random.integers(self.window))
         return phase + self.window * int(random.permutation(self.windows)[place])
+
+
+def spread_windows(tokens: Tensor, window: int, count: int, seed: int) -> Tensor:
+    """Return windows from all over a text, int64 [count, window]: its first would be of one kind.
+
+    Raises
+    ------
+    TernError
+        If the text is shorter than two windows.
+    """
+    return Batches(tokens, window, count, seed).at(0)
