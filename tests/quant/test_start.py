@@ -138,7 +138,9 @@ def test_shifts_are_refused_for_a_student_without_them(tmp_path: Path):
 
 
 def test_what_is_neither_artifact_nor_model_is_refused(tmp_path: Path):
-    with pytest.raises(TernError, match="start must be a training-free method's name, or the folder of"):
+    with pytest.raises(
+        TernError, match="start must be a training-free method's name, or the folder of"
+    ):
         open_start(tmp_path)
 
 
