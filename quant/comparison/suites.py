@@ -161,9 +161,10 @@ SUITES: Final[dict[str, Suite]] = {
         Suite(
             "cpu",
             "all of SmolLM2-135M: hours on two cores",
-            _recipe(100, 2, 256, 2e-3, "bf16"),
+            _recipe(60, 2, 256, 2e-3, "bf16"),
             (TEACHER, *TRAINING_FREE, *trained((0,), (0, 1, 2))),
-            test_tokens=16_384,
+            calibration_windows=120,
+            test_tokens=8192,
         ),
         Suite(
             "gpu",
