@@ -14,7 +14,7 @@ from tern_hw.reference.layout import HALF_BITS, WORD_DIGITS, PreparedMatrix, pre
 from tern_hw.reference.rounding import FORMATS, FloatFormat, round_terms
 from tern_hw.reference.threads import over_blocks
 
-__all__ = ["check_activations", "matmul", "output_format"]
+__all__ = ["check_activations", "check_finite", "matmul", "output_format"]
 
 #: Tokens computed at a time: bounds the memory of the exact sums.
 TOKENS_AT_A_TIME: Final = 16
@@ -56,7 +56,7 @@ def matmul(
     target = output_format(output)
     tokens = check_activations(activations, matrix.in_features)
     if activations.dtype == np.float16:
-        _check_finite(activations)
+        check_finite(activations)
     prepared = prepare(matrix)
     result = np.empty((len(tokens), matrix.out_features), target.dtype)
     for start in range(0, len(tokens), TOKENS_AT_A_TIME):
@@ -87,7 +87,8 @@ def output_format(output: str) -> FloatFormat:
         raise TernError(f"output must be one of {choices}, not {output!r}") from None
 
 
-def _check_finite(activations: NDArray[Any]) -> None:
+def check_finite(activations: NDArray[Any]) -> None:
+    """Refuse the first activation that is not finite."""
     wrong = ~np.isfinite(activations)
     if wrong.any():
         index = np.argwhere(wrong)[0]

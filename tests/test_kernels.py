@@ -1,0 +1,218 @@
+"""`kernels.matmul` against the reference: the same bits, whatever the instructions and operands."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tern_hw import kernels, reference
+from tern_hw.errors import TernError
+from tern_hw.kernels import layout, product
+from tests.kernels import WAYS, assert_same, trained_layer
+from tests.layers import layer, random_activations, random_layer
+
+#: Most of the layers: groups of a length that no step divides, short last groups, one column.
+SHAPES = [(1, 1, 1), (33, 7, 5), (40, 130, 32), (70, 200, 64), (32, 513, 128), (65, 300, 256)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 9])
+def test_trained_layers_by_every_way(way, tokens):
+    rng = np.random.default_rng([51, tokens])
+    for n, k, group_size in SHAPES:
+        matrix = trained_layer(rng, n, k, group_size)
+        repacked = kernels.repack(matrix, way[1], instructions=way[0])
+        assert repacked.units is not None
+        assert_same(random_activations(rng, (tokens, k), "int8"), matrix, repacked)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tokens", [1, 2, 4, 11])
+def test_scales_that_are_no_small_integers(way, tokens):
+    rng = np.random.default_rng([52, tokens])
+    for n, k, group_size in [*SHAPES, (40, 600, "row"), (40, 600, 300)]:
+        matrix = trained_layer(rng, n, k, group_size, spread=3000.0, shift=2000.0)
+        repacked = kernels.repack(matrix, way[1], instructions=way[0])
+        assert repacked.stream is not None
+        assert repacked.units is None or n * k < 300
+        assert_same(random_activations(rng, (tokens, k), "int8"), matrix, repacked)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("output", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", ["normal", "any", "subnormal", "edges", "least"])
+def test_activations_of_every_kind(way, output, kind):
+    rng = np.random.default_rng(53)
+    for group_size in (128, "row"):
+        matrix = trained_layer(rng, 40, 300, group_size)
+        repacked = kernels.repack(matrix, way[1], instructions=way[0])
+        for tokens in (1, 3, 12):
+            assert_same(random_activations(rng, (tokens, 300), kind), matrix, repacked, output)
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 70),
+    st.integers(1, 150),
+    st.one_of(st.just("row"), st.integers(1, 160)),
+    st.sampled_from(["int8", "least", "any", "normal", "subnormal", "edges", "large"]),
+    st.sampled_from(["any", "normal", "subnormal", "edges", "large"]),
+    st.sampled_from(["fp32", "fp16"]),
+    st.sampled_from(["2bit", "base3"]),
+)
+def test_any_operands(seed, n, k, group_size, activation, scale, output, packing):
+    rng = np.random.default_rng(seed)
+    matrix, _ = random_layer(rng, n, k, group_size, scale)
+    x = random_activations(rng, (int(rng.integers(1, 5)), k), activation)
+    assert_same(x, matrix, kernels.repack(matrix, packing), output)
+
+
+# ------------------------------------------------------------------- at the edges of the proofs
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_largest_integer_scales_take_their_groups_in_runs(way):
+    # scale 32767 * 2**-24: two groups of the largest sums of |x| fill 32 bits.
+    trits = np.ones((32, 2048), int)
+    trits[1::2] = -1
+    scale = np.full((32, 16), 1023 * 2**-24)
+    scale[:, 1] = 32752 * 2**-24
+    shift = np.full((32, 16), -(2**-24))
+    matrix, _ = layer(trits, scale, shift, 128)
+    repacked = kernels.repack(matrix, way[1], instructions=way[0])
+    for value in (127, -128):
+        x = np.full((1, 2048), value, np.int8)
+        assert product._run(128 * abs(value), repacked) < 16
+        assert_same(x, matrix, repacked)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sums_beyond_16_bits_are_left_to_the_reference(way):
+    matrix, _ = layer(-np.ones((3, 256), int), [[0.5]] * 3, [[0.25]] * 3, 256)
+    repacked = kernels.repack(matrix, way[1], instructions=way[0])
+    assert repacked.units is not None
+    # S = 2**15.
+    assert_same(np.full((1, 256), -128, np.int8), matrix, repacked)
+    assert_same(np.full((2, 256), 127, np.int8), matrix, repacked)
+
+
+def test_rests_of_shifts_are_exact():
+    rng = np.random.default_rng(54)
+    scale = np.full((64, 5), 0.25)
+    shift = rng.normal(size=(64, 5)) * 2.0 ** rng.integers(-24, -3, (64, 5))
+    matrix, _ = layer(rng.integers(-1, 2, (64, 150)), scale, shift, 32)
+    for name, packing in WAYS:
+        repacked = kernels.repack(matrix, packing, instructions=name)
+        assert repacked.units is not None
+        assert_same(random_activations(rng, (3, 150), "int8"), matrix, repacked)
+
+
+def test_sums_that_float64_does_not_hold_are_left_to_the_reference():
+    rng = np.random.default_rng(55)
+    trits = rng.integers(-1, 2, (4, 128))
+    # 2**29 / (128 * 128) = 2**15: beyond it a row's sum might need more than 53 bits.
+    for scale, exact in ((32752.0, True), (32768.0, False)):
+        matrix, _ = layer(trits, [[scale]] * 4, [[0]] * 4, 128)
+        assert layout.is_exact(matrix) is exact
+        repacked = kernels.repack(matrix)
+        assert (repacked.stream is not None) is (exact and bool(WAYS))
+        assert_same(random_activations(rng, (1, 128), "int8"), matrix, repacked)
+        assert_same(random_activations(rng, (1, 128), "any"), matrix, repacked)
+
+
+def test_groups_beyond_the_accumulator_are_left_to_the_reference(monkeypatch):
+    monkeypatch.setattr(layout, "MAX_GROUP", 99)
+    matrix = trained_layer(np.random.default_rng(56), 3, 100, "row")
+    assert kernels.repack(matrix).stream is None
+    assert_same(
+        random_activations(np.random.default_rng(1), (1, 100), "int8"),
+        matrix,
+        kernels.repack(matrix),
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_longest_group_fits_its_accumulator(way):
+    k = layout.MAX_GROUP
+    digits = np.full((1, k), 1)
+    matrix, _ = layer(digits, [[0.5]], [[0.001]], "row")
+    repacked = kernels.repack(matrix, way[1], instructions=way[0])
+    assert repacked.stream is not None
+    for value in (127, -128):
+        assert_same(np.full((1, k), value, np.int8), matrix, repacked)
+
+
+def test_sums_next_to_a_tie_are_rounded_once():
+    # 2**24 + 1 is a tie of binary32; the lowest limb decides.
+    trits = np.zeros((2, 64), int)
+    trits[:, :3] = 1
+    matrix, _ = layer(trits, [[1]] * 2, [[0]] * 2, 64)
+    for least in (0, 2**-24, -(2**-24)):
+        x = np.zeros((1, 64), np.float16)
+        x[0, :3] = 4096, 2**-12, least
+        assert_same(x, matrix, kernels.repack(matrix))
+
+
+# --------------------------------------------------------------------------- arguments
+
+
+def test_operands_of_any_layout_and_number():
+    rng = np.random.default_rng(57)
+    matrix = trained_layer(rng, 33, 40, 16)
+    repacked = kernels.repack(matrix)
+    wide = random_activations(rng, (40, 6), "int8")
+    assert_same(wide.T[::2], matrix, repacked)
+    assert_same(np.asfortranarray(wide.T), matrix, repacked)
+    assert_same(wide[:, 0], matrix, repacked)
+    for kind in ("int8", "normal"):
+        for tokens in (0, 31, 32, 33, 70):
+            assert_same(random_activations(rng, (tokens, 40), kind), matrix, repacked)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 39), np.int8), r"activations must be int8 or float16 of shape \[M, 40\]"),
+        (np.zeros((1, 40), np.int16), "not int16"),
+        ([1, 2], "not list"),
+        (np.full((2, 40), np.nan, np.float16), r"activations must be finite, not nan at \[0, 0\]"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(x, message):
+    repacked = kernels.repack(trained_layer(np.random.default_rng(58), 3, 40, 16))
+    with pytest.raises(TernError, match=message):
+        kernels.matmul(x, repacked)
+
+
+def test_options_that_do_not_exist_are_refused():
+    matrix = trained_layer(np.random.default_rng(59), 3, 40, 16)
+    x = np.zeros(40, np.int8)
+    with pytest.raises(TernError, match="packing must be one of 2bit, base3, not 'ascii'"):
+        kernels.repack(matrix, "ascii")
+    with pytest.raises(TernError, match=r"instructions must be one of .*portable here, not 'mmx'"):
+        kernels.repack(matrix, instructions="mmx")
+    with pytest.raises(TernError, match="output must be one of fp32, fp16, not 'fp64'"):
+        kernels.matmul(x, kernels.repack(matrix), output="fp64")
+    for threads in (0, -1, 1.5, True):
+        with pytest.raises(TernError, match="threads must be a positive integer"):
+            kernels.matmul(x, kernels.repack(matrix), threads=threads)
+
+
+def test_quantised_tokens_as_the_reference():
+    rng = np.random.default_rng(60)
+    matrix = trained_layer(rng, 40, 100, 32)
+    x = rng.normal(size=(3, 100)).astype(np.float32)
+    x[1] = 0
+    for tokens in (x, x[0]):
+        got = kernels.matmul_quantized(tokens, kernels.repack(matrix))
+        assert got.tobytes() == reference.matmul_quantized(tokens, matrix).tobytes()
+
+
+def test_a_repacked_matrix_cannot_be_written():
+    repacked = kernels.repack(trained_layer(np.random.default_rng(61), 3, 40, 16))
+    if repacked.stream is not None:
+        with pytest.raises(ValueError, match="read-only"):
+            repacked.stream[:] = 0
+        assert repacked.stream.ctypes.data % 64 == 0
+        assert repacked.nbytes == repacked.stream.nbytes + 8 * 32
