@@ -30,6 +30,7 @@ ARROWS = {
     "tern_hw.artifact": "packing matrix files",
     "tern_hw.beats": "config packing matrix",
     "tern_hw.reference": "config packing matrix",
+    "tern_hw.kernels": "config packing matrix reference",
     "tern_hw.gateware": "config",
     "tern_hw.flows": "config files cache",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
@@ -37,7 +38,7 @@ ARROWS = {
     "tern_hw.activations": "config artifact reference",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",
-    "quant.runtime": "packing matrix artifact files cache cli reference",
+    "quant.runtime": "packing matrix artifact files cache cli reference kernels",
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
@@ -50,7 +51,8 @@ OWNERS = {
     "transformers": ("quant",),
     "gguf": ("quant",),
     "amaranth": ("tern_hw.gateware", "tern_hw.generate"),
-    "numba": ("tern_hw.reference",),
+    "numba": ("tern_hw.reference", "tern_hw.kernels"),
+    "llvmlite": ("tern_hw.reference", "tern_hw.kernels"),
     "cocotb": ("sim",),
     "cocotbext": ("sim",),
 }

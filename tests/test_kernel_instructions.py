@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from llvmlite import binding, ir
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 
 from tern_hw import kernels
 from tern_hw.errors import TernError
@@ -51,6 +51,7 @@ def run(**environment):
     )
 
 
+@pytest.mark.slow  # each compiles all kernels anew
 @pytest.mark.parametrize(("processor", "features", "name"), OLDER)
 def test_code_for_an_older_processor(processor, features, name, tmp_path):
     if name not in kernels.available():

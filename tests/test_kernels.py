@@ -216,3 +216,21 @@ def test_a_repacked_matrix_cannot_be_written():
             repacked.stream[:] = 0
         assert repacked.stream.ctypes.data % 64 == 0
         assert repacked.nbytes == repacked.stream.nbytes + 8 * 32
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("spread", [2.0, 3000.0])
+def test_a_repacked_matrix_holds_all_of_it(way, spread):
+    rng = np.random.default_rng(62)
+    for n, k, group_size in [*SHAPES, (40, 600, "row")]:
+        matrix = trained_layer(rng, n, k, group_size, spread=spread)
+        found = kernels.repack(matrix, way[1], instructions=way[0]).matrix()
+        assert (found.shape, found.group_size) == (matrix.shape, matrix.group_size)
+        for part in ("scale", "shift"):
+            assert np.array_equal(getattr(found, part), getattr(matrix, part))
+        assert np.array_equal(found.digits(), matrix.digits())
+
+
+def test_without_a_stream_the_matrix_is_kept():
+    matrix = trained_layer(np.random.default_rng(63), 3, 40, 16)
+    assert kernels.repack(matrix, instructions="portable").matrix() is matrix

@@ -3,6 +3,7 @@
 from tern_hw.kernels.instructions import available, chosen
 from tern_hw.kernels.layout import KernelMatrix, repack
 from tern_hw.kernels.product import matmul, matmul_quantized
+from tern_hw.kernels.tokens import quantize_tokens
 
 __all__ = [
     "KernelMatrix",
@@ -10,5 +11,6 @@ __all__ = [
     "chosen",
     "matmul",
     "matmul_quantized",
+    "quantize_tokens",
     "repack",
 ]

@@ -62,7 +62,7 @@ def prepare_job(
         limbs,
         matrix.numbers,
         matrix.starts,
-        matrix.matrix.group_inputs,
+        matrix.group_inputs,
         fields,
         width,
         memory,

@@ -12,7 +12,7 @@ from tern_hw.errors import TernError
 from tern_hw.kernels.emit import BLOCK_BYTES, BLOCK_ROWS, DIGITS_PER_FIELDS
 from tern_hw.kernels.instructions import INSTRUCTIONS, PORTABLE, available, chosen
 from tern_hw.kernels.loops import GROUPS, JOB_NUMBERS, ROW, STARTS, STREAM, STRIDE, UNITS
-from tern_hw.matrix import TernaryMatrix
+from tern_hw.matrix import GroupSize, TernaryMatrix
 from tern_hw.packing import PAD_DIGIT
 
 __all__ = ["MAX_GROUP", "KernelMatrix", "repack"]
@@ -47,8 +47,10 @@ class KernelMatrix:
     exactly, there is no stream, and the reference computes.
     """
 
-    #: The matrix itself; what the reference computes with.
-    matrix: TernaryMatrix
+    #: (N, K).
+    shape: tuple[int, int]
+    #: Inputs per scale and shift; the last group may be short.
+    group_size: GroupSize
     #: "2bit" (four fields a byte) or "base3" (five).
     packing: str
     #: The instruction set that reads the stream.
@@ -61,11 +63,30 @@ class KernelMatrix:
     units: NDArray[np.float64] | None
     #: Largest |A| + |B|, and twice the largest |rest|, whichever is more.
     scale_limit: int
+    #: The matrix itself where there is no stream; else None: the stream holds all of it.
+    kept: TernaryMatrix | None
+    #: What errors call the matrix.
+    name: str
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(N, K)."""
-        return self.matrix.shape
+    def group_inputs(self) -> int:
+        """Inputs of a full group."""
+        return self.shape[1] if self.group_size == "row" else min(self.group_size, self.shape[1])
+
+    def matrix(self) -> TernaryMatrix:
+        """Return the matrix as it was, in the packing of the stream."""
+        if self.kept is not None:
+            return self.kept
+        assert self.stream is not None
+        scale, shift = _scales_of(self)
+        return TernaryMatrix.from_digits(
+            _digits_of(self),
+            scale,
+            shift,
+            group_size=self.group_size,
+            packing=self.packing,
+            name=self.name,
+        )
 
     @cached_property
     def numbers(self) -> NDArray[np.int64]:
@@ -125,8 +146,10 @@ def repack(
     if packing not in DIGITS_PER_FIELDS:
         choices = ", ".join(DIGITS_PER_FIELDS)
         raise TernError(f"packing must be one of {choices}, not {packing!r}")
+    common = matrix.shape, matrix.group_size
     if name == PORTABLE or not is_exact(matrix) or matrix.group_inputs > MAX_GROUP:
-        return KernelMatrix(matrix, packing, PORTABLE, None, np.zeros(1, np.int64), None, 0)
+        none = np.zeros(1, np.int64)
+        return KernelMatrix(*common, packing, PORTABLE, None, none, None, 0, matrix, matrix.name)
     found = INSTRUCTIONS[name]
     if packing == "base3" and not found.lookup:
         packing = "2bit"
@@ -136,9 +159,13 @@ def repack(
     codes = _codes(matrix, packing, starts)
     if scales is None:
         stream = _stream(codes, starts, _binary16_tail(matrix), None)
-        return KernelMatrix(matrix, packing, name, stream, starts, None, 0)
-    stream = _stream(codes, starts, scales.pairs(), scales.rests())
-    return KernelMatrix(matrix, packing, name, stream, starts, scales.units, scales.limit)
+        units, limit = None, 0
+    else:
+        stream = _stream(codes, starts, scales.pairs(), scales.rests())
+        units, limit = scales.units, scales.limit
+    return KernelMatrix(
+        *common, packing, name, stream, starts, units, limit, kept=None, name=matrix.name
+    )
 
 
 def group_lengths(matrix: TernaryMatrix) -> NDArray[np.int64]:
@@ -230,7 +257,7 @@ def _codes(matrix: TernaryMatrix, packing: str, starts: NDArray[np.int64]) -> ND
     n = matrix.out_features
     padded_rows = -(-n // BLOCK_ROWS) * BLOCK_ROWS
     digits = np.full((padded_rows, int(starts[-1]) * 4 * fields), PAD_DIGIT, np.uint8)
-    digits[:n, places(matrix, fields, starts)] = matrix.digits()
+    digits[:n, places(matrix.in_features, matrix.group_inputs, fields, starts)] = matrix.digits()
     split = digits.reshape(-1, BLOCK_ROWS, int(starts[-1]), fields, 4)
     weights = [4**field if packing == "2bit" else 3**field for field in range(fields)]
     codes = np.zeros((*split.shape[:3], 4), np.uint8)
@@ -239,11 +266,11 @@ def _codes(matrix: TernaryMatrix, packing: str, starts: NDArray[np.int64]) -> ND
     return codes.transpose(0, 2, 1, 3).reshape(len(split), -1, BLOCK_BYTES)
 
 
-def places(matrix: TernaryMatrix, fields: int, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+def places(k: int, group_inputs: int, fields: int, starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return where each input lies in a row whose groups are padded to whole steps, int64 [K]."""
-    inputs = np.arange(matrix.in_features)
-    group = inputs // matrix.group_inputs
-    return starts[group] * (4 * fields) + inputs - group * matrix.group_inputs
+    inputs = np.arange(k)
+    group = inputs // group_inputs
+    return np.asarray(starts[group] * (4 * fields) + inputs - group * group_inputs)
 
 
 def _stream(
@@ -275,3 +302,51 @@ def _aligned(size: int) -> NDArray[np.uint8]:
     memory = np.empty(size + LINE, np.uint8)
     start = -memory.ctypes.data % LINE
     return memory[start : start + size]
+
+
+# ------------------------------------------------------------------------------ and back
+
+
+def _tails(matrix: KernelMatrix) -> NDArray[np.uint8]:
+    """Return what follows the codes of each group, bytes [P, groups, 128]."""
+    assert matrix.stream is not None
+    ends = (matrix.starts[1:] + np.arange(len(matrix.starts) - 1)) * BLOCK_BYTES
+    return np.stack([matrix.stream[:, end : end + BLOCK_BYTES] for end in ends], axis=1)
+
+
+def _scales_of(matrix: KernelMatrix) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    """Return the scales and shifts, float16 [N, groups]."""
+    n, tails = matrix.shape[0], _tails(matrix)
+    blocks, groups = tails.shape[:2]
+    if matrix.units is None:
+        halves = tails.view(np.float16).reshape(blocks, groups, 2, BLOCK_ROWS)
+        rows = halves.transpose(2, 0, 3, 1).reshape(2, -1, groups)[:, :n]
+        return np.ascontiguousarray(rows[0]), np.ascontiguousarray(rows[1])
+    assert matrix.stream is not None
+    pairs = tails.view(np.int16).reshape(blocks, groups, BLOCK_ROWS, 2)
+    rests = matrix.stream[:, (matrix.steps + groups) * BLOCK_BYTES :].copy().view(np.int16)
+    by_row = rests.reshape(blocks, -1, BLOCK_ROWS, 2).swapaxes(1, 2)
+    rest = by_row.reshape(blocks * BLOCK_ROWS, -1)[:n, :groups]
+    whole = pairs.swapaxes(1, 2).reshape(-1, groups, 2)[:n] * matrix.units[:n, None, None]
+    # Sums of multiples of 2**-24 that were binary16 values: exact.
+    shift = whole[..., 1] + rest * 2.0**-FP16_FRACTION_BITS
+    return whole[..., 0].astype(np.float16), shift.astype(np.float16)
+
+
+def _digits_of(matrix: KernelMatrix) -> NDArray[np.uint8]:
+    """Return the digits, uint8 [N, K]."""
+    assert matrix.stream is not None
+    fields = DIGITS_PER_FIELDS[matrix.packing]
+    first = [
+        (start + group) * BLOCK_BYTES for group, start in enumerate(matrix.starts[:-1].tolist())
+    ]
+    last = [(end + group) * BLOCK_BYTES for group, end in enumerate(matrix.starts[1:].tolist())]
+    codes = np.concatenate(
+        [matrix.stream[:, a:b] for a, b in zip(first, last, strict=True)], axis=1
+    ).reshape(len(matrix.stream), -1, BLOCK_ROWS, 4)
+    base = 4 if matrix.packing == "2bit" else 3
+    weights = np.array([base**field for field in range(fields)], np.uint8)
+    split = codes[..., None, :] // weights[:, None] % np.uint8(base)
+    rows = split.swapaxes(1, 2).reshape(len(matrix.stream) * BLOCK_ROWS, -1)
+    n, k = matrix.shape
+    return rows[:n, places(k, matrix.group_inputs, fields, matrix.starts)].astype(np.uint8)

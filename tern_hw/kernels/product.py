@@ -13,8 +13,8 @@ from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
 from tern_hw.kernels.limbs import join
 from tern_hw.kernels.loops import RUN, row_sums_of
 from tern_hw.kernels.team import processors, run_job
+from tern_hw.kernels.tokens import quantize_tokens
 from tern_hw.reference import matmul as reference_matmul
-from tern_hw.reference import quantize_tokens
 from tern_hw.reference.product import check_activations, check_finite, output_format
 
 __all__ = ["matmul", "matmul_quantized"]
@@ -65,7 +65,7 @@ def matmul(
         check_finite(activations)
     most = _thread_count(threads)
     if matrix.stream is None:
-        return reference_matmul(activations, matrix.matrix, output=output)
+        return reference_matmul(activations, matrix.matrix(), output=output)
     limbs, count, exponent = limbs_of(np.ascontiguousarray(tokens))
     # One limb is the number itself: the kernel's conversion to float32 is then the one rounding.
     single = count == 1 and exponent == 0 and target.dtype is np.float32
@@ -82,7 +82,7 @@ def matmul(
         if not _fill(_Product(matrix, width, most), some, sums):
             taken = taken[: len(some) // count, :n]
             taken[:] = reference_matmul(
-                tokens[start : start + len(taken)], matrix.matrix, output=output
+                tokens[start : start + len(taken)], matrix.matrix(), output=output
             )
         elif not single:
             taken[:] = join(sums[: len(some), :n], count, exponent, target)
