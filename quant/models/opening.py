@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quant.methods import convert
@@ -18,7 +19,14 @@ from tern_hw.artifact import Artifact, load_artifact
 from tern_hw.artifact.manifest import CONFIG_FILE, is_document
 from tern_hw.errors import TernError
 
-__all__ = ["OpenedModel", "artifact_model", "is_artifact", "open_model", "open_tokenizer"]
+__all__ = [
+    "OpenedModel",
+    "artifact_model",
+    "assemble_artifact",
+    "is_artifact",
+    "open_model",
+    "open_tokenizer",
+]
 
 
 @dataclass(frozen=True)
@@ -107,15 +115,32 @@ def artifact_model(artifact: Artifact) -> PreTrainedModel:
     TernError
         If the artifact's tensors are not those of the model that its config describes.
     """
+    weights = {
+        f"{name}.weight": TernaryFit.from_matrix(artifact.layer(name)).dequantize()
+        for name in artifact.layers
+    }
+    return assemble_artifact(artifact, weights, dtype=torch.float32)
+
+
+def assemble_artifact(
+    artifact: Artifact, weights: dict[str, Tensor], *, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Build the model of an artifact from its ternary layers' weights, by tensor name, as given.
+
+    Raises
+    ------
+    TernError
+        If the artifact's tensors are not those of the model that its config describes.
+    """
     skeleton = load_skeleton(artifact.path)
-    state = {name: torch_tensor(artifact.tensor(name)) for name in artifact.tensors}
-    for name in artifact.layers:
-        state[f"{name}.weight"] = TernaryFit.from_matrix(artifact.layer(name)).dequantize()
+    # Copies: a model does not depend on a file that someone may write to.
+    state = {name: torch_tensor(artifact.tensor(name)).clone() for name in artifact.tensors}
+    state |= weights
     for name, other in _tied(artifact).items():
         state[name] = state[other]
     for name in state.keys() - skeleton.state_dict().keys():
         raise TernError(f"{artifact.path} must hold the tensors of its model, not {name}")
-    return build_model(skeleton, state, artifact.path, dtype=torch.float32)
+    return build_model(skeleton, state, artifact.path, dtype=dtype)
 
 
 def _tied(artifact: Artifact) -> dict[str, str]:
