@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tern_hw import kernels, reference
 from tern_hw.errors import TernError
-from tern_hw.kernels import layout, product
+from tern_hw.kernels import activations, layout
 from tests.kernels import WAYS, assert_same, trained_layer
 from tests.layers import layer, random_activations, random_layer
 
@@ -83,7 +83,7 @@ def test_largest_integer_scales_take_their_groups_in_runs(way):
     repacked = kernels.repack(matrix, way[1], instructions=way[0])
     for value in (127, -128):
         x = np.full((1, 2048), value, np.int8)
-        assert product._run(128 * abs(value), repacked) < 16
+        assert activations._run(128 * abs(value), repacked.scale_limit, 16) < 16
         assert_same(x, matrix, repacked)
 
 
@@ -204,9 +204,37 @@ def test_quantised_tokens_as_the_reference():
     matrix = trained_layer(rng, 40, 100, 32)
     x = rng.normal(size=(3, 100)).astype(np.float32)
     x[1] = 0
-    for tokens in (x, x[0]):
-        got = kernels.matmul_quantized(tokens, kernels.repack(matrix))
-        assert got.tobytes() == reference.matmul_quantized(tokens, matrix).tobytes()
+    repacked = kernels.repack(matrix)
+    for tokens in (x, x[0], x[:1], x.repeat(5, 0), x[:, ::-1], x[:0]):
+        got, wanted = (
+            kernels.matmul_quantized(tokens, repacked),
+            reference.matmul_quantized(tokens, matrix),
+        )
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
+        assert got.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("exponent", "group_size"), [(-149, 32), (-130, 32), (127, 32), (0, "row")]
+)
+def test_quantised_tokens_of_any_size(exponent, group_size):
+    rng = np.random.default_rng(64)
+    matrix = trained_layer(rng, 40, 100, group_size)
+    x = np.ldexp(rng.uniform(-1, 1, (2, 100)), exponent).astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = reference.matmul_quantized(x, matrix)
+    assert kernels.matmul_quantized(x, kernels.repack(matrix)).tobytes() == wanted.tobytes()
+
+
+def test_quantised_tokens_that_are_none_are_refused():
+    repacked = kernels.repack(trained_layer(np.random.default_rng(65), 3, 40, 16))
+    bad = np.ones((2, 40), np.float32)
+    bad[1, 3] = np.inf
+    with pytest.raises(TernError, match=r"activations must be finite, not inf at \[1, 3\]"):
+        kernels.matmul_quantized(bad, repacked)
+    for x in (np.ones((2, 39), np.float32), np.ones((2, 40)), "x"):
+        with pytest.raises(TernError, match="activations must be"):
+            kernels.matmul_quantized(x, repacked)
 
 
 def test_a_repacked_matrix_cannot_be_written():

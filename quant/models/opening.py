@@ -133,8 +133,7 @@ def assemble_artifact(
         If the artifact's tensors are not those of the model that its config describes.
     """
     skeleton = load_skeleton(artifact.path)
-    # Copies: a model does not depend on a file that someone may write to.
-    state = {name: torch_tensor(artifact.tensor(name)).clone() for name in artifact.tensors}
+    state = {name: torch_tensor(artifact.tensor(name)) for name in artifact.tensors}
     state |= weights
     for name, other in _tied(artifact).items():
         state[name] = state[other]

@@ -38,7 +38,8 @@ __all__ = [
 #: A kernel as C sees it: a job's numbers, its first block, and the end of its blocks.
 KERNEL: Final = types.void(types.CPointer(types.int64), types.int64, types.int64)
 
-#: A job's numbers: addresses of arrays, then sizes.
+#: A job's numbers: addresses of arrays, then sizes. Compiled functions of other files hold these
+#: places as they were when they were compiled: who changes one touches those files, too.
 STREAM: Final = 0  #: uint8 [P, stride]
 STARTS: Final = 1  #: int64 [groups + 1]
 UNITS: Final = 2  #: float64 [32 * P]; of integer scales

@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tern_hw.errors import TernError
-from tern_hw.kernels.columns import WIDTHS, limbs_of, prepare_job
+from tern_hw.kernels.activations import (
+    WIDTHS,
+    limbs_of,
+    prepare_job,
+    quantize_tokens,
+    quantized_product,
+)
 from tern_hw.kernels.emit import BLOCK_ROWS
-from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
+from tern_hw.kernels.layout import KernelMatrix
 from tern_hw.kernels.limbs import join
-from tern_hw.kernels.loops import RUN, row_sums_of
+from tern_hw.kernels.loops import row_sums_of
 from tern_hw.kernels.team import processors, run_job
-from tern_hw.kernels.tokens import quantize_tokens
 from tern_hw.reference import matmul as reference_matmul
 from tern_hw.reference.product import check_activations, check_finite, output_format
 
@@ -69,7 +74,7 @@ def matmul(
     limbs, count, exponent = limbs_of(np.ascontiguousarray(tokens))
     # One limb is the number itself: the kernel's conversion to float32 is then the one rounding.
     single = count == 1 and exponent == 0 and target.dtype is np.float32
-    width = next((each for each in WIDTHS if each >= len(limbs)), WIDTHS[-1])
+    width = _width(len(limbs))
     step = max(1, COLUMNS_AT_A_TIME // count)
     n, rows = matrix.shape[0], len(matrix.stream) * BLOCK_ROWS
     padded = -(-len(tokens) // width) * width if single else len(tokens)
@@ -112,9 +117,28 @@ def matmul_quantized(
     TernError
         As `quantize_tokens` and `matmul`.
     """
+    if _is_small(x, matrix, _thread_count(threads)):
+        width = _width(len(x))
+        result = quantized_product(x, matrix, width, _kernel(matrix, width))
+        if result is not None:
+            return result
     quantized, scale = quantize_tokens(x)
     with np.errstate(over="ignore", under="ignore"):
         return matmul(quantized, matrix, threads=threads) * scale[..., None]
+
+
+def _is_small(x: Any, matrix: KernelMatrix, threads: int) -> bool:
+    """Whether x is a few tokens for one thread, whose product one call of compiled code does."""
+    return (
+        matrix.stream is not None
+        and isinstance(x, np.ndarray)
+        and x.dtype == np.float32
+        and x.ndim == 2
+        and 1 <= len(x) <= WIDTHS[-1]
+        and x.shape[1] == matrix.shape[1]
+        and x.flags.c_contiguous
+        and (threads == 1 or _worth(matrix, len(x)) <= 1)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,29 +156,26 @@ def _fill(product: _Product, limbs: NDArray[np.int8], sums: NDArray[Any]) -> boo
     matrix = product.matrix
     assert matrix.stream is not None
     job = prepare_job(limbs, matrix, product.width, sums)
-    integers = matrix.units is not None
-    if integers:
-        run = _run(job.largest, matrix)
-        if run == 0:
-            return False
-        job.numbers[RUN] = run
-    kernel = row_sums_of(matrix.instructions, matrix.packing, product.width, integers=integers)
-    worth = matrix.shape[0] * matrix.shape[1] * len(limbs) // PRODUCTS_PER_THREAD
-    run_job(kernel, job.numbers, len(matrix.stream), min(product.threads, worth))
+    if not job.fits:
+        return False
+    kernel = _kernel(matrix, product.width)
+    threads = min(product.threads, _worth(matrix, len(limbs)))
+    run_job(kernel, job.numbers, len(matrix.stream), threads)
     return True
 
 
-def _run(largest: int, matrix: KernelMatrix) -> int:
-    """Return how many groups, an even number, a sum of 32 bits holds; 0: not even two.
+def _width(columns: int) -> int:
+    return next((each for each in WIDTHS if each >= columns), WIDTHS[-1])
 
-    |A * S + B * X| <= (|A| + |B|) * sum|x|, and |rest * X| of two groups likewise.
-    """
-    if largest > INTEGER_LIMIT:
-        return 0
-    most = (1 << 31) - 1
-    group = matrix.scale_limit * largest
-    groups = len(matrix.starts)
-    return min(most // max(group, 1), groups + groups % 2) // 2 * 2
+
+def _kernel(matrix: KernelMatrix, width: int) -> int:
+    integers = matrix.units is not None
+    return row_sums_of(matrix.instructions, matrix.packing, width, integers=integers)
+
+
+def _worth(matrix: KernelMatrix, columns: int) -> int:
+    """Return how many threads the work is worth."""
+    return matrix.shape[0] * matrix.shape[1] * columns // PRODUCTS_PER_THREAD
 
 
 def _thread_count(threads: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Activations as the kernels read them: columns of 8-bit limbs, four to a word."""
+"""Activations as the kernels read them: quantised, or cut into 8-bit limbs, four to a word."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,23 +7,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tern_hw.config import FP16_FRACTION_BITS
-from tern_hw.kernels.emit import DIGITS_PER_FIELDS
-from tern_hw.kernels.layout import KernelMatrix
+from tern_hw import reference
+from tern_hw.kernels.atomics import call_job
+from tern_hw.kernels.emit import BLOCK_ROWS, DIGITS_PER_FIELDS
+from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
 from tern_hw.kernels.loops import (
     BATCHES,
     JOB_NUMBERS,
     OUT,
     PAIRS,
+    ROW,
+    RUN,
     SINGLE,
     TOTALS,
+    UNITS,
     WORDS,
 )
 from tern_hw.reference.jit import jit
 
-__all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job"]
+__all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job", "quantize_tokens", "quantized_product"]
 
 #: Columns that one pass computes side by side.
 WIDTHS: Final = (1, 2, 4, 8)
+#: Largest magnitude of a quantized activation.
+INT8_LIMIT: Final = 127
+#: The least scale of a token: where max|x| / 127 underflows.
+LEAST_SCALE: Final = np.finfo(np.float32).smallest_subnormal
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +43,21 @@ class Job:
     numbers: NDArray[np.int64]
     #: What the numbers point at, besides the matrix and the result: it must live as long.
     memory: NDArray[np.uint8]
-    #: Largest sum of |x| over a group.
-    largest: int
+    #: False where a sum of integer scales might not fit: the kernel must not run.
+    fits: bool
+
+
+@jit
+def _run(largest: np.int64, scale_limit: int, groups: int) -> int:
+    """Return how many groups, an even number, a sum of 32 bits holds; 0: not even two.
+
+    |A * S + B * X| <= (|A| + |B|) * sum|x|, and |rest * X| of two groups likewise; S and X
+    themselves must fit 16 bits.
+    """
+    if largest > INTEGER_LIMIT:
+        return 0
+    most = ((1 << 31) - 1) // max(scale_limit * largest, 1)
+    return min(most, groups + 1) // 2 * 2
 
 
 def prepare_job(
@@ -70,7 +92,8 @@ def prepare_job(
         result.itemsize == 4,
         numbers,
     )
-    return Job(numbers, memory, int(largest))
+    numbers[RUN] = _run(largest, matrix.scale_limit, groups)
+    return Job(numbers, memory, matrix.units is None or numbers[RUN] > 0)
 
 
 @jit
@@ -205,3 +228,138 @@ def _cut(units: NDArray[np.int64], spare: int, limbs: NDArray[np.int8]) -> None:
                 part = ((rest + 128) & 255) - 128
                 limbs[m, limb, k] = part
                 rest = (rest - part) >> 8
+
+
+# ------------------------------------------------------------------ float32 tokens through int8
+
+
+def quantize_tokens(x: Any) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize each token to int8 with one scale, as `reference.quantize_tokens`, bit for bit.
+
+    Parameters
+    ----------
+    x : float32 [M, K] or [K]
+        Finite.
+
+    Returns
+    -------
+    q : int8 [M, K] or [K]
+    s : float32 [M] or scalar array
+
+    Raises
+    ------
+    TernError
+        If x is not float32 of that shape, or not finite (the index is named).
+    """
+    if isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim in (1, 2) and x.size:
+        tokens = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+        quantized = np.empty(tokens.shape, np.int8)
+        scale = np.empty(len(tokens), np.float32)
+        if _quantize(tokens, quantized, scale):
+            return quantized.reshape(x.shape), scale.reshape(x.shape[:-1])
+    return reference.quantize_tokens(x)  # what it refuses it has a sentence for
+
+
+@jit
+def _quantize(
+    x: NDArray[np.float32], quantized: NDArray[np.int8], scale: NDArray[np.float32]
+) -> bool:
+    """Fill quantized and scale; return whether all of x is finite."""
+    for m in range(len(x)):
+        largest, finite = np.float32(0), True
+        for k in range(x.shape[1]):
+            size = abs(x[m, k])
+            finite &= size < np.float32(np.inf)
+            largest = max(largest, size)
+        if not finite:
+            return False
+        s = max(np.float32(largest / np.float32(INT8_LIMIT)), LEAST_SCALE)
+        if largest == 0:
+            s = np.float32(1)
+        scale[m] = s
+        divisor = np.float64(s)
+        for k in range(x.shape[1]):
+            q = np.rint(np.float64(x[m, k]) / divisor)
+            quantized[m, k] = np.int8(min(max(q, -INT8_LIMIT), INT8_LIMIT))
+    return True
+
+
+def quantized_product(
+    x: NDArray[np.float32], matrix: KernelMatrix, width: int, kernel: int
+) -> NDArray[np.float32] | None:
+    """Return `reference.matmul_quantized` of a few tokens in one call of compiled code.
+
+    Parameters
+    ----------
+    x : float32 [M, K], C-contiguous
+    matrix : KernelMatrix [N, K]
+        With a stream.
+    width : int
+        Columns side by side.
+    kernel : int
+        Address of the kernel for that width.
+
+    Returns
+    -------
+    float32 [M, N]
+        None where x is not finite, or a sum might not fit 32 bits.
+    """
+    assert matrix.stream is not None
+    result = np.empty((-(-len(x) // width) * width, len(matrix.stream) * BLOCK_ROWS), np.float32)
+    done = _quantized_product(
+        x,
+        matrix.numbers,
+        matrix.starts,
+        matrix.group_inputs,
+        DIGITS_PER_FIELDS[matrix.packing],
+        width,
+        matrix.scale_limit,
+        kernel,
+        result,
+    )
+    if not done:
+        return None
+    kept = len(x), matrix.shape[0]
+    return result if result.shape == kept else result[: kept[0], : kept[1]]
+
+
+@jit
+def _quantized_product(
+    x: NDArray[np.float32],
+    matrix_numbers: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    group_inputs: int,
+    fields: int,
+    width: int,
+    scale_limit: int,
+    kernel: int,
+    result: NDArray[np.float32],
+) -> bool:
+    quantized = np.empty(x.shape, np.int8)
+    scale = np.empty(len(x), np.float32)
+    if not _quantize(x, quantized, scale):
+        return False
+    groups, count = len(starts) - 1, len(result)
+    words = starts[groups] * fields * count
+    memory = np.empty(4 * (words + (2 * groups + (groups + 1) // 2) * count), np.uint8)
+    numbers = np.empty(JOB_NUMBERS, np.int64)
+    largest = _prepare(
+        quantized,
+        matrix_numbers,
+        starts,
+        group_inputs,
+        fields,
+        width,
+        memory,
+        result.view(np.uint8),
+        True,
+        numbers,
+    )
+    numbers[RUN] = _run(largest, scale_limit, groups)
+    if numbers[UNITS] and not numbers[RUN]:
+        return False
+    call_job(kernel, numbers.ctypes.data, 0, numbers[ROW] // BLOCK_ROWS)
+    for m in range(len(x)):
+        for n in range(result.shape[1]):
+            result[m, n] *= scale[m]
+    return True
