@@ -359,6 +359,9 @@ def _quantized_product(
     if numbers[UNITS] and not numbers[RUN]:
         return False
     call_job(kernel, numbers.ctypes.data, 0, numbers[ROW] // BLOCK_ROWS)
+    # The job knows these arrays by address alone: named here, they live until it is done.
+    if len(memory) == 0 or len(numbers) == 0 or len(quantized) == 0:
+        return False
     for m in range(len(x)):
         for n in range(result.shape[1]):
             result[m, n] *= scale[m]
