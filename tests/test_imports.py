@@ -31,6 +31,7 @@ ARROWS = {
     "tern_hw.beats": "config packing matrix",
     "tern_hw.reference": "config packing matrix",
     "tern_hw.kernels": "config packing matrix reference",
+    "tern_hw.benchmark": "config packing matrix reference kernels",
     "tern_hw.gateware": "config",
     "tern_hw.flows": "config files cache",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
@@ -42,16 +43,16 @@ ARROWS = {
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate")
+VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench")
 VERBS_AT_THE_TOP = "config files cli simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
 OWNERS = {
-    "torch": ("quant",),
+    "torch": ("quant", "tern_hw.benchmark"),
     "transformers": ("quant",),
     "gguf": ("quant",),
     "amaranth": ("tern_hw.gateware", "tern_hw.generate"),
-    "numba": ("tern_hw.reference", "tern_hw.kernels"),
+    "numba": ("tern_hw.reference", "tern_hw.kernels", "tern_hw.benchmark"),
     "llvmlite": ("tern_hw.reference", "tern_hw.kernels"),
     "cocotb": ("sim",),
     "cocotbext": ("sim",),

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tern_hw.config import FP16_FRACTION_BITS
 from tern_hw import reference
+from tern_hw.config import FP16_FRACTION_BITS
 from tern_hw.kernels.atomics import call_job
 from tern_hw.kernels.emit import BLOCK_ROWS, DIGITS_PER_FIELDS
 from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
@@ -25,7 +25,7 @@ from tern_hw.kernels.loops import (
 )
 from tern_hw.reference.jit import jit
 
-__all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job", "quantize_tokens", "quantized_product"]
+__all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job", "quantize_tokens", "small_product"]
 
 #: Columns that one pass computes side by side.
 WIDTHS: Final = (1, 2, 4, 8)
@@ -56,8 +56,8 @@ def _run(largest: np.int64, scale_limit: int, groups: int) -> int:
     """
     if largest > INTEGER_LIMIT:
         return 0
-    most = ((1 << 31) - 1) // max(scale_limit * largest, 1)
-    return min(most, groups + 1) // 2 * 2
+    most = np.int64((1 << 31) - 1) // max(scale_limit * largest, np.int64(1))
+    return int(min(int(most), groups + 1)) // 2 * 2
 
 
 def prepare_job(
@@ -284,14 +284,15 @@ def _quantize(
     return True
 
 
-def quantized_product(
-    x: NDArray[np.float32], matrix: KernelMatrix, width: int, kernel: int
+def small_product(
+    x: NDArray[Any], matrix: KernelMatrix, width: int, kernel: int
 ) -> NDArray[np.float32] | None:
-    """Return `reference.matmul_quantized` of a few tokens in one call of compiled code.
+    """Return the product of a few tokens in one call of compiled code, on one thread.
 
     Parameters
     ----------
-    x : float32 [M, K], C-contiguous
+    x : int8 or float32 [M, K], C-contiguous
+        int8: as `reference.matmul`; float32: as `reference.matmul_quantized`.
     matrix : KernelMatrix [N, K]
         With a stream.
     width : int
@@ -306,7 +307,8 @@ def quantized_product(
     """
     assert matrix.stream is not None
     result = np.empty((-(-len(x) // width) * width, len(matrix.stream) * BLOCK_ROWS), np.float32)
-    done = _quantized_product(
+    product = _int8_product if x.dtype == np.int8 else _quantized_product
+    done = product(
         x,
         matrix.numbers,
         matrix.starts,
@@ -321,6 +323,42 @@ def quantized_product(
         return None
     kept = len(x), matrix.shape[0]
     return result if result.shape == kept else result[: kept[0], : kept[1]]
+
+
+@jit
+def _int8_product(
+    x: NDArray[np.int8],
+    matrix_numbers: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    group_inputs: int,
+    fields: int,
+    width: int,
+    scale_limit: int,
+    kernel: int,
+    result: NDArray[np.float32],
+) -> bool:
+    groups, count = len(starts) - 1, len(result)
+    words = starts[groups] * fields * count
+    memory = np.empty(4 * (words + (2 * groups + (groups + 1) // 2) * count), np.uint8)
+    numbers = np.empty(JOB_NUMBERS, np.int64)
+    largest = _prepare(
+        x,
+        matrix_numbers,
+        starts,
+        group_inputs,
+        fields,
+        width,
+        memory,
+        result.view(np.uint8),
+        True,
+        numbers,
+    )
+    numbers[RUN] = _run(largest, scale_limit, groups)
+    if numbers[UNITS] and not numbers[RUN]:
+        return False
+    call_job(kernel, numbers.ctypes.data, 0, numbers[ROW] // BLOCK_ROWS)
+    # The job knows these arrays by address alone: named here, they live until it is done.
+    return len(memory) > 0 and len(numbers) > 0
 
 
 @jit
@@ -339,28 +377,17 @@ def _quantized_product(
     scale = np.empty(len(x), np.float32)
     if not _quantize(x, quantized, scale):
         return False
-    groups, count = len(starts) - 1, len(result)
-    words = starts[groups] * fields * count
-    memory = np.empty(4 * (words + (2 * groups + (groups + 1) // 2) * count), np.uint8)
-    numbers = np.empty(JOB_NUMBERS, np.int64)
-    largest = _prepare(
+    if not _int8_product(
         quantized,
         matrix_numbers,
         starts,
         group_inputs,
         fields,
         width,
-        memory,
-        result.view(np.uint8),
-        True,
-        numbers,
-    )
-    numbers[RUN] = _run(largest, scale_limit, groups)
-    if numbers[UNITS] and not numbers[RUN]:
-        return False
-    call_job(kernel, numbers.ctypes.data, 0, numbers[ROW] // BLOCK_ROWS)
-    # The job knows these arrays by address alone: named here, they live until it is done.
-    if len(memory) == 0 or len(numbers) == 0 or len(quantized) == 0:
+        scale_limit,
+        kernel,
+        result,
+    ):
         return False
     for m in range(len(x)):
         for n in range(result.shape[1]):

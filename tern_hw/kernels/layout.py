@@ -29,8 +29,10 @@ FLOAT64_LIMIT: Final = 1 << (53 - FP16_FRACTION_BITS)
 INTEGER_LIMIT: Final = (1 << 15) - 1
 #: A row's unit is at most 2**-8, so that what its shifts leave fits 16 bits of 2**-24.
 MOST_UNIT_BITS: Final = 15
-#: Bytes of a cache line: the stream begins on one.
+#: Bytes of a cache line: the stream begins on one ...
 LINE: Final = 64
+#: ... and from two huge pages up on a page: numpy asks for such pages then.
+HUGE_PAGE: Final = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,9 +300,10 @@ def _stream(
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    """Return bytes that begin on a cache line."""
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
+    """Return bytes that begin on a cache line, or many on a huge page."""
+    unit = HUGE_PAGE if size >= 2 * HUGE_PAGE else LINE
+    memory = np.empty(size + unit, np.uint8)
+    start = -memory.ctypes.data % unit
     return memory[start : start + size]
 
 

@@ -12,7 +12,7 @@ from tern_hw.kernels.activations import (
     limbs_of,
     prepare_job,
     quantize_tokens,
-    quantized_product,
+    small_product,
 )
 from tern_hw.kernels.emit import BLOCK_ROWS
 from tern_hw.kernels.layout import KernelMatrix
@@ -71,6 +71,10 @@ def matmul(
     most = _thread_count(threads)
     if matrix.stream is None:
         return reference_matmul(activations, matrix.matrix(), output=output)
+    if target.dtype is np.float32 and _is_small(tokens, np.int8, matrix, most):
+        small = _small(tokens, matrix)
+        if small is not None:
+            return small[0] if activations.ndim == 1 else small
     limbs, count, exponent = limbs_of(np.ascontiguousarray(tokens))
     # One limb is the number itself: the kernel's conversion to float32 is then the one rounding.
     single = count == 1 and exponent == 0 and target.dtype is np.float32
@@ -117,9 +121,8 @@ def matmul_quantized(
     TernError
         As `quantize_tokens` and `matmul`.
     """
-    if _is_small(x, matrix, _thread_count(threads)):
-        width = _width(len(x))
-        result = quantized_product(x, matrix, width, _kernel(matrix, width))
+    if _is_small(x, np.float32, matrix, _thread_count(threads)):
+        result = _small(x, matrix)
         if result is not None:
             return result
     quantized, scale = quantize_tokens(x)
@@ -127,18 +130,23 @@ def matmul_quantized(
         return matmul(quantized, matrix, threads=threads) * scale[..., None]
 
 
-def _is_small(x: Any, matrix: KernelMatrix, threads: int) -> bool:
+def _is_small(x: Any, dtype: type, matrix: KernelMatrix, threads: int) -> bool:
     """Whether x is a few tokens for one thread, whose product one call of compiled code does."""
     return (
         matrix.stream is not None
         and isinstance(x, np.ndarray)
-        and x.dtype == np.float32
+        and x.dtype == dtype
         and x.ndim == 2
         and 1 <= len(x) <= WIDTHS[-1]
         and x.shape[1] == matrix.shape[1]
         and x.flags.c_contiguous
         and (threads == 1 or _worth(matrix, len(x)) <= 1)
     )
+
+
+def _small(x: NDArray[Any], matrix: KernelMatrix) -> NDArray[np.float32] | None:
+    width = _width(len(x))
+    return small_product(x, matrix, width, _kernel(matrix, width))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ HELPER_LOOKS: Final = 40_000
 #: Looks at what the helpers still do before the caller lets other threads run.
 CALLER_LOOKS: Final = 4_000
 #: Pieces of a job for each thread: they even out threads that come late.
-PIECES: Final = 32
+PIECES: Final = 16
 
 
 def run_job(function: int, numbers: NDArray[np.int64], blocks: int, threads: int) -> None:

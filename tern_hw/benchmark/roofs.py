@@ -1,0 +1,109 @@
+"""What the machine itself allows: products of its dot-product instruction, bytes of its memory."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+import numba
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+from tern_hw.kernels.atomics import pointer
+from tern_hw.kernels.instructions import I8, INSTRUCTIONS
+from tern_hw.kernels.loops import KERNEL
+from tern_hw.kernels.team import run_job
+from tern_hw.kernels.vectors import I64, POINTER, Vectors, offset
+
+__all__ = ["dot_products", "stream_reader"]
+
+#: Chains of dot products in flight: more than their latency needs.
+CHAINS: Final = 16
+#: Steps of one call: about a millisecond.
+STEPS: Final = 200_000
+#: Bytes that a thread reads at a time.
+CHUNK: Final = 1 << 18
+
+
+@intrinsic
+def _dots(typing_context: Any, kernel: Any, operands: Any, steps: Any) -> Any:
+    """Do CHAINS dot products a step, on operands that stay in registers."""
+    if not isinstance(kernel, types.StringLiteral):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(operands)(context, builder, arguments[1])
+        data = builder.bitcast(array.data, POINTER)
+        vectors = Vectors(builder, kernel.literal_value)
+        codes = vectors.load(data, 0, I8, vectors.bytes)
+        x = vectors.load(data, 64, I8, vectors.bytes)
+
+        def body(step: Any, sums: list[Any]) -> list[Any]:
+            return [vectors.instructions.dot(builder, total, codes, x) for total in sums]
+
+        sums = vectors.loop(arguments[2], [vectors.integer(chain) for chain in range(CHAINS)], body)
+        for chain, total in enumerate(sums):
+            vectors.store(total, offset(builder, data, I64(128 + 64 * chain), I8))
+        return context.get_dummy_value()
+
+    return types.void(kernel, operands, types.intp), generate
+
+
+def dot_products(instructions: str) -> tuple[Callable[[], None], int]:
+    """Return what does nothing but dot products on one thread, and how many products they are.
+
+    Parameters
+    ----------
+    instructions : str
+        One that has kernels.
+    """
+    run, lanes = _dot_loop(instructions)
+    operands = np.ones(128 + 64 * CHAINS, np.uint8)
+
+    def call() -> None:
+        run(operands, STEPS)
+
+    return call, STEPS * CHAINS * lanes * 4
+
+
+@cache
+def _dot_loop(instructions: str) -> tuple[Callable[..., None], int]:
+    kernel = f"{instructions}/2bit/1"
+
+    @numba.njit(nogil=True)
+    def run(operands, steps):  # type: ignore[no-untyped-def]
+        _dots(kernel, operands, steps)
+
+    return run, INSTRUCTIONS[instructions].lanes
+
+
+@cache
+def _reader() -> int:
+    """Return the address of a job that reads memory: numbers are its address, bytes and sums."""
+
+    def read(job, first, last):  # type: ignore[no-untyped-def]
+        size = job[1] // 8
+        words = carray(pointer(job[0]), (size,), np.int64)
+        sums = carray(pointer(job[2]), (job[3],), np.int64)
+        for block in range(first, last):
+            part = words[block * (CHUNK // 8) : (block + 1) * (CHUNK // 8)]
+            total = 0
+            for i in range(len(part)):
+                total += part[i]
+            sums[block] = total
+
+    return int(numba.cfunc(KERNEL)(read).address)
+
+
+def stream_reader(size: int, threads: int) -> Callable[[], None]:
+    """Return what reads so many bytes of memory once, in order."""
+    memory = np.ones(size // 8, np.int64)
+    blocks = -(-memory.nbytes // CHUNK)
+    sums = np.zeros(blocks, np.int64)
+    numbers = np.array([memory.ctypes.data, memory.nbytes, sums.ctypes.data, blocks])
+
+    def call() -> None:
+        run_job(_reader(), numbers, blocks, threads)
+        assert sums.sum() == len(memory)
+
+    return call
