@@ -35,21 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     _check(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import torch
-
-    from quant.models.opening import open_model
     from quant.scoring.zero_shot import check_tasks, task_names
 
     start = time.monotonic()
     folder = Path(arguments.task_folder) if arguments.task_folder else None
     tasks = task_names(arguments.tasks, folder)
     check_tasks(tasks, folder)
-    opened = open_model(
-        arguments.model,
-        tokenizer=arguments.tokenizer,
-        dtype=getattr(torch, arguments.dtype),
-        progress=progress,
-    )
+    opened = _open(arguments)
     # All of them before the first is measured: a mistake in the last would cost the others.
     texts = [_read(opened, source, arguments) for source in arguments.text]
     report = {
@@ -85,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("float32", "bfloat16"),
         default="float32",
         help="what the model computes in (default: float32); logits are compared in float32",
+    )
+    parser.add_argument(
+        "--activation",
+        choices=("int8", "fp16"),
+        help="run an artifact's layers on the kernels, what enters them rounded to this (default: "
+        "not rounded, weights dequantised)",
     )
     parser.add_argument("--batch", type=integer, default=1, help="windows or questions at a time")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -132,6 +130,32 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise TernError(f"--{name} must be an integer from {least}, not {value}")
+
+
+def _open(arguments: argparse.Namespace) -> "OpenedModel":
+    """Open the model, an artifact on the kernels where that is asked for."""
+    import torch
+
+    from quant.models.opening import OpenedModel, is_artifact, open_model
+
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.activation is None:
+        return open_model(
+            arguments.model, tokenizer=arguments.tokenizer, dtype=dtype, progress=progress
+        )
+    if not is_artifact(Path(arguments.model)):
+        raise TernError(f"--activation must be given with an artifact, not with {arguments.model}")
+    from quant.runtime import load
+
+    model, tokenizer = load(
+        arguments.model,
+        activation=arguments.activation,
+        tokenizer=arguments.tokenizer,
+        dtype=dtype,
+        progress=progress,
+    )
+    kind = f"ternary artifact on the kernels, {arguments.activation} activations"
+    return OpenedModel(model, tokenizer, arguments.model, kind)
 
 
 def _read(

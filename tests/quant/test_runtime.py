@@ -1,5 +1,6 @@
 """`quant.runtime`: an artifact as a transformers model on the kernels, layer by layer exact."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from quant import evaluate
 from quant.exports.convert import export_model
 from quant.models.opening import open_model
 from quant.runtime import TernaryLinear, kernel_layers
@@ -122,6 +124,23 @@ def test_a_tied_head_stays_tied(tmp_path):
     assert head.weight.data_ptr() == embedding.weight.data_ptr()
     wanted = logits(open_model(tmp_path / "a", tokenizer="tiny").model)
     assert (logits(model) - wanted).norm() / wanted.norm() < 0.1
+
+
+def test_evaluation_on_the_kernels(artifact, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("It was the best of times, it was the worst of times. " * 4)
+    common = [str(artifact), "--tokenizer", "tiny", "--text", str(text), "--window", "32"]
+    found = []
+    for more in ([], ["--activation", "fp16"], ["--activation", "int8"]):
+        assert evaluate.main([*common, *more, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    plain, fp16, int8 = (each["texts"][0]["perplexity"] for each in found)
+    assert plain != fp16 != int8
+    assert fp16 == pytest.approx(plain, rel=1e-3)
+    assert int8 == pytest.approx(plain, rel=0.05)
+    assert found[2]["kind"] == "ternary artifact on the kernels, int8 activations"
+    with pytest.raises(TernError, match="--activation must be given with an artifact, not with"):
+        evaluate.main(["tiny", "--text", str(text), "--activation", "int8"])
 
 
 def test_a_layer_says_what_it_is():
