@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from quant import compare
 from quant.comparison import runner
@@ -21,7 +24,7 @@ from quant.models.tiny import byte_tokenizer
 from quant.scoring.perplexity import perplexity
 from quant.text.loading import load_tokens
 from quant.training import start as start_module
-from quant.training.recipe import Losses, Recipe
+from quant.training.recipe import Losses, Precision, Recipe
 from tern_hw.errors import TernError
 from tests.quant.models import random_llama
 
@@ -115,6 +118,19 @@ def test_the_teacher_is_measured_as_it_is(
     assert result["perplexity"] == {str(text): exact.perplexity}
     line = markdown(suite, rows_of(suite, [result])).splitlines()[2]
     assert line.startswith("| teacher | 1 of 1 | – | – | 0 | – | – | 0.000 | 0.0000 |")
+
+
+def test_a_run_is_measured_in_the_precision_that_the_suite_trains_in(
+    suite: Suite, model_folder: str, text: Path, tmp_path: Path
+):
+    measured = {}
+    for precision in Precision:
+        chosen = replace(suite, recipe=replace(suite.recipe, precision=precision))
+        source = find_source(model_folder)
+        run = run_entry(chosen, TEACHER, 0, source, str(text), tmp_path / precision)
+        (measured[precision],) = run["perplexity"].values()
+    assert measured[Precision.BF16] != measured[Precision.FP32]
+    assert measured[Precision.BF16] == pytest.approx(measured[Precision.FP32], rel=0.02)
 
 
 def test_zero_shot_scores_have_a_column(
@@ -247,6 +263,47 @@ def test_the_table_has_means_spreads_and_no_noise(suite: Suite, tmp_path: Path):
     assert "1.500 ± 0.707" in table
     picture(suite, rows, tmp_path / "bars.png")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_leaves_the_teacher_out(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[list[str]] = []
+    draw = Axes.barh
+
+    def noted(axes: Axes, names: list[str], *rest: Any, **more: Any) -> Any:
+        drawn.append(names)
+        return draw(axes, names, *rest, **more)
+
+    monkeypatch.setattr(Axes, "barh", noted)
+    teacher = {**result_of("teacher", 0, 0.0, 50.0), "bits_per_weight": None}
+    suite = replace(suite, entries=(TEACHER, *ENTRIES))
+    rows = rows_of(suite, [teacher, result_of("als", 0, 9.0, 1e6)])
+    picture(suite, rows, tmp_path / "bars.png")
+    assert drawn == [["als"]]
+
+
+def test_every_run_s_process_is_told_what_the_command_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"query": "a", "choices": ["b", "c"], "gold": 0}\n')
+    commands: list[list[str]] = []
+
+    def fail(command: list[str]) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr("subprocess.run", fail)
+    told = ["--only", "als", "--task-folder", str(tmp_path), "--tasks", "q", "--limit", "2"]
+    with pytest.raises(TernError, match="run 'als', seed 0, must end well, not with status 3"):
+        compare.main(
+            ["--suite", "quick", "--output", str(tmp_path / "out"), "--keep-models", *told]
+        )
+    (command,) = commands
+    own = compare._parser().parse_args(command[command.index("--suite") :])
+    assert (own.suite, own.run, own.only, own.keep_models) == ("quick", "0", ["als"], True)
+    assert (own.task_folder, own.tasks, own.limit) == (str(tmp_path), ["q"], 2)
 
 
 def test_first_seeds_run_first(suite: Suite):

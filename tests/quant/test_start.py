@@ -165,6 +165,14 @@ def test_a_methods_levels_are_fitted_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert fitted(tmp_path / "start").describe() == first.describe()
 
 
+def test_a_method_is_fitted_to_the_layers_that_the_recipe_trains(tmp_path: Path):
+    options = recipe(layers=("*mlp*",)).options
+    fitted(tmp_path / "start", "als", options=options)
+    layers = load_artifact(tmp_path / "start").layers
+    assert layers
+    assert all(".mlp." in name for name in layers)
+
+
 def test_a_start_of_another_text_is_not_taken(tmp_path: Path):
     fitted(tmp_path / "start", "als")
     with pytest.raises(TernError, match="must be fitted by als to this model and text, not to"):
