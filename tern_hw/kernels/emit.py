@@ -30,7 +30,7 @@ EMITTED: Final = hashlib.sha256(
 HALF, FLOAT = ir.HalfType(), ir.FloatType()
 
 #: Steps of a group in a row: what a jump costs, and what adds up addresses, is shared by so many.
-UNROLLED: Final = 4
+UNROLLED: Final = 8
 #: Inverse of 81 modulo 2**32: it divides a sum of multiples of 81 exactly.
 INVERSE_81: Final = pow(81, -1, 1 << 32)
 

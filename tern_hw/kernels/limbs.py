@@ -61,25 +61,29 @@ def _join(
     are about half of their range.
     """
     count = 0
-    pair = np.empty(1, np.float64)
-    bits = pair.view(np.int64)
     tokens, limbs, n = sums.shape
+    total, error, largest = np.empty(n), np.empty(n), np.empty(n)
+    bits = total.view(np.int64)
     for m in range(tokens):
+        total[:] = 0.0
+        error[:] = 0.0
+        largest[:] = 0.0
+        place = unit
+        for limb in range(limbs):
+            terms = sums[m, limb]
+            for i in range(n):
+                term = terms[i] * place
+                largest[i] = max(largest[i], abs(term))
+                joined = total[i] + term
+                part = joined - total[i]
+                error[i] += (total[i] - (joined - part)) + (term - part)
+                total[i] = joined
+            place *= 256.0
         for i in range(n):
-            total, error, largest, place = 0.0, 0.0, 0.0, unit
-            for limb in range(limbs):
-                term = sums[m, limb, i] * place
-                place *= 256.0
-                largest = max(largest, abs(term))
-                joined = total + term
-                part = joined - total
-                error += (total - (joined - part)) + (term - part)
-                total = joined
-            total += error
-            pair[0] = total
-            low = bits[0] & ((1 << 29) - 1)
-            unsure = abs(low - (1 << 28)) <= 16 or abs(total) < largest * 2.0**-20
-            open_ones[m, i] = unsure and largest > 0.0
+            total[i] += error[i]
+            low = bits[i] & ((1 << 29) - 1)
+            unsure = (abs(low - (1 << 28)) <= 16) | (abs(total[i]) < largest[i] * 2.0**-20)
+            open_ones[m, i] = unsure & (largest[i] > 0.0)
             count += open_ones[m, i]
-            result[m, i] = np.float32(total)
+            result[m, i] = np.float32(total[i])
     return count

@@ -89,7 +89,7 @@ def _wide_sums(kernel: str, step_words: int, columns: int) -> int:
     size = columns * BLOCK_ROWS
 
     def row_sums(job, first, last):  # type: ignore[no-untyped-def]
-        stride, groups, row = job[STRIDE], job[GROUPS], job[ROW]
+        stride, groups, row, single = job[STRIDE], job[GROUPS], job[ROW], job[SINGLE]
         # One batch is all there is of few columns: the compiler then drops the loop over batches.
         batches = job[BATCHES] if columns > 2 else 1
         count = batches * columns
@@ -115,11 +115,16 @@ def _wide_sums(kernel: str, step_words: int, columns: int) -> int:
                     )
                 place += (steps + 1) * BLOCK_BYTES
             for c in range(count):
-                for r in range(BLOCK_ROWS):
-                    if job[SINGLE]:
-                        rounded[c, p * BLOCK_ROWS + r] = tile[c * BLOCK_ROWS + r]
-                    else:
-                        exact[c, p * BLOCK_ROWS + r] = tile[c * BLOCK_ROWS + r]
+                sums = tile[c * BLOCK_ROWS : (c + 1) * BLOCK_ROWS]
+                # Two loops, or neither would be compiled to vectors.
+                if single:
+                    to_single = rounded[c, p * BLOCK_ROWS : (p + 1) * BLOCK_ROWS]
+                    for r in range(BLOCK_ROWS):
+                        to_single[r] = np.float32(sums[r])
+                else:
+                    to_double = exact[c, p * BLOCK_ROWS : (p + 1) * BLOCK_ROWS]
+                    for r in range(BLOCK_ROWS):
+                        to_double[r] = sums[r]
 
     return _compiled(row_sums)
 
@@ -128,7 +133,8 @@ def _integer_sums(kernel: str, step_words: int, columns: int) -> int:
     size = columns * BLOCK_ROWS
 
     def row_sums(job, first, last):  # type: ignore[no-untyped-def]
-        stride, groups, row, run = job[STRIDE], job[GROUPS], job[ROW], job[RUN]
+        stride, groups, row, single = job[STRIDE], job[GROUPS], job[ROW], job[SINGLE]
+        run = job[RUN]
         batches = job[BATCHES] if columns > 2 else 1
         count = batches * columns
         codes = carray(pointer(job[STREAM]), (last * stride,), np.uint8)
@@ -174,15 +180,23 @@ def _integer_sums(kernel: str, step_words: int, columns: int) -> int:
                 for b in range(batches):
                     word = (b * all_pairs + pair) * columns
                     add_rests(kernel, codes, at, last_pair - pair, pairs, word, rest, b * size)
+                unit = units[p * BLOCK_ROWS : (p + 1) * BLOCK_ROWS]
                 for c in range(count):
+                    whole = scaled[c * BLOCK_ROWS : (c + 1) * BLOCK_ROWS]
+                    left = rest[c * BLOCK_ROWS : (c + 1) * BLOCK_ROWS]
+                    sums = tile[c * BLOCK_ROWS : (c + 1) * BLOCK_ROWS]
                     for r in range(BLOCK_ROWS):
-                        i = c * BLOCK_ROWS + r
-                        tile[i] += scaled[i] * units[p * BLOCK_ROWS + r] + rest[i] * 2.0**-24
+                        sums[r] += whole[r] * unit[r] + left[r] * 2.0**-24
             for c in range(count):
-                for r in range(BLOCK_ROWS):
-                    if job[SINGLE]:
-                        rounded[c, p * BLOCK_ROWS + r] = tile[c * BLOCK_ROWS + r]
-                    else:
-                        exact[c, p * BLOCK_ROWS + r] = tile[c * BLOCK_ROWS + r]
+                sums = tile[c * BLOCK_ROWS : (c + 1) * BLOCK_ROWS]
+                # Two loops, or neither would be compiled to vectors.
+                if single:
+                    to_single = rounded[c, p * BLOCK_ROWS : (p + 1) * BLOCK_ROWS]
+                    for r in range(BLOCK_ROWS):
+                        to_single[r] = np.float32(sums[r])
+                else:
+                    to_double = exact[c, p * BLOCK_ROWS : (p + 1) * BLOCK_ROWS]
+                    for r in range(BLOCK_ROWS):
+                        to_double[r] = sums[r]
 
     return _compiled(row_sums)
