@@ -110,6 +110,7 @@ def _check(arguments: argparse.Namespace) -> list[tuple[int, int]]:
 def _measure(shapes: list[tuple[int, int]], arguments: argparse.Namespace) -> dict[str, Any]:
     from tern_hw import kernels
     from tern_hw.benchmark.cases import Shape, cold_contenders, hot_contenders, peer_notes
+    from tern_hw.benchmark.first_call import first_calls
     from tern_hw.kernels.team import processors
 
     counts = arguments.threads or sorted({1, processors()})
@@ -129,6 +130,7 @@ def _measure(shapes: list[tuple[int, int]], arguments: argparse.Namespace) -> di
         "instructions": kernels.chosen(),
         "processors": processors(),
         "rounds": arguments.rounds,
+        "first_call": first_calls(),
         "roofs": roofs,
         "cases": cases,
         "notes": [] if arguments.no_peers else peer_notes(),

@@ -73,6 +73,9 @@ def test_a_report_has_every_case(report):
     assert names[0] == "int8 2bit G128"
     assert {"numpy fp32", "torch bf16", "torch int8 dynamic", "reference 2bit G128"} <= set(names)
     assert "llama-cpp-python: not installed, not timed" in printed
+    first = figures["first_call"]
+    assert first["compiled"]["first_product"] > first["cached"]["first_product"] > 0
+    assert "a process's first product, cached: " in printed
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -50,9 +50,11 @@ def test_helpers_wake_after_they_slept():
         for _ in range(5):
             assert (counted(500, 3) == 1).all()
             time.sleep(pause)
-    # All asleep by now: nobody watches.
-    time.sleep(0.2)
-    assert [int(each.state[team.AWAKE]) for each in team._teams.values()] == [0] * len(team._teams)
+    # Without work all go to sleep: nobody watches.
+    end = time.monotonic() + 30
+    while any(each.state[team.AWAKE] for each in team._teams.values()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def products(matrix, repacked, x, threads=2):

@@ -38,6 +38,11 @@ def print_report(report: dict[str, Any]) -> None:
                 "–" if row["times_numpy"] is None else f"{row['times_numpy'][0]:.2f}",
             )
         console.print(table)
+    for name, seconds in report["first_call"].items():
+        console.print(
+            f"a process's first product, {name}: {seconds['first_product']:.2f} s, after "
+            f"{seconds['import']:.2f} s of imports"
+        )
     for note in report["notes"]:
         console.print(note)
 
