@@ -61,10 +61,15 @@ def picture(report: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     roof = report["roofs"]["1"]
-    intensity = np.geomspace(0.2, 2000, 200)
-    axes.plot(intensity, intensity * roof["read_gb_s"], color="black", lw=1, label="memory reads")
-    if roof["gmacs"]:
-        axes.axhline(roof["gmacs"], color="black", lw=1, ls="--", label="dot products")
+    intensity = np.geomspace(0.1, 2000, 400)
+    memory = intensity * roof["read_gb_s"]
+    axes.plot(
+        intensity,
+        np.minimum(memory, roof["gmacs"]) if roof["gmacs"] else memory,
+        color="black",
+        lw=1,
+        label="roof: memory reads, dot products",
+    )
     markers = {"hot": "o", "cold": "s"}
     colours = {"int8": "tab:blue", "fp16": "tab:green", "fp32": "tab:cyan"}
     for case in report["cases"]:
@@ -79,11 +84,6 @@ def picture(report: dict[str, Any], path: Path) -> None:
                 color=colours.get(kind, "tab:gray" if kind != "reference" else "tab:orange"),
                 s=22,
             )
-    best = max(
-        (row for case in report["cases"] if case["threads"] == 1 for row in case["rows"]),
-        key=lambda row: row["gmacs"],
-    )
-    axes.annotate(best["name"], (best["products"] / best["nbytes"], best["gmacs"]), fontsize=8)
     for label, colour in (
         ("kernels, int8", "tab:blue"),
         ("kernels, exact fp16", "tab:green"),
@@ -99,7 +99,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
         ylabel="GMAC/s",
         title=f"One thread of {report['processor']} (squares: from memory)",
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, frameon=False)
     axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=130)
     plt.close(figure)
