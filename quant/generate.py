@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Tokens follow one another: threads that sleep between them take longer to wake than to work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "active")
     import torch
 
     from quant.runtime import kernel_layers, load
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         "layer_bytes": sum(layer.matrix.nbytes for _, layer in kernel_layers(model)),
         **_generate(model, tokenizer, arguments),
     }
+    if arguments.beside_torch:
+        report["beside_torch"] = _beside_torch(model, tokenizer, arguments)
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
@@ -61,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
             f"(layers: {report['layer_bytes'] / 1e6:.1f} MB; loaded in {loaded:.1f} s)",
             file=sys.stderr,
         )
+        for line in _beside_lines(report):
+            print(line, file=sys.stderr)
     return 0
 
 
@@ -106,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what all else computes in (default: float32)",
     )
     speed.add_argument("--threads", type=integer, help="threads (default: one a processor)")
+    speed.add_argument(
+        "--beside-torch",
+        action="store_true",
+        help="then decode in turns with the same weights in PyTorch, float32 and bfloat16, and "
+        "tell where a token's time goes",
+    )
     parser.add_argument("--json", action="store_true", help="print text and figures as JSON")
     return parser
 
@@ -162,6 +173,42 @@ def _generate(
         "tokens_per_s": (len(new) - 1) / clock.rest if len(new) > 1 else 1 / clock.first,
         "text": tokenizer.decode(new, skip_special_tokens=True),
     }
+
+
+def _beside_torch(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Return tokens a second, here and in PyTorch, and where a token's time goes."""
+    import torch
+
+    from quant.models.opening import open_model
+    from quant.runtime.speed import decode_speeds, median_ratio, split_of_time
+
+    models = {"kernels": model}
+    for dtype in (torch.float32, torch.bfloat16):
+        opened = open_model(arguments.model, tokenizer=arguments.tokenizer, dtype=dtype)
+        models[f"torch {str(dtype).partition('.')[2]}"] = opened.model
+    read = tokenizer(arguments.prompt, return_tensors="pt")
+    tokens = max(2, arguments.tokens)
+    speeds = decode_speeds(models, read, tokens, progress=progress)
+    return {
+        "tokens_per_s": speeds,
+        "times": {name: median_ratio(speeds["kernels"], speeds[name]) for name in list(speeds)[1:]},
+        "ms_a_token": split_of_time(model, read, tokens),
+    }
+
+
+def _beside_lines(report: dict[str, Any]) -> list[str]:
+    if "beside_torch" not in report:
+        return []
+    beside = report["beside_torch"]
+    middle = {name: sorted(each)[len(each) // 2] for name, each in beside["tokens_per_s"].items()}
+    times = {name: f" ({ratio:.2f} times)" for name, ratio in beside["times"].items()}
+    split = ", ".join(f"{name} {each:.1f}" for name, each in beside["ms_a_token"].items())
+    return [
+        *(f"{name}: {speed:.1f} tokens/s{times.get(name, '')}" for name, speed in middle.items()),
+        f"ms a token on the kernels, clocks included: {split}",
+    ]
 
 
 class _Both:

@@ -49,6 +49,23 @@ def test_json_holds_text_and_figures(artifact, capsys):
     assert reports[0]["text"] == reports[1]["text"]
 
 
+def test_torch_takes_turns_where_it_is_asked_to(artifact, capsys):
+    options = ("--model", artifact, "--prompt", "To be", "--tokens", 6, "--beside-torch")
+    assert command(*options, "--json") == 0
+    beside = json.loads(capsys.readouterr().out)["beside_torch"]
+    names = ["kernels", "torch float32", "torch bfloat16"]
+    assert list(beside["tokens_per_s"]) == names
+    assert all(len(rounds) == 3 for rounds in beside["tokens_per_s"].values())
+    assert list(beside["times"]) == names[1:]
+    split = beside["ms_a_token"]
+    assert list(split) == ["ternary layers", "head", "attention", "other modules", "generation"]
+    assert all(value > 0 for value in split.values())
+    assert command(*options) == 0
+    err = capsys.readouterr().err
+    assert " times)" in err
+    assert "ms a token on the kernels, clocks included: ternary layers " in err
+
+
 def test_draws_follow_the_seed(artifact, capsys):
     texts = []
     for seed in (1, 1, 2):

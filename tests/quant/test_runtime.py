@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from quant.exports.convert import export_model
 from quant.models.opening import open_model
 from quant.runtime import TernaryLinear, kernel_layers
 from quant.runtime import load as load_with
+from quant.runtime.speed import split_of_time
 from tern_hw import kernels, reference
 from tern_hw.artifact import load_artifact
 from tern_hw.errors import TernError
@@ -141,6 +143,16 @@ def test_evaluation_on_the_kernels(artifact, tmp_path, capsys):
     assert found[2]["kind"] == "ternary artifact on the kernels, int8 activations"
     with pytest.raises(TernError, match="--activation must be given with an artifact, not with"):
         evaluate.main(["tiny", "--text", str(text), "--activation", "int8"])
+
+
+def test_the_split_of_time_adds_up(artifact):
+    model, tokenizer = load(artifact)
+    read = tokenizer("ternary", return_tensors="pt")
+    start = time.perf_counter()
+    split = split_of_time(model, read, 8, rounds=1)
+    whole = 1e3 * (time.perf_counter() - start) / 8
+    assert 0.5 * whole < sum(split.values()) <= whole
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_layer_says_what_it_is():
