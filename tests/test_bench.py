@@ -72,7 +72,7 @@ def test_a_report_has_every_case(report):
     names = [row["name"] for row in figures["cases"][0]["rows"]]
     assert names[0] == "int8 2bit G128"
     assert {"numpy fp32", "torch bf16", "torch int8 dynamic", "reference 2bit G128"} <= set(names)
-    assert "llama-cpp-python: not installed, not timed" in printed
+    assert "llama-cpp-python: computes whole models only, not timed" in printed
     first = figures["first_call"]
     assert first["compiled"]["first_product"] > first["cached"]["first_product"] > 0
     assert "a process's first product, cached: " in printed
@@ -104,6 +104,41 @@ def test_roofs_do_what_they_say():
             call()
             lanes = roofs.INSTRUCTIONS[name].lanes
             assert products == roofs.STEPS * roofs.CHAINS * 4 * lanes
+
+
+#: As much of litespark-inference as the benchmark calls, in numpy.
+LITESPARK = """
+import numpy as np
+def digits(packed):
+    return ((packed[..., None] >> np.array([0, 2, 4, 6])) & 3).reshape(len(packed), -1)
+def matmul_packed_m1(x, packed, w_scale, x_scale):
+    return ((digits(packed) - 1.0) @ x * w_scale * x_scale).astype(np.float32)
+def matmul_packed_mT(x, scales, packed, w_scale):
+    return (x @ (digits(packed) - 1.0).T * scales[:, None] * w_scale).astype(np.float32)
+def has_batched_matmul():
+    return True
+"""
+
+
+def test_a_ternary_peer_is_timed_where_it_is_installed(tmp_path, monkeypatch):
+    assert "litespark-inference: not installed, not timed" in cases.peer_notes()
+    package = tmp_path / cases.LITESPARK / "torchless"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package / "kernel.py").write_text(LITESPARK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for tokens in (1, 3):
+        shape = cases.Shape(8, 40, tokens)
+        found = cases.hot_contenders(shape, 1, 1)[-1]
+        assert found.name == "litespark-inference"
+        found.call()
+        assert found.check is not None
+        assert found.check()
+    assert cases.hot_contenders(cases.Shape(8, 42), 1, 1)[-1].name != "litespark-inference"
+    assert len(cases.peer_notes()) == 1
+    for name in [each for each in sys.modules if each.startswith(cases.LITESPARK)]:
+        del sys.modules[name]
 
 
 def test_a_turn_warms_up_and_repeats():

@@ -17,12 +17,8 @@ __all__ = ["COLD_BYTES", "Contender", "Shape", "cold_contenders", "hot_contender
 
 #: Matrices that take turns when cold: more bytes than any cache holds.
 COLD_BYTES: Final = 320 << 20
-#: Peers that are timed where they are installed, by module and name.
-OPTIONAL_PEERS: Final = {
-    "litespark_inference": "litespark-inference",
-    "llama_cpp": "llama-cpp-python",
-}
-
+#: A ternary peer that is timed where it is installed.
+LITESPARK: Final = "litespark_inference"
 
 #: Packings and groups that are timed hot.
 HOT: Final[tuple[tuple[str, GroupSize], ...]] = (
@@ -85,7 +81,7 @@ def hot_contenders(shape: Shape, seed: int, threads: int, *, peers: bool = True)
             if threads == 1:
                 found.append(_reference(f"reference {name}", x, matrix))
     if peers:
-        found += [_numpy(wide, shape), *_torch(wide, shape)]
+        found += [_numpy(wide, shape), *_torch(wide, shape), *_litespark(rng, x, shape)]
     return found
 
 
@@ -107,12 +103,10 @@ def cold_contenders(shape: Shape, seed: int, threads: int) -> list[Contender]:
 
 def peer_notes() -> list[str]:
     """Return a line for each optional peer that is not timed."""
-    return [
-        f"{name}: not installed, not timed"
-        if importlib.util.find_spec(module) is None
-        else f"{name}: installed; it has no public call for one matrix, so it is not timed here"
-        for module, name in OPTIONAL_PEERS.items()
-    ]
+    notes = ["llama-cpp-python: computes whole models only, not timed"]
+    if importlib.util.find_spec(LITESPARK) is None:
+        notes.insert(0, "litespark-inference: not installed, not timed")
+    return notes
 
 
 def random_matrix(rng: np.random.Generator, shape: Shape, group_size: GroupSize) -> TernaryMatrix:
@@ -247,3 +241,28 @@ def _without_gradient(model: Any, x: Any) -> Callable[[], Any]:
             return model(x)
 
     return call
+
+
+def _litespark(rng: np.random.Generator, x: NDArray[np.int8], shape: Shape) -> list[Contender]:
+    """Return litespark-inference's product, of one scale a matrix, where it is installed."""
+    if importlib.util.find_spec(LITESPARK) is None or shape.k % 4:
+        return []
+    kernel = importlib.import_module(f"{LITESPARK}.torchless.kernel")
+    matrix = random_matrix(rng, shape, "row")
+    # Its packing is ours: four digits a byte, first lowest.
+    packed, scales = matrix.packed, np.ones(shape.tokens, np.float32)
+    last: list[Any] = []
+
+    def call() -> None:
+        if shape.tokens == 1:
+            last[:] = [kernel.matmul_packed_m1(x[0], packed, 1.0, 1.0)]
+        else:
+            last[:] = [kernel.matmul_packed_mT(x, scales, packed, 1.0)]
+
+    def check() -> bool:
+        trits = matrix.digits().astype(np.float32) - 1
+        return bool(np.allclose(np.atleast_2d(last[0]), x.astype(np.float32) @ trits.T))
+
+    if shape.tokens > 1 and not kernel.has_batched_matmul():
+        return []
+    return [Contender("litespark-inference", call, packed.nbytes, check)]
