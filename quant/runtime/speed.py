@@ -49,16 +49,17 @@ def decode_speeds(
 
 def _decode(model: PreTrainedModel, read: Mapping[str, Tensor], tokens: int) -> float:
     clock = _Ticks()
-    with torch.inference_mode():
-        model.generate(
-            **read,
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=0,
-            streamer=clock,
-        )
+    _generate(model, read, tokens, streamer=clock)
     return (len(clock.times) - 2) / (clock.times[-1] - clock.times[1])
+
+
+def _generate(
+    model: PreTrainedModel, read: Mapping[str, Tensor], tokens: int, **options: Any
+) -> None:
+    """Generate so many tokens, the likeliest each."""
+    count = {"max_new_tokens": tokens, "min_new_tokens": tokens}
+    with torch.inference_mode():
+        model.generate(**read, **count, do_sample=False, pad_token_id=0, **options)
 
 
 class _Ticks:
@@ -99,14 +100,7 @@ def split_of_time(
     for _ in range(rounds):
         with _clocked(model) as spent:
             start = time.perf_counter()
-            with torch.inference_mode():
-                model.generate(
-                    **read,
-                    max_new_tokens=tokens,
-                    min_new_tokens=tokens,
-                    do_sample=False,
-                    pad_token_id=0,
-                )
+            _generate(model, read, tokens)
             whole = time.perf_counter() - start
         spent["generation"] = whole - sum(spent.values())
         rows.append({name: 1e3 * seconds / tokens for name, seconds in spent.items()})
