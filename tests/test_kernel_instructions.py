@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import binding, ir
 
 from tern_hw import kernels
 from tern_hw.errors import TernError

@@ -1,5 +1,9 @@
 """`kernels.matmul` against the reference: the same bits, whatever the instructions and operands."""
 
+import copy
+import gc
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -257,6 +261,23 @@ def test_a_repacked_matrix_holds_all_of_it(way, spread):
         for part in ("scale", "shift"):
             assert np.array_equal(getattr(found, part), getattr(matrix, part))
         assert np.array_equal(found.digits(), matrix.digits())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_copies_stand_on_their_own(copied):
+    rng = np.random.default_rng(66)
+    matrix = trained_layer(rng, 40, 300, 128)
+    x = random_activations(rng, (1, 300), "int8")
+    first = kernels.repack(matrix)
+    assert_same(x, matrix, first)  # the addresses are known by now
+    second = copied(first)
+    if first.stream is not None:
+        assert "numbers" not in vars(second)
+    del first
+    gc.collect()
+    assert_same(x, matrix, second)
 
 
 def test_without_a_stream_the_matrix_is_kept():

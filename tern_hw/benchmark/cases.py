@@ -71,13 +71,12 @@ def hot_contenders(shape: Shape, seed: int, threads: int, *, peers: bool = True)
     for packing, group in HOT:
         matrix = random_matrix(rng, shape, group)
         name = f"{packing} G{group}" if group != "row" else f"{packing} row"
-        found.append(_kernel(f"int8 {name}", x, kernels.repack(matrix, packing), matrix, threads))
+        repacked = kernels.repack(matrix, packing)
+        pair = _Pair(repacked, matrix, threads)
+        found.append(pair.contender(f"int8 {name}", x))
         if (packing, group) == ("2bit", 128):
-            repacked = kernels.repack(matrix)
-            found.append(
-                _kernel(f"fp16 {name}", wide.astype(np.float16), repacked, matrix, threads)
-            )
-            found.append(_quantised(f"fp32 via int8 {name}", wide, repacked, matrix, threads))
+            found.append(pair.contender(f"fp16 {name}", wide.astype(np.float16)))
+            found.append(pair.contender(f"fp32 via int8 {name}", wide))
             if threads == 1:
                 found.append(_reference(f"reference {name}", x, matrix))
     if peers:
@@ -145,41 +144,32 @@ def _in_turn(copies: list[KernelMatrix], x: NDArray[np.int8], threads: int) -> C
     return call
 
 
-def _checked(
-    name: str, call: Callable[[], Any], nbytes: int, wanted: Callable[[], NDArray[Any]]
-) -> Contender:
-    """Return a contender whose last output is compared, bit for bit, when its time was taken."""
-    last: list[Any] = []
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A matrix as the kernels have it, and as the reference does."""
 
-    def timed() -> None:
-        last[:] = [call()]
+    repacked: KernelMatrix
+    matrix: TernaryMatrix
+    threads: int
 
-    def check() -> bool:
-        return bool(last[0].tobytes() == wanted().tobytes())
+    def contender(self, name: str, x: NDArray[Any]) -> Contender:
+        """Return the kernel; its last output is compared, bit for bit, when its time was taken.
 
-    return Contender(name, timed, nbytes, check)
+        Float32 tokens go through int8.
+        """
+        ours: Callable[..., NDArray[Any]] = kernels.matmul
+        theirs: Callable[..., NDArray[Any]] = reference.matmul
+        if x.dtype == np.float32:
+            ours, theirs = kernels.matmul_quantized, reference.matmul_quantized
+        last: list[Any] = []
 
+        def timed() -> None:
+            last[:] = [ours(x, self.repacked, threads=self.threads)]
 
-def _kernel(
-    name: str, x: NDArray[Any], repacked: KernelMatrix, matrix: TernaryMatrix, threads: int
-) -> Contender:
-    return _checked(
-        name,
-        lambda: kernels.matmul(x, repacked, threads=threads),
-        repacked.nbytes,
-        lambda: reference.matmul(x, matrix),
-    )
+        def check() -> bool:
+            return bool(last[0].tobytes() == theirs(x, self.matrix).tobytes())
 
-
-def _quantised(
-    name: str, x: NDArray[Any], repacked: KernelMatrix, matrix: TernaryMatrix, threads: int
-) -> Contender:
-    return _checked(
-        name,
-        lambda: kernels.matmul_quantized(x, repacked, threads=threads),
-        repacked.nbytes,
-        lambda: reference.matmul_quantized(x, matrix),
-    )
+        return Contender(name, timed, self.repacked.nbytes, check)
 
 
 def _reference(name: str, x: NDArray[Any], matrix: TernaryMatrix) -> Contender:

@@ -8,10 +8,11 @@ import numba
 import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from tern_hw.kernels.atomics import pointer
 from tern_hw.kernels.instructions import I8, INSTRUCTIONS
-from tern_hw.kernels.loops import KERNEL
+from tern_hw.kernels.job import KERNEL
 from tern_hw.kernels.team import run_job
 from tern_hw.kernels.vectors import I64, POINTER, Vectors, offset
 
@@ -71,7 +72,7 @@ def _dot_loop(instructions: str) -> tuple[Callable[..., None], int]:
     kernel = f"{instructions}/2bit/1"
 
     @numba.njit(nogil=True)
-    def run(operands, steps):  # type: ignore[no-untyped-def]
+    def run(operands: NDArray[np.uint8], steps: int) -> None:
         _dots(kernel, operands, steps)
 
     return run, INSTRUCTIONS[instructions].lanes
@@ -81,7 +82,7 @@ def _dot_loop(instructions: str) -> tuple[Callable[..., None], int]:
 def _reader() -> int:
     """Return the address of a job that reads memory: numbers are its address, bytes and sums."""
 
-    def read(job, first, last):  # type: ignore[no-untyped-def]
+    def read(job: Any, first: int, last: int) -> None:
         size = job[1] // 8
         words = carray(pointer(job[0]), (size,), np.int64)
         sums = carray(pointer(job[2]), (job[3],), np.int64)

@@ -4,25 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numba import carray
 from numpy.typing import NDArray
 
 from tern_hw import reference
 from tern_hw.config import FP16_FRACTION_BITS
-from tern_hw.kernels.atomics import call_job
-from tern_hw.kernels.emit import BLOCK_ROWS, DIGITS_PER_FIELDS
+from tern_hw.kernels import job
+from tern_hw.kernels.atomics import call_job, pointer
+from tern_hw.kernels.emit import BLOCK_ROWS
 from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
-from tern_hw.kernels.loops import (
-    BATCHES,
-    JOB_NUMBERS,
-    OUT,
-    PAIRS,
-    ROW,
-    RUN,
-    SINGLE,
-    TOTALS,
-    UNITS,
-    WORDS,
-)
 from tern_hw.reference.jit import jit
 
 __all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job", "quantize_tokens", "small_product"]
@@ -37,9 +27,9 @@ LEAST_SCALE: Final = np.finfo(np.float32).smallest_subnormal
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a kernel is called with, see `loops`."""
+    """What a kernel is called with."""
 
-    #: int64 [JOB_NUMBERS].
+    #: int64 [job.NUMBERS].
     numbers: NDArray[np.int64]
     #: What the numbers point at, besides the matrix and the result: it must live as long.
     memory: NDArray[np.uint8]
@@ -75,43 +65,28 @@ def prepare_job(
     result : float32 or float64 [batches * width, 32 * P]
         Takes the sums; rows beyond C those of columns of 0.
     """
-    groups, count = len(matrix.starts) - 1, len(result)
-    fields = DIGITS_PER_FIELDS[matrix.packing]
-    words = matrix.steps * fields * count
-    memory = np.empty(4 * (words + (2 * groups + (groups + 1) // 2) * count), np.uint8)
-    numbers = np.empty(JOB_NUMBERS, np.int64)
-    largest = _prepare(
-        limbs,
-        matrix.numbers,
-        matrix.starts,
-        matrix.group_inputs,
-        fields,
-        width,
-        memory,
-        result.view(np.uint8),
-        result.itemsize == 4,
-        numbers,
-    )
-    numbers[RUN] = _run(largest, matrix.scale_limit, groups)
-    return Job(numbers, memory, matrix.units is None or numbers[RUN] > 0)
+    memory = np.empty(int(matrix.numbers[job.COLUMN_BYTES]) * len(result), np.uint8)
+    numbers = np.empty(job.NUMBERS, np.int64)
+    single = result.itemsize == 4
+    fits = _prepare(limbs, matrix.numbers, width, memory, result.view(np.uint8), single, numbers)
+    return Job(numbers, memory, fits)
 
 
 @jit
 def _prepare(
     limbs: NDArray[np.int8],
-    matrix_numbers: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    group_inputs: int,
-    fields: int,
+    matrix: NDArray[np.int64],
     width: int,
     memory: NDArray[np.uint8],
     result: NDArray[np.uint8],
     single: bool,
     numbers: NDArray[np.int64],
-) -> np.int64:
-    """Fill memory and numbers; return the largest sum of |x| over a group."""
+) -> bool:
+    """Fill memory and a job's numbers from its matrix's; return whether its sums fit."""
     columns, k = limbs.shape
-    groups, count = len(starts) - 1, result.shape[0]
+    groups, group_inputs, fields = matrix[job.GROUPS], matrix[job.GROUP_INPUTS], matrix[job.FIELDS]
+    starts = carray(pointer(matrix[job.STARTS]), (groups + 1,), np.int64)
+    count = result.shape[0]
     batches = count // width
     memory[:] = 0
     places = starts[groups] * fields * count
@@ -146,14 +121,15 @@ def _prepare(
                 words[word + i * width] = fours[i]
             for i in range(4 * whole, len(group)):
                 inputs[4 * (word + whole * width) + i - 4 * whole] = group[i]
-    numbers[:] = matrix_numbers
-    numbers[WORDS] = words.ctypes.data
-    numbers[TOTALS] = totals.ctypes.data
-    numbers[PAIRS] = pairs.ctypes.data
-    numbers[OUT] = result.ctypes.data
-    numbers[BATCHES] = batches
-    numbers[SINGLE] = single
-    return largest
+    numbers[:] = matrix
+    numbers[job.WORDS] = words.ctypes.data
+    numbers[job.TOTALS] = totals.ctypes.data
+    numbers[job.PAIRS] = pairs.ctypes.data
+    numbers[job.OUT] = result.ctypes.data
+    numbers[job.BATCHES] = batches
+    numbers[job.SINGLE] = single
+    numbers[job.RUN] = _run(largest, matrix[job.SCALE_LIMIT], groups)
+    return matrix[job.UNITS] == 0 or numbers[job.RUN] > 0
 
 
 def limbs_of(activations: NDArray[Any]) -> tuple[NDArray[np.int8], int, int]:
@@ -308,17 +284,7 @@ def small_product(
     assert matrix.stream is not None
     result = np.empty((-(-len(x) // width) * width, len(matrix.stream) * BLOCK_ROWS), np.float32)
     product = _int8_product if x.dtype == np.int8 else _quantized_product
-    done = product(
-        x,
-        matrix.numbers,
-        matrix.starts,
-        matrix.group_inputs,
-        DIGITS_PER_FIELDS[matrix.packing],
-        width,
-        matrix.scale_limit,
-        kernel,
-        result,
-    )
+    done = product(x, matrix.numbers, width, kernel, result)
     if not done:
         return None
     kept = len(x), matrix.shape[0]
@@ -328,35 +294,17 @@ def small_product(
 @jit
 def _int8_product(
     x: NDArray[np.int8],
-    matrix_numbers: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    group_inputs: int,
-    fields: int,
+    matrix: NDArray[np.int64],
     width: int,
-    scale_limit: int,
     kernel: int,
     result: NDArray[np.float32],
 ) -> bool:
-    groups, count = len(starts) - 1, len(result)
-    words = starts[groups] * fields * count
-    memory = np.empty(4 * (words + (2 * groups + (groups + 1) // 2) * count), np.uint8)
-    numbers = np.empty(JOB_NUMBERS, np.int64)
-    largest = _prepare(
-        x,
-        matrix_numbers,
-        starts,
-        group_inputs,
-        fields,
-        width,
-        memory,
-        result.view(np.uint8),
-        True,
-        numbers,
-    )
-    numbers[RUN] = _run(largest, scale_limit, groups)
-    if numbers[UNITS] and not numbers[RUN]:
+    """Do the whole job of int8 tokens; return whether its sums fit."""
+    memory = np.empty(matrix[job.COLUMN_BYTES] * len(result), np.uint8)
+    numbers = np.empty(job.NUMBERS, np.int64)
+    if not _prepare(x, matrix, width, memory, result.view(np.uint8), True, numbers):
         return False
-    call_job(kernel, numbers.ctypes.data, 0, numbers[ROW] // BLOCK_ROWS)
+    call_job(kernel, numbers.ctypes.data, 0, numbers[job.ROW] // BLOCK_ROWS)
     # The job knows these arrays by address alone: named here, they live until it is done.
     return len(memory) > 0 and len(numbers) > 0
 
@@ -364,30 +312,17 @@ def _int8_product(
 @jit
 def _quantized_product(
     x: NDArray[np.float32],
-    matrix_numbers: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    group_inputs: int,
-    fields: int,
+    matrix: NDArray[np.int64],
     width: int,
-    scale_limit: int,
     kernel: int,
     result: NDArray[np.float32],
 ) -> bool:
+    """Do the whole job of float32 tokens; return whether they are finite, and its sums fit."""
     quantized = np.empty(x.shape, np.int8)
     scale = np.empty(len(x), np.float32)
     if not _quantize(x, quantized, scale):
         return False
-    if not _int8_product(
-        quantized,
-        matrix_numbers,
-        starts,
-        group_inputs,
-        fields,
-        width,
-        scale_limit,
-        kernel,
-        result,
-    ):
+    if not _int8_product(quantized, matrix, width, kernel, result):
         return False
     for m in range(len(x)):
         for n in range(result.shape[1]):

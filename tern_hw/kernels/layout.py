@@ -1,6 +1,6 @@
 """`KernelMatrix`: a ternary matrix as one stream of bytes, in the order that kernels read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from tern_hw.config import FP16_FRACTION_BITS
 from tern_hw.errors import TernError
+from tern_hw.kernels import job
 from tern_hw.kernels.emit import BLOCK_BYTES, BLOCK_ROWS, DIGITS_PER_FIELDS
 from tern_hw.kernels.instructions import INSTRUCTIONS, PORTABLE, available, chosen
-from tern_hw.kernels.loops import GROUPS, JOB_NUMBERS, ROW, STARTS, STREAM, STRIDE, UNITS
 from tern_hw.matrix import GroupSize, TernaryMatrix
 from tern_hw.packing import PAD_DIGIT
 
@@ -92,18 +92,28 @@ class KernelMatrix:
 
     @cached_property
     def numbers(self) -> NDArray[np.int64]:
-        """What every job of the matrix has in common, int64 [JOB_NUMBERS]."""
+        """What every job of the matrix has in common, int64 [job.NUMBERS]."""
         assert self.stream is not None
-        numbers = np.zeros(JOB_NUMBERS, np.int64)
-        numbers[STREAM] = self.stream.ctypes.data
-        numbers[STARTS] = self.starts.ctypes.data
-        numbers[UNITS] = 0 if self.units is None else self.units.ctypes.data
-        numbers[STRIDE] = self.stream.shape[1]
-        numbers[GROUPS] = len(self.starts) - 1
-        numbers[ROW] = len(self.stream) * BLOCK_ROWS
+        groups, codes = len(self.starts) - 1, DIGITS_PER_FIELDS[self.packing]
+        numbers = np.zeros(job.NUMBERS, np.int64)
+        numbers[job.STREAM] = self.stream.ctypes.data
+        numbers[job.STARTS] = self.starts.ctypes.data
+        numbers[job.UNITS] = 0 if self.units is None else self.units.ctypes.data
+        numbers[job.STRIDE] = self.stream.shape[1]
+        numbers[job.GROUPS] = groups
+        numbers[job.ROW] = len(self.stream) * BLOCK_ROWS
+        numbers[job.GROUP_INPUTS] = self.group_inputs
+        numbers[job.FIELDS] = codes
+        numbers[job.SCALE_LIMIT] = self.scale_limit
+        numbers[job.COLUMN_BYTES] = 4 * (self.steps * codes + 2 * groups + (groups + 1) // 2)
+        numbers.setflags(write=False)
         return numbers
 
-    @cached_property
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or another process needs: the addresses in `numbers` are not that."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
     def steps(self) -> int:
         """Steps of a block."""
         return int(self.starts[-1])

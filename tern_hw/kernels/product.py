@@ -1,6 +1,5 @@
 """`matmul` at the speed of the machine: the contract's bits, from whichever kernel there is."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,11 +20,14 @@ from tern_hw.kernels.loops import row_sums_of
 from tern_hw.kernels.team import processors, run_job
 from tern_hw.reference import matmul as reference_matmul
 from tern_hw.reference.product import check_activations, check_finite, output_format
+from tern_hw.reference.rounding import FORMATS, FloatFormat
 
 __all__ = ["matmul", "matmul_quantized"]
 
 #: Columns computed at a time: their words, and their sums of a block, stay in the nearer caches.
 COLUMNS_AT_A_TIME: Final = 32
+#: Names of the output formats, by their types.
+NAMES: Final = {FORMATS[name].dtype: str(name) for name in FORMATS}
 #: Digit products that are worth a thread: about 25 us of work.
 PRODUCTS_PER_THREAD: Final = 1 << 22
 
@@ -75,6 +77,15 @@ def matmul(
         small = _small(tokens, matrix)
         if small is not None:
             return small[0] if activations.ndim == 1 else small
+    result = _in_turns(tokens, matrix, target, most)
+    return result[0] if activations.ndim == 1 else result
+
+
+def _in_turns(
+    tokens: NDArray[Any], matrix: KernelMatrix, target: FloatFormat, threads: int
+) -> NDArray[Any]:
+    """Return the outputs [M, N] of tokens, a few of them at a time."""
+    assert matrix.stream is not None
     limbs, count, exponent = limbs_of(np.ascontiguousarray(tokens))
     # One limb is the number itself: the kernel's conversion to float32 is then the one rounding.
     single = count == 1 and exponent == 0 and target.dtype is np.float32
@@ -88,16 +99,14 @@ def matmul(
         taken = result[start : start + step]
         columns = -(-len(some) // width) * width
         sums = taken if single else np.empty((columns, rows), np.float64)
-        if not _fill(_Product(matrix, width, most), some, sums):
+        if not _fill(some, matrix, width, sums, threads):
             taken = taken[: len(some) // count, :n]
             taken[:] = reference_matmul(
-                tokens[start : start + len(taken)], matrix.matrix(), output=output
+                tokens[start : start + len(taken)], matrix.matrix(), output=NAMES[target.dtype]
             )
         elif not single:
             taken[:] = join(sums[: len(some), :n], count, exponent, target)
-    if result.shape != (len(tokens), n):
-        result = result[: len(tokens), :n].copy()
-    return result[0] if activations.ndim == 1 else result
+    return result if result.shape == (len(tokens), n) else result[: len(tokens), :n].copy()
 
 
 def matmul_quantized(
@@ -149,27 +158,16 @@ def _small(x: NDArray[Any], matrix: KernelMatrix) -> NDArray[np.float32] | None:
     return small_product(x, matrix, width, _kernel(matrix, width))
 
 
-@dataclass(frozen=True, eq=False)
-class _Product:
-    """A matrix, and how its products are computed."""
-
-    matrix: KernelMatrix
-    #: Columns side by side.
-    width: int
-    threads: int
-
-
-def _fill(product: _Product, limbs: NDArray[np.int8], sums: NDArray[Any]) -> bool:
+def _fill(
+    limbs: NDArray[np.int8], matrix: KernelMatrix, width: int, sums: NDArray[Any], threads: int
+) -> bool:
     """Set sums to those of limbs, int8 [C, K]; False where one might not fit 32 bits."""
-    matrix = product.matrix
     assert matrix.stream is not None
-    job = prepare_job(limbs, matrix, product.width, sums)
-    if not job.fits:
-        return False
-    kernel = _kernel(matrix, product.width)
-    threads = min(product.threads, _worth(matrix, len(limbs)))
-    run_job(kernel, job.numbers, len(matrix.stream), threads)
-    return True
+    prepared = prepare_job(limbs, matrix, width, sums)
+    if prepared.fits:
+        threads = min(threads, _worth(matrix, len(limbs)))
+        run_job(_kernel(matrix, width), prepared.numbers, len(matrix.stream), threads)
+    return prepared.fits
 
 
 def _width(columns: int) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
 from tern_hw.kernels.instructions import I8, I16, I32, INSTRUCTIONS
 
