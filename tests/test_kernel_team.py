@@ -45,6 +45,26 @@ def test_every_block_once(blocks, threads):
     assert (counted(blocks, threads) == 1).all()
 
 
+@numba.cfunc(types.void(types.CPointer(types.int64), types.int64, types.int64))
+def meet(job, first, last):
+    """Say that a block has begun, and wait for the other one; note whether it came."""
+    blocks = carray(pointer(job[0]), (4,), np.int64)
+    for block in range(first, last):
+        fetch_add(blocks, block, 1)
+        for _ in range(job[1]):
+            if fetch_add(blocks, 1 - block, 0):
+                fetch_add(blocks, 2 + block, 1)
+                break
+
+
+def test_a_helper_works_beside_the_caller():
+    for pause in (0, 0.3):  # the second time it sleeps, and must be woken
+        time.sleep(pause)
+        blocks = np.zeros(4, np.int64)
+        team.run_job(meet.address, np.array([blocks.ctypes.data, 1 << 31]), 2, 2)
+        assert blocks.tolist() == [1, 1, 1, 1]
+
+
 def test_helpers_wake_after_they_slept():
     for pause in (0, 0.001, 0.01, 0.05):
         for _ in range(5):

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tern_hw import kernels, reference
+from tern_hw.config import OutputFormat
 from tern_hw.errors import TernError
-from tern_hw.kernels import activations, layout
+from tern_hw.kernels import activations, layout, limbs
+from tern_hw.reference.rounding import FORMATS
+from tests import naive
 from tests.kernels import WAYS, assert_same, trained_layer
 from tests.layers import layer, random_activations, random_layer
 
@@ -92,6 +96,46 @@ def test_largest_integer_scales_take_their_groups_in_runs(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shift", [32752 * 2.0**-9, 2.0**-10, -(2.0**-10)])
+def test_largest_shifts_and_rests_take_their_groups_in_runs(way, shift):
+    # One unit, 2**-9, is the scale; the shift is 32752 of them, or half a unit that is all rest.
+    trits = np.random.default_rng(67).integers(-1, 2, (32, 4224))
+    matrix, _ = layer(trits, np.full((32, 33), 2.0**-9), np.full((32, 33), shift), 128)
+    repacked = kernels.repack(matrix, way[1], instructions=way[0])
+    assert repacked.units is not None
+    for value in (127, -127):
+        assert_same(np.full((3, 4224), value, np.int8), matrix, repacked)
+
+
+def test_a_run_is_even_and_no_longer_than_its_proof():
+    for limit in range(1, 1 << 16, 997):
+        for largest in (0, 1, 127, 4001, 32767):
+            run = activations._run(np.int64(largest), limit, 33)
+            assert run % 2 == 0
+            assert run <= 34
+            assert run * limit * largest < 1 << 31
+    assert activations._run(np.int64(32768), 1, 33) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_only_what_does_not_fit_is_left_to_the_reference(way):
+    rng = np.random.default_rng(68)
+    matrix, _ = layer(-np.ones((3, 256), int), [[0.5]] * 3, [[0.25]] * 3, 256)
+    repacked = kernels.repack(matrix, way[1], instructions=way[0])
+    x = random_activations(rng, (70, 256), "int8")
+    x[[0, 40, 69]] = -128
+    assert_same(x, matrix, repacked)
+    assert_same(x[:1], matrix, repacked)
+
+
+def test_base3_codes_need_an_instruction_that_looks_them_up():
+    matrix = trained_layer(np.random.default_rng(69), 33, 40, 16)
+    for name, _ in WAYS:
+        repacked = kernels.repack(matrix, "base3", instructions=name)
+        assert repacked.packing == ("base3" if name == "avx512vnni" else "2bit")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_sums_beyond_16_bits_are_left_to_the_reference(way):
     matrix, _ = layer(-np.ones((3, 256), int), [[0.5]] * 3, [[0.25]] * 3, 256)
     repacked = kernels.repack(matrix, way[1], instructions=way[0])
@@ -156,6 +200,30 @@ def test_sums_next_to_a_tie_are_rounded_once():
         x = np.zeros((1, 64), np.float16)
         x[0, :3] = 4096, 2**-12, least
         assert_same(x, matrix, kernels.repack(matrix))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.integers(-(1 << 52), 1 << 52), min_size=2, max_size=6),
+    st.integers(-24, 0),
+    st.integers(-3, 3),
+    st.booleans(),
+)
+def test_limbs_are_joined_exactly(units, exponent, apart, cancel):
+    """Also where limbs cancel, or lie next to a tie: against exact fractions."""
+    if cancel:
+        # The lowest limb takes back nearly all that the others are.
+        rest = sum(unit << 8 * place for place, unit in enumerate(units[1:], 1))
+        while abs(rest) >= 1 << 52:
+            units = [unit >> 8 for unit in units]
+            rest = sum(unit << 8 * place for place, unit in enumerate(units[1:], 1))
+        units[0] = apart - rest
+    sums = np.ldexp(np.array(units, np.float64), -24)[:, None]
+    exact = sum(Fraction(unit) * 256**place for place, unit in enumerate(units))
+    exact *= Fraction(2) ** (exponent - 24)
+    for name, bits in (("fp32", np.uint32), ("fp16", np.uint16)):
+        got = limbs.join(sums, len(units), exponent, FORMATS[OutputFormat(name)])
+        assert got.view(bits).item() == naive.float_bits(exact, name)
 
 
 # --------------------------------------------------------------------------- arguments
