@@ -128,6 +128,13 @@ def test_only_what_does_not_fit_is_left_to_the_reference(way):
     assert_same(x[:1], matrix, repacked)
 
 
+def test_groups_whose_sums_need_more_than_16_bits_have_binary16_scales():
+    rng = np.random.default_rng(70)
+    for group_size, integers in ((256, True), (257, False), ("row", False)):
+        repacked = kernels.repack(trained_layer(rng, 33, 600, group_size))
+        assert (repacked.units is not None) is (integers and bool(WAYS))
+
+
 def test_base3_codes_need_an_instruction_that_looks_them_up():
     matrix = trained_layer(np.random.default_rng(69), 33, 40, 16)
     for name, _ in WAYS:
@@ -210,7 +217,7 @@ def test_sums_next_to_a_tie_are_rounded_once():
     st.booleans(),
 )
 def test_limbs_are_joined_exactly(units, exponent, apart, cancel):
-    """Also where limbs cancel, or lie next to a tie: against exact fractions."""
+    """Also where limbs cancel: against exact fractions."""
     if cancel:
         # The lowest limb takes back nearly all that the others are.
         rest = sum(unit << 8 * place for place, unit in enumerate(units[1:], 1))
@@ -218,6 +225,26 @@ def test_limbs_are_joined_exactly(units, exponent, apart, cancel):
             units = [unit >> 8 for unit in units]
             rest = sum(unit << 8 * place for place, unit in enumerate(units[1:], 1))
         units[0] = apart - rest
+    assert_joined(units, exponent)
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(1 << 23, (1 << 24) - 1),
+    st.integers(0, 27),
+    st.integers(2, 6),
+    st.integers(-1, 1),
+    st.integers(-24, 0),
+    st.sampled_from([-1, 1]),
+)
+def test_limbs_at_and_next_to_a_tie_are_joined_exactly(whole, zeros, count, apart, exponent, sign):
+    """Of binary32, whose tie float64 alone would not tell from its neighbours."""
+    tie = (2 * whole + 1) << zeros
+    assert_joined([sign * apart, *[0] * (count - 2), sign * tie], exponent)
+
+
+def assert_joined(units, exponent):
+    """Sums of so many 2**-24, a limb each, are joined to the nearest float of either format."""
     sums = np.ldexp(np.array(units, np.float64), -24)[:, None]
     exact = sum(Fraction(unit) * 256**place for place, unit in enumerate(units))
     exact *= Fraction(2) ** (exponent - 24)
