@@ -67,6 +67,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) must have venv and ensurepip (Debian packs them apart, as python3-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt setuptools
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --no-compile --editable '.[sim,quant,dev]' '$(TORCH)'
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --no-compile --editable '.[sim,synth,formal,explore,notebooks,quant,dev]' '$(TORCH)'
 	$(PIP) check
 	touch $@

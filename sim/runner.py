@@ -72,6 +72,7 @@ def run(
     folder: Path,
     *,
     modules: Sequence[str] = TEST_MODULES,
+    models: Sequence[Path] = (),
     seed: int = 1,
     environment: dict[str, str] | None = None,
 ) -> Report:
@@ -89,6 +90,8 @@ def run(
         For everything that is written; nobody else's.
     modules
         Python modules with cocotb tests.
+    models
+        Verilog files of vendor cells that the emitted file instantiates.
     seed
         Of every random choice.
     environment
@@ -102,13 +105,13 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     if simulator is Simulator.VERILATOR:
-        build = _build_verilator(verilog, config)
+        build = _build_verilator(verilog, config, models)
     else:
         find_icarus()
         build = folder
     built = time.monotonic()
     order = {
-        "verilog": str(verilog.absolute()),
+        "sources": [str(path.absolute()) for path in (*models, verilog)],
         "config": config.as_dict(),
         "simulator": str(simulator),
         "build": str(build),
@@ -140,7 +143,7 @@ def run(
     )
 
 
-def _build_verilator(verilog: Path, config: ArrayConfig) -> Path:
+def _build_verilator(verilog: Path, config: ArrayConfig, models: Sequence[Path]) -> Path:
     """Compile the model with cocotb's main program; only the ports are kept visible."""
     import cocotb_tools.config
 
@@ -150,6 +153,7 @@ def _build_verilator(verilog: Path, config: ArrayConfig) -> Path:
         top=config.name,
         prefix=COCOTB_PREFIX,
         main=cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp",
+        models=models,
         public=PORTS,
         link_flags=[f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator"],
     )
@@ -185,7 +189,7 @@ def _simulate(order: dict) -> None:
     runner = get_runner(order["simulator"])
     if order["simulator"] == Simulator.ICARUS:
         runner.build(
-            sources=[order["verilog"]],
+            sources=order["sources"],
             hdl_toplevel=config.name,
             build_dir=order["build"],
             build_args=list(BUILD_ARGUMENTS),

@@ -100,6 +100,7 @@ def build_model(
     prefix: str,
     main: Path,
     wrapper: str = "",
+    models: Sequence[Path] = (),
     public: Sequence[str] = (),
     link_flags: Sequence[str] = (),
 ) -> Path:
@@ -117,6 +118,8 @@ def build_model(
         C++ source with `main`.
     wrapper
         Verilog of more modules, among them perhaps the top one.
+    models
+        Verilog files of vendor cells that the design instantiates (see `cells.cell_models`).
     public
         Signals of the top module to show through VPI; none builds a model without VPI.
         (Showing all of a design, as cocotb does by default, keeps Verilator from optimising it.)
@@ -146,7 +149,8 @@ def build_model(
         if wrapper:
             more.append(work / "wrapper.v")
             more[-1].write_text(wrapper)
-        tool.run([*options, "--Mdir", work, *more, verilog.absolute()])
+        cells = [path.absolute() for path in models]
+        tool.run([*options, "--Mdir", work, *more, *cells, verilog.absolute()])
         shutil.copy(main, work / "main_program.cpp")
         compile_and_link(
             _units(work, prefix),
@@ -159,6 +163,7 @@ def build_model(
         shutil.rmtree(work)
 
     parts: list[str | bytes] = ["model 1", verilog.read_bytes(), wrapper, main.read_bytes()]
+    parts += [path.read_bytes() for path in models]
     parts += [tool.version, str(tool.root), compiler_version()]
     parts += [OPTIMISE_FAST, OPTIMISE_SLOW, *options, *public, *link_flags]
     return cached("model", parts, build) / top
