@@ -26,6 +26,7 @@ ARROWS = {
     "tern_hw.files": "",
     "tern_hw.cache": "",
     "tern_hw.cli": "",
+    "tern_hw.shape": "cli config",
     "tern_hw.matrix": "packing",
     "tern_hw.artifact": "packing matrix files",
     "tern_hw.beats": "config packing matrix",
@@ -43,8 +44,8 @@ ARROWS = {
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench")
-VERBS_AT_THE_TOP = "config files cli simulation"
+VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench", "tern_hw.synth")
+VERBS_AT_THE_TOP = "config files cli shape simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
 OWNERS = {

@@ -1,0 +1,213 @@
+"""What a synthesis measured: as facts that JSON holds, and as tables."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tern_hw.config import ArrayConfig
+from tern_hw.flows.nextpnr import Placement, find_nextpnr, spread
+from tern_hw.flows.synthesis import SynthesisOptions, yosys_version
+from tern_hw.flows.targets import KINDS
+from tern_hw.synthesis import DOT_BLOCKS, Measured
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["overhead_facts", "print_report", "report_facts"]
+
+#: Version of the JSON's layout.
+REPORT_FORMAT = 1
+#: Column heads of the kinds of cells.
+HEADS = {
+    "lut": "LUT",
+    "carry": "carry",
+    "ff": "FF",
+    "dsp": "DSP",
+    "block_ram": "block RAM",
+    "lutram": "LUT RAM",
+    "mux": "mux",
+}
+
+
+def report_facts(
+    config: ArrayConfig, options: SynthesisOptions, measured: Sequence[Measured]
+) -> dict[str, Any]:
+    """Return all that was measured on one array and target."""
+    target = options.target
+    tools = {"yosys": yosys_version()}
+    if target.device and any(each.placements for each in measured):
+        tools["nextpnr"] = find_nextpnr(target.device)
+    return {
+        "format": REPORT_FORMAT,
+        "configuration": config.as_dict(),
+        "target": target.name,
+        "dsp": options.dsp and bool(target.no_dsp),
+        "area_unit": target.area_unit,
+        "area_rule": target.area_rule,
+        "tools": tools,
+        "blocks": [_block_facts(each) for each in measured],
+    }
+
+
+def _block_facts(measured: Measured) -> dict[str, Any]:
+    synthesis = measured.synthesis
+    return {
+        "block": measured.block,
+        "module": synthesis.top,
+        "area": measured.area,
+        "unit": measured.unit,
+        "units": measured.units,
+        "area_per_unit": round(measured.area_per_unit, 3),
+        "copies": measured.copies,
+        "area_per_mac": round(measured.area_per_mac, 3),
+        "cells": dataclasses.asdict(synthesis.counts),
+        "yosys_seconds": synthesis.seconds,
+        "clock": {
+            where: _clock_facts(synthesis.target.device, placements)
+            for where, placements in measured.placements.items()
+        },
+    }
+
+
+def _clock_facts(device: Any, placements: Sequence[Placement]) -> dict[str, Any]:
+    middle = statistics.median_low([each.fmax_mhz for each in placements])
+    typical = next(each for each in placements if each.fmax_mhz == middle)
+    return {
+        "device": device.about,
+        **spread(placements),
+        "seeds": [
+            {"seed": each.seed, "fmax_mhz": round(each.fmax_mhz, 1), "seconds": each.seconds}
+            for each in placements
+        ],
+        "used": typical.used,
+        "critical_path": {
+            "seed": typical.seed,
+            "from": typical.start,
+            "to": typical.end,
+            "hops": [dataclasses.asdict(hop) for hop in typical.path],
+        },
+    }
+
+
+def overhead_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what the array takes beyond its dot products, from the facts of all three blocks.
+
+    The conversion of the activations belongs to the dot products, which cannot do without it;
+    the rest is control, streams, scale and shift, memory and rounding.
+    """
+    area = {each["block"]: each["area"] for each in facts["blocks"]}
+    dots = sum(area[name] for name in DOT_BLOCKS)
+    rest = area["array"] - dots
+    return {
+        "array": area["array"],
+        "dots": area["dots"],
+        "converter": area["converter"],
+        "rest": rest,
+        "percent": round(100 * rest / dots, 1),
+    }
+
+
+def print_report(facts: dict[str, Any]) -> None:
+    """Print the facts as tables on stdout."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_area_table(facts))
+    if any(block["clock"] for block in facts["blocks"]):
+        console.print(_clock_table(facts))
+        for block in facts["blocks"]:
+            for where, clock in block["clock"].items():
+                console.print(_path_lines(block["block"], where, clock), highlight=False)
+    if "overhead" in facts:
+        console.print(_overhead_line(facts), highlight=False)
+    console.print(_foot(facts), highlight=False, soft_wrap=True)
+
+
+def _title(facts: dict[str, Any]) -> str:
+    config = ArrayConfig.from_dict(facts["configuration"])
+    return f"{config.name} on {facts['target']}, {'with' if facts['dsp'] else 'without'} DSP blocks"
+
+
+def _area_table(facts: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    unit = facts["area_unit"]
+    kinds = [
+        kind
+        for kind in KINDS
+        if kind in ("lut", "carry", "ff") or any(b["cells"][kind] for b in facts["blocks"])
+    ]
+    table = Table(title=_title(facts), title_justify="left")
+    table.add_column("block")
+    heads = [HEADS[kind] for kind in kinds]
+    for head in [*heads, unit, f"{unit} each", f"{unit} a MAC", "Yosys s"]:
+        table.add_column(head, justify="right")
+    for block in facts["blocks"]:
+        table.add_row(
+            block["block"],
+            *(f"{block['cells'][kind]}" for kind in kinds),
+            f"{block['area']:.0f}",
+            f"{block['area_per_unit']:.2f} a {block['unit']}",
+            f"{block['area_per_mac']:.2f}",
+            f"{block['yosys_seconds']:.0f}",
+        )
+    return table
+
+
+def _clock_table(facts: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="Clock (MHz), placed and routed", title_justify="left")
+    for head in ("block", "as"):
+        table.add_column(head)
+    for head in ("median", "least", "greatest", "seeds", "nextpnr s a seed"):
+        table.add_column(head, justify="right")
+    for block in facts["blocks"]:
+        for where, clock in block["clock"].items():
+            seconds = [each["seconds"] for each in clock["seeds"]]
+            table.add_row(
+                block["block"],
+                where.replace("_", " "),
+                *(f"{clock[name]:.1f}" for name in ("median_mhz", "least_mhz", "greatest_mhz")),
+                f"{len(seconds)}",
+                f"{statistics.mean(seconds):.0f}",
+            )
+    return table
+
+
+def _path_lines(block: str, where: str, clock: dict[str, Any]) -> str:
+    path = clock["critical_path"]
+    hops = [
+        f"{hop['block']} ({hop['cells']} cells, {hop['logic_ns']:.2f} + {hop['routing_ns']:.2f} ns)"
+        for hop in path["hops"]
+    ]
+    return (
+        f"{block}, {where.replace('_', ' ')}: critical path of seed {path['seed']} "
+        f"(logic + routing): {' -> '.join(hops)}"
+    )
+
+
+def _overhead_line(facts: dict[str, Any]) -> str:
+    over = facts["overhead"]
+    unit = facts["area_unit"]
+    return (
+        f"overhead: {over['rest']:.0f} {unit} beside {over['dots']:.0f} of dot products "
+        f"+ {over['converter']:.0f} of conversion: {over['percent']:.1f} %"
+    )
+
+
+def _foot(facts: dict[str, Any]) -> str:
+    luts: dict[str, str] = {
+        block["block"]: ", ".join(
+            f"{count} {cell}" for cell, count in block["cells"]["luts"].items()
+        )
+        for block in facts["blocks"]
+    }
+    lines = [f"{facts['area_unit']} = {facts['area_rule']}"]
+    lines += [f"{name}: {sizes}" for name, sizes in luts.items()]
+    for block in facts["blocks"]:
+        if others := block["cells"]["others"]:
+            lines.append(f"{block['block']}: not in any sum: {others}")
+    lines.append(", ".join(f"{name} {version}" for name, version in facts["tools"].items()))
+    return "\n".join(lines)
