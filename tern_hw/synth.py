@@ -1,4 +1,4 @@
-"""`python -m tern_hw.synth`: what an array and its blocks take on an FPGA, and how fast they are."""
+"""`python -m tern_hw.synth`: the area and the clock of an array and its blocks on an FPGA."""
 
 import json
 from pathlib import Path

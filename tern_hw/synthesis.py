@@ -1,4 +1,4 @@
-"""Blocks of an array through synthesis, placement and routing: what each takes and how fast it is."""
+"""Blocks of an array through synthesis, placement and routing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -112,7 +112,7 @@ def print_report(facts: dict[str, Any]) -> None:
     """Print the facts as tables on stdout."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=max(100, Console().width))
     console.print(_area_table(facts))
     if any(block["clock"] for block in facts["blocks"]):
         console.print(_clock_table(facts))
@@ -141,14 +141,14 @@ def _area_table(facts: dict[str, Any]) -> "Table":
     table = Table(title=_title(facts), title_justify="left")
     table.add_column("block")
     heads = [HEADS[kind] for kind in kinds]
-    for head in [*heads, unit, f"{unit} each", f"{unit} a MAC", "Yosys s"]:
+    for head in [*heads, unit, "each", "a MAC", "seconds"]:
         table.add_column(head, justify="right")
     for block in facts["blocks"]:
         table.add_row(
             block["block"],
             *(f"{block['cells'][kind]}" for kind in kinds),
             f"{block['area']:.0f}",
-            f"{block['area_per_unit']:.2f} a {block['unit']}",
+            f"{block['area_per_unit']:.2f} / {block['unit']}",
             f"{block['area_per_mac']:.2f}",
             f"{block['yosys_seconds']:.0f}",
         )
@@ -198,16 +198,12 @@ def _overhead_line(facts: dict[str, Any]) -> str:
 
 
 def _foot(facts: dict[str, Any]) -> str:
-    luts: dict[str, str] = {
-        block["block"]: ", ".join(
-            f"{count} {cell}" for cell, count in block["cells"]["luts"].items()
-        )
-        for block in facts["blocks"]
-    }
     lines = [f"{facts['area_unit']} = {facts['area_rule']}"]
-    lines += [f"{name}: {sizes}" for name, sizes in luts.items()]
+    for block in facts["blocks"]:
+        sizes = ", ".join(f"{count} {cell}" for cell, count in block["cells"]["luts"].items())
+        lines.append(f"{block['block']}: {sizes}")
     for block in facts["blocks"]:
         if others := block["cells"]["others"]:
-            lines.append(f"{block['block']}: not in any sum: {others}")
+            lines.append(f"{block['block']}: in no sum: {others}")
     lines.append(", ".join(f"{name} {version}" for name, version in facts["tools"].items()))
     return "\n".join(lines)

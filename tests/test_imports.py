@@ -37,6 +37,8 @@ ARROWS = {
     "tern_hw.flows": "config files cache",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",
+    "tern_hw.synthesis": "config flows gateware",
+    "tern_hw.synthesis_report": "config flows synthesis",
     "tern_hw.activations": "config artifact reference",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",

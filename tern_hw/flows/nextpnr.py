@@ -113,9 +113,7 @@ def place_and_route(
     """
     device = design.target.device
     if device is None:
-        raise TernError(
-            f"--pnr must go with a target that nextpnr places, not {design.target.name}"
-        )
+        raise TernError(f"target must be one that nextpnr places, not {design.target.name}")
     mode = device.out_of_context if out_of_context else device.free_pins
     if mode is None:
         raise TernError(f"{design.target.name} must be placed with pins, not out of context")
@@ -135,14 +133,10 @@ def place_and_route(
 def _run(folder: Path, device: Device, options: Sequence[str | Path]) -> None:
     command = device.package.removeprefix("yowasp_")
     driver = DRIVER.format(package=device.package, command=command)
+    words = [sys.executable, "-c", driver, *options]
+    words += ["--report", "report.json", "--log", "nextpnr.log", "--quiet"]
     begun = time.monotonic()
-    done = run_tool(
-        [sys.executable, "-c", driver, *options, "--report", "report.json", "--quiet"]
-        + ["--log", "nextpnr.log"],
-        timeout_s=PLACE_LIMIT_S,
-        cwd=folder,
-        check=False,
-    )
+    done = run_tool(words, timeout_s=PLACE_LIMIT_S, cwd=folder, check=False)
     if done.returncode or not (folder / "report.json").is_file():
         raise failure(command.replace("_", "-"), done.returncode, done.stdout)
     seconds = round(time.monotonic() - begun, 1)
@@ -155,9 +149,8 @@ def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
         raise TernError(f"{design.top} must have a path between registers, and has none")
     clock, found = max(report["fmax"].items(), key=lambda item: -item[1]["achieved"])
     edge = f"posedge {clock}"
-    path = next(
-        each["path"] for each in report["critical_paths"] if each["from"] == each["to"] == edge
-    )
+    paths = report["critical_paths"]
+    path = next(each["path"] for each in paths if each["from"] == each["to"] == edge)
     return Placement(
         seed=seed,
         fmax_mhz=found["achieved"],

@@ -14,6 +14,9 @@ __all__ = ["INSTANCE", "Port", "module_ports", "pins_verilog"]
 
 #: Name of the design's instance.
 INSTANCE = "dut"
+#: Of two names of one net Yosys keeps the first in the alphabet: let these lose, so that paths are
+#: told in the design's own names.
+IN_REGISTER, OUT_REGISTER, FOUND = "z_taken", "z_kept", "z_found"
 #: A port's declaration as Yosys writes it.
 DECLARATION = re.compile(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);$", re.MULTILINE)
 
@@ -71,18 +74,19 @@ def pins_verilog(module: str, ports: list[Port], top: str, clock: str = "clk") -
     outputs = {port.name: port.bits for port in ports if port.direction == "output"}
     wide_in, wide_out = max(2, sum(inputs.values())), max(2, sum(outputs.values()))
     wires = [f".{clock}(clk)"] if any(port.name == clock for port in ports) else []
-    wires += _slices(inputs, "taken") + _slices(outputs, "found")
+    wires += _slices(inputs, IN_REGISTER) + _slices(outputs, FOUND)
+    last_in, last_out = wide_in - 1, wide_out - 1
     return f"""module {top}(clk, data_in, load, data_out);
   input clk, data_in, load;
   output data_out;
-  reg [{wide_in - 1}:0] taken = 0;
-  reg [{wide_out - 1}:0] kept = 0;
-  wire [{wide_out - 1}:0] found;
+  reg [{last_in}:0] {IN_REGISTER} = 0;
+  reg [{last_out}:0] {OUT_REGISTER} = 0;
+  wire [{last_out}:0] {FOUND};
   always @(posedge clk) begin
-    taken <= {{data_in, taken[{wide_in - 1}:1]}};
-    kept <= load ? found : kept >> 1;
+    {IN_REGISTER} <= {{data_in, {IN_REGISTER}[{last_in}:1]}};
+    {OUT_REGISTER} <= load ? {FOUND} : {OUT_REGISTER} >> 1;
   end
-  assign data_out = kept[0];
+  assign data_out = {OUT_REGISTER}[0];
   {module} {INSTANCE} (
     {_joined(wires)}
   );

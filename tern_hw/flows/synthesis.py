@@ -1,4 +1,4 @@
-"""Synthesis with Yosys: a netlist, its cells by kind, and the log, kept under what they follow from."""
+"""Synthesis with Yosys: a netlist, its cells by kind, and the log, kept in the store."""
 
 import importlib.metadata
 import json

@@ -1,0 +1,153 @@
+"""`python -m tern_hw.synth`: what it reports, what it keeps, what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tern_hw import synth, synthesis_report
+from tern_hw.cache import CACHE_VARIABLE
+from tern_hw.cli import run, stages
+from tern_hw.config import NAMED_CONFIGS
+from tern_hw.flows.targets import TARGETS
+from tern_hw.gateware.blocks import BLOCKS
+
+TINY = ["--lanes", "8", "--rows", "2", "--group-size", "8", "--max-k", "64", "--max-n", "64"]
+
+
+def report(capsys, *args: str) -> dict:
+    assert synth.main([*TINY, *args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_report_holds_each_block_with_its_shares(capsys):
+    facts = report(capsys, "--target", "ecp5", "--block", "dots", "decoder")
+    assert facts["target"] == "ecp5"
+    assert facts["dsp"] is True
+    assert facts["area_unit"] == "LUT4-eq"
+    assert facts["configuration"]["lanes"] == 8
+    assert facts["tools"].keys() == {"yosys"}
+    dots, decoder = facts["blocks"]
+    assert [each["block"] for each in facts["blocks"]] == ["dots", "decoder"]
+    assert dots["area_per_unit"] == dots["area_per_mac"] == pytest.approx(dots["area"] / 16)
+    assert decoder["area_per_unit"] == pytest.approx(decoder["area"] / 8, abs=1e-3)
+    # Two decoders serve the sixteen lanes of two rows.
+    assert decoder["area_per_mac"] == pytest.approx(2 * decoder["area"] / 16, abs=1e-3)
+    for block in (dots, decoder):
+        cells = block["cells"]
+        assert block["area"] == cells["lut"] + 2 * cells["carry"] > 0
+        assert cells["others"] == {}
+        assert block["clock"] == {}
+    # Two bits a lane are registered in a decoder of each row, and one for the flag.
+    assert decoder["cells"]["ff"] == 17
+
+
+def test_table_names_every_block_and_the_rule_of_the_sum(capsys):
+    assert synth.main([*TINY, "--block", "dots", "decoder"]) == 0
+    text = capsys.readouterr().out
+    for word in ("dots", "decoder", "a MAC", "/ weight", "LUT4 + 2 x CCU2C", "with DSP blocks"):
+        assert word in text
+
+
+def facts_of(**area: float) -> dict:
+    return {"blocks": [{"block": name, "area": value} for name, value in area.items()]}
+
+
+def test_overhead_is_what_is_neither_dot_product_nor_conversion():
+    over = synthesis_report.overhead_facts(facts_of(dots=200.0, converter=50.0, array=350.0))
+    assert over == {
+        "array": 350.0,
+        "dots": 200.0,
+        "converter": 50.0,
+        "rest": 100.0,
+        "percent": 40.0,
+    }
+
+
+def test_overhead_asks_for_the_three_blocks_it_needs():
+    args = synth._parser().parse_args(["--overhead", "--block", "scale"])
+    assert synth._blocks(args) == ["scale", "array", "dots", "converter"]
+
+
+def test_output_folder_holds_verilog_netlists_logs_and_report(capsys, tmp_path):
+    folder = tmp_path / "new" / "build"
+    facts = report(capsys, "--block", "decoder", "-o", str(folder))
+    assert json.loads((folder / "report.json").read_text()) == facts
+    kept = {path.name for path in (folder / "decoder").iterdir()}
+    assert kept == {"design.v", "yosys.log", "netlist.json", "netlist.v"}
+    module = facts["blocks"][0]["module"]
+    assert f"module {module}(" in (folder / "decoder" / "netlist.v").read_text()
+
+
+def test_list_names_targets_blocks_and_configurations(capsys):
+    assert synth.main(["--list", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert list(facts["targets"]) == list(TARGETS)
+    assert list(facts["blocks"]) == list(BLOCKS)
+    assert list(facts["configurations"]) == list(NAMED_CONFIGS)
+    assert synth.main(["--list"]) == 0
+    assert BLOCKS["dots"].about in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--target", "virtex"], "--target must be one of ecp5, ice40, xc7, gowin, not 'virtex'"),
+        (["--block", "heart"], "--block must be one of array, core, dots, "),
+        (["--lanes", "7"], "lanes must be an integer from 8 to 1024, not 7"),
+        (["--config", "huge"], "--config must be one of tiny, base, base3, fine, half, not 'huge'"),
+        (["--pnr", "fast"], "--pnr must be one of both, registered, bare, not 'fast'"),
+        (["--target", "xc7", "--pnr"], "--pnr must go with a target that nextpnr places, not xc7"),
+        (["--target", "ice40", "--pnr", "bare"], "--pnr must be registered for ice40"),
+        (["--pnr", "--seeds", "0"], "--seeds must be from 1 to 100, not 0"),
+        (["--pnr", "--seeds", "many"], "--seeds must be an integer, not 'many'"),
+        (["--seeds", "3"], "--seeds must stand beside --pnr, not without it"),
+        (["--clock", "100"], "--clock must stand beside --pnr, not without it"),
+        (["--pnr", "--clock", "0"], "--clock must be from 1 to 1000 (MHz), not 0"),
+        (["--pnr", "--clock", "nan"], "--clock must be from 1 to 1000 (MHz), not nan"),
+        (["--list", "--lanes", "8"], "--list must stand without --lanes, not beside it"),
+        (["-o", "/proc/none/x"], "--output must be a folder, not '/proc/none/x'"),
+    ],
+)
+def test_mistake_is_one_sentence_and_status_2(args, sentence, capsys):
+    try:
+        status = run(lambda: synth.main(args))
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_failing_tool_is_quoted_with_status_2(capsys, monkeypatch, tmp_path):
+    """Yosys fails on Verilog with a defect, and its own words are in the message."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("tern_hw.synthesis.emit_block", lambda config, name: ("m", "module m("))
+    assert run(lambda: synth.main([*TINY, "--block", "dots"])) == 2
+    err = capsys.readouterr().err
+    assert "error: yosys must end with status 0, not " in err
+    assert "syntax error" in err
+
+
+def test_help_has_examples_and_loads_no_tool():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tern_hw.synth", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "examples:" in done.stdout
+    for name in ("amaranth", "rich", "numpy"):
+        assert f" {name}\n" not in done.stderr
+
+
+def test_stages_are_lines_where_no_terminal_shows_them(capsys):
+    with stages() as notify:
+        notify("yosys: top")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "yosys: top ...\n")
