@@ -118,9 +118,10 @@ def print_report(facts: dict[str, Any]) -> None:
         console.print(_clock_table(facts))
         for block in facts["blocks"]:
             for where, clock in block["clock"].items():
-                console.print(_path_lines(block["block"], where, clock), highlight=False)
+                line = _path_line(block["block"], where, clock)
+                console.print(line, highlight=False, soft_wrap=True)
     if "overhead" in facts:
-        console.print(_overhead_line(facts), highlight=False)
+        console.print(_overhead_line(facts), highlight=False, soft_wrap=True)
     console.print(_foot(facts), highlight=False, soft_wrap=True)
 
 
@@ -176,7 +177,7 @@ def _clock_table(facts: dict[str, Any]) -> "Table":
     return table
 
 
-def _path_lines(block: str, where: str, clock: dict[str, Any]) -> str:
+def _path_line(block: str, where: str, clock: dict[str, Any]) -> str:
     path = clock["critical_path"]
     hops = [
         f"{hop['block']} ({hop['cells']} cells, {hop['logic_ns']:.2f} + {hop['routing_ns']:.2f} ns)"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tern_hw import synth, synthesis_report
 from tern_hw.cache import CACHE_VARIABLE
 from tern_hw.cli import run, stages
 from tern_hw.config import NAMED_CONFIGS
+from tern_hw.flows.nextpnr import Hop, Placement
 from tern_hw.flows.targets import TARGETS
 from tern_hw.gateware.blocks import BLOCKS
 
@@ -48,6 +50,62 @@ def test_table_names_every_block_and_the_rule_of_the_sum(capsys):
     text = capsys.readouterr().out
     for word in ("dots", "decoder", "a MAC", "/ weight", "LUT4 + 2 x CCU2C", "with DSP blocks"):
         assert word in text
+
+
+def placement(seed: int, mhz: float) -> Placement:
+    return Placement(
+        seed=seed,
+        fmax_mhz=mhz,
+        path=[Hop("core.walk", 1.5, 2.25, 4), Hop("registers", 0.25, 0.5, 1)],
+        start=f"a{seed}",
+        end="b",
+        used={"TRELLIS_COMB": 9},
+        seconds=float(seed),
+        folder=Path("none"),
+    )
+
+
+def test_clock_is_reported_as_the_middle_of_the_seeds_and_their_spread(capsys, monkeypatch):
+    """Placement takes minutes: here its outcomes are given."""
+    clocks = [150.0, 120.0, 180.0, 130.0]
+    monkeypatch.setattr(
+        "tern_hw.synthesis.place_and_route",
+        lambda design, *, seed, clock_mhz, **rest: placement(seed, clocks[seed - 1]),
+    )
+    args = ["--block", "decoder", "--pnr", "bare", "--seeds", "4", "--clock", "100"]
+    facts = report(capsys, *args)
+    assert facts["tools"].keys() == {"yosys", "nextpnr"}
+    (clock,) = facts["blocks"][0]["clock"].values()
+    assert (clock["median_mhz"], clock["least_mhz"], clock["greatest_mhz"]) == (140.0, 120.0, 180.0)
+    assert [each["fmax_mhz"] for each in clock["seeds"]] == clocks
+    assert [each["seed"] for each in clock["seeds"]] == [1, 2, 3, 4]
+    # The path is that of the seed in the middle.
+    path = clock["critical_path"]
+    assert (path["seed"], path["from"], path["to"]) == (4, "a4", "b")
+    assert path["hops"][0] == {
+        "block": "core.walk",
+        "logic_ns": 1.5,
+        "routing_ns": 2.25,
+        "cells": 4,
+    }
+    assert synth.main([*TINY, *args]) == 0
+    text = capsys.readouterr().out
+    assert "core.walk (4 cells, 1.50 + 2.25 ns) -> registers (1 cells, 0.25 + 0.50 ns)" in text
+    assert "140.0" in text
+
+
+@pytest.mark.parametrize(
+    ("how", "target", "surroundings"),
+    [
+        ("both", "ecp5", ["registered_pins", "out_of_context"]),
+        ("registered", "ecp5", ["registered_pins"]),
+        ("bare", "ecp5", ["out_of_context"]),
+        ("both", "ice40", ["registered_pins"]),
+    ],
+)
+def test_surroundings_are_those_the_target_has(how, target, surroundings):
+    args = synth._parser().parse_args(["--pnr", how, "--target", target])
+    assert list(synth._surroundings(args, synth._options(args))) == surroundings
 
 
 def facts_of(**area: float) -> dict:

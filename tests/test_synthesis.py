@@ -14,7 +14,7 @@ from tern_hw.errors import TernError
 from tern_hw.flows import nextpnr
 from tern_hw.flows.cells import FAMILIES, cell_models
 from tern_hw.flows.nextpnr import Hop, block_of
-from tern_hw.flows.pins import module_ports, pins_verilog
+from tern_hw.flows.pins import Port, module_ports, pins_verilog
 from tern_hw.flows.process import ToolError
 from tern_hw.flows.synthesis import SynthesisOptions, synthesize
 from tern_hw.flows.targets import TARGETS, CellCount, find_target
@@ -184,54 +184,74 @@ BENCH = """
 module bench;
   reg clk = 0, data_in = 0, load = 0;
   wire data_out;
-  reg [{vectors_high}:0] sent = {vectors};
+  reg [{last}:0] sent = {vectors};
   integer at, each;
   shell dut(.clk(clk), .data_in(data_in), .load(load), .data_out(data_out));
   task tick; begin #1 clk = 1; #1 clk = 0; end endtask
-  initial begin
-    for (each = 0; each < {count}; each = each + 1) begin
-      for (at = 0; at < {bits}; at = at + 1) begin
-        data_in = sent[each * {bits} + at];
-        tick;
-      end
-      load = 1; tick; load = 0;
-      for (at = 0; at < {results}; at = at + 1) begin
-        $write("%b", data_out);
-        tick;
-      end
-      $write("\\n");
+  initial for (each = 0; each < {count}; each = each + 1) begin
+    for (at = 0; at < {bits}; at = at + 1) begin
+      data_in = sent[each * {bits} + at];
+      tick;
     end
+    // The decoder's register, then the shell's.
+    tick;
+    load = 1; tick; load = 0;
+    for (at = 0; at < {results}; at = at + 1) begin
+      $write("%b", data_out);
+      tick;
+    end
+    $write("\\n");
   end
 endmodule
 """
 
 
-def test_shell_of_pins_computes_what_the_design_computes(tmp_path):
-    """A combinational design: what is shifted in and out is its function of each vector."""
+def decoded(codes: int, ones: int) -> dict[str, int]:
+    """Return what the decoder makes of eight 2-bit digits."""
+    digits = [codes >> 2 * lane & 3 for lane in range(8)]
+    return {
+        "nonzero": sum((ones or digit in (0, 2)) << lane for lane, digit in enumerate(digits)),
+        "negative": sum((not ones and digit == 0) << lane for lane, digit in enumerate(digits)),
+        "illegal": int(3 in digits),
+    }
+
+
+def word(values: dict[str, int], ports: list[Port]) -> int:
+    """Return the values side by side in the order of the ports, the first one lowest; others 0."""
+    total, at = 0, 0
+    for port in ports:
+        total |= values.get(port.name, 0) << at
+        at += port.bits
+    return total
+
+
+def test_shell_of_pins_computes_what_the_block_computes(tmp_path):
     needs(Simulator.ICARUS)
-    text = (
-        "module f(a, b, clk, y, s);\n  input [3:0] a;\n  input [3:0] b;\n  input clk;\n"
-        "  output y;\n  output [4:0] s;\n  assign y = ^a;\n  assign s = a + b;\nendmodule\n"
-    )
-    shell = pins_verilog("f", module_ports(text, "f"), "shell")
+    module, text = emit_block(small(), "decoder")
+    ports = module_ports(text, module)
+    inputs = [port for port in ports if port.direction == "input" and port.name != "clk"]
+    outputs = [port for port in ports if port.direction == "output"]
+    bits = sum(port.bits for port in inputs)
     rng = random.Random(5)
-    vectors = [(0, 0), (15, 15), *((rng.randrange(16), rng.randrange(16)) for _ in range(30))]
-    word = sum((a | b << 4) << 8 * at for at, (a, b) in enumerate(vectors))
+    vectors = [(0, 0), (0xFFFF, 0), (0xFFFF, 1)]
+    vectors += [(rng.randrange(1 << 16), int(rng.randrange(4) == 0)) for _ in range(40)]
+    sent = sum(
+        word({"codes": codes, "ones": ones}, inputs) << bits * at
+        for at, (codes, ones) in enumerate(vectors)
+    )
     bench = BENCH.format(
-        vectors=f"{8 * len(vectors)}'h{word:x}",
-        vectors_high=8 * len(vectors) - 1,
+        vectors=f"{bits * len(vectors)}'h{sent:x}",
+        last=bits * len(vectors) - 1,
         count=len(vectors),
-        bits=8,
-        results=6,
+        bits=bits,
+        results=sum(port.bits for port in outputs),
     )
     path = tmp_path / "all.v"
-    path.write_text(text + shell + bench)
+    path.write_text(text + pins_verilog(module, ports, "shell") + bench)
     subprocess.run(["iverilog", "-g2005", "-o", tmp_path / "run", path], check=True, timeout=60)
-    done = subprocess.run(
-        [tmp_path / "run"], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([tmp_path / "run"], capture_output=True, text=True, timeout=60)
     seen = [int(line[::-1], 2) for line in done.stdout.split()]
-    assert seen == [(a.bit_count() & 1) | (a + b) << 1 for a, b in vectors]
+    assert seen == [word(decoded(*vector), outputs) for vector in vectors]
 
 
 def test_shell_keeps_the_whole_design():
