@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(text, end="")
     else:
-        print_report(facts)
+        print_report(facts, parts=args.parts)
     return 0
 
 
@@ -102,6 +102,9 @@ def _parser() -> ArgumentParser:
         "--overhead",
         action="store_true",
         help="the array beside its dot products, and the rest in percent of them",
+    )
+    what.add_argument(
+        "--parts", action="store_true", help="a table of each by the blocks within it"
     )
     place = parser.add_argument_group("place and route")
     place.add_argument(
@@ -163,9 +166,9 @@ def _blocks(args: "argparse.Namespace") -> list[str]:
         if name not in BLOCKS:
             raise TernError(f"--block must be one of {', '.join(BLOCKS)}, not {name!r}")
     if args.overhead:
-        from tern_hw.synthesis import DOT_BLOCKS
+        from tern_hw.synthesis import OVERHEAD_BLOCKS
 
-        wanted = [*wanted, "array", *DOT_BLOCKS]
+        wanted = [*wanted, *OVERHEAD_BLOCKS]
     return list(dict.fromkeys(wanted))
 
 

@@ -15,10 +15,10 @@ from tern_hw.flows.synthesis import (
 )
 from tern_hw.gateware.blocks import BLOCKS, emit_block
 
-__all__ = ["DOT_BLOCKS", "Measured", "Surroundings", "measure", "save"]
+__all__ = ["OVERHEAD_BLOCKS", "Measured", "Surroundings", "measure", "save"]
 
-#: What the dot products of an array are made of, beside the rest of it.
-DOT_BLOCKS = ("dots", "converter")
+#: What the overhead of an array is computed from.
+OVERHEAD_BLOCKS = ("array", "dots", "converter")
 #: Names of what a block may be placed in.
 REGISTERED, BARE = "registered_pins", "out_of_context"
 Surroundings = str

@@ -1,15 +1,16 @@
 """What a synthesis measured: as facts that JSON holds, and as tables."""
 
 import dataclasses
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.config import ArrayConfig
+from tern_hw.config import Activation, ArrayConfig
 from tern_hw.flows.nextpnr import Placement, find_nextpnr, spread
 from tern_hw.flows.synthesis import SynthesisOptions, yosys_version
-from tern_hw.flows.targets import KINDS
-from tern_hw.synthesis import DOT_BLOCKS, Measured
+from tern_hw.flows.targets import KINDS, CellCount
+from tern_hw.synthesis import Measured
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +19,8 @@ __all__ = ["overhead_facts", "print_report", "report_facts"]
 
 #: Version of the JSON's layout.
 REPORT_FORMAT = 1
+#: The number of an instance among its like.
+NUMBER = re.compile(r"_\d+\b")
 #: Column heads of the kinds of cells.
 HEADS = {
     "lut": "LUT",
@@ -62,12 +65,24 @@ def _block_facts(measured: Measured) -> dict[str, Any]:
         "copies": measured.copies,
         "area_per_mac": round(measured.area_per_mac, 3),
         "cells": dataclasses.asdict(synthesis.counts),
+        "parts": _parts(synthesis.parts),
         "yosys_seconds": synthesis.seconds,
         "clock": {
             where: _clock_facts(synthesis.target.device, placements)
             for where, placements in measured.placements.items()
         },
     }
+
+
+def _parts(parts: Mapping[str, CellCount]) -> dict[str, dict[str, float]]:
+    """Add up the parts that differ in a number alone: "dot_0" and "dot_1" are "dot_*"."""
+    names = ("area", *KINDS)
+    sums: dict[str, dict[str, float]] = {}
+    for part, count in parts.items():
+        total = sums.setdefault(NUMBER.sub("_*", part), dict.fromkeys(names, 0))
+        for name in names:
+            total[name] += getattr(count, name)
+    return dict(sorted(sums.items(), key=lambda item: -item[1]["area"]))
 
 
 def _clock_facts(device: Any, placements: Sequence[Placement]) -> dict[str, Any]:
@@ -93,11 +108,13 @@ def _clock_facts(device: Any, placements: Sequence[Placement]) -> dict[str, Any]
 def overhead_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return what the array takes beyond its dot products, from the facts of all three blocks.
 
-    The conversion of the activations belongs to the dot products, which cannot do without it;
-    the rest is control, streams, scale and shift, memory and rounding.
+    The conversion of binary16 belongs to the dot products, which cannot do without it (of int8
+    the converter only masks the lanes beyond K); the rest is control, streams, scale and shift,
+    memory and rounding.
     """
     area = {each["block"]: each["area"] for each in facts["blocks"]}
-    dots = sum(area[name] for name in DOT_BLOCKS)
+    converted = facts["configuration"]["activation"] != Activation.INT8
+    dots = area["dots"] + (area["converter"] if converted else 0)
     rest = area["array"] - dots
     return {
         "array": area["array"],
@@ -108,12 +125,14 @@ def overhead_facts(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def print_report(facts: dict[str, Any]) -> None:
-    """Print the facts as tables on stdout."""
+def print_report(facts: dict[str, Any], *, parts: bool = False) -> None:
+    """Print the facts as tables on stdout; `parts`: and each block by the blocks within it."""
     from rich.console import Console
 
     console = Console(width=max(100, Console().width))
     console.print(_area_table(facts))
+    for block in facts["blocks"] if parts else ():
+        console.print(_parts_table(block, facts["area_unit"]))
     if any(block["clock"] for block in facts["blocks"]):
         console.print(_clock_table(facts))
         for block in facts["blocks"]:
@@ -156,6 +175,24 @@ def _area_table(facts: dict[str, Any]) -> "Table":
     return table
 
 
+def _parts_table(block: dict[str, Any], unit: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=f"{block['block']} by the names of its cells", title_justify="left")
+    table.add_column("part")
+    kinds = [kind for kind in KINDS if block["cells"][kind]]
+    for head in (*(HEADS[kind] for kind in kinds), unit, "%"):
+        table.add_column(head, justify="right")
+    for part, counts in block["parts"].items():
+        table.add_row(
+            part,
+            *(f"{counts[kind]}" for kind in kinds),
+            f"{counts['area']:.0f}",
+            f"{100 * counts['area'] / max(1, block['area']):.1f}",
+        )
+    return table
+
+
 def _clock_table(facts: dict[str, Any]) -> "Table":
     from rich.table import Table
 
@@ -190,11 +227,12 @@ def _path_line(block: str, where: str, clock: dict[str, Any]) -> str:
 
 
 def _overhead_line(facts: dict[str, Any]) -> str:
-    over = facts["overhead"]
-    unit = facts["area_unit"]
+    over, unit = facts["overhead"], facts["area_unit"]
+    converted = over["array"] - over["rest"] > over["dots"]
+    conversion = f" + {over['converter']:.0f} of conversion" if converted else ""
     return (
-        f"overhead: {over['rest']:.0f} {unit} beside {over['dots']:.0f} of dot products "
-        f"+ {over['converter']:.0f} of conversion: {over['percent']:.1f} %"
+        f"overhead: {over['rest']:.0f} {unit} beside {over['dots']:.0f} of dot products"
+        f"{conversion}: {over['percent']:.1f} %"
     )
 
 

@@ -39,8 +39,12 @@ def test_report_holds_each_block_with_its_shares(capsys):
     for block in (dots, decoder):
         cells = block["cells"]
         assert block["area"] == cells["lut"] + 2 * cells["carry"] > 0
+        assert sum(part["area"] for part in block["parts"].values()) == block["area"]
         assert cells["others"] == {}
         assert block["clock"] == {}
+    # Rows are told together, the largest part first.
+    assert next(iter(dots["parts"])) == "row_*.tree"
+    assert all("_0" not in part for part in dots["parts"])
     # Two bits a lane are registered in a decoder of each row, and one for the flag.
     assert decoder["cells"]["ff"] == 17
 
@@ -108,18 +112,32 @@ def test_surroundings_are_those_the_target_has(how, target, surroundings):
     assert list(synth._surroundings(args, synth._options(args))) == surroundings
 
 
-def facts_of(**area: float) -> dict:
-    return {"blocks": [{"block": name, "area": value} for name, value in area.items()]}
+def test_parts_are_a_table_of_their_own(capsys):
+    assert synth.main([*TINY, "--block", "dots"]) == 0
+    assert "row_*.tree" not in capsys.readouterr().out
+    assert synth.main([*TINY, "--block", "dots", "--parts"]) == 0
+    assert "row_*.tree" in capsys.readouterr().out
 
 
-def test_overhead_is_what_is_neither_dot_product_nor_conversion():
-    over = synthesis_report.overhead_facts(facts_of(dots=200.0, converter=50.0, array=350.0))
-    assert over == {
+def facts_of(activation: str, **area: float) -> dict:
+    return {
+        "configuration": {"activation": activation},
+        "blocks": [{"block": name, "area": value} for name, value in area.items()],
+    }
+
+
+@pytest.mark.parametrize(
+    ("activation", "rest", "percent"), [("fp16", 100.0, 40.0), ("int8", 150.0, 75.0)]
+)
+def test_overhead_is_what_is_neither_dot_product_nor_conversion(activation, rest, percent):
+    """An int8 is no less an integer before the converter, which only masks it."""
+    facts = facts_of(activation, dots=200.0, converter=50.0, array=350.0)
+    assert synthesis_report.overhead_facts(facts) == {
         "array": 350.0,
         "dots": 200.0,
         "converter": 50.0,
-        "rest": 100.0,
-        "percent": 40.0,
+        "rest": rest,
+        "percent": percent,
     }
 
 

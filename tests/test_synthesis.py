@@ -13,7 +13,8 @@ from tern_hw.cache import CACHE_VARIABLE
 from tern_hw.errors import TernError
 from tern_hw.flows import nextpnr
 from tern_hw.flows.cells import FAMILIES, cell_models
-from tern_hw.flows.nextpnr import Hop, block_of
+from tern_hw.flows.nextpnr import Hop
+from tern_hw.flows.parts import cells_by_part, part_of
 from tern_hw.flows.pins import Port, module_ports, pins_verilog
 from tern_hw.flows.process import ToolError
 from tern_hw.flows.synthesis import SynthesisOptions, synthesize
@@ -158,6 +159,11 @@ def test_scopes_name_every_instance():
     rows = [f"row_{row}{part}" for row in range(2) for part in ("", ".decoder", ".tree")]
     assert result.scopes == rows
     assert result.counts.others == {}
+    assert set(result.parts) <= {*rows, "top"}
+    assert result.parts["row_0.tree"].carry > 0
+    for name in ("lut", "carry", "ff", "area"):
+        parts = [getattr(part, name) for part in result.parts.values()]
+        assert sum(parts) == getattr(result.counts, name) > 0
 
 
 # ------------------------------------------------------------------------------- pins
@@ -282,7 +288,35 @@ def test_shell_keeps_the_whole_design():
 )
 def test_cell_belongs_to_the_longest_scope_of_its_name(cell, block):
     scopes = ["core", "core.dot_0", "core.dot_0.tree", "core.room$172"]
-    assert block_of(cell, [*scopes, "dut", *(f"dut.{scope}" for scope in scopes)]) == block
+    assert part_of(cell, [*scopes, "dut", *(f"dut.{scope}" for scope in scopes)]) == block
+
+
+def test_cells_of_a_netlist_are_counted_in_their_parts():
+    lines = """
+  LUT4 #(
+    .INIT(16'h8000)
+  ) \\a.b.sum_LUT4_Z  (
+    .A(x)
+  );
+  LUT4 #(
+    .INIT(16'h8001)
+  ) \\a.sum_LUT4_Z  (
+    .A(x)
+  );
+  TRELLIS_FF #(
+  ) flag_TRELLIS_FF_Q (
+    .CLK(clk)
+  );
+  MUXF7 \\a.b.mux  (
+    .I0(x)
+  );
+  assign y = x;
+""".splitlines()
+    assert cells_by_part(lines, {"a", "a.b"}) == {
+        "a": {"LUT4": 1},
+        "a.b": {"LUT4": 1, "MUXF7": 1},
+        "top": {"TRELLIS_FF": 1},
+    }
 
 
 def test_hops_add_up_to_the_path():

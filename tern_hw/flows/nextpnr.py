@@ -3,23 +3,22 @@
 import importlib.metadata
 import importlib.util
 import json
-import re
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tern_hw.errors import TernError
 from tern_hw.flows.cache import cached
-from tern_hw.flows.pins import INSTANCE
+from tern_hw.flows.parts import part_of
 from tern_hw.flows.process import failure, run_tool
 from tern_hw.flows.synthesis import SynthesisResult
 from tern_hw.flows.targets import Device
 
-__all__ = ["Hop", "Placement", "block_of", "find_nextpnr", "place_and_route", "spread"]
+__all__ = ["Hop", "Placement", "find_nextpnr", "place_and_route", "spread"]
 
 #: Changes with what an entry of the store holds.
 STORE_FORMAT = "nextpnr 1"
@@ -27,8 +26,6 @@ STORE_FORMAT = "nextpnr 1"
 PLACE_LIMIT_S = 7200
 #: Calls the package's command; its own script would need the environment on the PATH.
 DRIVER = "import sys, {package} as tool; sys.exit(tool._run_{command}_argv())"
-#: What Amaranth adds to the name of a second instance.
-AMARANTH_SUFFIX = re.compile(r"\$\d+")
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
     return Placement(
         seed=seed,
         fmax_mhz=found["achieved"],
-        path=_hops(path, design.scopes),
+        path=_hops(path, frozenset(design.scopes)),
         start=path[0]["from"]["cell"],
         end=path[-1]["to"]["cell"],
         used={name: each["used"] for name, each in report["utilization"].items() if each["used"]},
@@ -163,36 +160,12 @@ def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
     )
 
 
-def block_of(cell: str, scopes: Sequence[str]) -> str:
-    """Return the path of the block that a cell of a flattened netlist belongs to.
-
-    Yosys names a cell after the nets at it, and these keep the path of their instance; a cell
-    between two blocks is named after one of them.
-
-    Parameters
-    ----------
-    cell
-        Such as "core.dot_0.tree.sum_l0_1_TRELLIS_FF_Q".
-    scopes
-        Paths of the instances of the design.
-
-    Returns
-    -------
-    str
-        The longest scope that the name begins with, such as "core.dot_0.tree"; "top" for none.
-    """
-    within = [scope for scope in scopes if cell.startswith(f"{scope}.")]
-    scope = max(within, key=len, default="")
-    name = AMARANTH_SUFFIX.sub("", scope).removeprefix(f"{INSTANCE}.")
-    return "top" if name in ("", INSTANCE) else name
-
-
-def _hops(path: Sequence[dict], scopes: Sequence[str]) -> list[Hop]:
+def _hops(path: Sequence[dict], scopes: Collection[str]) -> list[Hop]:
     """Join the steps of a path that lie in one block."""
     hops: list[Hop] = []
     for step in path:
         on_wire = step["type"] == "routing"
-        block = block_of(step["to" if on_wire else "from"]["cell"], scopes)
+        block = part_of(step["to" if on_wire else "from"]["cell"], scopes)
         delay = step["delay"]
         hop = Hop(block, 0.0, delay, 0) if on_wire else Hop(block, delay, 0.0, 1)
         if hops and hops[-1].block == block:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tern_hw.flows.cache import cached
+from tern_hw.flows.parts import cells_by_part
 from tern_hw.flows.process import failure
 from tern_hw.flows.targets import CellCount, Target
 from tern_hw.flows.yosys import run_script
@@ -16,7 +17,7 @@ from tern_hw.flows.yosys import run_script
 __all__ = ["SynthesisOptions", "SynthesisResult", "save_synthesis", "synthesize", "yosys_version"]
 
 #: Changes with what an entry of the store holds.
-STORE_FORMAT = "synthesis 1"
+STORE_FORMAT = "synthesis 2"
 #: Seconds after which Yosys is stopped (1024 lanes take minutes).
 SYNTHESIS_LIMIT_S = 3600
 
@@ -54,6 +55,8 @@ class SynthesisResult:
     target: Target
     top: str
     counts: CellCount
+    #: The same by block, by the names of the cells: "core.dot_0.tree" -> its cells.
+    parts: dict[str, CellCount]
     #: Paths of the instances below the top, such as "core.dot_0.tree".
     scopes: list[str]
     #: Seconds that Yosys took, when it ran.
@@ -117,6 +120,7 @@ def synthesize(
         target=options.target,
         top=top,
         counts=options.target.count(facts["cells"]),
+        parts={part: options.target.count(cells) for part, cells in facts["parts"].items()},
         scopes=facts["scopes"],
         seconds=facts["seconds"],
         folder=entry,
@@ -133,8 +137,11 @@ def _run(folder: Path, verilog: str, commands: list[str]) -> None:
         raise failure("yosys", status, log)
     stat = json.loads((folder / "cells.json").read_text())
     scopes = [line.partition("/")[2] for line in (folder / "scopes.txt").read_text().split()]
+    with (folder / "netlist.v").open() as lines:
+        parts = cells_by_part(lines, frozenset(scopes))
     facts = {
         "cells": stat["design"]["num_cells_by_type"],
+        "parts": parts,
         "scopes": sorted(scopes),
         "seconds": round(seconds, 1),
     }
