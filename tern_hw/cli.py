@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from tern_hw.errors import TernError
 
-__all__ = ["ArgumentParser", "integer", "parse_group_size", "progress", "run"]
+__all__ = ["ArgumentParser", "integer", "parse_group_size", "progress", "run", "stages"]
 
 #: Exit status of a user's mistake, as argparse has it.
 EXIT_MISTAKE: Final = 2
@@ -164,3 +164,29 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Show on stderr which tool runs and for how long; yields a function that names the next one.
+
+    On a terminal each stage is a line with its running seconds, gone at the end; elsewhere a plain
+    line when it begins.
+    """
+    # Here and not above, as for `progress`.
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: print(f"{text} ...", file=sys.stderr, flush=True)
+        return
+    columns = (SpinnerColumn(), "{task.description}", TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+
+        def begin(text: str) -> None:
+            for task in bar.tasks:
+                bar.update(task.id, total=1, completed=1)
+            bar.add_task(text, total=None)
+
+        yield begin

@@ -1,21 +1,15 @@
 """`python -m tern_hw.generate`: emit the accelerator's Verilog and its side-car."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.cli import ArgumentParser, integer, parse_group_size, run
-from tern_hw.config import (
-    NAMED_CONFIGS,
-    Activation,
-    ArrayConfig,
-    OutputFormat,
-    Packing,
-)
+from tern_hw.cli import ArgumentParser, run
+from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
+from tern_hw.shape import SHAPE, add_shape_options, shaped_config
 
 if TYPE_CHECKING:
     import argparse
@@ -28,19 +22,8 @@ __all__ = ["emit", "main"]
 RTL_FOLDER = Path(__file__).resolve().parent.parent / "rtl"
 MANIFEST = "MANIFEST.json"
 
-#: Options that choose what to do, and those that shape one array: never together.
+#: Options that choose what to do, never together with those that shape one array.
 MODES = ("list", "all", "check")
-SHAPE = (
-    "config",
-    "lanes",
-    "rows",
-    "activation",
-    "packing",
-    "group_size",
-    "result",
-    "max_k",
-    "max_n",
-)
 
 EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
@@ -68,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         return _check(_rtl_folder(args.output))
     if args.all:
         return _write_all(_rtl_folder(args.output))
-    config = _config(args)
+    config = shaped_config(args)
     if args.output == "-":
         sys.stdout.write(emit(config).verilog)
         return 0
@@ -87,24 +70,7 @@ def _parser() -> ArgumentParser:
         epilog=EPILOG,
         formatter_class=_formatter(),
     )
-    default = ArrayConfig()
-    shape = parser.add_argument_group("the array")
-    shape.add_argument("--config", metavar="NAME", help="start from a named configuration (--list)")
-    shape.add_argument("--lanes", type=integer, help=f"inputs a cycle, 8 to 1024 ({default.lanes})")
-    shape.add_argument(
-        "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
-    )
-    shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
-    shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
-    shape.add_argument(
-        "--group-size",
-        metavar="G",
-        help='inputs per scale and shift: "row", a multiple of lanes or a divisor of lanes '
-        f"({default.group_size})",
-    )
-    shape.add_argument("--result", help=f"{' or '.join(OutputFormat)} ({default.output})")
-    shape.add_argument("--max-k", type=integer, help=f"largest K, inputs ({default.max_k})")
-    shape.add_argument("--max-n", type=integer, help=f"largest N, outputs ({default.max_n})")
+    add_shape_options(parser)
     what = parser.add_argument_group("what to do")
     what.add_argument(
         "-o",
@@ -150,28 +116,6 @@ def _formatter() -> Any:
     import argparse
 
     return argparse.RawDescriptionHelpFormatter
-
-
-def _config(args: "argparse.Namespace") -> ArrayConfig:
-    base = ArrayConfig()
-    if args.config is not None:
-        if args.config not in NAMED_CONFIGS:
-            names = ", ".join(NAMED_CONFIGS)
-            raise TernError(f"--config must be one of {names}, not {args.config!r}")
-        base = NAMED_CONFIGS[args.config]
-    if args.result is not None and args.result not in list(OutputFormat):
-        raise TernError(f"--result must be one of {', '.join(OutputFormat)}, not {args.result!r}")
-    given = {
-        "lanes": args.lanes,
-        "rows": args.rows,
-        "activation": args.activation,
-        "packing": args.packing,
-        "group_size": None if args.group_size is None else parse_group_size(args.group_size),
-        "output": args.result,
-        "max_k": args.max_k,
-        "max_n": args.max_n,
-    }
-    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
 
 
 def _target(output: str | None, name: str) -> tuple[Path, Path]:

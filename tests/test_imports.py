@@ -26,6 +26,7 @@ ARROWS = {
     "tern_hw.files": "",
     "tern_hw.cache": "",
     "tern_hw.cli": "",
+    "tern_hw.shape": "cli config",
     "tern_hw.matrix": "packing",
     "tern_hw.artifact": "packing matrix files",
     "tern_hw.beats": "config packing matrix",
@@ -36,6 +37,8 @@ ARROWS = {
     "tern_hw.flows": "config files cache",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",
+    "tern_hw.synthesis": "config flows gateware",
+    "tern_hw.synthesis_report": "config flows synthesis",
     "tern_hw.activations": "config artifact reference",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",
@@ -43,8 +46,8 @@ ARROWS = {
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench")
-VERBS_AT_THE_TOP = "config files cli simulation"
+VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench", "tern_hw.synth")
+VERBS_AT_THE_TOP = "config files cli shape simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
 OWNERS = {

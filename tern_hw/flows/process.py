@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tern_hw.errors import TernError
 
-__all__ = ["ToolError", "find_program", "run_tool"]
+__all__ = ["ToolError", "failure", "find_program", "run_tool"]
 
 #: Lines of a failed tool's output that the message quotes.
 QUOTED_LINES = 12
@@ -20,6 +20,12 @@ class ToolError(TernError):
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
         self.output = output
+
+
+def failure(name: str, status: int, output: str) -> ToolError:
+    """Return the error of a tool that ended badly: one sentence, and the end of what it said."""
+    end = "\n".join(output.rstrip().splitlines()[-QUOTED_LINES:])
+    return ToolError(f"{name} must end with status 0, not {status}:\n{end}", output)
 
 
 def find_program(name: str, install: str) -> Path:
@@ -91,8 +97,5 @@ def run_tool(
     except OSError as error:
         raise ToolError(f"{name} must be runnable: {error.strerror or error}") from None
     if check and done.returncode:
-        tail = "\n".join(done.stdout.rstrip().splitlines()[-QUOTED_LINES:])
-        raise ToolError(
-            f"{name} must end with status 0, not {done.returncode}:\n{tail}", done.stdout
-        )
+        raise failure(name, done.returncode, done.stdout)
     return done

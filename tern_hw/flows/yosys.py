@@ -2,12 +2,13 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tern_hw.errors import TernError
 from tern_hw.flows.process import run_tool
 
-__all__ = ["check", "run_script"]
+__all__ = ["check", "run_script", "share_folder"]
 
 #: Seconds after which Yosys is stopped.
 YOSYS_LIMIT_S = 900
@@ -21,17 +22,46 @@ for command in sys.argv[1:]:
 """
 
 
-def run_script(commands: list[str]) -> tuple[int, str]:
-    """Run Yosys commands on an empty design and return the exit status and the log.
+def _package() -> Path:
+    spec = importlib.util.find_spec("pyosys")
+    if spec is None or spec.origin is None:
+        raise TernError("pyosys must be installed: pip install 'tern-hw[sim]'")
+    return Path(spec.origin).parent
+
+
+def share_folder() -> Path:
+    """Return the folder of Yosys' own files, the vendors' cell models among them.
 
     Raises
     ------
     TernError
         If pyosys is not installed.
     """
-    if importlib.util.find_spec("pyosys") is None:
-        raise TernError("pyosys must be installed: pip install 'tern-hw[sim]'")
-    done = run_tool([sys.executable, "-c", DRIVER, *commands], timeout_s=YOSYS_LIMIT_S, check=False)
+    return _package() / "share"
+
+
+def run_script(
+    commands: Sequence[str], *, cwd: Path | None = None, timeout_s: float = YOSYS_LIMIT_S
+) -> tuple[int, str]:
+    """Run Yosys commands on an empty design and return the exit status and the log.
+
+    Parameters
+    ----------
+    commands
+        As one would type them.
+    cwd
+        Working directory.
+    timeout_s
+        Seconds after which Yosys is stopped.
+
+    Raises
+    ------
+    TernError
+        If pyosys is not installed, or does not end in time.
+    """
+    _package()
+    command = [sys.executable, "-c", DRIVER, *commands]
+    done = run_tool(command, timeout_s=timeout_s, cwd=cwd, check=False)
     return done.returncode, done.stdout
 
 

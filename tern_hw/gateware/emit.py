@@ -9,13 +9,14 @@ from importlib.metadata import version
 from typing import Any
 
 from amaranth.back import verilog
+from amaranth.lib import wiring
 
 from tern_hw import __version__
 from tern_hw.config import ArrayConfig, ErrorFlag, Register
 from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.core import INPUTS
 
-__all__ = ["SIDECAR_FORMAT", "Emission", "emit"]
+__all__ = ["SIDECAR_FORMAT", "Emission", "convert", "emit"]
 
 #: Version of the side-car's layout.
 SIDECAR_FORMAT = 1
@@ -44,9 +45,14 @@ def emit(config: ArrayConfig) -> Emission:
     Emission
     """
     array = TernaryArray(config)
-    with _without_garbage_collection():
-        text = verilog.convert(array, name=config.name, emit_src=False, strip_internal_attrs=True)
+    text = convert(array, config.name)
     return Emission(config, text, _sidecar(array, text))
+
+
+def convert(component: wiring.Component, name: str) -> str:
+    """Return the Verilog of a component as the module `name`; the same bytes every time."""
+    with _without_garbage_collection():
+        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
 
 
 @contextmanager

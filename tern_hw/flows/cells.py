@@ -1,0 +1,82 @@
+"""Simulation models of the vendors' cells, as Yosys ships them, cut to what simulators read."""
+
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tern_hw.errors import TernError
+from tern_hw.flows.cache import cached
+from tern_hw.flows.yosys import share_folder
+
+__all__ = ["FAMILIES", "cell_models"]
+
+#: Changes with what is written.
+STORE_FORMAT: Final = "cells 1"
+MODULE: Final = re.compile(r"^module \\?(\S+?)\s*\(.*?^endmodule$", re.S | re.MULTILINE)
+#: Delays, with conditions that Icarus refuses; nothing here simulates time within a cycle.
+DELAYS: Final = re.compile(r"^\s*specify\b.*?\bendspecify$\n?", re.S | re.MULTILINE)
+ATTRIBUTES: Final = re.compile(r"\(\*[^*]*\*\)")
+
+
+class Family(NamedTuple):
+    """Where a family's models are, and which of them a netlist may need."""
+
+    #: Relative to Yosys' share folder.
+    files: tuple[str, ...]
+    cells: tuple[str, ...]
+
+
+#: Family -> its models. Block RAM, and ECP5's multiplier, come without behaviour: a netlist that is
+#: to be simulated does without them.
+FAMILIES: Final[dict[str, Family]] = {
+    "ecp5": Family(
+        ("lattice/common_sim.vh", "lattice/ccu2c_sim.vh"),
+        ("LUT2", "LUT4", "CCU2C", "PFUMX", "L6MUX21", "TRELLIS_FF", "TRELLIS_DPR16X4"),
+    ),
+    "xc7": Family(
+        ("xilinx/cells_sim.v",),
+        (
+            *(f"LUT{inputs}" for inputs in range(1, 7)),
+            *("INV", "MUXF7", "MUXF8", "CARRY4", "FDRE", "FDSE", "SRL16E", "SRLC32E", "DSP48E1"),
+            *("RAM32X1D", "RAM64X1D", "RAM128X1D", "RAM32M", "RAM64M"),
+        ),
+    ),
+}
+
+
+def cell_models(family: str) -> list[Path]:
+    """Return Verilog files with models of the cells that a netlist of a family instantiates.
+
+    Parameters
+    ----------
+    family
+        One of `FAMILIES`.
+
+    Returns
+    -------
+    list of Path
+        In the store; not to be written to.
+
+    Raises
+    ------
+    TernError
+        If the family is unknown, pyosys is not installed, or lacks one of the models.
+    """
+    if family not in FAMILIES:
+        raise TernError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
+    files, cells = FAMILIES[family]
+    text = "".join((share_folder() / name).read_text() for name in files)
+
+    def build(folder: Path) -> None:
+        (folder / f"{family}.v").write_text(_extract(text, cells, family))
+
+    return [cached("cells", [STORE_FORMAT, text, *cells], build) / f"{family}.v"]
+
+
+def _extract(text: str, cells: tuple[str, ...], family: str) -> str:
+    """Return the modules of these names, without attributes and delays."""
+    found = {match[1]: match[0] for match in MODULE.finditer(text)}
+    for cell in cells:
+        if cell not in found:
+            raise TernError(f"Yosys must have a model of {family}'s {cell}, and has none")
+    return "\n".join(ATTRIBUTES.sub("", DELAYS.sub("", found[cell])) + "\n" for cell in cells)

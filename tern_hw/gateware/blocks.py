@@ -1,0 +1,265 @@
+"""Blocks of the array that can be emitted alone, to be synthesised and measured by themselves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from tern_hw.config import ArrayConfig
+from tern_hw.errors import TernError
+from tern_hw.gateware.array import TernaryArray
+from tern_hw.gateware.convert import ActivationConverter
+from tern_hw.gateware.core import ArrayCore
+from tern_hw.gateware.decode import TritDecoder
+from tern_hw.gateware.dot import GroupDot
+from tern_hw.gateware.emit import convert
+from tern_hw.gateware.pipeline import add_with_carry
+from tern_hw.gateware.registers import RegisterFile
+from tern_hw.gateware.rounder import Rounder
+from tern_hw.gateware.scale import ScaleShift
+from tern_hw.gateware.tree import AdderTree
+
+__all__ = ["BLOCKS", "Block", "Rows", "TreeSum", "emit_block"]
+
+
+class TreeSum(wiring.Component):
+    """The bare dot product: the adder tree and the sum over a group's steps, trits decoded.
+
+    Latency: `latency` from `x` to `total`. Throughput: a step a cycle. Backpressure: none.
+
+    Members
+    -------
+    x, nonzero, negative : In
+        See `AdderTree`.
+    valid, first : In
+        A step is there, and it begins a group; `latency` - 1 after `x`.
+    total : Out, signed(sum_bits)
+        Sum of the group so far, this step included.
+    """
+
+    def __init__(self, config: ArrayConfig):
+        self.config = config
+        self.tree = AdderTree(config)
+        self.latency = self.tree.latency + 1
+        super().__init__(
+            {
+                "x": In(self.tree.x.shape()),
+                "nonzero": In(config.lanes),
+                "negative": In(config.lanes),
+                "valid": In(1),
+                "first": In(1),
+                "total": Out(signed(config.sum_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.tree = tree = self.tree
+        m.d.comb += [
+            tree.x.eq(self.x),
+            tree.nonzero.eq(self.nonzero),
+            tree.negative.eq(self.negative),
+        ]
+        before = Signal.like(self.total)
+        m.d.comb += before.eq(Mux(self.first, 0, self.total))
+        with m.If(self.valid):
+            m.d.sync += self.total.eq(add_with_carry(before, tree.total, tree.carry))
+        return m
+
+
+class Rows(wiring.Component):
+    """Units of one row beside each other, as the array has them.
+
+    Latency, throughput, backpressure: the unit's.
+
+    Parameters
+    ----------
+    units : list of wiring.Component
+        One a row, all alike.
+    shared : collection of str
+        Inputs that all rows get alike.
+    first_only : collection of str
+        Inputs of row 0 alone; 0 in the others.
+
+    Members
+    -------
+    (as the unit's)
+        A member that is neither shared nor row 0's is `rows` times as wide, row 0 lowest.
+    """
+
+    def __init__(self, units, *, shared=(), first_only=()):
+        self.units = units
+        self.single = frozenset(shared) | frozenset(first_only)
+        self.first_only = frozenset(first_only)
+        members = {}
+        for name, member in units[0].signature.members.items():
+            bits = len(Signal(member.shape))
+            width = bits if name in self.single else bits * len(units)
+            members[name] = member.flow(width)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        for row, unit in enumerate(self.units):
+            m.submodules[f"row_{row}"] = unit
+        for name, member in self.signature.members.items():
+            ports = [getattr(unit, name) for unit in self.units]
+            outer = getattr(self, name)
+            if member.flow is Out:
+                m.d.comb += outer.eq(Cat(*ports))
+            elif name not in self.single:
+                m.d.comb += Cat(*ports).eq(outer)
+            else:
+                for row, port in enumerate(ports):
+                    m.d.comb += port.eq(0 if row and name in self.first_only else outer)
+        return m
+
+
+class UncheckedDecoder(TritDecoder):
+    """A `TritDecoder` that takes every code for legal: what the check costs is the difference."""
+
+    def _two_bit(self, m):
+        zero, negative, _ = super()._two_bit(m)
+        return zero, negative, [Const(0)]
+
+    def _byte(self, m, byte, index):
+        digits, _ = super()._byte(m, byte, index)
+        return digits, Const(0)
+
+
+def _dots(config: ArrayConfig) -> Rows:
+    units = [GroupDot(config) for _ in range(config.rows)]
+    return Rows(units, shared=("segment", "x", "valid", "first"), first_only=("ones",))
+
+
+def _trees(config: ArrayConfig) -> Rows:
+    units = [TreeSum(config) for _ in range(config.rows)]
+    return Rows(units, shared=("x", "valid", "first"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One entry of the registry: how it is made, and what its size is divided by."""
+
+    #: One line that says what it holds.
+    about: str
+    #: Makes the component; its ports become the module's.
+    build: Callable[[ArrayConfig], wiring.Component]
+    #: What it has many of, such as "MAC" or "weight".
+    unit: str
+    #: How many of them.
+    units: Callable[[ArrayConfig], int]
+    #: How many of it the array has.
+    copies: Callable[[ArrayConfig], int] = lambda config: 1
+
+
+def _one(config: ArrayConfig) -> int:
+    return 1
+
+
+def _macs(config: ArrayConfig) -> int:
+    return config.lanes * config.rows
+
+
+def _lanes(config: ArrayConfig) -> int:
+    return config.lanes
+
+
+def _rows(config: ArrayConfig) -> int:
+    return config.rows
+
+
+#: Name -> block, from the whole to its parts.
+BLOCKS: dict[str, Block] = {
+    "array": Block(
+        about="the whole accelerator with its AXI ports",
+        build=TernaryArray,
+        unit="MAC",
+        units=_macs,
+    ),
+    "core": Block(
+        about="the accelerator without its AXI4-Lite registers",
+        build=ArrayCore,
+        unit="MAC",
+        units=_macs,
+    ),
+    "dots": Block(
+        about="the rows' dot products: decoder, tree and group sum, activations shared",
+        build=_dots,
+        unit="MAC",
+        units=_macs,
+    ),
+    "trees": Block(
+        about="the rows' bare dot products: tree and group sum, trits decoded outside",
+        build=_trees,
+        unit="MAC",
+        units=_macs,
+    ),
+    "converter": Block(
+        about="activations to integers, all lanes, shared by the rows",
+        build=ActivationConverter,
+        unit="lane",
+        units=_lanes,
+    ),
+    "decoder": Block(
+        about="the trit decoder of one row",
+        build=TritDecoder,
+        unit="weight",
+        units=_lanes,
+        copies=_rows,
+    ),
+    "decoder-unchecked": Block(
+        about="the same without the check for illegal codes",
+        build=UncheckedDecoder,
+        unit="weight",
+        units=_lanes,
+        copies=_rows,
+    ),
+    "scale": Block(
+        about="scale and shift of one row, and its sum over the groups",
+        build=ScaleShift,
+        unit="row",
+        units=_one,
+        copies=_rows,
+    ),
+    "rounder": Block(
+        about="the one rounding, shared by the rows",
+        build=Rounder,
+        unit="array",
+        units=_one,
+    ),
+    "registers": Block(
+        about="the AXI4-Lite registers",
+        build=RegisterFile,
+        unit="array",
+        units=_one,
+    ),
+}
+
+
+def emit_block(config: ArrayConfig, name: str) -> tuple[str, str]:
+    """Emit the Verilog of one block of an array.
+
+    Parameters
+    ----------
+    config : ArrayConfig
+    name : str
+        One of `BLOCKS`.
+
+    Returns
+    -------
+    module, text : str
+        Name of the top module; "array" has the array's own, the others the block's added.
+
+    Raises
+    ------
+    TernError
+        If there is no such block.
+    """
+    if name not in BLOCKS:
+        raise TernError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
+    suffix = "" if name == "array" else f"_{name.replace('-', '_')}"
+    module = config.name + suffix
+    return module, convert(BLOCKS[name].build(config), module)
