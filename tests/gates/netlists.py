@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tern_hw.gates.cells import CellSet
+from tern_hw.gates.cells import Cell, CellSet
 from tern_hw.gates.expression import Expression
 
 __all__ = ["COUNTER", "LIBERTY", "evaluate", "naive_toggles", "number"]
@@ -138,7 +138,8 @@ def naive_toggles(
     Changes of each bit of Yosys' JSON from cycle `warm_up` on, and the outputs of all cycles.
     """
     bits: dict[Any, bool] = {"0": False, "1": True, "x": False}
-    flops, gates = [], []
+    flops: list[tuple[Cell, dict[str, Any]]] = []
+    gates: list[tuple[Cell, dict[str, Any]]] = []
     for fields in module["cells"].values():
         if fields["type"] == "$scopeinfo":
             continue
@@ -170,10 +171,9 @@ def naive_toggles(
         before = dict(bits)
         for name, port in module["ports"].items():
             if port["direction"] == "output":
-                value = sum(bits[bit] << at for at, bit in enumerate(port["bits"]))
-                outputs.setdefault(name, []).append(value)
-        following = {pins["Q"]: bits[pins["D"]] for _, pins in flops}
-        bits |= following
+                found = sum(int(bits[bit]) << at for at, bit in enumerate(port["bits"]))
+                outputs.setdefault(name, []).append(found)
+        bits |= {pins["Q"]: bits[pins["D"]] for _, pins in flops}
     return changes, outputs
 
 
