@@ -107,7 +107,9 @@ def _opponent(text: str) -> "Opponent":
         verilog = Path(path).read_text()
     except OSError as error:
         raise TernError(f"--mac must name a readable file, not {path} ({error.strerror})") from None
-    return Opponent(verilog=verilog, accumulator=accumulator, latency=latency, loop=loop)
+    return Opponent(
+        name=Path(path).stem, verilog=verilog, accumulator=accumulator, latency=latency, loop=loop
+    )
 
 
 def _layer(args: argparse.Namespace, config: ArrayConfig) -> "Layer":

@@ -18,6 +18,8 @@ __all__ = ["Line", "Opponent", "compare"]
 class Opponent:
     """A floating-point MAC: a module "mac" with ports a, b, c and result, a * b + c."""
 
+    #: What the table calls it.
+    name: str
     verilog: str
     #: "fp16" or "fp32": the format of c and of the result.
     accumulator: str
@@ -63,7 +65,16 @@ def compare(
         Returns the Verilog of a block ("dot", "scale") of an array, the module named so.
     library
         As in `measure`.
+
+    Raises
+    ------
+    TernError
+        If the layer has other groups than the array, or as `measure`.
     """
+    if config.groups(layer.matrix.in_features) != layer.matrix.groups:
+        raise TernError(
+            f"group_size must be the layer's {layer.matrix.group_size}, not {config.group_size}"
+        )
     for activation in Activation:
         array = _with_activation(config, activation)
         x = layer.activations(activation)
@@ -83,7 +94,9 @@ def compare(
             latency=opponent.latency,
             loop=opponent.loop,
         )
-        name = f"FP16 MAC, {opponent.accumulator} sum, {opponent.latency} register(s)"
+        name = (
+            f"FP16 MAC {opponent.name}: {opponent.accumulator} sum, {opponent.latency} register(s)"
+        )
         yield _line(name, opponent.verilog, "mac", work, library)
 
 
@@ -93,7 +106,5 @@ def _with_activation(config: ArrayConfig, activation: Activation) -> ArrayConfig
 
 
 def _line(name: str, verilog: str, top: str, work: Work, library: Path | None) -> Line:
-    if not work.stimulus:
-        raise TernError(f"{name} must have inputs")
     energy = measure(verilog, top, work.stimulus, library, warm_up=work.warm_up)
     return Line(name=name, energy=energy, macs_per_cycle=work.macs_per_cycle)

@@ -30,9 +30,10 @@ def running_sums(
 
     Notes
     -----
-    The product of two binary16 is exact in float64. Its sum with c is rounded to odd there, which
-    makes the second rounding the only one: S. Boldo, G. Melquiond, "Emulation of FMA and correctly
-    rounded sums", IEEE Trans. Computers 57(4), 2008, theorem 1 (53 bits are 2 more than 24 takes).
+    Rounding to the format is the only rounding. The product of two binary16 (22 bits) is exact in
+    float64, and so is its sum with c wherever bits beyond float64's 53 could matter. fp16: c is at
+    least 2**-24 and a product beyond 2**28 overflows. fp32: where the sum is not exact, the smaller
+    is below 2**-29 of the larger, which lies on the format's grid; so it is far from a tie.
     """
     if accumulator not in FORMATS:
         raise TernError(f"accumulator must be one of {', '.join(FORMATS)}, not {accumulator!r}")
@@ -42,17 +43,6 @@ def running_sums(
     with np.errstate(over="ignore", under="ignore"):
         for k in range(weight.shape[-1]):
             product = weight[..., k].astype(np.float64) * x[..., k].astype(np.float64)
-            c = _to_odd(product, c.astype(np.float64)).astype(kind)
+            c = (product + c.astype(np.float64)).astype(kind)
             sums[..., k] = c
     return sums
-
-
-def _to_odd(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a + b, and where that is not exact the neighbour whose last bit is 1."""
-    total = a + b
-    # Knuth's two-sum: what the addition lost.
-    part = total - a
-    lost = (a - (total - part)) + (b - part)
-    even = total.view(np.int64) & 1 == 0
-    nudged = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
-    return np.where((lost != 0) & even, nudged, total)

@@ -10,11 +10,11 @@ from tern_hw.gates.expression import Expression
 
 __all__ = ["COUNTER", "LIBERTY", "evaluate", "naive_toggles", "number"]
 
-#: A counter with an enable, cleared by `rst`.
+#: A counter that can be held, cleared by `rst`.
 COUNTER = """
-module counter(input clk, input rst, input go, output reg [3:0] q);
+module counter(input clk, input rst, input hold, output reg [3:0] q);
   initial q = 0;
-  always @(posedge clk) if (rst) q <= 0; else if (go) q <= q + 1;
+  always @(posedge clk) if (rst) q <= 0; else if (!hold) q <= q + 1;
 endmodule
 """
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from tern_hw.errors import TernError
+from tern_hw.gates.blocks import blocks_of_gates
+from tern_hw.gates.cells import Instance
 from tern_hw.gates.cmos import CMOS, INVERTER_FF, SUPPLY_V
 from tern_hw.gates.energy import CLOCK, INPUTS, measure, total_energy
 from tern_hw.gates.liberty import read_liberty
@@ -92,7 +94,7 @@ def test_liberty_takes_its_internal_power_at_load_and_transition(liberty):
 
 def test_idle_block_takes_its_clock_alone(liberty):
     for library, per_flop in ((None, None), (liberty, 2 * (30 * 2.0**2 / 2))):
-        stimulus = {"rst": np.zeros((1, 20, 1), int), "go": np.zeros((1, 20, 1), int)}
+        stimulus = {"rst": np.zeros((1, 20, 1), int), "hold": np.ones((1, 20, 1), int)}
         energy = measure(COUNTER, "counter", stimulus, library, warm_up=2)
         assert energy.pj_per_cycle == pytest.approx(energy.by_gate[CLOCK])
         assert energy.flops == 4
@@ -132,6 +134,19 @@ def test_gates_belong_to_the_block_whose_registers_they_feed(liberty, generic):
     assert idle.by_block[""].value == 0
 
 
+def test_gate_that_feeds_several_blocks_belongs_to_what_holds_them():
+    inverter, flop = CMOS.cells["$_NOT_"], CMOS.cells["$_DFF_P_"]
+    gates = [Instance(f"g{at}", inverter, {"A": at, "Y": 10 + at}) for at in range(4)]
+    # g3 behind g0; g0 to a.x and, by g3, to a.y; g1 to a.x and b; g2 to no register.
+    gates[3] = Instance("g3", inverter, {"A": 10, "Y": 13})
+    flops = [
+        Instance(f"f{at}", flop, {"C": 0, "D": slot, "Q": 20 + at}, block)
+        for at, (slot, block) in enumerate([(10, "a.x"), (13, "a.y"), (11, "a.x"), (11, "b")])
+    ]
+    found = {gate.name: gate.block for gate in blocks_of_gates(gates, flops)}
+    assert found == {"g0": "a", "g1": "", "g2": "", "g3": "a.y"}
+
+
 def test_more_activity_takes_more_energy():
     calm, busy = random_bytes() & 1, random_bytes()
     energies = [
@@ -142,7 +157,7 @@ def test_more_activity_takes_more_energy():
 
 
 def test_energy_a_mac_is_a_share_of_a_cycles():
-    energy = measure(COUNTER, "counter", {"go": np.ones((1, 20, 1), int)})
+    energy = measure(COUNTER, "counter", {"hold": np.zeros((1, 20, 1), int)})
     assert energy.per(4).value == pytest.approx(energy.pj_per_cycle.value / 4)
 
 

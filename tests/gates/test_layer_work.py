@@ -11,6 +11,7 @@ from tern_hw.errors import TernError
 from tern_hw.flows.netlist import gate_netlist
 from tern_hw.gates.__main__ import main
 from tern_hw.gates.cmos import CMOS
+from tern_hw.gates.comparison import compare
 from tern_hw.gates.fused import running_sums
 from tern_hw.gates.layer import random_layer
 from tern_hw.gates.netlist import read_netlist
@@ -62,6 +63,12 @@ def test_netlist_of_the_dot_product_computes_the_layer(activation):
     for share in range(4):
         for token in range(3):
             assert totals[share * 3 + token, steps - 1] == oracle[token, share * 4]
+
+
+def test_layer_in_other_groups_than_the_arrays_is_refused():
+    other = ArrayConfig(lanes=8, group_size=8, max_k=64)
+    with pytest.raises(TernError, match="group_size must be the layer's 16, not 8"):
+        next(compare(other, layer_of(CONFIG), [], stand_in, parts=4))
 
 
 def test_macs_of_a_cycle_leave_padding_out():
@@ -118,19 +125,23 @@ def test_running_sums_are_rounded_once(accumulator):
             c = Fraction(float(rounded))
 
 
-def test_sum_that_float64_would_round_twice():
-    # 1 + 2^-24 (half a place of binary32) and a product of 2^-48 beneath: up, and not to even.
-    weight = np.array([1, 2.0**-12, 2.0**-24], np.float16)
-    x = np.array([1, 2.0**-12, 2.0**-24], np.float16)
-    start = running_sums(weight[:1], x[:1], "fp32")
-    assert start[0] == 1
-    # 65504 * 1024 is 2^26 - 2^15: its places are 4, and 2 - 2^-40 lies just below half of one.
-    weight = np.array([65504, 1.0, 2.0**-24], np.float16)
-    x = np.array([1024, 2.0, -(2.0**-16)], np.float16)
-    found = running_sums(weight, x, "fp32")
-    exact = [Fraction(65504 * 1024), Fraction(65504 * 1024) + 2]
-    assert Fraction(float(found[0])) == exact[0]
-    assert found[1] == nearest(exact[1], np.float32)
+@pytest.mark.parametrize(
+    ("accumulator", "terms", "last"),
+    [
+        # A tie of binary16 in the product (683 * 3 = 2049), tipped by a sum of 2**-24.
+        ("fp16", [(2.0**-12, 2.0**-12), (683, 3)], 2050),
+        ("fp16", [(-(2.0**-12), 2.0**-12), (683, 3)], 2048),
+        ("fp16", [(683, 3)], 2048),
+        ("fp16", [(32768, 1), (32752, 1)], np.inf),
+        # Half a place of binary32, and one beyond float64's 53 bits below.
+        ("fp32", [(4096, 4096), (1, 1)], 2.0**24),
+        ("fp32", [(4096, 4096), (1, 1 + 2.0**-10)], 2.0**24 + 2),
+        ("fp32", [(32768, 32768), (2.0**-24, 2.0**-24)], 2.0**30),
+    ],
+)
+def test_ties_are_decided_by_what_lies_far_below(accumulator, terms, last):
+    weight, x = (np.array(each, np.float16) for each in zip(*terms, strict=True))
+    assert running_sums(weight, x, accumulator)[-1] == last
 
 
 @pytest.mark.parametrize(("latency", "loop"), [(1, 1), (2, 1), (5, 4)])
@@ -233,7 +244,7 @@ def test_command_measures_all_blocks(tmp_path, capsys, monkeypatch):
         "ternary int8 scale",
         "ternary fp16 dot",
         "ternary fp16 scale",
-        "FP16 MAC, fp16 sum, 1 register(s)",
+        "FP16 MAC mac: fp16 sum, 1 register(s)",
     ]
     pj = [block["pj_per_mac"]["value"] for block in facts["blocks"]]
     assert all(value > 0 for value in pj)
