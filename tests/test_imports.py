@@ -35,6 +35,8 @@ ARROWS = {
     "tern_hw.benchmark": "config packing matrix reference kernels",
     "tern_hw.gateware": "config",
     "tern_hw.flows": "config files cache",
+    "tern_hw.gates": "config packing matrix reference flows",
+    "tern_hw.gates.__main__": "config packing matrix artifact activations reference gateware cli",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",
     "tern_hw.synthesis": "config flows gateware",
