@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import OutputFormat
-from tern_hw.gateware.carry import Adders
+from tern_hw.gateware.adders import Adders
 from tern_hw.gateware.fp16_model import FORMATS, FloatFormat, multiply_add
 from tern_hw.gateware.pipeline import add_with_carry
 
@@ -88,6 +88,7 @@ class Fp16Mac(wiring.Component):
             raise ValueError(f"registers must be 0 to {len(BOUNDARIES)}, not {registers!r}")
         self.format: FloatFormat = FORMATS[accumulator]
         self.window = WINDOWS[accumulator]
+        self.wide = accumulator is OutputFormat.FP32
         self.adders = adders or Adders()
         self.boundaries = frozenset(PRIORITY[:registers])
         self.latency = registers
@@ -169,7 +170,7 @@ class Fp16Mac(wiring.Component):
         normal, some = Signal(name=f"{name}_normal"), Signal(name=f"{name}_some")
         m.d.comb += [normal.eq(field.any()), some.eq(fraction.any())]
         zero, top = ~normal & ~some, field.all()
-        if self.window.offset == 0:
+        if not self.wide:
             return Cat(fraction, normal), Cat(field[0] | ~normal, field[1:]), zero, top, some
         return *self._normalised(m, fraction, field, normal, name), zero, top, some
 
@@ -203,8 +204,8 @@ class Fp16Mac(wiring.Component):
         distance = Signal(signed(form.exponent_bits + 2))
         m.d.comb += distance.eq(anchor - exponent)
         # An accumulator far above the product, or alone, stands at the top.
-        near = Signal()
-        m.d.comb += near.eq(~distance[-1] & ~now.pop("zero"))
+        near, alone = Signal(), now.pop("zero")
+        m.d.comb += near.eq(~distance[-1] & ~alone)
         moved = Cat(fraction, normal)
         for at in range(4):
             by = 1 << at
@@ -220,12 +221,14 @@ class Fp16Mac(wiring.Component):
             "limit": Mux(near, anchor[:-1], exponent)[: form.exponent_bits + self._spare],
             "special_c": top,
         }
+        if self.wide:
+            now["alone"] = alone
         return self._boundary(m, "align", now)
 
     @property
     def _spare(self) -> int:
         """Exponent bits beyond the format's: a product of binary16 may exceed it."""
-        return 1 if self.window.offset == 0 else 0
+        return 0 if self.wide else 1
 
     def _place(self, m, now):
         """Put the shifted c into the window by multiples of 16; what falls out is sticky."""
@@ -284,7 +287,8 @@ class Fp16Mac(wiring.Component):
         empty = Signal(steps)
         for j in range(steps):
             block = Cat(*bits[16 * j : 16 * j + 16])
-            allowed = self._at_least(now, limit, 16 * (j + 1))
+            # 16, 32; only a wide window has 48, and asks no exponent.
+            allowed = self._at_least(now, limit, 16 << j)
             before = empty[j - 1] if j else Const(1)
             m.d.comb += empty[j].eq(before & allowed & _uniform(block, negative))
         # Blocks to skip, one-hot.
@@ -305,12 +309,10 @@ class Fp16Mac(wiring.Component):
         return self._boundary(m, "coarse", now)
 
     def _at_least(self, now, limit, distance):
-        """Return whether the exponent allows a shift by a power of two or a multiple of 16."""
-        if self.window.offset:
+        """Return whether the exponent allows a shift by a power of two."""
+        if self.wide:
             # Only an accumulator alone may be subnormal, and it stands where it belongs.
-            return Const(1)
-        if distance == 48:
-            return limit[4:6].all()
+            return ~now["alone"]
         return limit[distance.bit_length() - 1 :].any()
 
     def _less(self, m, limit, ones, at):
@@ -342,7 +344,7 @@ class Fp16Mac(wiring.Component):
         many = limit[2:].any()
         two = self._step(m, now, 2, self._at_least(now, limit, 2))
         allowed = many | Mux(two, limit[:2].all(), limit[:2].any())
-        one = self._step(m, now, 1, Const(1) if self.window.offset else allowed)
+        one = self._step(m, now, 1, Const(1) if self.wide else allowed)
         now |= {"two": two, "one": one}
         return self._boundary(m, "normal", now)
 
@@ -377,24 +379,34 @@ class Fp16Mac(wiring.Component):
         change = Cat(value[1:-1], down).as_signed()
         body = Signal(body_bits)
         m.d.comb += body.eq(add_with_carry(limit, change, up))
+        zero = Signal()
+        m.d.comb += zero.eq(now["sub"] & ~negative & ~kept.any() & ~rest)
         field = body[form.precision - 1 :]
-        special = now["special"] | now["special_c"]
-        infinite = special | field[: form.exponent_bits].all() | (field[-1] if self._spare else 0)
-        invalid = now["special"] & now["special_c"] & now["sub"]
-        nan = now["nan"] | invalid
-        zero = now["sub"] & ~negative & ~kept.any() & ~rest
-        of_c = Mux(now["special"], 0, negative | now["special_c"])
-        sign = Mux(of_c, now["sign_c"], now["sign"]) & ~zero | 0
-        result = Signal(form.bits)
-        fraction = Mux(infinite, 0, body[: form.precision - 1])
-        m.d.comb += result.eq(
-            Cat(
-                fraction[:-1],
-                fraction[-1] | nan,
-                field[: form.exponent_bits] | infinite.replicate(form.exponent_bits),
-                Mux(special, Mux(now["special"], now["sign"], now["sign_c"]) & ~nan, sign),
-            )
+        if self.wide:
+            # The shift does not end with the exponent, and leaves one to a sum of zero.
+            field = field & ~zero.replicate(len(field))
+        return self._pack(m, now, body[: form.precision - 1], field, zero)
+
+    def _pack(self, m, now, fraction, field, zero):
+        """Put the result together; infinities and NaN take the place of numbers."""
+        form = self.format
+        special, special_c = now["special"], now["special_c"]
+        nan = now["nan"] | (special & special_c & now["sub"])
+        exponent = field[: form.exponent_bits]
+        infinite = Signal()
+        m.d.comb += infinite.eq(
+            special | special_c | exponent.all() | field[form.exponent_bits :].any()
         )
+        # A sum is zero only where nothing is special, but then an infinity may look so.
+        of_c = ~special & (special_c | now["negative"])
+        sign = Mux(of_c, now["sign_c"], now["sign"])
+        positive = Mux(special | special_c, nan, zero)
+        result = Signal(form.bits)
+        body = Cat(
+            fraction & ~infinite.replicate(len(fraction)),
+            exponent | infinite.replicate(form.exponent_bits),
+        )
+        m.d.comb += result.eq(Cat(body, sign & ~positive) | nan << (form.precision - 2))
         return result
 
 

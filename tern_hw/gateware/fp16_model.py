@@ -70,7 +70,11 @@ def multiply_add(a: int, b: int, c: int, form: FloatFormat) -> int:
     sign_mask = 1 << (form.bits - 1)
     magnitude_c = c & (sign_mask - 1)
     sign = (a ^ b) >> 15
-    if (a & 0x7FFF) >= HALF.infinity or (b & 0x7FFF) >= HALF.infinity or magnitude_c >= form.infinity:
+    if (
+        (a & 0x7FFF) >= HALF.infinity
+        or (b & 0x7FFF) >= HALF.infinity
+        or magnitude_c >= form.infinity
+    ):
         return _special(a, b, c, form)
     _, sig_a, exp_a = HALF.split(a)
     _, sig_b, exp_b = HALF.split(b)
