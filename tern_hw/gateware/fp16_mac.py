@@ -68,6 +68,8 @@ class Fp16Mac(wiring.Component):
         Pipeline registers, 0 (combinational) to 9; their places are `boundaries`.
     adders : Adders
         How carry chains are made.
+    dsp : bool
+        Leave the significands' product to synthesis, which takes a multiplier where it may.
 
     Members
     -------
@@ -83,6 +85,7 @@ class Fp16Mac(wiring.Component):
         *,
         registers: int = 0,
         adders: Adders | None = None,
+        dsp: bool = False,
     ):
         if not 0 <= registers <= len(BOUNDARIES):
             raise ValueError(f"registers must be 0 to {len(BOUNDARIES)}, not {registers!r}")
@@ -90,6 +93,7 @@ class Fp16Mac(wiring.Component):
         self.window = WINDOWS[accumulator]
         self.wide = accumulator is OutputFormat.FP32
         self.adders = adders or Adders()
+        self.dsp = dsp
         self.boundaries = frozenset(PRIORITY[:registers])
         self.latency = registers
         self.loop = len(self.boundaries - {"rows", "product"})
@@ -138,6 +142,10 @@ class Fp16Mac(wiring.Component):
             "special": top_a | top_b,
             "nan": nan,
         }
+        if self.dsp:
+            now = self._boundary(m, "rows", values | {"x": sig_a, "y": sig_b})
+            now["product"] = now.pop("x") * now.pop("y")
+            return self._boundary(m, "product", now)
         # The first half of the rows, a register, the others.
         half = HALF_BITS // 2
         part, done = self._rows(m, sig_a, sig_b[:half], None)
@@ -176,7 +184,8 @@ class Fp16Mac(wiring.Component):
 
     def _normalised(self, m, fraction, field, normal, name):
         """Return (significand with its highest bit set, exponent), shifting a subnormal."""
-        value, shift = Cat(fraction, normal), []
+        value = Cat(fraction, normal)
+        shift: list[Signal] = []
         for distance in (8, 4, 2, 1):
             empty = Signal(name=f"{name}_empty_{distance}")
             m.d.comb += empty.eq(~value[-distance:].any())

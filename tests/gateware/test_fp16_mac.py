@@ -1,5 +1,6 @@
 """The multiply-add of binary16: its Verilog, its model and independent oracles, bit for bit."""
 
+import importlib
 import importlib.util
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +33,8 @@ HAS_SOFTFLOAT = importlib.util.find_spec("softfloatpy") is not None
 def ecp5_cells(folder: Path) -> Path:
     """Write Yosys' models of the carry cell and its tables."""
     spec = importlib.util.find_spec("pyosys")
+    assert spec is not None
+    assert spec.origin is not None
     share = Path(spec.origin).parent / "share" / "ecp5"
     wanted = ("module LUT4(", "module LUT2(")
     common = (share / "common_sim.vh").read_text().split("endmodule")
@@ -133,8 +136,7 @@ def test_model_without_a_product_or_a_sum_is_numpys_own_arithmetic(accumulator):
 @pytest.mark.skipif(not HAS_SOFTFLOAT, reason="softfloatpy is not installed (pip, optional)")
 def test_model_equals_berkeley_softfloat():
     """The arithmetic that Berkeley TestFloat tests others against, in its own code."""
-    import softfloatpy as sf
-
+    sf = importlib.import_module("softfloatpy")
     half, single = FORMATS[OutputFormat.FP16], FORMATS[OutputFormat.FP32]
     for form in (half, single):
         columns = [crossed(form), operands(np.random.default_rng(4), QUICK // 5, form)]
@@ -194,6 +196,15 @@ def test_ten_million_operands_against_integers(accumulator, tmp_path):
         found = simulate(mac, a, b, c, tmp_path)
         assert differences(found, exact(a, b, c, mac.format), a, b, c) == []
         assert differences(found, rounded_to_odd(a, b, c, mac.format), a, b, c) == []
+
+
+def test_product_left_to_synthesis_is_the_same():
+    mac = Fp16Mac(registers=2, dsp=True)
+    a, b, c = operands(np.random.default_rng(9), 200, mac.format)
+    triples = list(zip(a.tolist(), b.tolist(), c.tolist(), strict=True))
+    vectors = [dict(zip("abc", triple, strict=True)) for triple in triples]
+    seen = respond(mac, vectors, ["result"], lag={"c": mac.latency - mac.loop})
+    assert [value for (value,) in seen] == [mac.model(*triple) for triple in triples]
 
 
 @pytest.mark.slow
