@@ -13,6 +13,7 @@ from tern_hw.config import (
     ArrayConfig,
     OutputFormat,
     Packing,
+    Weights,
 )
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
@@ -35,6 +36,7 @@ SHAPE = (
     "lanes",
     "rows",
     "activation",
+    "weights",
     "packing",
     "group_size",
     "result",
@@ -46,6 +48,7 @@ EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
   python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
   python -m tern_hw.generate --config base --output - > base.v
+  python -m tern_hw.generate --activation fp16 --weights fp16 --result fp16
   python -m tern_hw.generate --check
 """
 
@@ -95,6 +98,7 @@ def _parser() -> ArgumentParser:
         "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
     )
     shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
+    shape.add_argument("--weights", help=f"{' or '.join(Weights)} ({default.weights})")
     shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
     shape.add_argument(
         "--group-size",
@@ -165,6 +169,7 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
         "lanes": args.lanes,
         "rows": args.rows,
         "activation": args.activation,
+        "weights": args.weights,
         "packing": args.packing,
         "group_size": None if args.group_size is None else parse_group_size(args.group_size),
         "output": args.result,

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from tern_hw import reference
 from tern_hw.config import OutputFormat
 from tern_hw.gateware.fp16_model import FORMATS, FloatFormat, multiply_add
 
 __all__ = [
+    "by_float64",
     "crossed",
     "exact",
     "exponent_pairs",
     "numbers",
     "operands",
-    "rounded_to_odd",
     "specials",
 ]
 
@@ -65,34 +66,11 @@ def numbers(bits: Bits, form: FloatFormat) -> NDArray[Any]:
     return bits.astype(np.uint32).view(np.float32)
 
 
-def bits_of(values: NDArray[np.float64], form: FloatFormat) -> Bits:
-    """Round float64 to the format and return its bits, every NaN the canonical one."""
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float16 if form.bits == 16 else np.float32)
-    bits = narrow.view(np.uint16 if form.bits == 16 else np.uint32).astype(np.uint32)
-    bits[np.isnan(narrow)] = form.nan
-    return bits
-
-
-def rounded_to_odd(a: Bits, b: Bits, c: Bits, form: FloatFormat) -> Bits:
-    """Return a * b + c by the processor's float64, exact by way of a rounding to odd.
-
-    The product of two binary16 is exact in binary64. Knuth's two-sum gives the sum's rounding error
-    exactly; where there is one, the sum's last bit is made odd. To round a number that was rounded
-    to odd with two or more further bits gives what the exact value gives (Boldo and Melquiond,
-    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
-    """
-    half = FloatFormat(precision=11, exponent_bits=5)
-    with np.errstate(invalid="ignore", over="ignore"):
-        product = numbers(a, half).astype(np.float64) * numbers(b, half).astype(np.float64)
-        addend = numbers(c, form).astype(np.float64)
-        total = product + addend
-        virtual = total - product
-        error = (product - (total - virtual)) + (addend - virtual)
-    even = (total.view(np.uint64) & np.uint64(1)) == 0
-    moved = np.nextafter(total, np.where(error > 0, np.inf, -np.inf))
-    wrong = np.isfinite(total) & (error != 0) & even
-    return bits_of(np.where(wrong, moved, total), form)
+def by_float64(a: Bits, b: Bits, c: Bits, form: FloatFormat) -> Bits:
+    """Return a * b + c by the reference, which knows no integers: the processor's binary64."""
+    sides = [numbers(side, FORMATS[OutputFormat.FP16]) for side in (a, b)]
+    result = reference.multiply_add(*sides, numbers(c, form))
+    return result.view(np.uint16 if form.bits == 16 else np.uint32).astype(np.uint32)
 
 
 def exact(a: Bits, b: Bits, c: Bits, form: FloatFormat) -> Bits:
@@ -128,7 +106,7 @@ def _halves(rng: Generator, count: int, mask: int = 0x3FF) -> Bits:
 
 
 def _product(a: Bits, b: Bits, form: FloatFormat) -> Bits:
-    return rounded_to_odd(a, b, np.zeros_like(a), form)
+    return by_float64(a, b, np.zeros_like(a), form)
 
 
 def _cancelling(rng: Generator, count: int, form: FloatFormat) -> Iterator[Bits]:
