@@ -68,8 +68,8 @@ def numbers(bits: Bits, form: FloatFormat) -> NDArray[Any]:
 
 def by_float64(a: Bits, b: Bits, c: Bits, form: FloatFormat) -> Bits:
     """Return a * b + c by the reference, which knows no integers: the processor's binary64."""
-    sides = [numbers(side, FORMATS[OutputFormat.FP16]) for side in (a, b)]
-    result = reference.multiply_add(*sides, numbers(c, form))
+    half = FORMATS[OutputFormat.FP16]
+    result = reference.multiply_add(numbers(a, half), numbers(b, half), numbers(c, form))
     return result.view(np.uint16 if form.bits == 16 else np.uint32).astype(np.uint32)
 
 
