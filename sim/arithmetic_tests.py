@@ -7,11 +7,10 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from sim.context import coverage, open_bench, seed
-from sim.jobs import STREAMS, clean_job
+from sim.context import config, coverage, open_bench, seed
+from sim.jobs import adversarial_job, adversarial_names, random_job, streams
 from sim.settings import RANDOM_JOBS_VARIABLE
 from sim.stalls import StallMode
-from sim.stimuli import ADVERSARIAL, adversarial_layer, random_layer
 from tern_hw.config import ArrayConfig
 
 #: Simulated time (ms) after which a test fails; the bench's own limits are tighter.
@@ -30,9 +29,10 @@ def job_inputs(config: ArrayConfig) -> list[int]:
 
 
 def job_outputs(config: ArrayConfig) -> list[int]:
-    """Return values of N: below, at, above and a multiple of the rows."""
-    rows = config.rows
-    return sorted({1, max(1, rows - 1), rows, rows + 1, 3 * rows})
+    """Return values of N: below, at, above and a multiple of a block's outputs."""
+    block = config.block_outputs
+    wanted = {1, max(1, block - 1), block, block + 1, 3 * block}
+    return sorted(n for n in wanted if n <= config.max_n)
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
@@ -42,11 +42,10 @@ async def adversarial_cases(dut: Any, stalls: StallMode) -> None:
     bench = await open_bench(dut)
     bench.stall(stalls, seed())
     config = bench.config
-    for index, name in enumerate(ADVERSARIAL):
+    for index, name in enumerate(adversarial_names(config)):
         rng = np.random.default_rng([seed(), index])
         n, k = 2 * config.rows + 1, min(2 * config.lanes + 3, config.max_k)
-        job = clean_job(adversarial_layer(name, rng, n, k, config), config)
-        await bench.run(job)
+        await bench.run(adversarial_job(name, rng, n, k, config))
         coverage().hit("case", name, stalls)
 
 
@@ -60,7 +59,7 @@ async def shapes(dut: Any, stalls: StallMode) -> None:
     rng = np.random.default_rng(seed())
     sizes = list(itertools.product(job_outputs(config), job_inputs(config)))
     rng.shuffle(sizes)
-    jobs = [clean_job(random_layer(rng, int(n), int(k), config), config) for n, k in sizes]
+    jobs = [random_job(rng, int(n), int(k), config) for n, k in sizes]
     for job in jobs:
         bench.offer(job)
     for job in jobs:
@@ -77,9 +76,9 @@ async def random_jobs(dut: Any, stalls: StallMode) -> None:
     rng = np.random.default_rng([seed(), 2])
     for index in range(int(os.environ.get(RANDOM_JOBS_VARIABLE, RANDOM_JOBS))):
         bench.stall(stalls, seed() + index)
-        n = int(rng.integers(1, min(12 * config.rows, config.max_n) + 1))
+        n = int(rng.integers(1, min(12 * config.block_outputs, config.max_n) + 1))
         k = int(rng.integers(1, config.max_k + 1))
-        await bench.run(clean_job(random_layer(rng, n, k, config), config))
+        await bench.run(random_job(rng, n, k, config))
     coverage().hit("case", "random", stalls)
 
 
@@ -89,19 +88,19 @@ async def largest_outputs(dut: Any) -> None:
     bench = await open_bench(dut)
     config = bench.config
     rng = np.random.default_rng([seed(), 3])
-    await bench.run(clean_job(random_layer(rng, config.max_n, 1, config), config))
+    await bench.run(random_job(rng, config.max_n, 1, config))
     coverage().hit("case", "N maximal", StallMode.NONE)
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
-@cocotb.parametrize(stream=list(STREAMS))
+@cocotb.parametrize(stream=list(streams(config())))
 async def starved_source(dut: Any, stream: str) -> None:
     """A source that pauses in mid-job is waited for, and its counter tells for how long."""
     bench = await open_bench(dut)
     config = bench.config
     rng = np.random.default_rng([seed(), 4])
     n, k = 4 * config.rows, min(4 * config.lanes, config.max_k)
-    job = clean_job(random_layer(rng, n, k, config), config)
+    job = random_job(rng, n, k, config)
     bench.offer(job)
     source = bench.sources[stream]
     source.pause = True
@@ -112,7 +111,7 @@ async def starved_source(dut: Any, stream: str) -> None:
     counters = await bench.finish(job, begun)
     assert not await bench.take_errors()
     assert counters.stalls[stream] >= DROUGHT_CYCLES, counters
-    others = [name for name in STREAMS if name != stream]
+    others = [name for name in streams(config) if name != stream]
     assert not any(counters.stalls[name] for name in others), counters
     waited = sum(counters.stalls.values())
     assert counters.cycles == config.job_cycles(n, k) + waited, counters
@@ -126,8 +125,8 @@ async def starved_sink(dut: Any) -> None:
     bench = await open_bench(dut)
     config = bench.config
     rng = np.random.default_rng([seed(), 5])
-    n, k = min(40 * config.rows, config.max_n), min(2, config.max_k)
-    job = clean_job(random_layer(rng, n, k, config), config)
+    n, k = min(40 * config.block_outputs, config.max_n), min(2, config.max_k)
+    job = random_job(rng, n, k, config)
     bench.sink.pause = True
     bench.offer(job)
     begun = await bench.start(job)
@@ -136,6 +135,6 @@ async def starved_sink(dut: Any) -> None:
     counters = await bench.finish(job, begun)
     assert not await bench.take_errors()
     assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
-    assert not any(counters.stalls[name] for name in STREAMS), counters
+    assert not any(counters.stalls[name] for name in streams(config)), counters
     assert counters.cycles == counters.observed_cycles, counters
     coverage().hit("starved", "result")

@@ -1,6 +1,7 @@
 """The array under test with its clients: cocotbext-axi sources, sink and register master."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from cocotbext.axi import (
 
 from sim.bins import CYCLES_EQUAL, RESULTS_EQUAL, input_class, output_class
 from sim.coverage import Coverage
-from sim.jobs import STREAMS, Job, first_difference
+from sim.jobs import STREAMS, Job, first_difference, streams
 from sim.settings import CLOCK_NS
 from sim.stalls import StallMode, pause_pattern
 from tern_hw.config import ArrayConfig, ErrorFlag, Register
@@ -69,7 +70,7 @@ class Bench:
             logging.getLogger(name).setLevel(logging.WARNING)
         Clock(dut.clk, CLOCK_NS, "ns").start()
         dut.rst.value = 1
-        self.sources = {name: self._source(f"s_axis_{name}") for name in STREAMS}
+        self.sources = {name: self._source(f"s_axis_{name}") for name in streams(config)}
         self.sink = self._sink("m_axis_result")
         self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
 
@@ -154,9 +155,9 @@ class Bench:
 
     # -------------------------------------------------------------------- jobs
 
-    def offer(self, job: Job, streams: tuple[str, ...] = tuple(STREAMS)) -> None:
-        """Queue the job's packets at the sources."""
-        for name in streams:
+    def offer(self, job: Job, names: Collection[str] = STREAMS) -> None:
+        """Queue the job's packets, or those of some streams, at the sources."""
+        for name in self.sources.keys() & names:
             self.sources[name].send_nowait(AxiStreamFrame(list(job.packet(name))))
 
     async def start(self, job: Job) -> float:
@@ -201,7 +202,7 @@ class Bench:
 
     async def _counters(self, observed: int) -> Counters:
         stalls = {}
-        for name in (*STREAMS, "result"):
+        for name in (*self.sources, "result"):
             stalls[name] = await self.read(Register[f"{name.upper()}_STALLS"])
         cycles = await self.read(Register.CYCLES)
         return Counters(cycles=cycles, observed_cycles=observed, stalls=stalls)

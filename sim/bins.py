@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Iterator
 
 from sim.coverage import Bin
-from sim.jobs import STREAMS
+from sim.jobs import adversarial_names, streams
 from sim.stalls import StallMode
-from sim.stimuli import ADVERSARIAL
-from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing, Weights
 
 __all__ = [
     "CHANNELS",
@@ -45,15 +44,17 @@ def input_class(k: int, config: ArrayConfig) -> str:
 
 
 def output_class(n: int, config: ArrayConfig) -> str:
-    """Return how N relates to the rows."""
-    if n < config.rows:
-        return "N < rows"
-    return "N ragged" if n % config.rows else "N multiple"
+    """Return how N relates to the outputs of a block."""
+    if n < config.block_outputs:
+        return "N < block"
+    return "N ragged" if n % config.block_outputs else "N multiple"
 
 
 def config_points(config: ArrayConfig) -> Iterator[tuple[str, str]]:
     """Yield each pair of a configuration's choices."""
-    choices = (config.activation, config.packing, group_kind(config), f"{config.output} out")
+    choices = [config.activation, config.packing, group_kind(config), f"{config.output} out"]
+    if config.weights is not Weights.TERNARY:
+        choices[1:3] = [f"{config.weights} weights"]
     yield from itertools.combinations((str(choice) for choice in choices), 2)
 
 
@@ -72,23 +73,25 @@ def matrix_bins() -> set[Bin]:
 def run_bins(config: ArrayConfig) -> set[Bin]:
     """Return what every single run must hit."""
     equal = {Bin("equal", (what,)) for what in (RESULTS_EQUAL, CYCLES_EQUAL)}
-    return {*_job_bins(config), *_stall_bins(), *_fault_bins(config), *_control_bins(), *equal}
+    by_config = (_job_bins, _stall_bins, _fault_bins)
+    return {*equal, *_control_bins(), *(one for bins in by_config for one in bins(config))}
 
 
 def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
-    lanes, rows = config.lanes, config.rows
+    lanes, block = config.lanes, config.block_outputs
     some_k = (1, lanes, lanes + 1, 2 * lanes)
     inputs = {input_class(k, config) for k in some_k if k <= config.max_k}
-    outputs = {output_class(n, config) for n in (1, rows, rows + 1) if n <= config.max_n}
+    outputs = {output_class(n, config) for n in (1, block, block + 1) if n <= config.max_n}
     for point in itertools.product(inputs, outputs, StallMode):
         yield Bin("shape", tuple(str(part) for part in point))
-    for case, mode in itertools.product((*ADVERSARIAL, "back to back", "random"), StallMode):
+    cases = (*adversarial_names(config), "back to back", "random")
+    for case, mode in itertools.product(cases, StallMode):
         yield Bin("case", (case, str(mode)))
     yield Bin("case", ("N maximal", str(StallMode.NONE)))
 
 
-def _stall_bins() -> Iterator[Bin]:
-    for stream in (*STREAMS, "result"):
+def _stall_bins(config: ArrayConfig) -> Iterator[Bin]:
+    for stream in (*streams(config), "result"):
         yield Bin("starved", (stream,))
         causes = [StallMode.BOTH]
         causes.append(StallMode.BACKPRESSURE if stream == "result" else StallMode.IDLE)
@@ -98,16 +101,19 @@ def _stall_bins() -> Iterator[Bin]:
 
 
 def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
-    kinds = ["scale", "code", "many"]
-    kinds += [f"{stream} TLAST {when}" for stream in STREAMS for when in ("early", "late")]
+    ternary = config.weights is Weights.TERNARY
+    kinds = ["scale", "code", "many"] if ternary else []
+    kinds += [f"{stream} TLAST {when}" for stream in streams(config) for when in ("early", "late")]
     if config.max_chunks == 1:
         # A packet of one beat has no early end.
         kinds.remove("activation TLAST early")
-    if config.activation is Activation.FP16:
+    if ternary and config.activation is Activation.FP16:
         kinds.append("activation")
     for kind, mode in itertools.product(kinds, FAULT_MODES):
         yield Bin("fault", (kind, str(mode)))
-    for kind in ("beyond the last row", "single beats", "random frames"):
+    if ternary:
+        yield Bin("fault", ("beyond the last row",))
+    for kind in ("single beats", "random frames"):
         yield Bin("fault", (kind,))
 
 

@@ -14,10 +14,9 @@ from cocotbext.axi import AxiResp
 from sim.bench import ABORT, BUSY, START, Bench
 from sim.bins import CHANNELS
 from sim.context import coverage, open_bench, seed
-from sim.jobs import STREAMS, Job, clean_job, misframed
+from sim.jobs import STREAMS, Job, misframed, random_job, some_outputs, streams
 from sim.settings import CLOCK_NS
 from sim.stalls import StallMode
-from sim.stimuli import random_layer
 from tern_hw.config import (
     ARRAY_ID,
     REGISTER_VERSION,
@@ -27,6 +26,7 @@ from tern_hw.config import (
     OutputFormat,
     Packing,
     Register,
+    Weights,
 )
 
 LIMIT_MS = 20
@@ -41,8 +41,8 @@ SURPLUS = 500
 def some_job(config: ArrayConfig, number: int) -> Job:
     """Return a job of a few row blocks and chunks."""
     rng = np.random.default_rng([seed(), 10, number])
-    n, k = 3 * config.rows + 1, min(3 * config.lanes + 1, config.max_k)
-    return clean_job(random_layer(rng, n, k, config), config)
+    n, k = some_outputs(config), min(3 * config.lanes + 1, config.max_k)
+    return random_job(rng, n, k, config)
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
@@ -54,11 +54,13 @@ async def identity(dut: Any) -> None:
     array |= (config.activation is Activation.FP16) << 24
     array |= (config.packing is Packing.BASE3) << 25
     array |= (config.output is OutputFormat.FP16) << 26
+    array |= (config.weights is Weights.FP16) << 27
+    grouped = config.weights is Weights.TERNARY and config.group_size != "row"
     expected = {
         Register.ID: ARRAY_ID,
         Register.VERSION: REGISTER_VERSION,
         Register.ARRAY: array,
-        Register.GROUP: 0 if config.group_size == "row" else config.group_size,
+        Register.GROUP: config.group_size if grouped else 0,
         Register.MAX_K: config.max_k,
         Register.MAX_N: config.max_n,
         Register.CONTROL: 0,
@@ -289,7 +291,7 @@ async def interrupted(bench: Bench, number: int, cycles: int) -> None:
     """Start a job and let it run for some cycles; every second one has packets without an end."""
     job = some_job(bench.config, number)
     if cycles % 2:
-        for stream in STREAMS:
+        for stream in streams(bench.config):
             job = misframed(job, stream, len(job.packet(stream)) + SURPLUS, 0, bench.config)
     bench.offer(job)
     await bench.start(job)
@@ -298,9 +300,9 @@ async def interrupted(bench: Bench, number: int, cycles: int) -> None:
 
 def interruptions(config: ArrayConfig) -> list[int]:
     """Return cycles that lie in each phase of `some_job`: load, gap, compute, results, over."""
-    n, k = 3 * config.rows + 1, min(3 * config.lanes + 1, config.max_k)
+    n, k = some_outputs(config), min(3 * config.lanes + 1, config.max_k)
     total = config.job_cycles(n, k)
-    load = config.steps(k) + config.load_gap_cycles
+    load = config.load_cycles(k) + config.load_gap_cycles
     return sorted(
         {1, 2, load - 1, load, load + 2, total // 2, total - 3, total - 1, total, total + 9}
     )

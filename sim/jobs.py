@@ -5,20 +5,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from sim.stimuli import Layer
+from sim.mac_stimuli import (
+    MAC_ADVERSARIAL,
+    MacLayer,
+    adversarial_mac_layer,
+    random_mac_layer,
+)
+from sim.stimuli import ADVERSARIAL, Layer, adversarial_layer, random_layer
 from tern_hw import beats, reference
-from tern_hw.config import ArrayConfig, ErrorFlag, OutputFormat, Packing
+from tern_hw.config import ArrayConfig, ErrorFlag, OutputFormat, Packing, Weights
 
 __all__ = [
     "ILLEGAL_BYTES",
     "STREAMS",
     "Job",
+    "adversarial_job",
+    "adversarial_names",
     "clean_job",
     "faulty_job",
     "first_difference",
     "misframed",
+    "random_job",
+    "some_outputs",
+    "streams",
     "weight_bytes",
 ]
 
@@ -37,6 +49,17 @@ NO_FLAGS = ErrorFlag(0)
 CANONICAL_NAN = {OutputFormat.FP32: 0x7FC00000, OutputFormat.FP16: 0x7E00}
 
 
+def streams(config: ArrayConfig) -> tuple[str, ...]:
+    """Return the input streams that an array has."""
+    return tuple(name for name in STREAMS if name in config.input_streams)
+
+
+def some_outputs(config: ArrayConfig) -> int:
+    """Return N of a job of several blocks, the last one ragged."""
+    blocks = 3 if config.weights is Weights.TERNARY else 1
+    return min(blocks * config.block_outputs + 1, config.max_n)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Beats (as integers, one a beat) of the three input packets, and what must come of them."""
@@ -45,9 +68,10 @@ class Job:
     k: int
     activation: tuple[int, ...]
     weight: tuple[int, ...]
-    scale: tuple[int, ...]
     #: Bits of the N results.
     expected: tuple[int, ...]
+    #: Empty where the array has no such stream.
+    scale: tuple[int, ...] = ()
     #: Flags that the job must raise; no others.
     flags: ErrorFlag = NO_FLAGS
 
@@ -55,6 +79,36 @@ class Job:
         """Return the beats of a stream."""
         beats_of_stream: tuple[int, ...] = getattr(self, stream)
         return beats_of_stream
+
+
+def adversarial_names(config: ArrayConfig) -> tuple[str, ...]:
+    """Return the names of the layers that try an array's arithmetic."""
+    return tuple(ADVERSARIAL if config.weights is Weights.TERNARY else MAC_ADVERSARIAL)
+
+
+def adversarial_job(name: str, rng: Generator, n: int, k: int, config: ArrayConfig) -> Job:
+    """Return the job of a named adversarial layer."""
+    if config.weights is Weights.TERNARY:
+        return clean_job(adversarial_layer(name, rng, n, k, config), config)
+    return _mac_job(adversarial_mac_layer(name, rng, n, k, config), config)
+
+
+def random_job(rng: Generator, n: int, k: int, config: ArrayConfig) -> Job:
+    """Return the job of a random layer."""
+    if config.weights is Weights.TERNARY:
+        return clean_job(random_layer(rng, n, k, config), config)
+    return _mac_job(random_mac_layer(rng, n, k, config), config)
+
+
+def _mac_job(layer: MacLayer, config: ArrayConfig) -> Job:
+    results = reference.matmul_rounded(layer.activations, layer.weights, output=config.output)
+    return Job(
+        n=layer.n,
+        k=layer.k,
+        activation=_words(beats.activation_beats(layer.activations, config)),
+        weight=_words(beats.plain_weight_beats(layer.weights, config)),
+        expected=_bits(results, config),
+    )
 
 
 def clean_job(layer: Layer, config: ArrayConfig) -> Job:
@@ -142,8 +196,8 @@ def misframed(job: Job, stream: str, length: int, filler: int, config: ArrayConf
 
 def _whole_rows(job: Job, stream: str, length: int, config: ArrayConfig) -> int:
     """Rows whose block got all of its beats."""
-    per_block = config.chunks(job.k) if stream == "weight" else config.groups(job.k)
-    return length // per_block * config.rows
+    per_block = config.weight_beats(job.k) if stream == "weight" else config.groups(job.k)
+    return length // per_block * config.block_outputs
 
 
 def _words(array: NDArray[np.uint8]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tern_hw.config import Activation, ArrayConfig, OutputFormat
+from tern_hw.config import Activation, ArrayConfig, OutputFormat, Weights
 from tern_hw.errors import TernError
 from tern_hw.matrix import GroupSize, TernaryMatrix
 from tern_hw.packing import PAD_DIGIT, pack, unpack
@@ -14,6 +14,7 @@ __all__ = [
     "activation_beats",
     "check_fit",
     "digits_from_weight_beats",
+    "plain_weight_beats",
     "results_from_bytes",
     "scale_beats",
     "weight_beats",
@@ -46,6 +47,38 @@ def weight_beats(matrix: TernaryMatrix, config: ArrayConfig) -> NDArray[np.uint8
     digits[:n, :k] = matrix.digits()
     beats = digits.reshape(blocks, config.rows, chunks, config.lanes).swapaxes(1, 2)
     return pack(beats, config.packing).reshape(blocks * chunks, config.weight_beat_bytes)
+
+
+def plain_weight_beats(weights: NDArray[np.float16], config: ArrayConfig) -> NDArray[np.uint8]:
+    """Return the weight stream of a job on an array with binary16 weights.
+
+    Parameters
+    ----------
+    weights : float16 [N, K]
+        NaN and infinity pass.
+
+    Returns
+    -------
+    uint8 [row_blocks(N) * weight_beats(K), weight_beat_bytes]
+        Blocks of outputs outside, inputs within, contexts innermost; outputs from N are 0.
+
+    Raises
+    ------
+    TernError
+        If the array's weights are ternary, or the matrix does not fit.
+    """
+    if config.weights is not Weights.FP16:
+        raise TernError(f"the array's weights must be fp16 here, not {config.weights}")
+    if not isinstance(weights, np.ndarray) or weights.dtype != np.float16 or weights.ndim != 2:
+        raise TernError("weights must be a float16 matrix [N, K]")
+    n, k = weights.shape
+    _check_size("N (outputs)", n, config.max_n)
+    _check_size("K (inputs)", k, config.max_k)
+    blocks, at_once = config.row_blocks(n), config.lanes * config.rows
+    padded = np.zeros((blocks * config.block_outputs, k), "<f2")
+    padded[:n] = weights
+    beats = padded.reshape(blocks, config.mac_contexts, at_once, k).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(beats).view(np.uint8).reshape(-1, config.weight_beat_bytes)
 
 
 def scale_beats(matrix: TernaryMatrix, config: ArrayConfig) -> NDArray[np.uint8]:
@@ -160,9 +193,11 @@ def check_fit(matrix: TernaryMatrix, config: ArrayConfig) -> None:
     Raises
     ------
     TernError
-        If N or K is beyond the array's maximum, or the groups are cut otherwise. "row" and a group
-        size of at least K are the same cut.
+        If N or K is beyond the array's maximum, the groups are cut otherwise, or the array's
+        weights are not ternary. "row" and a group size of at least K are the same cut.
     """
+    if config.weights is not Weights.TERNARY:
+        raise TernError(f"the array's weights must be ternary here, not {config.weights}")
     _check_size(f"{matrix.name}.in_features", matrix.in_features, config.max_k)
     _check_size(f"{matrix.name}.out_features", matrix.out_features, config.max_n)
     wanted = _group_inputs(config.group_size, matrix.in_features)

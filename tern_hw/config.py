@@ -20,6 +20,7 @@ __all__ = [
     "OutputFormat",
     "Packing",
     "Register",
+    "Weights",
 ]
 
 #: Inputs per scale and shift; "row" is one group for the whole row (per channel).
@@ -29,6 +30,9 @@ GroupSize = int | Literal["row"]
 FP16_FRACTION_BITS: Final = 24
 #: ... whose magnitude in that unit is at most 65504 * 2**24 = 2047 * 2**29.
 FP16_MAX_UNITS: Final = 2047 << 29
+#: Pipeline registers of a binary16 multiply-add, and those of them before its accumulator's loop.
+MAC_REGISTERS: Final = 9
+MAC_PRODUCT_REGISTERS: Final = 2
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
 
@@ -37,6 +41,14 @@ class Activation(enum.StrEnum):
     """Number format of an activation at the port."""
 
     INT8 = "int8"
+    FP16 = "fp16"
+
+
+class Weights(enum.StrEnum):
+    """What a weight is: a trit with a scale and shift by group, or a number by itself."""
+
+    TERNARY = "ternary"
+    #: binary16, multiplied and added one by one: what the ternary array is compared with.
     FP16 = "fp16"
 
 
@@ -52,7 +64,10 @@ class Packing(enum.StrEnum):
 
 
 class OutputFormat(enum.StrEnum):
-    """Number format of a result: the exact value, rounded once to nearest even."""
+    """Number format of a result: the exact value, rounded once to nearest even.
+
+    With binary16 weights it is the accumulator's, and every multiply-add is rounded to it.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -69,7 +84,7 @@ class Register(enum.IntEnum):
 
     ID = 0x00  #: ro: `ARRAY_ID`
     VERSION = 0x04  #: ro: `REGISTER_VERSION`
-    ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16], fp16 in [24], base-3 [25], fp16 out [26]
+    ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16]; [24] fp16 in, base-3, fp16 out, fp16 weights
     GROUP = 0x0C  #: ro: group size; 0 where it is the row
     MAX_K = 0x10  #: ro
     MAX_N = 0x14  #: ro
@@ -119,7 +134,10 @@ def _member(name: str, value: Any, kind: type[enum.StrEnum]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayConfig:
-    """Parameters of one ternary array, and the numbers that follow from them.
+    """Parameters of one array, and the numbers that follow from them.
+
+    With `weights` of binary16 there is no scale stream; sums have the output's format, and group
+    size, packing and implementation of the dot product stay at their defaults.
 
     Raises
     ------
@@ -145,6 +163,8 @@ class ArrayConfig:
     max_n: int = 65536
     #: Implementation of the dot product.
     dot: Dot = Dot.TREE
+    #: What the weight port carries.
+    weights: Weights = Weights.TERNARY
 
     def __post_init__(self) -> None:
         _integer("lanes", self.lanes, 8, 1024)
@@ -156,9 +176,24 @@ class ArrayConfig:
             ("packing", Packing),
             ("output", OutputFormat),
             ("dot", Dot),
+            ("weights", Weights),
         ):
             object.__setattr__(self, name, _member(name, getattr(self, name), kind))
-        self._check_group()
+        if self.weights is Weights.TERNARY:
+            self._check_group()
+        else:
+            self._check_plain()
+
+    def _check_plain(self) -> None:
+        """Refuse what ternary weights alone have."""
+        if self.activation is not Activation.FP16:
+            raise TernError(f"activation must be fp16 with fp16 weights, not {self.activation}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("group_size", "packing", "dot") and value != field.default:
+                raise TernError(
+                    f"{field.name} must be left at {field.default} with fp16 weights, not {value}"
+                )
 
     def _check_group(self) -> None:
         group = self.group_size
@@ -213,11 +248,46 @@ class ArrayConfig:
 
     def steps(self, k: int) -> int:
         """Steps of a row block over K inputs."""
+        if self.weights is not Weights.TERNARY:
+            return k * self.mac_contexts
         return math.ceil(k / self.step_inputs)
 
     def row_blocks(self, n: int) -> int:
-        """Blocks of `rows` outputs that N outputs take."""
-        return math.ceil(n / self.rows)
+        """Blocks of `block_outputs` outputs that N outputs take."""
+        return math.ceil(n / self.block_outputs)
+
+    @property
+    def block_outputs(self) -> int:
+        """Outputs that are computed together, as one pass over the inputs."""
+        if self.weights is Weights.TERNARY:
+            return self.rows
+        return self.lanes * self.rows * self.mac_contexts
+
+    @property
+    def mac_registers(self) -> int:
+        """Pipeline registers of a multiply-accumulator."""
+        return MAC_REGISTERS
+
+    @property
+    def mac_contexts(self) -> int:
+        """Outputs that take turns in a multiply-accumulator: the registers of its loop."""
+        return MAC_REGISTERS - MAC_PRODUCT_REGISTERS
+
+    @property
+    def input_streams(self) -> tuple[str, ...]:
+        """Names of the input streams."""
+        streams = ("activation", "weight", "scale")
+        return streams if self.weights is Weights.TERNARY else streams[:2]
+
+    @property
+    def group_word(self) -> int:
+        """What `Register.GROUP` reads: 0 where the group is the row, or where there is none."""
+        ternary = self.weights is Weights.TERNARY
+        return self.group_size if ternary and self.group_size != "row" else 0
+
+    def weight_beats(self, k: int) -> int:
+        """Weight beats of a block of outputs over K inputs."""
+        return self.chunks(k) if self.weights is Weights.TERNARY else k * self.mac_contexts
 
     # ------------------------------------------------------------------ widths
 
@@ -266,7 +336,9 @@ class ArrayConfig:
 
     @property
     def row_beat_bytes(self) -> int:
-        """Bytes of one row's trits in a weight beat."""
+        """Bytes of one row's weights in a weight beat."""
+        if self.weights is not Weights.TERNARY:
+            return 2 * self.lanes
         return math.ceil(self.lanes / self.packing.digits_per_byte)
 
     @property
@@ -293,12 +365,21 @@ class ArrayConfig:
 
     @property
     def result_interval(self) -> int:
-        """Least cycles between two row blocks: the rows share one rounder."""
-        return self.rows
+        """Least cycles between two row blocks: they share one rounder, or one result port."""
+        if self.weights is Weights.TERNARY:
+            return self.rows
+        # The results of a block, and the way of its last one to the port.
+        return self.block_outputs + self.latency_cycles + 2
+
+    def load_cycles(self, k: int) -> int:
+        """Cycles in which K activations are loaded."""
+        return self.steps(k) if self.weights is Weights.TERNARY else self.chunks(k)
 
     @property
     def load_gap_cycles(self) -> int:
         """Cycles between the last load step and the first compute step."""
+        if self.weights is not Weights.TERNARY:
+            return 1
         return 2 + self.conversion_cycles
 
     @property
@@ -320,8 +401,11 @@ class ArrayConfig:
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        Decoder, tree, group sum, scale and shift, serializer, rounder, result FIFO.
+        Decoder, tree, group sum, scale and shift, serializer, rounder, result FIFO; with binary16
+        weights a register, the multiply-add, and the way to the result port.
         """
+        if self.weights is not Weights.TERNARY:
+            return 1 + self.mac_registers + 3
         return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + self.rounding_cycles + 2
 
     def job_cycles(self, n: int, k: int) -> int:
@@ -333,8 +417,8 @@ class ArrayConfig:
         steps = self.steps(k)
         blocks = self.row_blocks(n)
         interval = max(steps, self.result_interval)
-        last_rows = n - (blocks - 1) * self.rows
-        load = steps + self.load_gap_cycles
+        last_rows = n - (blocks - 1) * self.block_outputs
+        load = self.load_cycles(k) + self.load_gap_cycles
         return load + steps + (blocks - 1) * interval + self.latency_cycles + last_rows - 1
 
     # ------------------------------------------------------------- description
@@ -342,8 +426,12 @@ class ArrayConfig:
     @property
     def name(self) -> str:
         """Name of the emitted module, unique among configurations that differ in public fields."""
-        group = "row" if self.group_size == "row" else f"g{self.group_size}"
-        parts = ["tern", f"{self.lanes}x{self.rows}", self.activation, group, self.packing]
+        parts = ["tern", f"{self.lanes}x{self.rows}", self.activation]
+        if self.weights is Weights.TERNARY:
+            group = "row" if self.group_size == "row" else f"g{self.group_size}"
+            parts += [group, self.packing]
+        else:
+            parts[0] = "mac"
         if self.output is not OutputFormat.FP32:
             parts.append(f"o{self.output}")
         if self.max_k != 16384:

@@ -4,7 +4,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from tern_hw.cli import integer, parse_group_size
-from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.config import (
+    NAMED_CONFIGS,
+    Activation,
+    ArrayConfig,
+    OutputFormat,
+    Packing,
+    Weights,
+)
 from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ SHAPE: Final = (
     "lanes",
     "rows",
     "activation",
+    "weights",
     "packing",
     "group_size",
     "result",
@@ -36,6 +44,7 @@ def add_shape_options(parser: "argparse.ArgumentParser") -> None:
         "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
     )
     shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
+    shape.add_argument("--weights", help=f"{' or '.join(Weights)} ({default.weights})")
     shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
     shape.add_argument(
         "--group-size",
@@ -68,6 +77,7 @@ def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
         "lanes": args.lanes,
         "rows": args.rows,
         "activation": args.activation,
+        "weights": args.weights,
         "packing": args.packing,
         "group_size": None if args.group_size is None else parse_group_size(args.group_size),
         "output": args.result,

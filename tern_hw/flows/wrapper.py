@@ -40,7 +40,7 @@ AXI_LITE_OUTPUTS = {
 def ports(config: ArrayConfig) -> tuple[dict[str, int], dict[str, int]]:
     """Return the array's inputs and outputs, but for the clock, with their bits."""
     inputs, outputs = {"rst": 1}, {}
-    for name in ("activation", "weight", "scale"):
+    for name in config.input_streams:
         prefix = f"s_axis_{name}_t"
         data_bits = 8 * getattr(config, f"{name}_beat_bytes")
         inputs |= {f"{prefix}data": data_bits, f"{prefix}valid": 1, f"{prefix}last": 1}

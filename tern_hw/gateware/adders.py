@@ -1,0 +1,87 @@
+"""Adders with logic in front: portable, or in the ECP5's carry cells, which hold that logic."""
+
+from amaranth.hdl import Cat, Const, Instance, Module, Signal, Value
+
+from tern_hw.gateware.pipeline import add_with_carry
+
+__all__ = ["Adders", "Ecp5Adders"]
+
+#: CCU2C's tables, index 8 * D + 4 * C + 2 * B + A. A cell's sum is table ^ carry-in; its carry-out
+#: is the carry-in where the table gives 1, and else what the low four entries say of A and B.
+#: A ^ ((B & C) ^ D): where that is 0, A is both operands' bit.
+MASKED = 0x956A
+#: (A & B) ^ (C & D): where that is 0, so is A & B both operands' bit.
+PAIR = 0x7888
+
+
+class Adders:
+    """Sums of masked operands, left to synthesis: one carry chain, and the masks before it.
+
+    `add` gives a + ((b & mask) ^ flip) + carry, all bits alike in one carry chain; the result is
+    a bit wider than the operands.
+    """
+
+    def add(self, m: Module, a: Value, b: Value, mask: Value, flip: Value, carry: Value) -> Value:
+        """Return a + ((b & mask) ^ flip) + carry, unsigned, one bit wider than `a`."""
+        operand = Cat(b, Const(0, len(a) - len(b))) & mask
+        total = Signal(len(a) + 1)
+        flipped = operand ^ flip
+        if isinstance(carry, Const) and carry.value == 0:
+            m.d.comb += total.eq(a + flipped)
+        else:
+            m.d.comb += total.eq(add_with_carry(Cat(a, 0), Cat(flipped, 0), carry))
+        return total
+
+    def add_pair(self, m: Module, x: Value, first: Value, second: Value) -> Value:
+        """Return x * (first + 2 * second) for bits `first` and `second`: two bits wider."""
+        total = Signal(len(x) + 2)
+        bits = len(x)
+        m.d.comb += total.eq((x & first.replicate(bits)) + ((x & second.replicate(bits)) << 1))
+        return total
+
+
+class Ecp5Adders(Adders):
+    """The same in cells of the ECP5: masks and flips cost nothing.
+
+    A CCU2C is two bits of a carry chain with a table of four inputs each (Lattice FPGA-TN-02200,
+    slice in ripple mode).
+    """
+
+    def add(self, m: Module, a: Value, b: Value, mask: Value, flip: Value, carry: Value) -> Value:
+        bits = len(a)
+        b = Cat(b, Const(0, bits - len(b)))
+        rows = [(a[at], b[at], mask[at], flip[at]) for at in range(bits)]
+        return self._chain(m, rows, MASKED, carry)
+
+    def add_pair(self, m: Module, x: Value, first: Value, second: Value) -> Value:
+        low, high = Cat(x, 0), Cat(0, x)
+        rows = [(low[at], first, high[at], second) for at in range(len(x) + 1)]
+        return self._chain(m, rows, PAIR, Const(0))
+
+    @staticmethod
+    def _chain(m: Module, rows: list, table: int, carry: Value) -> Value:
+        """Return the sum of a chain, the last carry as its highest bit."""
+        # One cell more than the operands have bits: it hands the carry out.
+        rows = [*rows, (Const(0),) * 4]
+        rows += [(Const(0),) * 4] * (len(rows) % 2)
+        total = Signal(len(rows))
+        for at in range(0, len(rows), 2):
+            out = Signal()
+            ports = {}
+            for half in (0, 1):
+                for name, value in zip("ABCD", rows[at + half], strict=True):
+                    ports[f"i_{name}{half}"] = value
+            m.submodules += Instance(
+                "CCU2C",
+                p_INIT0=Const(table, 16),
+                p_INIT1=Const(table, 16),
+                p_INJECT1_0="NO",
+                p_INJECT1_1="NO",
+                i_CIN=carry,
+                o_S0=total[at],
+                o_S1=total[at + 1],
+                o_COUT=out,
+                **ports,
+            )
+            carry = out
+        return total
