@@ -54,11 +54,12 @@ async def identity(dut: Any) -> None:
     array |= (config.activation is Activation.FP16) << 24
     array |= (config.packing is Packing.BASE3) << 25
     array |= (config.output is OutputFormat.FP16) << 26
+    group = 0 if config.group_size == "row" else config.group_size
     expected = {
         Register.ID: ARRAY_ID,
         Register.VERSION: REGISTER_VERSION,
         Register.ARRAY: array,
-        Register.GROUP: 0 if config.group_size == "row" else config.group_size,
+        Register.GROUP: group | (config.aligned or 0) << 24,
         Register.MAX_K: config.max_k,
         Register.MAX_N: config.max_n,
         Register.CONTROL: 0,

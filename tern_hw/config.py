@@ -29,6 +29,8 @@ GroupSize = int | Literal["row"]
 FP16_FRACTION_BITS: Final = 24
 #: ... whose magnitude in that unit is at most 65504 * 2**24 = 2047 * 2**29.
 FP16_MAX_UNITS: Final = 2047 << 29
+#: Widths that aligned activations may have; one bit more would hold every binary16 exactly.
+ALIGNED_BITS: Final = (8, FP16_MAX_UNITS.bit_length())
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
 
@@ -70,7 +72,7 @@ class Register(enum.IntEnum):
     ID = 0x00  #: ro: `ARRAY_ID`
     VERSION = 0x04  #: ro: `REGISTER_VERSION`
     ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16], fp16 in [24], base-3 [25], fp16 out [26]
-    GROUP = 0x0C  #: ro: group size; 0 where it is the row
+    GROUP = 0x0C  #: ro: group size [23:0], 0 where it is the row; `aligned` [31:24]
     MAX_K = 0x10  #: ro
     MAX_N = 0x14  #: ro
     CONTROL = 0x18  #: wo: start [0], abort [1]
@@ -135,6 +137,8 @@ class ArrayConfig:
     activation: Activation = Activation.INT8
     #: Inputs per scale and shift: "row", a multiple of lanes, or a divisor of lanes.
     group_size: GroupSize = 128
+    #: Bits that fp16 activations keep when aligned within their group, 8 to 40; None keeps all.
+    aligned: int | None = None
     #: Trit code on the weight port.
     packing: Packing = Packing.BITS2
     #: Format of the results.
@@ -159,6 +163,14 @@ class ArrayConfig:
         ):
             object.__setattr__(self, name, _member(name, getattr(self, name), kind))
         self._check_group()
+        self._check_aligned()
+
+    def _check_aligned(self) -> None:
+        if self.aligned is None:
+            return
+        _integer("aligned", self.aligned, *ALIGNED_BITS)
+        if self.activation is not Activation.FP16:
+            raise TernError(f"aligned must stand beside activation fp16, not {self.activation}")
 
     def _check_group(self) -> None:
         group = self.group_size
@@ -228,13 +240,22 @@ class ArrayConfig:
 
     @property
     def fixed_bits(self) -> int:
-        """Width of an activation as a two's-complement integer (of 1, or of 2**-24)."""
+        """Width of an activation as a two's-complement integer (of 1, or of 2**-24 and more)."""
+        if self.aligned is not None:
+            return self.aligned
         return 8 if self.activation is Activation.INT8 else FP16_MAX_UNITS.bit_length() + 1
 
     @property
     def fixed_max(self) -> int:
         """Largest magnitude of an activation, in the unit of its integer."""
+        if self.aligned is not None:
+            return min(FP16_MAX_UNITS >> self.unit_max, (1 << (self.aligned - 1)) - 1)
         return 128 if self.activation is Activation.INT8 else FP16_MAX_UNITS
+
+    @property
+    def unit_max(self) -> int:
+        """Largest u where a group's integers count 2**(u - 24); 0 where the unit is fixed."""
+        return 0 if self.aligned is None else FP16_MAX_UNITS.bit_length() + 1 - self.aligned
 
     @property
     def sum_bits(self) -> int:
@@ -245,7 +266,8 @@ class ArrayConfig:
     @property
     def accumulator_bits(self) -> int:
         """Width of the exact sum over a row: K * max|x| * (max|alpha| + max|gamma|)."""
-        return (self.max_k * self.fixed_max * 2 * FP16_MAX_UNITS).bit_length() + 1
+        largest = self.fixed_max << self.unit_max
+        return (self.max_k * largest * 2 * FP16_MAX_UNITS).bit_length() + 1
 
     @property
     def accumulator_fraction_bits(self) -> int:
@@ -304,7 +326,14 @@ class ArrayConfig:
     @property
     def conversion_cycles(self) -> int:
         """Latency of an activation's conversion to an integer."""
+        if self.aligned is not None:
+            return 5
         return 0 if self.activation is Activation.INT8 else 1
+
+    @property
+    def unit_cycles(self) -> int:
+        """Latency of finding a group's unit, after its last activation."""
+        return 6
 
     @property
     def decode_cycles(self) -> int:
@@ -323,13 +352,15 @@ class ArrayConfig:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.
 
         From the accepted start to the last result's transfer, as `Register.CYCLES` counts:
-        load, gap, one interval a row block, and the way of the last results.
+        load, gap, one interval a row block, and the way of the last results. Activations that
+        are aligned pass once more, when their groups' units are known.
         """
         steps = self.steps(k)
         blocks = self.row_blocks(n)
         interval = max(steps, self.result_interval)
         last_rows = n - (blocks - 1) * self.rows
-        load = steps + self.load_gap_cycles
+        find = 0 if self.aligned is None else steps + self.unit_cycles
+        load = find + steps + self.load_gap_cycles
         return load + steps + (blocks - 1) * interval + self.latency_cycles + last_rows - 1
 
     # ------------------------------------------------------------- description
@@ -338,7 +369,8 @@ class ArrayConfig:
     def name(self) -> str:
         """Name of the emitted module, unique among configurations that differ in public fields."""
         group = "row" if self.group_size == "row" else f"g{self.group_size}"
-        parts = ["tern", f"{self.lanes}x{self.rows}", self.activation, group, self.packing]
+        activation = self.activation + ("" if self.aligned is None else f"a{self.aligned}")
+        parts = ["tern", f"{self.lanes}x{self.rows}", activation, group, self.packing]
         if self.output is not OutputFormat.FP32:
             parts.append(f"o{self.output}")
         if self.max_k != 16384:

@@ -35,6 +35,7 @@ SHAPE = (
     "lanes",
     "rows",
     "activation",
+    "aligned",
     "packing",
     "group_size",
     "result",
@@ -45,6 +46,7 @@ SHAPE = (
 EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
   python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
+  python -m tern_hw.generate --activation fp16 --aligned 16
   python -m tern_hw.generate --config base --output - > base.v
   python -m tern_hw.generate --check
 """
@@ -95,6 +97,12 @@ def _parser() -> ArgumentParser:
         "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
     )
     shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
+    shape.add_argument(
+        "--aligned",
+        metavar="W",
+        type=integer,
+        help="bits of fp16 activations when aligned within their group, 8 to 40 (all: exact)",
+    )
     shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
     shape.add_argument(
         "--group-size",
@@ -165,6 +173,7 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
         "lanes": args.lanes,
         "rows": args.rows,
         "activation": args.activation,
+        "aligned": args.aligned,
         "packing": args.packing,
         "group_size": None if args.group_size is None else parse_group_size(args.group_size),
         "output": args.result,

@@ -84,6 +84,7 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
         "memories": {
             "activations": {"words": config.max_chunks, "bits": config.lanes * config.fixed_bits},
             "group_sums": {"words": config.max_groups, "bits": config.sum_bits},
+            **_aligned_memories(array),
         },
         "clock": {"port": "clk", "edge": "rising"},
         "reset": {"port": "rst", "active": "high", "synchronous": True},
@@ -92,6 +93,19 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
         "registers": {register.name: f"0x{register:02x}" for register in Register},
         "errors": {flag.name: flag.value.bit_length() - 1 for flag in ErrorFlag},
         "latency": _latency(array),
+    }
+
+
+def _aligned_memories(array: TernaryArray) -> dict[str, Any]:
+    """Return the memories that aligned activations take beside the others."""
+    config = array.config
+    if config.aligned is None:
+        return {}
+    bits = config.segments * config.unit_max.bit_length()
+    words = config.max_groups if config.segments == 1 else config.max_chunks
+    return {
+        "loaded_activations": {"words": config.max_chunks, "bits": config.lanes * 16},
+        "units": {"words": words, "bits": bits},
     }
 
 

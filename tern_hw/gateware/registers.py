@@ -135,7 +135,7 @@ class RegisterFile(wiring.Component):
                 Register.ID: C(ARRAY_ID, 32),
                 Register.VERSION: C(REGISTER_VERSION, 32),
                 Register.ARRAY: C(array_word(config), 32),
-                Register.GROUP: C(0 if config.group_size == "row" else config.group_size, 32),
+                Register.GROUP: C(group_word(config), 32),
                 Register.MAX_K: C(config.max_k, 32),
                 Register.MAX_N: C(config.max_n, 32),
                 Register.CONTROL: C(0, 32),
@@ -216,3 +216,8 @@ def array_word(config: ArrayConfig) -> int:
         | (config.packing is Packing.BASE3) << 25
         | (config.output is OutputFormat.FP16) << 26
     )
+
+
+def group_word(config: ArrayConfig) -> int:
+    """Return what `Register.GROUP` reads."""
+    return (0 if config.group_size == "row" else config.group_size) | (config.aligned or 0) << 24
