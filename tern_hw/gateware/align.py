@@ -1,11 +1,11 @@
 """Aligned activations: the unit of each group, and binary16 to integers of that unit."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
-from tern_hw.gateware.pipeline import delay, index_bits, memory_depth, step_layout
+from tern_hw.gateware.pipeline import add_with_carry, delay, index_bits, memory_depth, step_layout
 
 __all__ = ["ActivationAligner", "AlignedLoader", "UnitFinder"]
 
@@ -20,6 +20,16 @@ def field_of_unit(config: ArrayConfig) -> int:
     """Return the exponent field of the largest activations where a group's unit is 2**-24."""
     assert config.aligned is not None
     return config.aligned - SIGNIFICAND_BITS
+
+
+def real_lanes(m: Module, remaining, lanes: int):
+    """Return a bit for each lane: whether it is below `remaining`.
+
+    One shift for all lanes: comparisons would take a carry chain each.
+    """
+    low = remaining[: lanes.bit_length()]
+    beyond = C((1 << lanes) - 1, lanes) << low
+    return ~beyond[:lanes] | (remaining >= lanes).replicate(lanes)
 
 
 class UnitFinder(wiring.Component):
@@ -80,7 +90,7 @@ class UnitFinder(wiring.Component):
     def _largest(self, m, segment):
         """Return the largest exponent field of a segment's real lanes, `EXPONENT_BITS` later."""
         lanes = range(segment * self.config.step_inputs, (segment + 1) * self.config.step_inputs)
-        able = Cat(self.remaining > lane for lane in lanes)
+        able = real_lanes(m, self.remaining, self.config.lanes)[lanes.start : lanes.stop]
         places = range(EXPONENT_BITS)
         planes = [Cat(self.beat[16 * lane + 10 + at] for lane in lanes) for at in places]
         tops = []
@@ -145,6 +155,7 @@ class ActivationAligner(wiring.Component):
         config = self.config
         bits = config.unit_max.bit_length()
         fixed = []
+        real = delay(m, real_lanes(m, self.remaining, config.lanes), 1, name="real")
         for segment in range(config.segments):
             # Cycle 1: the exponent field of a significand that fills the W bits.
             full = Signal(
@@ -153,15 +164,14 @@ class ActivationAligner(wiring.Component):
             unit = self.units[segment * bits : (segment + 1) * bits]
             m.d.sync += full.eq(unit + field_of_unit(config))
             for lane in range(segment * config.step_inputs, (segment + 1) * config.step_inputs):
-                fixed.append(self._lane(m, lane, full))
+                fixed.append(self._lane(m, lane, full, real[lane]))
         m.d.comb += self.fixed.eq(Cat(*fixed))
         return m
 
-    def _lane(self, m, lane, full):
+    def _lane(self, m, lane, full, real):
         """Return a lane's integer, 4 cycles after its half."""
         width = self.config.fixed_bits
         half = delay(m, self.word[16 * lane : 16 * lane + 16], 1, name=f"half_{lane}")
-        real = delay(m, self.remaining > lane, 1, name=f"real_{lane}")
         fraction, field, sign = half[:10], half[10:15], half[15]
         normal = field.any()
         # Cycle 2: how far below the largest.
@@ -169,7 +179,8 @@ class ActivationAligner(wiring.Component):
         significand = Signal(SIGNIFICAND_BITS, name=f"significand_{lane}")
         sign_2, real_2 = Signal(name=f"sign_{lane}_2"), Signal(name=f"real_{lane}_2")
         m.d.sync += [
-            down.eq(full - field - ~normal),
+            # full - max(field, 1), in one carry chain.
+            down.eq(add_with_carry(full.as_signed(), ~field.as_signed(), normal)),
             significand.eq(Cat(fraction, normal)),
             sign_2.eq(sign & real),
             real_2.eq(real),
@@ -270,7 +281,7 @@ class AlignedLoader(wiring.Component):
         config = self.config
         # A word of the memory: a group's unit, or those of a beat's groups.
         places = config.max_groups if config.segments == 1 else config.max_chunks
-        m.submodules.units = units = memory.Memory(
+        m.submodules.group_units = units = memory.Memory(
             shape=len(finder.units), depth=memory_depth(places), init=[]
         )
         write, read = units.write_port(), units.read_port()

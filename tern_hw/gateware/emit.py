@@ -150,6 +150,7 @@ def _streams(config: ArrayConfig) -> dict[str, Any]:
 
 def _latency(array: TernaryArray) -> dict[str, Any]:
     config, core = array.config, array.core
+    aligned = config.aligned is not None
     return {
         "cycles": core.latency,
         "blocks": {
@@ -160,9 +161,11 @@ def _latency(array: TernaryArray) -> dict[str, Any]:
             "results": core.results.latency,
         },
         "load_gap_cycles": config.load_gap_cycles,
+        **({"unit_cycles": config.unit_cycles} if aligned else {}),
         "step_inputs": config.step_inputs,
         "result_interval_cycles": config.result_interval,
-        "job_cycles": "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
+        "job_cycles": ("steps + unit + " if aligned else "")
+        + "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
         "+ cycles + rows of the last block - 1; steps = ceil(K / step_inputs), "
         "blocks = ceil(N / rows); from the accepted start to the last result, no stream stalling",
         "inputs": list(INPUTS),
