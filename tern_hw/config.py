@@ -327,7 +327,7 @@ class ArrayConfig:
     def conversion_cycles(self) -> int:
         """Latency of an activation's conversion to an integer."""
         if self.aligned is not None:
-            return 5
+            return 6
         return 0 if self.activation is Activation.INT8 else 1
 
     @property

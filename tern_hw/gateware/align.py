@@ -14,6 +14,8 @@ EXPONENT_BITS = 5
 NONFINITE = 31
 #: Bits of the significand of a binary16.
 SIGNIFICAND_BITS = 11
+#: Bits of a shift that its first cycle does.
+SMALL_SHIFT_BITS = 3
 
 
 def field_of_unit(config: ArrayConfig) -> int:
@@ -121,7 +123,7 @@ class ActivationAligner(wiring.Component):
     To nearest, ties away from zero: half a unit more or less is the carry-in that the negation
     has anyway. An integer that would exceed W bits (which only W < 12 allows) is the largest.
 
-    Latency: `latency` = 4. Throughput: a word a cycle. Backpressure: none.
+    Latency: `latency` = 5. Throughput: a word a cycle. Backpressure: none.
 
     Members
     -------
@@ -136,7 +138,7 @@ class ActivationAligner(wiring.Component):
         Two's-complement integers, lane 0 lowest.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: ArrayConfig):
         self.config = config
@@ -169,7 +171,7 @@ class ActivationAligner(wiring.Component):
         return m
 
     def _lane(self, m, lane, full, real):
-        """Return a lane's integer, 4 cycles after its half."""
+        """Return a lane's integer, 5 cycles after its half."""
         width = self.config.fixed_bits
         half = delay(m, self.word[16 * lane : 16 * lane + 16], 1, name=f"half_{lane}")
         fraction, field, sign = half[:10], half[10:15], half[15]
@@ -185,19 +187,24 @@ class ActivationAligner(wiring.Component):
             sign_2.eq(sign & real),
             real_2.eq(real),
         ]
-        # Cycle 3: the magnitude, and below it the half unit.
-        placed = Signal(width, name=f"placed_{lane}")
+        # Cycles 3 and 4: the magnitude, and below it the half unit; the small shifts first.
         spare = width - SIGNIFICAND_BITS
         top = significand << spare if spare >= 0 else significand >> -spare
-        m.d.sync += placed.eq((top >> down) & real_2.replicate(width))
-        # Cycle 4: a carry-in negates, or rounds up, or (both) rounds a negative one down.
+        partly, placed = Signal(width, name=f"partly_{lane}"), Signal(width, name=f"placed_{lane}")
+        far = delay(m, down[SMALL_SHIFT_BITS:], 1, name=f"far_{lane}") << SMALL_SHIFT_BITS
+        real_3 = delay(m, real_2, 1, name=f"real_{lane}_3")
+        m.d.sync += [
+            partly.eq(top >> down[:SMALL_SHIFT_BITS]),
+            placed.eq((partly >> far) & real_3.replicate(width)),
+        ]
+        # Cycle 5: a carry-in negates, or rounds up, or (both) rounds a negative one down.
         magnitude, guard = placed[1:], placed[0]
         if spare < 1:
             guard = guard & ~magnitude.all()
-        sign_3 = delay(m, sign_2, 1, name=f"sign_{lane}_3")
+        sign_4 = delay(m, sign_2, 2, name=f"sign_{lane}_2")
         value = Signal(width, name=f"value_{lane}")
-        inverted = Cat(magnitude ^ sign_3.replicate(width - 1), sign_3)
-        m.d.sync += value.eq(inverted + (sign_3 ^ guard))
+        inverted = Cat(magnitude ^ sign_4.replicate(width - 1), sign_4)
+        m.d.sync += value.eq(inverted + (sign_4 ^ guard))
         return value
 
 
@@ -207,7 +214,7 @@ class AlignedLoader(wiring.Component):
     Two passes, since a group's unit is known behind its last beat only: beats come in, and after
     `config.unit_cycles` their words may be asked for. Units stay for the scale and shift.
 
-    Latency: `latency` = 5 from `align` to `fixed`; `unit` 1 from its place.
+    Latency: `latency` = 6 from `align` to `fixed`; `unit` 1 from its place.
     Throughput: a beat, and a word, a cycle, one of the two. Backpressure: none.
 
     Members
