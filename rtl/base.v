@@ -500,7 +500,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \nonfinite$157 ;
   wire \nonfinite$158 ;
   wire \nonfinite$159 ;
-  wire \nonfinite$56 ;
+  wire \nonfinite$59 ;
   wire ones;
   wire \ones$71 ;
   wire \ones$77 ;
@@ -584,6 +584,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
   wire [29:0] step;
   wire \step.block_last ;
@@ -1854,9 +1856,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign fixed = { \$130 , \$129 , \$128 , \$127 , \$126 , \$125 , \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118 , \$117 , \$116 , \$115 , \$114 , \$113 , \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67  };
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
-  assign \nonfinite$56  = 1'h0;
   assign read__addr = step[9:2];
   assign read__en = 1'h1;
+  assign \nonfinite$59  = 1'h0;
   assign codes = weight_tdata[127:0];
   assign segment = step[10];
   assign ones = step[1];
@@ -18093,6 +18095,8 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [29:0] step;

@@ -439,7 +439,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire nonfinite;
   wire \nonfinite$127 ;
   wire \nonfinite$128 ;
-  wire \nonfinite$56 ;
+  wire \nonfinite$59 ;
   wire ones;
   wire \ones$72 ;
   wire over;
@@ -515,6 +515,8 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
   wire [31:0] step;
   wire \step.block_last ;
@@ -2835,9 +2837,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign fixed = { \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54  };
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
-  assign \nonfinite$56  = 1'h0;
   assign read_chunk_1 = read__addr;
   assign read__en = 1'h1;
+  assign \nonfinite$59  = 1'h0;
   assign codes = weight_tdata[55:0];
   assign segment = step[11];
   assign ones = step[1];
@@ -11058,6 +11060,8 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [31:0] step;

@@ -409,7 +409,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire nonfinite;
   wire \nonfinite$126 ;
   wire \nonfinite$127 ;
-  wire \nonfinite$56 ;
+  wire \nonfinite$59 ;
   wire ones;
   wire \ones$71 ;
   wire over;
@@ -483,6 +483,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
   wire [24:0] step;
   wire \step.block_last ;
@@ -953,7 +955,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     \over$154  <= \$52 ;
   always @(posedge clk)
     all_nan <= \$53 ;
-  assign nonfinite = \$signature__en  & \nonfinite$56 ;
+  assign nonfinite = \$signature__en  & \nonfinite$59 ;
   assign \$1  = ~ step_1[1];
   assign \$2  = step_1[0] & \$1 ;
   assign \$3  = \$2  & step_1[19];
@@ -1018,7 +1020,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .beat(beat),
     .clk(clk),
     .fixed(\$signature__data ),
-    .nonfinite(\nonfinite$56 ),
+    .nonfinite(\nonfinite$59 ),
     .remaining(remaining),
     .rst(rst)
   );
@@ -9303,6 +9305,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [24:0] step;

@@ -397,7 +397,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   output nonfinite;
   wire nonfinite;
   wire \nonfinite$111 ;
-  wire \nonfinite$56 ;
+  wire \nonfinite$59 ;
   wire ones;
   wire over;
   reg \over$136  = 1'h1;
@@ -466,6 +466,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
   wire [19:0] step;
   wire \step.block_last ;
@@ -1217,9 +1219,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign fixed = { \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43  };
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
-  assign \nonfinite$56  = 1'h0;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
+  assign \nonfinite$59  = 1'h0;
   assign weight_tdata = codes;
   assign segment = step[9];
   assign ones = step[1];
@@ -4541,6 +4543,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   (* enum_value_011 = "GAP" *)
   (* enum_value_100 = "COMPUTE" *)
   (* enum_value_101 = "FINISH" *)
+  (* enum_value_110 = "FIND" *)
+  (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
   wire [19:0] step;

@@ -56,11 +56,12 @@ async def identity(dut: Any) -> None:
     array |= (config.output is OutputFormat.FP16) << 26
     array |= (config.weights is Weights.FP16) << 27
     grouped = config.weights is Weights.TERNARY and config.group_size != "row"
+    group = config.group_size if grouped else 0
     expected = {
         Register.ID: ARRAY_ID,
         Register.VERSION: REGISTER_VERSION,
         Register.ARRAY: array,
-        Register.GROUP: config.group_size if grouped else 0,
+        Register.GROUP: group | (config.aligned or 0) << 24,
         Register.MAX_K: config.max_k,
         Register.MAX_N: config.max_n,
         Register.CONTROL: 0,

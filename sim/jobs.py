@@ -114,7 +114,9 @@ def _mac_job(layer: MacLayer, config: ArrayConfig) -> Job:
 def clean_job(layer: Layer, config: ArrayConfig) -> Job:
     """Return the job of a layer without faults; the reference gives the results."""
     matrix = layer.matrix(config)
-    results = reference.matmul(layer.activations, matrix, output=config.output)
+    results = reference.matmul(
+        layer.activations, matrix, output=config.output, aligned=config.aligned
+    )
     return Job(
         n=layer.n,
         k=layer.k,
@@ -146,6 +148,7 @@ def faulty_job(layer: Layer, config: ArrayConfig, weights: NDArray[np.uint8] | N
         layer.shift,
         group_size=config.group_size,
         output=config.output,
+        aligned=config.aligned,
     )
     return Job(
         n=layer.n,

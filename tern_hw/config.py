@@ -33,6 +33,8 @@ FP16_MAX_UNITS: Final = 2047 << 29
 #: Pipeline registers of a binary16 multiply-add, and those of them before its accumulator's loop.
 MAC_REGISTERS: Final = 9
 MAC_PRODUCT_REGISTERS: Final = 2
+#: Widths that aligned activations may have; one bit more would hold every binary16 exactly.
+ALIGNED_BITS: Final = (8, FP16_MAX_UNITS.bit_length())
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
 
@@ -85,7 +87,7 @@ class Register(enum.IntEnum):
     ID = 0x00  #: ro: `ARRAY_ID`
     VERSION = 0x04  #: ro: `REGISTER_VERSION`
     ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16]; [24] fp16 in, base-3, fp16 out, fp16 weights
-    GROUP = 0x0C  #: ro: group size; 0 where it is the row
+    GROUP = 0x0C  #: ro: group size [23:0], 0 where it is the row; `aligned` [31:24]
     MAX_K = 0x10  #: ro
     MAX_N = 0x14  #: ro
     CONTROL = 0x18  #: wo: start [0], abort [1]
@@ -153,6 +155,8 @@ class ArrayConfig:
     activation: Activation = Activation.INT8
     #: Inputs per scale and shift: "row", a multiple of lanes, or a divisor of lanes.
     group_size: GroupSize = 128
+    #: Bits that fp16 activations keep when aligned within their group, 8 to 40; None keeps all.
+    aligned: int | None = None
     #: Trit code on the weight port.
     packing: Packing = Packing.BITS2
     #: Format of the results.
@@ -181,6 +185,7 @@ class ArrayConfig:
             object.__setattr__(self, name, _member(name, getattr(self, name), kind))
         if self.weights is Weights.TERNARY:
             self._check_group()
+            self._check_aligned()
         else:
             self._check_plain()
 
@@ -190,10 +195,18 @@ class ArrayConfig:
             raise TernError(f"activation must be fp16 with fp16 weights, not {self.activation}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in ("group_size", "packing", "dot") and value != field.default:
+            ternary = field.name in ("group_size", "packing", "dot", "aligned")
+            if ternary and value != field.default:
                 raise TernError(
                     f"{field.name} must be left at {field.default} with fp16 weights, not {value}"
                 )
+
+    def _check_aligned(self) -> None:
+        if self.aligned is None:
+            return
+        _integer("aligned", self.aligned, *ALIGNED_BITS)
+        if self.activation is not Activation.FP16:
+            raise TernError(f"aligned must stand beside activation fp16, not {self.activation}")
 
     def _check_group(self) -> None:
         group = self.group_size
@@ -283,7 +296,8 @@ class ArrayConfig:
     def group_word(self) -> int:
         """What `Register.GROUP` reads: 0 where the group is the row, or where there is none."""
         ternary = self.weights is Weights.TERNARY
-        return self.group_size if ternary and self.group_size != "row" else 0
+        group = self.group_size if ternary and self.group_size != "row" else 0
+        return group | (self.aligned or 0) << 24
 
     def weight_beats(self, k: int) -> int:
         """Weight beats of a block of outputs over K inputs."""
@@ -298,13 +312,22 @@ class ArrayConfig:
 
     @property
     def fixed_bits(self) -> int:
-        """Width of an activation as a two's-complement integer (of 1, or of 2**-24)."""
+        """Width of an activation as a two's-complement integer (of 1, or of 2**-24 and more)."""
+        if self.aligned is not None:
+            return self.aligned
         return 8 if self.activation is Activation.INT8 else FP16_MAX_UNITS.bit_length() + 1
 
     @property
     def fixed_max(self) -> int:
         """Largest magnitude of an activation, in the unit of its integer."""
+        if self.aligned is not None:
+            return min(FP16_MAX_UNITS >> self.unit_max, (1 << (self.aligned - 1)) - 1)
         return 128 if self.activation is Activation.INT8 else FP16_MAX_UNITS
+
+    @property
+    def unit_max(self) -> int:
+        """Largest u where a group's integers count 2**(u - 24); 0 where the unit is fixed."""
+        return 0 if self.aligned is None else FP16_MAX_UNITS.bit_length() + 1 - self.aligned
 
     @property
     def sum_bits(self) -> int:
@@ -315,7 +338,8 @@ class ArrayConfig:
     @property
     def accumulator_bits(self) -> int:
         """Width of the exact sum over a row: K * max|x| * (max|alpha| + max|gamma|)."""
-        return (self.max_k * self.fixed_max * 2 * FP16_MAX_UNITS).bit_length() + 1
+        largest = self.fixed_max << self.unit_max
+        return (self.max_k * largest * 2 * FP16_MAX_UNITS).bit_length() + 1
 
     @property
     def accumulator_fraction_bits(self) -> int:
@@ -385,7 +409,14 @@ class ArrayConfig:
     @property
     def conversion_cycles(self) -> int:
         """Latency of an activation's conversion to an integer."""
+        if self.aligned is not None:
+            return 6
         return 0 if self.activation is Activation.INT8 else 1
+
+    @property
+    def unit_cycles(self) -> int:
+        """Latency of finding a group's unit, after its last activation."""
+        return 6
 
     @property
     def decode_cycles(self) -> int:
@@ -412,13 +443,15 @@ class ArrayConfig:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.
 
         From the accepted start to the last result's transfer, as `Register.CYCLES` counts:
-        load, gap, one interval a row block, and the way of the last results.
+        load, gap, one interval a row block, and the way of the last results. Activations that
+        are aligned pass once more, when their groups' units are known.
         """
         steps = self.steps(k)
         blocks = self.row_blocks(n)
         interval = max(steps, self.result_interval)
         last_rows = n - (blocks - 1) * self.block_outputs
-        load = self.load_cycles(k) + self.load_gap_cycles
+        find = 0 if self.aligned is None else steps + self.unit_cycles
+        load = find + self.load_cycles(k) + self.load_gap_cycles
         return load + steps + (blocks - 1) * interval + self.latency_cycles + last_rows - 1
 
     # ------------------------------------------------------------- description
@@ -426,7 +459,8 @@ class ArrayConfig:
     @property
     def name(self) -> str:
         """Name of the emitted module, unique among configurations that differ in public fields."""
-        parts = ["tern", f"{self.lanes}x{self.rows}", self.activation]
+        activation = self.activation + ("" if self.aligned is None else f"a{self.aligned}")
+        parts = ["tern", f"{self.lanes}x{self.rows}", activation]
         if self.weights is Weights.TERNARY:
             group = "row" if self.group_size == "row" else f"g{self.group_size}"
             parts += [group, self.packing]

@@ -28,6 +28,7 @@ MODES = ("list", "all", "check")
 EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
   python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
+  python -m tern_hw.generate --activation fp16 --aligned 16
   python -m tern_hw.generate --config base --output - > base.v
   python -m tern_hw.generate --activation fp16 --weights fp16 --result fp16
   python -m tern_hw.generate --check

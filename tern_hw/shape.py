@@ -25,6 +25,7 @@ SHAPE: Final = (
     "lanes",
     "rows",
     "activation",
+    "aligned",
     "weights",
     "packing",
     "group_size",
@@ -44,6 +45,12 @@ def add_shape_options(parser: "argparse.ArgumentParser") -> None:
         "--rows", type=integer, help=f"outputs in parallel, 1 to 16 ({default.rows})"
     )
     shape.add_argument("--activation", help=f"{' or '.join(Activation)} ({default.activation})")
+    shape.add_argument(
+        "--aligned",
+        metavar="W",
+        type=integer,
+        help="bits of fp16 activations when aligned within their group, 8 to 40 (all: exact)",
+    )
     shape.add_argument("--weights", help=f"{' or '.join(Weights)} ({default.weights})")
     shape.add_argument("--packing", help=f"{' or '.join(Packing)} ({default.packing})")
     shape.add_argument(
@@ -77,6 +84,7 @@ def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
         "lanes": args.lanes,
         "rows": args.rows,
         "activation": args.activation,
+        "aligned": args.aligned,
         "weights": args.weights,
         "packing": args.packing,
         "group_size": None if args.group_size is None else parse_group_size(args.group_size),

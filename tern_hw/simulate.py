@@ -165,6 +165,7 @@ def _parser() -> ArgumentParser:
         ("--lanes", integer, f"inputs a cycle ({default.lanes})"),
         ("--rows", integer, f"outputs in parallel ({default.rows})"),
         ("--activation", str, "int8 or fp16 (as the file's; int8)"),
+        ("--aligned", integer, "bits of fp16 activations when aligned within their group (all)"),
         ("--packing", str, "2bit or base3 (as the layer's)"),
         ("--result", str, f"fp32 or fp16 ({default.output})"),
         ("--max-k", integer, f"largest K ({default.max_k})"),
@@ -206,7 +207,7 @@ def _config(
 ) -> ArrayConfig:
     if args.config is not None and args.config not in NAMED_CONFIGS:
         raise TernError(f"--config must be one of {', '.join(NAMED_CONFIGS)}, not {args.config!r}")
-    names = ("lanes", "rows", "activation", "packing", "max_k", "max_n")
+    names = ("lanes", "rows", "activation", "aligned", "packing", "max_k", "max_n")
     fields = {name: getattr(args, name) for name in names} | {"output": args.result}
     base = ArrayConfig()
     if args.config is not None:

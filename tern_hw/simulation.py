@@ -86,7 +86,7 @@ def simulate_layer(
     from tern_hw import reference
 
     jobs = _jobs(matrix, activations, config, idle=idle, backpressure=backpressure, seed=seed)
-    expected = reference.matmul(activations, matrix, output=config.output)
+    expected = reference.matmul(activations, matrix, output=config.output, aligned=config.aligned)
     tell = progress or (lambda count: None)
     tell(0)
     begun = time.monotonic()

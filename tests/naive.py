@@ -61,3 +61,29 @@ def float_bits(value, output):
     if nearest < 1 << (precision - 1):
         return nearest  # subnormal: the exponent field is 0
     return ((place - least + 1) << (precision - 1)) | (nearest - (1 << (precision - 1)))
+
+
+def aligned(x, group_size, bits):
+    """Return one token's activations [K] as Fractions, each rounded to its group's unit.
+
+    The unit is the power of two in which the group's largest binary exponent (-14 at least) just
+    fits `bits` bits, two's complement; not below 2**-24. To nearest, ties away from zero, and
+    never beyond the largest integer of that width.
+    """
+    size = len(x) if group_size == "row" else group_size
+    result = []
+    for first in range(0, len(x), size):
+        group = [Fraction(float(value)) for value in x[first : first + size]]
+        unit = max(group_unit(group, bits), Fraction(1, 2**24))
+        for value in group:
+            count = min((abs(value) / unit + Fraction(1, 2)).__floor__(), 2 ** (bits - 1) - 1)
+            result.append(count * unit if value > 0 else -count * unit)
+    return result
+
+
+def group_unit(group, bits):
+    """Return the least power of two with 2**(bits - 1) units above every number of the group."""
+    exponent = -14
+    while any(abs(value) >= Fraction(2) ** (exponent + 1) for value in group):
+        exponent += 1
+    return Fraction(2) ** (exponent + 2 - bits)

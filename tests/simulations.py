@@ -39,6 +39,11 @@ def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayC
     )
 
 
+def small_aligned(bits: int, lanes: int, rows: int, group: GroupSize, *choices: str) -> ArrayConfig:
+    """Return `small` with fp16 activations aligned to so many bits."""
+    return dataclasses.replace(small(lanes, rows, group, "fp16", *choices), aligned=bits)
+
+
 #: Every pair of choices (activation, packing, kind of group, output), in few configurations.
 PAIRWISE = [
     # Maxima that fill their registers' bits, and K that never fills the lanes.
@@ -52,6 +57,19 @@ PAIRWISE = [
     small(16, 2, 4, "fp16", "base3"),
     # A short K, for each beat takes four steps.
     dataclasses.replace(small(8, 5, 2, "fp16", "half"), max_k=44),
+]
+
+
+#: An array of aligned activations that is quick to build.
+QUICK_ALIGNED = small_aligned(16, 8, 1, 16, "base3")
+#: Every kind of group with every output and packing, and widths at both ends and between.
+ALIGNED = [
+    small_aligned(14, 8, 2, 24),
+    small_aligned(8, 13, 2, "row", "half"),
+    small_aligned(24, 16, 3, 4),
+    small_aligned(40, 12, 2, 4, "base3", "half"),
+    small_aligned(12, 8, 5, "row", "base3"),
+    small_aligned(11, 8, 2, 8, "half"),
 ]
 
 

@@ -14,7 +14,8 @@ CONFIGS = st.builds(
     lambda lanes, rows, activation, group, packing, output, max_k: ArrayConfig(
         lanes=lanes,
         rows=rows,
-        activation=activation,
+        activation="fp16" if isinstance(activation, int) else activation,
+        aligned=activation if isinstance(activation, int) else None,
         group_size="row" if group == "row" else lanes,
         packing=packing,
         output=output,
@@ -22,7 +23,7 @@ CONFIGS = st.builds(
     ),
     st.integers(8, 1024),
     st.integers(1, 16),
-    st.sampled_from(["int8", "fp16"]),
+    st.one_of(st.sampled_from(["int8", "fp16"]), st.integers(8, 40)),
     st.sampled_from(["row", "lanes"]),
     st.sampled_from(["2bit", "base3"]),
     st.sampled_from(["fp32", "fp16"]),
@@ -46,6 +47,10 @@ CONFIGS = st.builds(
         ("packing", "base2"),
         ("output", "fp64"),
         ("dot", "magic"),
+        ("aligned", 7),
+        ("aligned", 41),
+        ("aligned", 16.0),
+        ("aligned", True),
         ("group_size", 0),
         ("group_size", -64),
         ("group_size", 96),
@@ -71,6 +76,11 @@ def test_63_lanes_refuse_groups_of_128():
     assert ArrayConfig(lanes=63, group_size="row").segments == 1
 
 
+def test_aligned_int8_is_refused():
+    with pytest.raises(TernError, match=r"^aligned must stand beside activation fp16, not int8$"):
+        ArrayConfig(aligned=16)
+
+
 def test_group_beyond_max_k_is_refused():
     with pytest.raises(TernError, match=r"^group_size must be at most max_k \(= 100\)"):
         ArrayConfig(max_k=100)
@@ -81,7 +91,10 @@ def test_widths_hold_the_extremes_and_no_more(config):
     group = config.max_k if config.group_size == "row" else min(config.lanes, config.max_k)
     for bits, largest in (
         (config.sum_bits, group * config.fixed_max),
-        (config.accumulator_bits, config.max_k * config.fixed_max * 2 * FP16_MAX_UNITS),
+        (
+            config.accumulator_bits,
+            config.max_k * (config.fixed_max << config.unit_max) * 2 * FP16_MAX_UNITS,
+        ),
     ):
         assert largest < 1 << (bits - 1)
         assert largest >= 1 << (bits - 2)
@@ -92,6 +105,17 @@ def test_widths_are_those_of_the_design():
     assert (fp16.fixed_bits, fp16.sum_bits, fp16.accumulator_bits) == (41, 48, 96)
     assert (int8.fixed_bits, int8.sum_bits, int8.accumulator_bits) == (8, 16, 63)
     assert ArrayConfig(packing="base3").weight_beat_bytes == 4 * 13
+
+
+@pytest.mark.parametrize("bits", range(8, 41))
+def test_aligned_widths_reach_from_the_largest_binary16_to_its_unit(bits):
+    config = ArrayConfig(activation="fp16", aligned=bits)
+    assert config.fixed_bits == bits
+    # The largest in the largest unit: no bit is missing, and none is idle.
+    assert config.fixed_max.bit_length() == bits - 1
+    assert (FP16_MAX_UNITS >> config.unit_max).bit_length() == bits - 1
+    assert config.accumulator_fraction_bits == 48
+    assert (config.sum_bits, config.accumulator_bits) == (bits + 7, 96)
 
 
 @pytest.mark.parametrize("config", NAMED_CONFIGS.values(), ids=NAMED_CONFIGS)

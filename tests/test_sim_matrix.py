@@ -7,7 +7,16 @@ from sim.coverage import Coverage
 from sim.runner import TEST_MODULES, Simulator
 from sim.settings import RANDOM_JOBS_VARIABLE
 from tern_hw.config import ArrayConfig
-from tests.simulations import PAIRWISE, Outcome, Runs, all_choices, needs, session_folder
+from tests.simulations import (
+    ALIGNED,
+    PAIRWISE,
+    QUICK_ALIGNED,
+    Outcome,
+    Runs,
+    all_choices,
+    needs,
+    session_folder,
+)
 
 #: Jobs of each `random_jobs` in the long runs.
 LONG_RUN = {RANDOM_JOBS_VARIABLE: "60"}
@@ -47,6 +56,18 @@ def test_runs_together_cover_the_choices(simulator, runs, record_property):
     record_property("functional coverage", table)
     print(table)
     assert merged.missing(required) == []
+
+
+def test_an_aligned_array_passes_and_hits_its_bins(runs):
+    check(runs.get(QUICK_ALIGNED, Simulator.VERILATOR), QUICK_ALIGNED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", ALIGNED, ids=lambda config: config.name)
+def test_long_runs_of_aligned_arrays(config, simulator, runs):
+    needs(simulator)
+    check(runs.get(config, simulator, LONG_RUN), config)
 
 
 #: Icarus takes every fifth configuration: it is ten times slower.

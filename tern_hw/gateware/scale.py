@@ -12,6 +12,8 @@ __all__ = ["ScaleShift"]
 
 #: Bits of a binary16 significand.
 SIGNIFICAND_BITS = 11
+#: Largest power of two of a binary16, beside its significand and in units of 2**-24.
+LARGEST_SHIFT = 29
 
 
 class ScaleShift(wiring.Component):
@@ -33,6 +35,8 @@ class ScaleShift(wiring.Component):
         S and X of the group.
     scale, shift : In, 16
         alpha and gamma, binary16.
+    unit : In
+        Where activations are aligned: S and X count 2**unit.
     scaled : In
         `scale` and `shift` are real; where not, they are not looked at.
     nonfinite : Out
@@ -58,6 +62,7 @@ class ScaleShift(wiring.Component):
                 "nonfinite": Out(1),
                 "total": Out(signed(config.accumulator_bits)),
                 "nan": Out(1),
+                **({"unit": In(range(config.unit_max + 1))} if config.unit_max else {}),
             }
         )
 
@@ -107,11 +112,14 @@ class ScaleShift(wiring.Component):
         ]
         value_1, sign_1, significand_1, shift_1, bad_1 = fields
         product = Signal(signed(len(value) + SIGNIFICAND_BITS), name=f"{name}_product")
-        shift_2 = Signal(5, name=f"{name}_shift_2")
+        if self.config.unit_max:
+            # One shift does both powers of two.
+            shift_1 = shift_1 + delay(m, self.unit, 1, name=f"{name}_unit")
+        shift_2 = Signal(range(LARGEST_SHIFT + self.config.unit_max + 1), name=f"{name}_shift_2")
         sign_2 = delay(m, sign_1, 1, name=f"{name}_sign_2")
         m.d.sync += [product.eq(value_1 * significand_1), shift_2.eq(shift_1)]
-        # The product is at most |value| * 2047 * 2**29.
-        bits = len(value) + FP16_MAX_UNITS.bit_length()
+        # The product is at most |value| * 2047 * 2**(29 + unit).
+        bits = len(value) + FP16_MAX_UNITS.bit_length() + self.config.unit_max
         placed = Signal(signed(bits), name=f"{name}_placed")
         m.d.sync += placed.eq((product << shift_2) ^ sign_2.replicate(bits).as_signed())
         return placed, delay(m, sign_2, 1, name=f"{name}_sign_3"), bad_1

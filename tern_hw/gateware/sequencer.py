@@ -19,6 +19,10 @@ class State(enum.Enum, shape=3):
     LOAD = 2
     #: The last load steps pass the conversion and the memory of group sums.
     GAP = 3
+    #: Where activations are aligned: LOAD took the beats, the last groups' units are found ...
+    FIND = 6
+    #: ... and the words pass again, each aligned, written, and summed by a step.
+    ALIGN = 7
     #: Weight steps.
     COMPUTE = 4
     #: All steps are issued; results leave, and late beats are discarded.
@@ -58,6 +62,9 @@ class Sequencer(wiring.Component):
         The activations' packet ended early; for one cycle.
     load_write : Out
         Write the activation beat, `load_chunk` its address, `load_remaining` inputs left.
+        Where activations are aligned: align the word of `load_chunk`, and write that.
+    beat_step : Out, step_layout
+        Where activations are aligned: valid when an activation beat comes; its place.
     step : Out, step_layout
     activation_stall, weight_stall, scale_stall, room_stall : Out
         The array waits for that stream in this cycle.
@@ -102,13 +109,16 @@ class Sequencer(wiring.Component):
                 "load_chunk": Out(index_bits(config.max_chunks)),
                 "load_remaining": Out(config.max_k.bit_length()),
                 "step": Out(step_layout(config)),
+                **({} if config.aligned is None else {"beat_step": Out(step_layout(config))}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.walk = walk = StepWalk(self.config)
+        aligned = self.config.aligned is not None
         loading = self.state == State.LOAD
+        aligning = self.state == State.ALIGN
         computing = self.state == State.COMPUTE
         # What a compute step needs: its beat, a scale where a group ends, and a place for the
         # results where a row block ends. A closed packet is not waited for.
@@ -116,20 +126,22 @@ class Sequencer(wiring.Component):
         have_scale = ~walk.group_last | self.scale_available | self.scale_closed
         have_room = ~walk.row_last | (self.room & ~self._too_soon(m))
         fire = Signal()
+        beat = loading & self.activation_present
+        work = computing & have_weight & have_scale & have_room
+        # What follows the load begins where that began: at the first input of the first row block.
+        again = self.state == State.GAP
+        if aligned:
+            again |= self.state == State.FIND
         m.d.comb += [
-            fire.eq(
-                (loading & self.activation_present)
-                | (computing & have_weight & have_scale & have_room)
-            ),
-            # Compute begins where the load began: at the first input, of the first row block.
-            walk.start.eq(self.start | (self.state == State.GAP)),
+            fire.eq(beat | work | aligning if aligned else beat | work),
+            walk.start.eq(self.start | again),
             walk.n.eq(self.n),
             walk.k.eq(self.k),
             walk.advance.eq(fire),
             self.activation_take.eq(loading & walk.beat_last),
             self.activation_final.eq(walk.row_last),
             self.activation_missing.eq(loading & self.activation_closed),
-            self.load_write.eq(loading & self.activation_present & ~walk.segment.any()),
+            self.load_write.eq((aligning if aligned else beat) & ~walk.segment.any()),
             self.load_chunk.eq(walk.chunk),
             self.load_remaining.eq(walk.inputs_left),
             self.weight_take.eq(computing & have_scale & have_room & walk.beat_last),
@@ -141,7 +153,7 @@ class Sequencer(wiring.Component):
             self.scale_stall.eq(computing & have_weight & ~have_scale),
             self.room_stall.eq(computing & have_weight & have_scale & walk.row_last & ~self.room),
         ]
-        self._issue(m, walk, fire, loading)
+        self._issue(m, walk, fire, aligning if aligned else loading)
         self._phases(m, walk, fire)
         return m
 
@@ -154,8 +166,8 @@ class Sequencer(wiring.Component):
             m.d.sync += wait.eq(wait - 1)
         return wait.any()
 
-    def _issue(self, m, walk, fire, loading):
-        """Put the step's tag together; a load step waits until its beat is in memory."""
+    def _issue(self, m, walk, fire, summing):
+        """Put the step's tag together; a load step waits until its word is in memory."""
         claim = walk.group_last & self.scale_available
         # A packet that ended early stays closed: what lacks a beat lacks one at its last step too.
         missing = ~self.weight_present | (walk.group_last & ~self.scale_available)
@@ -174,7 +186,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [getattr(step, name).eq(getattr(walk, name)) for name in same]
         m.d.comb += [
             step.valid.eq(fire),
-            step.load.eq(loading),
+            step.load.eq(summing),
             step.weighted.eq(self.weight_present),
             step.scaled.eq(claim),
             step.poison.eq(missing),
@@ -182,10 +194,19 @@ class Sequencer(wiring.Component):
         loaded = delay(m, step, 1 + self.config.conversion_cycles, name="loaded")
         late = loaded.valid & loaded.load
         m.d.comb += self.step.eq(Mux(late, loaded, step))
-        with m.If(loading):
+        with m.If(summing):
             m.d.comb += self.step.valid.eq(late)
+        if self.config.aligned is not None:
+            with m.If(self.state == State.LOAD):
+                m.d.comb += self.step.valid.eq(0)
+            m.d.comb += [
+                self.beat_step.eq(step),
+                self.beat_step.valid.eq(fire & (self.state == State.LOAD) & ~walk.segment.any()),
+            ]
 
     def _phases(self, m, walk, fire):
+        aligned = self.config.aligned is not None
+        loaded = State.FIND if aligned else State.GAP
         gap = Signal(index_bits(self.config.load_gap_cycles))
         m.d.comb += self.busy.eq(self.state != State.IDLE)
         with m.If(self.state == State.IDLE):
@@ -193,7 +214,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.state.eq(State.LOAD)
         with m.Elif(self.state == State.LOAD):
             with m.If((fire & walk.row_last) | self.activation_closed):
-                m.d.sync += [self.state.eq(State.GAP), gap.eq(0)]
+                m.d.sync += [self.state.eq(loaded), gap.eq(0)]
         with m.Elif(self.state == State.GAP):
             m.d.sync += gap.eq(gap + 1)
             with m.If(gap == self.config.load_gap_cycles - 1):
@@ -201,5 +222,19 @@ class Sequencer(wiring.Component):
         with m.Elif(self.state == State.COMPUTE):
             with m.If(fire & walk.row_last & walk.block_last):
                 m.d.sync += self.state.eq(State.FINISH)
-        with m.Elif(self.over):
+        with m.Elif((self.state == State.FINISH) & self.over if aligned else self.over):
             m.d.sync += self.state.eq(State.IDLE)
+        if aligned:
+            self._align_phases(m, walk)
+
+    def _align_phases(self, m, walk):
+        """Wait until every group's unit is found, then take one word a cycle."""
+        wait = Signal(index_bits(self.config.unit_cycles))
+        with m.If(self.state == State.FIND):
+            m.d.sync += wait.eq(wait + 1)
+            with m.If(wait == self.config.unit_cycles - 1):
+                m.d.sync += self.state.eq(State.ALIGN)
+        with m.Elif(self.state == State.ALIGN):
+            m.d.sync += wait.eq(0)
+            with m.If(walk.row_last):
+                m.d.sync += self.state.eq(State.GAP)

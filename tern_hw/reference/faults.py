@@ -22,6 +22,7 @@ def matmul_faults(
     *,
     group_size: GroupSize,
     output: str = "fp32",
+    aligned: int | None = None,
 ) -> tuple[NDArray[Any], ErrorFlag]:
     """Multiply as the hardware does where an operand is faulty.
 
@@ -35,6 +36,8 @@ def matmul_faults(
     group_size : int or "row"
     output : str
         "fp32" or "fp16".
+    aligned : int, optional
+        As in `matmul`.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def matmul_faults(
         group_size=group_size,
     )
     clean = np.where(bad_tokens[:, None], tokens.dtype.type(0), tokens)
-    bits = matmul(clean, matrix, output=output).view(target.bits)
+    bits = matmul(clean, matrix, output=output, aligned=aligned).view(target.bits)
     bits[bad_tokens] = target.nan
     bits[:, bad_rows] = target.nan
     out = bits.view(target.dtype)

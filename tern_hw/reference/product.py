@@ -9,6 +9,7 @@ from tern_hw.config import OutputFormat
 from tern_hw.errors import TernError
 from tern_hw.matrix import TernaryMatrix
 from tern_hw.reference.activations import LIMB_BITS, Columns, columns
+from tern_hw.reference.aligned import align
 from tern_hw.reference.kernels import row_sums
 from tern_hw.reference.layout import HALF_BITS, WORD_DIGITS, PreparedMatrix, prepare
 from tern_hw.reference.rounding import FORMATS, FloatFormat, round_terms
@@ -23,7 +24,11 @@ SCALE_EXPONENT: Final = -24
 
 
 def matmul(
-    activations: NDArray[Any], matrix: TernaryMatrix, *, output: str = "fp32"
+    activations: NDArray[Any],
+    matrix: TernaryMatrix,
+    *,
+    output: str = "fp32",
+    aligned: int | None = None,
 ) -> NDArray[Any]:
     """Multiply activations by a ternary matrix: the exact sum, rounded once.
 
@@ -35,6 +40,8 @@ def matmul(
         Its repacked form (`prepare`) is made at the first call and kept while the matrix lives.
     output : str
         "fp32" or "fp16".
+    aligned : int, optional
+        W from 8 to 40: float16 activations are first rounded as `aligned.align` says.
 
     Returns
     -------
@@ -43,7 +50,7 @@ def matmul(
     Raises
     ------
     TernError
-        If a shape or dtype does not fit, or an activation is not finite (its index is named).
+        If a shape, dtype or W does not fit, or an activation is not finite (its index is named).
 
     Notes
     -----
@@ -57,6 +64,8 @@ def matmul(
     tokens = check_activations(activations, matrix.in_features)
     if activations.dtype == np.float16:
         check_finite(activations)
+    if aligned is not None:
+        tokens = align(tokens, matrix.group_size, aligned)
     prepared = prepare(matrix)
     result = np.empty((len(tokens), matrix.out_features), target.dtype)
     for start in range(0, len(tokens), TOKENS_AT_A_TIME):

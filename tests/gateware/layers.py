@@ -51,7 +51,10 @@ def naive_results(config: ArrayConfig, x: np.ndarray, matrix: TernaryMatrix) -> 
     """Return the bits of the results, from the naive oracle."""
     trits = (matrix.digits().astype(int) - 1).tolist()
     args = (matrix.scale.tolist(), matrix.shift.tolist(), matrix.group_size)
-    return naive.matmul([x.tolist()], trits, *args, output=str(config.output))[0]
+    values = x.tolist()
+    if config.aligned is not None:
+        values = naive.aligned(values, config.group_size, config.aligned)
+    return naive.matmul([values], trits, *args, output=str(config.output))[0]
 
 
 def with_beat(job: Job, name: str, index: int, value: int) -> Job:

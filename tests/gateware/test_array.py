@@ -19,6 +19,9 @@ CONFIGS = [
     ArrayConfig(lanes=9, rows=4, group_size=27, activation="fp16", output="fp16", **SMALL),
     ArrayConfig(lanes=16, rows=16, group_size=8, output="fp16", **SMALL),
     ArrayConfig(lanes=10, rows=2, group_size="row", activation="fp16", **SMALL),
+    ArrayConfig(
+        lanes=12, rows=1, group_size=4, activation="fp16", aligned=9, packing="base3", **SMALL
+    ),
 ]
 SHAPES = [(4, 16), (1, 1), (5, 20), (3, 64), (7, 17), (40, 8), (17, 9)]
 EAGERNESS = [
@@ -110,12 +113,20 @@ def test_minus_one_times_minus_128_is_128():
     assert outcome.results == [np.float32(64 * 128).view(np.uint32)] * 2
 
 
-@pytest.mark.parametrize("activation", ["int8", "fp16"])
+@pytest.mark.parametrize(
+    ("activation", "aligned"), [("int8", None), ("fp16", None), ("fp16", 8), ("fp16", 24)]
+)
 @pytest.mark.parametrize("output", ["fp32", "fp16"])
-def test_extreme_sums_fit(activation, output):
+def test_extreme_sums_fit(activation, aligned, output):
     """All activations, scales and shifts at their largest: no width is a bit too narrow."""
     config = ArrayConfig(
-        lanes=8, rows=2, group_size=16, activation=activation, output=output, **SMALL
+        lanes=8,
+        rows=2,
+        group_size=16,
+        activation=activation,
+        aligned=aligned,
+        output=output,
+        **SMALL,
     )
     top = np.float16(65504)
     extremes = (-128, 127) if activation == "int8" else (-top, top)

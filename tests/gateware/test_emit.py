@@ -1,5 +1,6 @@
 """Emission: the same bytes every time, and a side-car that tells the truth about the Verilog."""
 
+import dataclasses
 import gc
 import hashlib
 import re
@@ -12,6 +13,9 @@ from tern_hw.config import NAMED_CONFIGS, ArrayConfig, Register
 from tern_hw.gateware.emit import emit
 
 SMALL = ArrayConfig(lanes=8, rows=2, group_size=4, packing="base3", max_k=64, max_n=64)
+ALIGNED = ArrayConfig(
+    lanes=8, rows=2, group_size=16, activation="fp16", aligned=16, max_k=64, max_n=64
+)
 AGAIN = """
 import dataclasses, sys
 from tern_hw.config import ArrayConfig
@@ -58,21 +62,23 @@ def test_sidecar_lists_exactly_the_ports_of_the_top_module(small):
     assert listed == found
 
 
-def test_sidecar_latency_is_the_configurations(small):
-    latency = small.sidecar["latency"]
-    assert latency["cycles"] == sum(latency["blocks"].values()) == SMALL.latency_cycles
+@pytest.mark.parametrize("config", [SMALL, ALIGNED], ids=lambda config: config.name)
+def test_sidecar_latency_is_the_configurations(config):
+    latency = emit(config).sidecar["latency"]
+    assert latency["cycles"] == sum(latency["blocks"].values()) == config.latency_cycles
     formula = latency["job_cycles"].split(";")[0]
     n, k = 7, 33
     values = {
         "steps": -(-k // latency["step_inputs"]),
         "blocks": -(-n // 2),
         "load_gap": latency["load_gap_cycles"],
+        "unit": latency.get("unit_cycles"),
         "result_interval": latency["result_interval_cycles"],
         "cycles": latency["cycles"],
         "max": max,
     }
     formula = formula.replace("rows of the last block", "1")
-    assert eval(formula, {}, values) == SMALL.job_cycles(n, k)
+    assert eval(formula, {}, values) == config.job_cycles(n, k)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -84,6 +90,22 @@ def test_emission_leaves_the_garbage_collector_as_it_was(enabled):
         assert gc.isenabled() == enabled
     finally:
         gc.enable() if before else gc.disable()
+
+
+@pytest.mark.parametrize(
+    ("group", "units"), [(16, {"words": 4, "bits": 5}), (4, {"words": 8, "bits": 10})]
+)
+def test_sidecar_tells_what_aligned_activations_take(group, units):
+    config = dataclasses.replace(ALIGNED, group_size=group)
+    emission = emit(config)
+    memories = emission.sidecar["memories"]
+    assert memories["activations"] == {"words": 8, "bits": 8 * 16}
+    assert memories["loaded_activations"] == {"words": 8, "bits": 8 * 16}
+    assert memories["units"] == units
+    for memory, depth in (("halves", 8), ("group_units", units["words"])):
+        assert re.search(rf"reg \[\d+:0\] {memory} \[{depth - 1}:0\];", emission.verilog)
+    assert emission.sidecar["widths_bits"]["fixed"] == 16
+    assert ArrayConfig.from_dict(emission.sidecar["configuration"]) == config
 
 
 def test_sidecar_counts_the_scale_beats():

@@ -22,16 +22,29 @@ SWEEP = [
     for lanes in (8, 65, 100, 1023, 1024)
     for group in ("row", lanes, 4 * lanes)
 ]
+ALIGNED = [
+    ArrayConfig(lanes=64, rows=4, activation="fp16", aligned=bits, group_size=group)
+    for bits in (8, 16, 40)
+    for group in ("row", 128, 16)
+]
 
 
 # An array that nobody elaborates is the point here.
 @pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
 def test_latency_of_the_array_is_the_sum_of_its_blocks():
-    for config in SWEEP:
+    for config in SWEEP + ALIGNED:
         core = TernaryArray(config).core
         dot, scale, results = core.dots[0], core.scales[0], core.results
         blocks = (dot.decoder.latency, dot.tree.latency, 1, scale.latency, results.latency)
         assert core.latency == sum(blocks) == config.latency_cycles, config.name
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
+@pytest.mark.parametrize("config", ALIGNED, ids=lambda config: config.name)
+def test_aligned_configurations(config):
+    core = TernaryArray(config).core
+    assert core.converter.latency == config.conversion_cycles
+    assert core.converter.finder.latency == config.unit_cycles
 
 
 @pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")

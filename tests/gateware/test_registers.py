@@ -67,6 +67,14 @@ def test_array_word_and_row_groups(fields, word):
     run(scenario, small(max_k=1024, **fields))
 
 
+@pytest.mark.parametrize(("group", "word"), [(16, 16), ("row", 0)])
+def test_group_word_tells_the_bits_of_aligned_activations(group, word):
+    async def scenario(host):
+        assert await host.value(Register.GROUP) == word | 40 << 24
+
+    run(scenario, small(activation="fp16", aligned=40, group_size=group))
+
+
 def test_only_n_and_k_keep_what_is_written():
     data = 0xFFFF_FFFC  # neither start nor abort
 

@@ -19,12 +19,15 @@ CONFIGS = [
     small(group_size=8),
     small(activation="fp16", group_size=16),
     small(lanes=16, group_size=4, max_k=16),
+    small(activation="fp16", group_size=16, aligned=16),
+    small(activation="fp16", group_size=8, aligned=40),
 ]
 
 
-def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1):
+def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1, **unit):
     """Return one cycle's inputs."""
     return {
+        **unit,
         "dot": dot,
         "inputs": inputs,
         "scale": scale,
@@ -49,7 +52,7 @@ def model(vectors):
                 total = None
             else:
                 products = v["dot"] * half_units(v["scale"]), v["inputs"] * half_units(v["shift"])
-                total = before + sum(products)
+                total = before + (sum(products) << v.get("unit", 0))
         seen.append((total, nan))
     return seen
 
@@ -62,6 +65,13 @@ def check(config, vectors):
             assert total == expected
 
 
+def unit_of(config, rng):
+    """Return the unit of a group, least and largest ones among them, where it is an input."""
+    if not config.unit_max:
+        return {}
+    return {"unit": rng.choice((0, config.unit_max, rng.randint(0, config.unit_max)))}
+
+
 def largest_sum(config):
     inputs = config.max_k if config.group_size == "row" else config.group_size
     return inputs * config.fixed_max
@@ -72,7 +82,8 @@ def test_all_signs_and_corners(config):
     largest = largest_sum(config)
     sums = (-largest, -1, 0, 1, largest)
     cases = product(sums, sums, CORNER_HALVES, CORNER_HALVES)
-    check(config, [group(*case, first=1) for case in cases])
+    rng = randoms("corners", config.name)
+    check(config, [group(*case, first=1, **unit_of(config, rng)) for case in cases])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -80,7 +91,7 @@ def test_random_rows_with_bubbles(config):
     """Bubbles carry garbage, `first` and infinities among it."""
     rng = randoms("scale", config.name)
     largest = largest_sum(config)
-    vectors = [group(0, 0, 0, 0, first=1)]
+    vectors = [group(0, 0, 0, 0, first=1, **unit_of(config, rng))]
     left = config.max_k * config.fixed_max
     for _ in range(1500):
         dot, inputs = (rng.randint(-largest, largest) for _ in range(2))
@@ -94,19 +105,26 @@ def test_random_rows_with_bubbles(config):
         if valid:
             left = config.max_k * config.fixed_max if first else left
             left -= largest
-        vectors.append(group(dot, inputs, *halves, first=first, valid=valid, scaled=scaled))
+        unit = unit_of(config, rng)
+        vectors.append(group(dot, inputs, *halves, first=first, valid=valid, scaled=scaled, **unit))
     check(config, vectors)
 
 
-@pytest.mark.parametrize("activation", ["int8", "fp16"])
+@pytest.mark.parametrize(
+    ("activation", "aligned"), [("int8", None), ("fp16", None), ("fp16", 8), ("fp16", 24)]
+)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_row_of_extremes_fits(activation, sign):
-    config = small(activation=activation, group_size=8)
+def test_a_row_of_extremes_fits(activation, aligned, sign):
+    config = small(activation=activation, aligned=aligned, group_size=8)
     largest = sign * largest_sum(config)
     count = config.groups(config.max_k)
-    vectors = [group(largest, -largest, 0x7BFF, 0xFBFF, first=index == 0) for index in range(count)]
+    unit = {"unit": config.unit_max} if config.unit_max else {}
+    vectors = [
+        group(largest, -largest, 0x7BFF, 0xFBFF, first=index == 0, **unit) for index in range(count)
+    ]
     (total, nan), *_ = reversed(respond(ScaleShift(config), vectors, ["total", "nan"]))
-    assert total == sign * 2 * FP16_MAX_UNITS * config.fixed_max * config.max_k
+    most = config.fixed_max << config.unit_max
+    assert total == sign * 2 * FP16_MAX_UNITS * most * config.max_k
     assert not nan
 
 
@@ -153,6 +171,12 @@ def test_latency_is_as_stated(name, value):
     assert scale.latency == 5
     before = group(1, 1, 0x3C00, 0x3C00, first=1)
     assert observed_latency(scale, before, {name: value}, "total") == scale.latency
+
+
+def test_latency_of_the_unit_is_as_stated():
+    scale = ScaleShift(CONFIGS[-2])
+    before = group(1, 1, 0x3C00, 0x3C00, first=1, unit=0)
+    assert observed_latency(scale, before, {"unit": 1}, "total") == scale.latency
 
 
 @pytest.mark.parametrize(("output", "cycles"), [("nan", 5), ("nonfinite", 1)])

@@ -17,6 +17,11 @@ CONFIGS = [
     small(rows=16, group_size=8),
     small(lanes=16, rows=5, group_size=1),
 ]
+ALIGNED = [
+    small(group_size=16, activation="fp16", aligned=16),
+    small(rows=1, activation="fp16", aligned=8),
+    small(lanes=12, rows=3, group_size=4, activation="fp16", aligned=40),
+]
 SHAPES = [(4, 16), (1, 1), (5, 20), (7, 32), (17, 9), (3, 31), (33, 2), (2, 64)]
 IDLE = {"activation": 0.5, "weight": 0.5, "scale": 0.5, "room": 0.5}
 #: All, none, one alone.
@@ -110,14 +115,15 @@ class Streams:
 def run(config, shapes):
     """Run the jobs one after the other; return each one's cycles as dicts of inputs and outputs."""
     dut = Sequencer(config)
+    outputs = OUTPUTS if config.aligned is None else (*OUTPUTS, "beat_step")
     rng = randoms("sequencer", config.name)
     logs: list[list[dict]] = []
 
     async def cycle(ctx, inputs):
         for name, value in inputs.items():
             ctx.set(getattr(dut, name), value)
-        _, _, *values = await ctx.tick().sample(*(getattr(dut, name) for name in OUTPUTS))
-        return {**inputs, **dict(zip(OUTPUTS, values, strict=True))}
+        _, _, *values = await ctx.tick().sample(*(getattr(dut, name) for name in outputs))
+        return {**inputs, **dict(zip(outputs, values, strict=True))}
 
     async def drive(ctx):
         for shape in shapes:
@@ -278,3 +284,41 @@ def test_busy_from_the_start_until_all_is_over():
     # `over` comes in the fifth cycle of FINISH: the last results take longer than a row block.
     assert [each["busy"] for each in log] == [0] + [1] * (finish + 4) + [0]
     assert [each["state"] for each in log][finish:] == [State.FINISH] * 5 + [State.IDLE]
+
+
+@pytest.mark.parametrize("config", ALIGNED, ids=lambda config: config.name)
+def test_aligned_activations_come_then_pass_again_when_their_units_are_found(config):
+    """Beats as their stream has them; words without a pause, each summed when it stands."""
+    late = 1 + config.conversion_cycles
+    for shape, log in zip(JOBS, run(config, JOBS), strict=True):
+        assert computed(log) == list(weight_steps(config, shape))
+        chunks = range(config.chunks(shape.k))
+        places = [each for each in row_positions(config, shape.k) if each[1] == 0]
+        beats = [(at, each["beat_step"]) for at, each in enumerate(log) if each["beat_step"].valid]
+        assert [position(step) for _, step in beats] == places
+        assert all(log[at]["activation_present"] for at, _ in beats)
+        left = [(chunk, shape.k - chunk * config.lanes) for chunk in chunks]
+        assert [(log[at]["load_chunk"], log[at]["load_remaining"]) for at, _ in beats] == left
+        words = [(at, each) for at, each in enumerate(log) if each["load_write"]]
+        assert [(each["load_chunk"], each["load_remaining"]) for _, each in words] == left
+        loaded = first_cycle(log, State.FIND)
+        first = loaded + config.unit_cycles
+        assert [at for at, _ in words] == [first + chunk * config.segments for chunk in chunks]
+        sums = steps(log, load=1)
+        assert [position(step) for _, step in sums] == row_positions(config, shape.k)
+        assert [at for at, _ in sums] == [first + late + at for at in range(config.steps(shape.k))]
+        compute = first + config.steps(shape.k) + config.load_gap_cycles
+        assert first_cycle(log, State.COMPUTE) == compute
+        if not shape.idle:
+            assert loaded == 1 + config.steps(shape.k)
+        assert not any(each["activation_stall"] for each in log[loaded:])
+
+
+@pytest.mark.parametrize("config", ALIGNED, ids=lambda config: config.name)
+def test_aligned_job_goes_on_where_activations_are_missing(config):
+    whole = Shape(3, 3 * config.lanes)
+    cut = Shape(3, 3 * config.lanes, {}, {"activation": 1})
+    for shape, log in zip((cut, whole), run(config, (cut, whole)), strict=True):
+        assert sum(each["activation_missing"] for each in log) == (shape is cut)
+        positions = [position(step) for _, step in steps(log, load=0)]
+        assert positions == row_positions(config, shape.k) * config.row_blocks(shape.n)
