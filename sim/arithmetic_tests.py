@@ -9,13 +9,11 @@ import numpy as np
 
 from sim.context import coverage, open_bench, seed
 from sim.jobs import STREAMS, clean_job
-from sim.settings import RANDOM_JOBS_VARIABLE
+from sim.settings import LIMIT_MS, RANDOM_JOBS_VARIABLE
 from sim.stalls import StallMode
 from sim.stimuli import ADVERSARIAL, adversarial_layer, random_layer
 from tern_hw.config import ArrayConfig
 
-#: Simulated time (ms) after which a test fails; the bench's own limits are tighter.
-LIMIT_MS = 20
 #: Cycles for which a starved stream is held back.
 DROUGHT_CYCLES = 40
 #: Number of jobs of `random_jobs`, which long runs raise.

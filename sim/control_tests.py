@@ -15,7 +15,7 @@ from sim.bench import ABORT, BUSY, START, Bench
 from sim.bins import CHANNELS
 from sim.context import coverage, open_bench, seed
 from sim.jobs import STREAMS, Job, clean_job, misframed
-from sim.settings import CLOCK_NS
+from sim.settings import CLOCK_NS, LIMIT_MS
 from sim.stalls import StallMode
 from sim.stimuli import random_layer
 from tern_hw.config import (
@@ -29,7 +29,6 @@ from tern_hw.config import (
     Register,
 )
 
-LIMIT_MS = 20
 #: Registers that keep what is written, and those that do not.
 KEPT = (Register.N, Register.K)
 #: First address beyond the registers, and the last word of the address space.

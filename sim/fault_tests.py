@@ -9,11 +9,11 @@ import numpy as np
 from sim.bench import Bench
 from sim.context import coverage, open_bench, seed
 from sim.jobs import ILLEGAL_BYTES, STREAMS, clean_job, faulty_job, misframed, weight_bytes
+from sim.settings import LIMIT_MS
 from sim.stalls import StallMode
 from sim.stimuli import Layer, random_layer
 from tern_hw.config import Activation, ArrayConfig
 
-LIMIT_MS = 20
 MODES = [StallMode.NONE, StallMode.BOTH]
 NONFINITE = (np.nan, np.inf, -np.inf)
 

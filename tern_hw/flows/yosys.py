@@ -21,8 +21,15 @@ for command in sys.argv[1:]:
 """
 
 
-def run_script(commands: list[str]) -> tuple[int, str]:
+def run_script(commands: list[str], *, cwd: Path | None = None) -> tuple[int, str]:
     """Run Yosys commands on an empty design and return the exit status and the log.
+
+    Parameters
+    ----------
+    commands
+        As Yosys' own prompt takes them.
+    cwd
+        Working directory: where relative paths begin.
 
     Raises
     ------
@@ -31,7 +38,9 @@ def run_script(commands: list[str]) -> tuple[int, str]:
     """
     if importlib.util.find_spec("pyosys") is None:
         raise TernError("pyosys must be installed: pip install 'tern-hw[sim]'")
-    done = run_tool([sys.executable, "-c", DRIVER, *commands], timeout_s=YOSYS_LIMIT_S, check=False)
+    done = run_tool(
+        [sys.executable, "-c", DRIVER, *commands], timeout_s=YOSYS_LIMIT_S, cwd=cwd, check=False
+    )
     return done.returncode, done.stdout
 
 
