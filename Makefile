@@ -18,7 +18,7 @@ unexport MAKEFLAGS
 # Every process would compile PyTorch anew where the shell forbids keeping bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test verify lint lint-rules lint-format lint-types format rtl clean clean-all
+.PHONY: help setup demo test verify formal mutate lint lint-rules lint-format lint-types format rtl clean clean-all
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,12 @@ test: $(STAMP) ## set up and run every test that is not marked slow
 
 verify: $(STAMP) ## run the long checks (tests marked slow)
 	$(PYTEST) -m slow --timeout 1800 --durations 10 $(ARGS)
+
+formal: $(STAMP) ## prove what the gateware's blocks promise, with solvers
+	$(BIN)/python -m tern_hw.prove
+
+mutate: $(STAMP) ## break a small array in many places; which tests notice?
+	$(BIN)/python -m sim.mutate
 
 lint: lint-rules lint-format lint-types ## ruff's rules, ruff's format, mypy
 

@@ -9,12 +9,10 @@ import numpy as np
 
 from sim.context import config, coverage, open_bench, seed
 from sim.jobs import adversarial_job, adversarial_names, random_job, streams
-from sim.settings import RANDOM_JOBS_VARIABLE
+from sim.settings import LIMIT_MS, RANDOM_JOBS_VARIABLE
 from sim.stalls import StallMode
 from tern_hw.config import ArrayConfig
 
-#: Simulated time (ms) after which a test fails; the bench's own limits are tighter.
-LIMIT_MS = 20
 #: Cycles for which a starved stream is held back.
 DROUGHT_CYCLES = 40
 #: Number of jobs of `random_jobs`, which long runs raise.

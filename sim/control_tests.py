@@ -15,7 +15,7 @@ from sim.bench import ABORT, BUSY, START, Bench
 from sim.bins import CHANNELS
 from sim.context import coverage, open_bench, seed
 from sim.jobs import STREAMS, Job, misframed, random_job, some_outputs, streams
-from sim.settings import CLOCK_NS
+from sim.settings import CLOCK_NS, LIMIT_MS
 from sim.stalls import StallMode
 from tern_hw.config import (
     ARRAY_ID,
@@ -29,7 +29,6 @@ from tern_hw.config import (
     Weights,
 )
 
-LIMIT_MS = 20
 #: Registers that keep what is written, and those that do not.
 KEPT = (Register.N, Register.K)
 #: First address beyond the registers, and the last word of the address space.
@@ -55,8 +54,8 @@ async def identity(dut: Any) -> None:
     array |= (config.packing is Packing.BASE3) << 25
     array |= (config.output is OutputFormat.FP16) << 26
     array |= (config.weights is Weights.FP16) << 27
-    grouped = config.weights is Weights.TERNARY and config.group_size != "row"
-    group = config.group_size if grouped else 0
+    ternary = config.weights is Weights.TERNARY
+    group = config.group_size if ternary and config.group_size != "row" else 0
     expected = {
         Register.ID: ARRAY_ID,
         Register.VERSION: REGISTER_VERSION,

@@ -18,11 +18,11 @@ from sim.jobs import (
     streams,
     weight_bytes,
 )
+from sim.settings import LIMIT_MS
 from sim.stalls import StallMode
 from sim.stimuli import Layer, random_layer
 from tern_hw.config import Activation, ArrayConfig, Weights
 
-LIMIT_MS = 20
 MODES = [StallMode.NONE, StallMode.BOTH]
 NONFINITE = (np.nan, np.inf, -np.inf)
 #: Operands of binary16 weights have no faults: NaN and infinity go where IEEE 754 sends them.

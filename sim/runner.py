@@ -75,6 +75,7 @@ def run(
     models: Sequence[Path] = (),
     seed: int = 1,
     environment: dict[str, str] | None = None,
+    plusargs: Sequence[str] = (),
 ) -> Report:
     """Build a simulation of emitted Verilog and run the test modules on it.
 
@@ -96,6 +97,8 @@ def run(
         Of every random choice.
     environment
         More variables for the test modules.
+    plusargs
+        Arguments that the Verilog itself reads, such as "+name=1".
 
     Raises
     ------
@@ -119,6 +122,7 @@ def run(
         "modules": list(modules),
         "seed": seed,
         "environment": environment or {},
+        "plusargs": list(plusargs),
     }
     request = folder / "request.json"
     request.write_text(json.dumps(order))
@@ -215,6 +219,7 @@ def _simulate(order: dict) -> None:
             results_xml=str(folder / "results.xml"),
             seed=order["seed"],
             extra_env=environment,
+            plusargs=order["plusargs"],
         )
 
 

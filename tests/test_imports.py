@@ -37,18 +37,25 @@ ARROWS = {
     "tern_hw.flows": "config files cache",
     "tern_hw.gates": "config packing matrix reference flows",
     "tern_hw.gates.__main__": "config packing matrix artifact activations reference gateware cli",
+    "tern_hw.formal": "config flows gateware",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",
     "tern_hw.synthesis": "config flows gateware",
     "tern_hw.synthesis_report": "config flows synthesis",
     "tern_hw.activations": "config artifact reference",
-    "sim": "config packing matrix beats reference flows cli",
+    "sim": "config packing matrix beats reference flows cli files",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench", "tern_hw.synth")
+VERBS = (
+    "tern_hw.generate",
+    "tern_hw.simulate",
+    "tern_hw.bench",
+    "tern_hw.synth",
+    "tern_hw.prove",
+)
 VERBS_AT_THE_TOP = "config files cli shape simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
@@ -56,7 +63,7 @@ OWNERS = {
     "torch": ("quant", "tern_hw.benchmark"),
     "transformers": ("quant",),
     "gguf": ("quant",),
-    "amaranth": ("tern_hw.gateware", "tern_hw.generate"),
+    "amaranth": ("tern_hw.gateware", "tern_hw.generate", "tern_hw.formal"),
     "numba": ("tern_hw.reference", "tern_hw.kernels", "tern_hw.benchmark"),
     "llvmlite": ("tern_hw.reference", "tern_hw.kernels"),
     "cocotb": ("sim",),

@@ -1,0 +1,67 @@
+"""One mutant under the benches: which test notices it first."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.mutation.mutants import Mutant
+from sim.runner import Simulator, run
+from sim.settings import LIMIT_VARIABLE
+from tern_hw.config import ArrayConfig
+from tern_hw.errors import TernError
+
+__all__ = ["Trial", "try_mutant"]
+
+#: Simulated time (ms) that a test may take: ten times what the longest needs on a whole array.
+LIMIT_MS = 0.05
+#: Lines of a failure's message that are kept.
+MESSAGE_CHARACTERS = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of a mutant under the benches."""
+
+    #: First test that failed; empty where all passed.
+    killed_by: str
+    message: str
+    #: Tests that ran, the failed one included.
+    tests: int
+
+
+def try_mutant(verilog: Path, config: ArrayConfig, mutant: Mutant | None, folder: Path) -> Trial:
+    """Run the benches on a mutant (None: on the whole array) up to the first test that fails.
+
+    Parameters
+    ----------
+    verilog
+        What `mutated_verilog` returned.
+    config
+        The array's configuration.
+    mutant
+        Which.
+    folder
+        For everything that is written; removed at the end.
+    """
+    number = 0 if mutant is None else mutant.number
+    try:
+        report = run(
+            verilog,
+            config,
+            Simulator.VERILATOR,
+            folder,
+            environment={"COCOTB_MAX_FAILURES": "1", LIMIT_VARIABLE: str(LIMIT_MS)},
+            plusargs=[f"+mutant={number}"],
+        )
+    except TernError as error:
+        # The simulator itself ended: a mutant may bring down what no test looks at.
+        return Trial(killed_by="simulator", message=_short(str(error)), tests=0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, message in report.failures.items():
+        return Trial(killed_by=name, message=_short(message), tests=len(report.tests))
+    return Trial(killed_by="", message="", tests=len(report.tests))
+
+
+def _short(message: str) -> str:
+    return " ".join(message.split())[:MESSAGE_CHARACTERS]

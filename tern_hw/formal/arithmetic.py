@@ -1,0 +1,275 @@
+"""The arithmetic blocks: decoder, adder tree, scale and shift, rounder, activation converter."""
+
+import math
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Mux, Signal, Value, signed
+
+from tern_hw.config import ArrayConfig, OutputFormat, Packing
+from tern_hw.formal.harness import Harness, history
+
+__all__ = [
+    "ConverterTable",
+    "DecoderTable",
+    "ExactScale",
+    "NearestEven",
+    "TreeSum",
+    "byte_trits",
+    "half_integer",
+]
+
+
+def byte_trits(byte: int, packing: Packing) -> list[int] | None:
+    """Return a byte's trits, first digit's first; None where the byte (base-3) is no code.
+
+    An illegal field of a 2-bit code is None in the list's place.
+    """
+    if packing is Packing.BITS2:
+        fields = [byte >> at & 3 for at in (0, 2, 4, 6)]
+        return [None if field == 3 else field - 1 for field in fields]  # type: ignore[misc]
+    return BASE3_CODES.get(byte)
+
+
+def _base3_codes() -> dict[int, list[int]]:
+    """Return trits by byte: v = digits in base 3, first most significant; ceil(v * 256 / 243)."""
+    codes = {}
+    for v in range(243):
+        digits = [v // 3**power % 3 for power in (4, 3, 2, 1, 0)]
+        codes[math.ceil(v * 256 / 243)] = [digit - 1 for digit in digits]
+    return codes
+
+
+BASE3_CODES = _base3_codes()
+
+
+class DecoderTable(Harness):
+    """Every byte of a beat decodes as the table says, masked to the segment; illegal ones flag."""
+
+    def state(self) -> None:
+        m, dut, config = self.m, self.dut, self.block.config
+        self.free_inputs("codes", "segment", "ones")
+        trits, illegal = self._table(config)
+        segment = Value.cast(dut.segment)
+        nonzero, negative = [], []
+        for lane in range(config.lanes):
+            inside = (segment == lane // config.step_inputs) if config.segments > 1 else Const(1)
+            nonzero.append((trits[lane][0] | dut.ones) & inside)
+            negative.append(trits[lane][1] & ~dut.ones & inside)
+        late = self.block.latency
+        for name, value in (
+            ("nonzero", Cat(*nonzero)),
+            ("negative", Cat(*negative)),
+            ("illegal", Cat(*illegal).any()),
+        ):
+            known = history(m, Const(1), late, f"{name}_known")
+            self.holds(~known | (getattr(dut, name) == history(m, value, late, name)))
+
+    def _table(self, config: ArrayConfig) -> tuple[list[tuple[Any, Any]], list[Any]]:
+        """Return (nonzero, negative) of each digit, and whether each byte is illegal."""
+        lanes: list[tuple[Any, Any]] = []
+        illegal = []
+        for index in range(config.row_beat_bytes):
+            byte = self.dut.codes[8 * index : 8 * index + 8]
+            digits = config.packing.digits_per_byte
+            table = Signal(2 * digits + 1, name=f"table_{index}")
+            with self.m.Switch(byte):
+                for code in range(256):
+                    with self.m.Case(code):
+                        self.m.d.comb += table.eq(_entry(code, config.packing))
+            lanes += [(table[2 * at], table[2 * at + 1]) for at in range(digits)]
+            illegal.append(table[-1])
+        return lanes, illegal
+
+
+def _entry(code: int, packing: Packing) -> int:
+    """Return (nonzero, negative) of a byte's trits, first lowest, and on top its illegality."""
+    trits = byte_trits(code, packing)
+    digits = packing.digits_per_byte
+    if trits is None:
+        return 1 << 2 * digits
+    word = 0
+    for at, trit in enumerate(trits):
+        word |= ((trit not in (0, None)) | (trit == -1) << 1) << 2 * at
+    return word | (None in trits) << 2 * digits
+
+
+class TreeSum(Harness):
+    """`total + carry` is the sum of trit * activation, for all trits and activations.
+
+    The sum is written in pairs, as a tree: solvers do not find a proof of a sum written in line.
+    """
+
+    def state(self) -> None:
+        m, dut, config = self.m, self.dut, self.block.config
+        self.free_inputs("x", "nonzero", "negative")
+        self.assume((dut.negative & ~dut.nonzero) == 0)
+        bits = config.fixed_bits
+        level: list[Any] = []
+        for lane in range(config.lanes):
+            x = dut.x[lane * bits : (lane + 1) * bits].as_signed()
+            level.append(Mux(dut.nonzero[lane], Mux(dut.negative[lane], -x, x), 0))
+        depth = 0
+        while len(level) > 1:
+            pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
+            level = [
+                self._register(sum(pair[1:], pair[0]), f"spec_{depth}_{at}")
+                for at, pair in enumerate(pairs)
+            ]
+            depth += 1
+        expected = history(m, level[0], self.block.latency - depth, "expected")
+        known = history(m, Const(1), self.block.latency, "known")
+        self.holds(~known | (dut.total + dut.carry == expected))
+
+    def _register(self, value: Any, name: str) -> Signal:
+        register = Signal(Value.cast(value).shape(), name=name)
+        self.m.d.sync += register.eq(value)
+        return register
+
+
+def half_integer(half: Any) -> tuple[Any, Any, Any]:
+    """Return (magnitude in units of 2**-24, sign, whether it is not finite) of a binary16.
+
+    Row by row of a table over the exponent: no shifter, unlike the gateware.
+    """
+    fraction, exponent, sign = half[:10], half[10:15], half[15]
+    magnitude: Any = Const(0, 41)
+    for value in range(31):
+        significand = fraction if value == 0 else Cat(fraction, Const(1, 1))
+        placed = Cat(Const(0, max(value - 1, 0)), significand) if value > 1 else significand
+        magnitude = Mux(exponent == value, placed, magnitude)
+    return magnitude, sign, exponent == 31
+
+
+class ConverterTable(Harness):
+    """Every activation of every lane becomes its integer, 0 beyond K; infinities and NaN show."""
+
+    def state(self) -> None:
+        m, dut, config = self.m, self.dut, self.block.config
+        self.free_inputs("beat", "remaining")
+        late = self.block.latency
+        known = history(m, Const(1), late, "known")
+        bits, fixed_bits = config.activation_bits, config.fixed_bits
+        anything_bad = []
+        for lane in range(config.lanes):
+            raw = dut.beat[lane * bits : (lane + 1) * bits]
+            real = dut.remaining > lane
+            value, bad = self._value(raw)
+            expected = history(m, Mux(real, value, 0), late, f"lane_{lane}")
+            got = dut.fixed[lane * fixed_bits : (lane + 1) * fixed_bits].as_signed()
+            finite = history(m, ~bad | ~real, late, f"finite_{lane}")
+            # The integer of an infinity is nobody's business: its flag is.
+            self.holds(~known | ~finite | (got == expected))
+            anything_bad.append(real & bad)
+        flagged = history(m, Cat(*anything_bad).any(), late, "flagged")
+        self.holds(~known | (dut.nonfinite == flagged))
+
+    def _value(self, raw: Any) -> tuple[Any, Any]:
+        if self.block.config.activation_bits == 8:
+            return raw.as_signed(), Const(0, 1)
+        magnitude, sign, bad = half_integer(raw)
+        return Mux(sign, -magnitude, magnitude), bad
+
+
+class ExactScale(Harness):
+    """`total` grows by scale * dot + shift * inputs, exactly, and starts anew at `first`.
+
+    Parameters
+    ----------
+    bits
+        The sums S and X are looked at for integers of so many bits, sign included.
+    """
+
+    bits = 3
+
+    def state(self) -> None:
+        m, dut = self.m, self.dut
+        self.free_inputs("valid", "first", "scale", "shift", "scaled")
+        for name in ("dot", "inputs"):
+            small = self.free(signed(self.bits), f"any_{name}")
+            m.d.comb += getattr(dut, name).eq(small)
+        product: Any = 0
+        bad: Any = 0
+        for half, value in (("scale", "dot"), ("shift", "inputs")):
+            magnitude, sign, nonfinite = half_integer(getattr(dut, half))
+            units = self._multiple(magnitude, getattr(dut, value)[: self.bits])
+            product = product + Mux(sign, -units, units)
+            bad = bad | nonfinite
+        late = self.block.latency
+        before = late - 1
+        valid = history(m, dut.valid, before, "valid")
+        first = history(m, dut.first, before, "first")
+        term = history(m, product, before, "term")
+        broken = history(m, bad & dut.scaled, before, "broken")
+        total, nan, begun = Signal.like(dut.total), Signal(), Signal()
+        exact = Signal(init=0)
+        unscaled = history(m, ~dut.scaled | bad, before, "unscaled")
+        with m.If(valid):
+            m.d.sync += [
+                total.eq(Mux(first, 0, total) + term),
+                nan.eq((nan & ~first) | broken),
+                # What an infinity or a missing factor adds is nobody's business.
+                exact.eq((exact | first) & ~unscaled),
+                begun.eq(begun | first),
+            ]
+        self.holds(~exact | ~begun | (dut.total == total))
+        self.holds(~begun | (dut.nan == nan))
+
+    def _multiple(self, magnitude: Any, value: Any) -> Any:
+        """Return magnitude * value, added up bit by bit, two's complement."""
+        total: Any = 0
+        for at in range(self.bits):
+            part = Mux(value[at], magnitude << at, 0)
+            total = total - part if at == self.bits - 1 else total + part
+        return total
+
+
+class NearestEven(Harness):
+    """The result is the total's nearest binary32 or binary16, ties to even.
+
+    A table over the place of the leading one: in each row the kept, the guard and the sticky bits
+    are fixed places of the magnitude.
+    """
+
+    def state(self) -> None:
+        m, dut, config = self.m, self.dut, self.block.config
+        self.free_inputs("total", "nan")
+        # A sum's magnitude is below the most negative integer's.
+        self.assume(dut.total != -(1 << (config.accumulator_bits - 1)))
+        negative = dut.total[-1]
+        magnitude = Signal(config.accumulator_bits - 1)
+        m.d.comb += magnitude.eq(Mux(negative, -dut.total, dut.total))
+        single = config.output is OutputFormat.FP32
+        fraction_bits, exponent_bits = (23, 8) if single else (10, 5)
+        body = Signal(fraction_bits + exponent_bits)
+        for top in range(len(magnitude)):
+            leads = magnitude[top:] == 1
+            with m.If(leads):
+                value = _rounded(magnitude, top, config, fraction_bits, exponent_bits)
+                m.d.comb += body.eq(value)
+        quiet = ((1 << exponent_bits) - 1) << fraction_bits | 1 << (fraction_bits - 1)
+        expected = Mux(dut.nan, quiet, Cat(body, negative))
+        late = self.block.latency
+        known = history(m, Const(1), late, "known")
+        self.holds(~known | (dut.result == history(m, expected, late, "expected")))
+
+
+def _rounded(
+    magnitude: Any, top: int, config: ArrayConfig, fraction_bits: int, exponent_bits: int
+) -> Any:
+    """Return exponent and fraction of a magnitude whose leading one stands at `top`."""
+    bias = (1 << (exponent_bits - 1)) - 1
+    exponent = top - config.accumulator_fraction_bits
+    infinity = ((1 << exponent_bits) - 1) << fraction_bits
+    if exponent > bias:
+        return infinity
+    # The last kept bit stands here; below the least normal exponent it does not move any more.
+    last = max(exponent, 1 - bias) - fraction_bits + config.accumulator_fraction_bits
+    field = max(exponent, 1 - bias) + bias if exponent >= 1 - bias else 0
+    kept = (
+        magnitude[last:] if last > 0 else Cat(Const(0, -last) if last else Const(0, 0), magnitude)
+    )
+    guard = magnitude[last - 1] if last > 0 else Const(0, 1)
+    sticky = magnitude[: last - 1].any() if last > 1 else Const(0, 1)
+    up = guard & (sticky | kept[0])
+    # A carry out of the fraction raises the exponent: that is what their order is for.
+    return (field << fraction_bits) + kept[:fraction_bits] + up

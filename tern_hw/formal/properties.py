@@ -1,0 +1,197 @@
+"""All properties that are decided, each with its block and the size it is decided at."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.flows.smt import Method
+from tern_hw.formal import arithmetic, streams
+from tern_hw.formal.harness import Property
+from tern_hw.gateware.convert import ActivationConverter
+from tern_hw.gateware.credit import CreditCounter
+from tern_hw.gateware.decode import TritDecoder
+from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.registers import RegisterFile
+from tern_hw.gateware.results import ResultUnit
+from tern_hw.gateware.rounder import Rounder
+from tern_hw.gateware.scale import ScaleShift
+from tern_hw.gateware.tree import AdderTree
+
+__all__ = ["properties"]
+
+SMALL: dict[str, Any] = {"lanes": 8, "rows": 1, "group_size": "row", "max_k": 64, "max_n": 64}
+
+
+def small(**fields: Any) -> ArrayConfig:
+    """Return a configuration that a solver takes."""
+    return ArrayConfig(**SMALL | fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrowConfig(ArrayConfig):
+    """A configuration whose activations have fewer bits than any port has."""
+
+    narrow_bits: int = 8
+
+    @property
+    def fixed_bits(self) -> int:
+        return self.narrow_bits
+
+
+def properties() -> list[Property]:
+    """Return all properties, block by block."""
+    return [
+        *_decoders(),
+        *_trees(),
+        *_converters(),
+        *_scales(),
+        *_rounders(),
+        *_streams(),
+        *_registers(),
+    ]
+
+
+def _decoders() -> list[Property]:
+    found = []
+    for packing in Packing:
+        for group, where in (("row", "8 lanes"), (4, "8 lanes, 2 segments")):
+            build = partial(TritDecoder, small(packing=packing, group_size=group))
+            found.append(
+                Property(
+                    block=f"decoder, {packing}, {where}",
+                    text="every byte decodes as the table says; an illegal one is 0 and flagged",
+                    build=build,
+                    harness=arithmetic.DecoderTable,
+                    method=Method.PIPELINE,
+                )
+            )
+    return found
+
+
+def _trees() -> list[Property]:
+    found = []
+    for lanes, bits, quick in ((8, 4, True), (13, 3, False), (8, 8, False), (64, 2, False)):
+        build = partial(AdderTree, NarrowConfig(**SMALL | {"lanes": lanes}, narrow_bits=bits))
+        found.append(
+            Property(
+                block=f"tree, {lanes} lanes, {bits} bits",
+                text="total + carry is the sum of trit * activation, for all of both",
+                build=build,
+                harness=arithmetic.TreeSum,
+                method=Method.PIPELINE,
+                quick=quick,
+            )
+        )
+    return found
+
+
+def _converters() -> list[Property]:
+    found = []
+    for activation in Activation:
+        build = partial(ActivationConverter, small(activation=activation))
+        found.append(
+            Property(
+                block=f"converter, {activation}, 8 lanes",
+                text="every activation becomes its integer, 0 beyond K; inf and NaN are flagged",
+                build=build,
+                harness=arithmetic.ConverterTable,
+                method=Method.PIPELINE,
+                quick=activation is Activation.INT8,
+            )
+        )
+    return found
+
+
+def _scales() -> list[Property]:
+    return [
+        Property(
+            block="scale and shift, sums of 3 bits",
+            text="total is the exact sum of scale * S + shift * X, for all scales and shifts",
+            build=partial(ScaleShift, small(max_k=1)),
+            harness=arithmetic.ExactScale,
+            method=Method.BOUNDED,
+            cycles=8,
+            quick=False,
+        )
+    ]
+
+
+def _rounders() -> list[Property]:
+    found = []
+    for activation in Activation:
+        for output in OutputFormat:
+            config = small(max_k=1, activation=activation, output=output)
+            build = partial(Rounder, config)
+            found.append(
+                Property(
+                    block=f"rounder, {config.accumulator_bits} bits to {output}",
+                    text="the result is the nearest, ties to even; overflow, subnormals, NaN",
+                    build=build,
+                    harness=arithmetic.NearestEven,
+                    method=Method.PIPELINE,
+                    quick=config.result_bits == 16 and activation is Activation.INT8,
+                )
+            )
+    return found
+
+
+def _streams() -> list[Property]:
+    found = [
+        Property(
+            block="packet gate",
+            text="each beat up to TLAST is consumed once; surplus is discarded, faults flagged",
+            build=PacketGate,
+            harness=streams.PacketFrame,
+            method=Method.PDR,
+        )
+    ]
+    for limit, initial, cost in ((13, 0, 1), (20, 20, 4)):
+        build = partial(CreditCounter, limit=limit, initial=initial, cost=cost)
+        found.append(
+            Property(
+                block=f"credits, {limit} places, {cost} a claim",
+                text="enough exactly where gifts less claims cover a claim; never beyond the limit",
+                build=build,
+                harness=streams.CreditLaw,
+                method=Method.PDR,
+            )
+        )
+    results = partial(ResultUnit, small(rows=2, max_k=1), depth=6)
+    found.append(
+        Property(
+            block="results, 2 rows, 6 places",
+            text="results leave in order, each once, unchanged while they wait, the last marked",
+            build=results,
+            harness=streams.ResultOrder,
+            method=Method.BOUNDED,
+            cycles=14,
+            quick=False,
+        )
+    )
+    return found
+
+
+ANSWERED = "each {} is answered once, in the next cycle; the answer stays until it is taken"
+CONTENTS = "N and K read as written, byte by byte; flags stay until a one is written over them"
+
+
+def _registers() -> list[Property]:
+    build = partial(RegisterFile, small())
+    found = []
+    for words, text, harness, method in (
+        ("writes", ANSWERED.format("write"), streams.WriteAnswers, Method.INDUCTION),
+        ("reads", ANSWERED.format("read"), streams.ReadAnswers, Method.INDUCTION),
+        ("contents", CONTENTS, streams.RegisterMemory, Method.PDR),
+    ):
+        found.append(
+            Property(
+                block=f"registers, {words}",
+                text=text,
+                build=build,
+                harness=harness,
+                method=method,
+                cycles=3,
+            )
+        )
+    return found
