@@ -26,6 +26,7 @@ ARROWS = {
     "tern_hw.files": "",
     "tern_hw.cache": "",
     "tern_hw.cli": "",
+    "tern_hw.shape": "cli config",
     "tern_hw.matrix": "packing",
     "tern_hw.artifact": "packing matrix files",
     "tern_hw.beats": "config packing matrix",
@@ -37,14 +38,16 @@ ARROWS = {
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",
     "tern_hw.activations": "config artifact reference",
+    "tern_hw.costs": "config",
+    "tern_hw.estimation": "config packing matrix artifact files shape costs",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench")
-VERBS_AT_THE_TOP = "config files cli simulation"
+VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench", "tern_hw.estimate")
+VERBS_AT_THE_TOP = "config files cli shape simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
 OWNERS = {
