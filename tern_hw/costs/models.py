@@ -34,11 +34,6 @@ class Linear:
     count: int
     bias: bool = False
 
-    @property
-    def parameters(self) -> int:
-        """Weights and biases of all of them."""
-        return self.count * (self.n * self.k + (self.n if self.bias else 0))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -79,9 +74,8 @@ class Model:
     def parameters(self) -> int:
         """Parameters, a tied head counted once."""
         tables = self.vocabulary * self.embedding * (1 if self.tied else 2)
-        norms = sum(self.norms) * (2 if self.norm_bias else 1)
-        linears = sum(each.parameters for each in self.linears)
-        return tables + self.positions * self.hidden + norms + linears
+        weights = sum(each.count * each.n * each.k for each in self.linears)
+        return tables + weights + self.small_parameters
 
     @property
     def ternary_parameters(self) -> int:
@@ -89,9 +83,21 @@ class Model:
         return sum(each.count * each.n * each.k for each in self.block_linears)
 
     @property
+    def small_parameters(self) -> int:
+        """Parameters of norms, biases and the table of positions."""
+        norms = sum(self.norms) * (2 if self.norm_bias else 1)
+        biases = sum(each.count * each.n for each in self.linears if each.bias)
+        return norms + biases + self.positions * self.hidden
+
+    @property
     def kv_values(self) -> int:
         """Numbers that a token leaves in a block's KV cache."""
         return 2 * self.kv_heads * self.head_dim
+
+    @property
+    def kv_all(self) -> int:
+        """The same, of all blocks."""
+        return self.layers * self.kv_values
 
 
 class _Config:

@@ -14,7 +14,7 @@ from tern_hw.costs.counts import Counts, count_matmul
 from tern_hw.costs.energy import energy_pj
 from tern_hw.costs.opponents import FORMATS, MAX_HEAD, Opponent, count_opponent
 from tern_hw.costs.technology import Values
-from tern_hw.costs.workload import KINDS, Phase, Work
+from tern_hw.costs.workload import KINDS, WIDE_BYTES, Phase, Work
 from tern_hw.errors import TernError
 
 __all__ = ["STACK", "Energy", "Estimate", "KindCost", "System", "count_on", "estimate"]
@@ -38,11 +38,16 @@ class System:
     float_macs: int = 64
     #: How many such engines there are, whole or not: other than 1 to compare equal areas.
     speed: Fraction = Fraction(1)
+    #: Tokens that a weight serves once it is fetched: 1 in our array; more in an array that keeps
+    #: a tile of weights and sums for as many tokens, whose buffers are not counted.
+    reuse: int = 1
 
     def __post_init__(self) -> None:
         number = isinstance(self.clock_mhz, int | float) and math.isfinite(self.clock_mhz)
         if not number or not 0.001 <= self.clock_mhz <= 10_000:
             raise TernError(f"clock must be from 0.001 to 10000 MHz, not {self.clock_mhz}")
+        if not isinstance(self.reuse, int) or self.reuse < 1:
+            raise TernError(f"reuse must be a positive integer, not {self.reuse!r}")
         macs = self.float_macs
         if not isinstance(macs, int) or macs % FLOAT_ROWS or not 32 <= macs <= 4096:
             raise TernError(
@@ -129,7 +134,9 @@ class Estimate:
     system: System
     phase: Phase
     kinds: tuple[KindCost, ...]
+    #: Of array, companion and, where the memory is on the chip, its banks.
     area_mm2: float
+    banks_mm2: float
     #: Energy in pJ by the names of `STACK`, of all tokens.
     stack: dict[str, float] = field(default_factory=dict)
 
@@ -195,7 +202,8 @@ def estimate(
     Estimate
         Layers follow each other; within one, computing and fetching overlap.
     """
-    mm2 = system.area_mm2(area or TableArea(values))
+    banks = 0.0 if "memory.bandwidth" in values else _banks_mm2(system, phase, values)
+    mm2 = system.area_mm2(area or TableArea(values)) + banks
     by_kind: dict[str, list[KindCost]] = {}
     for work in phase.works:
         by_kind.setdefault(work.kind, []).append(_cost(system, work, values))
@@ -203,7 +211,29 @@ def estimate(
     kinds = tuple(
         _with_static(_merged(by_kind[kind]), leak_pj_per_cycle) for kind in KINDS if kind in by_kind
     )
-    return Estimate(system=system, phase=phase, kinds=kinds, area_mm2=mm2, stack=_stack(kinds))
+    return Estimate(
+        system=system, phase=phase, kinds=kinds, area_mm2=mm2, banks_mm2=banks, stack=_stack(kinds)
+    )
+
+
+def _engine_of(system: System, work: Work) -> Engine:
+    """Return what does a product; an array of a floating-point format takes the head too."""
+    wide = isinstance(system.engine, Opponent) and system.engine.format.add is not None
+    return system.engine if work.ternary or wide else system.companion
+
+
+def _banks_mm2(system: System, phase: Phase, values: Values) -> float:
+    """Return the area of memory on the chip that holds all weights, tables and the cache."""
+    model = phase.model
+    stored = WIDE_BYTES * (model.small_parameters + phase.batch * phase.context * model.kv_all)
+    if not model.tied:
+        stored += WIDE_BYTES * model.vocabulary * model.embedding
+    for work in phase.works:
+        if work.linear is not None:
+            layer = work.linear
+            counts = count_on(_engine_of(system, work), 1, layer.n, layer.k)
+            stored += layer.count * counts.streamed_bytes
+    return 8 * stored * values["area.sram_bit"] / 1e6
 
 
 def _cost(system: System, work: Work, values: Values) -> KindCost:
@@ -216,18 +246,19 @@ def _linear_cost(system: System, work: Work, values: Values) -> KindCost:
     """Return what the layers of one shape take."""
     assert work.linear is not None
     layer = work.linear
-    own = work.ternary or _takes_all(system.engine)
-    engine = system.engine if own else system.companion
+    engine = _engine_of(system, work)
+    own = engine is system.engine
     counts = count_on(engine, work.tokens, layer.n, layer.k)
     speed = system.speed if own else Fraction(1)
     window = counts.weight_window_cycles / speed
-    needed = Fraction(0)
+    served = min(system.reuse, counts.m)
+    fetches = -(-counts.m // served)
+    job_bytes = counts.streamed_bytes // counts.m
     rate = system.bytes_per_cycle(values)
-    if rate is not None:
-        needed = Fraction(counts.streamed_bytes, counts.m) / rate
-    stalls = counts.m * max(0, math.ceil(needed - window))
+    late = 0 if rate is None else math.ceil(job_bytes / rate - served * window)
+    stalls = fetches * max(0, late)
     compute, memory = energy_pj(counts.actions, values)
-    fetch = 8 * counts.streamed_bytes * values["memory.energy"]
+    fetch = 8 * fetches * job_bytes * values["memory.energy"]
     times = layer.count
     return KindCost(
         kind=work.kind,
@@ -235,17 +266,12 @@ def _linear_cost(system: System, work: Work, values: Values) -> KindCost:
         macs=times * counts.macs,
         cycles=times * math.ceil(counts.cycles / speed),
         stall_cycles=times * stalls,
-        weight_bytes=times * counts.streamed_bytes,
+        weight_bytes=times * fetches * job_bytes,
         kv_bytes=0,
         other_bytes=0,
         energy=Energy(compute=times * compute, weights=times * fetch, activations=times * memory),
         bound="weights" if stalls else "compute",
     )
-
-
-def _takes_all(engine: Engine) -> bool:
-    """Tell whether an array takes products that are not quantised, the head's above all."""
-    return isinstance(engine, Opponent) and engine.format.add is not None
 
 
 def _float_cost(system: System, work: Work, values: Values) -> KindCost:

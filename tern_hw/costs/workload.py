@@ -8,7 +8,7 @@ from typing import Final, Literal
 from tern_hw.costs.models import Linear, Model
 from tern_hw.errors import TernError
 
-__all__ = ["KINDS", "Phase", "Work", "decode", "prefill"]
+__all__ = ["KINDS", "WIDE_BYTES", "Phase", "Work", "decode", "prefill"]
 
 #: Kinds of work in the order of a report.
 KINDS: Final = (
@@ -173,9 +173,11 @@ def _glue(model: Model, tokens: int, pairs: int) -> Work:
     )
     muls = tokens * sum(cost[0] * numbers for cost, numbers in each_token)
     adds = tokens * sum(cost[1] * numbers for cost, numbers in each_token)
+    small = model.small_parameters - model.positions * model.hidden
     softmaxes = model.layers * model.heads * pairs
     return Work(
         kind="norms and glue",
         muls=muls + SOFTMAX[0] * softmaxes,
         adds=adds + SOFTMAX[1] * softmaxes,
+        other_bytes=WIDE_BYTES * small,  # norms and biases, once for all tokens
     )

@@ -1,5 +1,6 @@
 """The facts of an estimate, as JSON holds them: units in the names, energies a token."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -47,6 +48,7 @@ def estimate_facts(request: Request) -> dict[str, Any]:
             "config": request.system.array.as_dict(),
             "engine_mm2": area.mm2(request.system.engine),
             "companion_mm2": area.mm2(request.system.companion),
+            "on_chip_banks_mm2": ours.banks_mm2,
             "companion_fp16_macs_per_cycle": request.system.float_macs,
         },
         "technology": request.inputs.technology,
@@ -60,6 +62,7 @@ def estimate_facts(request: Request) -> dict[str, Any]:
         "opponents": {
             name: [_opponent(each, found[name]) for each in rows] for name, rows in others.items()
         },
+        "prefill_keeping_weights": _keeping(request, phases["prefill"], values),
         "ratios": None if fp16 is None else asdict(ratios(ours, fp16, values)),
         "quoted_ratio_is": QUOTED,
         "tornado": _tornado(request, phases["decode"], swings),
@@ -88,6 +91,19 @@ def _ratio(request: Request, phase: Phase) -> Callable[[Values], float]:
 
 def _bracket(request: Request, found: Estimate, swings: list[Swing]) -> Bracket:
     return bracket(request.inputs, _joules(request, found.phase), swings)
+
+
+def _keeping(request: Request, phase: Phase, values: Values) -> dict[str, Any]:
+    """Return the prompt on an FP16 array that fetches each weight once for all of its tokens."""
+    tokens = request.context * request.batch
+    system = dataclasses.replace(opponent_system(request.system, "fp16"), reuse=tokens)
+    found = estimate(system, phase, values)
+    return {
+        "format": "fp16",
+        "joules_per_token": found.joules_per_token,
+        "tokens_per_second": found.tokens_per_second,
+        "bytes_per_token": found.bytes_per_token,
+    }
 
 
 def _model(request: Request) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def print_sources(facts: dict[str, Any]) -> None:
 
 def _print_question(console: Console, facts: dict[str, Any]) -> None:
     model, array, memory = facts["model"], facts["array"], facts["memory"]
-    bits = facts["bits_per_weight"]
+    bits, banks = facts["bits_per_weight"], array["on_chip_banks_mm2"]
     lines = {
         "model": f"{model['name']}: {model['parameters'] / 1e6:,.1f} M parameters, "
         f"{model['block_linear_weights'] / 1e6:,.1f} M of them in the blocks' linear layers",
@@ -77,7 +77,8 @@ def _print_question(console: Console, facts: dict[str, Any]) -> None:
         "for what is not ternary",
         "technology": f"{facts['technology']}: {array['engine_mm2']:.3g} mm2 of array, "
         f"{array['companion_mm2']:.3g} mm2 beside it, without wires and control",
-        "memory": f"{memory['name']}; its energy is of {memory['energy_is_of']}",
+        "memory": f"{memory['name']}; its energy is of {memory['energy_is_of']}"
+        + (f", {banks:,.0f} mm2 for all weights and the cache" if banks else ""),
         "zeros": f"{facts['sources']['data.zero_fraction']['value']:.1%} of trits",
     }
     for name, text in lines.items():
@@ -119,7 +120,12 @@ def _mj(joules: float | None) -> str:
         return "<0.001"
     if millis < 1:
         return f"{millis:.3f}" if millis else "0"
-    return f"{millis:,.0f}" if millis >= 100 else f"{millis:.3g}"
+    return _digits(millis)
+
+
+def _digits(value: float) -> str:
+    """Return a number with three digits, or all before the point where there are more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cost_cells(kinds: list[dict[str, Any]], tokens: int, bound: str | None = None) -> list[str]:
@@ -153,9 +159,14 @@ def _print_totals(console: Console, facts: dict[str, Any]) -> None:
         )
         for head, line in zip((name, "", ""), lines, strict=True):
             console.print(f"{head:<11}{line}", markup=False)
-    tokens = facts["prefill"]["context"]
-    note = f"* ternary. Prefill is {tokens} tokens; each streams all weights, as the array has it."
-    console.print(note, markup=False)
+    tokens, kept = facts["prefill"]["context"], facts["prefill_keeping_weights"]
+    console.print(
+        f"* ternary. Prefill is {tokens} tokens, each of which streams all weights, as the array "
+        "has it; an FP16\n"
+        f"  array that fetched each weight once a prompt would take {_mj(kept['joules_per_token'])}"
+        f" mJ a token at {kept['tokens_per_second']:.4g} tokens/s.",
+        markup=False,
+    )
 
 
 def _opponents_table(facts: dict[str, Any]) -> Table:
@@ -175,7 +186,8 @@ def _opponents_table(facts: dict[str, Any]) -> Table:
     ours, array = facts["decode"], facts["array"]
     roof = ours["tokens_per_second_of_memory_alone"]
     speed = f"{ours['tokens_per_second']:.4g}"
-    area = f"{array['engine_mm2'] + array['companion_mm2']:.3g}"
+    parts = ("engine_mm2", "companion_mm2", "on_chip_banks_mm2")
+    area = _digits(sum(array[part] for part in parts))
     energy, moved = ours["joules_per_token"]["mid"], ours["bytes_per_token"]
     table.add_row(
         "ternary", _mj(energy), "1.00", f"{moved / 1e6:,.1f}", speed, speed, _speed(roof), area
@@ -192,7 +204,7 @@ def _opponents_table(facts: dict[str, Any]) -> Table:
             _speed(speeds["equal_lanes"]),
             _speed(speeds["equal_area"]),
             _speed(speeds["memory_alone"]),
-            f"{each['area_mm2']:.3g}",
+            _digits(each["area_mm2"]),
         )
     return table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tern_hw.beats import activation_beats, scale_beats, weight_beats
@@ -143,6 +143,7 @@ def test_stalls_are_what_the_bytes_take_beyond_the_window():
     assert counts.stall_cycles(Fraction(10)) == 3 * (58 - 14)
 
 
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 300),
     k=st.integers(1, 500),

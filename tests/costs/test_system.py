@@ -4,7 +4,7 @@ import dataclasses
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tern_hw.config import ArrayConfig
@@ -111,6 +111,7 @@ def test_ternary_linears_take_the_formula_s_cycles():
     assert found["mlp linears"].cycles == 30 * (2 * job(1536, 576) + job(576, 1536))
 
 
+@settings(max_examples=25)
 @given(context=st.integers(1, 2000), more=st.integers(1, 2000), batch=st.integers(1, 9))
 def test_a_longer_context_takes_more_of_everything(context, more, batch):
     small = estimate(SYSTEM, decode(SMALL, context, batch), VALUES)
@@ -118,12 +119,16 @@ def test_a_longer_context_takes_more_of_everything(context, more, batch):
     assert large.joules_per_token > small.joules_per_token
     assert large.bytes_per_token > small.bytes_per_token
     assert large.cycles > small.cycles
-    # A batch is so many jobs: per token, nothing changes but rounding up.
+    # A batch is so many jobs: it shares the norms' weights, and nothing else.
     one = estimate(SYSTEM, decode(SMALL, context), VALUES)
-    assert small.joules_per_token == pytest.approx(one.joules_per_token, rel=1e-6)
+    shared = 2 * SMALL.small_parameters * (1 - 1 / batch)
+    assert one.bytes_per_token - small.bytes_per_token == pytest.approx(shared)
+    saved = 8 * 9.0e-12 * shared
+    assert one.joules_per_token - small.joules_per_token == pytest.approx(saved, abs=1e-12)
     assert small.tokens_per_second == pytest.approx(one.tokens_per_second, rel=0.01)
 
 
+@settings(max_examples=25)
 @given(rate=st.floats(0.01, 1000), factor=st.floats(1, 100))
 def test_more_bandwidth_is_never_slower(rate, factor):
     speeds = [
@@ -229,3 +234,58 @@ def test_an_engine_of_fp16_takes_the_head_and_one_of_int8_does_not():
         head[form] = by_kind(estimate(system, decode(SMOLLM2, 10), VALUES))["lm_head"]
     assert head["fp16"].bytes == head["int8"].bytes == 2 * 49152 * 576
     assert head["fp16"].cycles < head["int8"].cycles
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "opt-350m", "bitnet-2b4t"])
+def test_fp16_reads_every_parameter_once_a_token(name):
+    """Two bytes each; of the tables of tokens and positions one row, unless the head is one."""
+    model, context = catalogue()[name], 100
+    array = ArrayConfig(lanes=32, rows=2, max_k=1 << 14)  # divides every dimension
+    system = System(engine=Opponent.beside("fp16", array), clock_mhz=500)
+    found = estimate(system, decode(model, context), VALUES)
+    tables = model.positions * model.hidden
+    tables += 0 if model.tied else model.vocabulary * model.embedding
+    rows = model.embedding + (model.hidden if model.positions else 0)
+    cache = model.layers * 2 * model.kv_heads * model.head_dim * (context + 1)
+    assert found.bytes_per_token == 2 * (model.parameters - tables + rows + cache)
+
+
+def test_weights_that_are_kept_are_fetched_once_a_prompt():
+    phase = prefill(SMALL, 6)
+    plain = opponent_system(SYSTEM, "fp16")
+    found = {
+        reuse: by_kind(estimate(dataclasses.replace(plain, reuse=reuse), phase, VALUES))
+        for reuse in (1, 4, 6, 100)
+    }
+    linears = {reuse: kinds["mlp linears"] for reuse, kinds in found.items()}
+    once = 2 * 2 * 3 * 128 * 256
+    assert {reuse: each.bytes for reuse, each in linears.items()} == {
+        1: 6 * once,
+        4: 2 * once,
+        6: once,
+        100: once,
+    }
+    assert linears[1].cycles == linears[100].cycles
+    assert linears[1].stall_cycles >= linears[4].stall_cycles >= linears[100].stall_cycles
+    with pytest.raises(TernError, match="reuse must be a positive integer, not 0"):
+        dataclasses.replace(plain, reuse=0)
+
+
+def test_memory_on_the_chip_takes_area():
+    values = load_inputs("7nm", "sram").values()
+    found = estimate(SYSTEM, decode(SMALL, 100, batch=3), values)
+    moved = by_kind(found)
+    linears = (moved["attention linears"].bytes + moved["mlp linears"].bytes) / 3
+    head = table = 2 * 500 * 128
+    cache = 3 * 100 * 2 * 2 * 128 * 2
+    norms = 2 * 5 * 128
+    stored = linears + head + table + cache + norms
+    assert found.banks_mm2 == pytest.approx(8 * stored * 0.039 / 1e6)
+    assert found.area_mm2 == pytest.approx(found.banks_mm2 + SYSTEM.area_mm2(TableArea(values)))
+    assert estimate(SYSTEM, decode(SMALL, 100), VALUES).banks_mm2 == 0
+
+
+def test_leakage_is_power_times_area_times_time():
+    found = estimate(SYSTEM, decode(SMALL, 100), VALUES)
+    joules = 0.92e-3 * found.area_mm2 * found.seconds
+    assert found.stack["static"] == pytest.approx(joules * 1e12)
