@@ -94,6 +94,10 @@ def test_stalls_and_bound_follow_the_bandwidth():
     fast = by_kind(estimate(SYSTEM, decode(SMALL, 100), load_inputs("7nm", "sram").values()))
     assert fast["mlp linears"].bound == "compute"
     assert all(each.stall_cycles == 0 for each in fast.values())
+    ample = INPUTS.replaced("memory.bandwidth", 1e4, "a test, 2026").values()
+    rich = by_kind(estimate(SYSTEM, decode(SMALL, 100), ample))
+    assert rich["mlp linears"].stall_cycles == rich["lm_head"].stall_cycles == 0
+    assert rich["mlp linears"].bound == "compute"
     # By hand: up_proj's jobs at 0.1 GB/s and 500 MHz, a fifth of a byte a cycle.
     counts = count_matmul(SYSTEM.engine, 1, 256, 128)
     down = count_matmul(SYSTEM.engine, 1, 128, 256)
