@@ -20,6 +20,7 @@ from tern_hw.costs.comparison import Comparison, Ratios, beside, ratios
 from tern_hw.costs.counts import Counts, count_matmul
 from tern_hw.costs.models import Model, catalogue, open_model
 from tern_hw.costs.opponents import FORMATS, Opponent, count_opponent
+from tern_hw.costs.pace import Pace, PacedJob, paced_job
 from tern_hw.costs.sensitivity import Bracket, Swing, bracket, tornado
 from tern_hw.costs.system import STACK, Estimate, KindCost, System, estimate
 from tern_hw.costs.technology import MEMORIES, TECHNOLOGIES, Inputs, Values, load_inputs
@@ -40,6 +41,8 @@ __all__ = [
     "KindCost",
     "Model",
     "Opponent",
+    "Pace",
+    "PacedJob",
     "Phase",
     "Ratios",
     "Swing",
@@ -55,6 +58,7 @@ __all__ = [
     "estimate",
     "load_inputs",
     "open_model",
+    "paced_job",
     "prefill",
     "ratios",
     "read_table",

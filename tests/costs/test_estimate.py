@@ -52,6 +52,10 @@ def test_json_adds_up(small, capsys):
     assert found["ratios"]["memory"] == pytest.approx(16 / 1.875)
     fp16 = found["opponents"]["decode"][0]
     assert fp16["energy_ratio"] == pytest.approx(found["ratios"]["token"])
+    kept, streamed = found["prefill_keeping_weights"], found["opponents"]["prefill"][0]
+    # 64 tokens share a fetch of all but their cache, their rows of the embedding and the head.
+    assert kept["bytes_per_token"] < streamed["bytes_per_token"] / 10
+    assert kept["joules_per_token"] < streamed["joules_per_token"]
     assert found["array"]["config"]["packing"] == "base3"
     assert all(each["source"] for each in found["sources"].values())
 
