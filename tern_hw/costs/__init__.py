@@ -15,14 +15,16 @@ sensitivity    which coefficient moves the answer most
 """
 
 from tern_hw.costs.area import AreaModel, TableArea
+from tern_hw.costs.catalogue import catalogue, open_model
 from tern_hw.costs.coefficients import Coefficient, read_table
 from tern_hw.costs.comparison import Comparison, Ratios, beside, ratios
 from tern_hw.costs.counts import Counts, count_matmul
-from tern_hw.costs.models import Model, catalogue, open_model
+from tern_hw.costs.evaluation import estimate
+from tern_hw.costs.models import Model
 from tern_hw.costs.opponents import FORMATS, Opponent, count_opponent
 from tern_hw.costs.pace import Pace, PacedJob, paced_job
 from tern_hw.costs.sensitivity import Bracket, Swing, bracket, tornado
-from tern_hw.costs.system import STACK, Estimate, KindCost, System, estimate
+from tern_hw.costs.system import STACK, Estimate, KindCost, System
 from tern_hw.costs.technology import MEMORIES, TECHNOLOGIES, Inputs, Values, load_inputs
 from tern_hw.costs.workload import Phase, decode, prefill
 

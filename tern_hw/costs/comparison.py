@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tern_hw.costs.area import AreaModel, TableArea
+from tern_hw.costs.evaluation import estimate
 from tern_hw.costs.opponents import FORMATS, Opponent
-from tern_hw.costs.system import Energy, Estimate, System, estimate
+from tern_hw.costs.system import Energy, Estimate, System
 from tern_hw.costs.technology import Inputs, Values
 from tern_hw.errors import TernError
 

@@ -1,5 +1,6 @@
 """The cost model's shapes are transformers' own: every parameter and every linear layer."""
 
+import tomllib
 from collections import Counter
 
 import pytest
@@ -8,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from quant.models.linears import block_linears
 from quant.models.smollm2 import smollm2_folder
-from tern_hw.costs.models import CATALOGUE, catalogue, model_from_config, open_model
+from tern_hw.costs.catalogue import CATALOGUE, catalogue, open_model
+from tern_hw.costs.models import model_from_config
 
 TINY = {
     "hidden_size": 64,
@@ -49,8 +51,6 @@ def check(content, ours):
 
 @pytest.mark.parametrize("name", catalogue())
 def test_catalogue_is_what_transformers_builds(name):
-    import tomllib
-
     content = tomllib.loads(CATALOGUE.read_text())[name]["config"]
     check(content, catalogue()[name])
 
