@@ -43,6 +43,8 @@ ARROWS = {
     "tern_hw.synthesis": "config flows gateware",
     "tern_hw.synthesis_report": "config flows synthesis",
     "tern_hw.activations": "config artifact reference",
+    "tern_hw.costs": "config",
+    "tern_hw.estimation": "config packing matrix artifact files shape costs",
     "sim": "config packing matrix beats reference flows cli files",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
@@ -55,6 +57,7 @@ VERBS = (
     "tern_hw.bench",
     "tern_hw.synth",
     "tern_hw.prove",
+    "tern_hw.estimate",
 )
 VERBS_AT_THE_TOP = "config files cli shape simulation"
 

@@ -1,0 +1,1 @@
+"""The tables of coefficients and models that come with the toolkit, one TOML file each."""

@@ -1,0 +1,175 @@
+"""Action counts: equal to a walk of the schedule, to the beats, and to the Verilog's registers."""
+
+import re
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tern_hw.beats import activation_beats, scale_beats, weight_beats
+from tern_hw.config import NAMED_CONFIGS, ArrayConfig
+from tern_hw.costs import count_matmul
+from tern_hw.costs.actions import group_end, load_chunk, result, row_step
+from tern_hw.errors import TernError
+from tests.costs.walk import walk
+from tests.layers import random_layer
+
+RTL = Path(__file__).resolve().parent.parent.parent / "rtl"
+
+CASES = {
+    "default": (ArrayConfig(max_k=512), 2, 10, 300),
+    "one row": (ArrayConfig(lanes=8, rows=1, group_size="row", max_k=64), 1, 3, 20),
+    "segments": (ArrayConfig(lanes=32, rows=3, group_size=8, packing="base3", max_k=99), 1, 7, 77),
+    "odd lanes": (ArrayConfig(lanes=13, rows=2, group_size=26, max_k=130), 3, 5, 100),
+    "fp16": (
+        ArrayConfig(lanes=8, rows=2, activation="fp16", output="fp16", group_size=16, max_k=64),
+        1,
+        5,
+        40,
+    ),
+    "smollm2": (ArrayConfig(packing="base3", max_k=1536), 1, 96, 576),
+    "one weight": (ArrayConfig(lanes=16, rows=4, max_k=128), 1, 1, 1),
+}
+
+
+def observed(counts):
+    """Return counts in the walk's keys."""
+    found = Counter()
+    for action, times in counts.actions.items():
+        key = {
+            "add": ("add", action.bits, action.lanes),
+            "multiply": ("multiply", action.bits, action.by),
+            "read": ("read", action.bits),
+            "write": ("write", action.bits),
+        }.get(action.component)
+        if key:
+            found[key] += times
+    names = ("load_steps", "compute_steps", "group_sums")
+    names += tuple(f"{stream}_beats" for stream in ("activation", "weight", "scale", "result"))
+    return found + Counter({name: getattr(counts, name) for name in names})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_counts_are_those_of_a_walk(case):
+    assert observed(count_matmul(*CASES[case])) == walk(*CASES[case])
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0].lanes != 13])
+def test_bytes_are_those_of_the_beats(case):
+    config, tokens, n, k = CASES[case]
+    rng = np.random.default_rng(3)
+    matrix, _ = random_layer(rng, n, k, config.group_size)
+    kind = np.int8 if config.activation == "int8" else np.float16
+    counts = count_matmul(config, tokens, n, k)
+    assert counts.weight_bytes == tokens * weight_beats(matrix, config).size
+    assert counts.scale_bytes == tokens * scale_beats(matrix, config).size
+    beats = activation_beats(np.zeros(k, kind), config)
+    assert counts.activation_bytes == tokens * beats.size
+    assert counts.result_bytes == tokens * n * (4 if config.output == "fp32" else 2)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_cycles_are_those_of_the_jobs(case):
+    config, tokens, n, k = CASES[case]
+    counts = count_matmul(config, tokens, n, k)
+    assert counts.cycles == tokens * config.job_cycles(n, k)
+    steps = counts.load_steps + counts.compute_steps
+    assert counts.cycles >= steps
+    assert counts.weight_window_cycles >= counts.compute_steps // tokens
+
+
+def register_bits(name):
+    """Return the bits of the named registers of each module of an emitted array."""
+    text = (RTL / f"{name}.v").read_text()
+    bits = Counter()
+    for module, body in re.findall(r"^module \\?(\S+)\s*\(.*?\n(.*?)^endmodule", text, re.S | re.M):
+        for high, register in re.findall(r"^  reg (?:\[(\d+):0\] )?(\S+)\s+= ", body, re.M):
+            if not register.startswith("\\$"):
+                bits[module.partition(".")[2]] += int(high or 0) + 1
+    return bits
+
+
+def counted_bits(actions):
+    return sum(
+        action.bits * times for action, times in actions.items() if action.component == "register"
+    )
+
+
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_register_bits_are_those_of_the_verilog(name):
+    config, bits = NAMED_CONFIGS[name], register_bits(name)
+    dot = sum(bits[f"core.dot_0{part}"] for part in ("", ".decoder", ".tree"))
+    assert counted_bits(row_step(config)) == dot > 0
+    assert counted_bits(group_end(config)) == bits["core.scale_0"] > 0
+    queue = 2 * (config.result_bits + 1)  # the FIFO is a memory there
+    output = bits["core.results"] + bits["core.results.rounder"]
+    assert counted_bits(result(config)) - queue == output > 0
+    assert counted_bits(load_chunk(config)) == bits["core.converter"]
+
+
+def test_a_tree_has_an_adder_less_than_lanes_and_grows_a_bit_a_level():
+    counts = count_matmul(ArrayConfig(max_k=128), 1, 4, 64)
+    adds = counts.adds_by_bits
+    # Two steps, loading and computing, of four rows: 32, 16, ... 1 adders.
+    assert [adds[bits] for bits in (9, 10, 11, 12, 13, 14)] == [
+        8 * 2**at for at in range(5, -1, -1)
+    ]
+    # 624 bits of tree and 16 of the group's sum over 64 adds.
+    assert counts.mean_tree_bits == Fraction(640, 64)
+
+
+@pytest.mark.parametrize(
+    ("packing", "bits"),
+    [("2bit", Fraction(9, 4)), ("base3", Fraction(13 * 8, 64) + Fraction(1, 4))],
+)
+def test_bits_per_weight_hold_scales_and_padding(packing, bits):
+    counts = count_matmul(ArrayConfig(packing=packing), 5, 4096, 4096)
+    assert counts.bits_per_weight == bits
+
+
+def test_stalls_are_what_the_bytes_take_beyond_the_window():
+    counts = count_matmul(ArrayConfig(max_k=128), 3, 16, 128)
+    # 4 row blocks of 2 beats of 64 bytes and a scale beat of 16: 576 bytes in 4 x 4 cycles,
+    # as a block of two steps waits for four rows in the rounder; the last is two steps.
+    assert counts.streamed_bytes == 3 * 576
+    assert counts.weight_window_cycles == 3 * 4 + 2
+    assert counts.needed_bytes_per_cycle == Fraction(576, 14)
+    assert counts.stall_cycles(None) == 0
+    assert counts.stall_cycles(counts.needed_bytes_per_cycle) == 0
+    assert counts.stall_cycles(Fraction(10)) == 3 * (58 - 14)
+
+
+@settings(max_examples=40)
+@given(
+    n=st.integers(1, 300),
+    k=st.integers(1, 500),
+    more=st.integers(1, 200),
+    rate=st.fractions(Fraction(1, 10), 200),
+)
+def test_nothing_falls_as_a_product_grows(n, k, more, rate):
+    config = ArrayConfig(lanes=32, rows=4, group_size=16, max_k=1024, packing="base3")
+    small = count_matmul(config, 1, n, k)
+    for large in (count_matmul(config, 1, n + more, k), count_matmul(config, 1, n, k + more)):
+        assert large.cycles >= small.cycles
+        assert large.streamed_bytes >= small.streamed_bytes
+        assert sum(large.actions.values()) >= sum(small.actions.values())
+    assert small.stall_cycles(rate * 2) <= small.stall_cycles(rate)
+    assert count_matmul(config, 7, n, k).cycles == 7 * small.cycles
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((0, 1, 1), r"m \(tokens\) must be an integer from 1 to 1073741824, not 0"),
+        ((1, 70000, 1), r"n \(outputs\) must be an integer from 1 to 65536, not 70000"),
+        ((1, 1, 16385), r"k \(inputs\) must be an integer from 1 to 16384, not 16385"),
+        ((1, 1.0, 1), r"n \(outputs\) must be an integer from 1 to 65536, not 1.0"),
+    ],
+)
+def test_a_product_beyond_the_array_is_refused(shape, sentence):
+    with pytest.raises(TernError, match=f"^{sentence}$"):
+        count_matmul(ArrayConfig(), *shape)

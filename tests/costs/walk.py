@@ -1,0 +1,90 @@
+"""A product on an array, walked step by step: every action written down as it happens."""
+
+from collections import Counter
+
+
+def width_of(lanes, bits):
+    """Return the bits of any sum of so many numbers of `bits` bits, by trying."""
+    width = 1
+    while lanes * 2 ** (bits - 1) > 2 ** (width - 1):
+        width += 1
+    return width
+
+
+def tree_step(done, lanes, bits):
+    """Write down one pass through an adder tree."""
+    level = [1] * lanes
+    while len(level) > 1:
+        above = []
+        while level:
+            left = level.pop(0)
+            if level:
+                both = left + level.pop(0)
+                done["add", width_of(both, bits), both] += 1
+                above.append(both)
+            else:
+                above.append(left)
+        level = above
+
+
+def walk(config, tokens, n, k):
+    """Return everything that happens, by the README's schedule.
+
+    Keys: ("add", width, lanes), ("multiply", a, b), ("read", bits), ("write", bits), and the
+    names of steps, beats, bytes and group sums.
+    """
+    done = Counter()
+    size = config.group_size if config.group_size != "row" else config.max_k
+    quantum = min(config.lanes, size)
+    for _ in range(tokens):
+        _load(config, done, k, quantum, size)
+        for block in range(0, n, config.rows):
+            for first in range(0, k, quantum):
+                done["compute_steps"] += 1
+                _step(config, done, size)
+                if first % config.lanes == 0:
+                    done["weight_beats"] += 1
+                last = min(first + quantum, k)
+                if last == k or last % size == 0:
+                    _group_end(config, done)
+            for _ in range(block, min(block + config.rows, n)):
+                done["result_beats"] += 1
+                done["add", config.accumulator_bits, 0] += 1
+                done["add", config.result_bits, 0] += 1
+    return done
+
+
+def _load(config, done, k, quantum, size):
+    for first in range(0, k, quantum):
+        done["load_steps"] += 1
+        _step(config, done, size)
+        if first % config.lanes == 0:
+            done["activation_beats"] += 1
+            done["write", config.lanes * config.fixed_bits] += 1
+            if config.activation == "fp16":
+                done["add", config.fixed_bits, 0] += config.lanes
+        last = min(first + quantum, k)
+        if last == k or last % size == 0:
+            done["write", config.sum_bits] += 1
+
+
+def _step(config, done, size):
+    done["read", config.lanes * config.fixed_bits] += 1
+    for _ in range(config.rows):
+        tree_step(done, config.lanes, config.fixed_bits)
+        done["add", config.sum_bits, min(config.lanes, size)] += 1
+        if config.packing == "base3":
+            for _ in range(config.row_beat_bytes):
+                done["add", 10, 0] += 5
+                done["add", 8, 0] += 1
+
+
+def _group_end(config, done):
+    done["scale_beats"] += 1
+    done["read", config.sum_bits] += 1
+    for _ in range(config.rows):
+        done["group_sums"] += 1
+        done["multiply", config.sum_bits, 11] += 2
+        # 41 bits hold any binary16 in units of 2**-24.
+        done["add", config.sum_bits + 41, 0] += 1
+        done["add", config.accumulator_bits, 0] += 1
