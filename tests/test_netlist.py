@@ -12,7 +12,8 @@ from tern_hw.flows.cells import cell_models
 from tern_hw.flows.pins import Port, module_ports
 from tern_hw.flows.synthesis import SynthesisOptions, SynthesisResult, synthesize
 from tern_hw.flows.targets import TARGETS
-from tern_hw.gateware.blocks import TreeSum, emit_block
+from tern_hw.gateware.blocks import TritPorts, emit_block
+from tern_hw.gateware.dot import GroupDot
 from tests.gateware import blocks
 from tests.simulations import SEED, needs, small
 
@@ -108,8 +109,8 @@ def test_netlist_of_the_dot_product_gives_the_sum(family, tmp_path):
         vectors.append(
             {
                 "x": blocks.pack(x, 8),
-                "nonzero": blocks.pack([trit & 1 for trit in trits], 1),
-                "negative": blocks.pack([trit < 0 for trit in trits], 1),
+                "codes": blocks.pack([trit & 1 for trit in trits], 1)
+                | blocks.pack([trit < 0 for trit in trits], 1) << 8,
                 "first": 1,
                 "valid": 1,
             }
@@ -118,7 +119,7 @@ def test_netlist_of_the_dot_product_gives_the_sum(family, tmp_path):
     module, text = emit_block(config, "trees")
     result = netlist(config, family, "trees")
     check_models(result, family)
-    hold = TreeSum(config).latency
+    hold = GroupDot(config, TritPorts(config)).latency
     seen = simulated(result, module_ports(text, module), vectors, hold, family, tmp_path)
     bits = config.sum_bits
     assert seen == [value & ((1 << bits) - 1) for value in expected]

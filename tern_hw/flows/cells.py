@@ -10,8 +10,6 @@ from tern_hw.flows.yosys import share_folder
 
 __all__ = ["FAMILIES", "cell_models"]
 
-#: Changes with what is written.
-STORE_FORMAT: Final = "cells 1"
 MODULE: Final = re.compile(r"^module \\?(\S+?)\s*\(.*?^endmodule$", re.S | re.MULTILINE)
 #: Delays, with conditions that Icarus refuses; nothing here simulates time within a cycle.
 DELAYS: Final = re.compile(r"^\s*specify\b.*?\bendspecify$\n?", re.S | re.MULTILINE)
@@ -65,12 +63,14 @@ def cell_models(family: str) -> list[Path]:
     if family not in FAMILIES:
         raise TernError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
     files, cells = FAMILIES[family]
-    text = "".join((share_folder() / name).read_text() for name in files)
+    source = "".join((share_folder() / name).read_text() for name in files)
+    text = _extract(source, cells, family)
+    name = f"{family}.v"
+    return [cached("cells", [name, text], lambda folder: _write(folder / name, text)) / name]
 
-    def build(folder: Path) -> None:
-        (folder / f"{family}.v").write_text(_extract(text, cells, family))
 
-    return [cached("cells", [STORE_FORMAT, text, *cells], build) / f"{family}.v"]
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def _extract(text: str, cells: tuple[str, ...], family: str) -> str:

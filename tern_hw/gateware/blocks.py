@@ -1,13 +1,14 @@
 """Blocks of the array that can be emitted alone, to be synthesised and measured by themselves."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
-from tern_hw.config import ArrayConfig
+from tern_hw.config import ArrayConfig, Packing
 from tern_hw.errors import TernError
 from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.convert import ActivationConverter
@@ -15,57 +16,38 @@ from tern_hw.gateware.core import ArrayCore
 from tern_hw.gateware.decode import TritDecoder
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
-from tern_hw.gateware.pipeline import add_with_carry
 from tern_hw.gateware.registers import RegisterFile
 from tern_hw.gateware.rounder import Rounder
 from tern_hw.gateware.scale import ScaleShift
-from tern_hw.gateware.tree import AdderTree
 
-__all__ = ["BLOCKS", "Block", "Rows", "TreeSum", "emit_block"]
+__all__ = ["BLOCKS", "Block", "Rows", "TritPorts", "emit_block"]
 
 
-class TreeSum(wiring.Component):
-    """The bare dot product: the adder tree and the sum over a group's steps, trits decoded.
+class TritPorts(TritDecoder):
+    """In a decoder's place: the codes are the decoded trits themselves.
 
-    Latency: `latency` from `x` to `total`. Throughput: a step a cycle. Backpressure: none.
+    Latency: `latency` = 0. Throughput: a beat a cycle. Backpressure: none.
 
     Members
     -------
-    x, nonzero, negative : In
-        See `AdderTree`.
-    valid, first : In
-        A step is there, and it begins a group; `latency` - 1 after `x`.
-    total : Out, signed(sum_bits)
-        Sum of the group so far, this step included.
+    codes : In
+        `nonzero` of every lane, then `negative` of every lane.
+    (others)
+        As `TritDecoder`'s; its other inputs are not looked at, and nothing is illegal.
     """
 
     def __init__(self, config: ArrayConfig):
-        self.config = config
-        self.tree = AdderTree(config)
-        self.latency = self.tree.latency + 1
-        super().__init__(
-            {
-                "x": In(self.tree.x.shape()),
-                "nonzero": In(config.lanes),
-                "negative": In(config.lanes),
-                "valid": In(1),
-                "first": In(1),
-                "total": Out(signed(config.sum_bits)),
-            }
-        )
+        # Two bits of codes a lane, whatever the array's own packing.
+        super().__init__(dataclasses.replace(config, packing=Packing.BITS2))
+        self.latency = 0
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tree = tree = self.tree
+        lanes = self.config.lanes
         m.d.comb += [
-            tree.x.eq(self.x),
-            tree.nonzero.eq(self.nonzero),
-            tree.negative.eq(self.negative),
+            self.nonzero.eq(self.codes[:lanes]),
+            self.negative.eq(self.codes[lanes : 2 * lanes]),
         ]
-        before = Signal.like(self.total)
-        m.d.comb += before.eq(Mux(self.first, 0, self.total))
-        with m.If(self.valid):
-            m.d.sync += self.total.eq(add_with_carry(before, tree.total, tree.carry))
         return m
 
 
@@ -78,26 +60,25 @@ class Rows(wiring.Component):
     ----------
     units : list of wiring.Component
         One a row, all alike.
-    shared : collection of str
-        Inputs that all rows get alike.
+    own : collection of str
+        Members that each row has for itself, side by side, row 0 lowest.
     first_only : collection of str
         Inputs of row 0 alone; 0 in the others.
 
     Members
     -------
     (as the unit's)
-        A member that is neither shared nor row 0's is `rows` times as wide, row 0 lowest.
+        A member in `own` is `rows` times as wide; an input that is not goes to all rows alike.
     """
 
-    def __init__(self, units, *, shared=(), first_only=()):
+    def __init__(self, units, *, own, first_only=()):
         self.units = units
-        self.single = frozenset(shared) | frozenset(first_only)
+        self.own = frozenset(own)
         self.first_only = frozenset(first_only)
         members = {}
         for name, member in units[0].signature.members.items():
             bits = len(Signal(member.shape))
-            width = bits if name in self.single else bits * len(units)
-            members[name] = member.flow(width)
+            members[name] = member.flow(bits * len(units) if name in self.own else bits)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -109,7 +90,7 @@ class Rows(wiring.Component):
             outer = getattr(self, name)
             if member.flow is Out:
                 m.d.comb += outer.eq(Cat(*ports))
-            elif name not in self.single:
+            elif name in self.own:
                 m.d.comb += Cat(*ports).eq(outer)
             else:
                 for row, port in enumerate(ports):
@@ -129,14 +110,19 @@ class UncheckedDecoder(TritDecoder):
         return digits, Const(0)
 
 
+def _rows_of(config: ArrayConfig, decoder: Callable[[ArrayConfig], wiring.Component]) -> Rows:
+    """Return the rows' dot products, as the array has them, each with a decoder of this kind."""
+    units = [GroupDot(config, decoder(config)) for _ in range(config.rows)]
+    # Row 0 alone sums the activations themselves.
+    return Rows(units, own=("codes", "illegal", "total"), first_only=("ones",))
+
+
 def _dots(config: ArrayConfig) -> Rows:
-    units = [GroupDot(config) for _ in range(config.rows)]
-    return Rows(units, shared=("segment", "x", "valid", "first"), first_only=("ones",))
+    return _rows_of(config, TritDecoder)
 
 
 def _trees(config: ArrayConfig) -> Rows:
-    units = [TreeSum(config) for _ in range(config.rows)]
-    return Rows(units, shared=("x", "valid", "first"))
+    return _rows_of(config, TritPorts)
 
 
 @dataclass(frozen=True, kw_only=True)

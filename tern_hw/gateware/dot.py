@@ -15,6 +15,12 @@ __all__ = ["GroupDot"]
 class GroupDot(wiring.Component):
     """Sum trit * activation over a group, step by step.
 
+    Parameters
+    ----------
+    config : ArrayConfig
+    decoder : wiring.Component, optional
+        In place of a `TritDecoder`, with its members and `latency`.
+
     Latency: `latency` from `codes` to `total`; activations join the decoded trits, so `x` comes
     `decode_latency` after the codes. Throughput: a step a cycle. Backpressure: none.
 
@@ -32,9 +38,9 @@ class GroupDot(wiring.Component):
         Sum of the group so far, this step included.
     """
 
-    def __init__(self, config: ArrayConfig):
+    def __init__(self, config: ArrayConfig, decoder: wiring.Component | None = None):
         self.config = config
-        self.decoder = TritDecoder(config)
+        self.decoder = TritDecoder(config) if decoder is None else decoder
         self.tree = AdderTree(config)
         self.decode_latency = self.decoder.latency
         self.latency = self.decoder.latency + self.tree.latency + 1
