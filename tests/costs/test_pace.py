@@ -57,7 +57,7 @@ def check(config, pace, shapes):
     ids=["periodic", "random"],
 )
 def test_cycles_and_stalls_are_those_of_the_array(config, pace):
-    stalls = check(config, pace, [(5, 20), (13, 9)])
+    stalls = check(config, pace, [(5, 20), (40, 8)])
     assert sum(map(bool, stalls)) >= 2  # more than one stream made the array wait
 
 
