@@ -85,6 +85,8 @@ def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
     for case, mode in itertools.product((*ADVERSARIAL, "back to back", "random"), StallMode):
         yield Bin("case", (case, str(mode)))
     yield Bin("case", ("N maximal", str(StallMode.NONE)))
+    for case in ("magnitudes", "lone_low_bits"):
+        yield Bin("case", (case,))
 
 
 def _stall_bins() -> Iterator[Bin]:
@@ -107,7 +109,9 @@ def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
         kinds.append("activation")
     for kind, mode in itertools.product(kinds, FAULT_MODES):
         yield Bin("fault", (kind, str(mode)))
-    for kind in ("beyond the last row", "single beats", "random frames"):
+    once = ["beyond the last row", "single beats", "random frames"]
+    once += [f"{stream} cleared while discarding" for stream in STREAMS]
+    for kind in once:
         yield Bin("fault", (kind,))
 
 

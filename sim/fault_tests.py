@@ -12,9 +12,11 @@ from sim.jobs import ILLEGAL_BYTES, STREAMS, clean_job, faulty_job, misframed, w
 from sim.settings import LIMIT_MS
 from sim.stalls import StallMode
 from sim.stimuli import Layer, random_layer
-from tern_hw.config import Activation, ArrayConfig
+from tern_hw.config import Activation, ArrayConfig, Register
 
 MODES = [StallMode.NONE, StallMode.BOTH]
+#: Beats that come too late, more than a job and a few register accesses take.
+SURPLUS = 600
 NONFINITE = (np.nan, np.inf, -np.inf)
 
 
@@ -169,6 +171,26 @@ async def tlast_late(dut: Any, stream: str, stalls: StallMode) -> None:
         await bench.run(misframed(good, stream, whole + surplus, filler, config))
         coverage().hit("fault", f"{stream} TLAST late", stalls)
         await recovers(bench, number)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stream=list(STREAMS))
+async def cleared_while_discarding(dut: Any, stream: str) -> None:
+    """A packet that is too long is flagged once: what is still discarded raises nothing again."""
+    bench = await open_bench(dut)
+    config = bench.config
+    good = clean_job(layer(config, 0), config)
+    whole = len(good.packet(stream))
+    # So long that the flag is read and cleared while most of it is still to come.
+    job = misframed(good, stream, whole + SURPLUS, 0, config)
+    bench.offer(job)
+    begun = await bench.start(job)
+    while not await bench.read(Register.ERRORS):
+        pass
+    assert await bench.take_errors() == STREAMS[stream]
+    await bench.finish(job, begun)
+    assert not await bench.take_errors()
+    coverage().hit("fault", f"{stream} cleared while discarding")
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
