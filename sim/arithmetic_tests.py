@@ -7,14 +7,20 @@ from typing import Any
 import cocotb
 import numpy as np
 
+from sim.bench import Bench
 from sim.context import config, coverage, open_bench, seed
-from sim.jobs import adversarial_job, adversarial_names, random_job, streams
+from sim.jobs import adversarial_job, adversarial_names, clean_job, random_job, streams
 from sim.settings import LIMIT_MS, RANDOM_JOBS_VARIABLE
 from sim.stalls import StallMode
-from tern_hw.config import ArrayConfig
+from sim.stimuli import lone_low_bits, magnitudes, random_layer
+from tern_hw.config import ArrayConfig, Weights
 
 #: Cycles for which a starved stream is held back.
 DROUGHT_CYCLES = 40
+#: With binary16 weights every sum is rounded where it is added, and none of a wider one.
+NO_ROUNDER = config().weights is not Weights.TERNARY
+#: Places of a binary16's leading one, from the least subnormal's to the largest's.
+ROUNDED_ROWS = 40
 #: Number of jobs of `random_jobs`, which long runs raise.
 RANDOM_JOBS = 6
 
@@ -135,4 +141,34 @@ async def starved_sink(dut: Any) -> None:
     assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
     assert not any(counters.stalls[name] for name in streams(config)), counters
     assert counters.cycles == counters.observed_cycles, counters
+    await _starved_at_the_end(bench)
     coverage().hit("starved", "result")
+
+
+async def _starved_at_the_end(bench: Bench) -> None:
+    """Results that wait when every step is issued are stalls, too: one a cycle, no more."""
+    config = bench.config
+    rng = np.random.default_rng([seed(), 6])
+    job = random_job(rng, 1, 1, config)
+    bench.sink.pause = True
+    bench.offer(job)
+    begun = await bench.start(job)
+    await bench.cycles(config.job_cycles(1, 1) + DROUGHT_CYCLES)
+    bench.sink.pause = False
+    counters = await bench.finish(job, begun)
+    assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
+    assert counters.cycles == config.job_cycles(1, 1) + counters.stalls["result"], counters
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms", skip=NO_ROUNDER)
+@cocotb.parametrize(bend=[magnitudes, lone_low_bits])
+async def rounding(dut: Any, bend: Any) -> None:
+    """The leading one at any place, and ties that a single bit, far below or near, breaks."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 7])
+    for k in (min(3, config.max_k), config.max_k):
+        n = min(ROUNDED_ROWS, config.max_n)
+        layer = bend(rng, random_layer(rng, n, k, config), config)
+        await bench.run(clean_job(layer, config))
+    coverage().hit("case", bend.__name__)

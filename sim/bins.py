@@ -88,6 +88,9 @@ def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
     for case, mode in itertools.product(cases, StallMode):
         yield Bin("case", (case, str(mode)))
     yield Bin("case", ("N maximal", str(StallMode.NONE)))
+    if config.weights is Weights.TERNARY:
+        for case in ("magnitudes", "lone_low_bits"):
+            yield Bin("case", (case,))
 
 
 def _stall_bins(config: ArrayConfig) -> Iterator[Bin]:
@@ -111,9 +114,11 @@ def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
         kinds.append("activation")
     for kind, mode in itertools.product(kinds, FAULT_MODES):
         yield Bin("fault", (kind, str(mode)))
+    once = ["single beats", "random frames"]
     if ternary:
-        yield Bin("fault", ("beyond the last row",))
-    for kind in ("single beats", "random frames"):
+        once.append("beyond the last row")
+    once += [f"{stream} cleared while discarding" for stream in streams(config)]
+    for kind in once:
         yield Bin("fault", (kind,))
 
 

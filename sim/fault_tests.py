@@ -10,6 +10,7 @@ from sim.bench import Bench
 from sim.context import config, coverage, open_bench, seed
 from sim.jobs import (
     ILLEGAL_BYTES,
+    STREAMS,
     Job,
     faulty_job,
     misframed,
@@ -21,9 +22,11 @@ from sim.jobs import (
 from sim.settings import LIMIT_MS
 from sim.stalls import StallMode
 from sim.stimuli import Layer, random_layer
-from tern_hw.config import Activation, ArrayConfig, Weights
+from tern_hw.config import Activation, ArrayConfig, Register, Weights
 
 MODES = [StallMode.NONE, StallMode.BOTH]
+#: Beats that come too late, more than a job and a few register accesses take.
+SURPLUS = 600
 NONFINITE = (np.nan, np.inf, -np.inf)
 #: Operands of binary16 weights have no faults: NaN and infinity go where IEEE 754 sends them.
 NO_FAULTS = config().weights is not Weights.TERNARY
@@ -185,6 +188,26 @@ async def tlast_late(dut: Any, stream: str, stalls: StallMode) -> None:
         await bench.run(misframed(good, stream, whole + surplus, filler, config))
         coverage().hit("fault", f"{stream} TLAST late", stalls)
         await recovers(bench, number)
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+@cocotb.parametrize(stream=list(streams(config())))
+async def cleared_while_discarding(dut: Any, stream: str) -> None:
+    """A packet that is too long is flagged once: what is still discarded raises nothing again."""
+    bench = await open_bench(dut)
+    config = bench.config
+    good = good_job(config, 0)
+    whole = len(good.packet(stream))
+    # So long that the flag is read and cleared while most of it is still to come.
+    job = misframed(good, stream, whole + SURPLUS, 0, config)
+    bench.offer(job)
+    begun = await bench.start(job)
+    while not await bench.read(Register.ERRORS):
+        pass
+    assert await bench.take_errors() == STREAMS[stream]
+    await bench.finish(job, begun)
+    assert not await bench.take_errors()
+    coverage().hit("fault", f"{stream} cleared while discarding")
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")

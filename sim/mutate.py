@@ -75,6 +75,9 @@ def _mutate(args: argparse.Namespace) -> int:
     path = args.folder / f"{CONFIG.name}.v"
     path.write_text(mutated_verilog(args.folder, CONFIG, mutants))
     store = Store(args.folder, mutants, verilog)
+    # Before the trials too, so that a retry leaves out what is proven equivalent.
+    if not args.no_proofs:
+        _prove_all(args, mutants, store)
     _try_all(args, path, mutants, store)
     if not args.no_proofs:
         _prove_all(args, mutants, store)
@@ -105,7 +108,7 @@ def _try_all(
 ) -> None:
     """Try every mutant that is due, after the array that is not broken, which must pass."""
     from sim.mutation.store import Outcome
-    from sim.mutation.trials import try_mutant
+    from sim.mutation.trials import try_mutant, try_proofs
 
     due = [mutant for mutant in mutants if _due(args, mutant, store)]
     if not due:
@@ -116,6 +119,8 @@ def _try_all(
 
     def attempt(mutant: "Mutant") -> None:
         trial = try_mutant(verilog, CONFIG, mutant, args.folder / f"trial-{mutant.number}")
+        if not trial.killed_by:
+            trial = try_proofs(args.folder, CONFIG, mutant, trial.tests)
         store.put(mutant, Outcome(trial=trial))
 
     with progress("trying mutants", len(due)) as advance, ThreadPoolExecutor(args.jobs) as pool:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from tern_hw.config import Activation, ArrayConfig
 from tern_hw.matrix import TernaryMatrix
 
-__all__ = ["ADVERSARIAL", "Layer", "adversarial_layer", "random_layer"]
+__all__ = [
+    "ADVERSARIAL",
+    "Layer",
+    "adversarial_layer",
+    "lone_low_bits",
+    "magnitudes",
+    "random_layer",
+]
 
 #: Largest finite binary16.
 FP16_MAX = 65504.0
@@ -204,6 +211,48 @@ def one_bit(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
         digits=digits,
         scale=_constant(layer, 1.0),
         shift=_constant(layer, 0.0),
+    )
+
+
+def magnitudes(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
+    """Row n is about 2**(n - 24) or, with K at its largest, about K * 2**(n - 17)."""
+    largest = 1 if layer.k < 2 * config.lanes else 127
+    mantissa = 1 + rng.integers(0, 1024, layer.n) / 1024
+    # Below the normal numbers the mantissa's bits are cut off.
+    scale = _constant(layer, 0.0)
+    scale[:] = (mantissa * 2.0 ** np.minimum(np.arange(layer.n) - 24, 14))[:, None]
+    signs = rng.choice([-1, 1], layer.n)
+    return _with(
+        layer,
+        activations=_filled(config, layer.k, largest),
+        digits=np.repeat(1 + signs[:, None], layer.k, axis=1).astype(np.uint8),
+        scale=scale,
+        shift=_constant(layer, 0.0),
+    )
+
+
+def lone_low_bits(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
+    """Row n is an odd integer of up to 25 bits times 2**5, more or less one bit n places lower.
+
+    The odd integer is scale * S, of a scale with 11 bits. The low bit is the shift, for X is 1 in
+    the last group: activations of both signs cancel each other, with trits that make S large.
+    """
+    activations = _filled(config, layer.k, 0)
+    pairs = (layer.k - 1) // 2 * 2
+    activations[:pairs:2], activations[1:pairs:2] = 127, -127
+    activations[-1] = 1
+    digits = np.ones_like(layer.digits)
+    digits[:, :pairs:2], digits[:, 1:pairs:2] = 2, 0
+    digits[:, -1] = rng.choice([0, 2], layer.n)
+    shift = _constant(layer, 0.0)
+    low = 2.0 ** np.maximum(5.0 - np.arange(layer.n), -24)
+    shift[:, -1] = low * rng.choice([-1, 1], layer.n)
+    return _with(
+        layer,
+        activations=activations,
+        digits=digits,
+        scale=_constant(layer, 2047.0 * 2**5),
+        shift=shift,
     )
 
 

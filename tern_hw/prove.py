@@ -37,10 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         for each in wanted:
             print(f"{each.block}: {each.text}")
         return 0
+    verilog = None if args.verilog is None else args.verilog.read_text()
     lines = []
     with progress("deciding properties", len(wanted)) as advance:
         for each in wanted:
-            lines.append(_decide(each, args.traces))
+            lines.append(_decide(each, args.traces, verilog))
             advance(1)
     if args.json:
         print(json.dumps(lines, indent=1))
@@ -61,6 +62,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--list", action="store_true", help="list the properties, decide none")
     parser.add_argument("--traces", metavar="FOLDER", type=Path, help="for runs that break one")
+    parser.add_argument(
+        "--verilog",
+        metavar="FILE",
+        type=Path,
+        help="look at this in place of what is emitted; the block's module is named `block`",
+    )
     parser.add_argument("--json", action="store_true", help="report as JSON")
     return parser
 
@@ -69,11 +76,8 @@ def _chosen(args: argparse.Namespace, each: "Property") -> bool:
     return fnmatch(each.block, args.only) and (each.quick or not args.quick)
 
 
-def _decide(each: "Property", traces: Path | None) -> dict[str, Any]:
-    from tern_hw.flows.smt import decide
-
-    model, cycles = each.question()
-    verdict = decide(model, each.method, cycles)
+def _decide(each: "Property", traces: Path | None, verilog: str | None) -> dict[str, Any]:
+    verdict, cycles = each.decide(lambda text: text if verilog is None else verilog)
     line = {
         "block": each.block,
         "property": each.text,

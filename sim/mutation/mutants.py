@@ -10,7 +10,15 @@ from tern_hw.flows.process import ToolError, run_tool
 from tern_hw.flows.wrapper import ports
 from tern_hw.flows.yosys import run_script
 
-__all__ = ["PREPARE", "SOURCE", "Mutant", "array_verilog", "draw_mutants", "mutated_verilog"]
+__all__ = [
+    "PREPARE",
+    "SOURCE",
+    "Mutant",
+    "array_verilog",
+    "draw_mutants",
+    "mutated_verilog",
+    "one_mutant",
+]
 
 #: Name of the Verilog file in a folder: Yosys' cell names contain it.
 SOURCE = "array.v"
@@ -101,6 +109,12 @@ def mutated_verilog(folder: Path, config: ArrayConfig, mutants: list[Mutant]) ->
     commands = [*PREPARE, "script break.ys", f"rename {config.name} {inner}"]
     _yosys([*commands, f"write_verilog -noattr {output}"], folder)
     return (folder / output).read_text() + _shell(config, inner)
+
+
+def one_mutant(folder: Path, config: ArrayConfig, mutant: Mutant, output: Path) -> None:
+    """Write Verilog of the array broken at one place alone; its module is named `block`."""
+    commands = [*PREPARE, f"mutate {mutant.options}", f"rename {config.name} block"]
+    _yosys([*commands, f"write_verilog -noattr {output.absolute()}"], folder)
 
 
 def _shell(config: ArrayConfig, inner: str) -> str:

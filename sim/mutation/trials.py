@@ -1,20 +1,25 @@
-"""One mutant under the benches: which test notices it first."""
+"""One mutant under the benches, then under the solvers: which test notices it first."""
 
+import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.mutation.mutants import Mutant
+from sim.mutation.mutants import Mutant, one_mutant
 from sim.runner import Simulator, run
 from sim.settings import LIMIT_VARIABLE
 from tern_hw.config import ArrayConfig
 from tern_hw.errors import TernError
+from tern_hw.flows.process import run_tool
 
-__all__ = ["Trial", "try_mutant"]
+__all__ = ["Trial", "try_mutant", "try_proofs"]
 
 #: Simulated time (ms) that a test may take: ten times what the longest needs on a whole array.
 LIMIT_MS = 0.05
-#: Lines of a failure's message that are kept.
+#: Seconds for the properties of the whole array.
+PROOF_LIMIT_S = 900
+#: Characters of a failure's message that are kept.
 MESSAGE_CHARACTERS = 160
 
 
@@ -61,6 +66,35 @@ def try_mutant(verilog: Path, config: ArrayConfig, mutant: Mutant | None, folder
     for name, message in report.failures.items():
         return Trial(killed_by=name, message=_short(message), tests=len(report.tests))
     return Trial(killed_by="", message="", tests=len(report.tests))
+
+
+def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) -> Trial:
+    """Decide the properties of the whole array on a mutant that the benches let pass.
+
+    Parameters
+    ----------
+    source
+        Folder with the array's Verilog.
+    config
+        The array's configuration.
+    mutant
+        Which.
+    tests
+        Tests that it passed.
+    """
+    path = source / f"mutant-{mutant.number}.v"
+    one_mutant(source, config, mutant, path)
+    command = [sys.executable, "-m", "tern_hw.prove", "--only", "array*", "--json"]
+    done = run_tool([*command, "--verilog", path], timeout_s=PROOF_LIMIT_S, check=False)
+    path.unlink()
+    text = done.stdout
+    # What comes before is the progress bar's.
+    for line in json.loads(text[text.index("[\n") :]):
+        if not line["holds"]:
+            message = "a run breaks it" if line["holds"] is False else "the proof does not succeed"
+            name = f"tern_hw.prove {line['block']}"
+            return Trial(killed_by=name, message=message, tests=tests)
+    return Trial(killed_by="", message="", tests=tests)
 
 
 def _short(message: str) -> str:

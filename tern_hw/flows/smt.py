@@ -19,7 +19,7 @@ from tern_hw.errors import TernError
 from tern_hw.flows.process import ToolError, run_tool
 from tern_hw.flows.yosys import run_script
 
-__all__ = ["Method", "Model", "Verdict", "decide"]
+__all__ = ["TOP", "Method", "Model", "Verdict", "decide", "find_abc"]
 
 #: Seconds after which a solver is stopped.
 SOLVER_LIMIT_S = 900
@@ -111,6 +111,20 @@ def decide(model: Model, method: Method, cycles: int) -> Verdict:
         )
 
 
+def find_abc() -> Path:
+    """Return the ABC that comes with pyosys.
+
+    Raises
+    ------
+    TernError
+        If pyosys is not installed.
+    """
+    spec = importlib.util.find_spec("pyosys")
+    if spec is None or spec.origin is None:
+        raise TernError("pyosys must be installed: pip install 'tern-hw[formal]'")
+    return Path(spec.origin).parent / "yosys-abc"
+
+
 def _yosys(folder: Path, commands: list[str]) -> None:
     read = ["read_verilog design.v", "read_rtlil harness.il", *PREPARE]
     status, log = run_script([*read, *commands], cwd=folder)
@@ -159,12 +173,8 @@ def _call_smtbmc(folder: Path, options: list[str]) -> tuple[bool, str]:
 
 def _pdr(folder: Path, method: Method, cycles: int) -> tuple[bool | None, str, str]:
     _yosys(folder, [*TO_AIGER, "write_aiger -I -B -zinit -no-startoffset model.aig"])
-    spec = importlib.util.find_spec("pyosys")
-    if spec is None or spec.origin is None:
-        raise TernError("pyosys must be installed: pip install 'tern-hw[formal]'")
-    abc = Path(spec.origin).parent / "yosys-abc"
     commands = "read_aiger model.aig; fold; strash; pdr"
-    done = run_tool([abc, "-c", commands], timeout_s=SOLVER_LIMIT_S, cwd=folder, check=False)
+    done = run_tool([find_abc(), "-c", commands], timeout_s=SOLVER_LIMIT_S, cwd=folder, check=False)
     if "Property proved" in done.stdout:
         return True, "abc", done.stdout
     if found := re.search(r"was asserted in frame (\d+)", done.stdout):

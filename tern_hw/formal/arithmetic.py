@@ -171,52 +171,57 @@ class ConverterTable(Harness):
 
 
 class ExactScale(Harness):
-    """`total` grows by scale * dot + shift * inputs, exactly, and starts anew at `first`.
+    """Each group adds scale * dot + shift * inputs to `total`, exactly; `first` starts from 0.
+
+    Said of one step, whatever `total` was: so it holds for rows of any number of groups.
 
     Parameters
     ----------
+    factor
+        "scale" or "shift"; the other one is 0.
+    exponent
+        Of the factor's binary16; its fraction and its sign are free.
     bits
-        The sums S and X are looked at for integers of so many bits, sign included.
+        The sums S and X are integers of so many bits, sign included.
     """
 
-    bits = 3
+    def __init__(self, block: Any, text: str, *, factor: str, exponent: int, bits: int) -> None:
+        super().__init__(block, text)
+        self.factor, self.exponent, self.bits = factor, exponent, bits
 
     def state(self) -> None:
         m, dut = self.m, self.dut
-        self.free_inputs("valid", "first", "scale", "shift", "scaled")
-        for name in ("dot", "inputs"):
-            small = self.free(signed(self.bits), f"any_{name}")
-            m.d.comb += getattr(dut, name).eq(small)
-        product: Any = 0
-        bad: Any = 0
+        self.free_inputs("valid", "first", "scaled")
+        fraction, negative = self.free(10, "fraction"), self.free(1, "negative")
+        half_bits = Cat(fraction, Const(self.exponent, 5), negative)
+        m.d.comb += getattr(dut, self.factor).eq(half_bits)
+        product: Any = Const(0, 1)
+        bad: Any = Const(0, 1)
         for half, value in (("scale", "dot"), ("shift", "inputs")):
-            magnitude, sign, nonfinite = half_integer(getattr(dut, half))
-            units = self._multiple(magnitude, getattr(dut, value)[: self.bits])
-            product = product + Mux(sign, -units, units)
-            bad = bad | nonfinite
+            small = self.free(signed(self.bits), f"any_{value}")
+            m.d.comb += getattr(dut, value).eq(small)
+            magnitude, sign, nonfinite = half_integer(half_bits)
+            units = self._multiple(magnitude, small)
+            if half == self.factor:
+                product = product + Mux(sign, -units, units)
+                bad = bad | nonfinite
         late = self.block.latency
-        before = late - 1
-        valid = history(m, dut.valid, before, "valid")
-        first = history(m, dut.first, before, "first")
-        term = history(m, product, before, "term")
-        broken = history(m, bad & dut.scaled, before, "broken")
-        total, nan, begun = Signal.like(dut.total), Signal(), Signal()
-        exact = Signal(init=0)
-        unscaled = history(m, ~dut.scaled | bad, before, "unscaled")
-        with m.If(valid):
-            m.d.sync += [
-                total.eq(Mux(first, 0, total) + term),
-                nan.eq((nan & ~first) | broken),
-                # What an infinity or a missing factor adds is nobody's business.
-                exact.eq((exact | first) & ~unscaled),
-                begun.eq(begun | first),
-            ]
-        self.holds(~exact | ~begun | (dut.total == total))
-        self.holds(~begun | (dut.nan == nan))
+        known = history(m, Const(1), late, "known")
+        valid, first = (history(m, getattr(dut, name), late, name) for name in ("valid", "first"))
+        term = history(m, product, late, "term")
+        broken = history(m, bad & dut.scaled, late, "broken")
+        # What an infinity or a missing factor adds is nobody's business.
+        exact = history(m, dut.scaled & ~bad, late, "exact")
+        total, nan = (history(m, getattr(dut, name), 1, name) for name in ("total", "nan"))
+        before = Mux(first, 0, total.as_signed())
+        width = len(dut.total)
+        self.holds(~known | ~valid | ~exact | (dut.total == (before + term)[:width].as_signed()))
+        self.holds(~known | valid | (dut.total == total.as_signed()))
+        self.holds(~known | (dut.nan == Mux(valid, (nan & ~first) | broken, nan)))
 
     def _multiple(self, magnitude: Any, value: Any) -> Any:
         """Return magnitude * value, added up bit by bit, two's complement."""
-        total: Any = 0
+        total: Any = Const(0, 1)
         for at in range(self.bits):
             part = Mux(value[at], magnitude << at, 0)
             total = total - part if at == self.bits - 1 else total + part

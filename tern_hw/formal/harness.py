@@ -1,9 +1,10 @@
 """A block's emitted Verilog within an Amaranth module that states what must hold of it."""
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from amaranth.back import rtlil, verilog
@@ -21,7 +22,7 @@ from amaranth.hdl import (
 )
 from amaranth.lib import wiring
 
-from tern_hw.flows.smt import TOP, Method, Model
+from tern_hw.flows.smt import TOP, Method, Model, Verdict, decide
 
 __all__ = ["Emitted", "Harness", "Property", "emitted_verilog", "history"]
 
@@ -145,10 +146,12 @@ class Property:
     #: What holds, in words.
     text: str
     build: Callable[[], wiring.Component]
-    harness: Callable[[wiring.Component, str], Harness]
+    harness: Callable[..., Harness]
     method: Method
     #: k of an induction, cycles of a bounded check; the other methods need none.
     cycles: int = 0
+    #: More parameters of the harness, a case each; the property is all of them.
+    cases: tuple[dict[str, Any], ...] = ({},)
     #: Seconds, not minutes.
     quick: bool = True
 
@@ -157,15 +160,21 @@ class Property:
         """Whether it is decided for runs of any length."""
         return self.method is not Method.BOUNDED
 
-    def question(self, change: Callable[[str], str] = lambda text: text) -> tuple[Model, int]:
-        """Return what a solver takes, and how many cycles.
+    def decide(self, change: Callable[[str], str] = lambda text: text) -> tuple[Verdict, int]:
+        """Return what the solver finds, up to the first case that does not hold, and the cycles.
 
         Parameters
         ----------
         change
             Applied to the block's Verilog before it is looked at.
         """
+        begun = time.monotonic()
         block = self.build()
         text = change(emitted_verilog(block))
         cycles = block.latency + 1 if self.method is Method.PIPELINE else self.cycles
-        return self.harness(block, text).model(text), cycles
+        for case in self.cases:
+            model = self.harness(block, text, **case).model(text)
+            verdict = decide(model, self.method, cycles)
+            if not verdict.holds:
+                break
+        return replace(verdict, seconds=time.monotonic() - begun), cycles

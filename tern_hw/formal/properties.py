@@ -6,8 +6,9 @@ from typing import Any
 
 from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
 from tern_hw.flows.smt import Method
-from tern_hw.formal import arithmetic, streams
+from tern_hw.formal import arithmetic, streams, whole
 from tern_hw.formal.harness import Property
+from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.decode import TritDecoder
@@ -20,6 +21,8 @@ from tern_hw.gateware.tree import AdderTree
 
 __all__ = ["properties"]
 
+#: The whole array, as small as the mutation run's.
+ARRAY = ArrayConfig(lanes=8, rows=2, group_size=16, packing=Packing.BASE3, max_k=100, max_n=60)
 SMALL: dict[str, Any] = {"lanes": 8, "rows": 1, "group_size": "row", "max_k": 64, "max_n": 64}
 
 
@@ -49,6 +52,7 @@ def properties() -> list[Property]:
         *_rounders(),
         *_streams(),
         *_registers(),
+        *_arrays(),
     ]
 
 
@@ -104,16 +108,18 @@ def _converters() -> list[Property]:
 
 
 def _scales() -> list[Property]:
+    # A constant exponent makes the shift a wiring; all 32 together are every binary16.
     return [
         Property(
-            block="scale and shift, sums of 3 bits",
-            text="total is the exact sum of scale * S + shift * X, for all scales and shifts",
+            block=f"scale and shift, {factor}, sums of 3 bits",
+            text=f"a group adds {factor} * {name} exactly to any sum; NaN where not finite",
             build=partial(ScaleShift, small(max_k=1)),
             harness=arithmetic.ExactScale,
-            method=Method.BOUNDED,
-            cycles=8,
+            method=Method.PIPELINE,
+            cases=tuple({"factor": factor, "exponent": at, "bits": 3} for at in range(32)),
             quick=False,
         )
+        for factor, name in (("scale", "S"), ("shift", "X"))
     ]
 
 
@@ -192,6 +198,31 @@ def _registers() -> list[Property]:
                 harness=harness,
                 method=method,
                 cycles=3,
+            )
+        )
+    return found
+
+
+def _arrays() -> list[Property]:
+    build = partial(TernaryArray, ARRAY)
+    found = []
+    for words, text, harness in (
+        (
+            "counters",
+            "a counter read in every cycle stays, goes up by 1 or to 0",
+            whole.CounterSteps,
+        ),
+        ("results", "a result that waits stays, unchanged, but for an abort", whole.ResultStall),
+    ):
+        found.append(
+            Property(
+                block=f"array, {words}",
+                text=text,
+                build=build,
+                harness=harness,
+                method=Method.INDUCTION,
+                cycles=3,
+                quick=False,
             )
         )
     return found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tern_hw.flows.smt import Verdict, decide
+from tern_hw.flows.smt import Verdict
 from tern_hw.formal.harness import Property
 from tern_hw.formal.properties import properties
 
@@ -12,8 +12,8 @@ SLOW = [name for name, each in PROPERTIES.items() if not each.quick]
 
 
 def verdict_on(each: Property, change=lambda text: text) -> Verdict:
-    model, cycles = each.question(change)
-    return decide(model, each.method, cycles)
+    verdict, _ = each.decide(change)
+    return verdict
 
 
 def replaced(old: str, new: str):

@@ -1,0 +1,101 @@
+"""Mutants: drawn as fixed, broken one at a time, noticed by a bench, and excused by proof alone."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sim import mutate
+from sim.mutation.equivalence import prove_equivalent
+from sim.mutation.mutants import SOURCE, Mutant, array_verilog, draw_mutants, mutated_verilog
+from sim.mutation.report import facts
+from sim.mutation.store import Outcome, Store
+from sim.mutation.trials import Trial
+from tern_hw.flows.icarus import icarus_installed
+from tests.simulations import verilog_text
+
+CONFIG = mutate.CONFIG
+RECORDED = Path(__file__).parent.parent / "sim" / "recorded" / "mutation.json"
+KILLED = Outcome(trial=Trial(killed_by="a.test", message="no", tests=3))
+ALIVE = Outcome(trial=Trial(killed_by="", message="", tests=9))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("mutants")
+    (place / SOURCE).write_text(verilog_text(CONFIG))
+    return place
+
+
+@pytest.fixture(scope="module")
+def mutants(folder) -> list[Mutant]:
+    return draw_mutants(folder, CONFIG, mutate.COUNT, mutate.SEED)
+
+
+def test_the_command_emits_the_configuration_itself():
+    assert array_verilog(CONFIG) == verilog_text(CONFIG)
+
+
+def test_drawing_is_fixed_by_its_seed(folder, mutants):
+    assert draw_mutants(folder, CONFIG, mutate.COUNT, mutate.SEED) == mutants
+    assert draw_mutants(folder, CONFIG, mutate.COUNT, mutate.SEED + 1) != mutants
+    assert [each.number for each in mutants] == list(range(1, mutate.COUNT + 1))
+
+
+def test_control_flags_counters_and_registers_are_among_the_mutants(mutants):
+    modules = {each.module for each in mutants}
+    assert {"registers", "core", "core.sequencer", "core.scale_credit"} <= modules
+    assert {"core.activation_gate", "core.scale_walk", "core.results.queue"} <= modules
+
+
+def test_all_mutants_stand_in_one_verilog_with_the_arrays_ports(folder, mutants):
+    text = mutated_verilog(folder, CONFIG, mutants[:20])
+    assert f"module {CONFIG.name} (" in text
+    assert '$value$plusargs("mutant=%d", mutant)' in text
+    if icarus_installed():
+        from tern_hw.flows.process import run_tool
+
+        (folder / "both.v").write_text(text)
+        run_tool(["iverilog", "-g2005", "-o", folder / "both", folder / "both.v"], timeout_s=60)
+
+
+def test_outcomes_are_kept_by_list_and_array(tmp_path, mutants):
+    store = Store(tmp_path, mutants, "verilog")
+    store.put(mutants[0], KILLED)
+    store.put(mutants[1], dataclasses.replace(ALIVE, proof="how"))
+    again = Store(tmp_path, mutants, "verilog")
+    assert again.get(mutants[0]) == KILLED
+    assert again.get(mutants[1]).state == "equivalent"
+    assert again.get(mutants[2]) is None
+    assert Store(tmp_path, mutants, "other").get(mutants[0]) is None
+    assert Store(tmp_path, mutants[1:], "verilog").get(mutants[1]) is None
+
+
+def test_score_leaves_out_what_is_proven_equivalent(mutants):
+    outcomes = [KILLED, KILLED, KILLED, ALIVE, dataclasses.replace(ALIVE, proof="how")]
+    report = facts(CONFIG, 1, mutants[:5], outcomes)
+    assert (report["killed"], report["survived"], report["equivalent"]) == (3, 1, 1)
+    assert report["score_percent"] == 75.0
+
+
+@pytest.mark.slow
+def test_equivalence_is_proven_of_a_dead_bit_and_not_of_a_live_one(folder, mutants):
+    recorded = json.loads(RECORDED.read_text())["all"]
+    states = {line["number"]: line["state"] for line in recorded}
+    dead = [each for each in mutants if states[each.number] == "equivalent"]
+    live = [each for each in mutants if states[each.number] == "killed"]
+    assert all(prove_equivalent(folder, CONFIG, each) for each in dead[:2])
+    assert not any(prove_equivalent(folder, CONFIG, each) for each in live[:4])
+
+
+def test_the_recorded_run_is_whole_and_reaches_the_bar():
+    report = json.loads(RECORDED.read_text())
+    assert report["mutants"] == mutate.COUNT == len(report["all"]) >= 200
+    assert report["configuration"] == CONFIG.as_dict()
+    assert report["seed"] == mutate.SEED
+    states = [line["state"] for line in report["all"]]
+    counted = len(states) - states.count("equivalent")
+    assert all(line["proof"] for line in report["all"] if line["state"] == "equivalent")
+    assert all(line["killed_by"] for line in report["all"] if line["state"] == "killed")
+    assert report["score_percent"] == round(100 * states.count("killed") / counted, 2) >= 95
