@@ -424,11 +424,6 @@ class ArrayConfig:
         return 1 if self.packing is Packing.BITS2 else 2
 
     @property
-    def rounding_cycles(self) -> int:
-        """Latency of the rounder: magnitude, a cycle a level of the search, rounding."""
-        return 1 + (self.accumulator_bits - 2).bit_length() + 2
-
-    @property
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
@@ -437,7 +432,7 @@ class ArrayConfig:
         """
         if self.weights is not Weights.TERNARY:
             return 1 + self.mac_registers + 3
-        return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + self.rounding_cycles + 2
+        return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + 4 + 2
 
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.

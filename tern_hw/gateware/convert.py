@@ -58,12 +58,9 @@ class ActivationConverter(wiring.Component):
         config = self.config
         bits = config.activation_bits
         lanes = []
-        low = config.lanes.bit_length()
-        full = self.remaining[low:].any()
         for lane in range(config.lanes):
             real = Signal(name=f"real_{lane}")
-            # As `remaining > lane`, with few bits to compare in each lane.
-            m.d.comb += real.eq(full | (self.remaining[:low] > lane))
+            m.d.comb += real.eq(self.remaining > lane)
             lanes.append(self.beat[lane * bits : (lane + 1) * bits] & real.replicate(bits))
         if config.activation is Activation.INT8:
             m.d.comb += self.fixed.eq(Cat(*lanes))

@@ -55,7 +55,7 @@ class ArrayCore(wiring.Component):
         self.scales = [ScaleShift(config) for _ in range(config.rows)]
         self.sum_latency = self.dots[0].latency + self.scales[0].latency
         # Places for results: those on their way when a block is issued every `rows` cycles.
-        in_flight = self.sum_latency + ResultUnit.latency_of(config) + config.rows + 2
+        in_flight = self.sum_latency + ResultUnit.LATENCY + config.rows + 2
         self.results = ResultUnit(
             config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
         )
@@ -289,7 +289,11 @@ class ArrayCore(wiring.Component):
             limit=results.depth, initial=results.depth, cost=config.rows
         )
         leaves = self.result_tvalid & self.result_tready
-        over = self._counted_out(m, leaves)
+        over = Signal(init=1)
+        with m.If(self.start):
+            m.d.sync += over.eq(0)
+        with m.Elif(leaves & self.result_tlast):
+            m.d.sync += over.eq(1)
         hopeless = Signal()
         with m.If(self.start):
             m.d.sync += hopeless.eq(0)
@@ -313,18 +317,4 @@ class ArrayCore(wiring.Component):
             self.result_tvalid.eq(results.results.valid),
             results.results.ready.eq(self.result_tready),
         ]
-        return over
-
-    def _counted_out(self, m, leaves):
-        """Return whether all of the job's N results have left.
-
-        Counted, not taken from TLAST: that comes out of a block RAM, late in its cycle.
-        """
-        over = Signal(init=1)
-        left = Signal.like(self.n, name="results_left")
-        last = Signal(name="result_last")
-        with m.If(self.start):
-            m.d.sync += [over.eq(0), left.eq(self.n), last.eq(self.n == 1)]
-        with m.Elif(leaves):
-            m.d.sync += [over.eq(last), left.eq(left - 1), last.eq(left == 2)]
         return over

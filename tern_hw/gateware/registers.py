@@ -15,7 +15,6 @@ from tern_hw.config import (
     Register,
     Weights,
 )
-from tern_hw.gateware.pipeline import delay
 
 __all__ = ["ADDRESS_BITS", "STALLS", "RegisterFile", "axi_lite_ports"]
 
@@ -164,9 +163,6 @@ class RegisterFile(wiring.Component):
         counters = {}
         for register, event in events.items():
             counter = Signal(32, name=register.name.lower())
-            # A cycle later: deciding an event and counting it are a cycle's work each. No event
-            # is lost or carried over, since the array is idle from two cycles before a start.
-            event = delay(m, event, 1, name=f"{counter.name}_event")
             with m.If(self.start):
                 m.d.sync += counter.eq(0)
             with m.Else():

@@ -41,11 +41,14 @@ class ResultUnit(wiring.Component):
     results : Out, stream
     """
 
+    #: Serializer, rounder, queue.
+    LATENCY = 1 + Rounder.LATENCY + FIFO_LATENCY
+
     def __init__(self, config: ArrayConfig, *, depth: int):
         self.config = config
         self.depth = depth
         self.rounder = Rounder(config)
-        self.latency = self.latency_of(config)
+        self.latency = self.LATENCY
         super().__init__(
             {
                 "valid": In(1),
@@ -57,11 +60,6 @@ class ResultUnit(wiring.Component):
                 "results": Out(stream.Signature(result_layout(config))),
             }
         )
-
-    @staticmethod
-    def latency_of(config: ArrayConfig) -> int:
-        """Return the cycles of serializer, rounder and queue."""
-        return 1 + config.rounding_cycles + FIFO_LATENCY
 
     def elaborate(self, platform):
         m = Module()

@@ -55,32 +55,22 @@ class JobWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Whether a position is a last one is decided while the one before it stands: the issue of
-        # a step depends on it, and a comparison of many bits would come before that.
-        self._outputs(m)
+        m.d.comb += self.block_last.eq(self.outputs_left <= self.rows)
         if self.quantum is None:
             m.d.comb += [self.row_last.eq(1), self.inputs_left.eq(self.k)]
         else:
-            self._inputs(m, self.quantum)
-        return m
-
-    def _outputs(self, m):
+            m.d.comb += self.row_last.eq(self.inputs_left <= self.quantum)
         with m.If(self.start):
-            m.d.sync += [self.outputs_left.eq(self.n), self.block_last.eq(self.n <= self.rows)]
-        with m.Elif(self.advance & self.row_last):
-            m.d.sync += [
-                self.outputs_left.eq(self.outputs_left - self.rows),
-                self.block_last.eq(self.outputs_left <= 2 * self.rows),
-            ]
-
-    def _inputs(self, m, quantum):
-        first = self.start | self.row_last
-        single = self.k <= quantum
-        with m.If(self.start | self.advance):
-            m.d.sync += [
-                self.inputs_left.eq(Mux(first, self.k, self.inputs_left - quantum)),
-                self.row_last.eq(Mux(first, single, self.inputs_left <= 2 * quantum)),
-            ]
+            m.d.sync += self.outputs_left.eq(self.n)
+            if self.quantum is not None:
+                m.d.sync += self.inputs_left.eq(self.k)
+        with m.Elif(self.advance):
+            if self.quantum is not None:
+                left = Mux(self.row_last, self.k, self.inputs_left - self.quantum)
+                m.d.sync += self.inputs_left.eq(left)
+            with m.If(self.row_last):
+                m.d.sync += self.outputs_left.eq(self.outputs_left - self.rows)
+        return m
 
 
 class StepWalk(wiring.Component):
@@ -133,7 +123,6 @@ class StepWalk(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.walk = walk = self.walk
-        rows_left = walk.outputs_left[: config.rows.bit_length()]
         m.d.comb += [
             walk.start.eq(self.start),
             walk.n.eq(self.n),
@@ -142,8 +131,7 @@ class StepWalk(wiring.Component):
             self.row_last.eq(walk.row_last),
             self.block_last.eq(walk.block_last),
             self.inputs_left.eq(walk.inputs_left),
-            # Only the last block may lack rows; there the low bits say how many are left.
-            self.rows.eq(Cat(~walk.block_last | (rows_left > row) for row in range(config.rows))),
+            self.rows.eq(Cat(walk.outputs_left > row for row in range(config.rows))),
             self.beat_last.eq(walk.row_last | (self.segment == config.segments - 1)),
         ]
         group_step = Signal(index_bits(config.group_steps or 1))

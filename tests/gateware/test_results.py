@@ -82,7 +82,7 @@ def job(config, rng, blocks):
 @pytest.mark.parametrize("pause", [0, 3])
 def test_results_in_order_at_the_least_interval(config, pause):
     rng = randoms("results", config.name, pause)
-    unit = ResultUnit(config, depth=config.rows + ResultUnit.latency_of(config))
+    unit = ResultUnit(config, depth=config.rows + ResultUnit.LATENCY)
     jobs = [job(config, rng, blocks) for blocks in (1, 2, 5, 1, 3)]
     seen: list[tuple] = []
 
@@ -176,5 +176,5 @@ def test_first_transfer_comes_after_the_stated_latency(config):
     bench(unit, drive)
     # `valid[0]` is one cycle after the block.
     first = unit.latency - 1
-    assert unit.latency == 3 + unit.rounder.latency
+    assert unit.latency == 7
     assert valid == [first <= cycle < first + config.rows for cycle in range(len(valid))]
