@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -119,7 +120,9 @@ def place_and_route(
 
     def build(folder: Path) -> None:
         notify(f"nextpnr: {design.top} on {device.about}, seed {seed}")
-        _run(folder, device, [*options, "--json", design.netlist_json.resolve()])
+        # To YoWASP's programs /tmp is a folder of their own: only a relative path leads there.
+        netlist = os.path.relpath(design.netlist_json.resolve(), folder.resolve())
+        _run(folder, device, [*options, "--json", netlist])
 
     # A synthesis' folder is named after all that its netlist follows from.
     parts = [STORE_FORMAT, design.folder.name, device.package, find_nextpnr(device), *options]
@@ -127,7 +130,7 @@ def place_and_route(
     return _read(entry, design, seed)
 
 
-def _run(folder: Path, device: Device, options: Sequence[str | Path]) -> None:
+def _run(folder: Path, device: Device, options: Sequence[str]) -> None:
     command = device.package.removeprefix("yowasp_")
     driver = DRIVER.format(package=device.package, command=command)
     words = [sys.executable, "-c", driver, *options]
