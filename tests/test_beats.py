@@ -8,6 +8,7 @@ import pytest
 from tern_hw.beats import (
     activation_beats,
     digits_from_weight_beats,
+    plain_weight_beats,
     results_from_bytes,
     scale_beats,
     weight_beats,
@@ -187,3 +188,32 @@ def test_sizes_beyond_the_arrays_are_refused():
 def test_activations_of_another_type_or_shape_are_refused(x):
     with pytest.raises(TernError, match=r"^activations must be int8 of shape \[K\], not "):
         activation_beats(x, ArrayConfig())
+
+
+def test_binary16_weights_go_by_input_then_context():
+    config = ArrayConfig(lanes=8, rows=2, activation="fp16", weights="fp16", max_k=9, max_n=200)
+    weights = np.arange(130 * 5).reshape(130, 5).astype(np.float16)
+    beats = plain_weight_beats(weights, config).view("<f2")
+    contexts, at_once = config.mac_contexts, 16
+    assert beats.shape == (2 * 5 * contexts, at_once)
+    for n, k in itertools.product(range(130), range(5)):
+        block, place = divmod(n, contexts * at_once)
+        context, column = divmod(place, at_once)
+        assert beats[(block * 5 + k) * contexts + context, column] == weights[n, k]
+    assert not beats[5 * contexts + 1 :: contexts, 2:].any()
+
+
+def test_weights_of_the_other_kind_are_refused():
+    plain = ArrayConfig(lanes=8, activation="fp16", weights="fp16")
+    with pytest.raises(TernError, match="weights must be fp16 here, not ternary"):
+        plain_weight_beats(np.zeros((2, 2), np.float16), ArrayConfig())
+    matrix = TernaryMatrix.from_digits(
+        np.ones((2, 2), np.uint8),
+        np.ones((2, 1), np.float16),
+        np.ones((2, 1), np.float16),
+        group_size="row",
+    )
+    with pytest.raises(TernError, match="weights must be ternary here, not fp16"):
+        weight_beats(matrix, plain)
+    with pytest.raises(TernError, match="from 1 to the array's 65536, not 65537"):
+        plain_weight_beats(np.zeros((65537, 1), np.float16), plain)

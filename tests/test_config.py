@@ -60,6 +60,7 @@ CONFIGS = st.builds(
         ("max_k", 65537),
         ("max_n", 0),
         ("max_n", 1048577),
+        ("weights", "int4"),
     ],
 )
 def test_bad_field_is_refused_in_one_sentence(field, value):
@@ -137,3 +138,43 @@ def test_configuration_is_frozen():
 def test_name_tells_configurations_apart(config, max_n, max_k):
     other = dataclasses.replace(config, max_n=max_n, max_k=max(max_k, config.lanes))
     assert (other.name == config.name) == (other == config)
+
+
+# --------------------------------------------------------------------- binary16 weights
+
+
+PLAIN = ArrayConfig(activation="fp16", weights="fp16")
+
+
+def test_binary16_weights_have_no_scales_and_a_context_a_register_of_the_loop():
+    assert PLAIN.input_streams == ("activation", "weight")
+    assert PLAIN.weight_beat_bytes == 64 * 4 * 2
+    assert PLAIN.mac_contexts == 7
+    assert PLAIN.block_outputs == 64 * 4 * 7
+    assert PLAIN.group_word == 0
+    assert PLAIN.name == "mac_64x4_fp16"
+    assert ArrayConfig.from_dict(PLAIN.as_dict()) == PLAIN
+
+
+def test_a_job_of_binary16_weights_takes_a_step_an_input_and_context():
+    # Load of 9 chunks, a gap, 576 * 7 steps, the way of a sum, 1536 results.
+    assert PLAIN.job_cycles(1536, 576) == 9 + 1 + 576 * 7 + 13 + 1536 - 1
+    # The results of a block take longer than its few inputs.
+    assert PLAIN.job_cycles(1793, 2) == 1 + 1 + 14 + (1792 + 13 + 2) + 13
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"activation": "int8"}, "activation must be fp16 with fp16 weights, not int8"),
+        ({"packing": "base3"}, "packing must be left at 2bit with fp16 weights, not base3"),
+        ({"group_size": 64}, "group_size must be left at 128 with fp16 weights, not 64"),
+    ],
+)
+def test_what_only_trits_have_is_refused_with_binary16_weights(fields, sentence):
+    with pytest.raises(TernError, match=sentence):
+        ArrayConfig(**{"activation": "fp16", "weights": "fp16"} | fields)
+
+
+def test_binary16_weights_need_no_lanes_that_fit_a_group():
+    assert ArrayConfig(lanes=10, activation="fp16", weights="fp16").chunks(25) == 3

@@ -86,3 +86,27 @@ LONG_RUNS = [
 def test_long_runs_of_every_choice(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator, LONG_RUN), config)
+
+
+#: Eight multiply-adds; the job of the most outputs fills both banks of results and waits for one.
+PLAIN = [
+    ArrayConfig(
+        lanes=8,
+        rows=1,
+        activation="fp16",
+        weights="fp16",
+        output=output,
+        max_k=15,
+        max_n=180,
+    )
+    for output in ("fp16", "fp32")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", PLAIN, ids=lambda config: config.name)
+def test_binary16_weights_pass_the_benches(config, simulator, runs):
+    needs(simulator)
+    check(runs.get(config, simulator), config)

@@ -123,3 +123,27 @@ def test_sidecar_lists_every_register(small):
 def test_names_of_configurations_differ():
     names = [config.name for config in NAMED_CONFIGS.values()]
     assert len(set(names)) == len(names)
+
+
+def test_sidecar_of_binary16_weights_names_its_streams_and_its_formula():
+    config = ArrayConfig(
+        lanes=8, rows=1, activation="fp16", weights="fp16", output="fp16", max_k=64, max_n=64
+    )
+    sidecar = emit(config).sidecar
+    assert "s_axis_scale" not in sidecar["streams"]
+    assert not any("scale" in port["name"] for port in sidecar["ports"])
+    latency = sidecar["latency"]
+    assert latency["cycles"] == sum(latency["blocks"].values()) == config.latency_cycles
+    n, k = 60, 33
+    values = {
+        "load": -(-k // 8),
+        "load_gap": latency["load_gap_cycles"],
+        "steps": k * latency["contexts"],
+        "blocks": -(-n // latency["block_outputs"]),
+        "result_interval": latency["result_interval_cycles"],
+        "cycles": latency["cycles"],
+        "max": max,
+    }
+    formula = latency["job_cycles"].split(";")[0]
+    formula = formula.replace("outputs of the last block", str(n - latency["block_outputs"]))
+    assert eval(formula, {}, values) == config.job_cycles(n, k)

@@ -54,3 +54,13 @@ def test_named_configurations(name):
     core = TernaryArray(config).core
     assert core.latency == config.latency_cycles
     assert core.converter.latency == config.conversion_cycles
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.UnusedElaboratable")
+@pytest.mark.parametrize("output", OutputFormat)
+def test_array_of_multiply_adds(output):
+    config = ArrayConfig(lanes=8, rows=2, activation="fp16", weights="fp16", output=output)
+    core = TernaryArray(config).core
+    assert core.latency == sum(core.blocks().values()) == config.latency_cycles
+    assert core.array.macs[0].latency == config.mac_registers
+    assert core.array.macs[0].loop == config.mac_contexts
