@@ -293,12 +293,13 @@ class AlignedLoader(wiring.Component):
         )
         write, read = units.write_port(), units.read_port()
         late = delay(m, self._place(self.step), finder.latency, name="place")
-        done = delay(m, self.step.valid & self.step.group_last, finder.latency, name="done")
+        # Every beat writes what its group has so far; the last one's stays.
+        found = delay(m, self.step.valid, finder.latency, name="found")
         used = self._place(self.used)
         m.d.comb += [
             write.data.eq(finder.units),
             write.addr.eq(late),
-            write.en.eq(done),
+            write.en.eq(found),
             read.addr.eq(Mux(self.align, self._place(self.step), used)),
             read.en.eq(1),
         ]

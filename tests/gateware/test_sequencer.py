@@ -320,5 +320,6 @@ def test_aligned_job_goes_on_where_activations_are_missing(config):
     cut = Shape(3, 3 * config.lanes, {}, {"activation": 1})
     for shape, log in zip((cut, whole), run(config, (cut, whole)), strict=True):
         assert sum(each["activation_missing"] for each in log) == (shape is cut)
+        assert [position(step) for _, step in steps(log, load=1)] == row_positions(config, shape.k)
         positions = [position(step) for _, step in steps(log, load=0)]
         assert positions == row_positions(config, shape.k) * config.row_blocks(shape.n)
