@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tern_hw.cli import ArgumentParser, integer, parse_group_size, run
 from tern_hw.config import (
     NAMED_CONFIGS,
+    TARGETS,
     Activation,
     ArrayConfig,
+    Dot,
     OutputFormat,
     Packing,
 )
@@ -40,12 +42,15 @@ SHAPE = (
     "result",
     "max_k",
     "max_n",
+    "dot",
+    "target",
 )
 
 EPILOG = """examples:
   python -m tern_hw.generate --lanes 64
   python -m tern_hw.generate --lanes 32 --rows 2 --activation fp16 --group-size row -o build/
   python -m tern_hw.generate --config base --output - > base.v
+  python -m tern_hw.generate --config base --target ecp5
   python -m tern_hw.generate --check
 """
 
@@ -105,6 +110,15 @@ def _parser() -> ArgumentParser:
     shape.add_argument("--result", help=f"{' or '.join(OutputFormat)} ({default.output})")
     shape.add_argument("--max-k", type=integer, help=f"largest K, inputs ({default.max_k})")
     shape.add_argument("--max-n", type=integer, help=f"largest N, outputs ({default.max_n})")
+    shape.add_argument(
+        "--dot",
+        help=f"dot product: {' or '.join(Dot)} ({default.dot}); carry is made of ECP5's cells",
+    )
+    shape.add_argument(
+        "--target",
+        metavar="FAMILY",
+        help=f"the dot product that is smallest on {', '.join(TARGETS)}; not beside --dot",
+    )
     what = parser.add_argument_group("what to do")
     what.add_argument(
         "-o",
@@ -130,6 +144,8 @@ def _check_combination(args: "argparse.Namespace") -> None:
             if getattr(args, name) is not None:
                 option = name.replace("_", "-")
                 raise TernError(f"--{mode} must stand without --{option}, not beside it")
+    if args.target is not None and args.dot is not None:
+        raise TernError("--target must stand without --dot, not beside it")
     if mode == "list" and args.output is not None:
         raise TernError("--list must stand without --output, not beside it")
     if args.output == "":
@@ -161,6 +177,8 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
         base = NAMED_CONFIGS[args.config]
     if args.result is not None and args.result not in list(OutputFormat):
         raise TernError(f"--result must be one of {', '.join(OutputFormat)}, not {args.result!r}")
+    if args.target is not None and args.target not in TARGETS:
+        raise TernError(f"--target must be one of {', '.join(TARGETS)}, not {args.target!r}")
     given = {
         "lanes": args.lanes,
         "rows": args.rows,
@@ -170,6 +188,7 @@ def _config(args: "argparse.Namespace") -> ArrayConfig:
         "output": args.result,
         "max_k": args.max_k,
         "max_n": args.max_n,
+        "dot": args.dot if args.target is None else Dot.for_target(args.target),
     }
     return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
 

@@ -7,7 +7,7 @@ from sim.coverage import Coverage
 from sim.runner import TEST_MODULES, Simulator
 from sim.settings import RANDOM_JOBS_VARIABLE
 from tern_hw.config import ArrayConfig
-from tests.simulations import PAIRWISE, Outcome, Runs, all_choices, needs, session_folder
+from tests.simulations import CARRY, PAIRWISE, Outcome, Runs, all_choices, needs, session_folder
 
 #: Jobs of each `random_jobs` in the long runs.
 LONG_RUN = {RANDOM_JOBS_VARIABLE: "60"}
@@ -27,7 +27,7 @@ def check(outcome: Outcome, config: ArrayConfig) -> None:
 
 
 @pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", PAIRWISE, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", PAIRWISE + CARRY, ids=lambda config: config.name)
 def test_benches_pass_and_hit_their_bins(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)

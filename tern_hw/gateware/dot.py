@@ -4,12 +4,16 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tern_hw.config import ArrayConfig
+from tern_hw.config import ArrayConfig, Dot
+from tern_hw.gateware.carry import CarryChains
 from tern_hw.gateware.decode import TritDecoder
 from tern_hw.gateware.pipeline import add_with_carry
 from tern_hw.gateware.tree import AdderTree
 
 __all__ = ["GroupDot"]
+
+#: The dot product over the lanes, by its name in the configuration.
+DOTS: dict[Dot, type[AdderTree] | type[CarryChains]] = {Dot.TREE: AdderTree, Dot.CARRY: CarryChains}
 
 
 class GroupDot(wiring.Component):
@@ -35,7 +39,7 @@ class GroupDot(wiring.Component):
     def __init__(self, config: ArrayConfig):
         self.config = config
         self.decoder = TritDecoder(config)
-        self.tree = AdderTree(config)
+        self.tree = DOTS[config.dot](config)
         self.decode_latency = self.decoder.latency
         self.latency = self.decoder.latency + self.tree.latency + 1
         super().__init__(
