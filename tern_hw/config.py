@@ -343,12 +343,23 @@ class ArrayConfig:
         return 1 if self.packing is Packing.BITS2 else 2
 
     @property
+    def operand_cycles(self) -> int:
+        """Registers between decoder and memory, and the dot product."""
+        return 1
+
+    @property
+    def rounder_cycles(self) -> int:
+        """Latency of the rounder: magnitude, guard, shifts to the first one, round, pack."""
+        return (self.accumulator_bits - 2).bit_length() + 1
+
+    @property
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        Decoder, tree, group sum, scale and shift, serializer, rounder, result FIFO.
+        Decoder, operands, tree, group sum, scale and shift, serializer, rounder, result FIFO.
         """
-        return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + 4 + 2
+        dot = self.decode_cycles + self.operand_cycles + self.tree_levels + 1
+        return dot + 5 + 1 + self.rounder_cycles + 2
 
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.

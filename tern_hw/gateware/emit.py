@@ -140,6 +140,7 @@ def _latency(array: TernaryArray) -> dict[str, Any]:
         "cycles": core.latency,
         "blocks": {
             "decoder": core.dots[0].decoder.latency,
+            "operands": config.operand_cycles,
             "tree": core.dots[0].tree.latency,
             "group_sum": 1,
             "scale_shift": core.scales[0].latency,

@@ -43,7 +43,9 @@ def test_latency_of_the_array_is_the_sum_of_its_blocks():
     for config in SWEEP:
         core = TernaryArray(config).core
         dot, scale, results = core.dots[0], core.scales[0], core.results
-        blocks = (dot.decoder.latency, dot.tree.latency, 1, scale.latency, results.latency)
+        dots = (dot.decoder.latency, config.operand_cycles, dot.tree.latency, 1)
+        assert dot.latency == sum(dots)
+        blocks = (*dots, scale.latency, results.latency)
         assert core.latency == sum(blocks) == config.latency_cycles, config.name
 
 
