@@ -12,6 +12,7 @@ __all__ = [
     "ARRAY_ID",
     "NAMED_CONFIGS",
     "REGISTER_VERSION",
+    "TARGETS",
     "Activation",
     "ArrayConfig",
     "Dot",
@@ -78,7 +79,27 @@ class OutputFormat(enum.StrEnum):
 class Dot(enum.StrEnum):
     """Implementation of the dot product; all keep one contract."""
 
+    #: Adder tree; runs on any part.
     TREE = "tree"
+    #: Chains of ECP5 carry cells, each of which selects, negates and adds.
+    CARRY = "carry"
+
+    @property
+    def cell_family(self) -> str | None:
+        """Family whose vendor cells the Verilog instantiates; None where it has none."""
+        return "ecp5" if self is Dot.CARRY else None
+
+    @classmethod
+    def for_target(cls, target: str) -> "Dot":
+        """Return the implementation that is smallest on a family of parts."""
+        return cls.CARRY if target == "ecp5" else cls.TREE
+
+
+#: Families of parts that `Dot.for_target` knows.
+TARGETS: Final = ("ecp5", "ice40", "xc7")
+#: Most lanes of a chain. A lane that begins one costs LUTs for its mask and negation; one that
+#: joins it costs the width of the sum so far: 8 is least for 8-bit activations.
+CHAIN_LANES: Final = {Dot.TREE: 1, Dot.CARRY: 8}
 
 
 class Register(enum.IntEnum):
@@ -383,9 +404,19 @@ class ArrayConfig:
     # ------------------------------------------------------------------ timing
 
     @property
+    def dot_chains(self) -> int:
+        """Chains that the lanes are cut into, of nearly the same length."""
+        return math.ceil(self.lanes / CHAIN_LANES[self.dot])
+
+    @property
+    def chain_cycles(self) -> int:
+        """Pipeline registers of a chain: it takes two lanes a cycle."""
+        return 0 if self.dot is Dot.TREE else math.ceil(self.lanes / self.dot_chains / 2)
+
+    @property
     def tree_levels(self) -> int:
-        """Pipeline registers of the adder tree over the lanes."""
-        return math.ceil(math.log2(self.lanes))
+        """Pipeline registers of the dot product over the lanes: of a chain, then of the tree."""
+        return self.chain_cycles + math.ceil(math.log2(self.dot_chains))
 
     @property
     def result_interval(self) -> int:
@@ -424,15 +455,26 @@ class ArrayConfig:
         return 1 if self.packing is Packing.BITS2 else 2
 
     @property
+    def operand_cycles(self) -> int:
+        """Registers between decoder and memory, and the dot product."""
+        return 1
+
+    @property
+    def rounder_cycles(self) -> int:
+        """Latency of the rounder: magnitude, guard, shifts to the first one, round, pack."""
+        return (self.accumulator_bits - 2).bit_length() + 1
+
+    @property
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        Decoder, tree, group sum, scale and shift, serializer, rounder, result FIFO; with binary16
-        weights a register, the multiply-add, and the way to the result port.
+        Decoder, operands, tree, group sum, scale and shift, serializer, rounder, result FIFO; with
+        binary16 weights a register, the multiply-add, and the way to the result port.
         """
         if self.weights is not Weights.TERNARY:
             return 1 + self.mac_registers + 3
-        return self.decode_cycles + self.tree_levels + 1 + 5 + 1 + 4 + 2
+        dot = self.decode_cycles + self.operand_cycles + self.tree_levels + 1
+        return dot + 5 + 1 + self.rounder_cycles + 2
 
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.

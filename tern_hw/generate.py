@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tern_hw.cli import ArgumentParser, run
-from tern_hw.config import NAMED_CONFIGS, ArrayConfig
+from tern_hw.config import NAMED_CONFIGS, TARGETS, ArrayConfig, Dot
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 from tern_hw.shape import SHAPE, add_shape_options, shaped_config
@@ -31,6 +31,7 @@ EPILOG = """examples:
   python -m tern_hw.generate --activation fp16 --aligned 16
   python -m tern_hw.generate --config base --output - > base.v
   python -m tern_hw.generate --activation fp16 --weights fp16 --result fp16
+  python -m tern_hw.generate --config base --target ecp5
   python -m tern_hw.generate --check
 """
 
@@ -53,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return _check(_rtl_folder(args.output))
     if args.all:
         return _write_all(_rtl_folder(args.output))
+    if args.target is not None:
+        args.dot = Dot.for_target(args.target)
     config = shaped_config(args)
     if args.output == "-":
         sys.stdout.write(emit(config).verilog)
@@ -75,6 +78,11 @@ def _parser() -> ArgumentParser:
     add_shape_options(parser)
     what = parser.add_argument_group("what to do")
     what.add_argument(
+        "--target",
+        metavar="FAMILY",
+        help=f"take the dot product that is smallest on {', '.join(TARGETS)}; not beside --dot",
+    )
+    what.add_argument(
         "-o",
         "--output",
         metavar="PATH",
@@ -94,10 +102,11 @@ def _check_combination(args: "argparse.Namespace") -> None:
     """Refuse options that would be ignored."""
     mode = next((name for name in MODES if getattr(args, name)), None)
     if mode is not None:
-        for name in SHAPE:
+        for name in (*SHAPE, "target"):
             if getattr(args, name) is not None:
                 option = name.replace("_", "-")
                 raise TernError(f"--{mode} must stand without --{option}, not beside it")
+    _check_target(args)
     if mode == "list" and args.output is not None:
         raise TernError("--list must stand without --output, not beside it")
     if args.output == "":
@@ -105,6 +114,15 @@ def _check_combination(args: "argparse.Namespace") -> None:
     if args.output == "-" and (mode or args.json):
         other = mode or "json"
         raise TernError(f"--{other} must stand without --output -, not beside it")
+
+
+def _check_target(args: "argparse.Namespace") -> None:
+    if args.target is None:
+        return
+    if args.target not in TARGETS:
+        raise TernError(f"--target must be one of {', '.join(TARGETS)}, not {args.target!r}")
+    if args.dot is not None:
+        raise TernError("--target must stand without --dot, not beside it")
 
 
 def _rtl_folder(output: str | None) -> Path:

@@ -8,6 +8,7 @@ from tern_hw.config import (
     NAMED_CONFIGS,
     Activation,
     ArrayConfig,
+    Dot,
     OutputFormat,
     Packing,
     Weights,
@@ -32,6 +33,7 @@ SHAPE: Final = (
     "result",
     "max_k",
     "max_n",
+    "dot",
 )
 
 
@@ -62,6 +64,10 @@ def add_shape_options(parser: "argparse.ArgumentParser") -> None:
     shape.add_argument("--result", help=f"{' or '.join(OutputFormat)} ({default.output})")
     shape.add_argument("--max-k", type=integer, help=f"largest K, inputs ({default.max_k})")
     shape.add_argument("--max-n", type=integer, help=f"largest N, outputs ({default.max_n})")
+    shape.add_argument(
+        "--dot",
+        help=f"dot product: {' or '.join(Dot)} ({default.dot}); carry is made of ECP5's cells",
+    )
 
 
 def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
@@ -91,5 +97,6 @@ def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
         "output": args.result,
         "max_k": args.max_k,
         "max_n": args.max_n,
+        "dot": args.dot,
     }
     return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tern_hw.cli import ArgumentParser, integer, progress, run
-from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig
+from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig, Dot
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 from tern_hw.simulation import (
@@ -170,6 +170,7 @@ def _parser() -> ArgumentParser:
         ("--result", str, f"fp32 or fp16 ({default.output})"),
         ("--max-k", integer, f"largest K ({default.max_k})"),
         ("--max-n", integer, f"largest N ({default.max_n})"),
+        ("--dot", str, f"{' or '.join(Dot)} ({default.dot})"),
     ):
         array.add_argument(name, type=kind, help=text)
     stalls = parser.add_argument_group(f"stalls: probability each cycle, 0 to {MAX_STALL}")
@@ -207,7 +208,7 @@ def _config(
 ) -> ArrayConfig:
     if args.config is not None and args.config not in NAMED_CONFIGS:
         raise TernError(f"--config must be one of {', '.join(NAMED_CONFIGS)}, not {args.config!r}")
-    names = ("lanes", "rows", "activation", "aligned", "packing", "max_k", "max_n")
+    names = ("lanes", "rows", "activation", "aligned", "packing", "max_k", "max_n", "dot")
     fields = {name: getattr(args, name) for name in names} | {"output": args.result}
     base = ArrayConfig()
     if args.config is not None:

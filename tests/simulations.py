@@ -15,7 +15,8 @@ import pytest
 
 from sim.coverage import Coverage
 from sim.runner import Simulator, run
-from tern_hw.config import Activation, ArrayConfig, GroupSize, OutputFormat, Packing
+from tern_hw.config import Activation, ArrayConfig, Dot, GroupSize, OutputFormat, Packing
+from tern_hw.flows.cells import models_of
 from tern_hw.generate import emit
 
 #: Small memories: K and N of their maxima are cheap to reach; neither is a multiple of anything.
@@ -26,7 +27,10 @@ SMALL_ARRAY = ["--lanes", "8", "--rows", "2", "--max-k", "128", "--max-n", "64"]
 
 
 def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayConfig:
-    """Return a configuration for whole benches; choices: "fp16" (activation), "base3", "half"."""
+    """Return a configuration for whole benches.
+
+    Choices: "fp16" (activation), "base3", "half" (output), "carry" (dot product).
+    """
     return ArrayConfig(
         lanes=lanes,
         rows=rows,
@@ -34,6 +38,7 @@ def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayC
         activation=Activation.FP16 if "fp16" in choices else Activation.INT8,
         packing=Packing.BASE3 if "base3" in choices else Packing.BITS2,
         output=OutputFormat.FP16 if "half" in choices else OutputFormat.FP32,
+        dot=Dot.CARRY if "carry" in choices else Dot.TREE,
         max_k=SMALL_K,
         max_n=SMALL_N,
     )
@@ -57,6 +62,12 @@ PAIRWISE = [
     small(16, 2, 4, "fp16", "base3"),
     # A short K, for each beat takes four steps.
     dataclasses.replace(small(8, 5, 2, "fp16", "half"), max_k=44),
+]
+
+#: The other dot product, with chains of one length, of two, and activations of both kinds.
+CARRY = [
+    small(8, 2, 16, "carry"),
+    small(13, 2, "row", "fp16", "base3", "half", "carry"),
 ]
 
 
@@ -157,6 +168,7 @@ class Runs:
             config,
             simulator,
             place / "run",
+            models=models_of(config),
             seed=SEED,
             environment=environment,
         )

@@ -61,6 +61,10 @@ def test_output_may_be_a_file_or_a_folder(tmp_path):
         ([*TINY, "-o", "array.vhd"], "--output must be a .v file, a folder or -, not 'array.vhd'"),
         ([*TINY, "-o", "/proc/none/array.v"], "/proc/none"),
         (["--lane", "8"], "--lane"),
+        (["--dot", "adder"], "dot must be one of tree, carry, not 'adder'"),
+        (["--target", "ecp4"], "--target must be one of ecp5, ice40, xc7, not 'ecp4'"),
+        (["--target", "ecp5", "--dot", "tree"], "--target must stand without --dot"),
+        (["--all", "--target", "ecp5"], "--all must stand without --target, not beside it"),
         (["--result", "fp64"], "--result must be one of fp32, fp16, not 'fp64'"),
         (["--check", "--lanes", "8"], "--check must stand without --lanes, not beside it"),
         (["--list", "-o", "x"], "--list must stand without --output"),
@@ -78,6 +82,25 @@ def test_mistake_is_one_sentence_and_status_2(args, sentence, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "dot"),
+    [
+        (["--dot", "carry"], "carry"),
+        (["--target", "ecp5"], "carry"),
+        (["--target", "ice40"], "tree"),
+        (["--target", "xc7"], "tree"),
+    ],
+)
+def test_target_and_dot_choose_the_dot_product(option, dot, tmp_path):
+    assert generate.main([*TINY, *option, "-o", str(tmp_path / "array.v")]) == 0
+    sidecar = json.loads((tmp_path / "array.json").read_text())
+    assert sidecar["configuration"]["dot"] == dot
+    assert sidecar["module"].endswith("_carry") == (dot == "carry")
+    text = (tmp_path / "array.v").read_text()
+    assert f"module {sidecar['module']}(" in text
+    assert ("CCU2C" in text) == (dot == "carry")
 
 
 def test_unwritable_target_leaves_nothing(tmp_path, capsys):

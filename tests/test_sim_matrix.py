@@ -9,6 +9,7 @@ from sim.settings import RANDOM_JOBS_VARIABLE
 from tern_hw.config import ArrayConfig
 from tests.simulations import (
     ALIGNED,
+    CARRY,
     PAIRWISE,
     QUICK_ALIGNED,
     Outcome,
@@ -38,6 +39,20 @@ def check(outcome: Outcome, config: ArrayConfig) -> None:
 @pytest.mark.parametrize("simulator", Simulator)
 @pytest.mark.parametrize("config", PAIRWISE, ids=lambda config: config.name)
 def test_benches_pass_and_hit_their_bins(config, simulator, runs):
+    needs(simulator)
+    check(runs.get(config, simulator), config)
+
+
+def test_benches_pass_with_carry_cells(runs):
+    check(runs.get(CARRY[0], Simulator.VERILATOR), CARRY[0])
+
+
+# Icarus evaluates each carry cell by itself: the second configuration takes it minutes.
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", CARRY, ids=lambda config: config.name)
+def test_every_bench_passes_with_carry_cells(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)
 

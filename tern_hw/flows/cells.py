@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tern_hw.config import ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.flows.cache import cached
 from tern_hw.flows.yosys import share_folder
 
-__all__ = ["FAMILIES", "cell_models"]
+__all__ = ["FAMILIES", "cell_models", "models_of"]
 
 MODULE: Final = re.compile(r"^module \\?(\S+?)\s*\(.*?^endmodule$", re.S | re.MULTILINE)
 #: Delays, with conditions that Icarus refuses; nothing here simulates time within a cycle.
@@ -67,6 +68,12 @@ def cell_models(family: str) -> list[Path]:
     text = _extract(source, cells, family)
     name = f"{family}.v"
     return [cached("cells", [name, text], lambda folder: _write(folder / name, text)) / name]
+
+
+def models_of(config: ArrayConfig) -> list[Path]:
+    """Return the models that a configuration's Verilog needs; none where it is portable."""
+    family = config.dot.cell_family
+    return [] if family is None else cell_models(family)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tern_hw.config import ArrayConfig, ErrorFlag, Register
+from tern_hw.flows.cells import models_of
 from tern_hw.flows.process import ToolError
 from tern_hw.flows.verilator import build_model
 from tern_hw.flows.wrapper import WRAPPER, wrapper_verilog
@@ -165,7 +166,12 @@ def build_harness(verilog: Path, config: ArrayConfig) -> Path:
         If Verilator or the C++ compiler is not installed, or refuses the design.
     """
     return build_model(
-        verilog, top=WRAPPER, prefix=PREFIX, main=SOURCE, wrapper=wrapper_verilog(config)
+        verilog,
+        top=WRAPPER,
+        prefix=PREFIX,
+        main=SOURCE,
+        wrapper=wrapper_verilog(config),
+        models=models_of(config),
     )
 
 

@@ -265,11 +265,17 @@ class AlignedLoader(wiring.Component):
             shape=self.config.lanes * 16, depth=memory_depth(self.config.max_chunks), init=[]
         )
         write, read = halves.write_port(), halves.read_port()
+        # A packet that ended early leaves a group behind that no beat has ended.
+        first = Signal(init=1)
+        with m.If(self.align):
+            m.d.sync += first.eq(1)
+        with m.Elif(self.step.valid):
+            m.d.sync += first.eq(self.step.group_last)
         m.d.comb += [
             finder.beat.eq(self.beat),
             finder.remaining.eq(self.remaining),
             finder.valid.eq(self.step.valid),
-            finder.first.eq(self.step.group_first),
+            finder.first.eq(first),
             self.nonfinite.eq(finder.nonfinite),
             write.data.eq(self.beat),
             write.addr.eq(self.chunk),

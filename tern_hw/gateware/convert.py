@@ -1,6 +1,6 @@
-"""Activations to integers: pad lanes to zero, binary16 to an integer multiple of 2**-24."""
+"""Activations to integers: a binary16 as sign and magnitude, an integer multiple of 2**-24."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,22 +9,49 @@ from tern_hw.gateware.pipeline import delay
 
 __all__ = ["ActivationConverter", "half_fields"]
 
+#: Bits of an activation's exponent that shift finely (see `half_fields`).
+FINE_BITS = 3
 
-def half_fields(half):
-    """Return (sign, significand, shift, nonfinite) of a binary16.
 
-    A finite one is (-1)**sign * significand * 2**shift in units of 2**-24; the significand
-    has 11 bits, the shift is 0 ... 29.
+def half_fields(half, fine_bits: int):
+    """Return (sign, operand, coarse, nonfinite) of a binary16.
+
+    A finite one is (-1)**sign * operand * 2**(coarse * 2**fine_bits - 1) in units of 2**-24. The
+    operand is the significand, shifted by the exponent's low bits; where the exponent is 0, by 1,
+    as if it were 1: no subtraction.
     """
-    fraction, exponent, sign = half[:10], half[10:15], half[15]
+    exponent, sign = half[10:15], half[15]
     normal = exponent.any()
-    significand = Cat(fraction, normal)
-    shift = (exponent - normal)[:5]
-    return sign, significand, shift, exponent.all()
+    operand = Cat(half[:10], normal)
+    for place in range(fine_bits):
+        far = exponent[place] if place else exponent[0] | ~normal
+        width = len(operand) + (1 << place)
+        operand = Mux(far, operand << (1 << place), operand)[:width]
+    return sign, operand, exponent[fine_bits:], exponent.all()
+
+
+def magnitude_of(m: Module, operand, coarse, *, bits: int, name: str):
+    """Return operand * 2**(8 * coarse - 1): each bit an OR of the few places it may come from."""
+    placed: list = [Const(0, 1)] * (bits + 1)
+    fine = Signal(len(operand), name=f"{name}_fine")
+    m.d.comb += fine.eq(operand)
+    for step in range(1 << len(coarse)):
+        here = Signal(name=f"{name}_by_{step}")
+        m.d.comb += here.eq(coarse == step if step else ~coarse.any())
+        for at, bit in enumerate(fine):
+            place = at + (step << FINE_BITS)
+            if place <= bits:
+                placed[place] |= bit & here
+    magnitude = Signal(bits + 1, name=name)
+    m.d.comb += magnitude.eq(Cat(*placed))
+    return magnitude[1:]
 
 
 class ActivationConverter(wiring.Component):
-    """Turn a beat of `lanes` activations into integers of `fixed_bits`; lanes beyond K become 0.
+    """Turn a beat of `lanes` activations into what the array's memory holds, `fixed_bits` each.
+
+    An 8-bit integer stays as it is. A binary16 becomes its magnitude in units of 2**-24, its sign
+    on top: the dot product joins the sign with the trit's, so that no integer is negated here.
 
     Latency: `latency` (int8: 0, binary16: 1 cycle). Throughput: a beat a cycle.
     Backpressure: none.
@@ -33,12 +60,10 @@ class ActivationConverter(wiring.Component):
     -------
     beat : In, lanes * activation_bits
         Activations, lane 0 lowest.
-    remaining : In
-        Inputs left in the row, this beat included: lane i is real when i < remaining.
     fixed : Out, lanes * fixed_bits
-        Two's-complement integers, lane 0 lowest.
-    nonfinite : Out
-        A real lane holds an infinity or a NaN.
+        Integers, lane 0 lowest.
+    nonfinite : Out, lanes
+        The lane holds an infinity or a NaN.
     """
 
     def __init__(self, config: ArrayConfig):
@@ -47,36 +72,26 @@ class ActivationConverter(wiring.Component):
         super().__init__(
             {
                 "beat": In(config.lanes * config.activation_bits),
-                "remaining": In(config.max_k.bit_length()),
                 "fixed": Out(config.lanes * config.fixed_bits),
-                "nonfinite": Out(1),
+                "nonfinite": Out(config.lanes),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        bits = config.activation_bits
-        lanes = []
-        for lane in range(config.lanes):
-            real = Signal(name=f"real_{lane}")
-            m.d.comb += real.eq(self.remaining > lane)
-            lanes.append(self.beat[lane * bits : (lane + 1) * bits] & real.replicate(bits))
         if config.activation is Activation.INT8:
-            m.d.comb += self.fixed.eq(Cat(*lanes))
+            m.d.comb += self.fixed.eq(self.beat)
             return m
         fixed = []
         nonfinite = []
-        for index, lane in enumerate(lanes):
-            half = Signal(16, name=f"half_{index}")
-            m.d.comb += half.eq(lane)
-            sign, significand, shift, bad = half_fields(half)
-            magnitude = Signal(config.fixed_bits - 1, name=f"magnitude_{index}")
-            m.d.comb += magnitude.eq(significand << shift)
-            value = Signal(config.fixed_bits, name=f"fixed_{index}")
-            m.d.comb += value.eq(Mux(sign, -magnitude, magnitude))
-            fixed.append(value)
+        for lane in range(config.lanes):
+            half = self.beat[16 * lane : 16 * lane + 16]
+            sign, operand, coarse, bad = half_fields(half, FINE_BITS)
+            bits, name = config.fixed_bits - 1, f"magnitude_{lane}"
+            magnitude = magnitude_of(m, operand, coarse, bits=bits, name=name)
+            fixed.append(Cat(magnitude, sign))
             nonfinite.append(bad)
         m.d.comb += self.fixed.eq(delay(m, Cat(*fixed), self.latency, name="fixed"))
-        m.d.comb += self.nonfinite.eq(delay(m, Cat(*nonfinite).any(), self.latency, name="bad"))
+        m.d.comb += self.nonfinite.eq(delay(m, Cat(*nonfinite), self.latency, name="bad"))
         return m

@@ -12,6 +12,7 @@ from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.lanes import LaneMask
 from tern_hw.gateware.pipeline import delay, delay_lines, memory_depth
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
@@ -55,7 +56,7 @@ class ArrayCore(wiring.Component):
         self.scales = [ScaleShift(config) for _ in range(config.rows)]
         self.sum_latency = self.dots[0].latency + self.scales[0].latency
         # Places for results: those on their way when a block is issued every `rows` cycles.
-        in_flight = self.sum_latency + ResultUnit.LATENCY + config.rows + 2
+        in_flight = config.latency_cycles + config.rows + 2
         self.results = ResultUnit(
             config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
         )
@@ -83,6 +84,7 @@ class ArrayCore(wiring.Component):
         """Return the latency by block."""
         return {
             "decoder": self.dots[0].decoder.latency,
+            "operands": self.config.operand_cycles,
             "tree": self.dots[0].tree.latency,
             "group_sum": 1,
             "scale_shift": self.scales[0].latency,
@@ -100,9 +102,10 @@ class ArrayCore(wiring.Component):
             self.busy.eq(sequencer.busy),
         ]
         nonfinite = Signal()
-        x = self._activations(m, sequencer, nonfinite)
+        x = self._activations(m, sequencer)
+        mask = self._lanes(m, sequencer, nonfinite)
         illegal = Signal()
-        tags = self._dots(m, sequencer, x, illegal)
+        tags = self._dots(m, sequencer, x, mask, illegal)
         scale_nonfinite = Signal()
         summed = self._scales(m, sequencer, gates["scale"], tags, scale_nonfinite)
         over = self._results(m, sequencer, summed, nonfinite)
@@ -154,7 +157,7 @@ class ArrayCore(wiring.Component):
             ]
         return gates
 
-    def _activations(self, m, sequencer, nonfinite):
+    def _activations(self, m, sequencer):
         """Write what is loaded; return the activations of a step, one decode after its issue."""
         config = self.config
         m.submodules.converter = converter = self.converter
@@ -167,31 +170,46 @@ class ArrayCore(wiring.Component):
         chunk = sequencer.step.chunk
         m.d.comb += [
             converter.beat.eq(self.activation_tdata),
-            converter.remaining.eq(sequencer.load_remaining),
             write.data.eq(converter.fixed),
             write.addr.eq(delay(m, sequencer.load_chunk, late, name="load_chunk")),
             write.en.eq(written),
             read.addr.eq(delay(m, chunk, config.decode_cycles - 1, name="read_chunk")),
             read.en.eq(1),
         ]
-        if config.aligned is None:
-            m.d.comb += nonfinite.eq(written & converter.nonfinite)
-        else:
+        if config.aligned is not None:
             m.d.comb += [
+                converter.remaining.eq(sequencer.load_remaining),
                 converter.chunk.eq(sequencer.load_chunk),
                 converter.step.eq(sequencer.beat_step),
                 converter.align.eq(sequencer.load_write),
-                nonfinite.eq(converter.nonfinite),
             ]
         return read.data
 
-    def _dots(self, m, sequencer, x, illegal):
+    def _lanes(self, m, sequencer, nonfinite):
+        """Return the lanes of a step that count, by the last cycle of its decoder."""
+        m.submodules.lanes = lanes = LaneMask(self.config)
+        step = sequencer.step
+        m.d.comb += [
+            lanes.load.eq(sequencer.load_write),
+            lanes.remaining.eq(sequencer.load_remaining),
+            lanes.segment.eq(step.segment),
+            lanes.ragged.eq(step.ragged),
+        ]
+        if self.config.aligned is not None:
+            m.d.comb += nonfinite.eq(self.converter.nonfinite)
+        elif self.converter.latency:
+            written = delay(m, sequencer.load_write, self.converter.latency, name="converted")
+            m.d.comb += nonfinite.eq(written & (self.converter.nonfinite & lanes.real).any())
+        return delay(m, lanes.mask, self.config.decode_cycles - 1, name="mask")
+
+    def _dots(self, m, sequencer, x, mask, illegal):
         """Feed the rows' dot products; return the step's tag, by cycles since its issue."""
         config = self.config
         dot = self.dots[0]
         step = sequencer.step
         tags = delay_lines(m, step, dot.latency, name="step")
         decoded = tags[dot.decode_latency]
+        masked = tags[dot.decode_latency - 1]
         checked = decoded.valid & ~decoded.load & decoded.weighted
         flags = []
         bits = 8 * config.row_beat_bytes
@@ -199,12 +217,12 @@ class ArrayCore(wiring.Component):
             m.submodules[f"dot_{row}"] = unit
             m.d.comb += [
                 unit.codes.eq(self.weight_tdata[row * bits : (row + 1) * bits]),
-                unit.segment.eq(step.segment),
+                unit.mask.eq(mask),
                 # Row 0 sums the activations while they are loaded: X needs no tree of its own.
-                unit.ones.eq(step.load if row == 0 else 0),
+                unit.ones.eq(masked.load if row == 0 else 0),
                 unit.x.eq(x),
                 unit.valid.eq(tags[dot.latency - 1].valid),
-                unit.first.eq(tags[dot.latency - 1].group_first),
+                unit.last.eq(tags[dot.latency - 1].group_last),
             ]
             flags.append(unit.illegal & decoded.rows[row])
         m.d.comb += illegal.eq(checked & Cat(*flags).any())
@@ -235,7 +253,7 @@ class ArrayCore(wiring.Component):
             m.submodules[f"scale_{row}"] = unit
             m.d.comb += [
                 unit.valid.eq(ends & ~tag.load),
-                unit.first.eq(tag.row_first),
+                unit.last.eq(tag.row_last),
                 unit.dot.eq(dot.total),
                 unit.inputs.eq(read.data.as_signed()),
                 unit.scale.eq(factors[row].scale),

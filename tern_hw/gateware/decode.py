@@ -5,7 +5,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig, Packing
-from tern_hw.gateware.pipeline import delay, index_bits
 
 __all__ = ["TritDecoder"]
 
@@ -14,7 +13,7 @@ FIRST_DIGITS = 3
 
 
 class TritDecoder(wiring.Component):
-    """Decode one row of a weight beat, and mask it to the lanes of one segment.
+    """Decode one row of a weight beat, and mask it to the lanes that count.
 
     An illegal code counts as trit 0 (base-3: all five trits of its byte).
 
@@ -25,10 +24,11 @@ class TritDecoder(wiring.Component):
     -------
     codes : In, 8 * row_beat_bytes
         Packed digits (trit + 1), first byte lowest.
-    segment : In
-        The group within the lanes whose trits count; the other lanes give trit 0.
+    mask : In, lanes
+        Lanes whose trits count; the others give trit 0. `latency` - 1 after the codes.
     ones : In
-        Ignore the codes and give trit +1 in the segment: the dot product becomes a sum.
+        Ignore the codes and give trit +1: the dot product becomes a sum. `latency` - 1 after
+        the codes.
     nonzero, negative : Out, lanes
         The trit of each lane; `negative` implies `nonzero`.
     illegal : Out
@@ -41,7 +41,7 @@ class TritDecoder(wiring.Component):
         super().__init__(
             {
                 "codes": In(8 * config.row_beat_bytes),
-                "segment": In(index_bits(config.segments)),
+                "mask": In(config.lanes),
                 "ones": In(1),
                 "nonzero": Out(config.lanes),
                 "negative": Out(config.lanes),
@@ -52,28 +52,15 @@ class TritDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        early = self.latency - 1
-        mask = Signal(config.lanes)
-        for segment in range(config.segments):
-            first = segment * config.step_inputs
-            chosen = self._is(segment) if config.segments > 1 else 1
-            for lane in range(first, first + config.step_inputs):
-                m.d.comb += mask[lane].eq(chosen)
-        mask_now = delay(m, mask, early, name="mask")
-        ones_now = delay(m, self.ones, early, name="ones")
         decode = self._two_bit if config.packing is Packing.BITS2 else self._base3
         zero, negative, illegal = decode(m)
-        everything = ones_now.replicate(config.lanes)
+        everything = self.ones.replicate(config.lanes)
         m.d.sync += [
-            self.nonzero.eq((~Cat(*zero[: config.lanes]) | everything) & mask_now),
-            self.negative.eq(Cat(*negative[: config.lanes]) & ~everything & mask_now),
+            self.nonzero.eq((~Cat(*zero[: config.lanes]) | everything) & self.mask),
+            self.negative.eq(Cat(*negative[: config.lanes]) & ~everything & self.mask),
             self.illegal.eq(Cat(*illegal).any()),
         ]
         return m
-
-    def _is(self, segment):
-        # Verilator objects to the `!segment` that a comparison with 0 turns into.
-        return self.segment == segment if segment else ~self.segment.any()
 
     def _two_bit(self, m):
         fields = [self.codes[at : at + 2] for at in range(0, len(self.codes), 2)]

@@ -57,10 +57,10 @@ def step_layout(config: ArrayConfig) -> data.StructLayout:
             "chunk": index_bits(config.max_chunks),
             "segment": index_bits(config.segments),
             "group": index_bits(config.max_groups),
-            "group_first": 1,
             "group_last": 1,
-            "row_first": 1,
             "row_last": 1,
+            # The step belongs to the row's last beat, which K may not fill.
+            "ragged": 1,
             # A weight beat stands behind the step; a scale beat was claimed for it.
             "weighted": 1,
             "scaled": 1,

@@ -15,6 +15,7 @@ from tern_hw.config import (
     Register,
     Weights,
 )
+from tern_hw.gateware.pipeline import delay
 
 __all__ = ["ADDRESS_BITS", "STALLS", "RegisterFile", "axi_lite_ports"]
 
@@ -73,7 +74,7 @@ class RegisterFile(wiring.Component):
     finished : In
         The job ended; for one cycle.
     counting : In
-        The cycle belongs to the job's time.
+        The cycle belongs to the job's time; counted in the next, as a stall is.
     faults : In
         `ErrorFlag`s 0 to 5, each set for one cycle.
     stalls : In, 4
@@ -158,15 +159,18 @@ class RegisterFile(wiring.Component):
         return errors
 
     def _counters(self, m):
+        # All a cycle late: what decides whether an event happens is a long path already.
+        start_1 = delay(m, self.start, 1, name="start")
         events = {Register.CYCLES: self.counting}
         events |= {register: self.stalls[at] for at, register in enumerate(STALLS)}
         counters = {}
         for register, event in events.items():
             counter = Signal(32, name=register.name.lower())
-            with m.If(self.start):
+            event_1 = delay(m, event, 1, name=f"{register.name.lower()}_event")
+            with m.If(start_1):
                 m.d.sync += counter.eq(0)
             with m.Else():
-                m.d.sync += counter.eq(counter + event)
+                m.d.sync += counter.eq(counter + event_1)
             counters[register] = counter
         return counters
 

@@ -41,14 +41,12 @@ class ResultUnit(wiring.Component):
     results : Out, stream
     """
 
-    #: Serializer, rounder, queue.
-    LATENCY = 1 + Rounder.LATENCY + FIFO_LATENCY
-
     def __init__(self, config: ArrayConfig, *, depth: int):
         self.config = config
         self.depth = depth
         self.rounder = Rounder(config)
-        self.latency = self.LATENCY
+        # Serializer, rounder, queue.
+        self.latency = 1 + self.rounder.latency + FIFO_LATENCY
         super().__init__(
             {
                 "valid": In(1),

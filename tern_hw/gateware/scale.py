@@ -1,6 +1,6 @@
 """Exact scale and shift: alpha * S + gamma * X summed over a row's groups, in one long integer."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,18 +10,21 @@ from tern_hw.gateware.pipeline import add_with_carry, delay
 
 __all__ = ["ScaleShift"]
 
-#: Bits of a binary16 significand.
-SIGNIFICAND_BITS = 11
-#: Largest power of two of a binary16, beside its significand and in units of 2**-24.
-LARGEST_SHIFT = 29
+#: Bits of a factor's exponent that shift it before the multiplication: as many as one multiplier
+#: of 18 bits has room for beside the significand's 11 and its sign's 1. After it, each costs more.
+FINE_BITS = 2
+#: Bits of the shifted significand.
+OPERAND_BITS = 11 + (1 << FINE_BITS) - 1
+#: Largest shift of a binary16's operand, one too many.
+LARGEST_SHIFT = 28
 
 
 class ScaleShift(wiring.Component):
     """Accumulate scale * dot + shift * inputs over the groups of a row, exactly.
 
-    A binary16 is a significand of 11 bits times a power of two: the product is an 11-bit
-    multiplication and a left shift; a negative factor is a complement whose missing one is the
-    carry-in of the next adder.
+    A binary16 is a significand of 11 bits times a power of two: the product is a multiplication
+    by that, shifted a little, and a left shift; a negative factor is a complement whose missing
+    one is the carry-in of the next adder.
 
     Latency: `latency` = 5. Throughput: a group a cycle. Backpressure: none.
 
@@ -29,8 +32,8 @@ class ScaleShift(wiring.Component):
     -------
     valid : In
         A group's sums and factors are present.
-    first : In
-        It is the row's first group.
+    last : In
+        It is the row's last group.
     dot, inputs : In, signed(sum_bits)
         S and X of the group.
     scale, shift : In, 16
@@ -42,9 +45,9 @@ class ScaleShift(wiring.Component):
     nonfinite : Out
         The group's scale or shift is an infinity or a NaN; one cycle after it, for one cycle.
     total : Out, signed(accumulator_bits)
-        The row's sum so far, this group included, in units of 2**-accumulator_fraction_bits.
+        The sum of the row that ended last, in units of 2**-accumulator_fraction_bits.
     nan : Out
-        A scale or shift of the row so far was not finite.
+        A scale or shift of that row was not finite.
     """
 
     def __init__(self, config: ArrayConfig):
@@ -53,7 +56,7 @@ class ScaleShift(wiring.Component):
         super().__init__(
             {
                 "valid": In(1),
-                "first": In(1),
+                "last": In(1),
                 "dot": In(signed(config.sum_bits)),
                 "inputs": In(signed(config.sum_bits)),
                 "scale": In(16),
@@ -83,15 +86,17 @@ class ScaleShift(wiring.Component):
         ]
         # Cycle 5: the row.
         enable = delay(m, valid, 3, name="valid_4")
-        first = delay(m, self.first, 4, name="first")
+        last = delay(m, self.last, 4, name="last")
         bad_now = delay(m, bad, 3, name="bad")
-        before = Signal.like(self.total)
-        m.d.comb += before.eq(Mux(first, 0, self.total))
-        with m.If(enable):
-            m.d.sync += [
-                self.total.eq(add_with_carry(before, term, term_carry)),
-                self.nan.eq((self.nan & ~first) | bad_now),
-            ]
+        part = Signal.like(self.total)
+        part_nan = Signal()
+        total = add_with_carry(part, term, term_carry)
+        # As in `GroupDot`, a reset instead of a multiplexer before the adder.
+        with m.If(enable & last):
+            m.d.sync += [part.eq(0), part_nan.eq(0)]
+            m.d.sync += [self.total.eq(total), self.nan.eq(part_nan | bad_now)]
+        with m.Elif(enable):
+            m.d.sync += [part.eq(total), part_nan.eq(part_nan | bad_now)]
         return m
 
     def _product(self, m, value, half, name):
@@ -99,27 +104,29 @@ class ScaleShift(wiring.Component):
 
         Also whether the factor is not finite, at cycle 1.
         """
-        sign, significand, shift, bad = half_fields(half)
+        sign, operand, coarse, bad = half_fields(half, FINE_BITS)
         fields = [
             delay(m, field, 1, name=f"{name}_{part}")
             for field, part in (
                 (value, "value"),
                 (sign, "sign"),
-                (significand, "significand"),
-                (shift, "shift"),
+                (operand, "operand"),
+                (coarse, "coarse"),
                 (bad, "bad"),
             )
         ]
-        value_1, sign_1, significand_1, shift_1, bad_1 = fields
-        product = Signal(signed(len(value) + SIGNIFICAND_BITS), name=f"{name}_product")
+        value_1, sign_1, operand_1, coarse_1, bad_1 = fields
+        product = Signal(signed(len(value) + OPERAND_BITS), name=f"{name}_product")
+        shift_1 = coarse_1 << FINE_BITS
         if self.config.unit_max:
             # One shift does both powers of two.
             shift_1 = shift_1 + delay(m, self.unit, 1, name=f"{name}_unit")
         shift_2 = Signal(range(LARGEST_SHIFT + self.config.unit_max + 1), name=f"{name}_shift_2")
         sign_2 = delay(m, sign_1, 1, name=f"{name}_sign_2")
-        m.d.sync += [product.eq(value_1 * significand_1), shift_2.eq(shift_1)]
-        # The product is at most |value| * 2047 * 2**(29 + unit).
+        m.d.sync += [product.eq(value_1 * operand_1), shift_2.eq(shift_1)]
+        # The product is at most |value| * 2047 * 2**(29 + unit); its lowest place is always 0.
         bits = len(value) + FP16_MAX_UNITS.bit_length() + self.config.unit_max
         placed = Signal(signed(bits), name=f"{name}_placed")
-        m.d.sync += placed.eq((product << shift_2) ^ sign_2.replicate(bits).as_signed())
+        shifted = (product << shift_2) >> 1
+        m.d.sync += placed.eq(shifted ^ sign_2.replicate(bits).as_signed())
         return placed, delay(m, sign_2, 1, name=f"{name}_sign_3"), bad_1

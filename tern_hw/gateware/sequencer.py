@@ -176,10 +176,9 @@ class Sequencer(wiring.Component):
             "chunk",
             "segment",
             "group",
-            "group_first",
             "group_last",
-            "row_first",
             "row_last",
+            "ragged",
             "rows",
             "block_last",
         )

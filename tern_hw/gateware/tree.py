@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import add_with_carry
 
-__all__ = ["AdderTree"]
+__all__ = ["AdderTree", "Node", "join", "leaf", "sum_bits"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,38 @@ class Node:
     value: Value
     carry: Value
     lanes: int
+
+
+def sum_bits(config: ArrayConfig, lanes: int) -> int:
+    """Return the width of a sum over some lanes that still lacks a one.
+
+    It stays below lanes * 2**(fixed_bits - 1).
+    """
+    return config.fixed_bits + (lanes - 1).bit_length()
+
+
+def leaf(m: Module, config: ArrayConfig, dot, lane: int) -> Node:
+    """Return one lane's product: its activation masked, or complemented where negative."""
+    bits = config.fixed_bits
+    x = dot.x[lane * bits : (lane + 1) * bits]
+    negative = dot.negative[lane]
+    term = Signal(signed(bits), name=f"term_{lane}")
+    m.d.comb += term.eq((x ^ negative.replicate(bits)) & dot.nonzero[lane].replicate(bits))
+    return Node(term, negative, 1)
+
+
+def join(m: Module, config: ArrayConfig, nodes: list[Node], name: str) -> Node:
+    """Register the sum of two nodes, or a node that has no partner."""
+    lanes = sum(node.lanes for node in nodes)
+    value = Signal(signed(sum_bits(config, lanes)), name=f"sum_{name}")
+    carry = Signal(name=f"carry_{name}")
+    last = nodes[-1]
+    if len(nodes) == 2:
+        m.d.sync += value.eq(add_with_carry(nodes[0].value, last.value, nodes[0].carry))
+    else:
+        m.d.sync += value.eq(last.value)
+    m.d.sync += carry.eq(last.carry)
+    return Node(value, carry, lanes)
 
 
 class AdderTree(wiring.Component):
@@ -50,43 +82,18 @@ class AdderTree(wiring.Component):
                 "x": In(config.lanes * config.fixed_bits),
                 "nonzero": In(config.lanes),
                 "negative": In(config.lanes),
-                "total": Out(signed(self._width(config.lanes))),
+                "total": Out(signed(sum_bits(config, config.lanes))),
                 "carry": Out(1),
             }
         )
 
-    def _width(self, lanes: int) -> int:
-        # A sum that lacks its last +1 stays below lanes * 2**(fixed_bits - 1).
-        return self.config.fixed_bits + (lanes - 1).bit_length()
-
     def elaborate(self, platform):
         m = Module()
-        level = [self._leaf(m, lane) for lane in range(self.config.lanes)]
+        level = [leaf(m, self.config, self, lane) for lane in range(self.config.lanes)]
         depth = 0
         while len(level) > 1:
             pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
-            level = [self._join(m, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
+            level = [join(m, self.config, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
             depth += 1
         m.d.comb += [self.total.eq(level[0].value), self.carry.eq(level[0].carry)]
         return m
-
-    def _leaf(self, m, lane) -> Node:
-        bits = self.config.fixed_bits
-        x = self.x[lane * bits : (lane + 1) * bits]
-        negative = self.negative[lane]
-        term = Signal(signed(bits), name=f"term_{lane}")
-        m.d.comb += term.eq((x ^ negative.replicate(bits)) & self.nonzero[lane].replicate(bits))
-        return Node(term, negative, 1)
-
-    def _join(self, m, pair, name) -> Node:
-        """Register the sum of two nodes, or a node that has no partner."""
-        lanes = sum(node.lanes for node in pair)
-        value = Signal(signed(self._width(lanes)), name=f"sum_{name}")
-        carry = Signal(name=f"carry_{name}")
-        last = pair[-1]
-        if len(pair) == 2:
-            m.d.sync += value.eq(add_with_carry(pair[0].value, last.value, pair[0].carry))
-        else:
-            m.d.sync += value.eq(last.value)
-        m.d.sync += carry.eq(last.carry)
-        return Node(value, carry, lanes)

@@ -55,21 +55,24 @@ class JobWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.block_last.eq(self.outputs_left <= self.rows)
+        # What ends is told one position ahead, so that no comparison stands behind a register.
         if self.quantum is None:
             m.d.comb += [self.row_last.eq(1), self.inputs_left.eq(self.k)]
-        else:
-            m.d.comb += self.row_last.eq(self.inputs_left <= self.quantum)
         with m.If(self.start):
-            m.d.sync += self.outputs_left.eq(self.n)
-            if self.quantum is not None:
-                m.d.sync += self.inputs_left.eq(self.k)
-        with m.Elif(self.advance):
-            if self.quantum is not None:
-                left = Mux(self.row_last, self.k, self.inputs_left - self.quantum)
-                m.d.sync += self.inputs_left.eq(left)
-            with m.If(self.row_last):
-                m.d.sync += self.outputs_left.eq(self.outputs_left - self.rows)
+            m.d.sync += [self.outputs_left.eq(self.n), self.block_last.eq(self.n <= self.rows)]
+        with m.Elif(self.advance & self.row_last):
+            m.d.sync += [
+                self.outputs_left.eq(self.outputs_left - self.rows),
+                self.block_last.eq(self.outputs_left <= 2 * self.rows),
+            ]
+        if self.quantum is not None:
+            with m.If(self.start | (self.advance & self.row_last)):
+                m.d.sync += [self.inputs_left.eq(self.k), self.row_last.eq(self.k <= self.quantum)]
+            with m.Elif(self.advance):
+                m.d.sync += [
+                    self.inputs_left.eq(self.inputs_left - self.quantum),
+                    self.row_last.eq(self.inputs_left <= 2 * self.quantum),
+                ]
         return m
 
 
@@ -84,10 +87,10 @@ class StepWalk(wiring.Component):
         See `JobWalk`.
     chunk, segment, group : Out
         Word of the activation memory, group within the lanes, group of the row.
-    group_first, group_last, row_first : Out
-        The step begins or ends a group; it belongs to the row's first group.
-    beat_last, row_last, block_last : Out
-        The step is the last of its beat; the last of its row block; in the last row block.
+    group_last, beat_last, row_last, block_last : Out
+        The step is the last of its group; of its beat; of its row block; in the last row block.
+    ragged : Out
+        The step belongs to the row's last beat.
     rows : Out
         Rows of the block that exist (n < N).
     inputs_left : Out
@@ -108,10 +111,9 @@ class StepWalk(wiring.Component):
                 "chunk": Out(index_bits(config.max_chunks)),
                 "segment": Out(index_bits(config.segments)),
                 "group": Out(index_bits(config.max_groups)),
-                "group_first": Out(1, init=1),
                 "group_last": Out(1),
-                "row_first": Out(1, init=1),
                 "beat_last": Out(1),
+                "ragged": Out(1),
                 "row_last": Out(1),
                 "block_last": Out(1),
                 "rows": Out(config.rows),
@@ -139,14 +141,23 @@ class StepWalk(wiring.Component):
         m.d.comb += self.group_last.eq(walk.row_last | full)
         with m.If(self.start):
             m.d.sync += [self.chunk.eq(0), self.segment.eq(0), self.group.eq(0)]
-            m.d.sync += [group_step.eq(0), self.row_first.eq(1), self.group_first.eq(1)]
+            m.d.sync += group_step.eq(0)
         with m.Elif(self.advance):
             m.d.sync += [
                 self.segment.eq(Mux(self.beat_last, 0, self.segment + 1)),
                 self.chunk.eq(Mux(self.row_last, 0, self.chunk + self.beat_last)),
                 group_step.eq(Mux(self.group_last, 0, group_step + 1)),
                 self.group.eq(Mux(self.row_last, 0, self.group + self.group_last)),
-                self.row_first.eq(self.row_last | (self.row_first & ~self.group_last)),
-                self.group_first.eq(self.group_last),
             ]
+        self._ragged(m)
         return m
+
+    def _ragged(self, m):
+        lanes, size = self.config.lanes, self.config.step_inputs
+        if lanes == size:
+            m.d.comb += self.ragged.eq(self.row_last)
+            return
+        with m.If(self.start | (self.advance & self.row_last)):
+            m.d.sync += self.ragged.eq(self.k <= lanes)
+        with m.Elif(self.advance & self.beat_last):
+            m.d.sync += self.ragged.eq(self.inputs_left <= lanes + size)

@@ -8,7 +8,7 @@ from tern_hw.config import ArrayConfig
 __all__ = ["POSITION", "half_units", "is_finite", "row_positions"]
 
 #: The fields that say where in its row block a step is.
-POSITION = ("chunk", "segment", "group", "group_first", "group_last", "row_first", "row_last")
+POSITION = ("chunk", "segment", "group", "group_last", "ragged", "row_last")
 
 
 def is_finite(half: int) -> bool:
@@ -32,5 +32,6 @@ def row_positions(config: ArrayConfig, k: int) -> list[tuple]:
         end = min(first + config.step_inputs, k)
         place = (first // config.lanes, first % config.lanes // config.step_inputs, first // size)
         group_last, row_last = end == k or end % size == 0, end == k
-        rows.append((*place, first % size == 0, group_last, first < size, row_last))
+        ragged = place[0] == config.chunks(k) - 1
+        rows.append((*place, group_last, ragged, row_last))
     return rows

@@ -67,7 +67,9 @@ def test_results_equal_the_naive_oracle_and_cycles_the_formula(config):
     )
     assert activation
     assert weight
-    assert scale or config.group_size == "row" or config.group_size > config.lanes
+    # Groups that come less often than every other cycle wait for nobody.
+    seldom = config.group_size == "row" or config.group_size > config.lanes
+    assert scale or seldom or config.rows >= 2 * config.groups(config.max_k)
     assert sum(outcome.stalls[3] for outcome in slow)
 
 

@@ -1,4 +1,4 @@
-"""Packed codes to trits: every byte of both packings, legal or not, segments and `ones`."""
+"""Packed codes to trits: every byte of both packings, legal or not, masks and `ones`."""
 
 from itertools import product
 from math import ceil
@@ -27,15 +27,11 @@ def trits_of(packing: str, byte: int) -> tuple[list[int], bool]:
     return [0 if field == 3 else field - 1 for field in fields], 3 in fields
 
 
-def model(config, *, codes, segment=0, ones=0):
+def model(config, *, codes, mask=-1, ones=0):
     """Return what the decoder gives for a beat's bytes."""
     decoded = [trits_of(config.packing, byte) for byte in codes]
     trits = [trit for byte_trits, _ in decoded for trit in byte_trits][: config.lanes]
-    first, size = segment * config.step_inputs, config.step_inputs
-    seen = [
-        (1 if ones else trit) if first <= lane < first + size else 0
-        for lane, trit in enumerate(trits)
-    ]
+    seen = [(1 if ones else trit) if mask >> lane & 1 else 0 for lane, trit in enumerate(trits)]
     return [
         pack([trit != 0 for trit in seen], 1),
         pack([trit < 0 for trit in seen], 1),
@@ -44,8 +40,11 @@ def model(config, *, codes, segment=0, ones=0):
 
 
 def check(config, beats):
-    vectors = [{**beat, "codes": pack(beat["codes"], 8)} for beat in beats]
-    seen = respond(TritDecoder(config), vectors, OUTPUTS)
+    everything = (1 << config.lanes) - 1
+    vectors = [{"mask": everything, **beat, "codes": pack(beat["codes"], 8)} for beat in beats]
+    decoder = TritDecoder(config)
+    late = decoder.latency - 1
+    seen = respond(decoder, vectors, OUTPUTS, lag={"mask": late, "ones": late})
     assert seen == [model(config, **beat) for beat in beats]
 
 
@@ -78,20 +77,18 @@ def test_random_beats(packing, lanes):
     check(config, beats)
 
 
-@pytest.mark.parametrize("packing", ["2bit", "base3"])
-@pytest.mark.parametrize(("lanes", "group"), [(8, 1), (8, 4), (12, 4), (10, 2)])
-def test_only_the_lanes_of_the_segment_count(packing, lanes, group):
-    config = small(lanes=lanes, packing=packing, group_size=group)
-    rng = randoms("segments", packing, lanes, group)
+@pytest.mark.parametrize(("packing", "lanes"), CASES)
+def test_only_the_lanes_of_the_mask_count(packing, lanes):
+    config = small(lanes=lanes, packing=packing)
+    rng = randoms("masks", packing, lanes)
     beats = [
         {
             "codes": [rng.randrange(256) for _ in range(config.row_beat_bytes)],
-            "segment": rng.randrange(config.segments),
+            "mask": rng.randrange(1 << lanes),
             "ones": rng.random() < 0.3,
         }
         for _ in range(500)
     ]
-    assert {beat["segment"] for beat in beats} == set(range(config.segments))
     check(config, beats)
 
 
@@ -108,13 +105,15 @@ def lawless(packing: str) -> int:
         ("negative", "codes"),
         ("illegal", "codes"),
         ("nonzero", "ones"),
-        ("nonzero", "segment"),
+        ("nonzero", "mask"),
     ],
 )
 def test_latency_is_as_stated(packing, cycles, output, change):
-    decoder = TritDecoder(small(packing=packing, group_size=4))
+    decoder = TritDecoder(small(packing=packing))
     assert decoder.latency == cycles
-    # All trits 0, or, where the segment changes, all trits -1.
-    before = {"codes": 0 if change == "segment" else 0x5555 if packing == "2bit" else 0x8080}
-    after = {"codes": lawless(packing) if output == "illegal" else 0, "ones": 1, "segment": 1}
-    assert observed_latency(decoder, before, {change: after[change]}, output) == cycles
+    # All trits 0, or, where the mask changes, all trits -1.
+    before = {"codes": 0 if change == "mask" else 0x5555 if packing == "2bit" else 0x8080}
+    before |= {"mask": 0xFF}
+    after = {"codes": lawless(packing) if output == "illegal" else 0, "ones": 1, "mask": 0}
+    late = 0 if change == "codes" else cycles - 1
+    assert observed_latency(decoder, before, {change: after[change]}, output) == cycles - late

@@ -27,33 +27,47 @@ def codes_of(config, trits):
 
 def in_time(dot):
     """Return how long after the codes the other inputs come."""
-    return {"x": dot.decode_latency, "valid": dot.latency - 1, "first": dot.latency - 1}
+    late = dot.decode_latency - 1
+    return {
+        "mask": late,
+        "ones": late,
+        "x": dot.decode_latency,
+        "valid": dot.latency - 1,
+        "last": dot.latency - 1,
+    }
+
+
+def held(config, x):
+    """Return activations as the array's memory holds them."""
+    if config.activation == "fp16":
+        sign = 1 << (config.fixed_bits - 1)
+        x = [abs(value) | (sign if value < 0 else 0) for value in x]
+    return pack(x, config.fixed_bits)
 
 
 def steps_of(config, rng, count):
     """Return random steps (a third of them bubbles) and the sum that each one leaves behind."""
-    steps, sums, total = [], [], 0
+    steps, sums, total, part = [], [], 0, 0
     longest = config.group_steps or config.chunks(config.max_k)
-    length = longest
+    length = 0
     for _ in range(count):
         x = activations(config, rng, config.lanes)
         trits = [rng.choice(TRITS) for _ in range(config.lanes)]
-        segment, ones = rng.randrange(config.segments), rng.random() < 0.2
+        lanes = rng.sample(range(config.lanes), rng.randint(0, config.step_inputs))
+        ones = rng.random() < 0.2
         valid = rng.random() < 2 / 3
-        first = length == longest or rng.random() < 0.1
-        lanes = range(segment * config.step_inputs, (segment + 1) * config.step_inputs)
+        last = length == longest - 1 or rng.random() < 0.1
         if valid:
-            step = sum(x[lane] * (1 if ones else trits[lane]) for lane in lanes)
-            total = step if first else total + step
-            length = 1 if first else length + 1
+            total = part + sum(x[lane] * (1 if ones else trits[lane]) for lane in lanes)
+            part, length = (0, 0) if last else (total, length + 1)
         steps.append(
             {
                 "codes": codes_of(config, trits),
-                "segment": segment,
+                "mask": sum(1 << lane for lane in lanes),
                 "ones": ones,
-                "x": pack(x, config.fixed_bits),
+                "x": held(config, x),
                 "valid": valid,
-                "first": first,
+                "last": last,
             }
         )
         sums.append(total)
@@ -85,9 +99,10 @@ def test_a_whole_group_of_extremes_fits(lanes, activation):
                 steps.append(
                     {
                         "codes": codes_of(config, [trit] * lanes),
-                        "x": pack([x] * real, config.fixed_bits),
+                        "mask": (1 << real) - 1,
+                        "x": held(config, [x] * lanes),
                         "valid": 1,
-                        "first": not steps,
+                        "last": left == 0,
                     }
                 )
             seen = respond(dot, steps, ["total"], lag=in_time(dot))
@@ -111,12 +126,16 @@ def test_illegal_comes_with_the_decoded_trits(config):
 def test_latency_is_as_stated(config):
     ones, minus = ([trit] * config.lanes for trit in (1, -1))
     x = pack(ones, config.fixed_bits)
-    before = {"codes": codes_of(config, ones), "x": x, "valid": 1, "first": 1}
+    everything = (1 << config.lanes) - 1
+    before = {"codes": codes_of(config, ones), "mask": everything, "x": x, "valid": 1, "last": 1}
+    tree = config.operand_cycles + config.tree_levels
+    # Whether a group ends shows in the sum of the step after.
     for name, value, late in (
         ("codes", codes_of(config, minus), 0),
         ("x", 0, config.decode_cycles),
-        ("first", 0, config.decode_cycles + config.tree_levels),
+        ("mask", 1, config.decode_cycles - 1),
+        ("last", 0, config.decode_cycles + tree - 1),
     ):
         dot = GroupDot(config)
-        assert dot.latency == config.decode_cycles + config.tree_levels + 1
+        assert dot.latency == config.decode_cycles + tree + 1
         assert observed_latency(dot, before, {name: value}, "total") == dot.latency - late

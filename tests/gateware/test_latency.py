@@ -4,24 +4,37 @@ from itertools import product
 
 import pytest
 
-from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.config import NAMED_CONFIGS, Activation, ArrayConfig, Dot, OutputFormat, Packing
 from tern_hw.gateware.array import TernaryArray
 
-SWEEP = [
-    ArrayConfig(
-        lanes=lanes, rows=rows, activation=activation, packing=packing, output=output, group_size=1
-    )
-    for (lanes, rows), activation, packing, output in product(
-        [(8, 1), (9, 16), (16, 3), (17, 1), (63, 2)],
-        Activation,
-        Packing,
-        OutputFormat,
-    )
-] + [
-    ArrayConfig(lanes=lanes, rows=1, group_size=group)
-    for lanes in (8, 65, 100, 1023, 1024)
-    for group in ("row", lanes, 4 * lanes)
-]
+SWEEP = (
+    [
+        ArrayConfig(
+            lanes=lanes,
+            rows=rows,
+            activation=activation,
+            packing=packing,
+            output=output,
+            group_size=1,
+        )
+        for (lanes, rows), activation, packing, output in product(
+            [(8, 1), (9, 16), (16, 3), (17, 1), (63, 2)],
+            Activation,
+            Packing,
+            OutputFormat,
+        )
+    ]
+    + [
+        ArrayConfig(lanes=lanes, rows=1, group_size=group)
+        for lanes in (8, 65, 100, 1023, 1024)
+        for group in ("row", lanes, 4 * lanes)
+    ]
+    + [
+        ArrayConfig(lanes=lanes, rows=1, dot=Dot.CARRY, activation=activation, group_size="row")
+        for lanes in (8, 9, 16, 17, 63, 1023, 1024)
+        for activation in Activation
+    ]
+)
 ALIGNED = [
     ArrayConfig(lanes=64, rows=4, activation="fp16", aligned=bits, group_size=group)
     for bits in (8, 16, 40)
@@ -35,7 +48,9 @@ def test_latency_of_the_array_is_the_sum_of_its_blocks():
     for config in SWEEP + ALIGNED:
         core = TernaryArray(config).core
         dot, scale, results = core.dots[0], core.scales[0], core.results
-        blocks = (dot.decoder.latency, dot.tree.latency, 1, scale.latency, results.latency)
+        dots = (dot.decoder.latency, config.operand_cycles, dot.tree.latency, 1)
+        assert dot.latency == sum(dots)
+        blocks = (*dots, scale.latency, results.latency)
         assert core.latency == sum(blocks) == config.latency_cycles, config.name
 
 

@@ -204,6 +204,8 @@ def test_counters_count_their_own_events_from_the_start():
 
     async def check(host):
         host.set(counting=0, stalls=0)
+        # An event is counted a cycle after it.
+        await host.ctx.tick()
         assert {register: await host.value(register) for register in expected} == expected
 
     async def scenario(host):

@@ -12,6 +12,11 @@ NAN = {"fp32": 0x7FC00000, "fp16": 0x7E00}
 CONFIGS = [small(rows=1), small(rows=2, output="fp16"), small(rows=3), small(rows=16)]
 
 
+def latency_of(config):
+    """Return the cycles of serializer, rounder and queue."""
+    return 1 + config.rounder_cycles + 2
+
+
 def block(config, rng, *, last=False, rows=None):
     """Return the inputs of a random row block."""
     span = 1 << config.accumulator_bits - 1
@@ -82,7 +87,7 @@ def job(config, rng, blocks):
 @pytest.mark.parametrize("pause", [0, 3])
 def test_results_in_order_at_the_least_interval(config, pause):
     rng = randoms("results", config.name, pause)
-    unit = ResultUnit(config, depth=config.rows + ResultUnit.LATENCY)
+    unit = ResultUnit(config, depth=config.rows + latency_of(config))
     jobs = [job(config, rng, blocks) for blocks in (1, 2, 5, 1, 3)]
     seen: list[tuple] = []
 
@@ -176,5 +181,5 @@ def test_first_transfer_comes_after_the_stated_latency(config):
     bench(unit, drive)
     # `valid[0]` is one cycle after the block.
     first = unit.latency - 1
-    assert unit.latency == 7
+    assert unit.latency == latency_of(config)
     assert valid == [first <= cycle < first + config.rows for cycle in range(len(valid))]

@@ -24,7 +24,7 @@ CONFIGS = [
 ]
 
 
-def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1, **unit):
+def group(dot, inputs, scale, shift, *, last=0, valid=1, scaled=1, **unit):
     """Return one cycle's inputs."""
     return {
         **unit,
@@ -32,7 +32,7 @@ def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1, **unit):
         "inputs": inputs,
         "scale": scale,
         "shift": shift,
-        "first": first,
+        "last": last,
         "valid": valid,
         "scaled": scaled,
     }
@@ -41,19 +41,22 @@ def group(dot, inputs, scale, shift, *, first=0, valid=1, scaled=1, **unit):
 def model(vectors):
     """Return (total, nan) after each vector; None for a total that has no meaning."""
     seen: list[tuple[int | None, bool]] = []
-    total: int | None = 0
+    ended: tuple[int | None, bool] = (0, False)
+    part: int | None = 0
     nan = False
     for v in vectors:
         if v["valid"]:
             finite = is_finite(v["scale"]) and is_finite(v["shift"])
-            before, was_nan = (0, False) if v["first"] else (total, nan)
-            nan = was_nan or (bool(v["scaled"]) and not finite)
-            if not finite or before is None:
-                total = None
+            nan = nan or (bool(v["scaled"]) and not finite)
+            if not finite or part is None:
+                part = None
             else:
                 products = v["dot"] * half_units(v["scale"]), v["inputs"] * half_units(v["shift"])
-                total = before + (sum(products) << v.get("unit", 0))
-        seen.append((total, nan))
+                part += sum(products) << v.get("unit", 0)
+            if v["last"]:
+                ended = part, nan
+                part, nan = 0, False
+        seen.append(ended)
     return seen
 
 
@@ -83,15 +86,15 @@ def test_all_signs_and_corners(config):
     sums = (-largest, -1, 0, 1, largest)
     cases = product(sums, sums, CORNER_HALVES, CORNER_HALVES)
     rng = randoms("corners", config.name)
-    check(config, [group(*case, first=1, **unit_of(config, rng)) for case in cases])
+    check(config, [group(*case, last=1, **unit_of(config, rng)) for case in cases])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_random_rows_with_bubbles(config):
-    """Bubbles carry garbage, `first` and infinities among it."""
+    """Bubbles carry garbage, `last` and infinities among it."""
     rng = randoms("scale", config.name)
     largest = largest_sum(config)
-    vectors = [group(0, 0, 0, 0, first=1, **unit_of(config, rng))]
+    vectors = []
     left = config.max_k * config.fixed_max
     for _ in range(1500):
         dot, inputs = (rng.randint(-largest, largest) for _ in range(2))
@@ -101,12 +104,11 @@ def test_random_rows_with_bubbles(config):
         if valid and scaled and rng.random() < 0.97:
             halves = [half if is_finite(half) else half ^ 0x0400 for half in halves]
         # As many inputs as a row may have, then another row.
-        first = left < largest or rng.random() < 0.2
+        last = left < 2 * largest or rng.random() < 0.2
         if valid:
-            left = config.max_k * config.fixed_max if first else left
-            left -= largest
+            left = config.max_k * config.fixed_max if last else left - largest
         unit = unit_of(config, rng)
-        vectors.append(group(dot, inputs, *halves, first=first, valid=valid, scaled=scaled, **unit))
+        vectors.append(group(dot, inputs, *halves, last=last, valid=valid, scaled=scaled, **unit))
     check(config, vectors)
 
 
@@ -119,9 +121,8 @@ def test_a_row_of_extremes_fits(activation, aligned, sign):
     largest = sign * largest_sum(config)
     count = config.groups(config.max_k)
     unit = {"unit": config.unit_max} if config.unit_max else {}
-    vectors = [
-        group(largest, -largest, 0x7BFF, 0xFBFF, first=index == 0, **unit) for index in range(count)
-    ]
+    ends = [index == count - 1 for index in range(count)]
+    vectors = [group(largest, -largest, 0x7BFF, 0xFBFF, last=end, **unit) for end in ends]
     (total, nan), *_ = reversed(respond(ScaleShift(config), vectors, ["total", "nan"]))
     most = config.fixed_max << config.unit_max
     assert total == sign * 2 * FP16_MAX_UNITS * most * config.max_k
@@ -132,44 +133,32 @@ def test_a_row_of_extremes_fits(activation, aligned, sign):
 @pytest.mark.parametrize("where", ["scale", "shift"])
 def test_nonfinite_lasts_to_the_end_of_its_row(half, where):
     plain = group(3, 5, 0x3C00, 0xBC00)
+    end = {**plain, "last": 1}
     bad = {**plain, where: half}
-    bubble = {**bad, "valid": 0, "first": 1}
-    unscaled = {**bad, "scaled": 0}
-    vectors = [
-        {**plain, "first": 1},
-        bubble,
-        plain,
-        bad,
-        plain,
-        bubble,
-        plain,
-        {**plain, "first": 1},
-        unscaled,
-        {**bad, "first": 1},
-        plain,
-        {**unscaled, "first": 1},
-        plain,
-    ]
+    bubble = {**bad, "valid": 0, "last": 1}
+    unscaled = {**bad, "scaled": 0, "last": 1}
+    vectors = [plain, bubble, end, plain, bad, plain, end, bubble, plain, end]
+    vectors += [unscaled, {**bad, "last": 1}, plain, unscaled, end]
     nans = respond(ScaleShift(small()), vectors, ["nan"])
-    assert [nan for (nan,) in nans] == [0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0]
+    assert [nan for (nan,) in nans] == [0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0]
     flags = respond(ScaleShift(small()), vectors, ["nonfinite"], latency=1)
-    assert [at for at, (flag,) in enumerate(flags) if flag] == [3, 9]
+    assert [at for at, (flag,) in enumerate(flags) if flag] == [4, 11]
 
 
 def test_total_stays_between_rows():
-    first = group(7, -9, 0xC200, 0x0001, first=1)
-    idle = group(99, 99, 0x7BFF, 0x7BFF, valid=0, first=1)
-    seen = respond(ScaleShift(small()), [first] + [idle] * 12, ["total"])
+    row = group(7, -9, 0xC200, 0x0001, last=1)
+    other = group(99, 99, 0x7BFF, 0x7BFF)
+    seen = respond(
+        ScaleShift(small()), [row] + [other, {**other, "valid": 0, "last": 1}] * 6, ["total"]
+    )
     assert seen == [[7 * half_units(0xC200) - 9]] * 13
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("dot", 2), ("inputs", 2), ("scale", 0), ("shift", 0), ("first", 0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("dot", 2), ("inputs", 2), ("scale", 0), ("shift", 0)])
 def test_latency_is_as_stated(name, value):
     scale = ScaleShift(small())
     assert scale.latency == 5
-    before = group(1, 1, 0x3C00, 0x3C00, first=1)
+    before = group(1, 1, 0x3C00, 0x3C00, last=1)
     assert observed_latency(scale, before, {name: value}, "total") == scale.latency
 
 
@@ -181,5 +170,5 @@ def test_latency_of_the_unit_is_as_stated():
 
 @pytest.mark.parametrize(("output", "cycles"), [("nan", 5), ("nonfinite", 1)])
 def test_latency_of_nan_is_as_stated(output, cycles):
-    before = group(1, 1, 0x3C00, 0x3C00, first=1)
+    before = group(1, 1, 0x3C00, 0x3C00, last=1)
     assert observed_latency(ScaleShift(small()), before, {"scale": NAN}, output) == cycles

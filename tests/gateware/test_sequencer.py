@@ -68,7 +68,7 @@ def weight_steps(config, shape):
         rows = min(config.rows, shape.n - block * config.rows)
         poison = False
         for position in row_positions(config, shape.k):
-            chunk, _, group, _, group_last, *_ = position
+            chunk, _, group, group_last, *_ = position
             weighted = block * chunks + chunk < beats["weight"]
             scaled = group_last and block * groups + group < beats["scale"]
             poison |= not weighted or (group_last and not scaled)
@@ -230,7 +230,7 @@ def test_each_cycle_fires_or_tells_for_whom_it_waits(campaign):
             waits_for = dict.fromkeys(STALL_NAMES, False)
             waits_for["activation_stall"] = c["state"] == State.LOAD and not c["activation_present"]
             if c["state"] == State.COMPUTE:
-                _, _, _, _, group_last, _, row_last, *_ = pending[0]
+                _, _, _, group_last, _, row_last, *_ = pending[0]
                 weight = c["weight_present"] or c["weight_closed"]
                 scale = not group_last or c["scale_available"] or c["scale_closed"]
                 room = not row_last or c["room"]
