@@ -50,6 +50,11 @@ def groups_of(config, halves):
     return [halves[at : at + size] for at in range(0, len(halves), size)]
 
 
+def begins(config, positions, at):
+    """Return whether a beat begins a group, or all of its groups."""
+    return at == 0 or config.segments > 1 or positions[at - 1][3]
+
+
 def fields_of(config, word):
     """Return the units of a word, segment by segment."""
     bits = config.unit_max.bit_length()
@@ -74,11 +79,11 @@ def test_units_of_random_groups_with_bubbles(config):
                         "beat": pack(beat if valid else other, 16),
                         "remaining": left,
                         "valid": valid,
-                        "first": positions[at][3] if valid else rng.randrange(2),
+                        "first": begins(config, positions, at) if valid else rng.randrange(2),
                     }
                 )
                 first = at * config.segments if config.segments > 1 else positions[at][2]
-                done = valid and (config.segments > 1 or positions[at][4])
+                done = valid and (config.segments > 1 or positions[at][3])
                 expected.append(units[first : first + config.segments] if done else None)
     seen = respond(UnitFinder(config), vectors, ["units", "nonfinite"])
     assert any(expected)
@@ -178,12 +183,11 @@ def test_words_come_back_aligned_and_units_stay(config):
 
     async def drive(ctx):
         for position in (each for each in positions if each[1] == 0):
-            chunk, _, _, first, last, *_ = position
+            chunk, _, _, last, *_ = position
             ctx.set(loader.beat, pack(beats[chunk], 16))
             ctx.set(loader.remaining, k - chunk * config.lanes)
             ctx.set(loader.chunk, chunk)
             place(ctx, loader.step, position)
-            ctx.set(loader.step.group_first, first)
             ctx.set(loader.step.group_last, last)
             ctx.set(loader.step.valid, 1)
             await ctx.tick()

@@ -164,7 +164,7 @@ def test_latency_is_as_stated(name, value):
 
 def test_latency_of_the_unit_is_as_stated():
     scale = ScaleShift(CONFIGS[-2])
-    before = group(1, 1, 0x3C00, 0x3C00, first=1, unit=0)
+    before = group(1, 1, 0x3C00, 0x3C00, last=1, unit=0)
     assert observed_latency(scale, before, {"unit": 1}, "total") == scale.latency
 
 
