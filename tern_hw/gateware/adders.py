@@ -39,6 +39,26 @@ class Adders:
         m.d.comb += total.eq((x & first.replicate(bits)) + ((x & second.replicate(bits)) << 1))
         return total
 
+    def add_rows(self, m: Module, x: Value, y: Value, part: Value | None = None) -> tuple:
+        """Add x times each bit of y to the upper part of a product.
+
+        Returns
+        -------
+        (upper part, the lower bits that are done)
+            Without a `part`, y's first two bits begin a product.
+        """
+        bits = [y[at] for at in range(len(y))]
+        done = []
+        if part is None:
+            total = self.add_pair(m, x, bits[0], bits[1])
+            done, part, bits = [total[0], total[1]], total[2 : len(x) + 2], bits[2:]
+        zeros = Const(0, len(x))
+        for bit in bits:
+            total = self.add(m, part, x, bit.replicate(len(x)), zeros, Const(0))
+            done.append(total[0])
+            part = total[1 : len(x) + 1]
+        return part, Cat(*done)
+
 
 class Ecp5Adders(Adders):
     """The same in cells of the ECP5: masks and flips cost nothing.

@@ -148,29 +148,13 @@ class Fp16Mac(wiring.Component):
             return self._boundary(m, "product", now)
         # The first half of the rows, a register, the others.
         half = HALF_BITS // 2
-        part, done = self._rows(m, sig_a, sig_b[:half], None)
+        part, done = self.adders.add_rows(m, sig_a, sig_b[:half])
         values |= {"part": part, "done": done, "x": sig_a, "y": sig_b[half:]}
         values = self._boundary(m, "rows", values)
-        part, done = self._rows(m, values.pop("x"), values.pop("y"), values.pop("part"))
+        x, y = values.pop("x"), values.pop("y")
+        part, done = self.adders.add_rows(m, x, y, values.pop("part"))
         values["product"] = Cat(values.pop("done"), done, part)
         return self._boundary(m, "product", values)
-
-    def _rows(self, m, x, y, part):
-        """Add x times each bit of y to a partial product: (its upper part, bits that are done)."""
-        done = []
-        bits = [y[at] for at in range(len(y))]
-        if part is None:
-            total = self.adders.add_pair(m, x, bits[0], bits[1])
-            done, part, bits = [total[0]], total[1 : len(x) + 2], bits[2:]
-            done, part = [total[0], total[1]], total[2 : len(x) + 2]
-        zeros = Const(0, len(x))
-        for bit in bits:
-            padded = Signal(len(x))
-            m.d.comb += padded.eq(part)
-            total = self.adders.add(m, padded, x, bit.replicate(len(x)), zeros, Const(0))
-            done.append(total[0])
-            part = total[1 : len(x) + 1]
-        return part, Cat(*done)
 
     def _operand(self, m, half, name):
         """Return (significand, exponent, is zero, exponent all ones, fraction not zero)."""
