@@ -23,8 +23,8 @@ from tern_hw.config import ArrayConfig
 
 #: Cycles for which a starved stream is held back.
 DROUGHT_CYCLES = 40
-#: Places of a binary16's leading one, from the least subnormal's to the largest's.
-ROUNDED_ROWS = 40
+#: Outputs of the jobs of `rounding`: more than a binary16 has places for its leading one.
+ROUNDED_ROWS = 60
 #: Number of jobs of `random_jobs`, which long runs raise.
 RANDOM_JOBS = 6
 
