@@ -19,8 +19,8 @@ from tern_hw.config import ArrayConfig, Weights
 DROUGHT_CYCLES = 40
 #: With binary16 weights every sum is rounded where it is added, and none of a wider one.
 NO_ROUNDER = config().weights is not Weights.TERNARY
-#: Places of a binary16's leading one, from the least subnormal's to the largest's.
-ROUNDED_ROWS = 40
+#: Outputs of the jobs of `rounding`: more than a binary16 has places for its leading one.
+ROUNDED_ROWS = 60
 #: Number of jobs of `random_jobs`, which long runs raise.
 RANDOM_JOBS = 6
 

@@ -231,8 +231,12 @@ def magnitudes(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
     )
 
 
+#: Places of a bit from 2**5 to the least that a shift has, 2**-24.
+PLACES = 30
+
+
 def lone_low_bits(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
-    """Row n is an odd integer of up to 25 bits times 2**5, more or less one bit n places lower.
+    """Row n is an odd integer of up to 25 bits times 2**5, and one bit n % 30 places lower.
 
     The odd integer is scale * S, of a scale with 11 bits. The low bit is the shift, for X is 1 in
     the last group: activations of both signs cancel each other, with trits that make S large.
@@ -243,10 +247,12 @@ def lone_low_bits(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
     activations[-1] = 1
     digits = np.ones_like(layer.digits)
     digits[:, :pairs:2], digits[:, 1:pairs:2] = 2, 0
-    digits[:, -1] = rng.choice([0, 2], layer.n)
+    # The first rows are ties but for the low bit, which alone decides; the others are anything.
+    anything = np.arange(layer.n) >= PLACES
+    digits[:, -1] = np.where(anything, rng.choice([0, 2], layer.n), 2)
     shift = _constant(layer, 0.0)
-    low = 2.0 ** np.maximum(5.0 - np.arange(layer.n), -24)
-    shift[:, -1] = low * rng.choice([-1, 1], layer.n)
+    low = 2.0 ** (5.0 - np.arange(layer.n) % PLACES)
+    shift[:, -1] = np.where(anything, low * rng.choice([-1, 1], layer.n), low)
     return _with(
         layer,
         activations=activations,

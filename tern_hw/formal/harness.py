@@ -77,7 +77,11 @@ class Harness(ABC):
     m : Module
         Statements go here.
     dut : Emitted
+    freed : tuple of str
+        Patterns of modules within the block whose outputs may be anything.
     """
+
+    freed: tuple[str, ...] = ()
 
     def __init__(self, block: wiring.Component, text: str) -> None:
         self.block = block
@@ -126,7 +130,7 @@ class Harness(ABC):
         self.state()
         ports = [domain.clk, *self._free]
         harness = rtlil.convert(self.m, name=TOP, ports=ports, emit_src=False)
-        return Model(harness=harness, verilog=text)
+        return Model(harness=harness, verilog=text, freed=self.freed)
 
 
 def history(m: Module, value: Any, cycles: int, name: str) -> Any:
