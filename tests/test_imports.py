@@ -40,13 +40,20 @@ ARROWS = {
     "tern_hw.activations": "config artifact reference",
     "tern_hw.costs": "config",
     "tern_hw.estimation": "config packing matrix artifact files shape costs",
+    "tern_hw.exploration": "config files cache cli costs estimation",
     "sim": "config packing matrix beats reference flows cli",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
 }
 
 #: The verbs may import anything of ours inside a function, and these at the top.
-VERBS = ("tern_hw.generate", "tern_hw.simulate", "tern_hw.bench", "tern_hw.estimate")
+VERBS = (
+    "tern_hw.generate",
+    "tern_hw.simulate",
+    "tern_hw.bench",
+    "tern_hw.estimate",
+    "tern_hw.explore",
+)
 VERBS_AT_THE_TOP = "config files cli shape simulation"
 
 #: Packages of others that decide where a thing belongs, and the modules that may import them.
