@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,17 @@ class Work:
     batch: int
     #: As in `tern_hw.costs.decode`.
     ternary: Mapping[str, int] | None
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Return what decides figures, as JSON holds it: names and paths do not."""
+        model = dataclasses.asdict(self.model)
+        return {
+            "model": {name: each for name, each in model.items() if name not in ("name", "source")},
+            "context": self.context,
+            "batch": self.batch,
+            "ternary": None if self.ternary is None else dict(self.ternary),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +103,13 @@ def is_whole(figures: Any) -> bool:
 
 
 def key_of(job: Job) -> str:
-    """Return the digest of all that decides a job's figures: names and paths do not."""
-    work, system = job.work, job.system
+    """Return the digest of all that decides a job's figures."""
+    system = job.system
     if system.array is not system.engine:
         raise TernError("engine must be a ternary array in a sweep, not another format's")
-    model = dataclasses.asdict(work.model)
     facts = {
         "code": code_digest(),
-        "model": {name: value for name, value in model.items() if name not in ("name", "source")},
-        "context": work.context,
-        "batch": work.batch,
-        "ternary": None if work.ternary is None else dict(work.ternary),
+        "work": job.work.facts,
         "array": system.array.as_dict(),
         "clock_mhz": float(system.clock_mhz),
         "float_macs": system.float_macs,

@@ -26,8 +26,6 @@ FIRST: Final = ("memory", "activation", "packing", "group_size")
 RESOLUTION: Final = 130
 #: Largest over smallest value from which an axis is logarithmic.
 WIDE: Final = 8.0
-#: Characters of a label.
-LABEL: Final = 38
 
 
 def category(facts: dict[str, Any]) -> str | None:
@@ -54,7 +52,6 @@ def picture(facts: dict[str, Any]) -> bytes:
     axes = figure.subplots()
     _draw_points(axes, facts)
     _draw_front(axes, facts)
-    _name_best(axes, facts)
     _dress(axes, facts)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=RESOLUTION)
@@ -102,36 +99,35 @@ def _draw_front(axes: Any, facts: dict[str, Any]) -> None:
         axes.plot(xs, ys, drawstyle="steps-post", color="black", linewidth=0.7, zorder=0)
 
 
-def _name_best(axes: Any, facts: dict[str, Any]) -> None:
-    """Write beside the least in each drawn objective what it is."""
-    for each, offset in zip(minimised(facts)[:2], ((8, 14), (8, -18)), strict=True):
+def _best(facts: dict[str, Any]) -> list[str]:
+    """Return lines that say what is least in each drawn objective."""
+    lines = []
+    for each in minimised(facts)[:2]:
         best = min(front_points(facts), key=lambda point: each.shown(point["figures"]))
-        words = [spelled(best["values"][name]) for name in varying(facts)]
-        text = f"least {each.name}: {' '.join(words)}"
-        ((x,), (y,)) = _at(facts, [best])
-        axes.annotate(
-            text if len(text) <= LABEL else f"{text[: LABEL - 1]}…",
-            (x, y),
-            xytext=offset,
-            textcoords="offset points",
-            fontsize=7.5,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5},
-        )
+        words = [f"{name} {spelled(best['values'][name])}" for name in varying(facts)]
+        least = f"{each.shown(best['figures']):,.4g} {each.unit}"
+        lines.append(f"least {each.title}, {least}: {', '.join(words)}".replace("_", " "))
+    return lines
 
 
 def _dress(axes: Any, facts: dict[str, Any]) -> None:
-    xs, ys = _at(facts, facts["points"])
-    for numbers, scale in ((xs, axes.set_xscale), (ys, axes.set_yscale)):
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for numbers, name in zip(_at(facts, facts["points"]), "xy", strict=True):
         if min(numbers) > 0 and max(numbers) > WIDE * min(numbers):
-            scale("log")
+            axes.set(**{f"{name}scale": "log"})
+            axis = getattr(axes, f"{name}axis")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(NullFormatter())
     x, y = minimised(facts)[:2]
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
-    axes.set_title(
-        f"{facts['model']['name']}, context {facts['context']}, batch {facts['batch']}: "
-        f"{facts['counts']['points']:,} points, {facts['technology']}",
-        fontsize=10,
+    title = (
+        f"{facts['model']['name']}, context {facts['context']}, batch {facts['batch']}, "
+        f"{facts['technology']}: {facts['counts']['points']:,} points"
     )
+    axes.set_title("\n".join([title, *_best(facts)]), fontsize=8.5, loc="left")
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)

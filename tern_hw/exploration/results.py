@@ -35,7 +35,7 @@ class Results:
         except FileNotFoundError:
             content = b""
         except OSError as error:
-            raise TernError(f"{self.path} must be readable, not {error.strerror}") from None
+            raise TernError(f"{self.path} must be a file to read ({error.strerror})") from None
         for line in content.split(b"\n"):
             self._take(line)
         self._torn = bool(content) and not content.endswith(b"\n")
@@ -64,5 +64,5 @@ class Results:
             with self.path.open("ab", buffering=0) as file:
                 file.write(data)
         except OSError as error:
-            raise TernError(f"{self.path} must be writable ({error.strerror})") from None
+            raise TernError(f"{self.path} must be a file to write to ({error.strerror})") from None
         self._torn = False

@@ -105,11 +105,28 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
 
         # Not forked: the bar on stderr is drawn by a thread.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
             yield pool
         return
     with _client(workers, scheduler) as client:
         yield client.get_executor(retries=2)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it, however it ends."""
+    import multiprocessing
+    import signal
+    import threading
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
