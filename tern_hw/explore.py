@@ -1,6 +1,7 @@
 """`python -m tern_hw.explore`: sweep arrays and systems for a model, and find the best of them."""
 
 import argparse
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,8 @@ counted. Without any, lanes, rows and packing are swept; with --config, nothing 
 ask for. Each point is a command line of tern_hw.estimate, which gives its figures again. What is
 evaluated is kept (--results): a sweep that was ended goes on, and a larger one starts from there.
 """
-#: Suffix of each output's file.
-OUTPUTS: Final = {"csv": ".csv", "plot": ".png", "html": ".html"}
+#: Suffix of each output's file, and the library that it needs.
+OUTPUTS: Final = {"csv": (".csv", ""), "plot": (".png", "matplotlib"), "html": (".html", "plotly")}
 #: Most processes, and most points that --limit means seriously.
 MAX_WORKERS: Final = 1024
 
@@ -55,10 +56,12 @@ def _check(args: argparse.Namespace) -> None:
         value, high = getattr(args, name), MAX_WORKERS if name == "workers" else 1 << 30
         if value is not None and not 1 <= value <= high:
             raise TernError(f"--{name} must be an integer from 1 to {high}, not {value}")
-    for name, suffix in OUTPUTS.items():
+    for name, (suffix, library) in OUTPUTS.items():
         path = getattr(args, name)
         if path is None:
             continue
+        if library and importlib.util.find_spec(library) is None:
+            raise TernError(f"{library} must be installed for --{name}, not missing")
         if not path.endswith(suffix):
             raise TernError(f"--{name} must be a {suffix} file, not {path!r}")
         if not Path(path).resolve().parent.is_dir():

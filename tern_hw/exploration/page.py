@@ -6,7 +6,6 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from tern_hw.errors import TernError
 from tern_hw.exploration.axes import spelled
 from tern_hw.exploration.objectives import OBJECTIVES
 from tern_hw.exploration.plot import LOOKS, category
@@ -20,17 +19,9 @@ MOST_POINTS: Final = 4000
 
 
 def page(facts: dict[str, Any]) -> str:
-    """Return the page: plotly's own script, the data and the table are in it.
+    """Return the page: plotly's own script, the data and the table are in it."""
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-    Raises
-    ------
-    TernError
-        If plotly is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-    except ImportError:
-        raise TernError("plotly must be installed for --html, not missing") from None
     points = page_points(facts)
     names = [*facts["axes"]]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
@@ -111,6 +102,7 @@ def _data(facts: dict[str, Any], points: list[dict[str, Any]]) -> dict[str, Any]
         "axes": {
             name: [spelled(each["values"][name]) for each in points] for name in varying(facts)
         },
+        "columns": len(facts["axes"]),
         "numbers": [each["number"] for each in points],
         "front": [each["front"] for each in points],
         "minimised": facts["minimised"],

@@ -98,7 +98,7 @@ def make_plan(
     Raises
     ------
     TernError
-        If an option is out of its range, a value goes with no combination, or there are too many.
+        If an option is out of its range, a value goes with no other, or there are too many.
     """
     combinations = math.prod(len(each.values) for each in axes)
     if combinations > MAX_COMBINATIONS:
@@ -110,6 +110,8 @@ def make_plan(
     subject = open_subject(base)
     skips = Skips()
     points = list(_points(base, fixed, subject, axes, skips))
+    if not points:
+        raise TernError(skips.first)
     taken = points
     if limit is not None and limit < len(points):
         chosen = random.Random(SEED).sample(range(len(points)), limit)

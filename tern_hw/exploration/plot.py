@@ -3,7 +3,6 @@
 import io
 from typing import Any, Final
 
-from tern_hw.errors import TernError
 from tern_hw.exploration.axes import spelled
 from tern_hw.exploration.report import front_points, minimised, varying
 
@@ -37,17 +36,9 @@ def category(facts: dict[str, Any]) -> str | None:
 
 
 def picture(facts: dict[str, Any]) -> bytes:
-    """Return the picture as PNG.
+    """Return the picture as PNG."""
+    from matplotlib.figure import Figure
 
-    Raises
-    ------
-    TernError
-        If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TernError("matplotlib must be installed for --plot, not missing") from None
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots()
     _draw_points(axes, facts)
