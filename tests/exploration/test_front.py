@@ -1,7 +1,7 @@
 """The Pareto front is what no other point beats, whatever the order and the ties."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tern_hw.errors import TernError
@@ -16,6 +16,7 @@ def beaten(one, others):
     )
 
 
+@settings(max_examples=60)
 @given(
     st.integers(2, 4).flatmap(
         lambda width: st.lists(st.tuples(*[st.integers(0, 4)] * width), max_size=40)

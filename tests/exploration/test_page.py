@@ -200,4 +200,5 @@ def test_a_browser_draws_every_point(made, tmp_path):
     assert chosen["command"] in page.texts["code"][0]
     for label in ("area, mm2", "time to the first token, s"):
         assert re.search(f"<text[^>]*title[^>]*>{label}</text>", dom)
-    assert "Share chart" not in dom
+    assert 'data-title="Share' not in dom
+    assert 'data-title="Zoom in"' in dom

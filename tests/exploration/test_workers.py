@@ -19,7 +19,7 @@ from tern_hw.exploration.sweep import sweep_facts
 from tests.exploration.sweeps import SMALL, planned
 
 #: Enough points for workers to be started.
-LISTS = {**SMALL, "clock": "100,200,300,400,500,300,700", "memory": "lpddr5,sram"}
+LISTS = {**SMALL, "clock": "100,200,300,400,500,600,700", "memory": "lpddr5,sram"}
 
 
 def answers_of(jobs, **options):
@@ -37,9 +37,9 @@ def jobs(small):
 
 def test_processes_give_the_same_figures(jobs):
     assert len(jobs) > workers.FEW
-    here = answers_of(jobs, workers=1, scheduler=None)
-    assert here == [evaluate(job) for job in jobs]
-    assert answers_of(jobs, workers=2, scheduler=None) == here
+    found = answers_of(jobs, workers=2, scheduler=None)
+    assert found == answers_of(jobs, workers=1, scheduler=None)
+    assert found[::25] == [evaluate(job) for job in jobs[::25]]
 
 
 def test_a_dask_scheduler_gives_the_same_figures(jobs):
@@ -118,7 +118,7 @@ SWEEP = ["--lanes", "16,32", "--rows", "1,2,4", "--packing", "2bit", "--group-si
 
 
 def started(small, results):
-    clocks = ",".join(str(each) for each in range(100, 125))
+    clocks = ",".join(str(each) for each in range(100, 117))
     options = ["--model", small, "--results", str(results), "--clock", clocks, *SWEEP]
     return subprocess.Popen(
         COMMAND + options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -142,12 +142,12 @@ def test_a_killed_sweep_goes_on(small, tmp_path):
     first.kill()
     first.communicate(timeout=60)
     known = len(Results(results).known)
-    assert 0 < known < 300
+    assert 0 < known < 204
     second = started(small, results)
     output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
     counts = json.loads(output)["counts"]
-    assert (counts["points"], counts["evaluated"]) == (300, 300 - known)
+    assert (counts["points"], counts["evaluated"]) == (204, 204 - known)
     # The workers of the one that was killed went with it.
     assert not any(running(each) for each in children)
 
@@ -169,7 +169,7 @@ def test_an_interrupted_sweep_says_what_is_kept(small, tmp_path):
     sweep.send_signal(signal.SIGINT)
     output, errors = sweep.communicate(timeout=60)
     assert (sweep.returncode, output) == (130, "")
-    assert "of 300 points are kept: the same command goes on\n" in errors
+    assert "of 204 points are kept: the same command goes on\n" in errors
     assert errors.endswith("interrupted\n")
     assert "Traceback" not in errors
-    assert 0 < len(Results(results).known) < 300
+    assert 0 < len(Results(results).known) < 204
