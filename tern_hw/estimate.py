@@ -7,7 +7,7 @@ from tern_hw.cli import ArgumentParser, integer, run
 from tern_hw.errors import TernError
 from tern_hw.shape import add_shape_options
 
-__all__ = ["main"]
+__all__ = ["estimate_parser", "main"]
 
 EPILOG = """examples:
   python -m tern_hw.estimate --model llama-2-7b --packing base3
@@ -27,7 +27,7 @@ inputs let them move.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
-    args = _parser().parse_args(argv)
+    args = estimate_parser().parse_args(argv)
     if args.list:
         return _list()
     if args.model is None:
@@ -66,7 +66,8 @@ def _list() -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
+def estimate_parser() -> ArgumentParser:
+    """Return the parser of the command line, whose options `explore` sweeps."""
     import argparse
 
     parser = ArgumentParser(

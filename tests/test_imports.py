@@ -45,6 +45,7 @@ ARROWS = {
     "tern_hw.activations": "config artifact reference",
     "tern_hw.costs": "config",
     "tern_hw.estimation": "config packing matrix artifact files shape costs",
+    "tern_hw.exploration": "config files cache cli costs estimation",
     "sim": "config packing matrix beats reference flows cli files",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
@@ -58,6 +59,7 @@ VERBS = (
     "tern_hw.synth",
     "tern_hw.prove",
     "tern_hw.estimate",
+    "tern_hw.explore",
 )
 VERBS_AT_THE_TOP = "config files cli shape simulation"
 

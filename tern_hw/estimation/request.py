@@ -15,7 +15,17 @@ from tern_hw.errors import TernError
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["Request", "make_request", "ternary_counts"]
+    from tern_hw.estimation.artifacts import ArtifactShape
+
+__all__ = [
+    "Request",
+    "Subject",
+    "make_inputs",
+    "make_request",
+    "make_system",
+    "open_subject",
+    "ternary_counts",
+]
 
 #: Most sequences of a step.
 MAX_BATCH = 65536
@@ -34,6 +44,16 @@ class Request:
     ternary: Mapping[str, int] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model that an estimate is of, and what its artifact says where it is one."""
+
+    model: Model
+    artifact: "ArtifactShape | None" = None
+    #: As in `Request`.
+    ternary: Mapping[str, int] | None = None
+
+
 def make_request(args: "argparse.Namespace") -> Request:
     """Return what the options ask for.
 
@@ -42,32 +62,47 @@ def make_request(args: "argparse.Namespace") -> Request:
     TernError
         If an option is out of its range, or does not go with another.
     """
-    from tern_hw.shape import shaped_config
+    subject = open_subject(args)
+    return Request(
+        model=subject.model,
+        system=make_system(args, subject),
+        inputs=make_inputs(args, subject),
+        context=args.context,
+        batch=args.batch,
+        ternary=subject.ternary,
+    )
 
+
+def open_subject(args: "argparse.Namespace") -> Subject:
+    """Read the model that the options name, and whether its context and batch are in range."""
     _check_integer("context", args.context, 1 << 24)
     _check_integer("batch", args.batch, MAX_BATCH)
     model = open_model(args.model)
-    inputs = _inputs(args)
-    config = shaped_config(args)
-    ternary = None
-    if _is_artifact(args.model):
-        from tern_hw.estimation.artifacts import read_artifact
+    if not _is_artifact(args.model):
+        return Subject(model=model)
+    from tern_hw.estimation.artifacts import read_artifact
 
-        found = read_artifact(args.model, zeros=args.zeros is None)
-        ternary = ternary_counts(model, found.layers)
-        config = _fitted(args, config, found.group_size, found.packing)
-        if found.zero_fraction is not None:
-            source = f"counted in the artifact {args.model}"
-            inputs = inputs.replaced("data.zero_fraction", found.zero_fraction, source)
-    system = System(engine=config, clock_mhz=args.clock, float_macs=args.float_macs)
-    return Request(
-        model=model,
-        system=system,
-        inputs=inputs,
-        context=args.context,
-        batch=args.batch,
-        ternary=ternary,
-    )
+    found = read_artifact(args.model, zeros=args.zeros is None)
+    return Subject(model=model, artifact=found, ternary=ternary_counts(model, found.layers))
+
+
+def make_system(args: "argparse.Namespace", subject: Subject) -> System:
+    """Return the array that the options shape, with what is beside it."""
+    from tern_hw.shape import shaped_config
+
+    config = shaped_config(args)
+    if subject.artifact is not None:
+        config = _fitted(args, config, subject.artifact.group_size, subject.artifact.packing)
+    return System(engine=config, clock_mhz=args.clock, float_macs=args.float_macs)
+
+
+def make_inputs(args: "argparse.Namespace", subject: Subject) -> Inputs:
+    """Return the coefficients: the tables', the artifact's and the command line's over them."""
+    inputs = _inputs(args)
+    if subject.artifact is None or subject.artifact.zero_fraction is None:
+        return inputs
+    source = f"counted in the artifact {args.model}"
+    return inputs.replaced("data.zero_fraction", subject.artifact.zero_fraction, source)
 
 
 def _check_integer(name: str, value: int, high: int) -> None:

@@ -1,0 +1,45 @@
+"""A small model, and sweeps of it."""
+
+import json
+
+from tern_hw.estimate import estimate_parser
+from tern_hw.exploration.axes import axis_actions, read_axes
+from tern_hw.exploration.plan import make_plan
+
+#: A model of one block.
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 2048,
+}
+#: Twelve combinations of which eight go together.
+SMALL = {"lanes": "16,32,64", "rows": "2,4", "group_size": "48,64"}
+#: The same as options.
+OPTIONS = ["--lanes", "16,32,64", "--rows", "2,4", "--packing", "2bit", "--group-size", "48,64"]
+
+
+def save_model(folder):
+    """Write the model's config.json; returns its path."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    return str(path)
+
+
+def sweep_arguments(model, **lists):
+    """Return (parser of estimate, arguments of a sweep): lists as typed, by option."""
+    parser = estimate_parser()
+    args = parser.parse_args(["--model", model])
+    for action in axis_actions(parser):
+        setattr(args, action.dest, lists.pop(action.dest, None))
+    vars(args).update(lists)
+    return parser, args
+
+
+def planned(model, limit=None, **lists):
+    """Return the plan of a sweep."""
+    parser, args = sweep_arguments(model, **lists)
+    return make_plan(parser, args, read_axes(parser, args), limit)
