@@ -43,26 +43,23 @@ BASE3_CODES = _base3_codes()
 
 
 class DecoderTable(Harness):
-    """Every byte of a beat decodes as the table says, masked to the segment; illegal ones flag."""
+    """Every byte of a beat decodes as the table says, masked to some lanes; illegal ones flag."""
 
     def state(self) -> None:
         m, dut, config = self.m, self.dut, self.block.config
-        self.free_inputs("codes", "segment", "ones")
+        self.free_inputs("codes", "mask", "ones")
         trits, illegal = self._table(config)
-        segment = Value.cast(dut.segment)
-        nonzero, negative = [], []
-        for lane in range(config.lanes):
-            inside = (segment == lane // config.step_inputs) if config.segments > 1 else Const(1)
-            nonzero.append((trits[lane][0] | dut.ones) & inside)
-            negative.append(trits[lane][1] & ~dut.ones & inside)
         late = self.block.latency
-        for name, value in (
-            ("nonzero", Cat(*nonzero)),
-            ("negative", Cat(*negative)),
-            ("illegal", Cat(*illegal).any()),
-        ):
-            known = history(m, Const(1), late, f"{name}_known")
-            self.holds(~known | (getattr(dut, name) == history(m, value, late, name)))
+        # Mask and `ones` come in the decoder's last cycle.
+        mask, ones = history(m, dut.mask, 1, "mask"), history(m, dut.ones, 1, "ones")
+        lanes = history(m, Cat(*(Cat(*trit) for trit in trits[: config.lanes])), late, "trits")
+        nonzero = [(lanes[2 * at] | ones) & mask[at] for at in range(config.lanes)]
+        negative = [lanes[2 * at + 1] & ~ones & mask[at] for at in range(config.lanes)]
+        flag = history(m, Cat(*illegal).any(), late, "flag")
+        known = history(m, Const(1), late, "known")
+        self.holds(~known | (dut.nonzero == Cat(*nonzero)))
+        self.holds(~known | (dut.negative == Cat(*negative)))
+        self.holds(~known | (dut.illegal == flag))
 
     def _table(self, config: ArrayConfig) -> tuple[list[tuple[Any, Any]], list[Any]]:
         """Return (nonzero, negative) of each digit, and whether each byte is illegal."""
@@ -141,39 +138,58 @@ def half_integer(half: Any) -> tuple[Any, Any, Any]:
 
 
 class ConverterTable(Harness):
-    """Every activation of every lane becomes its integer, 0 beyond K; infinities and NaN show."""
+    """Every activation becomes its integer (a binary16 sign and magnitude); what is none shows."""
 
     def state(self) -> None:
         m, dut, config = self.m, self.dut, self.block.config
-        self.free_inputs("beat", "remaining")
+        self.free_inputs("beat")
         late = self.block.latency
         known = history(m, Const(1), late, "known")
         bits, fixed_bits = config.activation_bits, config.fixed_bits
         anything_bad = []
         for lane in range(config.lanes):
             raw = dut.beat[lane * bits : (lane + 1) * bits]
-            real = dut.remaining > lane
             value, bad = self._value(raw)
-            expected = history(m, Mux(real, value, 0), late, f"lane_{lane}")
-            got = dut.fixed[lane * fixed_bits : (lane + 1) * fixed_bits].as_signed()
-            finite = history(m, ~bad | ~real, late, f"finite_{lane}")
+            expected = history(m, value, late, f"lane_{lane}")
+            got = dut.fixed[lane * fixed_bits : (lane + 1) * fixed_bits]
+            finite = history(m, ~bad, late, f"finite_{lane}")
             # The integer of an infinity is nobody's business: its flag is.
             self.holds(~known | ~finite | (got == expected))
-            anything_bad.append(real & bad)
-        flagged = history(m, Cat(*anything_bad).any(), late, "flagged")
+            anything_bad.append(bad)
+        flagged = history(m, Cat(*anything_bad), late, "flagged")
         self.holds(~known | (dut.nonfinite == flagged))
 
     def _value(self, raw: Any) -> tuple[Any, Any]:
         if self.block.config.activation_bits == 8:
-            return raw.as_signed(), Const(0, 1)
+            return raw, Const(0, 1)
         magnitude, sign, bad = half_integer(raw)
-        return Mux(sign, -magnitude, magnitude), bad
+        return Cat(magnitude[: self.block.config.fixed_bits - 1], sign), bad
+
+
+class LanesOfStep(Harness):
+    """The lanes that count: of the step's segment, and below K in a row's last beat."""
+
+    def state(self) -> None:
+        m, dut, config = self.m, self.dut, self.block.config
+        self.free_inputs("load", "remaining", "segment", "ragged")
+        real = Signal(config.lanes, name="spec_real")
+        with m.If(dut.load):
+            m.d.sync += real.eq(Cat(dut.remaining > lane for lane in range(config.lanes)))
+        segment = Value.cast(dut.segment)
+        for lane in range(config.lanes):
+            inside = (segment == lane // config.step_inputs) if config.segments > 1 else Const(1)
+            self.holds(dut.mask[lane] == (inside & (~dut.ragged | real[lane])))
+        self.holds(dut.real == real)
+
+
+#: Cycles before a row's last group that `ExactScale` looks at.
+BEFORE = 2
 
 
 class ExactScale(Harness):
-    """Each group adds scale * dot + shift * inputs to `total`, exactly; `first` starts from 0.
+    """`total` is the sum of scale * dot + shift * inputs over the groups of a row, exactly.
 
-    Said of one step, whatever `total` was: so it holds for rows of any number of groups.
+    Said of rows of one group or two, after any row, with bubbles or without.
 
     Parameters
     ----------
@@ -191,7 +207,7 @@ class ExactScale(Harness):
 
     def state(self) -> None:
         m, dut = self.m, self.dut
-        self.free_inputs("valid", "first", "scaled")
+        self.free_inputs("valid", "last", "scaled")
         fraction, negative = self.free(10, "fraction"), self.free(1, "negative")
         half_bits = Cat(fraction, Const(self.exponent, 5), negative)
         m.d.comb += getattr(dut, self.factor).eq(half_bits)
@@ -206,18 +222,24 @@ class ExactScale(Harness):
                 product = product + Mux(sign, -units, units)
                 bad = bad | nonfinite
         late = self.block.latency
-        known = history(m, Const(1), late, "known")
-        valid, first = (history(m, getattr(dut, name), late, name) for name in ("valid", "first"))
+        known = history(m, Const(1), late + BEFORE, "known")
+        ends, goes_on = dut.valid & dut.last, dut.valid & ~dut.last
+        # The group that ends the row; the cycle before it; and before that a row's end.
+        end = history(m, ends, late, "end")
+        again = history(m, goes_on, late + 1, "again")
+        begun = history(m, ends, late + BEFORE, "begun")
         term = history(m, product, late, "term")
-        broken = history(m, bad & dut.scaled, late, "broken")
+        earlier = Mux(again, history(m, product, late + 1, "earlier"), 0)
         # What an infinity or a missing factor adds is nobody's business.
         exact = history(m, dut.scaled & ~bad, late, "exact")
+        exact &= ~again | history(m, dut.scaled & ~bad, late + 1, "exact_before")
+        broken = history(m, bad & dut.scaled, late, "broken")
+        broken |= again & history(m, bad & dut.scaled, late + 1, "broken_before")
+        row = (earlier + term)[: len(dut.total)].as_signed()
+        self.holds(~known | ~begun | ~end | ~exact | (dut.total == row))
+        self.holds(~known | ~begun | ~end | (dut.nan == broken))
         total, nan = (history(m, getattr(dut, name), 1, name) for name in ("total", "nan"))
-        before = Mux(first, 0, total.as_signed())
-        width = len(dut.total)
-        self.holds(~known | ~valid | ~exact | (dut.total == (before + term)[:width].as_signed()))
-        self.holds(~known | valid | (dut.total == total.as_signed()))
-        self.holds(~known | (dut.nan == Mux(valid, (nan & ~first) | broken, nan)))
+        self.holds(~known | end | ((dut.total == total.as_signed()) & (dut.nan == nan)))
 
     def _multiple(self, magnitude: Any, value: Any) -> Any:
         """Return magnitude * value, added up bit by bit, two's complement."""

@@ -152,7 +152,7 @@ class Property:
     build: Callable[[], wiring.Component]
     harness: Callable[..., Harness]
     method: Method
-    #: k of an induction, cycles of a bounded check; the other methods need none.
+    #: k of an induction, cycles of a bounded check, those of a pipeline beyond its latency.
     cycles: int = 0
     #: More parameters of the harness, a case each; the property is all of them.
     cases: tuple[dict[str, Any], ...] = ({},)
@@ -175,7 +175,8 @@ class Property:
         begun = time.monotonic()
         block = self.build()
         text = change(emitted_verilog(block))
-        cycles = block.latency + 1 if self.method is Method.PIPELINE else self.cycles
+        flushed = block.latency + 1 if self.method is Method.PIPELINE else 0
+        cycles = flushed + self.cycles
         for case in self.cases:
             model = self.harness(block, text, **case).model(text)
             verdict = decide(model, self.method, cycles)

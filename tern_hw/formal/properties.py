@@ -13,6 +13,7 @@ from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.decode import TritDecoder
 from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.lanes import LaneMask
 from tern_hw.gateware.registers import RegisterFile
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.rounder import Rounder
@@ -59,17 +60,26 @@ def properties() -> list[Property]:
 def _decoders() -> list[Property]:
     found = []
     for packing in Packing:
-        for group, where in (("row", "8 lanes"), (4, "8 lanes, 2 segments")):
-            build = partial(TritDecoder, small(packing=packing, group_size=group))
-            found.append(
-                Property(
-                    block=f"decoder, {packing}, {where}",
-                    text="every byte decodes as the table says; an illegal one is 0 and flagged",
-                    build=build,
-                    harness=arithmetic.DecoderTable,
-                    method=Method.PIPELINE,
-                )
+        found.append(
+            Property(
+                block=f"decoder, {packing}, 8 lanes",
+                text="every byte decodes as the table says; an illegal one is 0 and flagged",
+                build=partial(TritDecoder, small(packing=packing)),
+                harness=arithmetic.DecoderTable,
+                method=Method.PIPELINE,
             )
+        )
+    for group, where in (("row", "8 lanes"), (4, "8 lanes, 2 segments")):
+        found.append(
+            Property(
+                block=f"lane mask, {where}",
+                text="lanes of the step's segment count, in a row's last beat those below K",
+                build=partial(LaneMask, small(group_size=group)),
+                harness=arithmetic.LanesOfStep,
+                method=Method.INDUCTION,
+                cycles=1,
+            )
+        )
     return found
 
 
@@ -97,7 +107,7 @@ def _converters() -> list[Property]:
         found.append(
             Property(
                 block=f"converter, {activation}, 8 lanes",
-                text="every activation becomes its integer, 0 beyond K; inf and NaN are flagged",
+                text="every activation becomes its integer; inf and NaN are flagged",
                 build=build,
                 harness=arithmetic.ConverterTable,
                 method=Method.PIPELINE,
@@ -112,10 +122,11 @@ def _scales() -> list[Property]:
     return [
         Property(
             block=f"scale and shift, {factor}, sums of 3 bits",
-            text=f"a group adds {factor} * {name} exactly to any sum; NaN where not finite",
+            text=f"a row of one or two groups is {factor} * {name}, exactly; NaN where not finite",
             build=partial(ScaleShift, small(max_k=1)),
             harness=arithmetic.ExactScale,
             method=Method.PIPELINE,
+            cycles=arithmetic.BEFORE,
             cases=tuple({"factor": factor, "exponent": at, "bits": 3} for at in range(32)),
             quick=False,
         )
