@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tern_hw.config import FP16_FRACTION_BITS, ArrayConfig
+from tern_hw.config import FP16_FRACTION_BITS, Activation, ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.gates.fused import running_sums
 from tern_hw.gates.simulator import Stimulus
@@ -42,6 +42,13 @@ def fixed_activations(x: NDArray[Any]) -> NDArray[np.int64]:
     if x.dtype == np.float16:
         return (x.astype(np.float64) * 2.0**FP16_FRACTION_BITS).astype(np.int64)
     return x.astype(np.int64)
+
+
+def _as_in_memory(values: NDArray[np.int64], config: ArrayConfig) -> NDArray[np.int64]:
+    """Return integers as the array's memory holds them: those of binary16 as sign and magnitude."""
+    if config.activation is Activation.INT8:
+        return values
+    return np.abs(values) | (values < 0).astype(np.int64) << (config.fixed_bits - 1)
 
 
 def _streams(rows: NDArray[Any], tokens: NDArray[Any], parts: int) -> tuple[Any, Any]:
@@ -91,37 +98,40 @@ def dot_work(
     streams, count = rows.shape[:2]
     trits = rows.reshape(streams, count * steps, config.lanes)
     values = np.tile(tokens, (1, count, 1))
-    first = np.tile(_group_starts(config, steps), (streams, count))[..., None]
-    ones = np.ones_like(first)
+    last = np.tile(_group_ends(config, steps), (streams, count))[..., None]
+    ones = np.ones_like(last)
     sums = ((trits.astype(np.int64) - 1) * values).sum(axis=2)
-    late = config.decode_cycles + config.tree_levels
+    late = config.decode_cycles + config.operand_cycles + config.tree_levels
     return Work(
         stimulus={
             "codes": pack(trits, config.packing),
-            "x": _late(values, config.decode_cycles),
+            "mask": np.ones((*trits.shape[:2], config.lanes), np.int64),
+            "x": _late(_as_in_memory(values, config), config.decode_cycles),
             "valid": _late(ones, late),
-            "first": _late(first, late),
+            "last": _late(last, late),
         },
         warm_up=late + 1 + SPARE_CYCLES,
         macs_per_cycle=k / steps,
-        expected=_sums_in_groups(sums, first[..., 0]),
+        expected=_sums_in_groups(sums, last[..., 0]),
         latency=late + 1,
     )
 
 
-def _group_starts(config: ArrayConfig, steps: int) -> NDArray[np.int64]:
-    starts = np.zeros(steps, np.int64)
-    starts[:: config.group_steps or steps] = 1
-    return starts
+def _group_ends(config: ArrayConfig, steps: int) -> NDArray[np.int64]:
+    size = config.group_steps or steps
+    ends = np.zeros(steps, np.int64)
+    ends[size - 1 :: size] = 1
+    ends[-1] = 1
+    return ends
 
 
-def _sums_in_groups(sums: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return running sums that begin anew where `first` is 1."""
+def _sums_in_groups(sums: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return running sums that begin anew after `last` is 1."""
     total = np.zeros_like(sums)
     before = np.zeros(len(sums), np.int64)
     for step in range(sums.shape[1]):
-        before = np.where(first[:, step], 0, before) + sums[:, step]
-        total[:, step] = before
+        total[:, step] = before + sums[:, step]
+        before = np.where(last[:, step], 0, total[:, step])
     return total
 
 
@@ -152,11 +162,12 @@ def scale_work(
     rows, tokens = _streams(np.stack(halves, axis=2), sums[:, group_of_step], parts)
     streams, count = rows.shape[:2]
     ends = np.tile(last, (streams, count))
+    row_ends = (np.arange(steps) == steps - 1).astype(np.int64)
     flat = rows.reshape(streams, count * steps, 2)
     return Work(
         stimulus={
             "valid": ends[..., None],
-            "first": np.tile(group_of_step == 0, (streams, count)).astype(np.int64)[..., None],
+            "last": np.tile(row_ends, (streams, count))[..., None],
             "dot": dot.expected[..., None],
             "inputs": np.tile(tokens, (1, count))[..., None],
             "scale": flat[..., :1],

@@ -217,10 +217,11 @@ def test_what_cannot_be_computed_is_refused(call, sentence):
 def stand_in(config, name):
     """Return a module with the ports of a block of the array, and next to nothing inside."""
     bits = {"dot": config.sum_bits, "x": config.lanes * config.fixed_bits}
-    wide = {"codes": 8 * config.row_beat_bytes, "x": bits["x"], "valid": 1, "first": 1}
+    wide = {"codes": 8 * config.row_beat_bytes, "mask": config.lanes, "x": bits["x"]}
+    wide |= {"valid": 1, "last": 1}
     if name == "scale":
         wide = {"dot": bits["dot"], "inputs": bits["dot"], "scale": 16, "shift": 16}
-        wide |= dict.fromkeys(("valid", "first", "scaled"), 1)
+        wide |= dict.fromkeys(("valid", "last", "scaled"), 1)
     ports = ", ".join(f"input [{width - 1}:0] {port}" for port, width in wide.items())
     taps = " ^ ".join(f"(^{port})" for port in wide)
     return (
