@@ -3,8 +3,7 @@
 module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_axil_wstrb, s_axil_wvalid, s_axil_bready, s_axil_araddr, s_axil_arprot, s_axil_arvalid, s_axil_rready, s_axis_activation_tdata, s_axis_activation_tvalid, s_axis_activation_tlast, s_axis_weight_tdata, s_axis_weight_tvalid, s_axis_weight_tlast, s_axis_scale_tdata, s_axis_scale_tvalid, s_axis_scale_tlast, m_axis_result_tready, clk
 , rst, s_axil_awready, s_axil_wready, s_axil_bresp, s_axil_bvalid, s_axil_arready, s_axil_rdata, s_axil_rresp, s_axil_rvalid, s_axis_activation_tready, s_axis_weight_tready, s_axis_scale_tready, m_axis_result_tdata, m_axis_result_tvalid, m_axis_result_tlast, s_axil_awaddr);
   wire \$1 ;
-  wire \$10 ;
-  wire [32:0] \$11 ;
+  wire [32:0] \$10 ;
   wire \$2 ;
   wire \$3 ;
   wire \$4 ;
@@ -141,27 +140,26 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire weight_tvalid;
   \tern_64x4_int8_g128_2bit.core  core (
     .abort(abort),
-    .activation_stall(\$5 ),
+    .activation_stall(\$4 ),
     .activation_tready(s_axis_activation_tready),
     .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .illegal(\$2 ),
+    .illegal(\$1 ),
     .k(k),
-    .misframed(\$8 ),
-    .\misframed$196 (\$9 ),
-    .\misframed$197 (\$10 ),
+    .misframed(\$7 ),
+    .\misframed$199 (\$8 ),
+    .\misframed$200 (\$9 ),
     .n(n),
-    .nonfinite(\$1 ),
-    .\port$231$0 (\$4 ),
+    .\port$230$0 (\$3 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
-    .results__payload(\$11 ),
+    .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$3 ),
-    .scale_stall(\$7 ),
+    .scale_nonfinite(\$2 ),
+    .scale_stall(\$6 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -171,7 +169,7 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
     .w_data(s_axis_scale_tdata),
-    .weight_stall(\$6 ),
+    .weight_stall(\$5 ),
     .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
@@ -197,16 +195,15 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .finished(finished),
     .\k$25 (k),
     .n(n),
-    .\port$161$0 (\$1 ),
-    .\port$170$0 (\$2 ),
-    .\port$213$0 (\$3 ),
-    .\port$231$0 (\$4 ),
-    .\port$325$0 (\$5 ),
-    .\port$329$0 (\$6 ),
-    .\port$337$0 (\$7 ),
-    .\port$408$0 (\$8 ),
-    .\port$432$0 (\$9 ),
-    .\port$456$0 (\$10 ),
+    .\port$169$0 (\$1 ),
+    .\port$212$0 (\$2 ),
+    .\port$230$0 (\$3 ),
+    .\port$324$0 (\$4 ),
+    .\port$328$0 (\$5 ),
+    .\port$336$0 (\$6 ),
+    .\port$409$0 (\$7 ),
+    .\port$433$0 (\$8 ),
+    .\port$457$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -243,9 +240,9 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign scale_tvalid = s_axis_scale_tvalid;
   assign scale_tlast = s_axis_scale_tlast;
   assign scale_tready = s_axis_scale_tready;
-  assign result_tdata = \$11 [31:0];
+  assign result_tdata = \$10 [31:0];
   assign result_tvalid = m_axis_result_tvalid;
-  assign result_tlast = \$11 [32];
+  assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
   assign \n$75  = n;
@@ -253,54 +250,23 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign \faults$85  = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign stalls = { \$4 , \$7 , \$6 , \$5  };
-  assign \stalls$87  = { \$4 , \$7 , \$6 , \$5  };
+  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign stalls = { \$3 , \$6 , \$5 , \$4  };
+  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
   assign s_axil_wready = s_axil_awready;
-  assign m_axis_result_tdata = \$11 [31:0];
-  assign m_axis_result_tlast = \$11 [32];
+  assign m_axis_result_tdata = \$10 [31:0];
+  assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$231$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$196 , scale_tready, \misframed$197 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$230$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
+, misframed, weight_tready, \misframed$199 , scale_tready, \misframed$200 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire [7:0] \$100 ;
-  wire [7:0] \$101 ;
-  wire [7:0] \$102 ;
-  wire [7:0] \$103 ;
-  wire [7:0] \$104 ;
-  wire [7:0] \$105 ;
-  wire [7:0] \$106 ;
-  wire [7:0] \$107 ;
-  wire [7:0] \$108 ;
-  wire [7:0] \$109 ;
   wire \$11 ;
-  wire [7:0] \$110 ;
-  wire [7:0] \$111 ;
-  wire [7:0] \$112 ;
-  wire [7:0] \$113 ;
-  wire [7:0] \$114 ;
-  wire [7:0] \$115 ;
-  wire [7:0] \$116 ;
-  wire [7:0] \$117 ;
-  wire [7:0] \$118 ;
-  wire [7:0] \$119 ;
   wire \$12 ;
-  wire [7:0] \$120 ;
-  wire [7:0] \$121 ;
-  wire [7:0] \$122 ;
-  wire [7:0] \$123 ;
-  wire [7:0] \$124 ;
-  wire [7:0] \$125 ;
-  wire [7:0] \$126 ;
-  wire [7:0] \$127 ;
-  wire [7:0] \$128 ;
-  wire [7:0] \$129 ;
   wire \$13 ;
-  wire [7:0] \$130 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -343,64 +309,32 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$5 ;
   wire \$50 ;
   wire \$51 ;
-  reg [29:0] \$52 ;
-  reg [29:0] \$53 ;
-  reg [29:0] \$54 ;
-  reg [29:0] \$55 ;
-  reg [29:0] \$56 ;
-  reg [29:0] \$57 ;
-  reg [29:0] \$58 ;
-  reg [29:0] \$59 ;
+  reg [28:0] \$52 ;
+  reg [28:0] \$53 ;
+  reg [28:0] \$54 ;
+  reg [28:0] \$55 ;
+  reg [28:0] \$56 ;
+  reg [28:0] \$57 ;
+  reg [28:0] \$58 ;
+  reg [28:0] \$59 ;
   wire \$6 ;
-  reg [29:0] \$60 ;
-  reg [29:0] \$61 ;
-  reg [29:0] \$62 ;
-  reg [29:0] \$63 ;
-  reg [29:0] \$64 ;
-  reg \$65 ;
+  reg [28:0] \$60 ;
+  reg [28:0] \$61 ;
+  reg [28:0] \$62 ;
+  reg [28:0] \$63 ;
+  reg [28:0] \$64 ;
+  reg [28:0] \$65 ;
   reg \$66 ;
-  wire [7:0] \$67 ;
-  wire [7:0] \$68 ;
-  wire [7:0] \$69 ;
+  reg \$67 ;
   wire \$7 ;
-  wire [7:0] \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
-  wire [7:0] \$73 ;
-  wire [7:0] \$74 ;
-  wire [7:0] \$75 ;
-  wire [7:0] \$76 ;
-  wire [7:0] \$77 ;
-  wire [7:0] \$78 ;
-  wire [7:0] \$79 ;
   wire \$8 ;
-  wire [7:0] \$80 ;
-  wire [7:0] \$81 ;
-  wire [7:0] \$82 ;
-  wire [7:0] \$83 ;
-  wire [7:0] \$84 ;
-  wire [7:0] \$85 ;
-  wire [7:0] \$86 ;
-  wire [7:0] \$87 ;
-  wire [7:0] \$88 ;
-  wire [7:0] \$89 ;
   wire \$9 ;
-  wire [7:0] \$90 ;
-  wire [7:0] \$91 ;
-  wire [7:0] \$92 ;
-  wire [7:0] \$93 ;
-  wire [7:0] \$94 ;
-  wire [7:0] \$95 ;
-  wire [7:0] \$96 ;
-  wire [7:0] \$97 ;
-  wire [7:0] \$98 ;
-  wire [7:0] \$99 ;
   wire [7:0] \$signature__addr ;
-  wire [6:0] \$signature__addr$114 ;
+  wire [6:0] \$signature__addr$116 ;
   wire [511:0] \$signature__data ;
-  wire [15:0] \$signature__data$116 ;
+  wire [15:0] \$signature__data$118 ;
   wire \$signature__en ;
-  wire \$signature__en$118 ;
+  wire \$signature__en$120 ;
   input abort;
   wire abort;
   wire activation_closed;
@@ -424,102 +358,107 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire busy;
   wire \busy$44 ;
   wire claim;
-  wire \claim$164 ;
+  wire \claim$166 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$113 ;
+  wire \closed$115 ;
   wire \closed$37 ;
   wire [127:0] codes;
-  wire [127:0] \codes$69 ;
-  wire [127:0] \codes$75 ;
-  wire [127:0] \codes$81 ;
+  wire [127:0] \codes$71 ;
+  wire [127:0] \codes$77 ;
+  wire [127:0] \codes$83 ;
   output counting;
   wire counting;
   wire [15:0] dot;
-  wire [15:0] \dot$133 ;
-  wire [15:0] \dot$141 ;
-  wire [15:0] \dot$149 ;
+  wire [15:0] \dot$135 ;
+  wire [15:0] \dot$143 ;
+  wire [15:0] \dot$151 ;
   wire enough;
-  wire \enough$167 ;
+  wire \enough$169 ;
   wire [5:0] faults;
   wire \final ;
-  wire \final$100 ;
+  wire \final$102 ;
   wire \final$32 ;
   output finished;
   wire finished;
-  wire first;
-  wire \first$123 ;
-  wire \first$132 ;
-  wire \first$140 ;
-  wire \first$148 ;
-  wire \first$74 ;
-  wire \first$80 ;
-  wire \first$86 ;
   wire [511:0] fixed;
   wire give;
-  wire \give$161 ;
+  wire \give$163 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
   wire illegal;
-  wire \illegal$89 ;
-  wire \illegal$90 ;
   wire \illegal$91 ;
   wire \illegal$92 ;
+  wire \illegal$93 ;
+  wire \illegal$94 ;
   wire [15:0] inputs;
-  wire [15:0] \inputs$135 ;
-  wire [15:0] \inputs$143 ;
-  wire [15:0] \inputs$151 ;
+  wire [15:0] \inputs$137 ;
+  wire [15:0] \inputs$145 ;
+  wire [15:0] \inputs$153 ;
   input [14:0] k;
   wire [14:0] k;
   wire [14:0] \k$42 ;
-  wire [14:0] \k$95 ;
+  wire [14:0] \k$97 ;
   wire last;
+  wire \last$125 ;
+  wire \last$134 ;
+  wire \last$142 ;
+  wire \last$150 ;
+  wire \last$173 ;
+  wire \last$76 ;
+  wire \last$82 ;
+  wire \last$88 ;
+  wire load;
   wire [7:0] load_chunk;
   wire [14:0] load_remaining;
   wire load_write;
+  wire [63:0] mask;
+  wire [63:0] \mask$64 ;
+  wire [63:0] \mask$72 ;
+  wire [63:0] \mask$78 ;
+  wire [63:0] \mask$84 ;
   output misframed;
   wire misframed;
-  output \misframed$196 ;
-  wire \misframed$196 ;
-  output \misframed$197 ;
-  wire \misframed$197 ;
+  output \misframed$199 ;
+  wire \misframed$199 ;
+  output \misframed$200 ;
+  wire \misframed$200 ;
   input [16:0] n;
   wire [16:0] n;
   wire [16:0] \n$40 ;
-  wire [16:0] \n$94 ;
+  wire [16:0] \n$96 ;
   wire nan;
-  wire \nan$179 ;
-  wire \nan$180 ;
   wire \nan$181 ;
+  wire \nan$182 ;
+  wire \nan$183 ;
   wire [3:0] nans;
-  output nonfinite;
   wire nonfinite;
-  wire \nonfinite$156 ;
-  wire \nonfinite$157 ;
-  wire \nonfinite$158 ;
   wire \nonfinite$159 ;
-  wire \nonfinite$59 ;
+  wire \nonfinite$160 ;
+  wire \nonfinite$161 ;
+  wire \nonfinite$197 ;
   wire ones;
-  wire \ones$71 ;
-  wire \ones$77 ;
-  wire \ones$83 ;
+  wire \ones$73 ;
+  wire \ones$79 ;
+  wire \ones$85 ;
   wire over;
-  reg \over$190  = 1'h1;
-  output \port$231$0 ;
-  wire \port$231$0 ;
+  reg \over$192  = 1'h1;
+  output \port$230$0 ;
+  wire \port$230$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$97 ;
+  wire \present$99 ;
   wire [127:0] r_data;
   wire r_en;
+  wire ragged;
   wire [7:0] read__addr;
-  wire [6:0] \read__addr$119 ;
+  wire [6:0] \read__addr$121 ;
   wire [511:0] read__data;
-  wire [15:0] \read__data$126 ;
+  wire [15:0] \read__data$128 ;
   wire read__en;
-  wire \read__en$120 ;
+  wire \read__en$122 ;
   wire [14:0] remaining;
   wire [31:0] result_tdata;
   wire result_tlast;
@@ -541,9 +480,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$136 ;
-  wire [15:0] \scale$144 ;
-  wire [15:0] \scale$152 ;
+  wire [15:0] \scale$138 ;
+  wire [15:0] \scale$146 ;
+  wire [15:0] \scale$154 ;
   wire scale_available;
   wire scale_claim;
   wire scale_closed;
@@ -557,27 +496,24 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$138 ;
-  wire \scaled$146 ;
-  wire \scaled$154 ;
+  wire \scaled$140 ;
+  wire \scaled$148 ;
+  wire \scaled$156 ;
   wire segment;
-  wire \segment$70 ;
-  wire \segment$76 ;
-  wire \segment$82 ;
   wire [15:0] shift;
-  wire [15:0] \shift$137 ;
-  wire [15:0] \shift$145 ;
-  wire [15:0] \shift$153 ;
+  wire [15:0] \shift$139 ;
+  wire [15:0] \shift$147 ;
+  wire [15:0] \shift$155 ;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$106 ;
+  wire \start$108 ;
   wire \start$15 ;
-  wire \start$160 ;
+  wire \start$162 ;
   wire \start$38 ;
   wire \start$8 ;
-  wire \start$93 ;
+  wire \start$95 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -587,210 +523,210 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   (* enum_value_110 = "FIND" *)
   (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
-  wire [29:0] step;
+  wire [28:0] step;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [3:0] \step.rows ;
   wire \step.scaled ;
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
-  reg [29:0] step_1 = 30'h00000000;
+  reg [28:0] step_1 = 29'h00000000;
   wire \step_1.block_last ;
   wire [7:0] \step_1.chunk ;
   wire [6:0] \step_1.group ;
-  wire \step_1.group_first ;
   wire \step_1.group_last ;
   wire \step_1.load ;
   wire \step_1.poison ;
-  wire \step_1.row_first ;
+  wire \step_1.ragged ;
   wire \step_1.row_last ;
   wire [3:0] \step_1.rows ;
   wire \step_1.scaled ;
   wire \step_1.segment ;
   wire \step_1.valid ;
   wire \step_1.weighted ;
-  reg [29:0] step_2 = 30'h00000000;
+  reg [28:0] step_2 = 29'h00000000;
   wire \step_2.block_last ;
   wire [7:0] \step_2.chunk ;
   wire [6:0] \step_2.group ;
-  wire \step_2.group_first ;
   wire \step_2.group_last ;
   wire \step_2.load ;
   wire \step_2.poison ;
-  wire \step_2.row_first ;
+  wire \step_2.ragged ;
   wire \step_2.row_last ;
   wire [3:0] \step_2.rows ;
   wire \step_2.scaled ;
   wire \step_2.segment ;
   wire \step_2.valid ;
   wire \step_2.weighted ;
-  reg [29:0] step_3 = 30'h00000000;
+  reg [28:0] step_3 = 29'h00000000;
   wire \step_3.block_last ;
   wire [7:0] \step_3.chunk ;
   wire [6:0] \step_3.group ;
-  wire \step_3.group_first ;
   wire \step_3.group_last ;
   wire \step_3.load ;
   wire \step_3.poison ;
-  wire \step_3.row_first ;
+  wire \step_3.ragged ;
   wire \step_3.row_last ;
   wire [3:0] \step_3.rows ;
   wire \step_3.scaled ;
   wire \step_3.segment ;
   wire \step_3.valid ;
   wire \step_3.weighted ;
-  reg [29:0] step_4 = 30'h00000000;
+  reg [28:0] step_4 = 29'h00000000;
   wire \step_4.block_last ;
   wire [7:0] \step_4.chunk ;
   wire [6:0] \step_4.group ;
-  wire \step_4.group_first ;
   wire \step_4.group_last ;
   wire \step_4.load ;
   wire \step_4.poison ;
-  wire \step_4.row_first ;
+  wire \step_4.ragged ;
   wire \step_4.row_last ;
   wire [3:0] \step_4.rows ;
   wire \step_4.scaled ;
   wire \step_4.segment ;
   wire \step_4.valid ;
   wire \step_4.weighted ;
-  reg [29:0] step_5 = 30'h00000000;
+  reg [28:0] step_5 = 29'h00000000;
   wire \step_5.block_last ;
   wire [7:0] \step_5.chunk ;
   wire [6:0] \step_5.group ;
-  wire \step_5.group_first ;
   wire \step_5.group_last ;
   wire \step_5.load ;
   wire \step_5.poison ;
-  wire \step_5.row_first ;
+  wire \step_5.ragged ;
   wire \step_5.row_last ;
   wire [3:0] \step_5.rows ;
   wire \step_5.scaled ;
   wire \step_5.segment ;
   wire \step_5.valid ;
   wire \step_5.weighted ;
-  reg [29:0] step_6 = 30'h00000000;
+  reg [28:0] step_6 = 29'h00000000;
   wire \step_6.block_last ;
   wire [7:0] \step_6.chunk ;
   wire [6:0] \step_6.group ;
-  wire \step_6.group_first ;
   wire \step_6.group_last ;
   wire \step_6.load ;
   wire \step_6.poison ;
-  wire \step_6.row_first ;
+  wire \step_6.ragged ;
   wire \step_6.row_last ;
   wire [3:0] \step_6.rows ;
   wire \step_6.scaled ;
   wire \step_6.segment ;
   wire \step_6.valid ;
   wire \step_6.weighted ;
-  reg [29:0] step_7 = 30'h00000000;
+  reg [28:0] step_7 = 29'h00000000;
   wire \step_7.block_last ;
   wire [7:0] \step_7.chunk ;
   wire [6:0] \step_7.group ;
-  wire \step_7.group_first ;
   wire \step_7.group_last ;
   wire \step_7.load ;
   wire \step_7.poison ;
-  wire \step_7.row_first ;
+  wire \step_7.ragged ;
   wire \step_7.row_last ;
   wire [3:0] \step_7.rows ;
   wire \step_7.scaled ;
   wire \step_7.segment ;
   wire \step_7.valid ;
   wire \step_7.weighted ;
-  reg [29:0] step_8 = 30'h00000000;
+  reg [28:0] step_8 = 29'h00000000;
   wire \step_8.block_last ;
   wire [7:0] \step_8.chunk ;
   wire [6:0] \step_8.group ;
-  wire \step_8.group_first ;
   wire \step_8.group_last ;
   wire \step_8.load ;
   wire \step_8.poison ;
-  wire \step_8.row_first ;
+  wire \step_8.ragged ;
   wire \step_8.row_last ;
   wire [3:0] \step_8.rows ;
   wire \step_8.scaled ;
   wire \step_8.segment ;
   wire \step_8.valid ;
   wire \step_8.weighted ;
-  reg [29:0] summed_1 = 30'h00000000;
+  reg [28:0] step_9 = 29'h00000000;
+  wire \step_9.block_last ;
+  wire [7:0] \step_9.chunk ;
+  wire [6:0] \step_9.group ;
+  wire \step_9.group_last ;
+  wire \step_9.load ;
+  wire \step_9.poison ;
+  wire \step_9.ragged ;
+  wire \step_9.row_last ;
+  wire [3:0] \step_9.rows ;
+  wire \step_9.scaled ;
+  wire \step_9.segment ;
+  wire \step_9.valid ;
+  wire \step_9.weighted ;
+  reg [28:0] summed_1 = 29'h00000000;
   wire \summed_1.block_last ;
   wire [7:0] \summed_1.chunk ;
   wire [6:0] \summed_1.group ;
-  wire \summed_1.group_first ;
   wire \summed_1.group_last ;
   wire \summed_1.load ;
   wire \summed_1.poison ;
-  wire \summed_1.row_first ;
+  wire \summed_1.ragged ;
   wire \summed_1.row_last ;
   wire [3:0] \summed_1.rows ;
   wire \summed_1.scaled ;
   wire \summed_1.segment ;
   wire \summed_1.valid ;
   wire \summed_1.weighted ;
-  reg [29:0] summed_2 = 30'h00000000;
+  reg [28:0] summed_2 = 29'h00000000;
   wire \summed_2.block_last ;
   wire [7:0] \summed_2.chunk ;
   wire [6:0] \summed_2.group ;
-  wire \summed_2.group_first ;
   wire \summed_2.group_last ;
   wire \summed_2.load ;
   wire \summed_2.poison ;
-  wire \summed_2.row_first ;
+  wire \summed_2.ragged ;
   wire \summed_2.row_last ;
   wire [3:0] \summed_2.rows ;
   wire \summed_2.scaled ;
   wire \summed_2.segment ;
   wire \summed_2.valid ;
   wire \summed_2.weighted ;
-  reg [29:0] summed_3 = 30'h00000000;
+  reg [28:0] summed_3 = 29'h00000000;
   wire \summed_3.block_last ;
   wire [7:0] \summed_3.chunk ;
   wire [6:0] \summed_3.group ;
-  wire \summed_3.group_first ;
   wire \summed_3.group_last ;
   wire \summed_3.load ;
   wire \summed_3.poison ;
-  wire \summed_3.row_first ;
+  wire \summed_3.ragged ;
   wire \summed_3.row_last ;
   wire [3:0] \summed_3.rows ;
   wire \summed_3.scaled ;
   wire \summed_3.segment ;
   wire \summed_3.valid ;
   wire \summed_3.weighted ;
-  reg [29:0] summed_4 = 30'h00000000;
+  reg [28:0] summed_4 = 29'h00000000;
   wire \summed_4.block_last ;
   wire [7:0] \summed_4.chunk ;
   wire [6:0] \summed_4.group ;
-  wire \summed_4.group_first ;
   wire \summed_4.group_last ;
   wire \summed_4.load ;
   wire \summed_4.poison ;
-  wire \summed_4.row_first ;
+  wire \summed_4.ragged ;
   wire \summed_4.row_last ;
   wire [3:0] \summed_4.rows ;
   wire \summed_4.scaled ;
   wire \summed_4.segment ;
   wire \summed_4.valid ;
   wire \summed_4.weighted ;
-  reg [29:0] summed_5 = 30'h00000000;
+  reg [28:0] summed_5 = 29'h00000000;
   wire \summed_5.block_last ;
   wire [7:0] \summed_5.chunk ;
   wire [6:0] \summed_5.group ;
-  wire \summed_5.group_first ;
   wire \summed_5.group_last ;
   wire \summed_5.load ;
   wire \summed_5.poison ;
-  wire \summed_5.row_first ;
+  wire \summed_5.ragged ;
   wire \summed_5.row_last ;
   wire [3:0] \summed_5.rows ;
   wire \summed_5.scaled ;
@@ -798,8 +734,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \summed_5.valid ;
   wire \summed_5.weighted ;
   wire take;
+  wire \take$101 ;
   wire \take$30 ;
-  wire \take$99 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -807,13 +743,13 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [15:0] total;
-  wire [15:0] \total$134 ;
-  wire [15:0] \total$142 ;
-  wire [15:0] \total$150 ;
-  wire [62:0] \total$173 ;
-  wire [62:0] \total$174 ;
+  wire [15:0] \total$136 ;
+  wire [15:0] \total$144 ;
+  wire [15:0] \total$152 ;
   wire [62:0] \total$175 ;
   wire [62:0] \total$176 ;
+  wire [62:0] \total$177 ;
+  wire [62:0] \total$178 ;
   wire [251:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -825,14 +761,14 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$122 ;
-  wire \valid$131 ;
-  wire \valid$139 ;
-  wire \valid$147 ;
-  wire \valid$168 ;
-  wire \valid$73 ;
-  wire \valid$79 ;
-  wire \valid$85 ;
+  wire \valid$124 ;
+  wire \valid$133 ;
+  wire \valid$141 ;
+  wire \valid$149 ;
+  wire \valid$170 ;
+  wire \valid$75 ;
+  wire \valid$81 ;
+  wire \valid$87 ;
   input [127:0] w_data;
   wire [127:0] w_data;
   wire w_en;
@@ -850,9 +786,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire weight_tready;
   wire weight_tvalid;
   wire [511:0] x;
-  wire [511:0] \x$72 ;
-  wire [511:0] \x$78 ;
-  wire [511:0] \x$84 ;
+  wire [511:0] \x$74 ;
+  wire [511:0] \x$80 ;
+  wire [511:0] \x$86 ;
   reg [511:0] activations [255:0];
   initial begin
     activations[0] = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
@@ -1114,7 +1050,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$130 , \$129 , \$128 , \$127 , \$126 , \$125 , \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118 , \$117 , \$116 , \$115 , \$114 , \$113 , \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67  };
+      activations[\$signature__addr ] <= beat;
   end
   reg [511:0] _0_;
   always @(posedge clk) begin
@@ -1253,78 +1189,46 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     group_sums[127] = 16'h0000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$118 )
-      group_sums[step_8[17:11]] <= \$signature__data$116 ;
+    if (\$signature__en$120 )
+      group_sums[step_9[17:11]] <= \$signature__data$118 ;
   end
   reg [15:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_7[17:11]];
+    _1_ <= group_sums[step_8[17:11]];
   end
   assign inputs = _1_;
-  assign \$1  = ~ step_1[1];
-  assign \$2  = step_1[0] & \$1 ;
-  assign \$3  = \$2  & step_1[22];
-  assign \$4  = \illegal$89  & step_1[25];
-  assign \$5  = \illegal$90  & step_1[26];
-  assign \$6  = \illegal$91  & step_1[27];
-  assign \$7  = \illegal$92  & step_1[28];
-  assign \$8  = | { \$7 , \$6 , \$5 , \$4  };
-  assign illegal = \$3  & \$8 ;
-  assign advance = \present$97  & w_rdy;
-  assign \final$100  = row_last & block_last;
-  assign w_en = \present$97  & w_rdy;
-  assign give = \present$97  & w_rdy;
-  assign \$9  = step_8[0] & step_8[19];
-  assign \$signature__en$118  = \$9  & step_8[1];
-  assign \$10  = step_8[0] & step_8[19];
-  assign \$11  = ~ step_8[1];
-  assign \$12  = \$10  & \$11 ;
-  assign r_en = \$12  & step_8[23];
-  assign \$13  = step_8[0] & step_8[19];
-  assign \$14  = ~ step_8[1];
-  assign \valid$122  = \$13  & \$14 ;
-  assign \$15  = step_8[0] & step_8[19];
-  assign \$16  = ~ step_8[1];
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = \$17  & step_8[23];
-  assign scaled = \$18  & step_8[25];
-  assign \$19  = step_8[0] & step_8[19];
-  assign \$20  = ~ step_8[1];
-  assign \valid$131  = \$19  & \$20 ;
-  assign \$21  = step_8[0] & step_8[19];
-  assign \$22  = ~ step_8[1];
   assign \$23  = \$21  & \$22 ;
-  assign \$24  = \$23  & step_8[23];
-  assign \scaled$138  = \$24  & step_8[26];
-  assign \$25  = step_8[0] & step_8[19];
-  assign \$26  = ~ step_8[1];
-  assign \valid$139  = \$25  & \$26 ;
-  assign \$27  = step_8[0] & step_8[19];
-  assign \$28  = ~ step_8[1];
+  assign \$24  = \$23  & step_9[22];
+  assign \scaled$140  = \$24  & step_9[25];
+  assign \$25  = step_9[0] & step_9[18];
+  assign \$26  = ~ step_9[1];
+  assign \valid$141  = \$25  & \$26 ;
+  assign \$27  = step_9[0] & step_9[18];
+  assign \$28  = ~ step_9[1];
   assign \$29  = \$27  & \$28 ;
-  assign \$30  = \$29  & step_8[23];
-  assign \scaled$146  = \$30  & step_8[27];
-  assign \$31  = step_8[0] & step_8[19];
-  assign \$32  = ~ step_8[1];
-  assign \valid$147  = \$31  & \$32 ;
-  assign \$33  = step_8[0] & step_8[19];
-  assign \$34  = ~ step_8[1];
+  assign \$30  = \$29  & step_9[22];
+  assign \scaled$148  = \$30  & step_9[26];
+  assign \$31  = step_9[0] & step_9[18];
+  assign \$32  = ~ step_9[1];
+  assign \valid$149  = \$31  & \$32 ;
+  assign \$33  = step_9[0] & step_9[18];
+  assign \$34  = ~ step_9[1];
   assign \$35  = \$33  & \$34 ;
-  assign \$36  = \$35  & step_8[23];
-  assign \scaled$154  = \$36  & step_8[28];
-  assign scale_nonfinite = | { \nonfinite$159 , \nonfinite$158 , \nonfinite$157 , \nonfinite$156  };
-  assign \give$161  = result_tvalid & result_tready;
+  assign \$36  = \$35  & step_9[22];
+  assign \scaled$156  = \$36  & step_9[27];
+  assign scale_nonfinite = | { \nonfinite$161 , \nonfinite$160 , \nonfinite$159 , nonfinite };
+  assign \give$163  = result_tvalid & result_tready;
   assign \$37  = ~ summed_5[1];
   assign \$38  = summed_5[0] & \$37 ;
-  assign \valid$168  = \$38  & summed_5[21];
-  assign nans = { \nan$181 , \nan$180 , \nan$179 , nan } | { summed_5[24], summed_5[24], summed_5[24], summed_5[24] };
+  assign \valid$170  = \$38  & summed_5[19];
+  assign nans = { \nan$183 , \nan$182 , \nan$181 , nan } | { summed_5[23], summed_5[23], summed_5[23], summed_5[23] };
   assign \$39  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$190  & \$39 ;
+  assign over = \over$192  & \$39 ;
   assign \$40  = state == 3'h5;
-  assign \$41  = \$40  & \over$190 ;
+  assign \$41  = \$40  & \over$192 ;
   assign \$42  = & { scale_closed, weight_closed, activation_closed };
   assign finished = \$41  & \$42 ;
-  assign \$43  = ~ \over$190 ;
+  assign \$43  = ~ \over$192 ;
   assign counting = busy & \$43 ;
   assign \$44  = state == 3'h5;
   assign \$45  = \$44  & result_tvalid;
@@ -1350,19 +1254,53 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   always @(posedge clk)
     step_8 <= \$59 ;
   always @(posedge clk)
-    summed_1 <= \$60 ;
+    step_9 <= \$60 ;
   always @(posedge clk)
-    summed_2 <= \$61 ;
+    summed_1 <= \$61 ;
   always @(posedge clk)
-    summed_3 <= \$62 ;
+    summed_2 <= \$62 ;
   always @(posedge clk)
-    summed_4 <= \$63 ;
+    summed_3 <= \$63 ;
   always @(posedge clk)
-    summed_5 <= \$64 ;
+    summed_4 <= \$64 ;
   always @(posedge clk)
-    \over$190  <= \$65 ;
+    summed_5 <= \$65 ;
   always @(posedge clk)
-    all_nan <= \$66 ;
+    \over$192  <= \$66 ;
+  always @(posedge clk)
+    all_nan <= \$67 ;
+  assign \$1  = ~ step_1[1];
+  assign \$2  = step_1[0] & \$1 ;
+  assign \$3  = \$2  & step_1[21];
+  assign \$4  = \illegal$91  & step_1[24];
+  assign \$5  = \illegal$92  & step_1[25];
+  assign \$6  = \illegal$93  & step_1[26];
+  assign \$7  = \illegal$94  & step_1[27];
+  assign \$8  = | { \$7 , \$6 , \$5 , \$4  };
+  assign illegal = \$3  & \$8 ;
+  assign advance = \present$99  & w_rdy;
+  assign \final$102  = row_last & block_last;
+  assign w_en = \present$99  & w_rdy;
+  assign give = \present$99  & w_rdy;
+  assign \$9  = step_9[0] & step_9[18];
+  assign \$signature__en$120  = \$9  & step_9[1];
+  assign \$10  = step_9[0] & step_9[18];
+  assign \$11  = ~ step_9[1];
+  assign \$12  = \$10  & \$11 ;
+  assign r_en = \$12  & step_9[22];
+  assign \$13  = step_9[0] & step_9[18];
+  assign \$14  = ~ step_9[1];
+  assign \valid$124  = \$13  & \$14 ;
+  assign \$15  = step_9[0] & step_9[18];
+  assign \$16  = ~ step_9[1];
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = \$17  & step_9[22];
+  assign scaled = \$18  & step_9[24];
+  assign \$19  = step_9[0] & step_9[18];
+  assign \$20  = ~ step_9[1];
+  assign \valid$133  = \$19  & \$20 ;
+  assign \$21  = step_9[0] & step_9[18];
+  assign \$22  = ~ step_9[1];
   \tern_64x4_int8_g128_2bit.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1377,203 +1315,144 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .tready(activation_tready),
     .tvalid(tvalid)
   );
-  \tern_64x4_int8_g128_2bit.core.converter  converter (
-    .beat(beat),
-    .\port$533$0 (\$67 ),
-    .\port$534$0 (\$68 ),
-    .\port$535$0 (\$69 ),
-    .\port$536$0 (\$70 ),
-    .\port$537$0 (\$71 ),
-    .\port$538$0 (\$72 ),
-    .\port$539$0 (\$73 ),
-    .\port$540$0 (\$74 ),
-    .\port$541$0 (\$75 ),
-    .\port$542$0 (\$76 ),
-    .\port$543$0 (\$77 ),
-    .\port$544$0 (\$78 ),
-    .\port$545$0 (\$79 ),
-    .\port$546$0 (\$80 ),
-    .\port$547$0 (\$81 ),
-    .\port$548$0 (\$82 ),
-    .\port$549$0 (\$83 ),
-    .\port$550$0 (\$84 ),
-    .\port$551$0 (\$85 ),
-    .\port$552$0 (\$86 ),
-    .\port$553$0 (\$87 ),
-    .\port$554$0 (\$88 ),
-    .\port$555$0 (\$89 ),
-    .\port$556$0 (\$90 ),
-    .\port$557$0 (\$91 ),
-    .\port$558$0 (\$92 ),
-    .\port$559$0 (\$93 ),
-    .\port$560$0 (\$94 ),
-    .\port$561$0 (\$95 ),
-    .\port$562$0 (\$96 ),
-    .\port$563$0 (\$97 ),
-    .\port$564$0 (\$98 ),
-    .\port$565$0 (\$99 ),
-    .\port$566$0 (\$100 ),
-    .\port$567$0 (\$101 ),
-    .\port$568$0 (\$102 ),
-    .\port$569$0 (\$103 ),
-    .\port$570$0 (\$104 ),
-    .\port$571$0 (\$105 ),
-    .\port$572$0 (\$106 ),
-    .\port$573$0 (\$107 ),
-    .\port$574$0 (\$108 ),
-    .\port$575$0 (\$109 ),
-    .\port$576$0 (\$110 ),
-    .\port$577$0 (\$111 ),
-    .\port$578$0 (\$112 ),
-    .\port$579$0 (\$113 ),
-    .\port$580$0 (\$114 ),
-    .\port$581$0 (\$115 ),
-    .\port$582$0 (\$116 ),
-    .\port$583$0 (\$117 ),
-    .\port$584$0 (\$118 ),
-    .\port$585$0 (\$119 ),
-    .\port$586$0 (\$120 ),
-    .\port$587$0 (\$121 ),
-    .\port$588$0 (\$122 ),
-    .\port$589$0 (\$123 ),
-    .\port$590$0 (\$124 ),
-    .\port$591$0 (\$125 ),
-    .\port$592$0 (\$126 ),
-    .\port$593$0 (\$127 ),
-    .\port$594$0 (\$128 ),
-    .\port$595$0 (\$129 ),
-    .\port$596$0 (\$130 ),
-    .remaining(remaining)
-  );
   \tern_64x4_int8_g128_2bit.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[127:0]),
-    .first(step_7[18]),
-    .illegal(\illegal$89 ),
+    .illegal(\illegal$91 ),
+    .last(step_8[18]),
+    .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .segment(step[10]),
-    .total(\$signature__data$116 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\$signature__data$118 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[255:128]),
-    .first(step_7[18]),
-    .illegal(\illegal$90 ),
+    .illegal(\illegal$92 ),
+    .last(step_8[18]),
+    .mask(mask),
     .rst(rst),
-    .segment(step[10]),
-    .total(\dot$133 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\dot$135 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2  dot_2 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[383:256]),
-    .first(step_7[18]),
-    .illegal(\illegal$91 ),
+    .illegal(\illegal$93 ),
+    .last(step_8[18]),
+    .mask(mask),
     .rst(rst),
-    .segment(step[10]),
-    .total(\dot$141 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\dot$143 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3  dot_3 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[511:384]),
-    .first(step_7[18]),
-    .illegal(\illegal$92 ),
+    .illegal(\illegal$94 ),
+    .last(step_8[18]),
+    .mask(mask),
     .rst(rst),
-    .segment(step[10]),
-    .total(\dot$149 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\dot$151 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
+  );
+  \tern_64x4_int8_g128_2bit.core.lanes  lanes (
+    .abort(abort),
+    .clk(clk),
+    .load(\$signature__en ),
+    .mask(mask),
+    .ragged(step[20]),
+    .remaining(remaining),
+    .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.results  results (
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2852$25 (summed_5[29:25]),
-    .\port$4060$0 (\total$173 ),
-    .\port$4134$0 (\total$174 ),
-    .\port$4208$0 (\total$175 ),
-    .\port$4282$0 (\total$176 ),
+    .\port$3261$24 (summed_5[28:24]),
+    .\port$4510$0 (\total$175 ),
+    .\port$4588$0 (\total$176 ),
+    .\port$4666$0 (\total$177 ),
+    .\port$4744$0 (\total$178 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$168 )
+    .valid(\valid$170 )
   );
-  \tern_64x4_int8_g128_2bit.core.room$235  \room$235  (
+  \tern_64x4_int8_g128_2bit.core.room$240  \room$240  (
     .abort(abort),
-    .claim(\claim$164 ),
+    .claim(\claim$166 ),
     .clk(clk),
     .enough(room),
-    .give(\give$161 ),
+    .give(\give$163 ),
     .rst(rst),
     .start(start)
   );
   \tern_64x4_int8_g128_2bit.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$116 ),
-    .first(step_8[20]),
+    .dot(\$signature__data$118 ),
     .inputs(inputs),
+    .last(step_9[19]),
     .nan(nan),
-    .nonfinite(\nonfinite$156 ),
-    .\port$2249$0 (r_data[31:0]),
+    .nonfinite(nonfinite),
+    .\port$2783$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$173 ),
-    .valid(\valid$122 )
+    .total(\total$175 ),
+    .valid(\valid$124 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$133 ),
-    .first(step_8[20]),
+    .dot(\dot$135 ),
     .inputs(inputs),
-    .nan(\nan$179 ),
-    .nonfinite(\nonfinite$157 ),
-    .\port$2249$32 (r_data[63:32]),
+    .last(step_9[19]),
+    .nan(\nan$181 ),
+    .nonfinite(\nonfinite$159 ),
+    .\port$2783$32 (r_data[63:32]),
     .rst(rst),
-    .scaled(\scaled$138 ),
-    .total(\total$174 ),
-    .valid(\valid$131 )
+    .scaled(\scaled$140 ),
+    .total(\total$176 ),
+    .valid(\valid$133 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_2  scale_2 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$141 ),
-    .first(step_8[20]),
+    .dot(\dot$143 ),
     .inputs(inputs),
-    .nan(\nan$180 ),
-    .nonfinite(\nonfinite$158 ),
-    .\port$2249$64 (r_data[95:64]),
+    .last(step_9[19]),
+    .nan(\nan$182 ),
+    .nonfinite(\nonfinite$160 ),
+    .\port$2783$64 (r_data[95:64]),
     .rst(rst),
-    .scaled(\scaled$146 ),
-    .total(\total$175 ),
-    .valid(\valid$139 )
+    .scaled(\scaled$148 ),
+    .total(\total$177 ),
+    .valid(\valid$141 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_3  scale_3 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$149 ),
-    .first(step_8[20]),
+    .dot(\dot$151 ),
     .inputs(inputs),
-    .nan(\nan$181 ),
-    .nonfinite(\nonfinite$159 ),
-    .\port$2249$96 (r_data[127:96]),
+    .last(step_9[19]),
+    .nan(\nan$183 ),
+    .nonfinite(\nonfinite$161 ),
+    .\port$2783$96 (r_data[127:96]),
     .rst(rst),
-    .scaled(\scaled$154 ),
-    .total(\total$176 ),
-    .valid(\valid$147 )
+    .scaled(\scaled$156 ),
+    .total(\total$178 ),
+    .valid(\valid$149 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_credit  scale_credit (
     .abort(abort),
@@ -1588,9 +1467,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .abort(abort),
     .clk(clk),
     .closed(scale_closed),
-    .\final (\final$100 ),
-    .misframed(\misframed$197 ),
-    .present(\present$97 ),
+    .\final (\final$102 ),
+    .misframed(\misframed$200 ),
+    .present(\present$99 ),
     .rst(rst),
     .start(start),
     .take(w_rdy),
@@ -1635,7 +1514,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$164 ),
+    .room_claim(\claim$166 ),
     .room_stall(room_stall),
     .row_last(\final ),
     .rst(rst),
@@ -1645,7 +1524,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
+    .\step$48 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1657,7 +1536,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .closed(weight_closed),
     .\final (\final$32 ),
-    .misframed(\misframed$196 ),
+    .misframed(\misframed$199 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -1670,160 +1549,170 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$52  = step;
     if (abort) begin
-      \$52  = 30'h00000000;
+      \$52  = 29'h00000000;
     end
     if (rst) begin
-      \$52  = 30'h00000000;
+      \$52  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$53  = step_1;
     if (abort) begin
-      \$53  = 30'h00000000;
+      \$53  = 29'h00000000;
     end
     if (rst) begin
-      \$53  = 30'h00000000;
+      \$53  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$54  = step_2;
     if (abort) begin
-      \$54  = 30'h00000000;
+      \$54  = 29'h00000000;
     end
     if (rst) begin
-      \$54  = 30'h00000000;
+      \$54  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$55  = step_3;
     if (abort) begin
-      \$55  = 30'h00000000;
+      \$55  = 29'h00000000;
     end
     if (rst) begin
-      \$55  = 30'h00000000;
+      \$55  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$56  = step_4;
     if (abort) begin
-      \$56  = 30'h00000000;
+      \$56  = 29'h00000000;
     end
     if (rst) begin
-      \$56  = 30'h00000000;
+      \$56  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$57  = step_5;
     if (abort) begin
-      \$57  = 30'h00000000;
+      \$57  = 29'h00000000;
     end
     if (rst) begin
-      \$57  = 30'h00000000;
+      \$57  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$58  = step_6;
     if (abort) begin
-      \$58  = 30'h00000000;
+      \$58  = 29'h00000000;
     end
     if (rst) begin
-      \$58  = 30'h00000000;
+      \$58  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$59  = step_7;
     if (abort) begin
-      \$59  = 30'h00000000;
+      \$59  = 29'h00000000;
     end
     if (rst) begin
-      \$59  = 30'h00000000;
+      \$59  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$60  = step_8;
     if (abort) begin
-      \$60  = 30'h00000000;
+      \$60  = 29'h00000000;
     end
     if (rst) begin
-      \$60  = 30'h00000000;
+      \$60  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = summed_1;
+    \$61  = step_9;
     if (abort) begin
-      \$61  = 30'h00000000;
+      \$61  = 29'h00000000;
     end
     if (rst) begin
-      \$61  = 30'h00000000;
+      \$61  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_2;
+    \$62  = summed_1;
     if (abort) begin
-      \$62  = 30'h00000000;
+      \$62  = 29'h00000000;
     end
     if (rst) begin
-      \$62  = 30'h00000000;
+      \$62  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = summed_3;
+    \$63  = summed_2;
     if (abort) begin
-      \$63  = 30'h00000000;
+      \$63  = 29'h00000000;
     end
     if (rst) begin
-      \$63  = 30'h00000000;
+      \$63  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = summed_4;
+    \$64  = summed_3;
     if (abort) begin
-      \$64  = 30'h00000000;
+      \$64  = 29'h00000000;
     end
     if (rst) begin
-      \$64  = 30'h00000000;
+      \$64  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$65  = \over$190 ;
-    if (start) begin
-      \$65  = 1'h0;
-    end else if (\$50 ) begin
-      \$65  = 1'h1;
-    end
+    \$65  = summed_4;
     if (abort) begin
-      \$65  = 1'h1;
+      \$65  = 29'h00000000;
     end
     if (rst) begin
-      \$65  = 1'h1;
+      \$65  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$66  = all_nan;
+    \$66  = \over$192 ;
     if (start) begin
       \$66  = 1'h0;
-    end else if (\$51 ) begin
+    end else if (\$50 ) begin
       \$66  = 1'h1;
     end
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 1'h1;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$67  = all_nan;
+    if (start) begin
+      \$67  = 1'h0;
+    end else if (\$51 ) begin
+      \$67  = 1'h1;
+    end
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1851,155 +1740,153 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \k$42  = k;
   assign \busy$44  = busy;
   assign activation_tdata = beat;
-  assign load_remaining = remaining;
-  assign \$signature__data  = { \$130 , \$129 , \$128 , \$127 , \$126 , \$125 , \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118 , \$117 , \$116 , \$115 , \$114 , \$113 , \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67  };
-  assign fixed = { \$130 , \$129 , \$128 , \$127 , \$126 , \$125 , \$124 , \$123 , \$122 , \$121 , \$120 , \$119 , \$118 , \$117 , \$116 , \$115 , \$114 , \$113 , \$112 , \$111 , \$110 , \$109 , \$108 , \$107 , \$106 , \$105 , \$104 , \$103 , \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67  };
+  assign \$signature__data  = beat;
+  assign fixed = beat;
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
   assign read__addr = step[9:2];
   assign read__en = 1'h1;
-  assign \nonfinite$59  = 1'h0;
-  assign codes = weight_tdata[127:0];
+  assign load = \$signature__en ;
+  assign load_remaining = remaining;
   assign segment = step[10];
+  assign ragged = step[20];
+  assign codes = weight_tdata[127:0];
+  assign \mask$64  = mask;
   assign ones = step[1];
   assign read__data = x;
-  assign valid = step_7[0];
-  assign first = step_7[18];
-  assign \codes$69  = weight_tdata[255:128];
-  assign \segment$70  = step[10];
-  assign \ones$71  = 1'h0;
-  assign \x$72  = x;
-  assign \valid$73  = step_7[0];
-  assign \first$74  = step_7[18];
-  assign \codes$75  = weight_tdata[383:256];
-  assign \segment$76  = step[10];
-  assign \ones$77  = 1'h0;
-  assign \x$78  = x;
-  assign \valid$79  = step_7[0];
-  assign \first$80  = step_7[18];
-  assign \codes$81  = weight_tdata[511:384];
-  assign \segment$82  = step[10];
-  assign \ones$83  = 1'h0;
-  assign \x$84  = x;
-  assign \valid$85  = step_7[0];
-  assign \first$86  = step_7[18];
-  assign \start$93  = start;
-  assign \n$94  = n;
-  assign \k$95  = k;
-  assign \take$99  = w_rdy;
+  assign valid = step_8[0];
+  assign last = step_8[18];
+  assign \codes$71  = weight_tdata[255:128];
+  assign \mask$72  = mask;
+  assign \ones$73  = 1'h0;
+  assign \x$74  = x;
+  assign \valid$75  = step_8[0];
+  assign \last$76  = step_8[18];
+  assign \codes$77  = weight_tdata[383:256];
+  assign \mask$78  = mask;
+  assign \ones$79  = 1'h0;
+  assign \x$80  = x;
+  assign \valid$81  = step_8[0];
+  assign \last$82  = step_8[18];
+  assign \codes$83  = weight_tdata[511:384];
+  assign \mask$84  = mask;
+  assign \ones$85  = 1'h0;
+  assign \x$86  = x;
+  assign \valid$87  = step_8[0];
+  assign \last$88  = step_8[18];
+  assign \start$95  = start;
+  assign \n$96  = n;
+  assign \k$97  = k;
+  assign \take$101  = w_rdy;
   assign scale_tdata = w_data;
-  assign \start$106  = start;
+  assign \start$108  = start;
   assign scale_claim = claim;
   assign enough = scale_available;
-  assign \closed$113  = scale_closed;
-  assign \$signature__addr$114  = step_8[17:11];
-  assign total = \$signature__data$116 ;
-  assign \read__addr$119  = step_7[17:11];
-  assign \read__en$120  = 1'h1;
-  assign \first$123  = step_8[20];
-  assign dot = \$signature__data$116 ;
-  assign \read__data$126  = inputs;
+  assign \closed$115  = scale_closed;
+  assign \$signature__addr$116  = step_9[17:11];
+  assign total = \$signature__data$118 ;
+  assign \read__addr$121  = step_8[17:11];
+  assign \read__en$122  = 1'h1;
+  assign \last$125  = step_9[19];
+  assign dot = \$signature__data$118 ;
+  assign \read__data$128  = inputs;
   assign scale = r_data[15:0];
   assign shift = r_data[31:16];
-  assign \first$132  = step_8[20];
-  assign \total$134  = \dot$133 ;
-  assign \inputs$135  = inputs;
-  assign \scale$136  = r_data[47:32];
-  assign \shift$137  = r_data[63:48];
-  assign \first$140  = step_8[20];
-  assign \total$142  = \dot$141 ;
-  assign \inputs$143  = inputs;
-  assign \scale$144  = r_data[79:64];
-  assign \shift$145  = r_data[95:80];
-  assign \first$148  = step_8[20];
-  assign \total$150  = \dot$149 ;
-  assign \inputs$151  = inputs;
-  assign \scale$152  = r_data[111:96];
-  assign \shift$153  = r_data[127:112];
-  assign \start$160  = start;
-  assign room_claim = \claim$164 ;
-  assign \enough$167  = room;
-  assign rows = summed_5[28:25];
-  assign last = summed_5[29];
-  assign totals = { \total$176 , \total$175 , \total$174 , \total$173  };
+  assign \last$134  = step_9[19];
+  assign \total$136  = \dot$135 ;
+  assign \inputs$137  = inputs;
+  assign \scale$138  = r_data[47:32];
+  assign \shift$139  = r_data[63:48];
+  assign \last$142  = step_9[19];
+  assign \total$144  = \dot$143 ;
+  assign \inputs$145  = inputs;
+  assign \scale$146  = r_data[79:64];
+  assign \shift$147  = r_data[95:80];
+  assign \last$150  = step_9[19];
+  assign \total$152  = \dot$151 ;
+  assign \inputs$153  = inputs;
+  assign \scale$154  = r_data[111:96];
+  assign \shift$155  = r_data[127:112];
+  assign \start$162  = start;
+  assign room_claim = \claim$166 ;
+  assign \enough$169  = room;
+  assign rows = summed_5[27:24];
+  assign \last$173  = summed_5[28];
+  assign totals = { \total$178 , \total$177 , \total$176 , \total$175  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$197 , \misframed$196 , misframed, illegal, scale_nonfinite, nonfinite };
+  assign faults = { \misframed$200 , \misframed$199 , misframed, illegal, scale_nonfinite, 1'h0 };
+  assign \nonfinite$197  = 1'h0;
   assign stalls = { \$48 , scale_stall, weight_stall, activation_stall };
-  assign \port$231$0  = \$48 ;
+  assign \port$230$0  = \$48 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[9:2];
   assign \step.segment  = step[10];
   assign \step.group  = step[17:11];
-  assign \step.group_first  = step[18];
-  assign \step.group_last  = step[19];
-  assign \step.row_first  = step[20];
-  assign \step.row_last  = step[21];
-  assign \step.weighted  = step[22];
-  assign \step.scaled  = step[23];
-  assign \step.poison  = step[24];
-  assign \step.rows  = step[28:25];
-  assign \step.block_last  = step[29];
-  assign \step_7.valid  = step_7[0];
-  assign \step_7.load  = step_7[1];
-  assign \step_7.chunk  = step_7[9:2];
-  assign \step_7.segment  = step_7[10];
-  assign \step_7.group  = step_7[17:11];
-  assign \step_7.group_first  = step_7[18];
-  assign \step_7.group_last  = step_7[19];
-  assign \step_7.row_first  = step_7[20];
-  assign \step_7.row_last  = step_7[21];
-  assign \step_7.weighted  = step_7[22];
-  assign \step_7.scaled  = step_7[23];
-  assign \step_7.poison  = step_7[24];
-  assign \step_7.rows  = step_7[28:25];
-  assign \step_7.block_last  = step_7[29];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[9:2];
-  assign \step_1.segment  = step_1[10];
-  assign \step_1.group  = step_1[17:11];
-  assign \step_1.group_first  = step_1[18];
-  assign \step_1.group_last  = step_1[19];
-  assign \step_1.row_first  = step_1[20];
-  assign \step_1.row_last  = step_1[21];
-  assign \step_1.weighted  = step_1[22];
-  assign \step_1.scaled  = step_1[23];
-  assign \step_1.poison  = step_1[24];
-  assign \step_1.rows  = step_1[28:25];
-  assign \step_1.block_last  = step_1[29];
+  assign \step.group_last  = step[18];
+  assign \step.row_last  = step[19];
+  assign \step.ragged  = step[20];
+  assign \step.weighted  = step[21];
+  assign \step.scaled  = step[22];
+  assign \step.poison  = step[23];
+  assign \step.rows  = step[27:24];
+  assign \step.block_last  = step[28];
   assign \step_8.valid  = step_8[0];
   assign \step_8.load  = step_8[1];
   assign \step_8.chunk  = step_8[9:2];
   assign \step_8.segment  = step_8[10];
   assign \step_8.group  = step_8[17:11];
-  assign \step_8.group_first  = step_8[18];
-  assign \step_8.group_last  = step_8[19];
-  assign \step_8.row_first  = step_8[20];
-  assign \step_8.row_last  = step_8[21];
-  assign \step_8.weighted  = step_8[22];
-  assign \step_8.scaled  = step_8[23];
-  assign \step_8.poison  = step_8[24];
-  assign \step_8.rows  = step_8[28:25];
-  assign \step_8.block_last  = step_8[29];
+  assign \step_8.group_last  = step_8[18];
+  assign \step_8.row_last  = step_8[19];
+  assign \step_8.ragged  = step_8[20];
+  assign \step_8.weighted  = step_8[21];
+  assign \step_8.scaled  = step_8[22];
+  assign \step_8.poison  = step_8[23];
+  assign \step_8.rows  = step_8[27:24];
+  assign \step_8.block_last  = step_8[28];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[9:2];
+  assign \step_1.segment  = step_1[10];
+  assign \step_1.group  = step_1[17:11];
+  assign \step_1.group_last  = step_1[18];
+  assign \step_1.row_last  = step_1[19];
+  assign \step_1.ragged  = step_1[20];
+  assign \step_1.weighted  = step_1[21];
+  assign \step_1.scaled  = step_1[22];
+  assign \step_1.poison  = step_1[23];
+  assign \step_1.rows  = step_1[27:24];
+  assign \step_1.block_last  = step_1[28];
+  assign \step_9.valid  = step_9[0];
+  assign \step_9.load  = step_9[1];
+  assign \step_9.chunk  = step_9[9:2];
+  assign \step_9.segment  = step_9[10];
+  assign \step_9.group  = step_9[17:11];
+  assign \step_9.group_last  = step_9[18];
+  assign \step_9.row_last  = step_9[19];
+  assign \step_9.ragged  = step_9[20];
+  assign \step_9.weighted  = step_9[21];
+  assign \step_9.scaled  = step_9[22];
+  assign \step_9.poison  = step_9[23];
+  assign \step_9.rows  = step_9[27:24];
+  assign \step_9.block_last  = step_9[28];
   assign \summed_5.valid  = summed_5[0];
   assign \summed_5.load  = summed_5[1];
   assign \summed_5.chunk  = summed_5[9:2];
   assign \summed_5.segment  = summed_5[10];
   assign \summed_5.group  = summed_5[17:11];
-  assign \summed_5.group_first  = summed_5[18];
-  assign \summed_5.group_last  = summed_5[19];
-  assign \summed_5.row_first  = summed_5[20];
-  assign \summed_5.row_last  = summed_5[21];
-  assign \summed_5.weighted  = summed_5[22];
-  assign \summed_5.scaled  = summed_5[23];
-  assign \summed_5.poison  = summed_5[24];
-  assign \summed_5.rows  = summed_5[28:25];
-  assign \summed_5.block_last  = summed_5[29];
+  assign \summed_5.group_last  = summed_5[18];
+  assign \summed_5.row_last  = summed_5[19];
+  assign \summed_5.ragged  = summed_5[20];
+  assign \summed_5.weighted  = summed_5[21];
+  assign \summed_5.scaled  = summed_5[22];
+  assign \summed_5.poison  = summed_5[23];
+  assign \summed_5.rows  = summed_5[27:24];
+  assign \summed_5.block_last  = summed_5[28];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
   assign \step_2.valid  = step_2[0];
@@ -2007,132 +1894,135 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_2.chunk  = step_2[9:2];
   assign \step_2.segment  = step_2[10];
   assign \step_2.group  = step_2[17:11];
-  assign \step_2.group_first  = step_2[18];
-  assign \step_2.group_last  = step_2[19];
-  assign \step_2.row_first  = step_2[20];
-  assign \step_2.row_last  = step_2[21];
-  assign \step_2.weighted  = step_2[22];
-  assign \step_2.scaled  = step_2[23];
-  assign \step_2.poison  = step_2[24];
-  assign \step_2.rows  = step_2[28:25];
-  assign \step_2.block_last  = step_2[29];
+  assign \step_2.group_last  = step_2[18];
+  assign \step_2.row_last  = step_2[19];
+  assign \step_2.ragged  = step_2[20];
+  assign \step_2.weighted  = step_2[21];
+  assign \step_2.scaled  = step_2[22];
+  assign \step_2.poison  = step_2[23];
+  assign \step_2.rows  = step_2[27:24];
+  assign \step_2.block_last  = step_2[28];
   assign \step_3.valid  = step_3[0];
   assign \step_3.load  = step_3[1];
   assign \step_3.chunk  = step_3[9:2];
   assign \step_3.segment  = step_3[10];
   assign \step_3.group  = step_3[17:11];
-  assign \step_3.group_first  = step_3[18];
-  assign \step_3.group_last  = step_3[19];
-  assign \step_3.row_first  = step_3[20];
-  assign \step_3.row_last  = step_3[21];
-  assign \step_3.weighted  = step_3[22];
-  assign \step_3.scaled  = step_3[23];
-  assign \step_3.poison  = step_3[24];
-  assign \step_3.rows  = step_3[28:25];
-  assign \step_3.block_last  = step_3[29];
+  assign \step_3.group_last  = step_3[18];
+  assign \step_3.row_last  = step_3[19];
+  assign \step_3.ragged  = step_3[20];
+  assign \step_3.weighted  = step_3[21];
+  assign \step_3.scaled  = step_3[22];
+  assign \step_3.poison  = step_3[23];
+  assign \step_3.rows  = step_3[27:24];
+  assign \step_3.block_last  = step_3[28];
   assign \step_4.valid  = step_4[0];
   assign \step_4.load  = step_4[1];
   assign \step_4.chunk  = step_4[9:2];
   assign \step_4.segment  = step_4[10];
   assign \step_4.group  = step_4[17:11];
-  assign \step_4.group_first  = step_4[18];
-  assign \step_4.group_last  = step_4[19];
-  assign \step_4.row_first  = step_4[20];
-  assign \step_4.row_last  = step_4[21];
-  assign \step_4.weighted  = step_4[22];
-  assign \step_4.scaled  = step_4[23];
-  assign \step_4.poison  = step_4[24];
-  assign \step_4.rows  = step_4[28:25];
-  assign \step_4.block_last  = step_4[29];
+  assign \step_4.group_last  = step_4[18];
+  assign \step_4.row_last  = step_4[19];
+  assign \step_4.ragged  = step_4[20];
+  assign \step_4.weighted  = step_4[21];
+  assign \step_4.scaled  = step_4[22];
+  assign \step_4.poison  = step_4[23];
+  assign \step_4.rows  = step_4[27:24];
+  assign \step_4.block_last  = step_4[28];
   assign \step_5.valid  = step_5[0];
   assign \step_5.load  = step_5[1];
   assign \step_5.chunk  = step_5[9:2];
   assign \step_5.segment  = step_5[10];
   assign \step_5.group  = step_5[17:11];
-  assign \step_5.group_first  = step_5[18];
-  assign \step_5.group_last  = step_5[19];
-  assign \step_5.row_first  = step_5[20];
-  assign \step_5.row_last  = step_5[21];
-  assign \step_5.weighted  = step_5[22];
-  assign \step_5.scaled  = step_5[23];
-  assign \step_5.poison  = step_5[24];
-  assign \step_5.rows  = step_5[28:25];
-  assign \step_5.block_last  = step_5[29];
+  assign \step_5.group_last  = step_5[18];
+  assign \step_5.row_last  = step_5[19];
+  assign \step_5.ragged  = step_5[20];
+  assign \step_5.weighted  = step_5[21];
+  assign \step_5.scaled  = step_5[22];
+  assign \step_5.poison  = step_5[23];
+  assign \step_5.rows  = step_5[27:24];
+  assign \step_5.block_last  = step_5[28];
   assign \step_6.valid  = step_6[0];
   assign \step_6.load  = step_6[1];
   assign \step_6.chunk  = step_6[9:2];
   assign \step_6.segment  = step_6[10];
   assign \step_6.group  = step_6[17:11];
-  assign \step_6.group_first  = step_6[18];
-  assign \step_6.group_last  = step_6[19];
-  assign \step_6.row_first  = step_6[20];
-  assign \step_6.row_last  = step_6[21];
-  assign \step_6.weighted  = step_6[22];
-  assign \step_6.scaled  = step_6[23];
-  assign \step_6.poison  = step_6[24];
-  assign \step_6.rows  = step_6[28:25];
-  assign \step_6.block_last  = step_6[29];
+  assign \step_6.group_last  = step_6[18];
+  assign \step_6.row_last  = step_6[19];
+  assign \step_6.ragged  = step_6[20];
+  assign \step_6.weighted  = step_6[21];
+  assign \step_6.scaled  = step_6[22];
+  assign \step_6.poison  = step_6[23];
+  assign \step_6.rows  = step_6[27:24];
+  assign \step_6.block_last  = step_6[28];
+  assign \step_7.valid  = step_7[0];
+  assign \step_7.load  = step_7[1];
+  assign \step_7.chunk  = step_7[9:2];
+  assign \step_7.segment  = step_7[10];
+  assign \step_7.group  = step_7[17:11];
+  assign \step_7.group_last  = step_7[18];
+  assign \step_7.row_last  = step_7[19];
+  assign \step_7.ragged  = step_7[20];
+  assign \step_7.weighted  = step_7[21];
+  assign \step_7.scaled  = step_7[22];
+  assign \step_7.poison  = step_7[23];
+  assign \step_7.rows  = step_7[27:24];
+  assign \step_7.block_last  = step_7[28];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[9:2];
   assign \summed_1.segment  = summed_1[10];
   assign \summed_1.group  = summed_1[17:11];
-  assign \summed_1.group_first  = summed_1[18];
-  assign \summed_1.group_last  = summed_1[19];
-  assign \summed_1.row_first  = summed_1[20];
-  assign \summed_1.row_last  = summed_1[21];
-  assign \summed_1.weighted  = summed_1[22];
-  assign \summed_1.scaled  = summed_1[23];
-  assign \summed_1.poison  = summed_1[24];
-  assign \summed_1.rows  = summed_1[28:25];
-  assign \summed_1.block_last  = summed_1[29];
+  assign \summed_1.group_last  = summed_1[18];
+  assign \summed_1.row_last  = summed_1[19];
+  assign \summed_1.ragged  = summed_1[20];
+  assign \summed_1.weighted  = summed_1[21];
+  assign \summed_1.scaled  = summed_1[22];
+  assign \summed_1.poison  = summed_1[23];
+  assign \summed_1.rows  = summed_1[27:24];
+  assign \summed_1.block_last  = summed_1[28];
   assign \summed_2.valid  = summed_2[0];
   assign \summed_2.load  = summed_2[1];
   assign \summed_2.chunk  = summed_2[9:2];
   assign \summed_2.segment  = summed_2[10];
   assign \summed_2.group  = summed_2[17:11];
-  assign \summed_2.group_first  = summed_2[18];
-  assign \summed_2.group_last  = summed_2[19];
-  assign \summed_2.row_first  = summed_2[20];
-  assign \summed_2.row_last  = summed_2[21];
-  assign \summed_2.weighted  = summed_2[22];
-  assign \summed_2.scaled  = summed_2[23];
-  assign \summed_2.poison  = summed_2[24];
-  assign \summed_2.rows  = summed_2[28:25];
-  assign \summed_2.block_last  = summed_2[29];
+  assign \summed_2.group_last  = summed_2[18];
+  assign \summed_2.row_last  = summed_2[19];
+  assign \summed_2.ragged  = summed_2[20];
+  assign \summed_2.weighted  = summed_2[21];
+  assign \summed_2.scaled  = summed_2[22];
+  assign \summed_2.poison  = summed_2[23];
+  assign \summed_2.rows  = summed_2[27:24];
+  assign \summed_2.block_last  = summed_2[28];
   assign \summed_3.valid  = summed_3[0];
   assign \summed_3.load  = summed_3[1];
   assign \summed_3.chunk  = summed_3[9:2];
   assign \summed_3.segment  = summed_3[10];
   assign \summed_3.group  = summed_3[17:11];
-  assign \summed_3.group_first  = summed_3[18];
-  assign \summed_3.group_last  = summed_3[19];
-  assign \summed_3.row_first  = summed_3[20];
-  assign \summed_3.row_last  = summed_3[21];
-  assign \summed_3.weighted  = summed_3[22];
-  assign \summed_3.scaled  = summed_3[23];
-  assign \summed_3.poison  = summed_3[24];
-  assign \summed_3.rows  = summed_3[28:25];
-  assign \summed_3.block_last  = summed_3[29];
+  assign \summed_3.group_last  = summed_3[18];
+  assign \summed_3.row_last  = summed_3[19];
+  assign \summed_3.ragged  = summed_3[20];
+  assign \summed_3.weighted  = summed_3[21];
+  assign \summed_3.scaled  = summed_3[22];
+  assign \summed_3.poison  = summed_3[23];
+  assign \summed_3.rows  = summed_3[27:24];
+  assign \summed_3.block_last  = summed_3[28];
   assign \summed_4.valid  = summed_4[0];
   assign \summed_4.load  = summed_4[1];
   assign \summed_4.chunk  = summed_4[9:2];
   assign \summed_4.segment  = summed_4[10];
   assign \summed_4.group  = summed_4[17:11];
-  assign \summed_4.group_first  = summed_4[18];
-  assign \summed_4.group_last  = summed_4[19];
-  assign \summed_4.row_first  = summed_4[20];
-  assign \summed_4.row_last  = summed_4[21];
-  assign \summed_4.weighted  = summed_4[22];
-  assign \summed_4.scaled  = summed_4[23];
-  assign \summed_4.poison  = summed_4[24];
-  assign \summed_4.rows  = summed_4[28:25];
-  assign \summed_4.block_last  = summed_4[29];
-  assign nonfinite = 1'h0;
+  assign \summed_4.group_last  = summed_4[18];
+  assign \summed_4.row_last  = summed_4[19];
+  assign \summed_4.ragged  = summed_4[20];
+  assign \summed_4.weighted  = summed_4[21];
+  assign \summed_4.scaled  = summed_4[22];
+  assign \summed_4.poison  = summed_4[23];
+  assign \summed_4.rows  = summed_4[27:24];
+  assign \summed_4.block_last  = summed_4[28];
   assign \$51  = activation_missing;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
+module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2217,515 +2107,71 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, \f
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.converter (\port$533$0 , \port$534$0 , \port$535$0 , \port$536$0 , \port$537$0 , \port$538$0 , \port$539$0 , \port$540$0 , \port$541$0 , \port$542$0 , \port$543$0 , \port$544$0 , \port$545$0 , \port$546$0 , \port$547$0 , \port$548$0 , \port$549$0 , \port$550$0 , \port$551$0 , \port$552$0 , \port$553$0 
-, \port$554$0 , \port$555$0 , \port$556$0 , \port$557$0 , \port$558$0 , \port$559$0 , \port$560$0 , \port$561$0 , \port$562$0 , \port$563$0 , \port$564$0 , \port$565$0 , \port$566$0 , \port$567$0 , \port$568$0 , \port$569$0 , \port$570$0 , \port$571$0 , \port$572$0 , \port$573$0 , \port$574$0 
-, \port$575$0 , \port$576$0 , \port$577$0 , \port$578$0 , \port$579$0 , \port$580$0 , \port$581$0 , \port$582$0 , \port$583$0 , \port$584$0 , \port$585$0 , \port$586$0 , \port$587$0 , \port$588$0 , \port$589$0 , \port$590$0 , \port$591$0 , \port$592$0 , \port$593$0 , \port$594$0 , \port$595$0 
-, \port$596$0 , remaining, beat);
-  wire [7:0] \$1 ;
-  wire [7:0] \$10 ;
-  wire [7:0] \$11 ;
-  wire [7:0] \$12 ;
-  wire [7:0] \$13 ;
-  wire [7:0] \$14 ;
-  wire [7:0] \$15 ;
-  wire [7:0] \$16 ;
-  wire [7:0] \$17 ;
-  wire [7:0] \$18 ;
-  wire [7:0] \$19 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$20 ;
-  wire [7:0] \$21 ;
-  wire [7:0] \$22 ;
-  wire [7:0] \$23 ;
-  wire [7:0] \$24 ;
-  wire [7:0] \$25 ;
-  wire [7:0] \$26 ;
-  wire [7:0] \$27 ;
-  wire [7:0] \$28 ;
-  wire [7:0] \$29 ;
-  wire [7:0] \$3 ;
-  wire [7:0] \$30 ;
-  wire [7:0] \$31 ;
-  wire [7:0] \$32 ;
-  wire [7:0] \$33 ;
-  wire [7:0] \$34 ;
-  wire [7:0] \$35 ;
-  wire [7:0] \$36 ;
-  wire [7:0] \$37 ;
-  wire [7:0] \$38 ;
-  wire [7:0] \$39 ;
-  wire [7:0] \$4 ;
-  wire [7:0] \$40 ;
-  wire [7:0] \$41 ;
-  wire [7:0] \$42 ;
-  wire [7:0] \$43 ;
-  wire [7:0] \$44 ;
-  wire [7:0] \$45 ;
-  wire [7:0] \$46 ;
-  wire [7:0] \$47 ;
-  wire [7:0] \$48 ;
-  wire [7:0] \$49 ;
-  wire [7:0] \$5 ;
-  wire [7:0] \$50 ;
-  wire [7:0] \$51 ;
-  wire [7:0] \$52 ;
-  wire [7:0] \$53 ;
-  wire [7:0] \$54 ;
-  wire [7:0] \$55 ;
-  wire [7:0] \$56 ;
-  wire [7:0] \$57 ;
-  wire [7:0] \$58 ;
-  wire [7:0] \$59 ;
-  wire [7:0] \$6 ;
-  wire [7:0] \$60 ;
-  wire [7:0] \$61 ;
-  wire [7:0] \$62 ;
-  wire [7:0] \$63 ;
-  wire [7:0] \$64 ;
-  wire [7:0] \$7 ;
-  wire [7:0] \$8 ;
-  wire [7:0] \$9 ;
-  input [511:0] beat;
-  wire [511:0] beat;
-  wire [511:0] fixed;
-  output [7:0] \port$533$0 ;
-  wire [7:0] \port$533$0 ;
-  output [7:0] \port$534$0 ;
-  wire [7:0] \port$534$0 ;
-  output [7:0] \port$535$0 ;
-  wire [7:0] \port$535$0 ;
-  output [7:0] \port$536$0 ;
-  wire [7:0] \port$536$0 ;
-  output [7:0] \port$537$0 ;
-  wire [7:0] \port$537$0 ;
-  output [7:0] \port$538$0 ;
-  wire [7:0] \port$538$0 ;
-  output [7:0] \port$539$0 ;
-  wire [7:0] \port$539$0 ;
-  output [7:0] \port$540$0 ;
-  wire [7:0] \port$540$0 ;
-  output [7:0] \port$541$0 ;
-  wire [7:0] \port$541$0 ;
-  output [7:0] \port$542$0 ;
-  wire [7:0] \port$542$0 ;
-  output [7:0] \port$543$0 ;
-  wire [7:0] \port$543$0 ;
-  output [7:0] \port$544$0 ;
-  wire [7:0] \port$544$0 ;
-  output [7:0] \port$545$0 ;
-  wire [7:0] \port$545$0 ;
-  output [7:0] \port$546$0 ;
-  wire [7:0] \port$546$0 ;
-  output [7:0] \port$547$0 ;
-  wire [7:0] \port$547$0 ;
-  output [7:0] \port$548$0 ;
-  wire [7:0] \port$548$0 ;
-  output [7:0] \port$549$0 ;
-  wire [7:0] \port$549$0 ;
-  output [7:0] \port$550$0 ;
-  wire [7:0] \port$550$0 ;
-  output [7:0] \port$551$0 ;
-  wire [7:0] \port$551$0 ;
-  output [7:0] \port$552$0 ;
-  wire [7:0] \port$552$0 ;
-  output [7:0] \port$553$0 ;
-  wire [7:0] \port$553$0 ;
-  output [7:0] \port$554$0 ;
-  wire [7:0] \port$554$0 ;
-  output [7:0] \port$555$0 ;
-  wire [7:0] \port$555$0 ;
-  output [7:0] \port$556$0 ;
-  wire [7:0] \port$556$0 ;
-  output [7:0] \port$557$0 ;
-  wire [7:0] \port$557$0 ;
-  output [7:0] \port$558$0 ;
-  wire [7:0] \port$558$0 ;
-  output [7:0] \port$559$0 ;
-  wire [7:0] \port$559$0 ;
-  output [7:0] \port$560$0 ;
-  wire [7:0] \port$560$0 ;
-  output [7:0] \port$561$0 ;
-  wire [7:0] \port$561$0 ;
-  output [7:0] \port$562$0 ;
-  wire [7:0] \port$562$0 ;
-  output [7:0] \port$563$0 ;
-  wire [7:0] \port$563$0 ;
-  output [7:0] \port$564$0 ;
-  wire [7:0] \port$564$0 ;
-  output [7:0] \port$565$0 ;
-  wire [7:0] \port$565$0 ;
-  output [7:0] \port$566$0 ;
-  wire [7:0] \port$566$0 ;
-  output [7:0] \port$567$0 ;
-  wire [7:0] \port$567$0 ;
-  output [7:0] \port$568$0 ;
-  wire [7:0] \port$568$0 ;
-  output [7:0] \port$569$0 ;
-  wire [7:0] \port$569$0 ;
-  output [7:0] \port$570$0 ;
-  wire [7:0] \port$570$0 ;
-  output [7:0] \port$571$0 ;
-  wire [7:0] \port$571$0 ;
-  output [7:0] \port$572$0 ;
-  wire [7:0] \port$572$0 ;
-  output [7:0] \port$573$0 ;
-  wire [7:0] \port$573$0 ;
-  output [7:0] \port$574$0 ;
-  wire [7:0] \port$574$0 ;
-  output [7:0] \port$575$0 ;
-  wire [7:0] \port$575$0 ;
-  output [7:0] \port$576$0 ;
-  wire [7:0] \port$576$0 ;
-  output [7:0] \port$577$0 ;
-  wire [7:0] \port$577$0 ;
-  output [7:0] \port$578$0 ;
-  wire [7:0] \port$578$0 ;
-  output [7:0] \port$579$0 ;
-  wire [7:0] \port$579$0 ;
-  output [7:0] \port$580$0 ;
-  wire [7:0] \port$580$0 ;
-  output [7:0] \port$581$0 ;
-  wire [7:0] \port$581$0 ;
-  output [7:0] \port$582$0 ;
-  wire [7:0] \port$582$0 ;
-  output [7:0] \port$583$0 ;
-  wire [7:0] \port$583$0 ;
-  output [7:0] \port$584$0 ;
-  wire [7:0] \port$584$0 ;
-  output [7:0] \port$585$0 ;
-  wire [7:0] \port$585$0 ;
-  output [7:0] \port$586$0 ;
-  wire [7:0] \port$586$0 ;
-  output [7:0] \port$587$0 ;
-  wire [7:0] \port$587$0 ;
-  output [7:0] \port$588$0 ;
-  wire [7:0] \port$588$0 ;
-  output [7:0] \port$589$0 ;
-  wire [7:0] \port$589$0 ;
-  output [7:0] \port$590$0 ;
-  wire [7:0] \port$590$0 ;
-  output [7:0] \port$591$0 ;
-  wire [7:0] \port$591$0 ;
-  output [7:0] \port$592$0 ;
-  wire [7:0] \port$592$0 ;
-  output [7:0] \port$593$0 ;
-  wire [7:0] \port$593$0 ;
-  output [7:0] \port$594$0 ;
-  wire [7:0] \port$594$0 ;
-  output [7:0] \port$595$0 ;
-  wire [7:0] \port$595$0 ;
-  output [7:0] \port$596$0 ;
-  wire [7:0] \port$596$0 ;
-  wire real_0;
-  wire real_1;
-  wire real_10;
-  wire real_11;
-  wire real_12;
-  wire real_13;
-  wire real_14;
-  wire real_15;
-  wire real_16;
-  wire real_17;
-  wire real_18;
-  wire real_19;
-  wire real_2;
-  wire real_20;
-  wire real_21;
-  wire real_22;
-  wire real_23;
-  wire real_24;
-  wire real_25;
-  wire real_26;
-  wire real_27;
-  wire real_28;
-  wire real_29;
-  wire real_3;
-  wire real_30;
-  wire real_31;
-  wire real_32;
-  wire real_33;
-  wire real_34;
-  wire real_35;
-  wire real_36;
-  wire real_37;
-  wire real_38;
-  wire real_39;
-  wire real_4;
-  wire real_40;
-  wire real_41;
-  wire real_42;
-  wire real_43;
-  wire real_44;
-  wire real_45;
-  wire real_46;
-  wire real_47;
-  wire real_48;
-  wire real_49;
-  wire real_5;
-  wire real_50;
-  wire real_51;
-  wire real_52;
-  wire real_53;
-  wire real_54;
-  wire real_55;
-  wire real_56;
-  wire real_57;
-  wire real_58;
-  wire real_59;
-  wire real_6;
-  wire real_60;
-  wire real_61;
-  wire real_62;
-  wire real_63;
-  wire real_7;
-  wire real_8;
-  wire real_9;
-  input [14:0] remaining;
-  wire [14:0] remaining;
-  assign real_35 = remaining > 6'h23;
-  assign real_36 = remaining > 6'h24;
-  assign real_37 = remaining > 6'h25;
-  assign real_38 = remaining > 6'h26;
-  assign real_39 = remaining > 6'h27;
-  assign real_40 = remaining > 6'h28;
-  assign real_41 = remaining > 6'h29;
-  assign real_42 = remaining > 6'h2a;
-  assign real_43 = remaining > 6'h2b;
-  assign real_44 = remaining > 6'h2c;
-  assign real_45 = remaining > 6'h2d;
-  assign real_46 = remaining > 6'h2e;
-  assign real_47 = remaining > 6'h2f;
-  assign real_48 = remaining > 6'h30;
-  assign real_49 = remaining > 6'h31;
-  assign real_50 = remaining > 6'h32;
-  assign real_51 = remaining > 6'h33;
-  assign real_52 = remaining > 6'h34;
-  assign real_53 = remaining > 6'h35;
-  assign real_54 = remaining > 6'h36;
-  assign real_55 = remaining > 6'h37;
-  assign real_56 = remaining > 6'h38;
-  assign real_57 = remaining > 6'h39;
-  assign real_58 = remaining > 6'h3a;
-  assign real_59 = remaining > 6'h3b;
-  assign real_60 = remaining > 6'h3c;
-  assign real_61 = remaining > 6'h3d;
-  assign real_62 = remaining > 6'h3e;
-  assign real_63 = remaining > 6'h3f;
-  assign \$1  = beat[7:0] & { real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0 };
-  assign \$2  = beat[15:8] & { real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1 };
-  assign \$3  = beat[23:16] & { real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2 };
-  assign \$4  = beat[31:24] & { real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3 };
-  assign \$5  = beat[39:32] & { real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4 };
-  assign \$6  = beat[47:40] & { real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5 };
-  assign \$7  = beat[55:48] & { real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6 };
-  assign \$8  = beat[63:56] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
-  assign \$9  = beat[71:64] & { real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8 };
-  assign \$10  = beat[79:72] & { real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9 };
-  assign \$11  = beat[87:80] & { real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10 };
-  assign \$12  = beat[95:88] & { real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11 };
-  assign \$13  = beat[103:96] & { real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12 };
-  assign \$14  = beat[111:104] & { real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13 };
-  assign \$15  = beat[119:112] & { real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14 };
-  assign \$16  = beat[127:120] & { real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15 };
-  assign \$17  = beat[135:128] & { real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16 };
-  assign \$18  = beat[143:136] & { real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17 };
-  assign \$19  = beat[151:144] & { real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18 };
-  assign \$20  = beat[159:152] & { real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19 };
-  assign \$21  = beat[167:160] & { real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20 };
-  assign \$22  = beat[175:168] & { real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21 };
-  assign \$23  = beat[183:176] & { real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22 };
-  assign \$24  = beat[191:184] & { real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23 };
-  assign \$25  = beat[199:192] & { real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24 };
-  assign \$26  = beat[207:200] & { real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25 };
-  assign \$27  = beat[215:208] & { real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26 };
-  assign \$28  = beat[223:216] & { real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27 };
-  assign \$29  = beat[231:224] & { real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28 };
-  assign \$30  = beat[239:232] & { real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29 };
-  assign \$31  = beat[247:240] & { real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30 };
-  assign \$32  = beat[255:248] & { real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31 };
-  assign \$33  = beat[263:256] & { real_32, real_32, real_32, real_32, real_32, real_32, real_32, real_32 };
-  assign \$34  = beat[271:264] & { real_33, real_33, real_33, real_33, real_33, real_33, real_33, real_33 };
-  assign \$35  = beat[279:272] & { real_34, real_34, real_34, real_34, real_34, real_34, real_34, real_34 };
-  assign \$36  = beat[287:280] & { real_35, real_35, real_35, real_35, real_35, real_35, real_35, real_35 };
-  assign \$37  = beat[295:288] & { real_36, real_36, real_36, real_36, real_36, real_36, real_36, real_36 };
-  assign \$38  = beat[303:296] & { real_37, real_37, real_37, real_37, real_37, real_37, real_37, real_37 };
-  assign \$39  = beat[311:304] & { real_38, real_38, real_38, real_38, real_38, real_38, real_38, real_38 };
-  assign \$40  = beat[319:312] & { real_39, real_39, real_39, real_39, real_39, real_39, real_39, real_39 };
-  assign \$41  = beat[327:320] & { real_40, real_40, real_40, real_40, real_40, real_40, real_40, real_40 };
-  assign \$42  = beat[335:328] & { real_41, real_41, real_41, real_41, real_41, real_41, real_41, real_41 };
-  assign \$43  = beat[343:336] & { real_42, real_42, real_42, real_42, real_42, real_42, real_42, real_42 };
-  assign \$44  = beat[351:344] & { real_43, real_43, real_43, real_43, real_43, real_43, real_43, real_43 };
-  assign \$45  = beat[359:352] & { real_44, real_44, real_44, real_44, real_44, real_44, real_44, real_44 };
-  assign \$46  = beat[367:360] & { real_45, real_45, real_45, real_45, real_45, real_45, real_45, real_45 };
-  assign \$47  = beat[375:368] & { real_46, real_46, real_46, real_46, real_46, real_46, real_46, real_46 };
-  assign \$48  = beat[383:376] & { real_47, real_47, real_47, real_47, real_47, real_47, real_47, real_47 };
-  assign \$49  = beat[391:384] & { real_48, real_48, real_48, real_48, real_48, real_48, real_48, real_48 };
-  assign \$50  = beat[399:392] & { real_49, real_49, real_49, real_49, real_49, real_49, real_49, real_49 };
-  assign \$51  = beat[407:400] & { real_50, real_50, real_50, real_50, real_50, real_50, real_50, real_50 };
-  assign \$52  = beat[415:408] & { real_51, real_51, real_51, real_51, real_51, real_51, real_51, real_51 };
-  assign \$53  = beat[423:416] & { real_52, real_52, real_52, real_52, real_52, real_52, real_52, real_52 };
-  assign \$54  = beat[431:424] & { real_53, real_53, real_53, real_53, real_53, real_53, real_53, real_53 };
-  assign \$55  = beat[439:432] & { real_54, real_54, real_54, real_54, real_54, real_54, real_54, real_54 };
-  assign \$56  = beat[447:440] & { real_55, real_55, real_55, real_55, real_55, real_55, real_55, real_55 };
-  assign \$57  = beat[455:448] & { real_56, real_56, real_56, real_56, real_56, real_56, real_56, real_56 };
-  assign \$58  = beat[463:456] & { real_57, real_57, real_57, real_57, real_57, real_57, real_57, real_57 };
-  assign \$59  = beat[471:464] & { real_58, real_58, real_58, real_58, real_58, real_58, real_58, real_58 };
-  assign \$60  = beat[479:472] & { real_59, real_59, real_59, real_59, real_59, real_59, real_59, real_59 };
-  assign \$61  = beat[487:480] & { real_60, real_60, real_60, real_60, real_60, real_60, real_60, real_60 };
-  assign \$62  = beat[495:488] & { real_61, real_61, real_61, real_61, real_61, real_61, real_61, real_61 };
-  assign \$63  = beat[503:496] & { real_62, real_62, real_62, real_62, real_62, real_62, real_62, real_62 };
-  assign \$64  = beat[511:504] & { real_63, real_63, real_63, real_63, real_63, real_63, real_63, real_63 };
-  assign real_0 = remaining > 1'h0;
-  assign real_1 = remaining > 1'h1;
-  assign real_2 = remaining > 2'h2;
-  assign real_3 = remaining > 2'h3;
-  assign real_4 = remaining > 3'h4;
-  assign real_5 = remaining > 3'h5;
-  assign real_6 = remaining > 3'h6;
-  assign real_7 = remaining > 3'h7;
-  assign real_8 = remaining > 4'h8;
-  assign real_9 = remaining > 4'h9;
-  assign real_10 = remaining > 4'ha;
-  assign real_11 = remaining > 4'hb;
-  assign real_12 = remaining > 4'hc;
-  assign real_13 = remaining > 4'hd;
-  assign real_14 = remaining > 4'he;
-  assign real_15 = remaining > 4'hf;
-  assign real_16 = remaining > 5'h10;
-  assign real_17 = remaining > 5'h11;
-  assign real_18 = remaining > 5'h12;
-  assign real_19 = remaining > 5'h13;
-  assign real_20 = remaining > 5'h14;
-  assign real_21 = remaining > 5'h15;
-  assign real_22 = remaining > 5'h16;
-  assign real_23 = remaining > 5'h17;
-  assign real_24 = remaining > 5'h18;
-  assign real_25 = remaining > 5'h19;
-  assign real_26 = remaining > 5'h1a;
-  assign real_27 = remaining > 5'h1b;
-  assign real_28 = remaining > 5'h1c;
-  assign real_29 = remaining > 5'h1d;
-  assign real_30 = remaining > 5'h1e;
-  assign real_31 = remaining > 5'h1f;
-  assign real_32 = remaining > 6'h20;
-  assign real_33 = remaining > 6'h21;
-  assign real_34 = remaining > 6'h22;
-  assign fixed = { \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43 , \$42 , \$41 , \$40 , \$39 , \$38 , \$37 , \$36 , \$35 , \$34 , \$33 , \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$533$0  = \$1 ;
-  assign \port$534$0  = \$2 ;
-  assign \port$535$0  = \$3 ;
-  assign \port$536$0  = \$4 ;
-  assign \port$537$0  = \$5 ;
-  assign \port$538$0  = \$6 ;
-  assign \port$539$0  = \$7 ;
-  assign \port$540$0  = \$8 ;
-  assign \port$541$0  = \$9 ;
-  assign \port$542$0  = \$10 ;
-  assign \port$543$0  = \$11 ;
-  assign \port$544$0  = \$12 ;
-  assign \port$545$0  = \$13 ;
-  assign \port$546$0  = \$14 ;
-  assign \port$547$0  = \$15 ;
-  assign \port$548$0  = \$16 ;
-  assign \port$549$0  = \$17 ;
-  assign \port$550$0  = \$18 ;
-  assign \port$551$0  = \$19 ;
-  assign \port$552$0  = \$20 ;
-  assign \port$553$0  = \$21 ;
-  assign \port$554$0  = \$22 ;
-  assign \port$555$0  = \$23 ;
-  assign \port$556$0  = \$24 ;
-  assign \port$557$0  = \$25 ;
-  assign \port$558$0  = \$26 ;
-  assign \port$559$0  = \$27 ;
-  assign \port$560$0  = \$28 ;
-  assign \port$561$0  = \$29 ;
-  assign \port$562$0  = \$30 ;
-  assign \port$563$0  = \$31 ;
-  assign \port$564$0  = \$32 ;
-  assign \port$565$0  = \$33 ;
-  assign \port$566$0  = \$34 ;
-  assign \port$567$0  = \$35 ;
-  assign \port$568$0  = \$36 ;
-  assign \port$569$0  = \$37 ;
-  assign \port$570$0  = \$38 ;
-  assign \port$571$0  = \$39 ;
-  assign \port$572$0  = \$40 ;
-  assign \port$573$0  = \$41 ;
-  assign \port$574$0  = \$42 ;
-  assign \port$575$0  = \$43 ;
-  assign \port$576$0  = \$44 ;
-  assign \port$577$0  = \$45 ;
-  assign \port$578$0  = \$46 ;
-  assign \port$579$0  = \$47 ;
-  assign \port$580$0  = \$48 ;
-  assign \port$581$0  = \$49 ;
-  assign \port$582$0  = \$50 ;
-  assign \port$583$0  = \$51 ;
-  assign \port$584$0  = \$52 ;
-  assign \port$585$0  = \$53 ;
-  assign \port$586$0  = \$54 ;
-  assign \port$587$0  = \$55 ;
-  assign \port$588$0  = \$56 ;
-  assign \port$589$0  = \$57 ;
-  assign \port$590$0  = \$58 ;
-  assign \port$591$0  = \$59 ;
-  assign \port$592$0  = \$60 ;
-  assign \port$593$0  = \$61 ;
-  assign \port$594$0  = \$62 ;
-  assign \port$595$0  = \$63 ;
-  assign \port$596$0  = \$64 ;
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [17:0] \$1 ;
-  reg [15:0] \$2 ;
+  wire \$2 ;
+  wire [17:0] \$3 ;
+  reg [511:0] \$4 ;
+  reg [63:0] \$5 ;
+  reg [63:0] \$6 ;
+  reg [15:0] \$7 ;
+  reg [15:0] \$8 ;
   input abort;
   wire abort;
-  wire [15:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [63:0] negative;
-  wire [63:0] \negative$13 ;
-  wire [63:0] nonzero;
-  wire [63:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [63:0] mask;
+  wire [63:0] mask;
+  wire [63:0] \mask$3 ;
+  reg [63:0] negative = 64'h0000000000000000;
+  wire [63:0] \negative$15 ;
+  reg [63:0] nonzero = 64'h0000000000000000;
+  wire [63:0] \nonzero$13 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$20 ;
   input valid;
   wire valid;
-  input [511:0] x;
-  wire [511:0] x;
-  wire [511:0] \x$9 ;
-  assign \before  = first ? 16'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [511:0] \x$11 ;
+  wire [511:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .ones(ones),
     .rst(rst)
   );
@@ -2736,32 +2182,74 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, x, abort, valid, first, o
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [16:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$5  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [16:1];
+    end
+    if (abort) begin
+      \$7  = 16'h0000;
+    end
+    if (rst) begin
+      \$7  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 16'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [16:1];
+    end
+    if (abort) begin
+      \$8  = 16'h0000;
+    end
+    if (rst) begin
+      \$8  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -2973,6 +2461,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, nonz
   wire [127:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
   reg [63:0] negative = 64'h0000000000000000;
@@ -2984,6 +2473,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, nonz
   wire rst;
   assign \$1  = ~ { codes[126], codes[124], codes[122], codes[120], codes[118], codes[116], codes[114], codes[112], codes[110], codes[108], codes[106], codes[104], codes[102], codes[100], codes[98], codes[96], codes[94], codes[92], codes[90], codes[88], codes[86], codes[84], codes[82], codes[80], codes[78], codes[76], codes[74], codes[72], codes[70], codes[68], codes[66], codes[64], codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
   assign \$2  = \$1  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -3114,6 +2604,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, nonz
   assign \$131  = ~ \$130 ;
   assign \$132  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
   assign \$133  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  } & \$132 ;
+  assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
@@ -3215,75 +2706,9 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, nonz
       \$202  = 1'h0;
     end
   end
-  assign mask[63] = 1'h1;
-  assign mask[62] = 1'h1;
-  assign mask[61] = 1'h1;
-  assign mask[60] = 1'h1;
-  assign mask[59] = 1'h1;
-  assign mask[58] = 1'h1;
-  assign mask[57] = 1'h1;
-  assign mask[56] = 1'h1;
-  assign mask[55] = 1'h1;
-  assign mask[54] = 1'h1;
-  assign mask[53] = 1'h1;
-  assign mask[52] = 1'h1;
-  assign mask[51] = 1'h1;
-  assign mask[50] = 1'h1;
-  assign mask[49] = 1'h1;
-  assign mask[48] = 1'h1;
-  assign mask[47] = 1'h1;
-  assign mask[46] = 1'h1;
-  assign mask[45] = 1'h1;
-  assign mask[44] = 1'h1;
-  assign mask[43] = 1'h1;
-  assign mask[42] = 1'h1;
-  assign mask[41] = 1'h1;
-  assign mask[40] = 1'h1;
-  assign mask[39] = 1'h1;
-  assign mask[38] = 1'h1;
-  assign mask[37] = 1'h1;
-  assign mask[36] = 1'h1;
-  assign mask[35] = 1'h1;
-  assign mask[34] = 1'h1;
-  assign mask[33] = 1'h1;
-  assign mask[32] = 1'h1;
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
-  assign \$3  = \$2 ;
-  assign \$134  = \$133 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -5453,54 +4878,70 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, x, abort, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, x, abort, valid, first, segment, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [17:0] \$1 ;
-  reg [15:0] \$2 ;
+  wire \$2 ;
+  wire [17:0] \$3 ;
+  reg [511:0] \$4 ;
+  reg [63:0] \$5 ;
+  reg [63:0] \$6 ;
+  reg [15:0] \$7 ;
+  reg [15:0] \$8 ;
   input abort;
   wire abort;
-  wire [15:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [63:0] negative;
-  wire [63:0] \negative$13 ;
-  wire [63:0] nonzero;
-  wire [63:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [63:0] mask;
+  wire [63:0] mask;
+  wire [63:0] \mask$3 ;
+  reg [63:0] negative = 64'h0000000000000000;
+  wire [63:0] \negative$15 ;
+  reg [63:0] nonzero = 64'h0000000000000000;
+  wire [63:0] \nonzero$13 ;
   wire ones;
   wire \ones$5 ;
+  reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$20 ;
   input valid;
   wire valid;
-  input [511:0] x;
-  wire [511:0] x;
-  wire [511:0] \x$9 ;
-  assign \before  = first ? 16'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [511:0] \x$11 ;
+  wire [511:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1.tree  tree (
@@ -5510,33 +4951,75 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, x, abort, valid, first, s
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [16:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$5  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [16:1];
+    end
+    if (abort) begin
+      \$7  = 16'h0000;
+    end
+    if (rst) begin
+      \$7  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 16'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [16:1];
+    end
+    if (abort) begin
+      \$8  = 16'h0000;
+    end
+    if (rst) begin
+      \$8  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -5748,6 +5231,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, nonzero, n
   wire [127:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
   reg [63:0] negative = 64'h0000000000000000;
@@ -5757,6 +5241,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, nonzero, n
   input rst;
   wire rst;
   assign \$1  = ~ { codes[126], codes[124], codes[122], codes[120], codes[118], codes[116], codes[114], codes[112], codes[110], codes[108], codes[106], codes[104], codes[102], codes[100], codes[98], codes[96], codes[94], codes[92], codes[90], codes[88], codes[86], codes[84], codes[82], codes[80], codes[78], codes[76], codes[74], codes[72], codes[70], codes[68], codes[66], codes[64], codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -5885,6 +5370,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, nonzero, n
   assign \$129  = ~ \$128 ;
   assign \$130  = | codes[127:126];
   assign \$131  = ~ \$130 ;
+  assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
@@ -5987,78 +5473,12 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, nonzero, n
     end
   end
   assign ones = 1'h0;
-  assign mask[63] = 1'h1;
-  assign mask[62] = 1'h1;
-  assign mask[61] = 1'h1;
-  assign mask[60] = 1'h1;
-  assign mask[59] = 1'h1;
-  assign mask[58] = 1'h1;
-  assign mask[57] = 1'h1;
-  assign mask[56] = 1'h1;
-  assign mask[55] = 1'h1;
-  assign mask[54] = 1'h1;
-  assign mask[53] = 1'h1;
-  assign mask[52] = 1'h1;
-  assign mask[51] = 1'h1;
-  assign mask[50] = 1'h1;
-  assign mask[49] = 1'h1;
-  assign mask[48] = 1'h1;
-  assign mask[47] = 1'h1;
-  assign mask[46] = 1'h1;
-  assign mask[45] = 1'h1;
-  assign mask[44] = 1'h1;
-  assign mask[43] = 1'h1;
-  assign mask[42] = 1'h1;
-  assign mask[41] = 1'h1;
-  assign mask[40] = 1'h1;
-  assign mask[39] = 1'h1;
-  assign mask[38] = 1'h1;
-  assign mask[37] = 1'h1;
-  assign mask[36] = 1'h1;
-  assign mask[35] = 1'h1;
-  assign mask[34] = 1'h1;
-  assign mask[33] = 1'h1;
-  assign mask[32] = 1'h1;
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
   assign \$2  = \$1 ;
-  assign \$3  = \$1 ;
   assign \$132  = 64'hffffffffffffffff;
   assign \$133  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
-  assign \$134  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -8228,54 +7648,70 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, x, abort, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, x, abort, valid, first, segment, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [17:0] \$1 ;
-  reg [15:0] \$2 ;
+  wire \$2 ;
+  wire [17:0] \$3 ;
+  reg [511:0] \$4 ;
+  reg [63:0] \$5 ;
+  reg [63:0] \$6 ;
+  reg [15:0] \$7 ;
+  reg [15:0] \$8 ;
   input abort;
   wire abort;
-  wire [15:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [63:0] negative;
-  wire [63:0] \negative$13 ;
-  wire [63:0] nonzero;
-  wire [63:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [63:0] mask;
+  wire [63:0] mask;
+  wire [63:0] \mask$3 ;
+  reg [63:0] negative = 64'h0000000000000000;
+  wire [63:0] \negative$15 ;
+  reg [63:0] nonzero = 64'h0000000000000000;
+  wire [63:0] \nonzero$13 ;
   wire ones;
   wire \ones$5 ;
+  reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$20 ;
   input valid;
   wire valid;
-  input [511:0] x;
-  wire [511:0] x;
-  wire [511:0] \x$9 ;
-  assign \before  = first ? 16'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [511:0] \x$11 ;
+  wire [511:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_2.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2.tree  tree (
@@ -8285,33 +7721,75 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, x, abort, valid, first, s
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [16:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$5  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [16:1];
+    end
+    if (abort) begin
+      \$7  = 16'h0000;
+    end
+    if (rst) begin
+      \$7  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 16'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [16:1];
+    end
+    if (abort) begin
+      \$8  = 16'h0000;
+    end
+    if (rst) begin
+      \$8  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -8523,6 +8001,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, nonzero, n
   wire [127:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
   reg [63:0] negative = 64'h0000000000000000;
@@ -8532,6 +8011,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, nonzero, n
   input rst;
   wire rst;
   assign \$1  = ~ { codes[126], codes[124], codes[122], codes[120], codes[118], codes[116], codes[114], codes[112], codes[110], codes[108], codes[106], codes[104], codes[102], codes[100], codes[98], codes[96], codes[94], codes[92], codes[90], codes[88], codes[86], codes[84], codes[82], codes[80], codes[78], codes[76], codes[74], codes[72], codes[70], codes[68], codes[66], codes[64], codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -8660,6 +8140,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, nonzero, n
   assign \$129  = ~ \$128 ;
   assign \$130  = | codes[127:126];
   assign \$131  = ~ \$130 ;
+  assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
@@ -8762,78 +8243,12 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, nonzero, n
     end
   end
   assign ones = 1'h0;
-  assign mask[63] = 1'h1;
-  assign mask[62] = 1'h1;
-  assign mask[61] = 1'h1;
-  assign mask[60] = 1'h1;
-  assign mask[59] = 1'h1;
-  assign mask[58] = 1'h1;
-  assign mask[57] = 1'h1;
-  assign mask[56] = 1'h1;
-  assign mask[55] = 1'h1;
-  assign mask[54] = 1'h1;
-  assign mask[53] = 1'h1;
-  assign mask[52] = 1'h1;
-  assign mask[51] = 1'h1;
-  assign mask[50] = 1'h1;
-  assign mask[49] = 1'h1;
-  assign mask[48] = 1'h1;
-  assign mask[47] = 1'h1;
-  assign mask[46] = 1'h1;
-  assign mask[45] = 1'h1;
-  assign mask[44] = 1'h1;
-  assign mask[43] = 1'h1;
-  assign mask[42] = 1'h1;
-  assign mask[41] = 1'h1;
-  assign mask[40] = 1'h1;
-  assign mask[39] = 1'h1;
-  assign mask[38] = 1'h1;
-  assign mask[37] = 1'h1;
-  assign mask[36] = 1'h1;
-  assign mask[35] = 1'h1;
-  assign mask[34] = 1'h1;
-  assign mask[33] = 1'h1;
-  assign mask[32] = 1'h1;
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
   assign \$2  = \$1 ;
-  assign \$3  = \$1 ;
   assign \$132  = 64'hffffffffffffffff;
   assign \$133  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
-  assign \$134  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -11003,54 +10418,70 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, x, abort, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, x, abort, valid, first, segment, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [17:0] \$1 ;
-  reg [15:0] \$2 ;
+  wire \$2 ;
+  wire [17:0] \$3 ;
+  reg [511:0] \$4 ;
+  reg [63:0] \$5 ;
+  reg [63:0] \$6 ;
+  reg [15:0] \$7 ;
+  reg [15:0] \$8 ;
   input abort;
   wire abort;
-  wire [15:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [63:0] negative;
-  wire [63:0] \negative$13 ;
-  wire [63:0] nonzero;
-  wire [63:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [63:0] mask;
+  wire [63:0] mask;
+  wire [63:0] \mask$3 ;
+  reg [63:0] negative = 64'h0000000000000000;
+  wire [63:0] \negative$15 ;
+  reg [63:0] nonzero = 64'h0000000000000000;
+  wire [63:0] \nonzero$13 ;
   wire ones;
   wire \ones$5 ;
+  reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$20 ;
   input valid;
   wire valid;
-  input [511:0] x;
-  wire [511:0] x;
-  wire [511:0] \x$9 ;
-  assign \before  = first ? 16'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [511:0] \x$11 ;
+  wire [511:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_3.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3.tree  tree (
@@ -11060,33 +10491,75 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, x, abort, valid, first, s
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [16:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 16'h0000;
+      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$5  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [16:1];
+    end
+    if (abort) begin
+      \$7  = 16'h0000;
+    end
+    if (rst) begin
+      \$7  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 16'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [16:1];
+    end
+    if (abort) begin
+      \$8  = 16'h0000;
+    end
+    if (rst) begin
+      \$8  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -11298,6 +10771,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, nonzero, n
   wire [127:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
   reg [63:0] negative = 64'h0000000000000000;
@@ -11307,6 +10781,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, nonzero, n
   input rst;
   wire rst;
   assign \$1  = ~ { codes[126], codes[124], codes[122], codes[120], codes[118], codes[116], codes[114], codes[112], codes[110], codes[108], codes[106], codes[104], codes[102], codes[100], codes[98], codes[96], codes[94], codes[92], codes[90], codes[88], codes[86], codes[84], codes[82], codes[80], codes[78], codes[76], codes[74], codes[72], codes[70], codes[68], codes[66], codes[64], codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -11435,6 +10910,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, nonzero, n
   assign \$129  = ~ \$128 ;
   assign \$130  = | codes[127:126];
   assign \$131  = ~ \$130 ;
+  assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
@@ -11537,78 +11013,12 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, nonzero, n
     end
   end
   assign ones = 1'h0;
-  assign mask[63] = 1'h1;
-  assign mask[62] = 1'h1;
-  assign mask[61] = 1'h1;
-  assign mask[60] = 1'h1;
-  assign mask[59] = 1'h1;
-  assign mask[58] = 1'h1;
-  assign mask[57] = 1'h1;
-  assign mask[56] = 1'h1;
-  assign mask[55] = 1'h1;
-  assign mask[54] = 1'h1;
-  assign mask[53] = 1'h1;
-  assign mask[52] = 1'h1;
-  assign mask[51] = 1'h1;
-  assign mask[50] = 1'h1;
-  assign mask[49] = 1'h1;
-  assign mask[48] = 1'h1;
-  assign mask[47] = 1'h1;
-  assign mask[46] = 1'h1;
-  assign mask[45] = 1'h1;
-  assign mask[44] = 1'h1;
-  assign mask[43] = 1'h1;
-  assign mask[42] = 1'h1;
-  assign mask[41] = 1'h1;
-  assign mask[40] = 1'h1;
-  assign mask[39] = 1'h1;
-  assign mask[38] = 1'h1;
-  assign mask[37] = 1'h1;
-  assign mask[36] = 1'h1;
-  assign mask[35] = 1'h1;
-  assign mask[34] = 1'h1;
-  assign mask[33] = 1'h1;
-  assign mask[32] = 1'h1;
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
   assign \$2  = \$1 ;
-  assign \$3  = \$1 ;
   assign \$132  = 64'hffffffffffffffff;
   assign \$133  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
-  assign \$134  = { \$131 , \$129 , \$127 , \$125 , \$123 , \$121 , \$119 , \$117 , \$115 , \$113 , \$111 , \$109 , \$107 , \$105 , \$103 , \$101 , \$99 , \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_3.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -13778,8 +13188,1391 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.tree (rst, x, abort, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2852$25 , all_nan, \port$4060$0 , \port$4134$0 , \port$4208$0 , \port$4282$0 , results__valid, r_en);
+module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  wire \$163 ;
+  wire \$164 ;
+  wire \$165 ;
+  wire \$166 ;
+  wire \$167 ;
+  wire \$168 ;
+  wire \$169 ;
+  wire \$17 ;
+  wire \$170 ;
+  wire \$171 ;
+  wire \$172 ;
+  wire \$173 ;
+  wire \$174 ;
+  wire \$175 ;
+  wire \$176 ;
+  wire \$177 ;
+  wire \$178 ;
+  wire \$179 ;
+  wire \$18 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
+  wire \$183 ;
+  wire \$184 ;
+  wire \$185 ;
+  wire \$186 ;
+  wire \$187 ;
+  wire \$188 ;
+  wire \$189 ;
+  wire \$19 ;
+  wire \$190 ;
+  wire \$191 ;
+  wire \$192 ;
+  wire \$193 ;
+  wire \$194 ;
+  wire \$195 ;
+  wire \$196 ;
+  wire \$197 ;
+  wire \$198 ;
+  wire \$199 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
+  wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
+  wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
+  wire \$23 ;
+  wire \$230 ;
+  wire \$231 ;
+  wire \$232 ;
+  wire \$233 ;
+  wire \$234 ;
+  wire \$235 ;
+  wire \$236 ;
+  wire \$237 ;
+  wire \$238 ;
+  wire \$239 ;
+  wire \$24 ;
+  wire \$240 ;
+  wire \$241 ;
+  wire \$242 ;
+  wire \$243 ;
+  wire \$244 ;
+  wire \$245 ;
+  wire \$246 ;
+  wire \$247 ;
+  wire \$248 ;
+  wire \$249 ;
+  wire \$25 ;
+  wire \$250 ;
+  wire \$251 ;
+  wire \$252 ;
+  wire \$253 ;
+  wire \$254 ;
+  wire \$255 ;
+  wire \$256 ;
+  wire \$257 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire \$26 ;
+  wire \$260 ;
+  wire \$261 ;
+  wire \$262 ;
+  wire \$263 ;
+  wire \$264 ;
+  wire \$265 ;
+  wire \$266 ;
+  wire \$267 ;
+  wire \$268 ;
+  wire \$269 ;
+  wire \$27 ;
+  wire \$270 ;
+  wire \$271 ;
+  wire \$272 ;
+  wire \$273 ;
+  wire \$274 ;
+  wire \$275 ;
+  wire \$276 ;
+  wire \$277 ;
+  wire \$278 ;
+  wire \$279 ;
+  wire \$28 ;
+  wire \$280 ;
+  wire \$281 ;
+  wire \$282 ;
+  wire \$283 ;
+  wire \$284 ;
+  wire \$285 ;
+  wire \$286 ;
+  wire \$287 ;
+  wire \$288 ;
+  wire \$289 ;
+  wire \$29 ;
+  wire \$290 ;
+  wire \$291 ;
+  wire \$292 ;
+  wire \$293 ;
+  wire \$294 ;
+  wire \$295 ;
+  wire \$296 ;
+  wire \$297 ;
+  wire \$298 ;
+  wire \$299 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$300 ;
+  wire \$301 ;
+  wire \$302 ;
+  wire \$303 ;
+  wire \$304 ;
+  wire \$305 ;
+  wire \$306 ;
+  wire \$307 ;
+  wire \$308 ;
+  wire \$309 ;
+  wire \$31 ;
+  wire \$310 ;
+  wire \$311 ;
+  wire \$312 ;
+  wire \$313 ;
+  wire \$314 ;
+  wire \$315 ;
+  wire \$316 ;
+  wire \$317 ;
+  wire \$318 ;
+  wire \$319 ;
+  wire \$32 ;
+  wire \$320 ;
+  wire \$321 ;
+  wire \$322 ;
+  wire \$323 ;
+  wire \$324 ;
+  wire \$325 ;
+  wire \$326 ;
+  wire \$327 ;
+  wire \$328 ;
+  wire \$329 ;
+  wire \$33 ;
+  wire \$330 ;
+  wire \$331 ;
+  wire \$332 ;
+  wire \$333 ;
+  wire \$334 ;
+  wire \$335 ;
+  wire \$336 ;
+  wire \$337 ;
+  wire \$338 ;
+  wire \$339 ;
+  wire \$34 ;
+  wire \$340 ;
+  wire \$341 ;
+  wire \$342 ;
+  wire \$343 ;
+  wire \$344 ;
+  wire \$345 ;
+  wire \$346 ;
+  wire \$347 ;
+  wire \$348 ;
+  wire \$349 ;
+  wire \$35 ;
+  wire \$350 ;
+  wire \$351 ;
+  wire \$352 ;
+  wire \$353 ;
+  wire \$354 ;
+  wire \$355 ;
+  wire \$356 ;
+  wire \$357 ;
+  wire \$358 ;
+  wire \$359 ;
+  wire \$36 ;
+  wire \$360 ;
+  wire \$361 ;
+  wire \$362 ;
+  wire \$363 ;
+  wire \$364 ;
+  wire \$365 ;
+  wire \$366 ;
+  wire \$367 ;
+  wire \$368 ;
+  wire \$369 ;
+  wire \$37 ;
+  wire \$370 ;
+  wire \$371 ;
+  wire \$372 ;
+  wire \$373 ;
+  wire \$374 ;
+  wire \$375 ;
+  wire \$376 ;
+  wire \$377 ;
+  wire \$378 ;
+  wire \$379 ;
+  wire \$38 ;
+  wire \$380 ;
+  wire \$381 ;
+  wire \$382 ;
+  wire \$383 ;
+  wire \$384 ;
+  wire \$385 ;
+  wire \$386 ;
+  wire \$387 ;
+  wire \$388 ;
+  wire \$389 ;
+  wire \$39 ;
+  wire \$390 ;
+  wire \$391 ;
+  wire \$392 ;
+  wire \$393 ;
+  wire \$394 ;
+  wire \$395 ;
+  wire \$396 ;
+  wire \$397 ;
+  wire \$398 ;
+  wire \$399 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$400 ;
+  wire \$401 ;
+  wire \$402 ;
+  wire \$403 ;
+  wire \$404 ;
+  wire \$405 ;
+  wire \$406 ;
+  wire \$407 ;
+  wire \$408 ;
+  wire \$409 ;
+  wire \$41 ;
+  wire \$410 ;
+  wire \$411 ;
+  wire \$412 ;
+  wire \$413 ;
+  wire \$414 ;
+  wire \$415 ;
+  wire \$416 ;
+  wire \$417 ;
+  wire \$418 ;
+  wire \$419 ;
+  wire \$42 ;
+  wire \$420 ;
+  wire \$421 ;
+  wire \$422 ;
+  wire \$423 ;
+  wire \$424 ;
+  wire \$425 ;
+  wire \$426 ;
+  wire \$427 ;
+  wire \$428 ;
+  wire \$429 ;
+  wire \$43 ;
+  wire \$430 ;
+  wire \$431 ;
+  wire \$432 ;
+  wire \$433 ;
+  wire \$434 ;
+  wire \$435 ;
+  wire \$436 ;
+  wire \$437 ;
+  wire \$438 ;
+  wire \$439 ;
+  wire \$44 ;
+  wire \$440 ;
+  wire \$441 ;
+  wire \$442 ;
+  wire \$443 ;
+  wire \$444 ;
+  wire \$445 ;
+  wire \$446 ;
+  wire \$447 ;
+  wire \$448 ;
+  wire \$449 ;
+  wire \$45 ;
+  wire \$450 ;
+  wire \$451 ;
+  wire \$452 ;
+  wire \$453 ;
+  wire \$454 ;
+  wire \$455 ;
+  wire \$456 ;
+  wire \$457 ;
+  wire \$458 ;
+  wire \$459 ;
+  wire \$46 ;
+  wire \$460 ;
+  wire \$461 ;
+  wire \$462 ;
+  wire \$463 ;
+  wire \$464 ;
+  wire \$465 ;
+  wire \$466 ;
+  wire \$467 ;
+  wire \$468 ;
+  wire \$469 ;
+  wire \$47 ;
+  wire \$470 ;
+  wire \$471 ;
+  wire \$472 ;
+  wire \$473 ;
+  wire \$474 ;
+  wire \$475 ;
+  wire \$476 ;
+  wire \$477 ;
+  wire \$478 ;
+  wire \$479 ;
+  wire \$48 ;
+  wire \$480 ;
+  wire \$481 ;
+  wire \$482 ;
+  wire \$483 ;
+  wire \$484 ;
+  wire \$485 ;
+  wire \$486 ;
+  wire \$487 ;
+  wire \$488 ;
+  wire \$489 ;
+  wire \$49 ;
+  wire \$490 ;
+  wire \$491 ;
+  wire \$492 ;
+  wire \$493 ;
+  wire \$494 ;
+  wire \$495 ;
+  wire \$496 ;
+  wire \$497 ;
+  wire \$498 ;
+  wire \$499 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$500 ;
+  wire \$501 ;
+  wire \$502 ;
+  wire \$503 ;
+  wire \$504 ;
+  wire \$505 ;
+  wire \$506 ;
+  wire \$507 ;
+  wire \$508 ;
+  wire \$509 ;
+  wire \$51 ;
+  wire \$510 ;
+  wire \$511 ;
+  wire \$512 ;
+  wire \$513 ;
+  wire \$514 ;
+  wire \$515 ;
+  wire \$516 ;
+  wire \$517 ;
+  wire \$518 ;
+  wire \$519 ;
+  wire \$52 ;
+  wire \$520 ;
+  wire \$521 ;
+  wire \$522 ;
+  wire \$523 ;
+  wire \$524 ;
+  wire \$525 ;
+  wire \$526 ;
+  wire \$527 ;
+  wire \$528 ;
+  wire \$529 ;
+  wire \$53 ;
+  wire \$530 ;
+  wire \$531 ;
+  wire \$532 ;
+  wire \$533 ;
+  wire \$534 ;
+  wire \$535 ;
+  wire \$536 ;
+  wire \$537 ;
+  wire \$538 ;
+  wire \$539 ;
+  wire \$54 ;
+  wire \$540 ;
+  wire \$541 ;
+  wire \$542 ;
+  wire \$543 ;
+  wire \$544 ;
+  wire \$545 ;
+  wire \$546 ;
+  wire \$547 ;
+  wire \$548 ;
+  wire \$549 ;
+  wire \$55 ;
+  wire \$550 ;
+  wire \$551 ;
+  wire \$552 ;
+  wire \$553 ;
+  wire \$554 ;
+  wire \$555 ;
+  wire \$556 ;
+  wire \$557 ;
+  wire \$558 ;
+  wire \$559 ;
+  wire \$56 ;
+  wire \$560 ;
+  wire \$561 ;
+  wire \$562 ;
+  wire \$563 ;
+  wire \$564 ;
+  wire \$565 ;
+  wire \$566 ;
+  wire \$567 ;
+  wire \$568 ;
+  wire \$569 ;
+  wire \$57 ;
+  wire \$570 ;
+  wire \$571 ;
+  wire \$572 ;
+  wire \$573 ;
+  wire \$574 ;
+  wire \$575 ;
+  wire \$576 ;
+  wire \$577 ;
+  wire \$578 ;
+  wire \$579 ;
+  wire \$58 ;
+  wire \$580 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
+  wire \$584 ;
+  wire \$585 ;
+  wire \$586 ;
+  wire \$587 ;
+  wire \$588 ;
+  wire \$589 ;
+  wire \$59 ;
+  wire \$590 ;
+  wire \$591 ;
+  wire \$592 ;
+  wire \$593 ;
+  wire \$594 ;
+  wire \$595 ;
+  wire \$596 ;
+  wire \$597 ;
+  wire \$598 ;
+  wire \$599 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
+  wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
+  wire \$62 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire [63:0] \$641 ;
+  reg [63:0] \$642 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  wire [63:0] below;
+  input clk;
+  wire clk;
+  input load;
+  wire load;
+  output [63:0] mask;
+  wire [63:0] mask;
+  input ragged;
+  wire ragged;
+  reg [63:0] \real  = 64'h0000000000000000;
+  input [14:0] remaining;
+  wire [14:0] remaining;
+  input rst;
+  wire rst;
+  assign \$358  = remaining[3] & \$357 ;
+  assign \$359  = remaining[4] & \$358 ;
+  assign \$360  = remaining[5] & \$359 ;
+  assign \$362  = remaining[1] | \$361 ;
+  assign \$363  = remaining[2] & \$362 ;
+  assign \$364  = remaining[3] & \$363 ;
+  assign \$365  = remaining[4] & \$364 ;
+  assign \$366  = remaining[5] & \$365 ;
+  assign \$369  = remaining[2] & \$368 ;
+  assign \$370  = remaining[3] & \$369 ;
+  assign \$371  = remaining[4] & \$370 ;
+  assign \$372  = remaining[5] & \$371 ;
+  assign \$374  = remaining[1] & \$373 ;
+  assign \$375  = remaining[2] & \$374 ;
+  assign \$376  = remaining[3] & \$375 ;
+  assign \$377  = remaining[4] & \$376 ;
+  assign \$378  = remaining[5] & \$377 ;
+  assign \$385  = ~ ragged;
+  assign \$386  = \$385  | \real [0];
+  assign \$388  = ~ ragged;
+  assign \$389  = \$388  | \real [1];
+  assign \$391  = ~ ragged;
+  assign \$392  = \$391  | \real [2];
+  assign \$394  = ~ ragged;
+  assign \$395  = \$394  | \real [3];
+  assign \$397  = ~ ragged;
+  assign \$398  = \$397  | \real [4];
+  assign \$400  = ~ ragged;
+  assign \$401  = \$400  | \real [5];
+  assign \$403  = ~ ragged;
+  assign \$404  = \$403  | \real [6];
+  assign \$406  = ~ ragged;
+  assign \$407  = \$406  | \real [7];
+  assign \$409  = ~ ragged;
+  assign \$410  = \$409  | \real [8];
+  assign \$412  = ~ ragged;
+  assign \$413  = \$412  | \real [9];
+  assign \$415  = ~ ragged;
+  assign \$416  = \$415  | \real [10];
+  assign \$418  = ~ ragged;
+  assign \$419  = \$418  | \real [11];
+  assign \$421  = ~ ragged;
+  assign \$422  = \$421  | \real [12];
+  assign \$424  = ~ ragged;
+  assign \$425  = \$424  | \real [13];
+  assign \$427  = ~ ragged;
+  assign \$428  = \$427  | \real [14];
+  assign \$430  = ~ ragged;
+  assign \$431  = \$430  | \real [15];
+  assign \$433  = ~ ragged;
+  assign \$434  = \$433  | \real [16];
+  assign \$436  = ~ ragged;
+  assign \$437  = \$436  | \real [17];
+  assign \$439  = ~ ragged;
+  assign \$440  = \$439  | \real [18];
+  assign \$442  = ~ ragged;
+  assign \$443  = \$442  | \real [19];
+  assign \$445  = ~ ragged;
+  assign \$446  = \$445  | \real [20];
+  assign \$448  = ~ ragged;
+  assign \$449  = \$448  | \real [21];
+  assign \$451  = ~ ragged;
+  assign \$452  = \$451  | \real [22];
+  assign \$454  = ~ ragged;
+  assign \$455  = \$454  | \real [23];
+  assign \$457  = ~ ragged;
+  assign \$458  = \$457  | \real [24];
+  assign \$460  = ~ ragged;
+  assign \$461  = \$460  | \real [25];
+  assign \$463  = ~ ragged;
+  assign \$464  = \$463  | \real [26];
+  assign \$466  = ~ ragged;
+  assign \$467  = \$466  | \real [27];
+  assign \$469  = ~ ragged;
+  assign \$470  = \$469  | \real [28];
+  assign \$472  = ~ ragged;
+  assign \$473  = \$472  | \real [29];
+  assign \$475  = ~ ragged;
+  assign \$476  = \$475  | \real [30];
+  assign \$478  = ~ ragged;
+  assign \$479  = \$478  | \real [31];
+  assign \$481  = ~ ragged;
+  assign \$482  = \$481  | \real [32];
+  assign \$484  = ~ ragged;
+  assign \$485  = \$484  | \real [33];
+  assign \$487  = ~ ragged;
+  assign \$488  = \$487  | \real [34];
+  assign \$490  = ~ ragged;
+  assign \$491  = \$490  | \real [35];
+  assign \$493  = ~ ragged;
+  assign \$494  = \$493  | \real [36];
+  assign \$496  = ~ ragged;
+  assign \$497  = \$496  | \real [37];
+  assign \$499  = ~ ragged;
+  assign \$500  = \$499  | \real [38];
+  assign \$502  = ~ ragged;
+  assign \$503  = \$502  | \real [39];
+  assign \$505  = ~ ragged;
+  assign \$506  = \$505  | \real [40];
+  assign \$508  = ~ ragged;
+  assign \$509  = \$508  | \real [41];
+  assign \$511  = ~ ragged;
+  assign \$512  = \$511  | \real [42];
+  assign \$514  = ~ ragged;
+  assign \$515  = \$514  | \real [43];
+  assign \$517  = ~ ragged;
+  assign \$518  = \$517  | \real [44];
+  assign \$520  = ~ ragged;
+  assign \$521  = \$520  | \real [45];
+  assign \$523  = ~ ragged;
+  assign \$524  = \$523  | \real [46];
+  assign \$526  = ~ ragged;
+  assign \$527  = \$526  | \real [47];
+  assign \$529  = ~ ragged;
+  assign \$530  = \$529  | \real [48];
+  assign \$532  = ~ ragged;
+  assign \$533  = \$532  | \real [49];
+  assign \$535  = ~ ragged;
+  assign \$536  = \$535  | \real [50];
+  assign \$538  = ~ ragged;
+  assign \$539  = \$538  | \real [51];
+  assign \$541  = ~ ragged;
+  assign \$542  = \$541  | \real [52];
+  assign \$544  = ~ ragged;
+  assign \$545  = \$544  | \real [53];
+  assign \$547  = ~ ragged;
+  assign \$548  = \$547  | \real [54];
+  assign \$550  = ~ ragged;
+  assign \$551  = \$550  | \real [55];
+  assign \$553  = ~ ragged;
+  assign \$554  = \$553  | \real [56];
+  assign \$556  = ~ ragged;
+  assign \$557  = \$556  | \real [57];
+  assign \$559  = ~ ragged;
+  assign \$560  = \$559  | \real [58];
+  assign \$562  = ~ ragged;
+  assign \$563  = \$562  | \real [59];
+  assign \$565  = ~ ragged;
+  assign \$566  = \$565  | \real [60];
+  assign \$568  = ~ ragged;
+  assign \$569  = \$568  | \real [61];
+  assign \$571  = ~ ragged;
+  assign \$572  = \$571  | \real [62];
+  assign \$574  = ~ ragged;
+  assign \$575  = \$574  | \real [63];
+  assign \$577  = | remaining[14:6];
+  assign \$578  = | remaining[14:6];
+  assign \$579  = | remaining[14:6];
+  assign \$580  = | remaining[14:6];
+  assign \$581  = | remaining[14:6];
+  assign \$582  = | remaining[14:6];
+  assign \$583  = | remaining[14:6];
+  assign \$584  = | remaining[14:6];
+  assign \$585  = | remaining[14:6];
+  assign \$586  = | remaining[14:6];
+  assign \$587  = | remaining[14:6];
+  assign \$588  = | remaining[14:6];
+  assign \$589  = | remaining[14:6];
+  assign \$590  = | remaining[14:6];
+  assign \$591  = | remaining[14:6];
+  assign \$592  = | remaining[14:6];
+  assign \$593  = | remaining[14:6];
+  assign \$594  = | remaining[14:6];
+  assign \$595  = | remaining[14:6];
+  assign \$596  = | remaining[14:6];
+  assign \$597  = | remaining[14:6];
+  assign \$598  = | remaining[14:6];
+  assign \$599  = | remaining[14:6];
+  assign \$600  = | remaining[14:6];
+  assign \$601  = | remaining[14:6];
+  assign \$602  = | remaining[14:6];
+  assign \$603  = | remaining[14:6];
+  assign \$604  = | remaining[14:6];
+  assign \$605  = | remaining[14:6];
+  assign \$606  = | remaining[14:6];
+  assign \$607  = | remaining[14:6];
+  assign \$608  = | remaining[14:6];
+  assign \$609  = | remaining[14:6];
+  assign \$610  = | remaining[14:6];
+  assign \$611  = | remaining[14:6];
+  assign \$612  = | remaining[14:6];
+  assign \$613  = | remaining[14:6];
+  assign \$614  = | remaining[14:6];
+  assign \$615  = | remaining[14:6];
+  assign \$616  = | remaining[14:6];
+  assign \$617  = | remaining[14:6];
+  assign \$618  = | remaining[14:6];
+  assign \$619  = | remaining[14:6];
+  assign \$620  = | remaining[14:6];
+  assign \$621  = | remaining[14:6];
+  assign \$622  = | remaining[14:6];
+  assign \$623  = | remaining[14:6];
+  assign \$624  = | remaining[14:6];
+  assign \$625  = | remaining[14:6];
+  assign \$626  = | remaining[14:6];
+  assign \$627  = | remaining[14:6];
+  assign \$628  = | remaining[14:6];
+  assign \$629  = | remaining[14:6];
+  assign \$630  = | remaining[14:6];
+  assign \$631  = | remaining[14:6];
+  assign \$632  = | remaining[14:6];
+  assign \$633  = | remaining[14:6];
+  assign \$634  = | remaining[14:6];
+  assign \$635  = | remaining[14:6];
+  assign \$636  = | remaining[14:6];
+  assign \$637  = | remaining[14:6];
+  assign \$638  = | remaining[14:6];
+  assign \$639  = | remaining[14:6];
+  assign \$640  = | remaining[14:6];
+  assign \$641  = { \$384 , \$378 , \$372 , \$366 , \$360 , \$354 , \$348 , \$342 , \$336 , \$330 , \$324 , \$318 , \$312 , \$306 , \$300 , \$294 , \$288 , \$282 , \$276 , \$270 , \$264 , \$258 , \$252 , \$246 , \$240 , \$234 , \$228 , \$222 , \$216 , \$210 , \$204 , \$198 , \$192 , \$186 , \$180 , \$174 , \$168 , \$162 , \$156 , \$150 , \$144 , \$138 , \$132 , \$126 , \$120 , \$114 , \$108 , \$102 , \$96 , \$90 , \$84 , \$78 , \$72 , \$66 , \$60 , \$54 , \$48 , \$42 , \$36 , \$30 , \$24 , \$18 , \$12 , \$6  } | { \$640 , \$639 , \$638 , \$637 , \$636 , \$635 , \$634 , \$633 , \$632 , \$631 , \$630 , \$629 , \$628 , \$627 , \$626 , \$625 , \$624 , \$623 , \$622 , \$621 , \$620 , \$619 , \$618 , \$617 , \$616 , \$615 , \$614 , \$613 , \$612 , \$611 , \$610 , \$609 , \$608 , \$607 , \$606 , \$605 , \$604 , \$603 , \$602 , \$601 , \$600 , \$599 , \$598 , \$597 , \$596 , \$595 , \$594 , \$593 , \$592 , \$591 , \$590 , \$589 , \$588 , \$587 , \$586 , \$585 , \$584 , \$583 , \$582 , \$581 , \$580 , \$579 , \$578 , \$577  };
+  always @(posedge clk)
+    \real  <= \$642 ;
+  assign \$2  = remaining[1] | \$1 ;
+  assign \$3  = remaining[2] | \$2 ;
+  assign \$4  = remaining[3] | \$3 ;
+  assign \$5  = remaining[4] | \$4 ;
+  assign \$6  = remaining[5] | \$5 ;
+  assign \$9  = remaining[2] | \$8 ;
+  assign \$10  = remaining[3] | \$9 ;
+  assign \$11  = remaining[4] | \$10 ;
+  assign \$12  = remaining[5] | \$11 ;
+  assign \$14  = remaining[1] & \$13 ;
+  assign \$15  = remaining[2] | \$14 ;
+  assign \$16  = remaining[3] | \$15 ;
+  assign \$17  = remaining[4] | \$16 ;
+  assign \$18  = remaining[5] | \$17 ;
+  assign \$22  = remaining[3] | \$21 ;
+  assign \$23  = remaining[4] | \$22 ;
+  assign \$24  = remaining[5] | \$23 ;
+  assign \$26  = remaining[1] | \$25 ;
+  assign \$27  = remaining[2] & \$26 ;
+  assign \$28  = remaining[3] | \$27 ;
+  assign \$29  = remaining[4] | \$28 ;
+  assign \$30  = remaining[5] | \$29 ;
+  assign \$33  = remaining[2] & \$32 ;
+  assign \$34  = remaining[3] | \$33 ;
+  assign \$35  = remaining[4] | \$34 ;
+  assign \$36  = remaining[5] | \$35 ;
+  assign \$38  = remaining[1] & \$37 ;
+  assign \$39  = remaining[2] & \$38 ;
+  assign \$40  = remaining[3] | \$39 ;
+  assign \$41  = remaining[4] | \$40 ;
+  assign \$42  = remaining[5] | \$41 ;
+  assign \$47  = remaining[4] | \$46 ;
+  assign \$48  = remaining[5] | \$47 ;
+  assign \$50  = remaining[1] | \$49 ;
+  assign \$51  = remaining[2] | \$50 ;
+  assign \$52  = remaining[3] & \$51 ;
+  assign \$53  = remaining[4] | \$52 ;
+  assign \$54  = remaining[5] | \$53 ;
+  assign \$57  = remaining[2] | \$56 ;
+  assign \$58  = remaining[3] & \$57 ;
+  assign \$59  = remaining[4] | \$58 ;
+  assign \$60  = remaining[5] | \$59 ;
+  assign \$62  = remaining[1] & \$61 ;
+  assign \$63  = remaining[2] | \$62 ;
+  assign \$64  = remaining[3] & \$63 ;
+  assign \$65  = remaining[4] | \$64 ;
+  assign \$66  = remaining[5] | \$65 ;
+  assign \$70  = remaining[3] & \$69 ;
+  assign \$71  = remaining[4] | \$70 ;
+  assign \$72  = remaining[5] | \$71 ;
+  assign \$74  = remaining[1] | \$73 ;
+  assign \$75  = remaining[2] & \$74 ;
+  assign \$76  = remaining[3] & \$75 ;
+  assign \$77  = remaining[4] | \$76 ;
+  assign \$78  = remaining[5] | \$77 ;
+  assign \$81  = remaining[2] & \$80 ;
+  assign \$82  = remaining[3] & \$81 ;
+  assign \$83  = remaining[4] | \$82 ;
+  assign \$84  = remaining[5] | \$83 ;
+  assign \$86  = remaining[1] & \$85 ;
+  assign \$87  = remaining[2] & \$86 ;
+  assign \$88  = remaining[3] & \$87 ;
+  assign \$89  = remaining[4] | \$88 ;
+  assign \$90  = remaining[5] | \$89 ;
+  assign \$96  = remaining[5] | \$95 ;
+  assign \$98  = remaining[1] | \$97 ;
+  assign \$99  = remaining[2] | \$98 ;
+  assign \$100  = remaining[3] | \$99 ;
+  assign \$101  = remaining[4] & \$100 ;
+  assign \$102  = remaining[5] | \$101 ;
+  assign \$105  = remaining[2] | \$104 ;
+  assign \$106  = remaining[3] | \$105 ;
+  assign \$107  = remaining[4] & \$106 ;
+  assign \$108  = remaining[5] | \$107 ;
+  assign \$110  = remaining[1] & \$109 ;
+  assign \$111  = remaining[2] | \$110 ;
+  assign \$112  = remaining[3] | \$111 ;
+  assign \$113  = remaining[4] & \$112 ;
+  assign \$114  = remaining[5] | \$113 ;
+  assign \$118  = remaining[3] | \$117 ;
+  assign \$119  = remaining[4] & \$118 ;
+  assign \$120  = remaining[5] | \$119 ;
+  assign \$122  = remaining[1] | \$121 ;
+  assign \$123  = remaining[2] & \$122 ;
+  assign \$124  = remaining[3] | \$123 ;
+  assign \$125  = remaining[4] & \$124 ;
+  assign \$126  = remaining[5] | \$125 ;
+  assign \$129  = remaining[2] & \$128 ;
+  assign \$130  = remaining[3] | \$129 ;
+  assign \$131  = remaining[4] & \$130 ;
+  assign \$132  = remaining[5] | \$131 ;
+  assign \$134  = remaining[1] & \$133 ;
+  assign \$135  = remaining[2] & \$134 ;
+  assign \$136  = remaining[3] | \$135 ;
+  assign \$137  = remaining[4] & \$136 ;
+  assign \$138  = remaining[5] | \$137 ;
+  assign \$143  = remaining[4] & \$142 ;
+  assign \$144  = remaining[5] | \$143 ;
+  assign \$146  = remaining[1] | \$145 ;
+  assign \$147  = remaining[2] | \$146 ;
+  assign \$148  = remaining[3] & \$147 ;
+  assign \$149  = remaining[4] & \$148 ;
+  assign \$150  = remaining[5] | \$149 ;
+  assign \$153  = remaining[2] | \$152 ;
+  assign \$154  = remaining[3] & \$153 ;
+  assign \$155  = remaining[4] & \$154 ;
+  assign \$156  = remaining[5] | \$155 ;
+  assign \$158  = remaining[1] & \$157 ;
+  assign \$159  = remaining[2] | \$158 ;
+  assign \$160  = remaining[3] & \$159 ;
+  assign \$161  = remaining[4] & \$160 ;
+  assign \$162  = remaining[5] | \$161 ;
+  assign \$166  = remaining[3] & \$165 ;
+  assign \$167  = remaining[4] & \$166 ;
+  assign \$168  = remaining[5] | \$167 ;
+  assign \$170  = remaining[1] | \$169 ;
+  assign \$171  = remaining[2] & \$170 ;
+  assign \$172  = remaining[3] & \$171 ;
+  assign \$173  = remaining[4] & \$172 ;
+  assign \$174  = remaining[5] | \$173 ;
+  assign \$177  = remaining[2] & \$176 ;
+  assign \$178  = remaining[3] & \$177 ;
+  assign \$179  = remaining[4] & \$178 ;
+  assign \$180  = remaining[5] | \$179 ;
+  assign \$182  = remaining[1] & \$181 ;
+  assign \$183  = remaining[2] & \$182 ;
+  assign \$184  = remaining[3] & \$183 ;
+  assign \$185  = remaining[4] & \$184 ;
+  assign \$186  = remaining[5] | \$185 ;
+  assign \$194  = remaining[1] | \$193 ;
+  assign \$195  = remaining[2] | \$194 ;
+  assign \$196  = remaining[3] | \$195 ;
+  assign \$197  = remaining[4] | \$196 ;
+  assign \$198  = remaining[5] & \$197 ;
+  assign \$201  = remaining[2] | \$200 ;
+  assign \$202  = remaining[3] | \$201 ;
+  assign \$203  = remaining[4] | \$202 ;
+  assign \$204  = remaining[5] & \$203 ;
+  assign \$206  = remaining[1] & \$205 ;
+  assign \$207  = remaining[2] | \$206 ;
+  assign \$208  = remaining[3] | \$207 ;
+  assign \$209  = remaining[4] | \$208 ;
+  assign \$210  = remaining[5] & \$209 ;
+  assign \$214  = remaining[3] | \$213 ;
+  assign \$215  = remaining[4] | \$214 ;
+  assign \$216  = remaining[5] & \$215 ;
+  assign \$218  = remaining[1] | \$217 ;
+  assign \$219  = remaining[2] & \$218 ;
+  assign \$220  = remaining[3] | \$219 ;
+  assign \$221  = remaining[4] | \$220 ;
+  assign \$222  = remaining[5] & \$221 ;
+  assign \$225  = remaining[2] & \$224 ;
+  assign \$226  = remaining[3] | \$225 ;
+  assign \$227  = remaining[4] | \$226 ;
+  assign \$228  = remaining[5] & \$227 ;
+  assign \$230  = remaining[1] & \$229 ;
+  assign \$231  = remaining[2] & \$230 ;
+  assign \$232  = remaining[3] | \$231 ;
+  assign \$233  = remaining[4] | \$232 ;
+  assign \$234  = remaining[5] & \$233 ;
+  assign \$239  = remaining[4] | \$238 ;
+  assign \$240  = remaining[5] & \$239 ;
+  assign \$242  = remaining[1] | \$241 ;
+  assign \$243  = remaining[2] | \$242 ;
+  assign \$244  = remaining[3] & \$243 ;
+  assign \$245  = remaining[4] | \$244 ;
+  assign \$246  = remaining[5] & \$245 ;
+  assign \$249  = remaining[2] | \$248 ;
+  assign \$250  = remaining[3] & \$249 ;
+  assign \$251  = remaining[4] | \$250 ;
+  assign \$252  = remaining[5] & \$251 ;
+  assign \$254  = remaining[1] & \$253 ;
+  assign \$255  = remaining[2] | \$254 ;
+  assign \$256  = remaining[3] & \$255 ;
+  assign \$257  = remaining[4] | \$256 ;
+  assign \$258  = remaining[5] & \$257 ;
+  assign \$262  = remaining[3] & \$261 ;
+  assign \$263  = remaining[4] | \$262 ;
+  assign \$264  = remaining[5] & \$263 ;
+  assign \$266  = remaining[1] | \$265 ;
+  assign \$267  = remaining[2] & \$266 ;
+  assign \$268  = remaining[3] & \$267 ;
+  assign \$269  = remaining[4] | \$268 ;
+  assign \$270  = remaining[5] & \$269 ;
+  assign \$273  = remaining[2] & \$272 ;
+  assign \$274  = remaining[3] & \$273 ;
+  assign \$275  = remaining[4] | \$274 ;
+  assign \$276  = remaining[5] & \$275 ;
+  assign \$278  = remaining[1] & \$277 ;
+  assign \$279  = remaining[2] & \$278 ;
+  assign \$280  = remaining[3] & \$279 ;
+  assign \$281  = remaining[4] | \$280 ;
+  assign \$282  = remaining[5] & \$281 ;
+  assign \$288  = remaining[5] & \$287 ;
+  assign \$290  = remaining[1] | \$289 ;
+  assign \$291  = remaining[2] | \$290 ;
+  assign \$292  = remaining[3] | \$291 ;
+  assign \$293  = remaining[4] & \$292 ;
+  assign \$294  = remaining[5] & \$293 ;
+  assign \$297  = remaining[2] | \$296 ;
+  assign \$298  = remaining[3] | \$297 ;
+  assign \$299  = remaining[4] & \$298 ;
+  assign \$300  = remaining[5] & \$299 ;
+  assign \$302  = remaining[1] & \$301 ;
+  assign \$303  = remaining[2] | \$302 ;
+  assign \$304  = remaining[3] | \$303 ;
+  assign \$305  = remaining[4] & \$304 ;
+  assign \$306  = remaining[5] & \$305 ;
+  assign \$310  = remaining[3] | \$309 ;
+  assign \$311  = remaining[4] & \$310 ;
+  assign \$312  = remaining[5] & \$311 ;
+  assign \$314  = remaining[1] | \$313 ;
+  assign \$315  = remaining[2] & \$314 ;
+  assign \$316  = remaining[3] | \$315 ;
+  assign \$317  = remaining[4] & \$316 ;
+  assign \$318  = remaining[5] & \$317 ;
+  assign \$321  = remaining[2] & \$320 ;
+  assign \$322  = remaining[3] | \$321 ;
+  assign \$323  = remaining[4] & \$322 ;
+  assign \$324  = remaining[5] & \$323 ;
+  assign \$326  = remaining[1] & \$325 ;
+  assign \$327  = remaining[2] & \$326 ;
+  assign \$328  = remaining[3] | \$327 ;
+  assign \$329  = remaining[4] & \$328 ;
+  assign \$330  = remaining[5] & \$329 ;
+  assign \$335  = remaining[4] & \$334 ;
+  assign \$336  = remaining[5] & \$335 ;
+  assign \$338  = remaining[1] | \$337 ;
+  assign \$339  = remaining[2] | \$338 ;
+  assign \$340  = remaining[3] & \$339 ;
+  assign \$341  = remaining[4] & \$340 ;
+  assign \$342  = remaining[5] & \$341 ;
+  assign \$345  = remaining[2] | \$344 ;
+  assign \$346  = remaining[3] & \$345 ;
+  assign \$347  = remaining[4] & \$346 ;
+  assign \$348  = remaining[5] & \$347 ;
+  assign \$350  = remaining[1] & \$349 ;
+  assign \$351  = remaining[2] | \$350 ;
+  assign \$352  = remaining[3] & \$351 ;
+  assign \$353  = remaining[4] & \$352 ;
+  assign \$354  = remaining[5] & \$353 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$642  = \real ;
+    if (load) begin
+      \$642  = \$641 ;
+    end
+    if (abort) begin
+      \$642  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$642  = 64'h0000000000000000;
+    end
+  end
+  assign below = { \$384 , \$378 , \$372 , \$366 , \$360 , \$354 , \$348 , \$342 , \$336 , \$330 , \$324 , \$318 , \$312 , \$306 , \$300 , \$294 , \$288 , \$282 , \$276 , \$270 , \$264 , \$258 , \$252 , \$246 , \$240 , \$234 , \$228 , \$222 , \$216 , \$210 , \$204 , \$198 , \$192 , \$186 , \$180 , \$174 , \$168 , \$162 , \$156 , \$150 , \$144 , \$138 , \$132 , \$126 , \$120 , \$114 , \$108 , \$102 , \$96 , \$90 , \$84 , \$78 , \$72 , \$66 , \$60 , \$54 , \$48 , \$42 , \$36 , \$30 , \$24 , \$18 , \$12 , \$6  };
+  assign mask[63] = \$576 ;
+  assign mask[62] = \$573 ;
+  assign mask[61] = \$570 ;
+  assign mask[60] = \$567 ;
+  assign mask[59] = \$564 ;
+  assign mask[58] = \$561 ;
+  assign mask[57] = \$558 ;
+  assign mask[56] = \$555 ;
+  assign mask[55] = \$552 ;
+  assign mask[54] = \$549 ;
+  assign mask[53] = \$546 ;
+  assign mask[52] = \$543 ;
+  assign mask[51] = \$540 ;
+  assign mask[50] = \$537 ;
+  assign mask[49] = \$534 ;
+  assign mask[48] = \$531 ;
+  assign mask[47] = \$528 ;
+  assign mask[46] = \$525 ;
+  assign mask[45] = \$522 ;
+  assign mask[44] = \$519 ;
+  assign mask[43] = \$516 ;
+  assign mask[42] = \$513 ;
+  assign mask[41] = \$510 ;
+  assign mask[40] = \$507 ;
+  assign mask[39] = \$504 ;
+  assign mask[38] = \$501 ;
+  assign mask[37] = \$498 ;
+  assign mask[36] = \$495 ;
+  assign mask[35] = \$492 ;
+  assign mask[34] = \$489 ;
+  assign mask[33] = \$486 ;
+  assign mask[32] = \$483 ;
+  assign mask[31] = \$480 ;
+  assign mask[30] = \$477 ;
+  assign mask[29] = \$474 ;
+  assign mask[28] = \$471 ;
+  assign mask[27] = \$468 ;
+  assign mask[26] = \$465 ;
+  assign mask[25] = \$462 ;
+  assign mask[24] = \$459 ;
+  assign mask[23] = \$456 ;
+  assign mask[22] = \$453 ;
+  assign mask[21] = \$450 ;
+  assign mask[20] = \$447 ;
+  assign mask[19] = \$444 ;
+  assign mask[18] = \$441 ;
+  assign mask[17] = \$438 ;
+  assign mask[16] = \$435 ;
+  assign mask[15] = \$432 ;
+  assign mask[14] = \$429 ;
+  assign mask[13] = \$426 ;
+  assign mask[12] = \$423 ;
+  assign mask[11] = \$420 ;
+  assign mask[10] = \$417 ;
+  assign mask[9] = \$414 ;
+  assign mask[8] = \$411 ;
+  assign mask[7] = \$408 ;
+  assign mask[6] = \$405 ;
+  assign mask[5] = \$402 ;
+  assign mask[4] = \$399 ;
+  assign mask[3] = \$396 ;
+  assign mask[2] = \$393 ;
+  assign mask[1] = \$390 ;
+  assign mask[0] = \$387 ;
+  assign \$1  = remaining[0];
+  assign \$7  = 1'h0;
+  assign \$8  = remaining[1];
+  assign \$13  = remaining[0];
+  assign \$19  = 1'h0;
+  assign \$20  = 1'h0;
+  assign \$21  = remaining[2];
+  assign \$25  = remaining[0];
+  assign \$31  = 1'h0;
+  assign \$32  = remaining[1];
+  assign \$37  = remaining[0];
+  assign \$43  = 1'h0;
+  assign \$44  = 1'h0;
+  assign \$45  = 1'h0;
+  assign \$46  = remaining[3];
+  assign \$49  = remaining[0];
+  assign \$55  = 1'h0;
+  assign \$56  = remaining[1];
+  assign \$61  = remaining[0];
+  assign \$67  = 1'h0;
+  assign \$68  = 1'h0;
+  assign \$69  = remaining[2];
+  assign \$73  = remaining[0];
+  assign \$79  = 1'h0;
+  assign \$80  = remaining[1];
+  assign \$85  = remaining[0];
+  assign \$91  = 1'h0;
+  assign \$92  = 1'h0;
+  assign \$93  = 1'h0;
+  assign \$94  = 1'h0;
+  assign \$95  = remaining[4];
+  assign \$97  = remaining[0];
+  assign \$103  = 1'h0;
+  assign \$104  = remaining[1];
+  assign \$109  = remaining[0];
+  assign \$115  = 1'h0;
+  assign \$116  = 1'h0;
+  assign \$117  = remaining[2];
+  assign \$121  = remaining[0];
+  assign \$127  = 1'h0;
+  assign \$128  = remaining[1];
+  assign \$133  = remaining[0];
+  assign \$139  = 1'h0;
+  assign \$140  = 1'h0;
+  assign \$141  = 1'h0;
+  assign \$142  = remaining[3];
+  assign \$145  = remaining[0];
+  assign \$151  = 1'h0;
+  assign \$152  = remaining[1];
+  assign \$157  = remaining[0];
+  assign \$163  = 1'h0;
+  assign \$164  = 1'h0;
+  assign \$165  = remaining[2];
+  assign \$169  = remaining[0];
+  assign \$175  = 1'h0;
+  assign \$176  = remaining[1];
+  assign \$181  = remaining[0];
+  assign \$187  = 1'h0;
+  assign \$188  = 1'h0;
+  assign \$189  = 1'h0;
+  assign \$190  = 1'h0;
+  assign \$191  = 1'h0;
+  assign \$192  = remaining[5];
+  assign \$193  = remaining[0];
+  assign \$199  = 1'h0;
+  assign \$200  = remaining[1];
+  assign \$205  = remaining[0];
+  assign \$211  = 1'h0;
+  assign \$212  = 1'h0;
+  assign \$213  = remaining[2];
+  assign \$217  = remaining[0];
+  assign \$223  = 1'h0;
+  assign \$224  = remaining[1];
+  assign \$229  = remaining[0];
+  assign \$235  = 1'h0;
+  assign \$236  = 1'h0;
+  assign \$237  = 1'h0;
+  assign \$238  = remaining[3];
+  assign \$241  = remaining[0];
+  assign \$247  = 1'h0;
+  assign \$248  = remaining[1];
+  assign \$253  = remaining[0];
+  assign \$259  = 1'h0;
+  assign \$260  = 1'h0;
+  assign \$261  = remaining[2];
+  assign \$265  = remaining[0];
+  assign \$271  = 1'h0;
+  assign \$272  = remaining[1];
+  assign \$277  = remaining[0];
+  assign \$283  = 1'h0;
+  assign \$284  = 1'h0;
+  assign \$285  = 1'h0;
+  assign \$286  = 1'h0;
+  assign \$287  = remaining[4];
+  assign \$289  = remaining[0];
+  assign \$295  = 1'h0;
+  assign \$296  = remaining[1];
+  assign \$301  = remaining[0];
+  assign \$307  = 1'h0;
+  assign \$308  = 1'h0;
+  assign \$309  = remaining[2];
+  assign \$313  = remaining[0];
+  assign \$319  = 1'h0;
+  assign \$320  = remaining[1];
+  assign \$325  = remaining[0];
+  assign \$331  = 1'h0;
+  assign \$332  = 1'h0;
+  assign \$333  = 1'h0;
+  assign \$334  = remaining[3];
+  assign \$337  = remaining[0];
+  assign \$343  = 1'h0;
+  assign \$344  = remaining[1];
+  assign \$349  = remaining[0];
+  assign \$355  = 1'h0;
+  assign \$356  = 1'h0;
+  assign \$357  = remaining[2];
+  assign \$361  = remaining[0];
+  assign \$367  = 1'h0;
+  assign \$368  = remaining[1];
+  assign \$373  = remaining[0];
+  assign \$379  = 1'h0;
+  assign \$380  = 1'h0;
+  assign \$381  = 1'h0;
+  assign \$382  = 1'h0;
+  assign \$383  = 1'h0;
+  assign \$384  = 1'h0;
+  assign \$387  = \$386 ;
+  assign \$390  = \$389 ;
+  assign \$393  = \$392 ;
+  assign \$396  = \$395 ;
+  assign \$399  = \$398 ;
+  assign \$402  = \$401 ;
+  assign \$405  = \$404 ;
+  assign \$408  = \$407 ;
+  assign \$411  = \$410 ;
+  assign \$414  = \$413 ;
+  assign \$417  = \$416 ;
+  assign \$420  = \$419 ;
+  assign \$423  = \$422 ;
+  assign \$426  = \$425 ;
+  assign \$429  = \$428 ;
+  assign \$432  = \$431 ;
+  assign \$435  = \$434 ;
+  assign \$438  = \$437 ;
+  assign \$441  = \$440 ;
+  assign \$444  = \$443 ;
+  assign \$447  = \$446 ;
+  assign \$450  = \$449 ;
+  assign \$453  = \$452 ;
+  assign \$456  = \$455 ;
+  assign \$459  = \$458 ;
+  assign \$462  = \$461 ;
+  assign \$465  = \$464 ;
+  assign \$468  = \$467 ;
+  assign \$471  = \$470 ;
+  assign \$474  = \$473 ;
+  assign \$477  = \$476 ;
+  assign \$480  = \$479 ;
+  assign \$483  = \$482 ;
+  assign \$486  = \$485 ;
+  assign \$489  = \$488 ;
+  assign \$492  = \$491 ;
+  assign \$495  = \$494 ;
+  assign \$498  = \$497 ;
+  assign \$501  = \$500 ;
+  assign \$504  = \$503 ;
+  assign \$507  = \$506 ;
+  assign \$510  = \$509 ;
+  assign \$513  = \$512 ;
+  assign \$516  = \$515 ;
+  assign \$519  = \$518 ;
+  assign \$522  = \$521 ;
+  assign \$525  = \$524 ;
+  assign \$528  = \$527 ;
+  assign \$531  = \$530 ;
+  assign \$534  = \$533 ;
+  assign \$537  = \$536 ;
+  assign \$540  = \$539 ;
+  assign \$543  = \$542 ;
+  assign \$546  = \$545 ;
+  assign \$549  = \$548 ;
+  assign \$552  = \$551 ;
+  assign \$555  = \$554 ;
+  assign \$558  = \$557 ;
+  assign \$561  = \$560 ;
+  assign \$564  = \$563 ;
+  assign \$567  = \$566 ;
+  assign \$570  = \$569 ;
+  assign \$573  = \$572 ;
+  assign \$576  = \$575 ;
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$3261$24 , all_nan, \port$4510$0 , \port$4588$0 , \port$4666$0 , \port$4744$0 , results__valid, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire [251:0] \$1 ;
   reg \$10 ;
   reg \$11 ;
@@ -13790,7 +14583,13 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   reg \$16 ;
   reg \$17 ;
   reg \$18 ;
+  reg \$19 ;
   wire [3:0] \$2 ;
+  reg \$20 ;
+  reg \$21 ;
+  reg \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire [3:0] \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -13808,22 +14607,25 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
+  reg final_5 = 1'h0;
+  reg final_6 = 1'h0;
+  reg final_7 = 1'h0;
   reg last = 1'h0;
   wire \last$10 ;
   wire nan;
   reg [3:0] nans = 4'h0;
   input [3:0] \nans$6 ;
   wire [3:0] \nans$6 ;
-  input [4:0] \port$2852$25 ;
-  wire [4:0] \port$2852$25 ;
-  input [62:0] \port$4060$0 ;
-  wire [62:0] \port$4060$0 ;
-  input [62:0] \port$4134$0 ;
-  wire [62:0] \port$4134$0 ;
-  input [62:0] \port$4208$0 ;
-  wire [62:0] \port$4208$0 ;
-  input [62:0] \port$4282$0 ;
-  wire [62:0] \port$4282$0 ;
+  input [4:0] \port$3261$24 ;
+  wire [4:0] \port$3261$24 ;
+  input [62:0] \port$4510$0 ;
+  wire [62:0] \port$4510$0 ;
+  input [62:0] \port$4588$0 ;
+  wire [62:0] \port$4588$0 ;
+  input [62:0] \port$4666$0 ;
+  wire [62:0] \port$4666$0 ;
+  input [62:0] \port$4744$0 ;
+  wire [62:0] \port$4744$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -13848,6 +14650,9 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
+  reg valid_5 = 1'h0;
+  reg valid_6 = 1'h0;
+  reg valid_7 = 1'h0;
   wire [32:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
@@ -13873,23 +14678,35 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   always @(posedge clk)
     valid_4 <= \$14 ;
   always @(posedge clk)
-    final_1 <= \$15 ;
+    valid_5 <= \$15 ;
   always @(posedge clk)
-    final_2 <= \$16 ;
+    valid_6 <= \$16 ;
   always @(posedge clk)
-    final_3 <= \$17 ;
+    valid_7 <= \$17 ;
   always @(posedge clk)
-    final_4 <= \$18 ;
+    final_1 <= \$18 ;
+  always @(posedge clk)
+    final_2 <= \$19 ;
+  always @(posedge clk)
+    final_3 <= \$20 ;
+  always @(posedge clk)
+    final_4 <= \$21 ;
+  always @(posedge clk)
+    final_5 <= \$22 ;
+  always @(posedge clk)
+    final_6 <= \$23 ;
+  always @(posedge clk)
+    final_7 <= \$24 ;
   \tern_64x4_int8_g128_2bit.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$4310$0 (final_4),
-    .\port$4336$0 (result),
+    .\port$4784$0 (final_7),
+    .\port$4858$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
     .rst(rst),
-    .w_en(valid_4)
+    .w_en(valid_7)
   );
   \tern_64x4_int8_g128_2bit.core.results.rounder  rounder (
     .abort(abort),
@@ -13900,10 +14717,10 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     .total(totals[62:0])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$4282$0 , \port$4208$0 , \port$4134$0 , \port$4060$0  };
+      \$7  = { \port$4744$0 , \port$4666$0 , \port$4588$0 , \port$4510$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -13915,7 +14732,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
       \$8  = \nans$6 ;
@@ -13930,10 +14747,10 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2852$25 [3:0];
+      \$9  = \port$3261$24 [3:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -13945,10 +14762,10 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2852$25 [4];
+      \$10  = \port$3261$24 [4];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -13958,7 +14775,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$11  = waiting[0];
     if (abort) begin
       \$11  = 1'h0;
@@ -13968,7 +14785,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$12  = valid_1;
     if (abort) begin
       \$12  = 1'h0;
@@ -13978,7 +14795,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$13  = valid_2;
     if (abort) begin
       \$13  = 1'h0;
@@ -13988,7 +14805,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$14  = valid_3;
     if (abort) begin
       \$14  = 1'h0;
@@ -13998,8 +14815,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$15  = \$6 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$15  = valid_4;
     if (abort) begin
       \$15  = 1'h0;
     end
@@ -14008,8 +14825,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$16  = final_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$16  = valid_5;
     if (abort) begin
       \$16  = 1'h0;
     end
@@ -14018,8 +14835,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$17  = final_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$17  = valid_6;
     if (abort) begin
       \$17  = 1'h0;
     end
@@ -14028,8 +14845,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$18  = final_3;
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$18  = \$6 ;
     if (abort) begin
       \$18  = 1'h0;
     end
@@ -14037,12 +14854,72 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$4282$0 , \port$4208$0 , \port$4134$0 , \port$4060$0  };
-  assign rows = \port$2852$25 [3:0];
-  assign \last$10  = \port$2852$25 [4];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$19  = final_1;
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$20  = final_2;
+    if (abort) begin
+      \$20  = 1'h0;
+    end
+    if (rst) begin
+      \$20  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$21  = final_3;
+    if (abort) begin
+      \$21  = 1'h0;
+    end
+    if (rst) begin
+      \$21  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$22  = final_4;
+    if (abort) begin
+      \$22  = 1'h0;
+    end
+    if (rst) begin
+      \$22  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$23  = final_5;
+    if (abort) begin
+      \$23  = 1'h0;
+    end
+    if (rst) begin
+      \$23  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$24  = final_6;
+    if (abort) begin
+      \$24  = 1'h0;
+    end
+    if (rst) begin
+      \$24  = 1'h0;
+    end
+  end
+  assign \totals$4  = { \port$4744$0 , \port$4666$0 , \port$4588$0 , \port$4510$0  };
+  assign rows = \port$3261$24 [3:0];
+  assign \last$10  = \port$3261$24 [4];
   assign total = totals[62:0];
-  assign w_en = valid_4;
-  assign w_data = { final_4, result };
+  assign w_en = valid_7;
+  assign w_data = { final_7, result };
   assign r_data = results__payload;
   assign r_rdy = results__valid;
   assign results__ready = r_en;
@@ -14053,62 +14930,63 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   assign \$3  = { 1'h0, waiting[3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_en, \port$4310$0 , \port$4336$0 , r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_en, \port$4784$0 , \port$4858$0 , r_rdy, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
-  wire [5:0] \$11 ;
-  wire [5:0] \$12 ;
-  wire \$13 ;
+  wire \$11 ;
+  wire [6:0] \$12 ;
+  wire [6:0] \$13 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
   wire \$17 ;
   wire \$18 ;
-  wire [5:0] \$19 ;
+  wire \$19 ;
   wire \$2 ;
-  wire \$20 ;
+  wire [6:0] \$20 ;
   wire \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
-  wire [5:0] \$26 ;
-  wire \$27 ;
+  wire \$26 ;
+  wire [6:0] \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire \$3 ;
-  reg [4:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [4:0] \$32 ;
-  reg \$33 ;
+  wire [6:0] \$3 ;
+  wire \$30 ;
+  reg [5:0] \$31 ;
+  reg [5:0] \$32 ;
+  reg [5:0] \$33 ;
+  reg \$34 ;
   wire \$4 ;
-  wire [5:0] \$5 ;
-  wire [5:0] \$6 ;
-  wire \$7 ;
+  wire \$5 ;
+  wire [6:0] \$6 ;
+  wire [6:0] \$7 ;
   wire \$8 ;
   wire \$9 ;
   input abort;
   wire abort;
   input clk;
   wire clk;
-  (* init = 5'h00 *)
-  wire [4:0] consume;
-  reg [4:0] inner_level = 5'h00;
+  (* init = 6'h00 *)
+  wire [5:0] consume;
+  reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$4310$0 ;
-  wire \port$4310$0 ;
-  input [31:0] \port$4336$0 ;
-  wire [31:0] \port$4336$0 ;
-  (* init = 5'h00 *)
-  wire [4:0] produce;
+  input \port$4784$0 ;
+  wire \port$4784$0 ;
+  input [31:0] \port$4858$0 ;
+  wire [31:0] \port$4858$0 ;
+  (* init = 6'h00 *)
+  wire [5:0] produce;
   output [32:0] r_data;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
   wire [5:0] r_level;
-  reg [4:0] r_port__addr = 5'h00;
+  reg [5:0] r_port__addr = 6'h00;
   wire [32:0] r_port__data;
   wire r_port__en;
   output r_rdy;
@@ -14119,11 +14997,11 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   input w_en;
   wire w_en;
   wire [5:0] w_level;
-  reg [4:0] w_port__addr = 5'h00;
+  reg [5:0] w_port__addr = 6'h00;
   wire [32:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [32:0] storage [30:0];
+  reg [32:0] storage [34:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -14156,10 +15034,14 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
     storage[28] = 33'h000000000;
     storage[29] = 33'h000000000;
     storage[30] = 33'h000000000;
+    storage[31] = 33'h000000000;
+    storage[32] = 33'h000000000;
+    storage[33] = 33'h000000000;
+    storage[34] = 33'h000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$4310$0 , \port$4336$0  };
+      storage[w_port__addr] <= { \port$4784$0 , \port$4858$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -14168,955 +15050,752 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h1f;
+  assign w_rdy = inner_level != 6'h23;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
   assign \$2  = \$1  | r_en;
   assign r_port__en = inner_r_rdy & \$2 ;
-  assign w_level = inner_level + r_rdy;
-  assign \$3  = w_rdy & w_en;
-  assign \$4  = w_port__addr == 5'h1e;
-  assign \$5  = w_port__addr + 1'h1;
-  assign \$6  = \$4  ? 6'h00 : \$5 ;
-  assign \$7  = ~ r_rdy;
-  assign \$8  = \$7  | r_en;
-  assign \$9  = inner_r_rdy & \$8 ;
-  assign \$10  = r_port__addr == 5'h1e;
-  assign \$11  = r_port__addr + 1'h1;
-  assign \$12  = \$10  ? 6'h00 : \$11 ;
-  assign \$13  = w_rdy & w_en;
-  assign \$14  = ~ r_rdy;
-  assign \$15  = \$14  | r_en;
-  assign \$16  = inner_r_rdy & \$15 ;
-  assign \$17  = ~ \$16 ;
-  assign \$18  = \$13  & \$17 ;
-  assign \$19  = inner_level + 1'h1;
-  assign \$20  = ~ r_rdy;
-  assign \$21  = \$20  | r_en;
-  assign \$22  = inner_r_rdy & \$21 ;
-  assign \$23  = w_rdy & w_en;
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \$22  & \$24 ;
-  assign \$26  = inner_level - 1'h1;
-  assign \$27  = ~ r_rdy;
-  assign \$28  = \$27  | r_en;
-  assign \$29  = inner_r_rdy & \$28 ;
+  assign \$3  = inner_level + r_rdy;
+  assign \$4  = w_rdy & w_en;
+  assign \$5  = w_port__addr == 6'h22;
+  assign \$6  = w_port__addr + 1'h1;
+  assign \$7  = \$5  ? 7'h00 : \$6 ;
+  assign \$8  = ~ r_rdy;
+  assign \$9  = \$8  | r_en;
+  assign \$10  = inner_r_rdy & \$9 ;
+  assign \$11  = r_port__addr == 6'h22;
+  assign \$12  = r_port__addr + 1'h1;
+  assign \$13  = \$11  ? 7'h00 : \$12 ;
+  assign \$14  = w_rdy & w_en;
+  assign \$15  = ~ r_rdy;
+  assign \$16  = \$15  | r_en;
+  assign \$17  = inner_r_rdy & \$16 ;
+  assign \$18  = ~ \$17 ;
+  assign \$19  = \$14  & \$18 ;
+  assign \$20  = inner_level + 1'h1;
+  assign \$21  = ~ r_rdy;
+  assign \$22  = \$21  | r_en;
+  assign \$23  = inner_r_rdy & \$22 ;
+  assign \$24  = w_rdy & w_en;
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \$23  & \$25 ;
+  assign \$27  = inner_level - 1'h1;
+  assign \$28  = ~ r_rdy;
+  assign \$29  = \$28  | r_en;
+  assign \$30  = inner_r_rdy & \$29 ;
   always @(posedge clk)
-    w_port__addr <= \$30 ;
+    w_port__addr <= \$31 ;
   always @(posedge clk)
-    r_port__addr <= \$31 ;
+    r_port__addr <= \$32 ;
   always @(posedge clk)
-    inner_level <= \$32 ;
+    inner_level <= \$33 ;
   always @(posedge clk)
-    r_rdy <= \$33 ;
+    r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$30  = w_port__addr;
-    if (\$3 ) begin
-      \$30  = \$6 [4:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$31  = w_port__addr;
+    if (\$4 ) begin
+      \$31  = \$7 [5:0];
     end
     if (abort) begin
-      \$30  = 5'h00;
+      \$31  = 6'h00;
     end
     if (rst) begin
-      \$30  = 5'h00;
+      \$31  = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$31  = r_port__addr;
-    if (\$9 ) begin
-      \$31  = \$12 [4:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$32  = r_port__addr;
+    if (\$10 ) begin
+      \$32  = \$13 [5:0];
     end
     if (abort) begin
-      \$31  = 5'h00;
+      \$32  = 6'h00;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$32  = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$32  = inner_level;
-    if (\$18 ) begin
-      \$32  = \$19 [4:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$33  = inner_level;
+    if (\$19 ) begin
+      \$33  = \$20 [5:0];
     end
-    if (\$25 ) begin
-      \$32  = \$26 [4:0];
+    if (\$26 ) begin
+      \$33  = \$27 [5:0];
     end
     if (abort) begin
-      \$32  = 5'h00;
+      \$33  = 6'h00;
     end
     if (rst) begin
-      \$32  = 5'h00;
+      \$33  = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$33  = r_rdy;
-    if (\$29 ) begin
-      \$33  = 1'h1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$34  = r_rdy;
+    if (\$30 ) begin
+      \$34  = 1'h1;
     end else if (r_en) begin
-      \$33  = 1'h0;
+      \$34  = 1'h0;
     end
     if (abort) begin
-      \$33  = 1'h0;
+      \$34  = 1'h0;
     end
     if (rst) begin
-      \$33  = 1'h0;
+      \$34  = 1'h0;
     end
   end
-  assign level = w_level;
-  assign r_level = w_level;
+  assign w_level = \$3 [5:0];
+  assign level = \$3 [5:0];
+  assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$4310$0 , \port$4336$0  };
-  assign w_data = { \port$4310$0 , \port$4336$0  };
+  assign w_port__data = { \port$4784$0 , \port$4858$0  };
+  assign w_data = { \port$4784$0 , \port$4858$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, result, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire [63:0] \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire [61:0] \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire [61:0] \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire [61:0] \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire [61:0] \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [1:0] \$114 ;
-  wire [61:0] \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  wire [61:0] \$118 ;
-  wire \$119 ;
-  wire [61:0] \$12 ;
-  wire \$120 ;
-  wire [61:0] \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire [61:0] \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire [61:0] \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire [61:0] \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire [61:0] \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire [61:0] \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire \$14 ;
-  wire [61:0] \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire [61:0] \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire [1:0] \$147 ;
-  wire [61:0] \$148 ;
-  wire \$149 ;
-  wire [61:0] \$15 ;
-  wire \$150 ;
-  wire [2:0] \$151 ;
-  wire [61:0] \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire [3:0] \$155 ;
-  wire [61:0] \$156 ;
-  wire \$157 ;
-  wire \$158 ;
-  wire [61:0] \$159 ;
-  wire \$16 ;
-  wire \$160 ;
-  wire \$161 ;
-  wire [61:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire [61:0] \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire [61:0] \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire [61:0] \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire [61:0] \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire [61:0] \$178 ;
-  wire \$179 ;
-  wire [61:0] \$18 ;
-  wire \$180 ;
-  wire [61:0] \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [61:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire [61:0] \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire \$190 ;
-  wire [61:0] \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire [1:0] \$194 ;
-  wire [61:0] \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire [61:0] \$198 ;
-  wire \$199 ;
+  wire [76:0] \$10 ;
+  wire [68:0] \$11 ;
+  wire [68:0] \$12 ;
+  wire [64:0] \$13 ;
+  wire [68:0] \$14 ;
+  wire [68:0] \$15 ;
+  wire [64:0] \$16 ;
+  wire [62:0] \$17 ;
+  wire [68:0] \$18 ;
+  wire [68:0] \$19 ;
   wire [63:0] \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire [61:0] \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire [61:0] \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire [61:0] \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire [61:0] \$21 ;
-  wire \$210 ;
-  wire [61:0] \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire [61:0] \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire [61:0] \$217 ;
-  wire \$218 ;
-  wire \$219 ;
-  wire \$22 ;
-  wire [61:0] \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire \$223 ;
-  wire [61:0] \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire [1:0] \$227 ;
-  wire [61:0] \$228 ;
-  wire \$229 ;
-  wire \$23 ;
-  wire \$230 ;
-  wire [2:0] \$231 ;
-  wire [61:0] \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire [61:0] \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire [61:0] \$238 ;
-  wire \$239 ;
-  wire \$24 ;
-  wire \$240 ;
-  wire [61:0] \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire [61:0] \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire [61:0] \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire [61:0] \$25 ;
-  wire \$250 ;
-  wire [61:0] \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire [61:0] \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire [61:0] \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  wire [64:0] \$20 ;
+  wire [68:0] \$21 ;
+  wire [68:0] \$22 ;
+  wire [64:0] \$23 ;
+  wire [62:0] \$24 ;
+  wire [8:0] \$25 ;
   wire \$26 ;
-  wire [61:0] \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire \$263 ;
-  wire [61:0] \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire [1:0] \$267 ;
-  wire [61:0] \$268 ;
-  wire \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire [61:0] \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire [61:0] \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire [61:0] \$277 ;
-  wire \$278 ;
-  wire \$279 ;
-  wire [61:0] \$28 ;
-  wire [61:0] \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire [61:0] \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire [61:0] \$287 ;
-  wire \$288 ;
-  wire \$289 ;
+  wire \$28 ;
   wire \$29 ;
-  wire [61:0] \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire [61:0] \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire [61:0] \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire [61:0] \$3 ;
+  wire [124:0] \$3 ;
   wire \$30 ;
-  wire [1:0] \$300 ;
-  wire [61:0] \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire [2:0] \$304 ;
-  wire [61:0] \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire [3:0] \$308 ;
-  wire [61:0] \$309 ;
-  wire [61:0] \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire [4:0] \$312 ;
-  wire [61:0] \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire [124:0] \$316 ;
-  wire [8:0] \$317 ;
-  wire [31:0] \$318 ;
-  wire [9:0] \$319 ;
+  wire \$31 ;
   wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire [31:0] \$325 ;
-  wire [31:0] \$326 ;
-  reg \$327 ;
-  reg [61:0] \$328 ;
-  reg [5:0] \$329 ;
-  wire \$33 ;
-  reg [61:0] \$330 ;
-  reg [61:0] \$331 ;
-  reg [9:0] \$332 ;
-  reg \$333 ;
-  reg \$334 ;
-  reg \$335 ;
-  reg \$336 ;
-  reg \$337 ;
-  reg [31:0] \$338 ;
-  wire [61:0] \$34 ;
-  wire \$35 ;
-  wire \$36 ;
+  wire [7:0] \$33 ;
+  wire [31:0] \$34 ;
+  wire [31:0] \$35 ;
+  wire [31:0] \$36 ;
   wire \$37 ;
-  wire [61:0] \$38 ;
-  wire \$39 ;
-  wire \$4 ;
-  wire \$40 ;
-  wire [1:0] \$41 ;
-  wire [61:0] \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire [61:0] \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire [61:0] \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire [61:0] \$51 ;
+  wire \$38 ;
+  wire [92:0] \$39 ;
+  wire [124:0] \$4 ;
+  wire [92:0] \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire [68:0] \$43 ;
+  wire [68:0] \$44 ;
+  wire \$45 ;
+  wire [68:0] \$46 ;
+  wire [68:0] \$47 ;
+  wire [64:0] \$48 ;
+  wire [68:0] \$49 ;
+  wire [92:0] \$5 ;
+  wire [68:0] \$50 ;
+  wire [64:0] \$51 ;
   wire \$52 ;
-  wire \$53 ;
-  wire [61:0] \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire [61:0] \$58 ;
-  wire \$59 ;
-  wire [61:0] \$6 ;
-  wire \$60 ;
-  wire [61:0] \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire [61:0] \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [61:0] \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire [61:0] \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [1:0] \$74 ;
-  wire [61:0] \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire [2:0] \$78 ;
-  wire [61:0] \$79 ;
-  wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
-  wire [61:0] \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire [61:0] \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire [61:0] \$88 ;
-  wire \$89 ;
-  wire [61:0] \$9 ;
-  wire \$90 ;
-  wire [61:0] \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire [61:0] \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire [61:0] \$98 ;
-  wire \$99 ;
+  reg \$53 ;
+  reg [61:0] \$54 ;
+  reg [61:0] \$55 ;
+  reg \$56 ;
+  reg [61:0] \$57 ;
+  reg \$58 ;
+  reg [61:0] \$59 ;
+  wire [92:0] \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  reg \$62 ;
+  reg [61:0] \$63 ;
+  reg \$64 ;
+  reg \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [76:0] \$7 ;
+  reg \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [9:0] \$73 ;
+  reg [22:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [92:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg [31:0] \$88 ;
+  wire [92:0] \$9 ;
+  reg [61:0] \$like  = 62'h0000000000000000;
+  reg \$signal  = 1'h0;
   input abort;
   wire abort;
-  wire [30:0] body;
   input clk;
   wire clk;
+  wire empty_1;
+  wire empty_16;
+  wire empty_2;
+  wire empty_32;
+  wire empty_4;
+  wire empty_8;
   reg [9:0] exponent = 10'h000;
-  wire [7:0] field;
+  reg [22:0] fraction = 23'h000000;
   reg [61:0] magnitude = 62'h0000000000000000;
-  reg [61:0] magnitude_2 = 62'h0000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
-  reg [61:0] normal = 62'h0000000000000000;
+  reg nan_4 = 1'h0;
+  reg nan_5 = 1'h0;
+  reg nan_6 = 1'h0;
+  reg [61:0] normal_0 = 62'h0000000000000000;
+  reg [61:0] normal_1 = 62'h0000000000000000;
+  reg [61:0] normal_2 = 62'h0000000000000000;
   output [31:0] result;
   reg [31:0] result = 32'd0;
+  reg round_up = 1'h0;
   input rst;
   wire rst;
-  reg [5:0] shift = 6'h00;
+  reg shift_0_0 = 1'h0;
+  reg shift_1_0 = 1'h0;
+  reg shift_1_1 = 1'h0;
+  reg shift_1_2 = 1'h0;
+  reg shift_2_0 = 1'h0;
+  reg shift_2_1 = 1'h0;
+  reg shift_2_2 = 1'h0;
+  reg shift_2_3 = 1'h0;
+  reg shift_2_4 = 1'h0;
+  reg shift_2_5 = 1'h0;
+  reg sign = 1'h0;
   reg sign_1 = 1'h0;
-  reg \sign_1$9  = 1'h0;
   reg sign_2 = 1'h0;
+  reg sign_3 = 1'h0;
+  reg sign_4 = 1'h0;
+  reg sign_5 = 1'h0;
+  reg subnormal = 1'h0;
+  reg subnormal_1 = 1'h0;
+  reg subnormal_2 = 1'h0;
+  reg subnormal_3 = 1'h0;
   input [62:0] total;
   wire [62:0] total;
+  assign \$12  = \$42  ? { 7'h00, normal_1 } : \$11 ;
+  assign \$15  = \$42  ? { 7'h00, normal_1 } : \$14 ;
+  assign \$16  = \$45  ? { 3'h0, \$15 [61:0] } : \$13 ;
+  assign \$19  = \$42  ? { 7'h00, normal_1 } : \$18 ;
+  assign \$22  = \$42  ? { 7'h00, normal_1 } : \$21 ;
+  assign \$23  = \$45  ? { 3'h0, \$22 [61:0] } : \$20 ;
+  assign \$24  = \$52  ? { 1'h0, \$23 [61:0] } : \$17 ;
+  assign \$25  = 8'ha4 - { shift_2_5, shift_2_4, shift_2_3, shift_2_2, shift_2_1, shift_2_0 };
+  assign \$26  = ~ subnormal_3;
+  assign \$27  = normal_2[61] & \$26 ;
+  assign \$28  = | normal_2[36:0];
+  assign \$29  = \$28  | normal_2[38];
+  assign \$30  = normal_2[37] & \$29 ;
+  assign \$31  = $signed(exponent) >= $signed(9'h0ff);
+  assign \$32  = \$signal  & \$31 ;
+  assign \$33  = \$signal  ? exponent[7:0] : 8'h00;
+  assign \$34  = { \$33 , fraction } + round_up;
+  assign \$35  = \$32  ? 32'd2139095040 : \$34 ;
+  assign \$36  = nan_6 ? 32'd2143289344 : { sign_5, \$35 [30:0] };
+  assign \$37  = | \$like [61:30];
+  assign empty_32 = ~ \$37 ;
+  assign \$38  = | normal_0[61:46];
+  assign empty_16 = ~ \$38 ;
+  assign \$40  = \$38  ? { 31'h00000000, normal_0 } : \$39 ;
+  assign \$41  = | \$40 [61:54];
+  assign empty_8 = ~ \$41 ;
+  assign \$42  = | normal_1[61:58];
+  assign empty_4 = ~ \$42 ;
+  assign \$44  = \$42  ? { 7'h00, normal_1 } : \$43 ;
+  assign \$45  = | \$44 [61:60];
+  assign empty_2 = ~ \$45 ;
+  assign \$47  = \$42  ? { 7'h00, normal_1 } : \$46 ;
+  assign \$50  = \$42  ? { 7'h00, normal_1 } : \$49 ;
+  assign \$51  = \$45  ? { 3'h0, \$50 [61:0] } : \$48 ;
+  assign empty_1 = ~ \$52 ;
+  always @(posedge clk)
+    sign <= \$53 ;
+  always @(posedge clk)
+    magnitude <= \$54 ;
+  always @(posedge clk)
+    \$like  <= \$55 ;
+  always @(posedge clk)
+    subnormal <= \$56 ;
+  always @(posedge clk)
+    normal_0 <= \$57 ;
+  always @(posedge clk)
+    shift_0_0 <= \$58 ;
+  always @(posedge clk)
+    normal_1 <= \$59 ;
+  always @(posedge clk)
+    shift_1_0 <= \$60 ;
+  always @(posedge clk)
+    shift_1_1 <= \$61 ;
+  always @(posedge clk)
+    shift_1_2 <= \$62 ;
+  always @(posedge clk)
+    normal_2 <= \$63 ;
+  always @(posedge clk)
+    shift_2_0 <= \$64 ;
+  always @(posedge clk)
+    shift_2_1 <= \$65 ;
+  always @(posedge clk)
+    shift_2_2 <= \$66 ;
+  always @(posedge clk)
+    shift_2_3 <= \$67 ;
+  always @(posedge clk)
+    shift_2_4 <= \$68 ;
+  always @(posedge clk)
+    shift_2_5 <= \$69 ;
+  always @(posedge clk)
+    subnormal_1 <= \$70 ;
+  always @(posedge clk)
+    subnormal_2 <= \$71 ;
+  always @(posedge clk)
+    subnormal_3 <= \$72 ;
+  always @(posedge clk)
+    exponent <= \$73 ;
+  always @(posedge clk)
+    fraction <= \$74 ;
+  always @(posedge clk)
+    \$signal  <= \$75 ;
+  always @(posedge clk)
+    round_up <= \$76 ;
+  always @(posedge clk)
+    sign_1 <= \$77 ;
+  always @(posedge clk)
+    sign_2 <= \$78 ;
+  always @(posedge clk)
+    sign_3 <= \$79 ;
+  always @(posedge clk)
+    sign_4 <= \$80 ;
+  always @(posedge clk)
+    sign_5 <= \$81 ;
+  always @(posedge clk)
+    nan_1 <= \$82 ;
+  always @(posedge clk)
+    nan_2 <= \$83 ;
+  always @(posedge clk)
+    nan_3 <= \$84 ;
+  always @(posedge clk)
+    nan_4 <= \$85 ;
+  always @(posedge clk)
+    nan_5 <= \$86 ;
+  always @(posedge clk)
+    nan_6 <= \$87 ;
+  always @(posedge clk)
+    result <= \$88 ;
   assign \$1  = - $signed(total);
   assign \$2  = total[62] ? \$1  : { total[62], total };
-  assign \$4  = | \$3 [61:30];
-  assign \$5  = ~ \$4 ;
-  assign \$7  = | \$6 [29:14];
-  assign \$8  = ~ \$7 ;
-  assign \$10  = | \$9 [13:6];
-  assign \$11  = ~ \$10 ;
-  assign \$13  = | \$12 [5:2];
-  assign \$14  = ~ \$13 ;
-  assign \$16  = | \$15 [1:0];
-  assign \$17  = ~ \$16 ;
-  assign \$23  = ~ \$22 ;
-  assign \$24  = \$16  ? \$23  : 1'h1;
-  assign \$26  = | \$25 [1:0];
-  assign \$27  = ~ \$26 ;
-  assign \$29  = | \$28 [5:4];
-  assign \$30  = ~ \$29 ;
-  assign \$33  = ~ \$32 ;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = \$29  ? \$36  : \$33 ;
-  assign \$39  = | \$38 [5:4];
-  assign \$40  = ~ \$39 ;
-  assign \$41  = \$13  ? { \$40 , \$37  } : { \$27 , \$24  };
-  assign \$43  = | \$42 [5:2];
-  assign \$44  = ~ \$43 ;
-  assign \$46  = | \$45 [13:10];
-  assign \$47  = ~ \$46 ;
-  assign \$49  = | \$48 [9:8];
-  assign \$50  = ~ \$49 ;
-  assign \$53  = ~ \$52 ;
-  assign \$56  = ~ \$55 ;
-  assign \$57  = \$49  ? \$56  : \$53 ;
-  assign \$59  = | \$58 [9:8];
-  assign \$60  = ~ \$59 ;
-  assign \$62  = | \$61 [13:12];
-  assign \$63  = ~ \$62 ;
-  assign \$66  = ~ \$65 ;
-  assign \$69  = ~ \$68 ;
-  assign \$70  = \$62  ? \$69  : \$66 ;
-  assign \$72  = | \$71 [13:12];
-  assign \$73  = ~ \$72 ;
-  assign \$74  = \$46  ? { \$73 , \$70  } : { \$60 , \$57  };
-  assign \$76  = | \$75 [13:10];
-  assign \$77  = ~ \$76 ;
-  assign \$78  = \$10  ? { \$77 , \$74  } : { \$44 , \$41  };
-  assign \$80  = | \$79 [13:6];
-  assign \$81  = ~ \$80 ;
-  assign \$83  = | \$82 [29:22];
-  assign \$84  = ~ \$83 ;
-  assign \$86  = | \$85 [21:18];
-  assign \$87  = ~ \$86 ;
-  assign \$89  = | \$88 [17:16];
-  assign \$90  = ~ \$89 ;
-  assign \$93  = ~ \$92 ;
-  assign \$96  = ~ \$95 ;
-  assign \$97  = \$89  ? \$96  : \$93 ;
-  assign \$99  = | \$98 [17:16];
-  assign \$100  = ~ \$99 ;
-  assign \$102  = | \$101 [21:20];
-  assign \$103  = ~ \$102 ;
-  assign \$106  = ~ \$105 ;
-  assign \$109  = ~ \$108 ;
-  assign \$110  = \$102  ? \$109  : \$106 ;
-  assign \$112  = | \$111 [21:20];
-  assign \$113  = ~ \$112 ;
-  assign \$114  = \$86  ? { \$113 , \$110  } : { \$100 , \$97  };
-  assign \$116  = | \$115 [21:18];
-  assign \$117  = ~ \$116 ;
-  assign \$119  = | \$118 [29:26];
-  assign \$120  = ~ \$119 ;
-  assign \$122  = | \$121 [25:24];
-  assign \$123  = ~ \$122 ;
-  assign \$126  = ~ \$125 ;
-  assign \$129  = ~ \$128 ;
-  assign \$130  = \$122  ? \$129  : \$126 ;
-  assign \$132  = | \$131 [25:24];
-  assign \$133  = ~ \$132 ;
-  assign \$135  = | \$134 [29:28];
-  assign \$136  = ~ \$135 ;
-  assign \$139  = ~ \$138 ;
-  assign \$142  = ~ \$141 ;
-  assign \$143  = \$135  ? \$142  : \$139 ;
-  assign \$145  = | \$144 [29:28];
-  assign \$146  = ~ \$145 ;
-  assign \$147  = \$119  ? { \$146 , \$143  } : { \$133 , \$130  };
-  assign \$149  = | \$148 [29:26];
-  assign \$150  = ~ \$149 ;
-  assign \$151  = \$83  ? { \$150 , \$147  } : { \$117 , \$114  };
-  assign \$153  = | \$152 [29:22];
-  assign \$154  = ~ \$153 ;
-  assign \$155  = \$7  ? { \$154 , \$151  } : { \$81 , \$78  };
-  assign \$157  = | \$156 [29:14];
-  assign \$158  = ~ \$157 ;
-  assign \$160  = | \$159 [61:46];
-  assign \$161  = ~ \$160 ;
-  assign \$163  = | \$162 [45:38];
-  assign \$164  = ~ \$163 ;
-  assign \$166  = | \$165 [37:34];
-  assign \$167  = ~ \$166 ;
-  assign \$169  = | \$168 [33:32];
-  assign \$170  = ~ \$169 ;
-  assign \$173  = ~ \$172 ;
-  assign \$176  = ~ \$175 ;
-  assign \$177  = \$169  ? \$176  : \$173 ;
-  assign \$179  = | \$178 [33:32];
-  assign \$180  = ~ \$179 ;
-  assign \$182  = | \$181 [37:36];
-  assign \$183  = ~ \$182 ;
-  assign \$186  = ~ \$185 ;
-  assign \$189  = ~ \$188 ;
-  assign \$190  = \$182  ? \$189  : \$186 ;
-  assign \$192  = | \$191 [37:36];
-  assign \$193  = ~ \$192 ;
-  assign \$194  = \$166  ? { \$193 , \$190  } : { \$180 , \$177  };
-  assign \$196  = | \$195 [37:34];
-  assign \$197  = ~ \$196 ;
-  assign \$199  = | \$198 [45:42];
-  assign \$200  = ~ \$199 ;
-  assign \$202  = | \$201 [41:40];
-  assign \$203  = ~ \$202 ;
-  assign \$206  = ~ \$205 ;
-  assign \$209  = ~ \$208 ;
-  assign \$210  = \$202  ? \$209  : \$206 ;
-  assign \$212  = | \$211 [41:40];
-  assign \$213  = ~ \$212 ;
-  assign \$215  = | \$214 [45:44];
-  assign \$216  = ~ \$215 ;
-  assign \$219  = ~ \$218 ;
-  assign \$222  = ~ \$221 ;
-  assign \$223  = \$215  ? \$222  : \$219 ;
-  assign \$225  = | \$224 [45:44];
-  assign \$226  = ~ \$225 ;
-  assign \$227  = \$199  ? { \$226 , \$223  } : { \$213 , \$210  };
-  assign \$229  = | \$228 [45:42];
-  assign \$230  = ~ \$229 ;
-  assign \$231  = \$163  ? { \$230 , \$227  } : { \$197 , \$194  };
-  assign \$233  = | \$232 [45:38];
-  assign \$234  = ~ \$233 ;
-  assign \$236  = | \$235 [61:54];
-  assign \$237  = ~ \$236 ;
-  assign \$239  = | \$238 [53:50];
-  assign \$240  = ~ \$239 ;
-  assign \$242  = | \$241 [49:48];
-  assign \$243  = ~ \$242 ;
-  assign \$246  = ~ \$245 ;
-  assign \$249  = ~ \$248 ;
-  assign \$250  = \$242  ? \$249  : \$246 ;
-  assign \$252  = | \$251 [49:48];
-  assign \$253  = ~ \$252 ;
-  assign \$255  = | \$254 [53:52];
-  assign \$256  = ~ \$255 ;
-  assign \$259  = ~ \$258 ;
-  assign \$262  = ~ \$261 ;
-  assign \$263  = \$255  ? \$262  : \$259 ;
-  assign \$265  = | \$264 [53:52];
-  assign \$266  = ~ \$265 ;
-  assign \$267  = \$239  ? { \$266 , \$263  } : { \$253 , \$250  };
-  assign \$269  = | \$268 [53:50];
-  assign \$270  = ~ \$269 ;
-  assign \$272  = | \$271 [61:58];
-  assign \$273  = ~ \$272 ;
-  assign \$275  = | \$274 [57:56];
-  assign \$276  = ~ \$275 ;
-  assign \$279  = ~ \$278 ;
-  assign \$282  = ~ \$281 ;
-  assign \$283  = \$275  ? \$282  : \$279 ;
-  assign \$285  = | \$284 [57:56];
-  assign \$286  = ~ \$285 ;
-  assign \$288  = | \$287 [61:60];
-  assign \$289  = ~ \$288 ;
-  assign \$292  = ~ \$291 ;
-  assign \$295  = ~ \$294 ;
-  assign \$296  = \$288  ? \$295  : \$292 ;
-  assign \$298  = | \$297 [61:60];
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$272  ? { \$299 , \$296  } : { \$286 , \$283  };
-  assign \$302  = | \$301 [61:58];
-  assign \$303  = ~ \$302 ;
-  assign \$304  = \$236  ? { \$303 , \$300  } : { \$270 , \$267  };
-  assign \$306  = | \$305 [61:54];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = \$160  ? { \$307 , \$304  } : { \$234 , \$231  };
-  assign \$310  = | \$309 [61:46];
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$4  ? { \$311 , \$308  } : { \$158 , \$155  };
-  assign \$314  = | \$313 [61:30];
-  assign \$315  = ~ \$314 ;
-  assign \$316  = magnitude_2 << shift;
-  assign \$317  = 8'ha4 - shift;
-  assign \$318  = nan_3 ? 32'd2143289344 : { sign_2, \$326 [30:0] };
-  assign \$319  = normal[61] ? exponent : 10'h000;
-  assign \$320  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$321  = normal[61] & \$320 ;
-  assign \$322  = | normal[36:0];
-  assign \$323  = \$322  | normal[38];
-  assign \$324  = normal[37] & \$323 ;
-  assign \$325  = { \$319 [7:0], normal[60:38] } + \$324 ;
-  assign \$326  = \$321  ? 32'd2139095040 : \$325 ;
-  always @(posedge clk)
-    sign_1 <= \$327 ;
-  always @(posedge clk)
-    magnitude <= \$328 ;
-  always @(posedge clk)
-    shift <= \$329 ;
-  always @(posedge clk)
-    magnitude_2 <= \$330 ;
-  always @(posedge clk)
-    normal <= \$331 ;
-  always @(posedge clk)
-    exponent <= \$332 ;
-  always @(posedge clk)
-    \sign_1$9  <= \$333 ;
-  always @(posedge clk)
-    sign_2 <= \$334 ;
-  always @(posedge clk)
-    nan_1 <= \$335 ;
-  always @(posedge clk)
-    nan_2 <= \$336 ;
-  always @(posedge clk)
-    nan_3 <= \$337 ;
-  always @(posedge clk)
-    result <= \$338 ;
+  assign \$4  = \$37  ? { 63'h0000000000000000, \$like  } : \$3 ;
+  assign \$6  = \$38  ? { 31'h00000000, normal_0 } : \$5 ;
+  assign \$9  = \$38  ? { 31'h00000000, normal_0 } : \$8 ;
+  assign \$10  = \$41  ? { 15'h0000, \$9 [61:0] } : \$7 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$327  = total[62];
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$53  = total[62];
     if (abort) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
     if (rst) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$328  = \$2 [61:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$54  = \$2 [61:0];
     if (abort) begin
-      \$328  = 62'h0000000000000000;
+      \$54  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$328  = 62'h0000000000000000;
+      \$54  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$329  = { \$315 , \$312  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$55  = magnitude;
     if (abort) begin
-      \$329  = 6'h00;
+      \$55  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$329  = 6'h00;
+      \$55  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$330  = magnitude;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$56  = 1'h0;
     if (abort) begin
-      \$330  = 62'h0000000000000000;
+      \$56  = 1'h0;
     end
     if (rst) begin
-      \$330  = 62'h0000000000000000;
+      \$56  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$331  = \$316 [61:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$57  = \$4 [61:0];
     if (abort) begin
-      \$331  = 62'h0000000000000000;
+      \$57  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$331  = 62'h0000000000000000;
+      \$57  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$332  = { \$317 [8], \$317  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$58  = empty_32;
     if (abort) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
     if (rst) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$333  = sign_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$59  = \$10 [61:0];
     if (abort) begin
-      \$333  = 1'h0;
+      \$59  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$333  = 1'h0;
+      \$59  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$334  = \sign_1$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$60  = empty_8;
     if (abort) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$335  = nan;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$61  = empty_16;
     if (abort) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$336  = nan_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$62  = shift_0_0;
     if (abort) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$337  = nan_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$63  = \$24 [61:0];
     if (abort) begin
-      \$337  = 1'h0;
+      \$63  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$337  = 1'h0;
+      \$63  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$338  = \$318 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$64  = empty_1;
     if (abort) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
   end
-  assign body = \$326 [30:0];
-  assign field = \$319 [7:0];
-  assign \$3  = magnitude;
-  assign \$6  = magnitude;
-  assign \$9  = magnitude;
-  assign \$12  = magnitude;
-  assign \$15  = magnitude;
-  assign \$18  = magnitude;
-  assign \$19  = 1'h0;
-  assign \$20  = 1'h1;
-  assign \$21  = magnitude;
-  assign \$22  = magnitude[1];
-  assign \$25  = magnitude;
-  assign \$28  = magnitude;
-  assign \$31  = magnitude;
-  assign \$32  = magnitude[3];
-  assign \$34  = magnitude;
-  assign \$35  = magnitude[5];
-  assign \$38  = magnitude;
-  assign \$42  = magnitude;
-  assign \$45  = magnitude;
-  assign \$48  = magnitude;
-  assign \$51  = magnitude;
-  assign \$52  = magnitude[7];
-  assign \$54  = magnitude;
-  assign \$55  = magnitude[9];
-  assign \$58  = magnitude;
-  assign \$61  = magnitude;
-  assign \$64  = magnitude;
-  assign \$65  = magnitude[11];
-  assign \$67  = magnitude;
-  assign \$68  = magnitude[13];
-  assign \$71  = magnitude;
-  assign \$75  = magnitude;
-  assign \$79  = magnitude;
-  assign \$82  = magnitude;
-  assign \$85  = magnitude;
-  assign \$88  = magnitude;
-  assign \$91  = magnitude;
-  assign \$92  = magnitude[15];
-  assign \$94  = magnitude;
-  assign \$95  = magnitude[17];
-  assign \$98  = magnitude;
-  assign \$101  = magnitude;
-  assign \$104  = magnitude;
-  assign \$105  = magnitude[19];
-  assign \$107  = magnitude;
-  assign \$108  = magnitude[21];
-  assign \$111  = magnitude;
-  assign \$115  = magnitude;
-  assign \$118  = magnitude;
-  assign \$121  = magnitude;
-  assign \$124  = magnitude;
-  assign \$125  = magnitude[23];
-  assign \$127  = magnitude;
-  assign \$128  = magnitude[25];
-  assign \$131  = magnitude;
-  assign \$134  = magnitude;
-  assign \$137  = magnitude;
-  assign \$138  = magnitude[27];
-  assign \$140  = magnitude;
-  assign \$141  = magnitude[29];
-  assign \$144  = magnitude;
-  assign \$148  = magnitude;
-  assign \$152  = magnitude;
-  assign \$156  = magnitude;
-  assign \$159  = magnitude;
-  assign \$162  = magnitude;
-  assign \$165  = magnitude;
-  assign \$168  = magnitude;
-  assign \$171  = magnitude;
-  assign \$172  = magnitude[31];
-  assign \$174  = magnitude;
-  assign \$175  = magnitude[33];
-  assign \$178  = magnitude;
-  assign \$181  = magnitude;
-  assign \$184  = magnitude;
-  assign \$185  = magnitude[35];
-  assign \$187  = magnitude;
-  assign \$188  = magnitude[37];
-  assign \$191  = magnitude;
-  assign \$195  = magnitude;
-  assign \$198  = magnitude;
-  assign \$201  = magnitude;
-  assign \$204  = magnitude;
-  assign \$205  = magnitude[39];
-  assign \$207  = magnitude;
-  assign \$208  = magnitude[41];
-  assign \$211  = magnitude;
-  assign \$214  = magnitude;
-  assign \$217  = magnitude;
-  assign \$218  = magnitude[43];
-  assign \$220  = magnitude;
-  assign \$221  = magnitude[45];
-  assign \$224  = magnitude;
-  assign \$228  = magnitude;
-  assign \$232  = magnitude;
-  assign \$235  = magnitude;
-  assign \$238  = magnitude;
-  assign \$241  = magnitude;
-  assign \$244  = magnitude;
-  assign \$245  = magnitude[47];
-  assign \$247  = magnitude;
-  assign \$248  = magnitude[49];
-  assign \$251  = magnitude;
-  assign \$254  = magnitude;
-  assign \$257  = magnitude;
-  assign \$258  = magnitude[51];
-  assign \$260  = magnitude;
-  assign \$261  = magnitude[53];
-  assign \$264  = magnitude;
-  assign \$268  = magnitude;
-  assign \$271  = magnitude;
-  assign \$274  = magnitude;
-  assign \$277  = magnitude;
-  assign \$278  = magnitude[55];
-  assign \$280  = magnitude;
-  assign \$281  = magnitude[57];
-  assign \$284  = magnitude;
-  assign \$287  = magnitude;
-  assign \$290  = magnitude;
-  assign \$291  = magnitude[59];
-  assign \$293  = magnitude;
-  assign \$294  = magnitude[61];
-  assign \$297  = magnitude;
-  assign \$301  = magnitude;
-  assign \$305  = magnitude;
-  assign \$309  = magnitude;
-  assign \$313  = magnitude;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$65  = empty_2;
+    if (abort) begin
+      \$65  = 1'h0;
+    end
+    if (rst) begin
+      \$65  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$66  = empty_4;
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$67  = shift_1_0;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$68  = shift_1_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$69  = shift_1_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$70  = subnormal;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$71  = subnormal_1;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$72  = subnormal_2;
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$73  = { \$25 [8], \$25  };
+    if (abort) begin
+      \$73  = 10'h000;
+    end
+    if (rst) begin
+      \$73  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$74  = normal_2[60:38];
+    if (abort) begin
+      \$74  = 23'h000000;
+    end
+    if (rst) begin
+      \$74  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$75  = \$27 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$76  = \$30 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$77  = sign;
+    if (abort) begin
+      \$77  = 1'h0;
+    end
+    if (rst) begin
+      \$77  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$78  = sign_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$79  = sign_2;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$80  = sign_3;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$81  = sign_4;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$82  = nan;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$83  = nan_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$84  = nan_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$85  = nan_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$86  = nan_4;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$87  = nan_5;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$88  = \$36 ;
+    if (abort) begin
+      \$88  = 32'd0;
+    end
+    if (rst) begin
+      \$88  = 32'd0;
+    end
+  end
+  assign \$43  = { 3'h0, normal_1, 4'h0 };
+  assign \$3  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$5  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$7  = { 7'h00, \$6 [61:0], 8'h00 };
+  assign \$8  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$39  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$11  = { 3'h0, normal_1, 4'h0 };
+  assign \$13  = { 1'h0, \$12 [61:0], 2'h0 };
+  assign \$14  = { 3'h0, normal_1, 4'h0 };
+  assign \$17  = { \$16 [61:0], 1'h0 };
+  assign \$18  = { 3'h0, normal_1, 4'h0 };
+  assign \$20  = { 1'h0, \$19 [61:0], 2'h0 };
+  assign \$21  = { 3'h0, normal_1, 4'h0 };
+  assign \$46  = { 3'h0, normal_1, 4'h0 };
+  assign \$48  = { 1'h0, \$47 [61:0], 2'h0 };
+  assign \$49  = { 3'h0, normal_1, 4'h0 };
+  assign \$52  = \$51 [61];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.room$235 (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+module \tern_64x4_int8_g128_2bit.core.room$240 (rst, give, claim, enough, start, abort, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire [6:0] \$1 ;
   wire [2:0] \$2 ;
   wire [7:0] \$3 ;
@@ -15131,7 +15810,7 @@ module \tern_64x4_int8_g128_2bit.core.room$235 (rst, give, claim, enough, start,
   wire enough;
   input give;
   wire give;
-  reg [5:0] left = 6'h20;
+  reg [5:0] left = 6'h24;
   input rst;
   wire rst;
   input start;
@@ -15143,722 +15822,167 @@ module \tern_64x4_int8_g128_2bit.core.room$235 (rst, give, claim, enough, start,
   assign \$2  = claim ? 3'h4 : 3'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 6'h20;
+      \$4  = 6'h24;
     end else begin
       \$4  = \$3 [5:0];
     end
     if (abort) begin
-      \$4  = 6'h20;
+      \$4  = 6'h24;
     end
     if (rst) begin
-      \$4  = 6'h20;
+      \$4  = 6'h24;
     end
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2249$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire \$1 ;
-  wire [5:0] \$10 ;
-  wire \$11 ;
-  wire [26:0] \$12 ;
-  wire [57:0] \$13 ;
-  wire [57:0] \$14 ;
-  wire \$15 ;
-  wire [57:0] \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
-  wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  reg [15:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [26:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [55:0] \$32 ;
-  reg \$33 ;
-  reg [15:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
-  wire \$4 ;
-  reg [26:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [55:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [56:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [26:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
-  reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
-  reg \$59 ;
-  wire [57:0] \$6 ;
-  wire [57:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  wire [62:0] \before ;
-  input clk;
-  wire clk;
-  input [15:0] dot;
-  wire [15:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
-  input [15:0] inputs;
-  wire [15:0] inputs;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  input [31:0] \port$2249$0 ;
-  wire [31:0] \port$2249$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [55:0] scale_placed = 56'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_1 = 5'h00;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
-  reg [15:0] scale_value_1 = 16'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [55:0] shift_placed = 56'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_1 = 5'h00;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
-  reg [15:0] shift_value_1 = 16'h0000;
-  reg [56:0] term = 57'h000000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  always @(posedge clk)
-    scale_shift_2 <= \$31 ;
-  always @(posedge clk)
-    scale_placed <= \$32 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
-  always @(posedge clk)
-    shift_value_1 <= \$34 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$35 ;
-  always @(posedge clk)
-    shift_significand_1 <= \$36 ;
-  always @(posedge clk)
-    shift_shift_1 <= \$37 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$38 ;
-  always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
-  always @(posedge clk)
-    shift_product <= \$40 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$41 ;
-  always @(posedge clk)
-    shift_placed <= \$42 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
-  always @(posedge clk)
-    valid_1_1 <= \$44 ;
-  always @(posedge clk)
-    scaled_1 <= \$45 ;
-  always @(posedge clk)
-    term <= \$46 ;
-  always @(posedge clk)
-    term_carry <= \$47 ;
-  always @(posedge clk)
-    valid_4_1 <= \$48 ;
-  always @(posedge clk)
-    valid_4_2 <= \$49 ;
-  always @(posedge clk)
-    valid_4_3 <= \$50 ;
-  always @(posedge clk)
-    first_1 <= \$51 ;
-  always @(posedge clk)
-    first_2 <= \$52 ;
-  always @(posedge clk)
-    first_3 <= \$53 ;
-  always @(posedge clk)
-    first_4 <= \$54 ;
-  always @(posedge clk)
-    bad_1 <= \$55 ;
-  always @(posedge clk)
-    bad_2 <= \$56 ;
-  always @(posedge clk)
-    bad_3 <= \$57 ;
-  always @(posedge clk)
-    total <= \$58 ;
-  always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$2249$0 [14:10];
-  assign \$2  = | \port$2249$0 [14:10];
-  assign \$3  = \port$2249$0 [14:10] - \$2 ;
-  assign \$4  = & \port$2249$0 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2249$0 [30:26];
-  assign \$9  = | \port$2249$0 [30:26];
-  assign \$10  = \port$2249$0 [30:26] - \$9 ;
-  assign \$11  = & \port$2249$0 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
-  always @(posedge clk)
-    scale_value_1 <= \$24 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$25 ;
-  always @(posedge clk)
-    scale_significand_1 <= \$26 ;
-  always @(posedge clk)
-    scale_shift_1 <= \$27 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$28 ;
-  always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
-  always @(posedge clk)
-    scale_product <= \$30 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$32  = \$7 [55:0];
-    if (abort) begin
-      \$32  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$32  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 16'h0000;
-    end
-    if (rst) begin
-      \$34  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$35  = \port$2249$0 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$36  = { \$8 , \port$2249$0 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 27'h0000000;
-    end
-    if (rst) begin
-      \$40  = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$42  = \$14 [55:0];
-    if (abort) begin
-      \$42  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$46  = \$16 [57:1];
-    if (abort) begin
-      \$46  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$46  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$56  = bad_1;
-    if (abort) begin
-      \$56  = 1'h0;
-    end
-    if (rst) begin
-      \$56  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$57  = bad_2;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
-    if (abort) begin
-      \$58  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$58  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
-    if (abort) begin
-      \$59  = 1'h0;
-    end
-    if (rst) begin
-      \$59  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$24  = dot;
-    if (abort) begin
-      \$24  = 16'h0000;
-    end
-    if (rst) begin
-      \$24  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$25  = \port$2249$0 [15];
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$26  = { \$1 , \port$2249$0 [9:0] };
-    if (abort) begin
-      \$26  = 11'h000;
-    end
-    if (rst) begin
-      \$26  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$27  = \$3 [4:0];
-    if (abort) begin
-      \$27  = 5'h00;
-    end
-    if (rst) begin
-      \$27  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$28  = \$4 ;
-    if (abort) begin
-      \$28  = 1'h0;
-    end
-    if (rst) begin
-      \$28  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$29  = scale_sign_1;
-    if (abort) begin
-      \$29  = 1'h0;
-    end
-    if (rst) begin
-      \$29  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$30  = \$5 ;
-    if (abort) begin
-      \$30  = 27'h0000000;
-    end
-    if (rst) begin
-      \$30  = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$31  = scale_shift_1;
-    if (abort) begin
-      \$31  = 5'h00;
-    end
-    if (rst) begin
-      \$31  = 5'h00;
-    end
-  end
-  assign scale = \port$2249$0 [15:0];
-  assign shift = \port$2249$0 [31:16];
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2249$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [26:0] \$12 ;
-  wire [57:0] \$13 ;
-  wire [57:0] \$14 ;
-  wire \$15 ;
-  wire [57:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
+  wire [29:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [60:0] \$20 ;
+  wire [60:0] \$21 ;
+  wire [60:0] \$22 ;
   wire \$23 ;
-  reg [15:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [26:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [55:0] \$32 ;
-  reg \$33 ;
-  reg [15:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [26:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [55:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [56:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [26:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [29:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [60:0] \$42 ;
+  wire [60:0] \$43 ;
+  wire [60:0] \$44 ;
+  wire \$45 ;
+  wire [57:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [15:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [57:0] \$6 ;
-  wire [57:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [29:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [55:0] \$63 ;
+  reg \$64 ;
+  reg [15:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [29:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [55:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [56:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [62:0] \before ;
   input clk;
   wire clk;
   input [15:0] dot;
   wire [15:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [15:0] inputs;
   wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2249$32 ;
-  wire [31:0] \port$2249$32 ;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2783$0 ;
+  wire [31:0] \port$2783$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [15:0] scale_value_1 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [15:0] shift_value_1 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
@@ -15870,346 +15994,140 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2249$32
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$2783$0 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$2783$0 [10] | \$10 ;
+  assign \$12  = | \port$2783$0 [14:10];
+  assign \$14  = | \port$2783$0 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$0 [9:0] };
+  assign \$16  = \port$2783$0 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$2783$0 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$2783$0 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$2783$0 [26] | \$24 ;
+  assign \$26  = | \port$2783$0 [30:26];
+  assign \$28  = | \port$2783$0 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$0 [25:16] };
+  assign \$31  = | \port$2783$0 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$2783$0 [26] | \$32 ;
+  assign \$34  = | \port$2783$0 [30:26];
+  assign \$36  = | \port$2783$0 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$0 [25:16] };
+  assign \$38  = \port$2783$0 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$2783$0 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$2249$32 [14:10];
-  assign \$2  = | \port$2249$32 [14:10];
-  assign \$3  = \port$2249$32 [14:10] - \$2 ;
-  assign \$4  = & \port$2249$32 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2249$32 [30:26];
-  assign \$9  = | \port$2249$32 [30:26];
-  assign \$10  = \port$2249$32 [30:26] - \$9 ;
-  assign \$11  = & \port$2249$32 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$2783$0 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$2783$0 [10] | \$2 ;
+  assign \$4  = | \port$2783$0 [14:10];
+  assign \$6  = | \port$2783$0 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$0 [9:0] };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$32  = \$7 [55:0];
+    \$55  = dot;
     if (abort) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
     if (rst) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 16'h0000;
-    end
-    if (rst) begin
-      \$34  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$35  = \port$2249$32 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$36  = { \$8 , \port$2249$32 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 27'h0000000;
-    end
-    if (rst) begin
-      \$40  = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$42  = \$14 [55:0];
-    if (abort) begin
-      \$42  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$46  = \$16 [57:1];
-    if (abort) begin
-      \$46  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$46  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$56  = bad_1;
+    \$56  = \port$2783$0 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -16219,33 +16137,27 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2249$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$57  = bad_2;
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
+    \$58  = \port$2783$0 [14:12];
     if (abort) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -16255,199 +16167,509 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2249$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$24  = dot;
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$25  = \port$2249$32 [15];
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$26  = { \$1 , \port$2249$32 [9:0] };
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$27  = \$3 [4:0];
+    \$63  = \$22 [55:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$28  = \$4 ;
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$29  = scale_sign_1;
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$30  = \$5 ;
+    \$66  = \port$2783$0 [31];
     if (abort) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$31  = scale_shift_1;
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$2249$32 [15:0];
-  assign shift = \port$2249$32 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$68  = \port$2783$0 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 30'h00000000;
+    end
+    if (rst) begin
+      \$71  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$73  = \$44 [55:0];
+    if (abort) begin
+      \$73  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$77  = \$46 [57:1];
+    if (abort) begin
+      \$77  = 57'h000000000000000;
+    end
+    if (rst) begin
+      \$77  = 57'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$2783$0 [15:0];
+  assign shift = \port$2783$0 [31:16];
+  assign \$43  = { \$42 [60], \$42 [60:1] };
+  assign \$5  = { \$4 , \port$2783$0 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$2783$0 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [60], \$20 [60:1] };
+  assign \$27  = { \$26 , \port$2783$0 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$2783$0 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2249$64 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [26:0] \$12 ;
-  wire [57:0] \$13 ;
-  wire [57:0] \$14 ;
-  wire \$15 ;
-  wire [57:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
+  wire [29:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [60:0] \$20 ;
+  wire [60:0] \$21 ;
+  wire [60:0] \$22 ;
   wire \$23 ;
-  reg [15:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [26:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [55:0] \$32 ;
-  reg \$33 ;
-  reg [15:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [26:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [55:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [56:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [26:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [29:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [60:0] \$42 ;
+  wire [60:0] \$43 ;
+  wire [60:0] \$44 ;
+  wire \$45 ;
+  wire [57:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [15:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [57:0] \$6 ;
-  wire [57:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [29:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [55:0] \$63 ;
+  reg \$64 ;
+  reg [15:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [29:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [55:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [56:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [62:0] \before ;
   input clk;
   wire clk;
   input [15:0] dot;
   wire [15:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [15:0] inputs;
   wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2249$64 ;
-  wire [31:0] \port$2249$64 ;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2783$32 ;
+  wire [31:0] \port$2783$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [15:0] scale_value_1 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [15:0] shift_value_1 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
@@ -16459,346 +16681,140 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2249$64
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$2783$32 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$2783$32 [10] | \$10 ;
+  assign \$12  = | \port$2783$32 [14:10];
+  assign \$14  = | \port$2783$32 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$32 [9:0] };
+  assign \$16  = \port$2783$32 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$2783$32 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$2783$32 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$2783$32 [26] | \$24 ;
+  assign \$26  = | \port$2783$32 [30:26];
+  assign \$28  = | \port$2783$32 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$32 [25:16] };
+  assign \$31  = | \port$2783$32 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$2783$32 [26] | \$32 ;
+  assign \$34  = | \port$2783$32 [30:26];
+  assign \$36  = | \port$2783$32 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$32 [25:16] };
+  assign \$38  = \port$2783$32 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$2783$32 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$2249$64 [14:10];
-  assign \$2  = | \port$2249$64 [14:10];
-  assign \$3  = \port$2249$64 [14:10] - \$2 ;
-  assign \$4  = & \port$2249$64 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2249$64 [30:26];
-  assign \$9  = | \port$2249$64 [30:26];
-  assign \$10  = \port$2249$64 [30:26] - \$9 ;
-  assign \$11  = & \port$2249$64 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$2783$32 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$2783$32 [10] | \$2 ;
+  assign \$4  = | \port$2783$32 [14:10];
+  assign \$6  = | \port$2783$32 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$32 [9:0] };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$32  = \$7 [55:0];
+    \$55  = dot;
     if (abort) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
     if (rst) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 16'h0000;
-    end
-    if (rst) begin
-      \$34  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$35  = \port$2249$64 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$36  = { \$8 , \port$2249$64 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 27'h0000000;
-    end
-    if (rst) begin
-      \$40  = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$42  = \$14 [55:0];
-    if (abort) begin
-      \$42  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$46  = \$16 [57:1];
-    if (abort) begin
-      \$46  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$46  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = bad_1;
+    \$56  = \port$2783$32 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -16808,33 +16824,27 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2249$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$57  = bad_2;
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
+    \$58  = \port$2783$32 [14:12];
     if (abort) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -16844,199 +16854,509 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2249$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$24  = dot;
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$25  = \port$2249$64 [15];
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$26  = { \$1 , \port$2249$64 [9:0] };
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$27  = \$3 [4:0];
+    \$63  = \$22 [55:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$28  = \$4 ;
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$29  = scale_sign_1;
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$30  = \$5 ;
+    \$66  = \port$2783$32 [31];
     if (abort) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$31  = scale_shift_1;
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$2249$64 [15:0];
-  assign shift = \port$2249$64 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$68  = \port$2783$32 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 30'h00000000;
+    end
+    if (rst) begin
+      \$71  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$73  = \$44 [55:0];
+    if (abort) begin
+      \$73  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$77  = \$46 [57:1];
+    if (abort) begin
+      \$77  = 57'h000000000000000;
+    end
+    if (rst) begin
+      \$77  = 57'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$2783$32 [15:0];
+  assign shift = \port$2783$32 [31:16];
+  assign \$43  = { \$42 [60], \$42 [60:1] };
+  assign \$5  = { \$4 , \port$2783$32 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$2783$32 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [60], \$20 [60:1] };
+  assign \$27  = { \$26 , \port$2783$32 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$2783$32 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2249$96 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [26:0] \$12 ;
-  wire [57:0] \$13 ;
-  wire [57:0] \$14 ;
-  wire \$15 ;
-  wire [57:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
+  wire [29:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [60:0] \$20 ;
+  wire [60:0] \$21 ;
+  wire [60:0] \$22 ;
   wire \$23 ;
-  reg [15:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [26:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [55:0] \$32 ;
-  reg \$33 ;
-  reg [15:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [26:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [55:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [56:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [26:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [29:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [60:0] \$42 ;
+  wire [60:0] \$43 ;
+  wire [60:0] \$44 ;
+  wire \$45 ;
+  wire [57:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [15:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [57:0] \$6 ;
-  wire [57:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [29:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [55:0] \$63 ;
+  reg \$64 ;
+  reg [15:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [29:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [55:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [56:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [62:0] \before ;
   input clk;
   wire clk;
   input [15:0] dot;
   wire [15:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [15:0] inputs;
   wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$2249$96 ;
-  wire [31:0] \port$2249$96 ;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2783$64 ;
+  wire [31:0] \port$2783$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [15:0] scale_value_1 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [15:0] shift_value_1 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
@@ -17048,346 +17368,140 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2249$96
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$2783$64 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$2783$64 [10] | \$10 ;
+  assign \$12  = | \port$2783$64 [14:10];
+  assign \$14  = | \port$2783$64 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$64 [9:0] };
+  assign \$16  = \port$2783$64 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$2783$64 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$2783$64 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$2783$64 [26] | \$24 ;
+  assign \$26  = | \port$2783$64 [30:26];
+  assign \$28  = | \port$2783$64 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$64 [25:16] };
+  assign \$31  = | \port$2783$64 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$2783$64 [26] | \$32 ;
+  assign \$34  = | \port$2783$64 [30:26];
+  assign \$36  = | \port$2783$64 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$64 [25:16] };
+  assign \$38  = \port$2783$64 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$2783$64 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$2249$96 [14:10];
-  assign \$2  = | \port$2249$96 [14:10];
-  assign \$3  = \port$2249$96 [14:10] - \$2 ;
-  assign \$4  = & \port$2249$96 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$2249$96 [30:26];
-  assign \$9  = | \port$2249$96 [30:26];
-  assign \$10  = \port$2249$96 [30:26] - \$9 ;
-  assign \$11  = & \port$2249$96 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$2783$64 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$2783$64 [10] | \$2 ;
+  assign \$4  = | \port$2783$64 [14:10];
+  assign \$6  = | \port$2783$64 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$64 [9:0] };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$32  = \$7 [55:0];
+    \$55  = dot;
     if (abort) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
     if (rst) begin
-      \$32  = 56'h00000000000000;
+      \$55  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 16'h0000;
-    end
-    if (rst) begin
-      \$34  = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$35  = \port$2249$96 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$36  = { \$8 , \port$2249$96 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 27'h0000000;
-    end
-    if (rst) begin
-      \$40  = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$42  = \$14 [55:0];
-    if (abort) begin
-      \$42  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$46  = \$16 [57:1];
-    if (abort) begin
-      \$46  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$46  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = bad_1;
+    \$56  = \port$2783$64 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -17397,33 +17511,27 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2249$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$57  = bad_2;
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
+    \$58  = \port$2783$64 [14:12];
     if (abort) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -17433,90 +17541,1053 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2249$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$24  = dot;
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 16'h0000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$25  = \port$2249$96 [15];
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$26  = { \$1 , \port$2249$96 [9:0] };
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$27  = \$3 [4:0];
+    \$63  = \$22 [55:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 56'h00000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$28  = \$4 ;
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$29  = scale_sign_1;
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$30  = \$5 ;
+    \$66  = \port$2783$64 [31];
     if (abort) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 27'h0000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$31  = scale_shift_1;
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$2249$96 [15:0];
-  assign shift = \port$2249$96 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$68  = \port$2783$64 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 30'h00000000;
+    end
+    if (rst) begin
+      \$71  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$73  = \$44 [55:0];
+    if (abort) begin
+      \$73  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$77  = \$46 [57:1];
+    if (abort) begin
+      \$77  = 57'h000000000000000;
+    end
+    if (rst) begin
+      \$77  = 57'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$2783$64 [15:0];
+  assign shift = \port$2783$64 [31:16];
+  assign \$43  = { \$42 [60], \$42 [60:1] };
+  assign \$5  = { \$4 , \port$2783$64 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$2783$64 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [60], \$20 [60:1] };
+  assign \$27  = { \$26 , \port$2783$64 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$2783$64 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
+  wire \$17 ;
+  wire [29:0] \$18 ;
+  wire [5:0] \$19 ;
+  wire \$2 ;
+  wire [60:0] \$20 ;
+  wire [60:0] \$21 ;
+  wire [60:0] \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [29:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [60:0] \$42 ;
+  wire [60:0] \$43 ;
+  wire [60:0] \$44 ;
+  wire \$45 ;
+  wire [57:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [15:0] \$55 ;
+  reg \$56 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
+  reg \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [29:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [55:0] \$63 ;
+  reg \$64 ;
+  reg [15:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [29:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [55:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [56:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  input clk;
+  wire clk;
+  input [15:0] dot;
+  wire [15:0] dot;
+  input [15:0] inputs;
+  wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2783$96 ;
+  wire [31:0] \port$2783$96 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [55:0] scale_placed = 56'h00000000000000;
+  reg [29:0] scale_product = 30'h00000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_2_1 = 1'h0;
+  reg scale_sign_3_1 = 1'h0;
+  reg [15:0] scale_value_1 = 16'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [55:0] shift_placed = 56'h00000000000000;
+  reg [29:0] shift_product = 30'h00000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_2_1 = 1'h0;
+  reg shift_sign_3_1 = 1'h0;
+  reg [15:0] shift_value_1 = 16'h0000;
+  reg [56:0] term = 57'h000000000000000;
+  reg term_carry = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  reg valid_4_1 = 1'h0;
+  reg valid_4_2 = 1'h0;
+  reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$2783$96 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$2783$96 [10] | \$10 ;
+  assign \$12  = | \port$2783$96 [14:10];
+  assign \$14  = | \port$2783$96 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$96 [9:0] };
+  assign \$16  = \port$2783$96 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$2783$96 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$2783$96 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$2783$96 [26] | \$24 ;
+  assign \$26  = | \port$2783$96 [30:26];
+  assign \$28  = | \port$2783$96 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$96 [25:16] };
+  assign \$31  = | \port$2783$96 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$2783$96 [26] | \$32 ;
+  assign \$34  = | \port$2783$96 [30:26];
+  assign \$36  = | \port$2783$96 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$96 [25:16] };
+  assign \$38  = \port$2783$96 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$2783$96 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_value_1 <= \$55 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$56 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$57 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$58 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$59 ;
+  always @(posedge clk)
+    scale_sign_2_1 <= \$60 ;
+  always @(posedge clk)
+    scale_product <= \$61 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$62 ;
+  always @(posedge clk)
+    scale_placed <= \$63 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$64 ;
+  always @(posedge clk)
+    shift_value_1 <= \$65 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$66 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$67 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$68 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$69 ;
+  always @(posedge clk)
+    shift_sign_2_1 <= \$70 ;
+  always @(posedge clk)
+    shift_product <= \$71 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$72 ;
+  always @(posedge clk)
+    shift_placed <= \$73 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$74 ;
+  always @(posedge clk)
+    valid_1_1 <= \$75 ;
+  always @(posedge clk)
+    scaled_1 <= \$76 ;
+  always @(posedge clk)
+    term <= \$77 ;
+  always @(posedge clk)
+    term_carry <= \$78 ;
+  always @(posedge clk)
+    valid_4_1 <= \$79 ;
+  always @(posedge clk)
+    valid_4_2 <= \$80 ;
+  always @(posedge clk)
+    valid_4_3 <= \$81 ;
+  always @(posedge clk)
+    last_1 <= \$82 ;
+  always @(posedge clk)
+    last_2 <= \$83 ;
+  always @(posedge clk)
+    last_3 <= \$84 ;
+  always @(posedge clk)
+    last_4 <= \$85 ;
+  always @(posedge clk)
+    bad_1 <= \$86 ;
+  always @(posedge clk)
+    bad_2 <= \$87 ;
+  always @(posedge clk)
+    bad_3 <= \$88 ;
+  always @(posedge clk)
+    part <= \$89 ;
+  always @(posedge clk)
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$2783$96 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$2783$96 [10] | \$2 ;
+  assign \$4  = | \port$2783$96 [14:10];
+  assign \$6  = | \port$2783$96 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$96 [9:0] };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$55  = dot;
+    if (abort) begin
+      \$55  = 16'h0000;
+    end
+    if (rst) begin
+      \$55  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$56  = \port$2783$96 [15];
+    if (abort) begin
+      \$56  = 1'h0;
+    end
+    if (rst) begin
+      \$56  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$57  = \$16 [13:0];
+    if (abort) begin
+      \$57  = 14'h0000;
+    end
+    if (rst) begin
+      \$57  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$58  = \port$2783$96 [14:12];
+    if (abort) begin
+      \$58  = 3'h0;
+    end
+    if (rst) begin
+      \$58  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$59  = \$17 ;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$60  = scale_sign_1;
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$61  = \$18 ;
+    if (abort) begin
+      \$61  = 30'h00000000;
+    end
+    if (rst) begin
+      \$61  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$62  = \$19 [4:0];
+    if (abort) begin
+      \$62  = 5'h00;
+    end
+    if (rst) begin
+      \$62  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$63  = \$22 [55:0];
+    if (abort) begin
+      \$63  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$63  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$64  = scale_sign_2_1;
+    if (abort) begin
+      \$64  = 1'h0;
+    end
+    if (rst) begin
+      \$64  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$65  = inputs;
+    if (abort) begin
+      \$65  = 16'h0000;
+    end
+    if (rst) begin
+      \$65  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$66  = \port$2783$96 [31];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$67  = \$38 [13:0];
+    if (abort) begin
+      \$67  = 14'h0000;
+    end
+    if (rst) begin
+      \$67  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$68  = \port$2783$96 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 30'h00000000;
+    end
+    if (rst) begin
+      \$71  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$73  = \$44 [55:0];
+    if (abort) begin
+      \$73  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$77  = \$46 [57:1];
+    if (abort) begin
+      \$77  = 57'h000000000000000;
+    end
+    if (rst) begin
+      \$77  = 57'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$2783$96 [15:0];
+  assign shift = \port$2783$96 [31:16];
+  assign \$43  = { \$42 [60], \$42 [60:1] };
+  assign \$5  = { \$4 , \port$2783$96 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$2783$96 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [60], \$20 [60:1] };
+  assign \$27  = { \$26 , \port$2783$96 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$2783$96 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire [4:0] \$1 ;
   wire \$2 ;
   wire [5:0] \$3 ;
@@ -17543,7 +18614,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, st
   assign \$2  = claim ? 1'h1 : 1'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$4  = 4'h0;
@@ -17560,7 +18631,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, st
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -17626,7 +18697,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , trea
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -17645,7 +18716,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , trea
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -17712,7 +18783,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
-  reg [127:0] storage [10:0];
+  reg [127:0] storage [11:0];
   initial begin
     storage[0] = 128'h00000000000000000000000000000000;
     storage[1] = 128'h00000000000000000000000000000000;
@@ -17725,6 +18796,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     storage[8] = 128'h00000000000000000000000000000000;
     storage[9] = 128'h00000000000000000000000000000000;
     storage[10] = 128'h00000000000000000000000000000000;
+    storage[11] = 128'h00000000000000000000000000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
@@ -17737,7 +18809,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 4'hb;
+  assign w_rdy = inner_level != 4'hc;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -17745,13 +18817,13 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'ha;
+  assign \$5  = w_port__addr == 4'hb;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 5'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'ha;
+  assign \$11  = r_port__addr == 4'hb;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 5'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -17780,7 +18852,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [3:0];
@@ -17793,7 +18865,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [3:0];
@@ -17806,7 +18878,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [3:0];
@@ -17822,7 +18894,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -17845,19 +18917,27 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   assign r_port__data = r_data;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, block_last, row_last, start, abort, n, k, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
-  wire [15:0] \$1 ;
-  wire [15:0] \$2 ;
+module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [14:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [14:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [15:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   reg [14:0] inputs_left = 15'h0000;
@@ -17867,57 +18947,93 @@ module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, block_last, row_
   wire [16:0] n;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 3'h4;
   assign \$3  = outputs_left - 3'h4;
+  assign \$4  = outputs_left <= 4'h8;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 8'h80;
+  assign \$8  = inputs_left - 8'h80;
+  assign \$9  = inputs_left <= 9'h100;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 3'h4;
-  assign row_last = inputs_left <= 8'h80;
-  assign \$1  = inputs_left - 8'h80;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [14:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [14:0];
+    end
+    if (abort) begin
+      \$12  = 15'h0000;
+    end
+    if (rst) begin
+      \$12  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
+module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
+, start, abort, n, k, state, \step$48 , load_chunk, load_remaining, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -17997,11 +19113,11 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [29:0] \$81 ;
+  wire [28:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
   reg [1:0] \$84 ;
-  reg [29:0] \$85 ;
+  reg [28:0] \$85 ;
   reg [2:0] \$86 ;
   reg \$87 ;
   wire \$88 ;
@@ -18033,7 +19149,6 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire fire;
   reg gap = 1'h0;
   wire [6:0] group;
-  wire group_first;
   wire group_last;
   wire [14:0] inputs_left;
   input [14:0] k;
@@ -18045,15 +19160,14 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire [14:0] load_remaining;
   output load_write;
   wire load_write;
-  reg [29:0] loaded_1 = 30'h00000000;
+  reg [28:0] loaded_1 = 29'h00000000;
   wire \loaded_1.block_last ;
   wire [7:0] \loaded_1.chunk ;
   wire [6:0] \loaded_1.group ;
-  wire \loaded_1.group_first ;
   wire \loaded_1.group_last ;
   wire \loaded_1.load ;
   wire \loaded_1.poison ;
-  wire \loaded_1.row_first ;
+  wire \loaded_1.ragged ;
   wire \loaded_1.row_last ;
   wire [3:0] \loaded_1.rows ;
   wire \loaded_1.scaled ;
@@ -18065,13 +19179,13 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire [16:0] \n$24 ;
   input over;
   wire over;
+  wire ragged;
   input room;
   wire room;
   output room_claim;
   wire room_claim;
   output room_stall;
   wire room_stall;
-  wire row_first;
   output row_last;
   wire row_last;
   wire [3:0] rows;
@@ -18099,31 +19213,29 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
-  wire [29:0] step;
-  output [29:0] \step$49 ;
-  reg [29:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [7:0] \step$49.chunk ;
-  wire [6:0] \step$49.group ;
-  wire \step$49.group_first ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.row_first ;
-  wire \step$49.row_last ;
-  wire [3:0] \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
+  wire [28:0] step;
+  output [28:0] \step$48 ;
+  reg [28:0] \step$48 ;
+  wire \step$48.block_last ;
+  wire [7:0] \step$48.chunk ;
+  wire [6:0] \step$48.group ;
+  wire \step$48.group_last ;
+  wire \step$48.load ;
+  wire \step$48.poison ;
+  wire \step$48.ragged ;
+  wire \step$48.row_last ;
+  wire [3:0] \step$48.rows ;
+  wire \step$48.scaled ;
+  wire \step$48.segment ;
+  wire \step$48.valid ;
+  wire \step$48.weighted ;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [3:0] \step.rows ;
   wire \step.scaled ;
@@ -18252,23 +19364,21 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     .chunk(load_chunk),
     .clk(clk),
     .group(group),
-    .group_first(group_first),
     .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$361$0 (\$88 ),
-    .\port$362$0 (\$89 ),
-    .\port$363$0 (\$90 ),
-    .\port$364$0 (\$91 ),
-    .row_first(row_first),
+    .\port$360$0 (\$88 ),
+    .\port$361$0 (\$89 ),
+    .\port$362$0 (\$90 ),
+    .\port$363$0 (\$91 ),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
     .start(\start$22 )
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
     \$84  = \wait ;
     if (room_claim) begin
       \$84  = 2'h3;
@@ -18283,17 +19393,17 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
     \$85  = step;
     if (abort) begin
-      \$85  = 30'h00000000;
+      \$85  = 29'h00000000;
     end
     if (rst) begin
-      \$85  = 30'h00000000;
+      \$85  = 29'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
     \$86  = state;
     if (\$3 ) begin
       if (start) begin
@@ -18322,7 +19432,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
     \$87  = gap;
     if (\$3 ) begin
     end else if (\$4 ) begin
@@ -18340,10 +19450,10 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \step$49 [0] = \$81 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \step$48 [0] = \$81 [0];
     if (\$82 ) begin
-      \step$49 [0] = \$83 ;
+      \step$48 [0] = \$83 ;
     end
   end
   assign \n$24  = n;
@@ -18352,88 +19462,79 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
+  assign ragged = row_last;
   assign rows = { \$91 , \$90 , \$89 , \$88  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[9:2];
   assign \loaded_1.segment  = loaded_1[10];
   assign \loaded_1.group  = loaded_1[17:11];
-  assign \loaded_1.group_first  = loaded_1[18];
-  assign \loaded_1.group_last  = loaded_1[19];
-  assign \loaded_1.row_first  = loaded_1[20];
-  assign \loaded_1.row_last  = loaded_1[21];
-  assign \loaded_1.weighted  = loaded_1[22];
-  assign \loaded_1.scaled  = loaded_1[23];
-  assign \loaded_1.poison  = loaded_1[24];
-  assign \loaded_1.rows  = loaded_1[28:25];
-  assign \loaded_1.block_last  = loaded_1[29];
+  assign \loaded_1.group_last  = loaded_1[18];
+  assign \loaded_1.row_last  = loaded_1[19];
+  assign \loaded_1.ragged  = loaded_1[20];
+  assign \loaded_1.weighted  = loaded_1[21];
+  assign \loaded_1.scaled  = loaded_1[22];
+  assign \loaded_1.poison  = loaded_1[23];
+  assign \loaded_1.rows  = loaded_1[27:24];
+  assign \loaded_1.block_last  = loaded_1[28];
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[9:2];
   assign \step.segment  = step[10];
   assign \step.group  = step[17:11];
-  assign \step.group_first  = step[18];
-  assign \step.group_last  = step[19];
-  assign \step.row_first  = step[20];
-  assign \step.row_last  = step[21];
-  assign \step.weighted  = step[22];
-  assign \step.scaled  = step[23];
-  assign \step.poison  = step[24];
-  assign \step.rows  = step[28:25];
-  assign \step.block_last  = step[29];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [9:2];
-  assign \step$49.segment  = \step$49 [10];
-  assign \step$49.group  = \step$49 [17:11];
-  assign \step$49.group_first  = \step$49 [18];
-  assign \step$49.group_last  = \step$49 [19];
-  assign \step$49.row_first  = \step$49 [20];
-  assign \step$49.row_last  = \step$49 [21];
-  assign \step$49.weighted  = \step$49 [22];
-  assign \step$49.scaled  = \step$49 [23];
-  assign \step$49.poison  = \step$49 [24];
-  assign \step$49.rows  = \step$49 [28:25];
-  assign \step$49.block_last  = \step$49 [29];
+  assign \step.group_last  = step[18];
+  assign \step.row_last  = step[19];
+  assign \step.ragged  = step[20];
+  assign \step.weighted  = step[21];
+  assign \step.scaled  = step[22];
+  assign \step.poison  = step[23];
+  assign \step.rows  = step[27:24];
+  assign \step.block_last  = step[28];
+  assign \step$48.valid  = \step$48 [0];
+  assign \step$48.load  = \step$48 [1];
+  assign \step$48.chunk  = \step$48 [9:2];
+  assign \step$48.segment  = \step$48 [10];
+  assign \step$48.group  = \step$48 [17:11];
+  assign \step$48.group_last  = \step$48 [18];
+  assign \step$48.row_last  = \step$48 [19];
+  assign \step$48.ragged  = \step$48 [20];
+  assign \step$48.weighted  = \step$48 [21];
+  assign \step$48.scaled  = \step$48 [22];
+  assign \step$48.poison  = \step$48 [23];
+  assign \step$48.rows  = \step$48 [27:24];
+  assign \step$48.block_last  = \step$48 [28];
   always @*
-    \step$49 [29:1] = \$81 [29:1];
-  assign step[24] = \$79 ;
-  assign step[23] = \$75 ;
-  assign step[22] = weight_present;
+    \step$48 [28:1] = \$81 [28:1];
+  assign step[23] = \$79 ;
+  assign step[22] = \$75 ;
+  assign step[21] = weight_present;
   assign step[1] = \$74 ;
   assign step[0] = fire;
-  assign step[29] = block_last;
-  assign step[28:25] = { \$91 , \$90 , \$89 , \$88  };
-  assign step[21] = row_last;
-  assign step[20] = row_first;
-  assign step[19] = group_last;
-  assign step[18] = group_first;
+  assign step[28] = block_last;
+  assign step[27:24] = { \$91 , \$90 , \$89 , \$88  };
+  assign step[20] = row_last;
+  assign step[19] = row_last;
+  assign step[18] = group_last;
   assign step[17:11] = group;
   assign step[10] = segment;
   assign step[9:2] = load_chunk;
-  assign \$33  = segment;
   assign \$10  = gap;
+  assign \$33  = segment;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$361$0 , \port$362$0 , \port$363$0 , \port$364$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk
-);
-  reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$360$0 , \port$361$0 , \port$362$0 , \port$363$0 , beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
   wire \$1 ;
   wire [8:0] \$10 ;
   wire [1:0] \$11 ;
   wire [1:0] \$12 ;
   wire [7:0] \$13 ;
   wire [7:0] \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  reg [7:0] \$18 ;
-  reg \$19 ;
+  reg [7:0] \$15 ;
+  reg \$16 ;
+  reg [6:0] \$17 ;
+  reg \$18 ;
   wire \$2 ;
-  reg [6:0] \$20 ;
-  reg \$21 ;
-  reg \$22 ;
-  reg \$23 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -18457,8 +19558,6 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   wire clk;
   output [6:0] group;
   reg [6:0] group = 7'h00;
-  output group_first;
-  reg group_first = 1'h1;
   output group_last;
   wire group_last;
   reg group_step = 1'h0;
@@ -18472,16 +19571,15 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
+  output \port$360$0 ;
+  wire \port$360$0 ;
   output \port$361$0 ;
   wire \port$361$0 ;
   output \port$362$0 ;
   wire \port$362$0 ;
   output \port$363$0 ;
   wire \port$363$0 ;
-  output \port$364$0 ;
-  wire \port$364$0 ;
-  output row_first;
-  reg row_first = 1'h1;
+  wire ragged;
   output row_last;
   wire row_last;
   wire \row_last$9 ;
@@ -18508,21 +19606,14 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   assign \$12  = group_last ? 2'h0 : \$11 ;
   assign \$13  = group + group_last;
   assign \$14  = row_last ? 8'h00 : \$13 ;
-  assign \$15  = ~ group_last;
-  assign \$16  = row_first & \$15 ;
-  assign \$17  = row_last | \$16 ;
   always @(posedge clk)
-    chunk <= \$18 ;
+    chunk <= \$15 ;
   always @(posedge clk)
-    segment <= \$19 ;
+    segment <= \$16 ;
   always @(posedge clk)
-    group <= \$20 ;
+    group <= \$17 ;
   always @(posedge clk)
-    group_step <= \$21 ;
-  always @(posedge clk)
-    row_first <= \$22 ;
-  always @(posedge clk)
-    group_first <= \$23 ;
+    group_step <= \$18 ;
   \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -18537,93 +19628,63 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
     .start(start)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$18  = chunk;
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$15  = chunk;
     if (start) begin
-      \$18  = 8'h00;
+      \$15  = 8'h00;
     end else if (advance) begin
-      \$18  = \$10 [7:0];
+      \$15  = \$10 [7:0];
     end
     if (abort) begin
-      \$18  = 8'h00;
+      \$15  = 8'h00;
     end
     if (rst) begin
-      \$18  = 8'h00;
+      \$15  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$19  = segment;
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$16  = segment;
     if (start) begin
-      \$19  = 1'h0;
+      \$16  = 1'h0;
     end else if (advance) begin
-      \$19  = \$8 [0];
+      \$16  = \$8 [0];
     end
     if (abort) begin
-      \$19  = 1'h0;
+      \$16  = 1'h0;
     end
     if (rst) begin
-      \$19  = 1'h0;
+      \$16  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$20  = group;
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$17  = group;
     if (start) begin
-      \$20  = 7'h00;
+      \$17  = 7'h00;
     end else if (advance) begin
-      \$20  = \$14 [6:0];
+      \$17  = \$14 [6:0];
     end
     if (abort) begin
-      \$20  = 7'h00;
+      \$17  = 7'h00;
     end
     if (rst) begin
-      \$20  = 7'h00;
+      \$17  = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$21  = group_step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$18  = group_step;
     if (start) begin
-      \$21  = 1'h0;
+      \$18  = 1'h0;
     end else if (advance) begin
-      \$21  = \$12 [0];
+      \$18  = \$12 [0];
     end
     if (abort) begin
-      \$21  = 1'h0;
+      \$18  = 1'h0;
     end
     if (rst) begin
-      \$21  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$22  = row_first;
-    if (start) begin
-      \$22  = 1'h1;
-    end else if (advance) begin
-      \$22  = \$17 ;
-    end
-    if (abort) begin
-      \$22  = 1'h1;
-    end
-    if (rst) begin
-      \$22  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$23  = group_first;
-    if (start) begin
-      \$23  = 1'h1;
-    end else if (advance) begin
-      \$23  = group_last;
-    end
-    if (abort) begin
-      \$23  = 1'h1;
-    end
-    if (rst) begin
-      \$23  = 1'h1;
+      \$18  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -18634,26 +19695,35 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$4 , \$3 , \$2 , \$1  };
-  assign \port$361$0  = \$1 ;
-  assign \port$362$0  = \$2 ;
-  assign \port$363$0  = \$3 ;
-  assign \port$364$0  = \$4 ;
+  assign ragged = row_last;
+  assign \port$360$0  = \$1 ;
+  assign \port$361$0  = \$2 ;
+  assign \port$362$0  = \$3 ;
+  assign \port$363$0  = \$4 ;
   assign \$6  = group_step;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
-  wire [15:0] \$1 ;
-  wire [15:0] \$2 ;
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [14:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [14:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [15:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   output [14:0] inputs_left;
@@ -18665,56 +19735,92 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, advance, start, 
   output [16:0] outputs_left;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 3'h4;
   assign \$3  = outputs_left - 3'h4;
+  assign \$4  = outputs_left <= 4'h8;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 7'h40;
+  assign \$8  = inputs_left - 7'h40;
+  assign \$9  = inputs_left <= 8'h80;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 3'h4;
-  assign row_last = inputs_left <= 7'h40;
-  assign \$1  = inputs_left - 7'h40;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [14:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [14:0];
+    end
+    if (abort) begin
+      \$12  = 15'h0000;
+    end
+    if (rst) begin
+      \$12  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -18780,7 +19886,7 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -18798,9 +19904,9 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$170$0 , \port$213$0 , finished, counting, \port$231$0 , \port$325$0 , \port$329$0 , \port$337$0 
-, busy, \port$408$0 , \port$432$0 , \port$456$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
+module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$169$0 , \port$212$0 , finished, counting, \port$230$0 , \port$324$0 , \port$328$0 , \port$336$0 , busy
+, \port$409$0 , \port$433$0 , \port$457$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$32  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -18826,15 +19932,21 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   reg \$119 ;
   wire \$12 ;
   reg [7:0] \$120 ;
-  reg [31:0] \$121 ;
-  reg [31:0] \$122 ;
+  reg \$121 ;
+  reg \$122 ;
   reg [31:0] \$123 ;
-  reg [31:0] \$124 ;
+  reg \$124 ;
   reg [31:0] \$125 ;
   reg \$126 ;
-  reg [1:0] \$127 ;
-  reg [31:0] \$128 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
   wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [1:0] \$133 ;
+  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -18933,6 +20045,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   output abort;
   reg abort = 1'h0;
   reg [31:0] activation_stalls = 32'd0;
+  reg activation_stalls_event_1 = 1'h0;
   input [7:0] axil_araddr;
   wire [7:0] axil_araddr;
   wire axil_arready;
@@ -18972,6 +20085,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   input counting;
   wire counting;
   reg [31:0] cycles = 32'd0;
+  reg cycles_event_1 = 1'h0;
   reg done = 1'h0;
   reg [7:0] errors = 8'h00;
   wire [5:0] faults;
@@ -18982,36 +20096,38 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   reg [14:0] \k$25  = 15'h0000;
   output [16:0] n;
   reg [16:0] n = 17'h00000;
-  input \port$161$0 ;
-  wire \port$161$0 ;
-  input \port$170$0 ;
-  wire \port$170$0 ;
-  input \port$213$0 ;
-  wire \port$213$0 ;
-  input \port$231$0 ;
-  wire \port$231$0 ;
-  input \port$325$0 ;
-  wire \port$325$0 ;
-  input \port$329$0 ;
-  wire \port$329$0 ;
-  input \port$337$0 ;
-  wire \port$337$0 ;
-  input \port$408$0 ;
-  wire \port$408$0 ;
-  input \port$432$0 ;
-  wire \port$432$0 ;
-  input \port$456$0 ;
-  wire \port$456$0 ;
+  input \port$169$0 ;
+  wire \port$169$0 ;
+  input \port$212$0 ;
+  wire \port$212$0 ;
+  input \port$230$0 ;
+  wire \port$230$0 ;
+  input \port$324$0 ;
+  wire \port$324$0 ;
+  input \port$328$0 ;
+  wire \port$328$0 ;
+  input \port$336$0 ;
+  wire \port$336$0 ;
+  input \port$409$0 ;
+  wire \port$409$0 ;
+  input \port$433$0 ;
+  wire \port$433$0 ;
+  input \port$457$0 ;
+  wire \port$457$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
+  reg result_stalls_event_1 = 1'h0;
   input rst;
   wire rst;
   reg [31:0] scale_stalls = 32'd0;
+  reg scale_stalls_event_1 = 1'h0;
   wire [3:0] stalls;
   output start;
   reg start = 1'h0;
+  reg start_1 = 1'h0;
   reg [31:0] weight_stalls = 32'd0;
+  reg weight_stalls_event_1 = 1'h0;
   output write;
   wire write;
   assign \$1  = axil_awvalid & axil_wvalid;
@@ -19114,12 +20230,12 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
-  assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$325$0 ;
-  assign \$102  = weight_stalls + \port$329$0 ;
-  assign \$103  = scale_stalls + \port$337$0 ;
-  assign \$104  = result_stalls + \port$231$0 ;
+  assign \$99  = \$72  | { \$98 , \$90 , \port$457$0 , \port$433$0 , \port$409$0 , \port$169$0 , \port$212$0 , 1'h0 };
+  assign \$100  = cycles + cycles_event_1;
+  assign \$101  = activation_stalls + activation_stalls_event_1;
+  assign \$102  = weight_stalls + weight_stalls_event_1;
+  assign \$103  = scale_stalls + scale_stalls_event_1;
+  assign \$104  = result_stalls + result_stalls_event_1;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
   assign \$107  = axil_araddr[7:2] < 5'h10;
@@ -19146,23 +20262,35 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   always @(posedge clk)
     errors <= \$120 ;
   always @(posedge clk)
-    cycles <= \$121 ;
+    start_1 <= \$121 ;
   always @(posedge clk)
-    activation_stalls <= \$122 ;
+    cycles_event_1 <= \$122 ;
   always @(posedge clk)
-    weight_stalls <= \$123 ;
+    cycles <= \$123 ;
   always @(posedge clk)
-    scale_stalls <= \$124 ;
+    activation_stalls_event_1 <= \$124 ;
   always @(posedge clk)
-    result_stalls <= \$125 ;
+    activation_stalls <= \$125 ;
   always @(posedge clk)
-    axil_rvalid <= \$126 ;
+    weight_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    axil_rresp <= \$127 ;
+    weight_stalls <= \$127 ;
   always @(posedge clk)
-    axil_rdata <= \$128 ;
+    scale_stalls_event_1 <= \$128 ;
+  always @(posedge clk)
+    scale_stalls <= \$129 ;
+  always @(posedge clk)
+    result_stalls_event_1 <= \$130 ;
+  always @(posedge clk)
+    result_stalls <= \$131 ;
+  always @(posedge clk)
+    axil_rvalid <= \$132 ;
+  always @(posedge clk)
+    axil_rresp <= \$133 ;
+  always @(posedge clk)
+    axil_rdata <= \$134 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -19200,14 +20328,14 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -19219,7 +20347,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -19229,7 +20357,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -19250,7 +20378,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -19271,21 +20399,21 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [16:0];
@@ -19295,7 +20423,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[14:0];
@@ -19305,7 +20433,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -19317,107 +20445,149 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$121  = 32'd0;
-    end else begin
-      \$121  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$121  = start;
     if (rst) begin
-      \$121  = 32'd0;
+      \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$122  = 32'd0;
-    end else begin
-      \$122  = \$101 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$122  = counting;
     if (rst) begin
-      \$122  = 32'd0;
+      \$122  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$123  = 32'd0;
     end else begin
-      \$123  = \$102 [31:0];
+      \$123  = \$100 [31:0];
     end
     if (rst) begin
       \$123  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$124  = 32'd0;
-    end else begin
-      \$124  = \$103 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$124  = \port$324$0 ;
     if (rst) begin
-      \$124  = 32'd0;
+      \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$104 [31:0];
+      \$125  = \$101 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    \$126  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$126  = \port$328$0 ;
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$127  = 32'd0;
+    end else begin
+      \$127  = \$102 [31:0];
+    end
+    if (rst) begin
+      \$127  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$128  = \port$336$0 ;
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$129  = 32'd0;
+    end else begin
+      \$129  = \$103 [31:0];
+    end
+    if (rst) begin
+      \$129  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$130  = \port$230$0 ;
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$131  = 32'd0;
+    end else begin
+      \$131  = \$104 [31:0];
+    end
+    if (rst) begin
+      \$131  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$132  = axil_rvalid;
     if (read) begin
-      \$126  = 1'h1;
+      \$132  = 1'h1;
     end else if (axil_rready) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    \$127  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$133  = axil_rresp;
     if (read) begin
-      \$127  = \$106 ;
+      \$133  = \$106 ;
     end
     if (rst) begin
-      \$127  = 2'h0;
+      \$133  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    \$128  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$134  = axil_rdata;
     if (read) begin
-      \$128  = \$110 ;
+      \$134  = \$110 ;
     end
     if (rst) begin
-      \$128  = 32'd0;
+      \$134  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$456$0 , \port$432$0 , \port$408$0 , \port$170$0 , \port$213$0 , \port$161$0  };
-  assign stalls = { \port$231$0 , \port$337$0 , \port$329$0 , \port$325$0  };
+  assign faults = { \port$457$0 , \port$433$0 , \port$409$0 , \port$169$0 , \port$212$0 , 1'h0 };
+  assign stalls = { \port$230$0 , \port$336$0 , \port$328$0 , \port$324$0  };
 endmodule

@@ -3,8 +3,7 @@
 module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_axil_wstrb, s_axil_wvalid, s_axil_bready, s_axil_araddr, s_axil_arprot, s_axil_arvalid, s_axil_rready, s_axis_activation_tdata, s_axis_activation_tvalid, s_axis_activation_tlast, s_axis_weight_tdata, s_axis_weight_tvalid, s_axis_weight_tlast, s_axis_scale_tdata, s_axis_scale_tvalid, s_axis_scale_tlast, m_axis_result_tready, clk
 , rst, s_axil_awready, s_axil_wready, s_axil_bresp, s_axil_bvalid, s_axil_arready, s_axil_rdata, s_axil_rresp, s_axil_rvalid, s_axis_activation_tready, s_axis_weight_tready, s_axis_scale_tready, m_axis_result_tdata, m_axis_result_tvalid, m_axis_result_tlast, s_axil_awaddr);
   wire \$1 ;
-  wire \$10 ;
-  wire [32:0] \$11 ;
+  wire [32:0] \$10 ;
   wire \$2 ;
   wire \$3 ;
   wire \$4 ;
@@ -141,27 +140,26 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire weight_tvalid;
   \tern_32x2_int8_g16_base3.core  core (
     .abort(abort),
-    .activation_stall(\$5 ),
+    .activation_stall(\$4 ),
     .activation_tready(s_axis_activation_tready),
     .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .illegal(\$2 ),
+    .illegal(\$1 ),
     .k(k),
-    .misframed(\$8 ),
-    .\misframed$161 (\$9 ),
-    .\misframed$162 (\$10 ),
+    .misframed(\$7 ),
+    .\misframed$165 (\$8 ),
+    .\misframed$166 (\$9 ),
     .n(n),
-    .nonfinite(\$1 ),
-    .\port$213$0 (\$4 ),
+    .\port$212$0 (\$3 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
-    .results__payload(\$11 ),
+    .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$3 ),
-    .scale_stall(\$7 ),
+    .scale_nonfinite(\$2 ),
+    .scale_stall(\$6 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -171,7 +169,7 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
     .w_data(s_axis_scale_tdata),
-    .weight_stall(\$6 ),
+    .weight_stall(\$5 ),
     .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
@@ -197,16 +195,15 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .finished(finished),
     .\k$25 (k),
     .n(n),
-    .\port$161$0 (\$1 ),
-    .\port$168$0 (\$2 ),
-    .\port$195$0 (\$3 ),
-    .\port$213$0 (\$4 ),
-    .\port$307$0 (\$5 ),
-    .\port$311$0 (\$6 ),
-    .\port$319$0 (\$7 ),
-    .\port$388$0 (\$8 ),
-    .\port$412$0 (\$9 ),
-    .\port$436$0 (\$10 ),
+    .\port$167$0 (\$1 ),
+    .\port$194$0 (\$2 ),
+    .\port$212$0 (\$3 ),
+    .\port$306$0 (\$4 ),
+    .\port$310$0 (\$5 ),
+    .\port$318$0 (\$6 ),
+    .\port$397$0 (\$7 ),
+    .\port$421$0 (\$8 ),
+    .\port$445$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -243,9 +240,9 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign scale_tvalid = s_axis_scale_tvalid;
   assign scale_tlast = s_axis_scale_tlast;
   assign scale_tready = s_axis_scale_tready;
-  assign result_tdata = \$11 [31:0];
+  assign result_tdata = \$10 [31:0];
   assign result_tvalid = m_axis_result_tvalid;
-  assign result_tlast = \$11 [32];
+  assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
   assign \n$75  = n;
@@ -253,17 +250,17 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign \faults$85  = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign stalls = { \$4 , \$7 , \$6 , \$5  };
-  assign \stalls$87  = { \$4 , \$7 , \$6 , \$5  };
+  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign stalls = { \$3 , \$6 , \$5 , \$4  };
+  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
   assign s_axil_wready = s_axil_awready;
-  assign m_axis_result_tdata = \$11 [31:0];
-  assign m_axis_result_tlast = \$11 [32];
+  assign m_axis_result_tdata = \$10 [31:0];
+  assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$161 , scale_tready, \misframed$162 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$212$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
+, misframed, weight_tready, \misframed$165 , scale_tready, \misframed$166 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -299,63 +296,33 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [8:0] \$38 ;
   reg [31:0] \$39 ;
   wire \$4 ;
-  reg [31:0] \$40 ;
-  reg [31:0] \$41 ;
-  reg [31:0] \$42 ;
-  reg [31:0] \$43 ;
-  reg [31:0] \$44 ;
-  reg [31:0] \$45 ;
-  reg [31:0] \$46 ;
-  reg [31:0] \$47 ;
-  reg [31:0] \$48 ;
-  reg [31:0] \$49 ;
+  reg [30:0] \$40 ;
+  reg [30:0] \$41 ;
+  reg [30:0] \$42 ;
+  reg [30:0] \$43 ;
+  reg [30:0] \$44 ;
+  reg [30:0] \$45 ;
+  reg [30:0] \$46 ;
+  reg [30:0] \$47 ;
+  reg [30:0] \$48 ;
+  reg [30:0] \$49 ;
   wire \$5 ;
-  reg [31:0] \$50 ;
-  reg [31:0] \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  wire [7:0] \$54 ;
-  wire [7:0] \$55 ;
-  wire [7:0] \$56 ;
-  wire [7:0] \$57 ;
-  wire [7:0] \$58 ;
-  wire [7:0] \$59 ;
+  reg [30:0] \$50 ;
+  reg [30:0] \$51 ;
+  reg [30:0] \$52 ;
+  reg [30:0] \$53 ;
+  reg \$54 ;
+  reg \$55 ;
   wire \$6 ;
-  wire [7:0] \$60 ;
-  wire [7:0] \$61 ;
-  wire [7:0] \$62 ;
-  wire [7:0] \$63 ;
-  wire [7:0] \$64 ;
-  wire [7:0] \$65 ;
-  wire [7:0] \$66 ;
-  wire [7:0] \$67 ;
-  wire [7:0] \$68 ;
-  wire [7:0] \$69 ;
   wire \$7 ;
-  wire [7:0] \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
-  wire [7:0] \$73 ;
-  wire [7:0] \$74 ;
-  wire [7:0] \$75 ;
-  wire [7:0] \$76 ;
-  wire [7:0] \$77 ;
-  wire [7:0] \$78 ;
-  wire [7:0] \$79 ;
   wire \$8 ;
-  wire [7:0] \$80 ;
-  wire [7:0] \$81 ;
-  wire [7:0] \$82 ;
-  wire [7:0] \$83 ;
-  wire [7:0] \$84 ;
-  wire [7:0] \$85 ;
   wire \$9 ;
   wire [8:0] \$signature__addr ;
-  wire [9:0] \$signature__addr$101 ;
+  wire [9:0] \$signature__addr$104 ;
   wire [255:0] \$signature__data ;
-  wire [12:0] \$signature__data$103 ;
+  wire [12:0] \$signature__data$106 ;
   wire \$signature__en ;
-  wire \$signature__en$105 ;
+  wire \$signature__en$108 ;
   input abort;
   wire abort;
   wire activation_closed;
@@ -379,84 +346,90 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire busy;
   wire \busy$44 ;
   wire claim;
-  wire \claim$133 ;
+  wire \claim$136 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$100 ;
+  wire \closed$103 ;
   wire \closed$37 ;
   wire [55:0] codes;
-  wire [55:0] \codes$70 ;
+  wire [55:0] \codes$73 ;
   output counting;
   wire counting;
   wire [12:0] dot;
-  wire [12:0] \dot$120 ;
+  wire [12:0] \dot$123 ;
   wire enough;
-  wire \enough$136 ;
+  wire \enough$139 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$87 ;
+  wire \final$90 ;
   output finished;
   wire finished;
-  wire first;
-  wire \first$110 ;
-  wire \first$119 ;
-  wire \first$75 ;
   wire [255:0] fixed;
   wire give;
-  wire \give$130 ;
+  wire \give$133 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
   wire illegal;
-  wire \illegal$78 ;
-  wire \illegal$79 ;
+  wire \illegal$81 ;
+  wire \illegal$82 ;
   wire [12:0] inputs;
-  wire [12:0] \inputs$122 ;
+  wire [12:0] \inputs$125 ;
   input [14:0] k;
   wire [14:0] k;
   wire [14:0] \k$42 ;
-  wire [14:0] \k$82 ;
+  wire [14:0] \k$85 ;
   wire last;
+  wire \last$113 ;
+  wire \last$122 ;
+  wire \last$143 ;
+  wire \last$78 ;
+  wire load;
   wire [8:0] load_chunk;
   wire [14:0] load_remaining;
   wire load_write;
+  reg [31:0] mask = 32'd0;
+  wire [31:0] \mask$174 ;
+  (* init = 32'd0 *)
+  wire [31:0] \mask$74 ;
+  (* init = 32'd0 *)
+  wire [31:0] mask_1;
   output misframed;
   wire misframed;
-  output \misframed$161 ;
-  wire \misframed$161 ;
-  output \misframed$162 ;
-  wire \misframed$162 ;
+  output \misframed$165 ;
+  wire \misframed$165 ;
+  output \misframed$166 ;
+  wire \misframed$166 ;
   input [16:0] n;
   wire [16:0] n;
   wire [16:0] \n$40 ;
-  wire [16:0] \n$81 ;
+  wire [16:0] \n$84 ;
   wire nan;
-  wire \nan$146 ;
+  wire \nan$149 ;
   wire [1:0] nans;
-  output nonfinite;
   wire nonfinite;
-  wire \nonfinite$127 ;
-  wire \nonfinite$128 ;
-  wire \nonfinite$59 ;
+  wire \nonfinite$131 ;
+  wire \nonfinite$163 ;
   wire ones;
-  wire \ones$72 ;
+  wire \ones$75 ;
   wire over;
-  reg \over$155  = 1'h1;
-  output \port$213$0 ;
-  wire \port$213$0 ;
+  reg \over$158  = 1'h1;
+  output \port$212$0 ;
+  wire \port$212$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$84 ;
+  wire \present$87 ;
   wire [63:0] r_data;
   wire r_en;
+  wire ragged;
   reg [8:0] read__addr = 9'h000;
-  wire [9:0] \read__addr$106 ;
+  wire [9:0] \read__addr$109 ;
   wire [255:0] read__data;
-  wire [12:0] \read__data$113 ;
+  wire [12:0] \read__data$116 ;
   wire read__en;
-  wire \read__en$107 ;
+  wire \read__en$110 ;
   (* init = 9'h000 *)
   wire [8:0] read_chunk_1;
   wire [14:0] remaining;
@@ -480,7 +453,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$123 ;
+  wire [15:0] \scale$126 ;
   wire scale_available;
   wire scale_claim;
   wire scale_closed;
@@ -494,21 +467,20 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$125 ;
+  wire \scaled$128 ;
   wire segment;
-  wire \segment$71 ;
   wire [15:0] shift;
-  wire [15:0] \shift$124 ;
+  wire [15:0] \shift$127 ;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$129 ;
+  wire \start$132 ;
   wire \start$15 ;
   wire \start$38 ;
   wire \start$8 ;
-  wire \start$80 ;
-  wire \start$93 ;
+  wire \start$83 ;
+  wire \start$96 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -518,210 +490,210 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   (* enum_value_110 = "FIND" *)
   (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
-  wire [31:0] step;
+  wire [30:0] step;
   wire \step.block_last ;
   wire [8:0] \step.chunk ;
   wire [9:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [1:0] \step.rows ;
   wire \step.scaled ;
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
-  reg [31:0] step_1 = 32'd0;
+  reg [30:0] step_1 = 31'h00000000;
   wire \step_1.block_last ;
   wire [8:0] \step_1.chunk ;
   wire [9:0] \step_1.group ;
-  wire \step_1.group_first ;
   wire \step_1.group_last ;
   wire \step_1.load ;
   wire \step_1.poison ;
-  wire \step_1.row_first ;
+  wire \step_1.ragged ;
   wire \step_1.row_last ;
   wire [1:0] \step_1.rows ;
   wire \step_1.scaled ;
   wire \step_1.segment ;
   wire \step_1.valid ;
   wire \step_1.weighted ;
-  reg [31:0] step_2 = 32'd0;
+  reg [30:0] step_2 = 31'h00000000;
   wire \step_2.block_last ;
   wire [8:0] \step_2.chunk ;
   wire [9:0] \step_2.group ;
-  wire \step_2.group_first ;
   wire \step_2.group_last ;
   wire \step_2.load ;
   wire \step_2.poison ;
-  wire \step_2.row_first ;
+  wire \step_2.ragged ;
   wire \step_2.row_last ;
   wire [1:0] \step_2.rows ;
   wire \step_2.scaled ;
   wire \step_2.segment ;
   wire \step_2.valid ;
   wire \step_2.weighted ;
-  reg [31:0] step_3 = 32'd0;
+  reg [30:0] step_3 = 31'h00000000;
   wire \step_3.block_last ;
   wire [8:0] \step_3.chunk ;
   wire [9:0] \step_3.group ;
-  wire \step_3.group_first ;
   wire \step_3.group_last ;
   wire \step_3.load ;
   wire \step_3.poison ;
-  wire \step_3.row_first ;
+  wire \step_3.ragged ;
   wire \step_3.row_last ;
   wire [1:0] \step_3.rows ;
   wire \step_3.scaled ;
   wire \step_3.segment ;
   wire \step_3.valid ;
   wire \step_3.weighted ;
-  reg [31:0] step_4 = 32'd0;
+  reg [30:0] step_4 = 31'h00000000;
   wire \step_4.block_last ;
   wire [8:0] \step_4.chunk ;
   wire [9:0] \step_4.group ;
-  wire \step_4.group_first ;
   wire \step_4.group_last ;
   wire \step_4.load ;
   wire \step_4.poison ;
-  wire \step_4.row_first ;
+  wire \step_4.ragged ;
   wire \step_4.row_last ;
   wire [1:0] \step_4.rows ;
   wire \step_4.scaled ;
   wire \step_4.segment ;
   wire \step_4.valid ;
   wire \step_4.weighted ;
-  reg [31:0] step_5 = 32'd0;
+  reg [30:0] step_5 = 31'h00000000;
   wire \step_5.block_last ;
   wire [8:0] \step_5.chunk ;
   wire [9:0] \step_5.group ;
-  wire \step_5.group_first ;
   wire \step_5.group_last ;
   wire \step_5.load ;
   wire \step_5.poison ;
-  wire \step_5.row_first ;
+  wire \step_5.ragged ;
   wire \step_5.row_last ;
   wire [1:0] \step_5.rows ;
   wire \step_5.scaled ;
   wire \step_5.segment ;
   wire \step_5.valid ;
   wire \step_5.weighted ;
-  reg [31:0] step_6 = 32'd0;
+  reg [30:0] step_6 = 31'h00000000;
   wire \step_6.block_last ;
   wire [8:0] \step_6.chunk ;
   wire [9:0] \step_6.group ;
-  wire \step_6.group_first ;
   wire \step_6.group_last ;
   wire \step_6.load ;
   wire \step_6.poison ;
-  wire \step_6.row_first ;
+  wire \step_6.ragged ;
   wire \step_6.row_last ;
   wire [1:0] \step_6.rows ;
   wire \step_6.scaled ;
   wire \step_6.segment ;
   wire \step_6.valid ;
   wire \step_6.weighted ;
-  reg [31:0] step_7 = 32'd0;
+  reg [30:0] step_7 = 31'h00000000;
   wire \step_7.block_last ;
   wire [8:0] \step_7.chunk ;
   wire [9:0] \step_7.group ;
-  wire \step_7.group_first ;
   wire \step_7.group_last ;
   wire \step_7.load ;
   wire \step_7.poison ;
-  wire \step_7.row_first ;
+  wire \step_7.ragged ;
   wire \step_7.row_last ;
   wire [1:0] \step_7.rows ;
   wire \step_7.scaled ;
   wire \step_7.segment ;
   wire \step_7.valid ;
   wire \step_7.weighted ;
-  reg [31:0] step_8 = 32'd0;
+  reg [30:0] step_8 = 31'h00000000;
   wire \step_8.block_last ;
   wire [8:0] \step_8.chunk ;
   wire [9:0] \step_8.group ;
-  wire \step_8.group_first ;
   wire \step_8.group_last ;
   wire \step_8.load ;
   wire \step_8.poison ;
-  wire \step_8.row_first ;
+  wire \step_8.ragged ;
   wire \step_8.row_last ;
   wire [1:0] \step_8.rows ;
   wire \step_8.scaled ;
   wire \step_8.segment ;
   wire \step_8.valid ;
   wire \step_8.weighted ;
-  reg [31:0] summed_1 = 32'd0;
+  reg [30:0] step_9 = 31'h00000000;
+  wire \step_9.block_last ;
+  wire [8:0] \step_9.chunk ;
+  wire [9:0] \step_9.group ;
+  wire \step_9.group_last ;
+  wire \step_9.load ;
+  wire \step_9.poison ;
+  wire \step_9.ragged ;
+  wire \step_9.row_last ;
+  wire [1:0] \step_9.rows ;
+  wire \step_9.scaled ;
+  wire \step_9.segment ;
+  wire \step_9.valid ;
+  wire \step_9.weighted ;
+  reg [30:0] summed_1 = 31'h00000000;
   wire \summed_1.block_last ;
   wire [8:0] \summed_1.chunk ;
   wire [9:0] \summed_1.group ;
-  wire \summed_1.group_first ;
   wire \summed_1.group_last ;
   wire \summed_1.load ;
   wire \summed_1.poison ;
-  wire \summed_1.row_first ;
+  wire \summed_1.ragged ;
   wire \summed_1.row_last ;
   wire [1:0] \summed_1.rows ;
   wire \summed_1.scaled ;
   wire \summed_1.segment ;
   wire \summed_1.valid ;
   wire \summed_1.weighted ;
-  reg [31:0] summed_2 = 32'd0;
+  reg [30:0] summed_2 = 31'h00000000;
   wire \summed_2.block_last ;
   wire [8:0] \summed_2.chunk ;
   wire [9:0] \summed_2.group ;
-  wire \summed_2.group_first ;
   wire \summed_2.group_last ;
   wire \summed_2.load ;
   wire \summed_2.poison ;
-  wire \summed_2.row_first ;
+  wire \summed_2.ragged ;
   wire \summed_2.row_last ;
   wire [1:0] \summed_2.rows ;
   wire \summed_2.scaled ;
   wire \summed_2.segment ;
   wire \summed_2.valid ;
   wire \summed_2.weighted ;
-  reg [31:0] summed_3 = 32'd0;
+  reg [30:0] summed_3 = 31'h00000000;
   wire \summed_3.block_last ;
   wire [8:0] \summed_3.chunk ;
   wire [9:0] \summed_3.group ;
-  wire \summed_3.group_first ;
   wire \summed_3.group_last ;
   wire \summed_3.load ;
   wire \summed_3.poison ;
-  wire \summed_3.row_first ;
+  wire \summed_3.ragged ;
   wire \summed_3.row_last ;
   wire [1:0] \summed_3.rows ;
   wire \summed_3.scaled ;
   wire \summed_3.segment ;
   wire \summed_3.valid ;
   wire \summed_3.weighted ;
-  reg [31:0] summed_4 = 32'd0;
+  reg [30:0] summed_4 = 31'h00000000;
   wire \summed_4.block_last ;
   wire [8:0] \summed_4.chunk ;
   wire [9:0] \summed_4.group ;
-  wire \summed_4.group_first ;
   wire \summed_4.group_last ;
   wire \summed_4.load ;
   wire \summed_4.poison ;
-  wire \summed_4.row_first ;
+  wire \summed_4.ragged ;
   wire \summed_4.row_last ;
   wire [1:0] \summed_4.rows ;
   wire \summed_4.scaled ;
   wire \summed_4.segment ;
   wire \summed_4.valid ;
   wire \summed_4.weighted ;
-  reg [31:0] summed_5 = 32'd0;
+  reg [30:0] summed_5 = 31'h00000000;
   wire \summed_5.block_last ;
   wire [8:0] \summed_5.chunk ;
   wire [9:0] \summed_5.group ;
-  wire \summed_5.group_first ;
   wire \summed_5.group_last ;
   wire \summed_5.load ;
   wire \summed_5.poison ;
-  wire \summed_5.row_first ;
+  wire \summed_5.ragged ;
   wire \summed_5.row_last ;
   wire [1:0] \summed_5.rows ;
   wire \summed_5.scaled ;
@@ -730,7 +702,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \summed_5.weighted ;
   wire take;
   wire \take$30 ;
-  wire \take$86 ;
+  wire \take$89 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -738,9 +710,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [12:0] total;
-  wire [12:0] \total$121 ;
-  wire [62:0] \total$142 ;
-  wire [62:0] \total$143 ;
+  wire [12:0] \total$124 ;
+  wire [62:0] \total$145 ;
+  wire [62:0] \total$146 ;
   wire [125:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -752,10 +724,10 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$109 ;
-  wire \valid$118 ;
-  wire \valid$137 ;
-  wire \valid$74 ;
+  wire \valid$112 ;
+  wire \valid$121 ;
+  wire \valid$140 ;
+  wire \valid$77 ;
   input [63:0] w_data;
   wire [63:0] w_data;
   wire w_en;
@@ -773,7 +745,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire weight_tready;
   wire weight_tvalid;
   wire [255:0] x;
-  wire [255:0] \x$73 ;
+  wire [255:0] \x$76 ;
   reg [255:0] activations [511:0];
   initial begin
     activations[0] = 256'h0000000000000000000000000000000000000000000000000000000000000000;
@@ -1291,7 +1263,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54  };
+      activations[\$signature__addr ] <= beat;
   end
   reg [255:0] _0_;
   always @(posedge clk) begin
@@ -2326,47 +2298,16 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     group_sums[1023] = 13'h0000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$105 )
-      group_sums[step_8[21:12]] <= \$signature__data$103 ;
+    if (\$signature__en$108 )
+      group_sums[step_9[21:12]] <= \$signature__data$106 ;
   end
   reg [12:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_7[21:12]];
+    _1_ <= group_sums[step_8[21:12]];
   end
   assign inputs = _1_;
-  assign \$8  = step_8[0] & step_8[23];
-  assign \$9  = ~ step_8[1];
-  assign \$10  = \$8  & \$9 ;
-  assign r_en = \$10  & step_8[27];
-  assign \$11  = step_8[0] & step_8[23];
-  assign \$12  = ~ step_8[1];
-  assign \valid$109  = \$11  & \$12 ;
-  assign \$13  = step_8[0] & step_8[23];
-  assign \$14  = ~ step_8[1];
-  assign \$15  = \$13  & \$14 ;
-  assign \$16  = \$15  & step_8[27];
-  assign scaled = \$16  & step_8[29];
-  assign \$17  = step_8[0] & step_8[23];
-  assign \$18  = ~ step_8[1];
-  assign \valid$118  = \$17  & \$18 ;
-  assign \$19  = step_8[0] & step_8[23];
-  assign \$20  = ~ step_8[1];
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = \$21  & step_8[27];
-  assign \scaled$125  = \$22  & step_8[30];
-  assign scale_nonfinite = | { \nonfinite$128 , \nonfinite$127  };
-  assign \give$130  = result_tvalid & result_tready;
-  assign \$23  = ~ summed_5[1];
-  assign \$24  = summed_5[0] & \$23 ;
-  assign \valid$137  = \$24  & summed_5[25];
-  assign nans = { \nan$146 , nan } | { summed_5[28], summed_5[28] };
-  assign \$25  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$155  & \$25 ;
-  assign \$26  = state == 3'h5;
-  assign \$27  = \$26  & \over$155 ;
-  assign \$28  = & { scale_closed, weight_closed, activation_closed };
   assign finished = \$27  & \$28 ;
-  assign \$29  = ~ \over$155 ;
+  assign \$29  = ~ \over$158 ;
   assign counting = busy & \$29 ;
   assign \$30  = state == 3'h5;
   assign \$31  = \$30  & result_tvalid;
@@ -2378,48 +2319,83 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   always @(posedge clk)
     read__addr <= \$38 ;
   always @(posedge clk)
-    step_1 <= \$39 ;
+    mask <= \$39 ;
   always @(posedge clk)
-    step_2 <= \$40 ;
+    step_1 <= \$40 ;
   always @(posedge clk)
-    step_3 <= \$41 ;
+    step_2 <= \$41 ;
   always @(posedge clk)
-    step_4 <= \$42 ;
+    step_3 <= \$42 ;
   always @(posedge clk)
-    step_5 <= \$43 ;
+    step_4 <= \$43 ;
   always @(posedge clk)
-    step_6 <= \$44 ;
+    step_5 <= \$44 ;
   always @(posedge clk)
-    step_7 <= \$45 ;
+    step_6 <= \$45 ;
   always @(posedge clk)
-    step_8 <= \$46 ;
+    step_7 <= \$46 ;
   always @(posedge clk)
-    summed_1 <= \$47 ;
+    step_8 <= \$47 ;
   always @(posedge clk)
-    summed_2 <= \$48 ;
+    step_9 <= \$48 ;
   always @(posedge clk)
-    summed_3 <= \$49 ;
+    summed_1 <= \$49 ;
   always @(posedge clk)
-    summed_4 <= \$50 ;
+    summed_2 <= \$50 ;
   always @(posedge clk)
-    summed_5 <= \$51 ;
+    summed_3 <= \$51 ;
   always @(posedge clk)
-    \over$155  <= \$52 ;
+    summed_4 <= \$52 ;
   always @(posedge clk)
-    all_nan <= \$53 ;
+    summed_5 <= \$53 ;
+  always @(posedge clk)
+    \over$158  <= \$54 ;
+  always @(posedge clk)
+    all_nan <= \$55 ;
   assign \$1  = ~ step_2[1];
   assign \$2  = step_2[0] & \$1 ;
-  assign \$3  = \$2  & step_2[26];
-  assign \$4  = \illegal$78  & step_2[29];
-  assign \$5  = \illegal$79  & step_2[30];
+  assign \$3  = \$2  & step_2[25];
+  assign \$4  = \illegal$81  & step_2[28];
+  assign \$5  = \illegal$82  & step_2[29];
   assign \$6  = | { \$5 , \$4  };
   assign illegal = \$3  & \$6 ;
-  assign advance = \present$84  & w_rdy;
-  assign \final$87  = row_last & block_last;
-  assign w_en = \present$84  & w_rdy;
-  assign give = \present$84  & w_rdy;
-  assign \$7  = step_8[0] & step_8[23];
-  assign \$signature__en$105  = \$7  & step_8[1];
+  assign advance = \present$87  & w_rdy;
+  assign \final$90  = row_last & block_last;
+  assign w_en = \present$87  & w_rdy;
+  assign give = \present$87  & w_rdy;
+  assign \$7  = step_9[0] & step_9[22];
+  assign \$signature__en$108  = \$7  & step_9[1];
+  assign \$8  = step_9[0] & step_9[22];
+  assign \$9  = ~ step_9[1];
+  assign \$10  = \$8  & \$9 ;
+  assign r_en = \$10  & step_9[26];
+  assign \$11  = step_9[0] & step_9[22];
+  assign \$12  = ~ step_9[1];
+  assign \valid$112  = \$11  & \$12 ;
+  assign \$13  = step_9[0] & step_9[22];
+  assign \$14  = ~ step_9[1];
+  assign \$15  = \$13  & \$14 ;
+  assign \$16  = \$15  & step_9[26];
+  assign scaled = \$16  & step_9[28];
+  assign \$17  = step_9[0] & step_9[22];
+  assign \$18  = ~ step_9[1];
+  assign \valid$121  = \$17  & \$18 ;
+  assign \$19  = step_9[0] & step_9[22];
+  assign \$20  = ~ step_9[1];
+  assign \$21  = \$19  & \$20 ;
+  assign \$22  = \$21  & step_9[26];
+  assign \scaled$128  = \$22  & step_9[29];
+  assign scale_nonfinite = | { \nonfinite$131 , nonfinite };
+  assign \give$133  = result_tvalid & result_tready;
+  assign \$23  = ~ summed_5[1];
+  assign \$24  = summed_5[0] & \$23 ;
+  assign \valid$140  = \$24  & summed_5[23];
+  assign nans = { \nan$149 , nan } | { summed_5[27], summed_5[27] };
+  assign \$25  = & { scale_closed, weight_closed, activation_closed };
+  assign over = \over$158  & \$25 ;
+  assign \$26  = state == 3'h5;
+  assign \$27  = \$26  & \over$158 ;
+  assign \$28  = & { scale_closed, weight_closed, activation_closed };
   \tern_32x2_int8_g16_base3.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -2434,117 +2410,91 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .tready(activation_tready),
     .tvalid(tvalid)
   );
-  \tern_32x2_int8_g16_base3.core.converter  converter (
-    .beat(beat),
-    .\port$481$0 (\$54 ),
-    .\port$482$0 (\$55 ),
-    .\port$483$0 (\$56 ),
-    .\port$484$0 (\$57 ),
-    .\port$485$0 (\$58 ),
-    .\port$486$0 (\$59 ),
-    .\port$487$0 (\$60 ),
-    .\port$488$0 (\$61 ),
-    .\port$489$0 (\$62 ),
-    .\port$490$0 (\$63 ),
-    .\port$491$0 (\$64 ),
-    .\port$492$0 (\$65 ),
-    .\port$493$0 (\$66 ),
-    .\port$494$0 (\$67 ),
-    .\port$495$0 (\$68 ),
-    .\port$496$0 (\$69 ),
-    .\port$497$0 (\$70 ),
-    .\port$498$0 (\$71 ),
-    .\port$499$0 (\$72 ),
-    .\port$500$0 (\$73 ),
-    .\port$501$0 (\$74 ),
-    .\port$502$0 (\$75 ),
-    .\port$503$0 (\$76 ),
-    .\port$504$0 (\$77 ),
-    .\port$505$0 (\$78 ),
-    .\port$506$0 (\$79 ),
-    .\port$507$0 (\$80 ),
-    .\port$508$0 (\$81 ),
-    .\port$509$0 (\$82 ),
-    .\port$510$0 (\$83 ),
-    .\port$511$0 (\$84 ),
-    .\port$512$0 (\$85 ),
-    .remaining(remaining)
-  );
   \tern_32x2_int8_g16_base3.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[55:0]),
-    .first(step_7[22]),
-    .illegal(\illegal$78 ),
-    .ones(step[1]),
+    .illegal(\illegal$81 ),
+    .last(step_8[22]),
+    .mask(mask),
+    .ones(step_1[1]),
     .rst(rst),
-    .segment(step[11]),
-    .total(\$signature__data$103 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\$signature__data$106 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
   );
   \tern_32x2_int8_g16_base3.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[111:56]),
-    .first(step_7[22]),
-    .illegal(\illegal$79 ),
+    .illegal(\illegal$82 ),
+    .last(step_8[22]),
+    .mask(mask),
     .rst(rst),
-    .segment(step[11]),
-    .total(\dot$120 ),
-    .valid(step_7[0]),
-    .x(x)
+    .total(\dot$123 ),
+    .valid(step_8[0]),
+    .\x$11 (x)
+  );
+  \tern_32x2_int8_g16_base3.core.lanes  lanes (
+    .abort(abort),
+    .clk(clk),
+    .load(\$signature__en ),
+    .mask(\mask$174 ),
+    .ragged(step[24]),
+    .remaining(remaining),
+    .rst(rst),
+    .segment(step[11])
   );
   \tern_32x2_int8_g16_base3.core.results  results (
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2098$29 (summed_5[31:29]),
-    .\port$2580$0 (\total$142 ),
-    .\port$2654$0 (\total$143 ),
+    .\port$2111$28 (summed_5[30:28]),
+    .\port$2614$0 (\total$145 ),
+    .\port$2692$0 (\total$146 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$137 )
+    .valid(\valid$140 )
   );
-  \tern_32x2_int8_g16_base3.core.room$196  \room$196  (
+  \tern_32x2_int8_g16_base3.core.room$202  \room$202  (
     .abort(abort),
-    .claim(\claim$133 ),
+    .claim(\claim$136 ),
     .clk(clk),
     .enough(room),
-    .give(\give$130 ),
+    .give(\give$133 ),
     .rst(rst),
     .start(start)
   );
   \tern_32x2_int8_g16_base3.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$103 ),
-    .first(step_8[24]),
+    .dot(\$signature__data$106 ),
     .inputs(inputs),
+    .last(step_9[23]),
     .nan(nan),
-    .nonfinite(\nonfinite$127 ),
-    .\port$1551$0 (r_data[31:0]),
+    .nonfinite(nonfinite),
+    .\port$1749$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$142 ),
-    .valid(\valid$109 )
+    .total(\total$145 ),
+    .valid(\valid$112 )
   );
   \tern_32x2_int8_g16_base3.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$120 ),
-    .first(step_8[24]),
+    .dot(\dot$123 ),
     .inputs(inputs),
-    .nan(\nan$146 ),
-    .nonfinite(\nonfinite$128 ),
-    .\port$1551$32 (r_data[63:32]),
+    .last(step_9[23]),
+    .nan(\nan$149 ),
+    .nonfinite(\nonfinite$131 ),
+    .\port$1749$32 (r_data[63:32]),
     .rst(rst),
-    .scaled(\scaled$125 ),
-    .total(\total$143 ),
-    .valid(\valid$118 )
+    .scaled(\scaled$128 ),
+    .total(\total$146 ),
+    .valid(\valid$121 )
   );
   \tern_32x2_int8_g16_base3.core.scale_credit  scale_credit (
     .abort(abort),
@@ -2559,9 +2509,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .abort(abort),
     .clk(clk),
     .closed(scale_closed),
-    .\final (\final$87 ),
-    .misframed(\misframed$162 ),
-    .present(\present$84 ),
+    .\final (\final$90 ),
+    .misframed(\misframed$166 ),
+    .present(\present$87 ),
     .rst(rst),
     .start(start),
     .take(w_rdy),
@@ -2606,7 +2556,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$133 ),
+    .room_claim(\claim$136 ),
     .room_stall(room_stall),
     .row_last(\final ),
     .rst(rst),
@@ -2616,7 +2566,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
+    .\step$48 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -2628,7 +2578,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .closed(weight_closed),
     .\final (\final$32 ),
-    .misframed(\misframed$161 ),
+    .misframed(\misframed$165 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -2649,7 +2599,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = step;
+    \$39  = \mask$174 ;
     if (abort) begin
       \$39  = 32'd0;
     end
@@ -2659,152 +2609,172 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step_1;
+    \$40  = step;
     if (abort) begin
-      \$40  = 32'd0;
+      \$40  = 31'h00000000;
     end
     if (rst) begin
-      \$40  = 32'd0;
+      \$40  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step_2;
+    \$41  = step_1;
     if (abort) begin
-      \$41  = 32'd0;
+      \$41  = 31'h00000000;
     end
     if (rst) begin
-      \$41  = 32'd0;
+      \$41  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_3;
+    \$42  = step_2;
     if (abort) begin
-      \$42  = 32'd0;
+      \$42  = 31'h00000000;
     end
     if (rst) begin
-      \$42  = 32'd0;
+      \$42  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_4;
+    \$43  = step_3;
     if (abort) begin
-      \$43  = 32'd0;
+      \$43  = 31'h00000000;
     end
     if (rst) begin
-      \$43  = 32'd0;
+      \$43  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_5;
+    \$44  = step_4;
     if (abort) begin
-      \$44  = 32'd0;
+      \$44  = 31'h00000000;
     end
     if (rst) begin
-      \$44  = 32'd0;
+      \$44  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_6;
+    \$45  = step_5;
     if (abort) begin
-      \$45  = 32'd0;
+      \$45  = 31'h00000000;
     end
     if (rst) begin
-      \$45  = 32'd0;
+      \$45  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_7;
+    \$46  = step_6;
     if (abort) begin
-      \$46  = 32'd0;
+      \$46  = 31'h00000000;
     end
     if (rst) begin
-      \$46  = 32'd0;
+      \$46  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_8;
+    \$47  = step_7;
     if (abort) begin
-      \$47  = 32'd0;
+      \$47  = 31'h00000000;
     end
     if (rst) begin
-      \$47  = 32'd0;
+      \$47  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = summed_1;
+    \$48  = step_8;
     if (abort) begin
-      \$48  = 32'd0;
+      \$48  = 31'h00000000;
     end
     if (rst) begin
-      \$48  = 32'd0;
+      \$48  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = summed_2;
+    \$49  = step_9;
     if (abort) begin
-      \$49  = 32'd0;
+      \$49  = 31'h00000000;
     end
     if (rst) begin
-      \$49  = 32'd0;
+      \$49  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = summed_3;
+    \$50  = summed_1;
     if (abort) begin
-      \$50  = 32'd0;
+      \$50  = 31'h00000000;
     end
     if (rst) begin
-      \$50  = 32'd0;
+      \$50  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = summed_4;
+    \$51  = summed_2;
     if (abort) begin
-      \$51  = 32'd0;
+      \$51  = 31'h00000000;
     end
     if (rst) begin
-      \$51  = 32'd0;
+      \$51  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = \over$155 ;
+    \$52  = summed_3;
+    if (abort) begin
+      \$52  = 31'h00000000;
+    end
+    if (rst) begin
+      \$52  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$53  = summed_4;
+    if (abort) begin
+      \$53  = 31'h00000000;
+    end
+    if (rst) begin
+      \$53  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$54  = \over$158 ;
     if (start) begin
-      \$52  = 1'h0;
+      \$54  = 1'h0;
     end else if (\$36 ) begin
-      \$52  = 1'h1;
+      \$54  = 1'h1;
     end
     if (abort) begin
-      \$52  = 1'h1;
+      \$54  = 1'h1;
     end
     if (rst) begin
-      \$52  = 1'h1;
+      \$54  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = all_nan;
+    \$55  = all_nan;
     if (start) begin
-      \$53  = 1'h0;
+      \$55  = 1'h0;
     end else if (\$37 ) begin
-      \$53  = 1'h1;
+      \$55  = 1'h1;
     end
     if (abort) begin
-      \$53  = 1'h0;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$53  = 1'h0;
+      \$55  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -2832,266 +2802,267 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \k$42  = k;
   assign \busy$44  = busy;
   assign activation_tdata = beat;
-  assign load_remaining = remaining;
-  assign \$signature__data  = { \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54  };
-  assign fixed = { \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57 , \$56 , \$55 , \$54  };
+  assign \$signature__data  = beat;
+  assign fixed = beat;
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
   assign read_chunk_1 = read__addr;
   assign read__en = 1'h1;
-  assign \nonfinite$59  = 1'h0;
-  assign codes = weight_tdata[55:0];
+  assign load = \$signature__en ;
+  assign load_remaining = remaining;
   assign segment = step[11];
-  assign ones = step[1];
+  assign ragged = step[24];
+  assign codes = weight_tdata[55:0];
+  assign mask_1 = mask;
+  assign ones = step_1[1];
   assign read__data = x;
-  assign valid = step_7[0];
-  assign first = step_7[22];
-  assign \codes$70  = weight_tdata[111:56];
-  assign \segment$71  = step[11];
-  assign \ones$72  = 1'h0;
-  assign \x$73  = x;
-  assign \valid$74  = step_7[0];
-  assign \first$75  = step_7[22];
-  assign \start$80  = start;
-  assign \n$81  = n;
-  assign \k$82  = k;
-  assign \take$86  = w_rdy;
+  assign valid = step_8[0];
+  assign last = step_8[22];
+  assign \codes$73  = weight_tdata[111:56];
+  assign \mask$74  = mask;
+  assign \ones$75  = 1'h0;
+  assign \x$76  = x;
+  assign \valid$77  = step_8[0];
+  assign \last$78  = step_8[22];
+  assign \start$83  = start;
+  assign \n$84  = n;
+  assign \k$85  = k;
+  assign \take$89  = w_rdy;
   assign scale_tdata = w_data;
-  assign \start$93  = start;
+  assign \start$96  = start;
   assign scale_claim = claim;
   assign enough = scale_available;
-  assign \closed$100  = scale_closed;
-  assign \$signature__addr$101  = step_8[21:12];
-  assign total = \$signature__data$103 ;
-  assign \read__addr$106  = step_7[21:12];
-  assign \read__en$107  = 1'h1;
-  assign \first$110  = step_8[24];
-  assign dot = \$signature__data$103 ;
-  assign \read__data$113  = inputs;
+  assign \closed$103  = scale_closed;
+  assign \$signature__addr$104  = step_9[21:12];
+  assign total = \$signature__data$106 ;
+  assign \read__addr$109  = step_8[21:12];
+  assign \read__en$110  = 1'h1;
+  assign \last$113  = step_9[23];
+  assign dot = \$signature__data$106 ;
+  assign \read__data$116  = inputs;
   assign scale = r_data[15:0];
   assign shift = r_data[31:16];
-  assign \first$119  = step_8[24];
-  assign \total$121  = \dot$120 ;
-  assign \inputs$122  = inputs;
-  assign \scale$123  = r_data[47:32];
-  assign \shift$124  = r_data[63:48];
-  assign \start$129  = start;
-  assign room_claim = \claim$133 ;
-  assign \enough$136  = room;
-  assign rows = summed_5[30:29];
-  assign last = summed_5[31];
-  assign totals = { \total$143 , \total$142  };
+  assign \last$122  = step_9[23];
+  assign \total$124  = \dot$123 ;
+  assign \inputs$125  = inputs;
+  assign \scale$126  = r_data[47:32];
+  assign \shift$127  = r_data[63:48];
+  assign \start$132  = start;
+  assign room_claim = \claim$136 ;
+  assign \enough$139  = room;
+  assign rows = summed_5[29:28];
+  assign \last$143  = summed_5[30];
+  assign totals = { \total$146 , \total$145  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$162 , \misframed$161 , misframed, illegal, scale_nonfinite, nonfinite };
+  assign faults = { \misframed$166 , \misframed$165 , misframed, illegal, scale_nonfinite, 1'h0 };
+  assign \nonfinite$163  = 1'h0;
   assign stalls = { \$34 , scale_stall, weight_stall, activation_stall };
-  assign \port$213$0  = \$34 ;
+  assign \port$212$0  = \$34 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[10:2];
   assign \step.segment  = step[11];
   assign \step.group  = step[21:12];
-  assign \step.group_first  = step[22];
-  assign \step.group_last  = step[23];
-  assign \step.row_first  = step[24];
-  assign \step.row_last  = step[25];
-  assign \step.weighted  = step[26];
-  assign \step.scaled  = step[27];
-  assign \step.poison  = step[28];
-  assign \step.rows  = step[30:29];
-  assign \step.block_last  = step[31];
-  assign \step_7.valid  = step_7[0];
-  assign \step_7.load  = step_7[1];
-  assign \step_7.chunk  = step_7[10:2];
-  assign \step_7.segment  = step_7[11];
-  assign \step_7.group  = step_7[21:12];
-  assign \step_7.group_first  = step_7[22];
-  assign \step_7.group_last  = step_7[23];
-  assign \step_7.row_first  = step_7[24];
-  assign \step_7.row_last  = step_7[25];
-  assign \step_7.weighted  = step_7[26];
-  assign \step_7.scaled  = step_7[27];
-  assign \step_7.poison  = step_7[28];
-  assign \step_7.rows  = step_7[30:29];
-  assign \step_7.block_last  = step_7[31];
-  assign \step_2.valid  = step_2[0];
-  assign \step_2.load  = step_2[1];
-  assign \step_2.chunk  = step_2[10:2];
-  assign \step_2.segment  = step_2[11];
-  assign \step_2.group  = step_2[21:12];
-  assign \step_2.group_first  = step_2[22];
-  assign \step_2.group_last  = step_2[23];
-  assign \step_2.row_first  = step_2[24];
-  assign \step_2.row_last  = step_2[25];
-  assign \step_2.weighted  = step_2[26];
-  assign \step_2.scaled  = step_2[27];
-  assign \step_2.poison  = step_2[28];
-  assign \step_2.rows  = step_2[30:29];
-  assign \step_2.block_last  = step_2[31];
-  assign \step_8.valid  = step_8[0];
-  assign \step_8.load  = step_8[1];
-  assign \step_8.chunk  = step_8[10:2];
-  assign \step_8.segment  = step_8[11];
-  assign \step_8.group  = step_8[21:12];
-  assign \step_8.group_first  = step_8[22];
-  assign \step_8.group_last  = step_8[23];
-  assign \step_8.row_first  = step_8[24];
-  assign \step_8.row_last  = step_8[25];
-  assign \step_8.weighted  = step_8[26];
-  assign \step_8.scaled  = step_8[27];
-  assign \step_8.poison  = step_8[28];
-  assign \step_8.rows  = step_8[30:29];
-  assign \step_8.block_last  = step_8[31];
-  assign \summed_5.valid  = summed_5[0];
-  assign \summed_5.load  = summed_5[1];
-  assign \summed_5.chunk  = summed_5[10:2];
-  assign \summed_5.segment  = summed_5[11];
-  assign \summed_5.group  = summed_5[21:12];
-  assign \summed_5.group_first  = summed_5[22];
-  assign \summed_5.group_last  = summed_5[23];
-  assign \summed_5.row_first  = summed_5[24];
-  assign \summed_5.row_last  = summed_5[25];
-  assign \summed_5.weighted  = summed_5[26];
-  assign \summed_5.scaled  = summed_5[27];
-  assign \summed_5.poison  = summed_5[28];
-  assign \summed_5.rows  = summed_5[30:29];
-  assign \summed_5.block_last  = summed_5[31];
-  assign \results__payload.value  = results__payload[31:0];
-  assign \results__payload.last  = results__payload[32];
+  assign \step.group_last  = step[22];
+  assign \step.row_last  = step[23];
+  assign \step.ragged  = step[24];
+  assign \step.weighted  = step[25];
+  assign \step.scaled  = step[26];
+  assign \step.poison  = step[27];
+  assign \step.rows  = step[29:28];
+  assign \step.block_last  = step[30];
   assign \step_1.valid  = step_1[0];
   assign \step_1.load  = step_1[1];
   assign \step_1.chunk  = step_1[10:2];
   assign \step_1.segment  = step_1[11];
   assign \step_1.group  = step_1[21:12];
-  assign \step_1.group_first  = step_1[22];
-  assign \step_1.group_last  = step_1[23];
-  assign \step_1.row_first  = step_1[24];
-  assign \step_1.row_last  = step_1[25];
-  assign \step_1.weighted  = step_1[26];
-  assign \step_1.scaled  = step_1[27];
-  assign \step_1.poison  = step_1[28];
-  assign \step_1.rows  = step_1[30:29];
-  assign \step_1.block_last  = step_1[31];
+  assign \step_1.group_last  = step_1[22];
+  assign \step_1.row_last  = step_1[23];
+  assign \step_1.ragged  = step_1[24];
+  assign \step_1.weighted  = step_1[25];
+  assign \step_1.scaled  = step_1[26];
+  assign \step_1.poison  = step_1[27];
+  assign \step_1.rows  = step_1[29:28];
+  assign \step_1.block_last  = step_1[30];
+  assign \step_8.valid  = step_8[0];
+  assign \step_8.load  = step_8[1];
+  assign \step_8.chunk  = step_8[10:2];
+  assign \step_8.segment  = step_8[11];
+  assign \step_8.group  = step_8[21:12];
+  assign \step_8.group_last  = step_8[22];
+  assign \step_8.row_last  = step_8[23];
+  assign \step_8.ragged  = step_8[24];
+  assign \step_8.weighted  = step_8[25];
+  assign \step_8.scaled  = step_8[26];
+  assign \step_8.poison  = step_8[27];
+  assign \step_8.rows  = step_8[29:28];
+  assign \step_8.block_last  = step_8[30];
+  assign \step_2.valid  = step_2[0];
+  assign \step_2.load  = step_2[1];
+  assign \step_2.chunk  = step_2[10:2];
+  assign \step_2.segment  = step_2[11];
+  assign \step_2.group  = step_2[21:12];
+  assign \step_2.group_last  = step_2[22];
+  assign \step_2.row_last  = step_2[23];
+  assign \step_2.ragged  = step_2[24];
+  assign \step_2.weighted  = step_2[25];
+  assign \step_2.scaled  = step_2[26];
+  assign \step_2.poison  = step_2[27];
+  assign \step_2.rows  = step_2[29:28];
+  assign \step_2.block_last  = step_2[30];
+  assign \step_9.valid  = step_9[0];
+  assign \step_9.load  = step_9[1];
+  assign \step_9.chunk  = step_9[10:2];
+  assign \step_9.segment  = step_9[11];
+  assign \step_9.group  = step_9[21:12];
+  assign \step_9.group_last  = step_9[22];
+  assign \step_9.row_last  = step_9[23];
+  assign \step_9.ragged  = step_9[24];
+  assign \step_9.weighted  = step_9[25];
+  assign \step_9.scaled  = step_9[26];
+  assign \step_9.poison  = step_9[27];
+  assign \step_9.rows  = step_9[29:28];
+  assign \step_9.block_last  = step_9[30];
+  assign \summed_5.valid  = summed_5[0];
+  assign \summed_5.load  = summed_5[1];
+  assign \summed_5.chunk  = summed_5[10:2];
+  assign \summed_5.segment  = summed_5[11];
+  assign \summed_5.group  = summed_5[21:12];
+  assign \summed_5.group_last  = summed_5[22];
+  assign \summed_5.row_last  = summed_5[23];
+  assign \summed_5.ragged  = summed_5[24];
+  assign \summed_5.weighted  = summed_5[25];
+  assign \summed_5.scaled  = summed_5[26];
+  assign \summed_5.poison  = summed_5[27];
+  assign \summed_5.rows  = summed_5[29:28];
+  assign \summed_5.block_last  = summed_5[30];
+  assign \results__payload.value  = results__payload[31:0];
+  assign \results__payload.last  = results__payload[32];
   assign \step_3.valid  = step_3[0];
   assign \step_3.load  = step_3[1];
   assign \step_3.chunk  = step_3[10:2];
   assign \step_3.segment  = step_3[11];
   assign \step_3.group  = step_3[21:12];
-  assign \step_3.group_first  = step_3[22];
-  assign \step_3.group_last  = step_3[23];
-  assign \step_3.row_first  = step_3[24];
-  assign \step_3.row_last  = step_3[25];
-  assign \step_3.weighted  = step_3[26];
-  assign \step_3.scaled  = step_3[27];
-  assign \step_3.poison  = step_3[28];
-  assign \step_3.rows  = step_3[30:29];
-  assign \step_3.block_last  = step_3[31];
+  assign \step_3.group_last  = step_3[22];
+  assign \step_3.row_last  = step_3[23];
+  assign \step_3.ragged  = step_3[24];
+  assign \step_3.weighted  = step_3[25];
+  assign \step_3.scaled  = step_3[26];
+  assign \step_3.poison  = step_3[27];
+  assign \step_3.rows  = step_3[29:28];
+  assign \step_3.block_last  = step_3[30];
   assign \step_4.valid  = step_4[0];
   assign \step_4.load  = step_4[1];
   assign \step_4.chunk  = step_4[10:2];
   assign \step_4.segment  = step_4[11];
   assign \step_4.group  = step_4[21:12];
-  assign \step_4.group_first  = step_4[22];
-  assign \step_4.group_last  = step_4[23];
-  assign \step_4.row_first  = step_4[24];
-  assign \step_4.row_last  = step_4[25];
-  assign \step_4.weighted  = step_4[26];
-  assign \step_4.scaled  = step_4[27];
-  assign \step_4.poison  = step_4[28];
-  assign \step_4.rows  = step_4[30:29];
-  assign \step_4.block_last  = step_4[31];
+  assign \step_4.group_last  = step_4[22];
+  assign \step_4.row_last  = step_4[23];
+  assign \step_4.ragged  = step_4[24];
+  assign \step_4.weighted  = step_4[25];
+  assign \step_4.scaled  = step_4[26];
+  assign \step_4.poison  = step_4[27];
+  assign \step_4.rows  = step_4[29:28];
+  assign \step_4.block_last  = step_4[30];
   assign \step_5.valid  = step_5[0];
   assign \step_5.load  = step_5[1];
   assign \step_5.chunk  = step_5[10:2];
   assign \step_5.segment  = step_5[11];
   assign \step_5.group  = step_5[21:12];
-  assign \step_5.group_first  = step_5[22];
-  assign \step_5.group_last  = step_5[23];
-  assign \step_5.row_first  = step_5[24];
-  assign \step_5.row_last  = step_5[25];
-  assign \step_5.weighted  = step_5[26];
-  assign \step_5.scaled  = step_5[27];
-  assign \step_5.poison  = step_5[28];
-  assign \step_5.rows  = step_5[30:29];
-  assign \step_5.block_last  = step_5[31];
+  assign \step_5.group_last  = step_5[22];
+  assign \step_5.row_last  = step_5[23];
+  assign \step_5.ragged  = step_5[24];
+  assign \step_5.weighted  = step_5[25];
+  assign \step_5.scaled  = step_5[26];
+  assign \step_5.poison  = step_5[27];
+  assign \step_5.rows  = step_5[29:28];
+  assign \step_5.block_last  = step_5[30];
   assign \step_6.valid  = step_6[0];
   assign \step_6.load  = step_6[1];
   assign \step_6.chunk  = step_6[10:2];
   assign \step_6.segment  = step_6[11];
   assign \step_6.group  = step_6[21:12];
-  assign \step_6.group_first  = step_6[22];
-  assign \step_6.group_last  = step_6[23];
-  assign \step_6.row_first  = step_6[24];
-  assign \step_6.row_last  = step_6[25];
-  assign \step_6.weighted  = step_6[26];
-  assign \step_6.scaled  = step_6[27];
-  assign \step_6.poison  = step_6[28];
-  assign \step_6.rows  = step_6[30:29];
-  assign \step_6.block_last  = step_6[31];
+  assign \step_6.group_last  = step_6[22];
+  assign \step_6.row_last  = step_6[23];
+  assign \step_6.ragged  = step_6[24];
+  assign \step_6.weighted  = step_6[25];
+  assign \step_6.scaled  = step_6[26];
+  assign \step_6.poison  = step_6[27];
+  assign \step_6.rows  = step_6[29:28];
+  assign \step_6.block_last  = step_6[30];
+  assign \step_7.valid  = step_7[0];
+  assign \step_7.load  = step_7[1];
+  assign \step_7.chunk  = step_7[10:2];
+  assign \step_7.segment  = step_7[11];
+  assign \step_7.group  = step_7[21:12];
+  assign \step_7.group_last  = step_7[22];
+  assign \step_7.row_last  = step_7[23];
+  assign \step_7.ragged  = step_7[24];
+  assign \step_7.weighted  = step_7[25];
+  assign \step_7.scaled  = step_7[26];
+  assign \step_7.poison  = step_7[27];
+  assign \step_7.rows  = step_7[29:28];
+  assign \step_7.block_last  = step_7[30];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[10:2];
   assign \summed_1.segment  = summed_1[11];
   assign \summed_1.group  = summed_1[21:12];
-  assign \summed_1.group_first  = summed_1[22];
-  assign \summed_1.group_last  = summed_1[23];
-  assign \summed_1.row_first  = summed_1[24];
-  assign \summed_1.row_last  = summed_1[25];
-  assign \summed_1.weighted  = summed_1[26];
-  assign \summed_1.scaled  = summed_1[27];
-  assign \summed_1.poison  = summed_1[28];
-  assign \summed_1.rows  = summed_1[30:29];
-  assign \summed_1.block_last  = summed_1[31];
+  assign \summed_1.group_last  = summed_1[22];
+  assign \summed_1.row_last  = summed_1[23];
+  assign \summed_1.ragged  = summed_1[24];
+  assign \summed_1.weighted  = summed_1[25];
+  assign \summed_1.scaled  = summed_1[26];
+  assign \summed_1.poison  = summed_1[27];
+  assign \summed_1.rows  = summed_1[29:28];
+  assign \summed_1.block_last  = summed_1[30];
   assign \summed_2.valid  = summed_2[0];
   assign \summed_2.load  = summed_2[1];
   assign \summed_2.chunk  = summed_2[10:2];
   assign \summed_2.segment  = summed_2[11];
   assign \summed_2.group  = summed_2[21:12];
-  assign \summed_2.group_first  = summed_2[22];
-  assign \summed_2.group_last  = summed_2[23];
-  assign \summed_2.row_first  = summed_2[24];
-  assign \summed_2.row_last  = summed_2[25];
-  assign \summed_2.weighted  = summed_2[26];
-  assign \summed_2.scaled  = summed_2[27];
-  assign \summed_2.poison  = summed_2[28];
-  assign \summed_2.rows  = summed_2[30:29];
-  assign \summed_2.block_last  = summed_2[31];
+  assign \summed_2.group_last  = summed_2[22];
+  assign \summed_2.row_last  = summed_2[23];
+  assign \summed_2.ragged  = summed_2[24];
+  assign \summed_2.weighted  = summed_2[25];
+  assign \summed_2.scaled  = summed_2[26];
+  assign \summed_2.poison  = summed_2[27];
+  assign \summed_2.rows  = summed_2[29:28];
+  assign \summed_2.block_last  = summed_2[30];
   assign \summed_3.valid  = summed_3[0];
   assign \summed_3.load  = summed_3[1];
   assign \summed_3.chunk  = summed_3[10:2];
   assign \summed_3.segment  = summed_3[11];
   assign \summed_3.group  = summed_3[21:12];
-  assign \summed_3.group_first  = summed_3[22];
-  assign \summed_3.group_last  = summed_3[23];
-  assign \summed_3.row_first  = summed_3[24];
-  assign \summed_3.row_last  = summed_3[25];
-  assign \summed_3.weighted  = summed_3[26];
-  assign \summed_3.scaled  = summed_3[27];
-  assign \summed_3.poison  = summed_3[28];
-  assign \summed_3.rows  = summed_3[30:29];
-  assign \summed_3.block_last  = summed_3[31];
+  assign \summed_3.group_last  = summed_3[22];
+  assign \summed_3.row_last  = summed_3[23];
+  assign \summed_3.ragged  = summed_3[24];
+  assign \summed_3.weighted  = summed_3[25];
+  assign \summed_3.scaled  = summed_3[26];
+  assign \summed_3.poison  = summed_3[27];
+  assign \summed_3.rows  = summed_3[29:28];
+  assign \summed_3.block_last  = summed_3[30];
   assign \summed_4.valid  = summed_4[0];
   assign \summed_4.load  = summed_4[1];
   assign \summed_4.chunk  = summed_4[10:2];
   assign \summed_4.segment  = summed_4[11];
   assign \summed_4.group  = summed_4[21:12];
-  assign \summed_4.group_first  = summed_4[22];
-  assign \summed_4.group_last  = summed_4[23];
-  assign \summed_4.row_first  = summed_4[24];
-  assign \summed_4.row_last  = summed_4[25];
-  assign \summed_4.weighted  = summed_4[26];
-  assign \summed_4.scaled  = summed_4[27];
-  assign \summed_4.poison  = summed_4[28];
-  assign \summed_4.rows  = summed_4[30:29];
-  assign \summed_4.block_last  = summed_4[31];
-  assign nonfinite = 1'h0;
+  assign \summed_4.group_last  = summed_4[22];
+  assign \summed_4.row_last  = summed_4[23];
+  assign \summed_4.ragged  = summed_4[24];
+  assign \summed_4.weighted  = summed_4[25];
+  assign \summed_4.scaled  = summed_4[26];
+  assign \summed_4.poison  = summed_4[27];
+  assign \summed_4.rows  = summed_4[29:28];
+  assign \summed_4.block_last  = summed_4[30];
   assign \$37  = activation_missing;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
+module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -3176,292 +3147,73 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, \f
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.converter (\port$481$0 , \port$482$0 , \port$483$0 , \port$484$0 , \port$485$0 , \port$486$0 , \port$487$0 , \port$488$0 , \port$489$0 , \port$490$0 , \port$491$0 , \port$492$0 , \port$493$0 , \port$494$0 , \port$495$0 , \port$496$0 , \port$497$0 , \port$498$0 , \port$499$0 , \port$500$0 , \port$501$0 
-, \port$502$0 , \port$503$0 , \port$504$0 , \port$505$0 , \port$506$0 , \port$507$0 , \port$508$0 , \port$509$0 , \port$510$0 , \port$511$0 , \port$512$0 , remaining, beat);
-  wire [7:0] \$1 ;
-  wire [7:0] \$10 ;
-  wire [7:0] \$11 ;
-  wire [7:0] \$12 ;
-  wire [7:0] \$13 ;
-  wire [7:0] \$14 ;
-  wire [7:0] \$15 ;
-  wire [7:0] \$16 ;
-  wire [7:0] \$17 ;
-  wire [7:0] \$18 ;
-  wire [7:0] \$19 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$20 ;
-  wire [7:0] \$21 ;
-  wire [7:0] \$22 ;
-  wire [7:0] \$23 ;
-  wire [7:0] \$24 ;
-  wire [7:0] \$25 ;
-  wire [7:0] \$26 ;
-  wire [7:0] \$27 ;
-  wire [7:0] \$28 ;
-  wire [7:0] \$29 ;
-  wire [7:0] \$3 ;
-  wire [7:0] \$30 ;
-  wire [7:0] \$31 ;
-  wire [7:0] \$32 ;
-  wire [7:0] \$4 ;
-  wire [7:0] \$5 ;
-  wire [7:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire [7:0] \$8 ;
-  wire [7:0] \$9 ;
-  input [255:0] beat;
-  wire [255:0] beat;
-  wire [255:0] fixed;
-  output [7:0] \port$481$0 ;
-  wire [7:0] \port$481$0 ;
-  output [7:0] \port$482$0 ;
-  wire [7:0] \port$482$0 ;
-  output [7:0] \port$483$0 ;
-  wire [7:0] \port$483$0 ;
-  output [7:0] \port$484$0 ;
-  wire [7:0] \port$484$0 ;
-  output [7:0] \port$485$0 ;
-  wire [7:0] \port$485$0 ;
-  output [7:0] \port$486$0 ;
-  wire [7:0] \port$486$0 ;
-  output [7:0] \port$487$0 ;
-  wire [7:0] \port$487$0 ;
-  output [7:0] \port$488$0 ;
-  wire [7:0] \port$488$0 ;
-  output [7:0] \port$489$0 ;
-  wire [7:0] \port$489$0 ;
-  output [7:0] \port$490$0 ;
-  wire [7:0] \port$490$0 ;
-  output [7:0] \port$491$0 ;
-  wire [7:0] \port$491$0 ;
-  output [7:0] \port$492$0 ;
-  wire [7:0] \port$492$0 ;
-  output [7:0] \port$493$0 ;
-  wire [7:0] \port$493$0 ;
-  output [7:0] \port$494$0 ;
-  wire [7:0] \port$494$0 ;
-  output [7:0] \port$495$0 ;
-  wire [7:0] \port$495$0 ;
-  output [7:0] \port$496$0 ;
-  wire [7:0] \port$496$0 ;
-  output [7:0] \port$497$0 ;
-  wire [7:0] \port$497$0 ;
-  output [7:0] \port$498$0 ;
-  wire [7:0] \port$498$0 ;
-  output [7:0] \port$499$0 ;
-  wire [7:0] \port$499$0 ;
-  output [7:0] \port$500$0 ;
-  wire [7:0] \port$500$0 ;
-  output [7:0] \port$501$0 ;
-  wire [7:0] \port$501$0 ;
-  output [7:0] \port$502$0 ;
-  wire [7:0] \port$502$0 ;
-  output [7:0] \port$503$0 ;
-  wire [7:0] \port$503$0 ;
-  output [7:0] \port$504$0 ;
-  wire [7:0] \port$504$0 ;
-  output [7:0] \port$505$0 ;
-  wire [7:0] \port$505$0 ;
-  output [7:0] \port$506$0 ;
-  wire [7:0] \port$506$0 ;
-  output [7:0] \port$507$0 ;
-  wire [7:0] \port$507$0 ;
-  output [7:0] \port$508$0 ;
-  wire [7:0] \port$508$0 ;
-  output [7:0] \port$509$0 ;
-  wire [7:0] \port$509$0 ;
-  output [7:0] \port$510$0 ;
-  wire [7:0] \port$510$0 ;
-  output [7:0] \port$511$0 ;
-  wire [7:0] \port$511$0 ;
-  output [7:0] \port$512$0 ;
-  wire [7:0] \port$512$0 ;
-  wire real_0;
-  wire real_1;
-  wire real_10;
-  wire real_11;
-  wire real_12;
-  wire real_13;
-  wire real_14;
-  wire real_15;
-  wire real_16;
-  wire real_17;
-  wire real_18;
-  wire real_19;
-  wire real_2;
-  wire real_20;
-  wire real_21;
-  wire real_22;
-  wire real_23;
-  wire real_24;
-  wire real_25;
-  wire real_26;
-  wire real_27;
-  wire real_28;
-  wire real_29;
-  wire real_3;
-  wire real_30;
-  wire real_31;
-  wire real_4;
-  wire real_5;
-  wire real_6;
-  wire real_7;
-  wire real_8;
-  wire real_9;
-  input [14:0] remaining;
-  wire [14:0] remaining;
-  assign real_0 = remaining > 1'h0;
-  assign real_1 = remaining > 1'h1;
-  assign real_2 = remaining > 2'h2;
-  assign real_3 = remaining > 2'h3;
-  assign real_4 = remaining > 3'h4;
-  assign real_5 = remaining > 3'h5;
-  assign real_6 = remaining > 3'h6;
-  assign real_7 = remaining > 3'h7;
-  assign real_8 = remaining > 4'h8;
-  assign real_9 = remaining > 4'h9;
-  assign real_10 = remaining > 4'ha;
-  assign real_11 = remaining > 4'hb;
-  assign real_12 = remaining > 4'hc;
-  assign real_13 = remaining > 4'hd;
-  assign real_14 = remaining > 4'he;
-  assign real_15 = remaining > 4'hf;
-  assign real_16 = remaining > 5'h10;
-  assign real_17 = remaining > 5'h11;
-  assign real_18 = remaining > 5'h12;
-  assign real_19 = remaining > 5'h13;
-  assign real_20 = remaining > 5'h14;
-  assign real_21 = remaining > 5'h15;
-  assign real_22 = remaining > 5'h16;
-  assign real_23 = remaining > 5'h17;
-  assign real_24 = remaining > 5'h18;
-  assign real_25 = remaining > 5'h19;
-  assign real_26 = remaining > 5'h1a;
-  assign real_27 = remaining > 5'h1b;
-  assign real_28 = remaining > 5'h1c;
-  assign real_29 = remaining > 5'h1d;
-  assign real_30 = remaining > 5'h1e;
-  assign real_31 = remaining > 5'h1f;
-  assign \$1  = beat[7:0] & { real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0 };
-  assign \$2  = beat[15:8] & { real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1 };
-  assign \$3  = beat[23:16] & { real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2 };
-  assign \$4  = beat[31:24] & { real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3 };
-  assign \$5  = beat[39:32] & { real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4 };
-  assign \$6  = beat[47:40] & { real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5 };
-  assign \$7  = beat[55:48] & { real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6 };
-  assign \$8  = beat[63:56] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
-  assign \$9  = beat[71:64] & { real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8 };
-  assign \$10  = beat[79:72] & { real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9 };
-  assign \$11  = beat[87:80] & { real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10 };
-  assign \$12  = beat[95:88] & { real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11 };
-  assign \$13  = beat[103:96] & { real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12 };
-  assign \$14  = beat[111:104] & { real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13 };
-  assign \$15  = beat[119:112] & { real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14 };
-  assign \$16  = beat[127:120] & { real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15 };
-  assign \$17  = beat[135:128] & { real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16 };
-  assign \$18  = beat[143:136] & { real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17 };
-  assign \$19  = beat[151:144] & { real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18 };
-  assign \$20  = beat[159:152] & { real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19 };
-  assign \$21  = beat[167:160] & { real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20 };
-  assign \$22  = beat[175:168] & { real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21 };
-  assign \$23  = beat[183:176] & { real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22 };
-  assign \$24  = beat[191:184] & { real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23 };
-  assign \$25  = beat[199:192] & { real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24 };
-  assign \$26  = beat[207:200] & { real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25 };
-  assign \$27  = beat[215:208] & { real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26 };
-  assign \$28  = beat[223:216] & { real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27 };
-  assign \$29  = beat[231:224] & { real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28 };
-  assign \$30  = beat[239:232] & { real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29 };
-  assign \$31  = beat[247:240] & { real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30 };
-  assign \$32  = beat[255:248] & { real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31 };
-  assign fixed = { \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23 , \$22 , \$21 , \$20 , \$19 , \$18 , \$17 , \$16 , \$15 , \$14 , \$13 , \$12 , \$11 , \$10 , \$9 , \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$481$0  = \$1 ;
-  assign \port$482$0  = \$2 ;
-  assign \port$483$0  = \$3 ;
-  assign \port$484$0  = \$4 ;
-  assign \port$485$0  = \$5 ;
-  assign \port$486$0  = \$6 ;
-  assign \port$487$0  = \$7 ;
-  assign \port$488$0  = \$8 ;
-  assign \port$489$0  = \$9 ;
-  assign \port$490$0  = \$10 ;
-  assign \port$491$0  = \$11 ;
-  assign \port$492$0  = \$12 ;
-  assign \port$493$0  = \$13 ;
-  assign \port$494$0  = \$14 ;
-  assign \port$495$0  = \$15 ;
-  assign \port$496$0  = \$16 ;
-  assign \port$497$0  = \$17 ;
-  assign \port$498$0  = \$18 ;
-  assign \port$499$0  = \$19 ;
-  assign \port$500$0  = \$20 ;
-  assign \port$501$0  = \$21 ;
-  assign \port$502$0  = \$22 ;
-  assign \port$503$0  = \$23 ;
-  assign \port$504$0  = \$24 ;
-  assign \port$505$0  = \$25 ;
-  assign \port$506$0  = \$26 ;
-  assign \port$507$0  = \$27 ;
-  assign \port$508$0  = \$28 ;
-  assign \port$509$0  = \$29 ;
-  assign \port$510$0  = \$30 ;
-  assign \port$511$0  = \$31 ;
-  assign \port$512$0  = \$32 ;
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, \x$11 , abort, mask, ones, valid, last, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [14:0] \$1 ;
-  reg [12:0] \$2 ;
+  wire \$2 ;
+  wire [14:0] \$3 ;
+  reg [255:0] \$4 ;
+  reg [31:0] \$5 ;
+  reg [31:0] \$6 ;
+  reg [12:0] \$7 ;
+  reg [12:0] \$8 ;
   input abort;
   wire abort;
-  wire [12:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [31:0] negative;
-  wire [31:0] \negative$13 ;
-  wire [31:0] nonzero;
-  wire [31:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [31:0] mask;
+  wire [31:0] mask;
+  wire [31:0] \mask$3 ;
+  reg [31:0] negative = 32'd0;
+  wire [31:0] \negative$15 ;
+  reg [31:0] nonzero = 32'd0;
+  wire [31:0] \nonzero$13 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  reg [12:0] part = 13'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [12:0] total;
   reg [12:0] total = 13'h0000;
-  wire [12:0] \total$21 ;
+  wire [12:0] \total$20 ;
   input valid;
   wire valid;
-  input [255:0] x;
-  wire [255:0] x;
-  wire [255:0] \x$9 ;
-  assign \before  = first ? 13'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [255:0] x = 256'h0000000000000000000000000000000000000000000000000000000000000000;
+  input [255:0] \x$11 ;
+  wire [255:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_32x2_int8_g16_base3.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .ones(ones),
-    .rst(rst),
-    .segment(segment)
+    .rst(rst)
   );
   \tern_32x2_int8_g16_base3.core.dot_0.tree  tree (
     .abort(abort),
@@ -3470,35 +3222,77 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, x, abort, valid, first, o
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [13:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 13'h0000;
+      \$4  = 256'h0000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 13'h0000;
+      \$4  = 256'h0000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 32'd0;
+    end
+    if (rst) begin
+      \$5  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 32'd0;
+    end
+    if (rst) begin
+      \$6  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [13:1];
+    end
+    if (abort) begin
+      \$7  = 13'h0000;
+    end
+    if (rst) begin
+      \$7  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 13'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [13:1];
+    end
+    if (abort) begin
+      \$8  = 13'h0000;
+    end
+    if (rst) begin
+      \$8  = 13'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segment, nonzero, negative, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire \$1 ;
-  wire \$10 ;
+  wire [8:0] \$1 ;
+  wire [8:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -3509,7 +3303,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire \$11 ;
+  wire [8:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -3520,7 +3314,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$117 ;
   wire \$118 ;
   wire \$119 ;
-  wire \$12 ;
+  wire [8:0] \$12 ;
   wire \$120 ;
   wire \$121 ;
   wire \$122 ;
@@ -3531,18 +3325,18 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire \$13 ;
+  wire [8:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire \$134 ;
+  wire [31:0] \$132 ;
+  wire [31:0] \$133 ;
+  wire [31:0] \$134 ;
   wire \$135 ;
   wire \$136 ;
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire \$14 ;
+  wire [8:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -3553,7 +3347,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$147 ;
   wire \$148 ;
   wire \$149 ;
-  wire \$15 ;
+  wire [8:0] \$15 ;
   wire \$150 ;
   wire \$151 ;
   wire \$152 ;
@@ -3564,7 +3358,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire \$16 ;
+  wire [8:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -3575,7 +3369,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire \$17 ;
+  wire [8:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -3586,10 +3380,10 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$177 ;
   wire \$178 ;
   wire \$179 ;
-  wire \$18 ;
-  wire [31:0] \$180 ;
-  wire [31:0] \$181 ;
-  wire [31:0] \$182 ;
+  wire [8:0] \$18 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
   wire \$183 ;
   wire \$184 ;
   wire \$185 ;
@@ -3597,7 +3391,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire \$19 ;
+  wire [8:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -3608,8 +3402,8 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire \$2 ;
-  wire \$20 ;
+  wire [8:0] \$2 ;
+  wire [8:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -3620,7 +3414,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$207 ;
   wire \$208 ;
   wire \$209 ;
-  wire \$21 ;
+  wire [8:0] \$21 ;
   wire \$210 ;
   wire \$211 ;
   wire \$212 ;
@@ -3631,7 +3425,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire \$22 ;
+  wire [8:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -3642,7 +3436,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire \$23 ;
+  wire [8:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -3653,7 +3447,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$237 ;
   wire \$238 ;
   wire \$239 ;
-  wire \$24 ;
+  wire [8:0] \$24 ;
   wire \$240 ;
   wire \$241 ;
   wire \$242 ;
@@ -3664,7 +3458,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire \$25 ;
+  wire [8:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -3675,7 +3469,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$257 ;
   wire \$258 ;
   wire \$259 ;
-  wire \$26 ;
+  wire [8:0] \$26 ;
   wire \$260 ;
   wire \$261 ;
   wire \$262 ;
@@ -3686,7 +3480,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$267 ;
   wire \$268 ;
   wire \$269 ;
-  wire \$27 ;
+  wire [8:0] \$27 ;
   wire \$270 ;
   wire \$271 ;
   wire \$272 ;
@@ -3697,7 +3491,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire \$28 ;
+  wire [8:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -3708,102 +3502,52 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire \$29 ;
+  wire [8:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
   wire \$293 ;
   wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire \$297 ;
+  wire [31:0] \$295 ;
+  wire [31:0] \$296 ;
+  wire [31:0] \$297 ;
   wire \$298 ;
   wire \$299 ;
-  wire \$3 ;
-  wire \$30 ;
+  wire [8:0] \$3 ;
+  wire [8:0] \$30 ;
   wire \$300 ;
   wire \$301 ;
   wire \$302 ;
   wire \$303 ;
   wire \$304 ;
   wire \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire \$308 ;
-  wire \$309 ;
-  wire \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  wire \$319 ;
-  wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire \$325 ;
-  wire \$326 ;
-  wire \$327 ;
-  wire \$328 ;
-  wire \$329 ;
-  wire \$33 ;
-  wire \$330 ;
-  wire \$331 ;
-  wire \$332 ;
-  wire \$333 ;
-  wire \$334 ;
-  wire \$335 ;
-  wire \$336 ;
-  wire \$337 ;
-  wire \$338 ;
-  wire \$339 ;
-  wire \$34 ;
-  wire \$340 ;
-  wire \$341 ;
-  wire \$342 ;
-  wire [31:0] \$343 ;
-  wire [31:0] \$344 ;
-  wire [31:0] \$345 ;
-  wire \$346 ;
-  wire \$347 ;
-  wire \$348 ;
-  wire \$349 ;
-  wire \$35 ;
-  wire \$350 ;
-  wire \$351 ;
-  wire \$352 ;
-  wire \$353 ;
-  reg [31:0] \$354 ;
-  reg \$355 ;
-  reg [5:0] \$356 ;
-  reg [7:0] \$357 ;
-  reg [5:0] \$358 ;
-  reg [7:0] \$359 ;
+  reg [5:0] \$306 ;
+  reg [7:0] \$307 ;
+  reg [5:0] \$308 ;
+  reg [7:0] \$309 ;
+  wire [8:0] \$31 ;
+  reg [5:0] \$310 ;
+  reg [7:0] \$311 ;
+  reg [5:0] \$312 ;
+  reg [7:0] \$313 ;
+  reg [5:0] \$314 ;
+  reg [7:0] \$315 ;
+  reg [5:0] \$316 ;
+  reg [7:0] \$317 ;
+  reg [5:0] \$318 ;
+  reg [7:0] \$319 ;
+  wire [8:0] \$32 ;
+  reg [31:0] \$320 ;
+  reg [31:0] \$321 ;
+  reg \$322 ;
+  wire [8:0] \$33 ;
+  wire [8:0] \$34 ;
+  wire [8:0] \$35 ;
   wire \$36 ;
-  reg [5:0] \$360 ;
-  reg [7:0] \$361 ;
-  reg [5:0] \$362 ;
-  reg [7:0] \$363 ;
-  reg [5:0] \$364 ;
-  reg [7:0] \$365 ;
-  reg [5:0] \$366 ;
-  reg [7:0] \$367 ;
-  reg [5:0] \$368 ;
-  reg [7:0] \$369 ;
   wire \$37 ;
-  reg [31:0] \$370 ;
-  reg [31:0] \$371 ;
-  reg \$372 ;
   wire \$38 ;
   wire \$39 ;
-  wire \$4 ;
+  wire [8:0] \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -3813,52 +3557,52 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
-  wire [8:0] \$49 ;
-  wire \$5 ;
-  wire [8:0] \$50 ;
-  wire [8:0] \$51 ;
-  wire [8:0] \$52 ;
-  wire [8:0] \$53 ;
-  wire [8:0] \$54 ;
-  wire [8:0] \$55 ;
-  wire [8:0] \$56 ;
-  wire [8:0] \$57 ;
-  wire [8:0] \$58 ;
-  wire [8:0] \$59 ;
-  wire \$6 ;
-  wire [8:0] \$60 ;
-  wire [8:0] \$61 ;
-  wire [8:0] \$62 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
-  wire [8:0] \$66 ;
-  wire [8:0] \$67 ;
-  wire [8:0] \$68 ;
-  wire [8:0] \$69 ;
-  wire \$7 ;
-  wire [8:0] \$70 ;
-  wire [8:0] \$71 ;
-  wire [8:0] \$72 ;
-  wire [8:0] \$73 ;
-  wire [8:0] \$74 ;
-  wire [8:0] \$75 ;
-  wire [8:0] \$76 ;
-  wire [8:0] \$77 ;
-  wire [8:0] \$78 ;
-  wire [8:0] \$79 ;
-  wire \$8 ;
-  wire [8:0] \$80 ;
-  wire [8:0] \$81 ;
-  wire [8:0] \$82 ;
-  wire [8:0] \$83 ;
+  wire \$49 ;
+  wire [8:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire [8:0] \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire [8:0] \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire [8:0] \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
   wire \$84 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
   wire \$88 ;
   wire \$89 ;
-  wire \$9 ;
+  wire [8:0] \$9 ;
   wire \$90 ;
   wire \$91 ;
   wire \$92 ;
@@ -3926,670 +3670,563 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, ones, segm
   wire [55:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [31:0] mask;
   wire [31:0] mask;
-  reg [31:0] mask_1 = 32'd0;
   output [31:0] negative;
   reg [31:0] negative = 32'd0;
   output [31:0] nonzero;
   reg [31:0] nonzero = 32'd0;
   input ones;
   wire ones;
-  reg ones_1 = 1'h0;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  assign \$2  = ~ \$1 ;
-  assign \$4  = ~ \$3 ;
-  assign \$6  = ~ \$5 ;
-  assign \$8  = ~ \$7 ;
-  assign \$10  = ~ \$9 ;
-  assign \$12  = ~ \$11 ;
-  assign \$14  = ~ \$13 ;
-  assign \$16  = ~ \$15 ;
-  assign \$18  = ~ \$17 ;
-  assign \$20  = ~ \$19 ;
-  assign \$22  = ~ \$21 ;
-  assign \$24  = ~ \$23 ;
-  assign \$26  = ~ \$25 ;
-  assign \$28  = ~ \$27 ;
-  assign \$30  = ~ \$29 ;
-  assign \$32  = ~ \$31 ;
-  assign b0_0 = codes[7:0] + \$49 ;
-  assign b0_1 = b0_0[7:0] + \$50 ;
-  assign b0_2 = b0_1[7:0] + \$51 ;
-  assign b0_t_0 = b0_residue + \$52 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$53 ;
-  assign b1_0 = codes[15:8] + \$54 ;
-  assign b1_1 = b1_0[7:0] + \$55 ;
-  assign b1_2 = b1_1[7:0] + \$56 ;
-  assign b1_t_0 = b1_residue + \$57 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$58 ;
-  assign b2_0 = codes[23:16] + \$59 ;
-  assign b2_1 = b2_0[7:0] + \$60 ;
-  assign b2_2 = b2_1[7:0] + \$61 ;
-  assign b2_t_0 = b2_residue + \$62 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$63 ;
-  assign b3_0 = codes[31:24] + \$64 ;
-  assign b3_1 = b3_0[7:0] + \$65 ;
-  assign b3_2 = b3_1[7:0] + \$66 ;
-  assign b3_t_0 = b3_residue + \$67 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$68 ;
-  assign b4_0 = codes[39:32] + \$69 ;
-  assign b4_1 = b4_0[7:0] + \$70 ;
-  assign b4_2 = b4_1[7:0] + \$71 ;
-  assign b4_t_0 = b4_residue + \$72 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$73 ;
-  assign b5_0 = codes[47:40] + \$74 ;
-  assign b5_1 = b5_0[7:0] + \$75 ;
-  assign b5_2 = b5_1[7:0] + \$76 ;
-  assign b5_t_0 = b5_residue + \$77 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$78 ;
-  assign b6_0 = codes[55:48] + \$79 ;
-  assign b6_1 = b6_0[7:0] + \$80 ;
-  assign b6_2 = b6_1[7:0] + \$81 ;
-  assign b6_t_0 = b6_residue + \$82 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$83 ;
-  assign \$84  = b0_head[1:0] == 1'h1;
-  assign \$85  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_0 = codes[7:0] + \$1 ;
+  assign b0_1 = b0_0[7:0] + \$2 ;
+  assign b0_2 = b0_1[7:0] + \$3 ;
+  assign b0_t_0 = b0_residue + \$4 ;
+  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
+  assign b1_0 = codes[15:8] + \$6 ;
+  assign b1_1 = b1_0[7:0] + \$7 ;
+  assign b1_2 = b1_1[7:0] + \$8 ;
+  assign b1_t_0 = b1_residue + \$9 ;
+  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
+  assign b2_0 = codes[23:16] + \$11 ;
+  assign b2_1 = b2_0[7:0] + \$12 ;
+  assign b2_2 = b2_1[7:0] + \$13 ;
+  assign b2_t_0 = b2_residue + \$14 ;
+  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
+  assign b3_0 = codes[31:24] + \$16 ;
+  assign b3_1 = b3_0[7:0] + \$17 ;
+  assign b3_2 = b3_1[7:0] + \$18 ;
+  assign b3_t_0 = b3_residue + \$19 ;
+  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
+  assign b4_0 = codes[39:32] + \$21 ;
+  assign b4_1 = b4_0[7:0] + \$22 ;
+  assign b4_2 = b4_1[7:0] + \$23 ;
+  assign b4_t_0 = b4_residue + \$24 ;
+  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
+  assign b5_0 = codes[47:40] + \$26 ;
+  assign b5_1 = b5_0[7:0] + \$27 ;
+  assign b5_2 = b5_1[7:0] + \$28 ;
+  assign b5_t_0 = b5_residue + \$29 ;
+  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
+  assign b6_0 = codes[55:48] + \$31 ;
+  assign b6_1 = b6_0[7:0] + \$32 ;
+  assign b6_2 = b6_1[7:0] + \$33 ;
+  assign b6_t_0 = b6_residue + \$34 ;
+  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
+  assign \$36  = b0_head[1:0] == 1'h1;
+  assign \$37  = b0_t_1[7:0] >= 8'hf3;
+  assign \$38  = \$36  | \$37 ;
+  assign \$39  = b0_head[3:2] == 1'h1;
+  assign \$40  = b0_t_1[7:0] >= 8'hf3;
+  assign \$41  = \$39  | \$40 ;
+  assign \$42  = b0_head[5:4] == 1'h1;
+  assign \$43  = b0_t_1[7:0] >= 8'hf3;
+  assign \$44  = \$42  | \$43 ;
+  assign \$45  = b0_t_0[9:8] == 1'h1;
+  assign \$46  = b0_t_1[7:0] >= 8'hf3;
+  assign \$47  = \$45  | \$46 ;
+  assign \$48  = b0_t_1[9:8] == 1'h1;
+  assign \$49  = b0_t_1[7:0] >= 8'hf3;
+  assign \$50  = \$48  | \$49 ;
+  assign \$51  = b1_head[1:0] == 1'h1;
+  assign \$52  = b1_t_1[7:0] >= 8'hf3;
+  assign \$53  = \$51  | \$52 ;
+  assign \$54  = b1_head[3:2] == 1'h1;
+  assign \$55  = b1_t_1[7:0] >= 8'hf3;
+  assign \$56  = \$54  | \$55 ;
+  assign \$57  = b1_head[5:4] == 1'h1;
+  assign \$58  = b1_t_1[7:0] >= 8'hf3;
+  assign \$59  = \$57  | \$58 ;
+  assign \$60  = b1_t_0[9:8] == 1'h1;
+  assign \$61  = b1_t_1[7:0] >= 8'hf3;
+  assign \$62  = \$60  | \$61 ;
+  assign \$63  = b1_t_1[9:8] == 1'h1;
+  assign \$64  = b1_t_1[7:0] >= 8'hf3;
+  assign \$65  = \$63  | \$64 ;
+  assign \$66  = b2_head[1:0] == 1'h1;
+  assign \$67  = b2_t_1[7:0] >= 8'hf3;
+  assign \$68  = \$66  | \$67 ;
+  assign \$69  = b2_head[3:2] == 1'h1;
+  assign \$70  = b2_t_1[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b2_head[5:4] == 1'h1;
+  assign \$73  = b2_t_1[7:0] >= 8'hf3;
+  assign \$74  = \$72  | \$73 ;
+  assign \$75  = b2_t_0[9:8] == 1'h1;
+  assign \$76  = b2_t_1[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b2_t_1[9:8] == 1'h1;
+  assign \$79  = b2_t_1[7:0] >= 8'hf3;
+  assign \$80  = \$78  | \$79 ;
+  assign \$81  = b3_head[1:0] == 1'h1;
+  assign \$82  = b3_t_1[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b3_head[3:2] == 1'h1;
+  assign \$85  = b3_t_1[7:0] >= 8'hf3;
   assign \$86  = \$84  | \$85 ;
-  assign \$87  = b0_head[3:2] == 1'h1;
-  assign \$88  = b0_t_1[7:0] >= 8'hf3;
+  assign \$87  = b3_head[5:4] == 1'h1;
+  assign \$88  = b3_t_1[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b0_head[5:4] == 1'h1;
-  assign \$91  = b0_t_1[7:0] >= 8'hf3;
+  assign \$90  = b3_t_0[9:8] == 1'h1;
+  assign \$91  = b3_t_1[7:0] >= 8'hf3;
   assign \$92  = \$90  | \$91 ;
-  assign \$93  = b0_t_0[9:8] == 1'h1;
-  assign \$94  = b0_t_1[7:0] >= 8'hf3;
+  assign \$93  = b3_t_1[9:8] == 1'h1;
+  assign \$94  = b3_t_1[7:0] >= 8'hf3;
   assign \$95  = \$93  | \$94 ;
-  assign \$96  = b0_t_1[9:8] == 1'h1;
-  assign \$97  = b0_t_1[7:0] >= 8'hf3;
+  assign \$96  = b4_head[1:0] == 1'h1;
+  assign \$97  = b4_t_1[7:0] >= 8'hf3;
   assign \$98  = \$96  | \$97 ;
-  assign \$99  = b1_head[1:0] == 1'h1;
-  assign \$100  = b1_t_1[7:0] >= 8'hf3;
+  assign \$99  = b4_head[3:2] == 1'h1;
+  assign \$100  = b4_t_1[7:0] >= 8'hf3;
   assign \$101  = \$99  | \$100 ;
-  assign \$102  = b1_head[3:2] == 1'h1;
-  assign \$103  = b1_t_1[7:0] >= 8'hf3;
+  assign \$102  = b4_head[5:4] == 1'h1;
+  assign \$103  = b4_t_1[7:0] >= 8'hf3;
   assign \$104  = \$102  | \$103 ;
-  assign \$105  = b1_head[5:4] == 1'h1;
-  assign \$106  = b1_t_1[7:0] >= 8'hf3;
+  assign \$105  = b4_t_0[9:8] == 1'h1;
+  assign \$106  = b4_t_1[7:0] >= 8'hf3;
   assign \$107  = \$105  | \$106 ;
-  assign \$108  = b1_t_0[9:8] == 1'h1;
-  assign \$109  = b1_t_1[7:0] >= 8'hf3;
+  assign \$108  = b4_t_1[9:8] == 1'h1;
+  assign \$109  = b4_t_1[7:0] >= 8'hf3;
   assign \$110  = \$108  | \$109 ;
-  assign \$111  = b1_t_1[9:8] == 1'h1;
-  assign \$112  = b1_t_1[7:0] >= 8'hf3;
+  assign \$111  = b5_head[1:0] == 1'h1;
+  assign \$112  = b5_t_1[7:0] >= 8'hf3;
   assign \$113  = \$111  | \$112 ;
-  assign \$114  = b2_head[1:0] == 1'h1;
-  assign \$115  = b2_t_1[7:0] >= 8'hf3;
+  assign \$114  = b5_head[3:2] == 1'h1;
+  assign \$115  = b5_t_1[7:0] >= 8'hf3;
   assign \$116  = \$114  | \$115 ;
-  assign \$117  = b2_head[3:2] == 1'h1;
-  assign \$118  = b2_t_1[7:0] >= 8'hf3;
+  assign \$117  = b5_head[5:4] == 1'h1;
+  assign \$118  = b5_t_1[7:0] >= 8'hf3;
   assign \$119  = \$117  | \$118 ;
-  assign \$120  = b2_head[5:4] == 1'h1;
-  assign \$121  = b2_t_1[7:0] >= 8'hf3;
+  assign \$120  = b5_t_0[9:8] == 1'h1;
+  assign \$121  = b5_t_1[7:0] >= 8'hf3;
   assign \$122  = \$120  | \$121 ;
-  assign \$123  = b2_t_0[9:8] == 1'h1;
-  assign \$124  = b2_t_1[7:0] >= 8'hf3;
+  assign \$123  = b5_t_1[9:8] == 1'h1;
+  assign \$124  = b5_t_1[7:0] >= 8'hf3;
   assign \$125  = \$123  | \$124 ;
-  assign \$126  = b2_t_1[9:8] == 1'h1;
-  assign \$127  = b2_t_1[7:0] >= 8'hf3;
+  assign \$126  = b6_head[1:0] == 1'h1;
+  assign \$127  = b6_t_1[7:0] >= 8'hf3;
   assign \$128  = \$126  | \$127 ;
-  assign \$129  = b3_head[1:0] == 1'h1;
-  assign \$130  = b3_t_1[7:0] >= 8'hf3;
+  assign \$129  = b6_head[3:2] == 1'h1;
+  assign \$130  = b6_t_1[7:0] >= 8'hf3;
   assign \$131  = \$129  | \$130 ;
-  assign \$132  = b3_head[3:2] == 1'h1;
-  assign \$133  = b3_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b3_head[5:4] == 1'h1;
-  assign \$136  = b3_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b3_t_0[9:8] == 1'h1;
-  assign \$139  = b3_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b3_t_1[9:8] == 1'h1;
-  assign \$142  = b3_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b4_head[1:0] == 1'h1;
-  assign \$145  = b4_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b4_head[3:2] == 1'h1;
-  assign \$148  = b4_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b4_head[5:4] == 1'h1;
-  assign \$151  = b4_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b4_t_0[9:8] == 1'h1;
-  assign \$154  = b4_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b4_t_1[9:8] == 1'h1;
-  assign \$157  = b4_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b5_head[1:0] == 1'h1;
-  assign \$160  = b5_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b5_head[3:2] == 1'h1;
-  assign \$163  = b5_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b5_head[5:4] == 1'h1;
-  assign \$166  = b5_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b5_t_0[9:8] == 1'h1;
-  assign \$169  = b5_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b5_t_1[9:8] == 1'h1;
-  assign \$172  = b5_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b6_head[1:0] == 1'h1;
-  assign \$175  = b6_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b6_head[3:2] == 1'h1;
-  assign \$178  = b6_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = ~ { \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86  };
-  assign \$181  = \$180  | { ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1 };
-  assign \$182  = \$181  & mask_1;
-  assign \$183  = | b0_head[1:0];
-  assign \$184  = ~ \$183 ;
-  assign \$185  = b0_t_1[7:0] >= 8'hf3;
+  assign \$132  = ~ { \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68 , \$65 , \$62 , \$59 , \$56 , \$53 , \$50 , \$47 , \$44 , \$41 , \$38  };
+  assign \$133  = \$132  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$134  = \$133  & mask;
+  assign \$135  = | b0_head[1:0];
+  assign \$136  = ~ \$135 ;
+  assign \$137  = b0_t_1[7:0] >= 8'hf3;
+  assign \$138  = ~ \$137 ;
+  assign \$139  = \$136  & \$138 ;
+  assign \$140  = | b0_head[3:2];
+  assign \$141  = ~ \$140 ;
+  assign \$142  = b0_t_1[7:0] >= 8'hf3;
+  assign \$143  = ~ \$142 ;
+  assign \$144  = \$141  & \$143 ;
+  assign \$145  = | b0_head[5:4];
+  assign \$146  = ~ \$145 ;
+  assign \$147  = b0_t_1[7:0] >= 8'hf3;
+  assign \$148  = ~ \$147 ;
+  assign \$149  = \$146  & \$148 ;
+  assign \$150  = | b0_t_0[9:8];
+  assign \$151  = ~ \$150 ;
+  assign \$152  = b0_t_1[7:0] >= 8'hf3;
+  assign \$153  = ~ \$152 ;
+  assign \$154  = \$151  & \$153 ;
+  assign \$155  = | b0_t_1[9:8];
+  assign \$156  = ~ \$155 ;
+  assign \$157  = b0_t_1[7:0] >= 8'hf3;
+  assign \$158  = ~ \$157 ;
+  assign \$159  = \$156  & \$158 ;
+  assign \$160  = | b1_head[1:0];
+  assign \$161  = ~ \$160 ;
+  assign \$162  = b1_t_1[7:0] >= 8'hf3;
+  assign \$163  = ~ \$162 ;
+  assign \$164  = \$161  & \$163 ;
+  assign \$165  = | b1_head[3:2];
+  assign \$166  = ~ \$165 ;
+  assign \$167  = b1_t_1[7:0] >= 8'hf3;
+  assign \$168  = ~ \$167 ;
+  assign \$169  = \$166  & \$168 ;
+  assign \$170  = | b1_head[5:4];
+  assign \$171  = ~ \$170 ;
+  assign \$172  = b1_t_1[7:0] >= 8'hf3;
+  assign \$173  = ~ \$172 ;
+  assign \$174  = \$171  & \$173 ;
+  assign \$175  = | b1_t_0[9:8];
+  assign \$176  = ~ \$175 ;
+  assign \$177  = b1_t_1[7:0] >= 8'hf3;
+  assign \$178  = ~ \$177 ;
+  assign \$179  = \$176  & \$178 ;
+  assign \$180  = | b1_t_1[9:8];
+  assign \$181  = ~ \$180 ;
+  assign \$182  = b1_t_1[7:0] >= 8'hf3;
+  assign \$183  = ~ \$182 ;
+  assign \$184  = \$181  & \$183 ;
+  assign \$185  = | b2_head[1:0];
   assign \$186  = ~ \$185 ;
-  assign \$187  = \$184  & \$186 ;
-  assign \$188  = | b0_head[3:2];
-  assign \$189  = ~ \$188 ;
-  assign \$190  = b0_t_1[7:0] >= 8'hf3;
+  assign \$187  = b2_t_1[7:0] >= 8'hf3;
+  assign \$188  = ~ \$187 ;
+  assign \$189  = \$186  & \$188 ;
+  assign \$190  = | b2_head[3:2];
   assign \$191  = ~ \$190 ;
-  assign \$192  = \$189  & \$191 ;
-  assign \$193  = | b0_head[5:4];
-  assign \$194  = ~ \$193 ;
-  assign \$195  = b0_t_1[7:0] >= 8'hf3;
+  assign \$192  = b2_t_1[7:0] >= 8'hf3;
+  assign \$193  = ~ \$192 ;
+  assign \$194  = \$191  & \$193 ;
+  assign \$195  = | b2_head[5:4];
   assign \$196  = ~ \$195 ;
-  assign \$197  = \$194  & \$196 ;
-  assign \$198  = | b0_t_0[9:8];
-  assign \$199  = ~ \$198 ;
-  assign \$200  = b0_t_1[7:0] >= 8'hf3;
+  assign \$197  = b2_t_1[7:0] >= 8'hf3;
+  assign \$198  = ~ \$197 ;
+  assign \$199  = \$196  & \$198 ;
+  assign \$200  = | b2_t_0[9:8];
   assign \$201  = ~ \$200 ;
-  assign \$202  = \$199  & \$201 ;
-  assign \$203  = | b0_t_1[9:8];
-  assign \$204  = ~ \$203 ;
-  assign \$205  = b0_t_1[7:0] >= 8'hf3;
+  assign \$202  = b2_t_1[7:0] >= 8'hf3;
+  assign \$203  = ~ \$202 ;
+  assign \$204  = \$201  & \$203 ;
+  assign \$205  = | b2_t_1[9:8];
   assign \$206  = ~ \$205 ;
-  assign \$207  = \$204  & \$206 ;
-  assign \$208  = | b1_head[1:0];
-  assign \$209  = ~ \$208 ;
-  assign \$210  = b1_t_1[7:0] >= 8'hf3;
+  assign \$207  = b2_t_1[7:0] >= 8'hf3;
+  assign \$208  = ~ \$207 ;
+  assign \$209  = \$206  & \$208 ;
+  assign \$210  = | b3_head[1:0];
   assign \$211  = ~ \$210 ;
-  assign \$212  = \$209  & \$211 ;
-  assign \$213  = | b1_head[3:2];
-  assign \$214  = ~ \$213 ;
-  assign \$215  = b1_t_1[7:0] >= 8'hf3;
+  assign \$212  = b3_t_1[7:0] >= 8'hf3;
+  assign \$213  = ~ \$212 ;
+  assign \$214  = \$211  & \$213 ;
+  assign \$215  = | b3_head[3:2];
   assign \$216  = ~ \$215 ;
-  assign \$217  = \$214  & \$216 ;
-  assign \$218  = | b1_head[5:4];
-  assign \$219  = ~ \$218 ;
-  assign \$220  = b1_t_1[7:0] >= 8'hf3;
+  assign \$217  = b3_t_1[7:0] >= 8'hf3;
+  assign \$218  = ~ \$217 ;
+  assign \$219  = \$216  & \$218 ;
+  assign \$220  = | b3_head[5:4];
   assign \$221  = ~ \$220 ;
-  assign \$222  = \$219  & \$221 ;
-  assign \$223  = | b1_t_0[9:8];
-  assign \$224  = ~ \$223 ;
-  assign \$225  = b1_t_1[7:0] >= 8'hf3;
+  assign \$222  = b3_t_1[7:0] >= 8'hf3;
+  assign \$223  = ~ \$222 ;
+  assign \$224  = \$221  & \$223 ;
+  assign \$225  = | b3_t_0[9:8];
   assign \$226  = ~ \$225 ;
-  assign \$227  = \$224  & \$226 ;
-  assign \$228  = | b1_t_1[9:8];
-  assign \$229  = ~ \$228 ;
-  assign \$230  = b1_t_1[7:0] >= 8'hf3;
+  assign \$227  = b3_t_1[7:0] >= 8'hf3;
+  assign \$228  = ~ \$227 ;
+  assign \$229  = \$226  & \$228 ;
+  assign \$230  = | b3_t_1[9:8];
   assign \$231  = ~ \$230 ;
-  assign \$232  = \$229  & \$231 ;
-  assign \$233  = | b2_head[1:0];
-  assign \$234  = ~ \$233 ;
-  assign \$235  = b2_t_1[7:0] >= 8'hf3;
+  assign \$232  = b3_t_1[7:0] >= 8'hf3;
+  assign \$233  = ~ \$232 ;
+  assign \$234  = \$231  & \$233 ;
+  assign \$235  = | b4_head[1:0];
   assign \$236  = ~ \$235 ;
-  assign \$237  = \$234  & \$236 ;
-  assign \$238  = | b2_head[3:2];
-  assign \$239  = ~ \$238 ;
-  assign \$240  = b2_t_1[7:0] >= 8'hf3;
+  assign \$237  = b4_t_1[7:0] >= 8'hf3;
+  assign \$238  = ~ \$237 ;
+  assign \$239  = \$236  & \$238 ;
+  assign \$240  = | b4_head[3:2];
   assign \$241  = ~ \$240 ;
-  assign \$242  = \$239  & \$241 ;
-  assign \$243  = | b2_head[5:4];
-  assign \$244  = ~ \$243 ;
-  assign \$245  = b2_t_1[7:0] >= 8'hf3;
+  assign \$242  = b4_t_1[7:0] >= 8'hf3;
+  assign \$243  = ~ \$242 ;
+  assign \$244  = \$241  & \$243 ;
+  assign \$245  = | b4_head[5:4];
   assign \$246  = ~ \$245 ;
-  assign \$247  = \$244  & \$246 ;
-  assign \$248  = | b2_t_0[9:8];
-  assign \$249  = ~ \$248 ;
-  assign \$250  = b2_t_1[7:0] >= 8'hf3;
+  assign \$247  = b4_t_1[7:0] >= 8'hf3;
+  assign \$248  = ~ \$247 ;
+  assign \$249  = \$246  & \$248 ;
+  assign \$250  = | b4_t_0[9:8];
   assign \$251  = ~ \$250 ;
-  assign \$252  = \$249  & \$251 ;
-  assign \$253  = | b2_t_1[9:8];
-  assign \$254  = ~ \$253 ;
-  assign \$255  = b2_t_1[7:0] >= 8'hf3;
+  assign \$252  = b4_t_1[7:0] >= 8'hf3;
+  assign \$253  = ~ \$252 ;
+  assign \$254  = \$251  & \$253 ;
+  assign \$255  = | b4_t_1[9:8];
   assign \$256  = ~ \$255 ;
-  assign \$257  = \$254  & \$256 ;
-  assign \$258  = | b3_head[1:0];
-  assign \$259  = ~ \$258 ;
-  assign \$260  = b3_t_1[7:0] >= 8'hf3;
+  assign \$257  = b4_t_1[7:0] >= 8'hf3;
+  assign \$258  = ~ \$257 ;
+  assign \$259  = \$256  & \$258 ;
+  assign \$260  = | b5_head[1:0];
   assign \$261  = ~ \$260 ;
-  assign \$262  = \$259  & \$261 ;
-  assign \$263  = | b3_head[3:2];
-  assign \$264  = ~ \$263 ;
-  assign \$265  = b3_t_1[7:0] >= 8'hf3;
+  assign \$262  = b5_t_1[7:0] >= 8'hf3;
+  assign \$263  = ~ \$262 ;
+  assign \$264  = \$261  & \$263 ;
+  assign \$265  = | b5_head[3:2];
   assign \$266  = ~ \$265 ;
-  assign \$267  = \$264  & \$266 ;
-  assign \$268  = | b3_head[5:4];
-  assign \$269  = ~ \$268 ;
-  assign \$270  = b3_t_1[7:0] >= 8'hf3;
+  assign \$267  = b5_t_1[7:0] >= 8'hf3;
+  assign \$268  = ~ \$267 ;
+  assign \$269  = \$266  & \$268 ;
+  assign \$270  = | b5_head[5:4];
   assign \$271  = ~ \$270 ;
-  assign \$272  = \$269  & \$271 ;
-  assign \$273  = | b3_t_0[9:8];
-  assign \$274  = ~ \$273 ;
-  assign \$275  = b3_t_1[7:0] >= 8'hf3;
+  assign \$272  = b5_t_1[7:0] >= 8'hf3;
+  assign \$273  = ~ \$272 ;
+  assign \$274  = \$271  & \$273 ;
+  assign \$275  = | b5_t_0[9:8];
   assign \$276  = ~ \$275 ;
-  assign \$277  = \$274  & \$276 ;
-  assign \$278  = | b3_t_1[9:8];
-  assign \$279  = ~ \$278 ;
-  assign \$280  = b3_t_1[7:0] >= 8'hf3;
+  assign \$277  = b5_t_1[7:0] >= 8'hf3;
+  assign \$278  = ~ \$277 ;
+  assign \$279  = \$276  & \$278 ;
+  assign \$280  = | b5_t_1[9:8];
   assign \$281  = ~ \$280 ;
-  assign \$282  = \$279  & \$281 ;
-  assign \$283  = | b4_head[1:0];
-  assign \$284  = ~ \$283 ;
-  assign \$285  = b4_t_1[7:0] >= 8'hf3;
+  assign \$282  = b5_t_1[7:0] >= 8'hf3;
+  assign \$283  = ~ \$282 ;
+  assign \$284  = \$281  & \$283 ;
+  assign \$285  = | b6_head[1:0];
   assign \$286  = ~ \$285 ;
-  assign \$287  = \$284  & \$286 ;
-  assign \$288  = | b4_head[3:2];
-  assign \$289  = ~ \$288 ;
-  assign \$290  = b4_t_1[7:0] >= 8'hf3;
+  assign \$287  = b6_t_1[7:0] >= 8'hf3;
+  assign \$288  = ~ \$287 ;
+  assign \$289  = \$286  & \$288 ;
+  assign \$290  = | b6_head[3:2];
   assign \$291  = ~ \$290 ;
-  assign \$292  = \$289  & \$291 ;
-  assign \$293  = | b4_head[5:4];
-  assign \$294  = ~ \$293 ;
-  assign \$295  = b4_t_1[7:0] >= 8'hf3;
-  assign \$296  = ~ \$295 ;
-  assign \$297  = \$294  & \$296 ;
-  assign \$298  = | b4_t_0[9:8];
-  assign \$299  = ~ \$298 ;
-  assign \$300  = b4_t_1[7:0] >= 8'hf3;
-  assign \$301  = ~ \$300 ;
-  assign \$302  = \$299  & \$301 ;
-  assign \$303  = | b4_t_1[9:8];
-  assign \$304  = ~ \$303 ;
-  assign \$305  = b4_t_1[7:0] >= 8'hf3;
-  assign \$306  = ~ \$305 ;
-  assign \$307  = \$304  & \$306 ;
-  assign \$308  = | b5_head[1:0];
-  assign \$309  = ~ \$308 ;
-  assign \$310  = b5_t_1[7:0] >= 8'hf3;
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$309  & \$311 ;
-  assign \$313  = | b5_head[3:2];
-  assign \$314  = ~ \$313 ;
-  assign \$315  = b5_t_1[7:0] >= 8'hf3;
-  assign \$316  = ~ \$315 ;
-  assign \$317  = \$314  & \$316 ;
-  assign \$318  = | b5_head[5:4];
-  assign \$319  = ~ \$318 ;
-  assign \$320  = b5_t_1[7:0] >= 8'hf3;
-  assign \$321  = ~ \$320 ;
-  assign \$322  = \$319  & \$321 ;
-  assign \$323  = | b5_t_0[9:8];
-  assign \$324  = ~ \$323 ;
-  assign \$325  = b5_t_1[7:0] >= 8'hf3;
-  assign \$326  = ~ \$325 ;
-  assign \$327  = \$324  & \$326 ;
-  assign \$328  = | b5_t_1[9:8];
-  assign \$329  = ~ \$328 ;
-  assign \$330  = b5_t_1[7:0] >= 8'hf3;
-  assign \$331  = ~ \$330 ;
-  assign \$332  = \$329  & \$331 ;
-  assign \$333  = | b6_head[1:0];
-  assign \$334  = ~ \$333 ;
-  assign \$335  = b6_t_1[7:0] >= 8'hf3;
-  assign \$336  = ~ \$335 ;
-  assign \$337  = \$334  & \$336 ;
-  assign \$338  = | b6_head[3:2];
-  assign \$339  = ~ \$338 ;
-  assign \$340  = b6_t_1[7:0] >= 8'hf3;
-  assign \$341  = ~ \$340 ;
-  assign \$342  = \$339  & \$341 ;
-  assign \$343  = ~ { ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1 };
-  assign \$344  = { \$342 , \$337 , \$332 , \$327 , \$322 , \$317 , \$312 , \$307 , \$302 , \$297 , \$292 , \$287 , \$282 , \$277 , \$272 , \$267 , \$262 , \$257 , \$252 , \$247 , \$242 , \$237 , \$232 , \$227 , \$222 , \$217 , \$212 , \$207 , \$202 , \$197 , \$192 , \$187  } & \$343 ;
-  assign \$345  = \$344  & mask_1;
-  assign \$346  = b0_t_1[7:0] >= 8'hf3;
-  assign \$347  = b1_t_1[7:0] >= 8'hf3;
-  assign \$348  = b2_t_1[7:0] >= 8'hf3;
-  assign \$349  = b3_t_1[7:0] >= 8'hf3;
-  assign \$350  = b4_t_1[7:0] >= 8'hf3;
-  assign \$351  = b5_t_1[7:0] >= 8'hf3;
-  assign \$352  = b6_t_1[7:0] >= 8'hf3;
-  assign \$353  = | { \$352 , \$351 , \$350 , \$349 , \$348 , \$347 , \$346  };
+  assign \$292  = b6_t_1[7:0] >= 8'hf3;
+  assign \$293  = ~ \$292 ;
+  assign \$294  = \$291  & \$293 ;
+  assign \$295  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$296  = { \$294 , \$289 , \$284 , \$279 , \$274 , \$269 , \$264 , \$259 , \$254 , \$249 , \$244 , \$239 , \$234 , \$229 , \$224 , \$219 , \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  } & \$295 ;
+  assign \$297  = \$296  & mask;
+  assign \$298  = b0_t_1[7:0] >= 8'hf3;
+  assign \$299  = b1_t_1[7:0] >= 8'hf3;
+  assign \$300  = b2_t_1[7:0] >= 8'hf3;
+  assign \$301  = b3_t_1[7:0] >= 8'hf3;
+  assign \$302  = b4_t_1[7:0] >= 8'hf3;
+  assign \$303  = b5_t_1[7:0] >= 8'hf3;
+  assign \$304  = b6_t_1[7:0] >= 8'hf3;
+  assign \$305  = | { \$304 , \$303 , \$302 , \$301 , \$300 , \$299 , \$298  };
   always @(posedge clk)
-    mask_1 <= \$354 ;
+    b0_head <= \$306 ;
   always @(posedge clk)
-    ones_1 <= \$355 ;
+    b0_residue <= \$307 ;
   always @(posedge clk)
-    b0_head <= \$356 ;
+    b1_head <= \$308 ;
   always @(posedge clk)
-    b0_residue <= \$357 ;
+    b1_residue <= \$309 ;
   always @(posedge clk)
-    b1_head <= \$358 ;
+    b2_head <= \$310 ;
   always @(posedge clk)
-    b1_residue <= \$359 ;
+    b2_residue <= \$311 ;
   always @(posedge clk)
-    b2_head <= \$360 ;
+    b3_head <= \$312 ;
   always @(posedge clk)
-    b2_residue <= \$361 ;
+    b3_residue <= \$313 ;
   always @(posedge clk)
-    b3_head <= \$362 ;
+    b4_head <= \$314 ;
   always @(posedge clk)
-    b3_residue <= \$363 ;
+    b4_residue <= \$315 ;
   always @(posedge clk)
-    b4_head <= \$364 ;
+    b5_head <= \$316 ;
   always @(posedge clk)
-    b4_residue <= \$365 ;
+    b5_residue <= \$317 ;
   always @(posedge clk)
-    b5_head <= \$366 ;
+    b6_head <= \$318 ;
   always @(posedge clk)
-    b5_residue <= \$367 ;
+    b6_residue <= \$319 ;
   always @(posedge clk)
-    b6_head <= \$368 ;
+    nonzero <= \$320 ;
   always @(posedge clk)
-    b6_residue <= \$369 ;
+    negative <= \$321 ;
   always @(posedge clk)
-    nonzero <= \$370 ;
-  always @(posedge clk)
-    negative <= \$371 ;
-  always @(posedge clk)
-    illegal <= \$372 ;
+    illegal <= \$322 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$354  = mask;
+    \$306  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
     if (abort) begin
-      \$354  = 32'd0;
+      \$306  = 6'h00;
     end
     if (rst) begin
-      \$354  = 32'd0;
+      \$306  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$355  = ones;
+    \$307  = b0_2[7:0];
     if (abort) begin
-      \$355  = 1'h0;
+      \$307  = 8'h00;
     end
     if (rst) begin
-      \$355  = 1'h0;
+      \$307  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$356  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$308  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
     if (abort) begin
-      \$356  = 6'h00;
+      \$308  = 6'h00;
     end
     if (rst) begin
-      \$356  = 6'h00;
+      \$308  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$357  = b0_2[7:0];
+    \$309  = b1_2[7:0];
     if (abort) begin
-      \$357  = 8'h00;
+      \$309  = 8'h00;
     end
     if (rst) begin
-      \$357  = 8'h00;
+      \$309  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$358  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$310  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
     if (abort) begin
-      \$358  = 6'h00;
+      \$310  = 6'h00;
     end
     if (rst) begin
-      \$358  = 6'h00;
+      \$310  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$359  = b1_2[7:0];
+    \$311  = b2_2[7:0];
     if (abort) begin
-      \$359  = 8'h00;
+      \$311  = 8'h00;
     end
     if (rst) begin
-      \$359  = 8'h00;
+      \$311  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$360  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$312  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
     if (abort) begin
-      \$360  = 6'h00;
+      \$312  = 6'h00;
     end
     if (rst) begin
-      \$360  = 6'h00;
+      \$312  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$361  = b2_2[7:0];
+    \$313  = b3_2[7:0];
     if (abort) begin
-      \$361  = 8'h00;
+      \$313  = 8'h00;
     end
     if (rst) begin
-      \$361  = 8'h00;
+      \$313  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$362  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$314  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
     if (abort) begin
-      \$362  = 6'h00;
+      \$314  = 6'h00;
     end
     if (rst) begin
-      \$362  = 6'h00;
+      \$314  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$363  = b3_2[7:0];
+    \$315  = b4_2[7:0];
     if (abort) begin
-      \$363  = 8'h00;
+      \$315  = 8'h00;
     end
     if (rst) begin
-      \$363  = 8'h00;
+      \$315  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$364  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$316  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
     if (abort) begin
-      \$364  = 6'h00;
+      \$316  = 6'h00;
     end
     if (rst) begin
-      \$364  = 6'h00;
+      \$316  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$365  = b4_2[7:0];
+    \$317  = b5_2[7:0];
     if (abort) begin
-      \$365  = 8'h00;
+      \$317  = 8'h00;
     end
     if (rst) begin
-      \$365  = 8'h00;
+      \$317  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$366  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$318  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
     if (abort) begin
-      \$366  = 6'h00;
+      \$318  = 6'h00;
     end
     if (rst) begin
-      \$366  = 6'h00;
+      \$318  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$367  = b5_2[7:0];
+    \$319  = b6_2[7:0];
     if (abort) begin
-      \$367  = 8'h00;
+      \$319  = 8'h00;
     end
     if (rst) begin
-      \$367  = 8'h00;
+      \$319  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$368  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$320  = \$134 ;
     if (abort) begin
-      \$368  = 6'h00;
+      \$320  = 32'd0;
     end
     if (rst) begin
-      \$368  = 6'h00;
+      \$320  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$369  = b6_2[7:0];
+    \$321  = \$297 ;
     if (abort) begin
-      \$369  = 8'h00;
+      \$321  = 32'd0;
     end
     if (rst) begin
-      \$369  = 8'h00;
+      \$321  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$370  = \$182 ;
+    \$322  = \$305 ;
     if (abort) begin
-      \$370  = 32'd0;
+      \$322  = 1'h0;
     end
     if (rst) begin
-      \$370  = 32'd0;
+      \$322  = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$371  = \$345 ;
-    if (abort) begin
-      \$371  = 32'd0;
-    end
-    if (rst) begin
-      \$371  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$372  = \$353 ;
-    if (abort) begin
-      \$372  = 1'h0;
-    end
-    if (rst) begin
-      \$372  = 1'h0;
-    end
-  end
-  assign mask[31] = \$48 ;
-  assign mask[30] = \$47 ;
-  assign mask[29] = \$46 ;
-  assign mask[28] = \$45 ;
-  assign mask[27] = \$44 ;
-  assign mask[26] = \$43 ;
-  assign mask[25] = \$42 ;
-  assign mask[24] = \$41 ;
-  assign mask[23] = \$40 ;
-  assign mask[22] = \$39 ;
-  assign mask[21] = \$38 ;
-  assign mask[20] = \$37 ;
-  assign mask[19] = \$36 ;
-  assign mask[18] = \$35 ;
-  assign mask[17] = \$34 ;
-  assign mask[16] = \$33 ;
-  assign mask[15] = \$32 ;
-  assign mask[14] = \$30 ;
-  assign mask[13] = \$28 ;
-  assign mask[12] = \$26 ;
-  assign mask[11] = \$24 ;
-  assign mask[10] = \$22 ;
-  assign mask[9] = \$20 ;
-  assign mask[8] = \$18 ;
-  assign mask[7] = \$16 ;
-  assign mask[6] = \$14 ;
-  assign mask[5] = \$12 ;
-  assign mask[4] = \$10 ;
-  assign mask[3] = \$8 ;
-  assign mask[2] = \$6 ;
-  assign mask[1] = \$4 ;
-  assign mask[0] = \$2 ;
-  assign \$1  = segment;
-  assign \$3  = segment;
-  assign \$5  = segment;
-  assign \$7  = segment;
-  assign \$9  = segment;
-  assign \$11  = segment;
-  assign \$13  = segment;
-  assign \$15  = segment;
-  assign \$17  = segment;
-  assign \$19  = segment;
-  assign \$21  = segment;
-  assign \$23  = segment;
-  assign \$25  = segment;
-  assign \$27  = segment;
-  assign \$29  = segment;
-  assign \$31  = segment;
-  assign \$33  = segment;
-  assign \$34  = segment;
-  assign \$35  = segment;
-  assign \$36  = segment;
-  assign \$37  = segment;
-  assign \$38  = segment;
-  assign \$39  = segment;
-  assign \$40  = segment;
-  assign \$41  = segment;
-  assign \$42  = segment;
-  assign \$43  = segment;
-  assign \$44  = segment;
-  assign \$45  = segment;
-  assign \$46  = segment;
-  assign \$47  = segment;
-  assign \$48  = segment;
-  assign \$49  = { codes[7:0], 1'h0 };
-  assign \$50  = { b0_0[7:0], 1'h0 };
-  assign \$51  = { b0_1[7:0], 1'h0 };
-  assign \$52  = { b0_residue, 1'h0 };
-  assign \$53  = { b0_t_0[7:0], 1'h0 };
-  assign \$54  = { codes[15:8], 1'h0 };
-  assign \$55  = { b1_0[7:0], 1'h0 };
-  assign \$56  = { b1_1[7:0], 1'h0 };
-  assign \$57  = { b1_residue, 1'h0 };
-  assign \$58  = { b1_t_0[7:0], 1'h0 };
-  assign \$59  = { codes[23:16], 1'h0 };
-  assign \$60  = { b2_0[7:0], 1'h0 };
-  assign \$61  = { b2_1[7:0], 1'h0 };
-  assign \$62  = { b2_residue, 1'h0 };
-  assign \$63  = { b2_t_0[7:0], 1'h0 };
-  assign \$64  = { codes[31:24], 1'h0 };
-  assign \$65  = { b3_0[7:0], 1'h0 };
-  assign \$66  = { b3_1[7:0], 1'h0 };
-  assign \$67  = { b3_residue, 1'h0 };
-  assign \$68  = { b3_t_0[7:0], 1'h0 };
-  assign \$69  = { codes[39:32], 1'h0 };
-  assign \$70  = { b4_0[7:0], 1'h0 };
-  assign \$71  = { b4_1[7:0], 1'h0 };
-  assign \$72  = { b4_residue, 1'h0 };
-  assign \$73  = { b4_t_0[7:0], 1'h0 };
-  assign \$74  = { codes[47:40], 1'h0 };
-  assign \$75  = { b5_0[7:0], 1'h0 };
-  assign \$76  = { b5_1[7:0], 1'h0 };
-  assign \$77  = { b5_residue, 1'h0 };
-  assign \$78  = { b5_t_0[7:0], 1'h0 };
-  assign \$79  = { codes[55:48], 1'h0 };
-  assign \$80  = { b6_0[7:0], 1'h0 };
-  assign \$81  = { b6_1[7:0], 1'h0 };
-  assign \$82  = { b6_residue, 1'h0 };
-  assign \$83  = { b6_t_0[7:0], 1'h0 };
+  assign \$9  = { b1_residue, 1'h0 };
+  assign \$1  = { codes[7:0], 1'h0 };
+  assign \$2  = { b0_0[7:0], 1'h0 };
+  assign \$3  = { b0_1[7:0], 1'h0 };
+  assign \$4  = { b0_residue, 1'h0 };
+  assign \$5  = { b0_t_0[7:0], 1'h0 };
+  assign \$6  = { codes[15:8], 1'h0 };
+  assign \$7  = { b1_0[7:0], 1'h0 };
+  assign \$8  = { b1_1[7:0], 1'h0 };
+  assign \$10  = { b1_t_0[7:0], 1'h0 };
+  assign \$11  = { codes[23:16], 1'h0 };
+  assign \$12  = { b2_0[7:0], 1'h0 };
+  assign \$13  = { b2_1[7:0], 1'h0 };
+  assign \$14  = { b2_residue, 1'h0 };
+  assign \$15  = { b2_t_0[7:0], 1'h0 };
+  assign \$16  = { codes[31:24], 1'h0 };
+  assign \$17  = { b3_0[7:0], 1'h0 };
+  assign \$18  = { b3_1[7:0], 1'h0 };
+  assign \$19  = { b3_residue, 1'h0 };
+  assign \$20  = { b3_t_0[7:0], 1'h0 };
+  assign \$21  = { codes[39:32], 1'h0 };
+  assign \$22  = { b4_0[7:0], 1'h0 };
+  assign \$23  = { b4_1[7:0], 1'h0 };
+  assign \$24  = { b4_residue, 1'h0 };
+  assign \$25  = { b4_t_0[7:0], 1'h0 };
+  assign \$26  = { codes[47:40], 1'h0 };
+  assign \$27  = { b5_0[7:0], 1'h0 };
+  assign \$28  = { b5_1[7:0], 1'h0 };
+  assign \$29  = { b5_residue, 1'h0 };
+  assign \$30  = { b5_t_0[7:0], 1'h0 };
+  assign \$31  = { codes[55:48], 1'h0 };
+  assign \$32  = { b6_0[7:0], 1'h0 };
+  assign \$33  = { b6_1[7:0], 1'h0 };
+  assign \$34  = { b6_residue, 1'h0 };
+  assign \$35  = { b6_t_0[7:0], 1'h0 };
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -5671,56 +5308,71 @@ module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, x, abort, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, x, abort, valid, first, segment, total, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, \x$11 , abort, mask, valid, last, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [14:0] \$1 ;
-  reg [12:0] \$2 ;
+  wire \$2 ;
+  wire [14:0] \$3 ;
+  reg [255:0] \$4 ;
+  reg [31:0] \$5 ;
+  reg [31:0] \$6 ;
+  reg [12:0] \$7 ;
+  reg [12:0] \$8 ;
   input abort;
   wire abort;
-  wire [12:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [31:0] negative;
-  wire [31:0] \negative$13 ;
-  wire [31:0] nonzero;
-  wire [31:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [31:0] mask;
+  wire [31:0] mask;
+  wire [31:0] \mask$3 ;
+  reg [31:0] negative = 32'd0;
+  wire [31:0] \negative$15 ;
+  reg [31:0] nonzero = 32'd0;
+  wire [31:0] \nonzero$13 ;
   wire ones;
   wire \ones$5 ;
+  reg [12:0] part = 13'h0000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [12:0] total;
   reg [12:0] total = 13'h0000;
-  wire [12:0] \total$21 ;
+  wire [12:0] \total$20 ;
   input valid;
   wire valid;
-  input [255:0] x;
-  wire [255:0] x;
-  wire [255:0] \x$9 ;
-  assign \before  = first ? 13'h0000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [255:0] x = 256'h0000000000000000000000000000000000000000000000000000000000000000;
+  input [255:0] \x$11 ;
+  wire [255:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_32x2_int8_g16_base3.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
-    .rst(rst),
-    .segment(segment)
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
+    .rst(rst)
   );
   \tern_32x2_int8_g16_base3.core.dot_1.tree  tree (
     .abort(abort),
@@ -5729,36 +5381,78 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, x, abort, valid, first, s
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [13:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 13'h0000;
+      \$4  = 256'h0000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 13'h0000;
+      \$4  = 256'h0000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 32'd0;
+    end
+    if (rst) begin
+      \$5  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 32'd0;
+    end
+    if (rst) begin
+      \$6  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [13:1];
+    end
+    if (abort) begin
+      \$7  = 13'h0000;
+    end
+    if (rst) begin
+      \$7  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 13'h0000;
+    end else if (valid) begin
+      \$8  = \$3 [13:1];
+    end
+    if (abort) begin
+      \$8  = 13'h0000;
+    end
+    if (rst) begin
+      \$8  = 13'h0000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, nonzero, negative, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire \$1 ;
-  wire \$10 ;
+  wire [8:0] \$1 ;
+  wire [8:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -5769,7 +5463,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire \$11 ;
+  wire [8:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -5780,7 +5474,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$117 ;
   wire \$118 ;
   wire \$119 ;
-  wire \$12 ;
+  wire [8:0] \$12 ;
   wire \$120 ;
   wire \$121 ;
   wire \$122 ;
@@ -5791,18 +5485,18 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire \$13 ;
+  wire [8:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire \$134 ;
+  wire [31:0] \$132 ;
+  wire [31:0] \$133 ;
+  wire [31:0] \$134 ;
   wire \$135 ;
   wire \$136 ;
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire \$14 ;
+  wire [8:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -5813,7 +5507,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$147 ;
   wire \$148 ;
   wire \$149 ;
-  wire \$15 ;
+  wire [8:0] \$15 ;
   wire \$150 ;
   wire \$151 ;
   wire \$152 ;
@@ -5824,7 +5518,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire \$16 ;
+  wire [8:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -5835,7 +5529,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire \$17 ;
+  wire [8:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -5846,10 +5540,10 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$177 ;
   wire \$178 ;
   wire \$179 ;
-  wire \$18 ;
-  wire [31:0] \$180 ;
-  wire [31:0] \$181 ;
-  wire [31:0] \$182 ;
+  wire [8:0] \$18 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
   wire \$183 ;
   wire \$184 ;
   wire \$185 ;
@@ -5857,7 +5551,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire \$19 ;
+  wire [8:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -5868,8 +5562,8 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire \$2 ;
-  wire \$20 ;
+  wire [8:0] \$2 ;
+  wire [8:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -5880,7 +5574,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$207 ;
   wire \$208 ;
   wire \$209 ;
-  wire \$21 ;
+  wire [8:0] \$21 ;
   wire \$210 ;
   wire \$211 ;
   wire \$212 ;
@@ -5891,7 +5585,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire \$22 ;
+  wire [8:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -5902,7 +5596,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire \$23 ;
+  wire [8:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -5913,7 +5607,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$237 ;
   wire \$238 ;
   wire \$239 ;
-  wire \$24 ;
+  wire [8:0] \$24 ;
   wire \$240 ;
   wire \$241 ;
   wire \$242 ;
@@ -5924,7 +5618,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire \$25 ;
+  wire [8:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -5935,7 +5629,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$257 ;
   wire \$258 ;
   wire \$259 ;
-  wire \$26 ;
+  wire [8:0] \$26 ;
   wire \$260 ;
   wire \$261 ;
   wire \$262 ;
@@ -5946,7 +5640,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$267 ;
   wire \$268 ;
   wire \$269 ;
-  wire \$27 ;
+  wire [8:0] \$27 ;
   wire \$270 ;
   wire \$271 ;
   wire \$272 ;
@@ -5957,7 +5651,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire \$28 ;
+  wire [8:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -5968,102 +5662,52 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire \$29 ;
+  wire [8:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
   wire \$293 ;
   wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire \$297 ;
+  wire [31:0] \$295 ;
+  wire [31:0] \$296 ;
+  wire [31:0] \$297 ;
   wire \$298 ;
   wire \$299 ;
-  wire \$3 ;
-  wire \$30 ;
+  wire [8:0] \$3 ;
+  wire [8:0] \$30 ;
   wire \$300 ;
   wire \$301 ;
   wire \$302 ;
   wire \$303 ;
   wire \$304 ;
   wire \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire \$308 ;
-  wire \$309 ;
-  wire \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  wire \$319 ;
-  wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire \$325 ;
-  wire \$326 ;
-  wire \$327 ;
-  wire \$328 ;
-  wire \$329 ;
-  wire \$33 ;
-  wire \$330 ;
-  wire \$331 ;
-  wire \$332 ;
-  wire \$333 ;
-  wire \$334 ;
-  wire \$335 ;
-  wire \$336 ;
-  wire \$337 ;
-  wire \$338 ;
-  wire \$339 ;
-  wire \$34 ;
-  wire \$340 ;
-  wire \$341 ;
-  wire \$342 ;
-  wire [31:0] \$343 ;
-  wire [31:0] \$344 ;
-  wire [31:0] \$345 ;
-  wire \$346 ;
-  wire \$347 ;
-  wire \$348 ;
-  wire \$349 ;
-  wire \$35 ;
-  wire \$350 ;
-  wire \$351 ;
-  wire \$352 ;
-  wire \$353 ;
-  reg [31:0] \$354 ;
-  reg \$355 ;
-  reg [5:0] \$356 ;
-  reg [7:0] \$357 ;
-  reg [5:0] \$358 ;
-  reg [7:0] \$359 ;
+  reg [5:0] \$306 ;
+  reg [7:0] \$307 ;
+  reg [5:0] \$308 ;
+  reg [7:0] \$309 ;
+  wire [8:0] \$31 ;
+  reg [5:0] \$310 ;
+  reg [7:0] \$311 ;
+  reg [5:0] \$312 ;
+  reg [7:0] \$313 ;
+  reg [5:0] \$314 ;
+  reg [7:0] \$315 ;
+  reg [5:0] \$316 ;
+  reg [7:0] \$317 ;
+  reg [5:0] \$318 ;
+  reg [7:0] \$319 ;
+  wire [8:0] \$32 ;
+  reg [31:0] \$320 ;
+  reg [31:0] \$321 ;
+  reg \$322 ;
+  wire [8:0] \$33 ;
+  wire [8:0] \$34 ;
+  wire [8:0] \$35 ;
   wire \$36 ;
-  reg [5:0] \$360 ;
-  reg [7:0] \$361 ;
-  reg [5:0] \$362 ;
-  reg [7:0] \$363 ;
-  reg [5:0] \$364 ;
-  reg [7:0] \$365 ;
-  reg [5:0] \$366 ;
-  reg [7:0] \$367 ;
-  reg [5:0] \$368 ;
-  reg [7:0] \$369 ;
   wire \$37 ;
-  reg [31:0] \$370 ;
-  reg [31:0] \$371 ;
-  reg \$372 ;
   wire \$38 ;
   wire \$39 ;
-  wire \$4 ;
+  wire [8:0] \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -6073,52 +5717,52 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
-  wire [8:0] \$49 ;
-  wire \$5 ;
-  wire [8:0] \$50 ;
-  wire [8:0] \$51 ;
-  wire [8:0] \$52 ;
-  wire [8:0] \$53 ;
-  wire [8:0] \$54 ;
-  wire [8:0] \$55 ;
-  wire [8:0] \$56 ;
-  wire [8:0] \$57 ;
-  wire [8:0] \$58 ;
-  wire [8:0] \$59 ;
-  wire \$6 ;
-  wire [8:0] \$60 ;
-  wire [8:0] \$61 ;
-  wire [8:0] \$62 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
-  wire [8:0] \$66 ;
-  wire [8:0] \$67 ;
-  wire [8:0] \$68 ;
-  wire [8:0] \$69 ;
-  wire \$7 ;
-  wire [8:0] \$70 ;
-  wire [8:0] \$71 ;
-  wire [8:0] \$72 ;
-  wire [8:0] \$73 ;
-  wire [8:0] \$74 ;
-  wire [8:0] \$75 ;
-  wire [8:0] \$76 ;
-  wire [8:0] \$77 ;
-  wire [8:0] \$78 ;
-  wire [8:0] \$79 ;
-  wire \$8 ;
-  wire [8:0] \$80 ;
-  wire [8:0] \$81 ;
-  wire [8:0] \$82 ;
-  wire [8:0] \$83 ;
+  wire \$49 ;
+  wire [8:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire [8:0] \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire [8:0] \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire [8:0] \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
   wire \$84 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
   wire \$88 ;
   wire \$89 ;
-  wire \$9 ;
+  wire [8:0] \$9 ;
   wire \$90 ;
   wire \$91 ;
   wire \$92 ;
@@ -6186,670 +5830,563 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, segment, n
   wire [55:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [31:0] mask;
   wire [31:0] mask;
-  reg [31:0] mask_1 = 32'd0;
   output [31:0] negative;
   reg [31:0] negative = 32'd0;
   output [31:0] nonzero;
   reg [31:0] nonzero = 32'd0;
   wire ones;
-  reg ones_1 = 1'h0;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  assign \$2  = ~ \$1 ;
-  assign \$4  = ~ \$3 ;
-  assign \$6  = ~ \$5 ;
-  assign \$8  = ~ \$7 ;
-  assign \$10  = ~ \$9 ;
-  assign \$12  = ~ \$11 ;
-  assign \$14  = ~ \$13 ;
-  assign \$16  = ~ \$15 ;
-  assign \$18  = ~ \$17 ;
-  assign \$20  = ~ \$19 ;
-  assign \$22  = ~ \$21 ;
-  assign \$24  = ~ \$23 ;
-  assign \$26  = ~ \$25 ;
-  assign \$28  = ~ \$27 ;
-  assign \$30  = ~ \$29 ;
-  assign \$32  = ~ \$31 ;
-  assign b0_0 = codes[7:0] + \$49 ;
-  assign b0_1 = b0_0[7:0] + \$50 ;
-  assign b0_2 = b0_1[7:0] + \$51 ;
-  assign b0_t_0 = b0_residue + \$52 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$53 ;
-  assign b1_0 = codes[15:8] + \$54 ;
-  assign b1_1 = b1_0[7:0] + \$55 ;
-  assign b1_2 = b1_1[7:0] + \$56 ;
-  assign b1_t_0 = b1_residue + \$57 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$58 ;
-  assign b2_0 = codes[23:16] + \$59 ;
-  assign b2_1 = b2_0[7:0] + \$60 ;
-  assign b2_2 = b2_1[7:0] + \$61 ;
-  assign b2_t_0 = b2_residue + \$62 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$63 ;
-  assign b3_0 = codes[31:24] + \$64 ;
-  assign b3_1 = b3_0[7:0] + \$65 ;
-  assign b3_2 = b3_1[7:0] + \$66 ;
-  assign b3_t_0 = b3_residue + \$67 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$68 ;
-  assign b4_0 = codes[39:32] + \$69 ;
-  assign b4_1 = b4_0[7:0] + \$70 ;
-  assign b4_2 = b4_1[7:0] + \$71 ;
-  assign b4_t_0 = b4_residue + \$72 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$73 ;
-  assign b5_0 = codes[47:40] + \$74 ;
-  assign b5_1 = b5_0[7:0] + \$75 ;
-  assign b5_2 = b5_1[7:0] + \$76 ;
-  assign b5_t_0 = b5_residue + \$77 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$78 ;
-  assign b6_0 = codes[55:48] + \$79 ;
-  assign b6_1 = b6_0[7:0] + \$80 ;
-  assign b6_2 = b6_1[7:0] + \$81 ;
-  assign b6_t_0 = b6_residue + \$82 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$83 ;
-  assign \$84  = b0_head[1:0] == 1'h1;
-  assign \$85  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_0 = codes[7:0] + \$1 ;
+  assign b0_1 = b0_0[7:0] + \$2 ;
+  assign b0_2 = b0_1[7:0] + \$3 ;
+  assign b0_t_0 = b0_residue + \$4 ;
+  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
+  assign b1_0 = codes[15:8] + \$6 ;
+  assign b1_1 = b1_0[7:0] + \$7 ;
+  assign b1_2 = b1_1[7:0] + \$8 ;
+  assign b1_t_0 = b1_residue + \$9 ;
+  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
+  assign b2_0 = codes[23:16] + \$11 ;
+  assign b2_1 = b2_0[7:0] + \$12 ;
+  assign b2_2 = b2_1[7:0] + \$13 ;
+  assign b2_t_0 = b2_residue + \$14 ;
+  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
+  assign b3_0 = codes[31:24] + \$16 ;
+  assign b3_1 = b3_0[7:0] + \$17 ;
+  assign b3_2 = b3_1[7:0] + \$18 ;
+  assign b3_t_0 = b3_residue + \$19 ;
+  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
+  assign b4_0 = codes[39:32] + \$21 ;
+  assign b4_1 = b4_0[7:0] + \$22 ;
+  assign b4_2 = b4_1[7:0] + \$23 ;
+  assign b4_t_0 = b4_residue + \$24 ;
+  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
+  assign b5_0 = codes[47:40] + \$26 ;
+  assign b5_1 = b5_0[7:0] + \$27 ;
+  assign b5_2 = b5_1[7:0] + \$28 ;
+  assign b5_t_0 = b5_residue + \$29 ;
+  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
+  assign b6_0 = codes[55:48] + \$31 ;
+  assign b6_1 = b6_0[7:0] + \$32 ;
+  assign b6_2 = b6_1[7:0] + \$33 ;
+  assign b6_t_0 = b6_residue + \$34 ;
+  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
+  assign \$36  = b0_head[1:0] == 1'h1;
+  assign \$37  = b0_t_1[7:0] >= 8'hf3;
+  assign \$38  = \$36  | \$37 ;
+  assign \$39  = b0_head[3:2] == 1'h1;
+  assign \$40  = b0_t_1[7:0] >= 8'hf3;
+  assign \$41  = \$39  | \$40 ;
+  assign \$42  = b0_head[5:4] == 1'h1;
+  assign \$43  = b0_t_1[7:0] >= 8'hf3;
+  assign \$44  = \$42  | \$43 ;
+  assign \$45  = b0_t_0[9:8] == 1'h1;
+  assign \$46  = b0_t_1[7:0] >= 8'hf3;
+  assign \$47  = \$45  | \$46 ;
+  assign \$48  = b0_t_1[9:8] == 1'h1;
+  assign \$49  = b0_t_1[7:0] >= 8'hf3;
+  assign \$50  = \$48  | \$49 ;
+  assign \$51  = b1_head[1:0] == 1'h1;
+  assign \$52  = b1_t_1[7:0] >= 8'hf3;
+  assign \$53  = \$51  | \$52 ;
+  assign \$54  = b1_head[3:2] == 1'h1;
+  assign \$55  = b1_t_1[7:0] >= 8'hf3;
+  assign \$56  = \$54  | \$55 ;
+  assign \$57  = b1_head[5:4] == 1'h1;
+  assign \$58  = b1_t_1[7:0] >= 8'hf3;
+  assign \$59  = \$57  | \$58 ;
+  assign \$60  = b1_t_0[9:8] == 1'h1;
+  assign \$61  = b1_t_1[7:0] >= 8'hf3;
+  assign \$62  = \$60  | \$61 ;
+  assign \$63  = b1_t_1[9:8] == 1'h1;
+  assign \$64  = b1_t_1[7:0] >= 8'hf3;
+  assign \$65  = \$63  | \$64 ;
+  assign \$66  = b2_head[1:0] == 1'h1;
+  assign \$67  = b2_t_1[7:0] >= 8'hf3;
+  assign \$68  = \$66  | \$67 ;
+  assign \$69  = b2_head[3:2] == 1'h1;
+  assign \$70  = b2_t_1[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b2_head[5:4] == 1'h1;
+  assign \$73  = b2_t_1[7:0] >= 8'hf3;
+  assign \$74  = \$72  | \$73 ;
+  assign \$75  = b2_t_0[9:8] == 1'h1;
+  assign \$76  = b2_t_1[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b2_t_1[9:8] == 1'h1;
+  assign \$79  = b2_t_1[7:0] >= 8'hf3;
+  assign \$80  = \$78  | \$79 ;
+  assign \$81  = b3_head[1:0] == 1'h1;
+  assign \$82  = b3_t_1[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b3_head[3:2] == 1'h1;
+  assign \$85  = b3_t_1[7:0] >= 8'hf3;
   assign \$86  = \$84  | \$85 ;
-  assign \$87  = b0_head[3:2] == 1'h1;
-  assign \$88  = b0_t_1[7:0] >= 8'hf3;
+  assign \$87  = b3_head[5:4] == 1'h1;
+  assign \$88  = b3_t_1[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b0_head[5:4] == 1'h1;
-  assign \$91  = b0_t_1[7:0] >= 8'hf3;
+  assign \$90  = b3_t_0[9:8] == 1'h1;
+  assign \$91  = b3_t_1[7:0] >= 8'hf3;
   assign \$92  = \$90  | \$91 ;
-  assign \$93  = b0_t_0[9:8] == 1'h1;
-  assign \$94  = b0_t_1[7:0] >= 8'hf3;
+  assign \$93  = b3_t_1[9:8] == 1'h1;
+  assign \$94  = b3_t_1[7:0] >= 8'hf3;
   assign \$95  = \$93  | \$94 ;
-  assign \$96  = b0_t_1[9:8] == 1'h1;
-  assign \$97  = b0_t_1[7:0] >= 8'hf3;
+  assign \$96  = b4_head[1:0] == 1'h1;
+  assign \$97  = b4_t_1[7:0] >= 8'hf3;
   assign \$98  = \$96  | \$97 ;
-  assign \$99  = b1_head[1:0] == 1'h1;
-  assign \$100  = b1_t_1[7:0] >= 8'hf3;
+  assign \$99  = b4_head[3:2] == 1'h1;
+  assign \$100  = b4_t_1[7:0] >= 8'hf3;
   assign \$101  = \$99  | \$100 ;
-  assign \$102  = b1_head[3:2] == 1'h1;
-  assign \$103  = b1_t_1[7:0] >= 8'hf3;
+  assign \$102  = b4_head[5:4] == 1'h1;
+  assign \$103  = b4_t_1[7:0] >= 8'hf3;
   assign \$104  = \$102  | \$103 ;
-  assign \$105  = b1_head[5:4] == 1'h1;
-  assign \$106  = b1_t_1[7:0] >= 8'hf3;
+  assign \$105  = b4_t_0[9:8] == 1'h1;
+  assign \$106  = b4_t_1[7:0] >= 8'hf3;
   assign \$107  = \$105  | \$106 ;
-  assign \$108  = b1_t_0[9:8] == 1'h1;
-  assign \$109  = b1_t_1[7:0] >= 8'hf3;
+  assign \$108  = b4_t_1[9:8] == 1'h1;
+  assign \$109  = b4_t_1[7:0] >= 8'hf3;
   assign \$110  = \$108  | \$109 ;
-  assign \$111  = b1_t_1[9:8] == 1'h1;
-  assign \$112  = b1_t_1[7:0] >= 8'hf3;
+  assign \$111  = b5_head[1:0] == 1'h1;
+  assign \$112  = b5_t_1[7:0] >= 8'hf3;
   assign \$113  = \$111  | \$112 ;
-  assign \$114  = b2_head[1:0] == 1'h1;
-  assign \$115  = b2_t_1[7:0] >= 8'hf3;
+  assign \$114  = b5_head[3:2] == 1'h1;
+  assign \$115  = b5_t_1[7:0] >= 8'hf3;
   assign \$116  = \$114  | \$115 ;
-  assign \$117  = b2_head[3:2] == 1'h1;
-  assign \$118  = b2_t_1[7:0] >= 8'hf3;
+  assign \$117  = b5_head[5:4] == 1'h1;
+  assign \$118  = b5_t_1[7:0] >= 8'hf3;
   assign \$119  = \$117  | \$118 ;
-  assign \$120  = b2_head[5:4] == 1'h1;
-  assign \$121  = b2_t_1[7:0] >= 8'hf3;
+  assign \$120  = b5_t_0[9:8] == 1'h1;
+  assign \$121  = b5_t_1[7:0] >= 8'hf3;
   assign \$122  = \$120  | \$121 ;
-  assign \$123  = b2_t_0[9:8] == 1'h1;
-  assign \$124  = b2_t_1[7:0] >= 8'hf3;
+  assign \$123  = b5_t_1[9:8] == 1'h1;
+  assign \$124  = b5_t_1[7:0] >= 8'hf3;
   assign \$125  = \$123  | \$124 ;
-  assign \$126  = b2_t_1[9:8] == 1'h1;
-  assign \$127  = b2_t_1[7:0] >= 8'hf3;
+  assign \$126  = b6_head[1:0] == 1'h1;
+  assign \$127  = b6_t_1[7:0] >= 8'hf3;
   assign \$128  = \$126  | \$127 ;
-  assign \$129  = b3_head[1:0] == 1'h1;
-  assign \$130  = b3_t_1[7:0] >= 8'hf3;
+  assign \$129  = b6_head[3:2] == 1'h1;
+  assign \$130  = b6_t_1[7:0] >= 8'hf3;
   assign \$131  = \$129  | \$130 ;
-  assign \$132  = b3_head[3:2] == 1'h1;
-  assign \$133  = b3_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b3_head[5:4] == 1'h1;
-  assign \$136  = b3_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b3_t_0[9:8] == 1'h1;
-  assign \$139  = b3_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b3_t_1[9:8] == 1'h1;
-  assign \$142  = b3_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b4_head[1:0] == 1'h1;
-  assign \$145  = b4_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b4_head[3:2] == 1'h1;
-  assign \$148  = b4_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b4_head[5:4] == 1'h1;
-  assign \$151  = b4_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b4_t_0[9:8] == 1'h1;
-  assign \$154  = b4_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b4_t_1[9:8] == 1'h1;
-  assign \$157  = b4_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b5_head[1:0] == 1'h1;
-  assign \$160  = b5_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b5_head[3:2] == 1'h1;
-  assign \$163  = b5_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b5_head[5:4] == 1'h1;
-  assign \$166  = b5_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b5_t_0[9:8] == 1'h1;
-  assign \$169  = b5_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b5_t_1[9:8] == 1'h1;
-  assign \$172  = b5_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b6_head[1:0] == 1'h1;
-  assign \$175  = b6_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b6_head[3:2] == 1'h1;
-  assign \$178  = b6_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = ~ { \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86  };
-  assign \$181  = \$180  | { ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1 };
-  assign \$182  = \$181  & mask_1;
-  assign \$183  = | b0_head[1:0];
-  assign \$184  = ~ \$183 ;
-  assign \$185  = b0_t_1[7:0] >= 8'hf3;
+  assign \$132  = ~ { \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68 , \$65 , \$62 , \$59 , \$56 , \$53 , \$50 , \$47 , \$44 , \$41 , \$38  };
+  assign \$134  = \$133  & mask;
+  assign \$135  = | b0_head[1:0];
+  assign \$136  = ~ \$135 ;
+  assign \$137  = b0_t_1[7:0] >= 8'hf3;
+  assign \$138  = ~ \$137 ;
+  assign \$139  = \$136  & \$138 ;
+  assign \$140  = | b0_head[3:2];
+  assign \$141  = ~ \$140 ;
+  assign \$142  = b0_t_1[7:0] >= 8'hf3;
+  assign \$143  = ~ \$142 ;
+  assign \$144  = \$141  & \$143 ;
+  assign \$145  = | b0_head[5:4];
+  assign \$146  = ~ \$145 ;
+  assign \$147  = b0_t_1[7:0] >= 8'hf3;
+  assign \$148  = ~ \$147 ;
+  assign \$149  = \$146  & \$148 ;
+  assign \$150  = | b0_t_0[9:8];
+  assign \$151  = ~ \$150 ;
+  assign \$152  = b0_t_1[7:0] >= 8'hf3;
+  assign \$153  = ~ \$152 ;
+  assign \$154  = \$151  & \$153 ;
+  assign \$155  = | b0_t_1[9:8];
+  assign \$156  = ~ \$155 ;
+  assign \$157  = b0_t_1[7:0] >= 8'hf3;
+  assign \$158  = ~ \$157 ;
+  assign \$159  = \$156  & \$158 ;
+  assign \$160  = | b1_head[1:0];
+  assign \$161  = ~ \$160 ;
+  assign \$162  = b1_t_1[7:0] >= 8'hf3;
+  assign \$163  = ~ \$162 ;
+  assign \$164  = \$161  & \$163 ;
+  assign \$165  = | b1_head[3:2];
+  assign \$166  = ~ \$165 ;
+  assign \$167  = b1_t_1[7:0] >= 8'hf3;
+  assign \$168  = ~ \$167 ;
+  assign \$169  = \$166  & \$168 ;
+  assign \$170  = | b1_head[5:4];
+  assign \$171  = ~ \$170 ;
+  assign \$172  = b1_t_1[7:0] >= 8'hf3;
+  assign \$173  = ~ \$172 ;
+  assign \$174  = \$171  & \$173 ;
+  assign \$175  = | b1_t_0[9:8];
+  assign \$176  = ~ \$175 ;
+  assign \$177  = b1_t_1[7:0] >= 8'hf3;
+  assign \$178  = ~ \$177 ;
+  assign \$179  = \$176  & \$178 ;
+  assign \$180  = | b1_t_1[9:8];
+  assign \$181  = ~ \$180 ;
+  assign \$182  = b1_t_1[7:0] >= 8'hf3;
+  assign \$183  = ~ \$182 ;
+  assign \$184  = \$181  & \$183 ;
+  assign \$185  = | b2_head[1:0];
   assign \$186  = ~ \$185 ;
-  assign \$187  = \$184  & \$186 ;
-  assign \$188  = | b0_head[3:2];
-  assign \$189  = ~ \$188 ;
-  assign \$190  = b0_t_1[7:0] >= 8'hf3;
+  assign \$187  = b2_t_1[7:0] >= 8'hf3;
+  assign \$188  = ~ \$187 ;
+  assign \$189  = \$186  & \$188 ;
+  assign \$190  = | b2_head[3:2];
   assign \$191  = ~ \$190 ;
-  assign \$192  = \$189  & \$191 ;
-  assign \$193  = | b0_head[5:4];
-  assign \$194  = ~ \$193 ;
-  assign \$195  = b0_t_1[7:0] >= 8'hf3;
+  assign \$192  = b2_t_1[7:0] >= 8'hf3;
+  assign \$193  = ~ \$192 ;
+  assign \$194  = \$191  & \$193 ;
+  assign \$195  = | b2_head[5:4];
   assign \$196  = ~ \$195 ;
-  assign \$197  = \$194  & \$196 ;
-  assign \$198  = | b0_t_0[9:8];
-  assign \$199  = ~ \$198 ;
-  assign \$200  = b0_t_1[7:0] >= 8'hf3;
+  assign \$197  = b2_t_1[7:0] >= 8'hf3;
+  assign \$198  = ~ \$197 ;
+  assign \$199  = \$196  & \$198 ;
+  assign \$200  = | b2_t_0[9:8];
   assign \$201  = ~ \$200 ;
-  assign \$202  = \$199  & \$201 ;
-  assign \$203  = | b0_t_1[9:8];
-  assign \$204  = ~ \$203 ;
-  assign \$205  = b0_t_1[7:0] >= 8'hf3;
+  assign \$202  = b2_t_1[7:0] >= 8'hf3;
+  assign \$203  = ~ \$202 ;
+  assign \$204  = \$201  & \$203 ;
+  assign \$205  = | b2_t_1[9:8];
   assign \$206  = ~ \$205 ;
-  assign \$207  = \$204  & \$206 ;
-  assign \$208  = | b1_head[1:0];
-  assign \$209  = ~ \$208 ;
-  assign \$210  = b1_t_1[7:0] >= 8'hf3;
+  assign \$207  = b2_t_1[7:0] >= 8'hf3;
+  assign \$208  = ~ \$207 ;
+  assign \$209  = \$206  & \$208 ;
+  assign \$210  = | b3_head[1:0];
   assign \$211  = ~ \$210 ;
-  assign \$212  = \$209  & \$211 ;
-  assign \$213  = | b1_head[3:2];
-  assign \$214  = ~ \$213 ;
-  assign \$215  = b1_t_1[7:0] >= 8'hf3;
+  assign \$212  = b3_t_1[7:0] >= 8'hf3;
+  assign \$213  = ~ \$212 ;
+  assign \$214  = \$211  & \$213 ;
+  assign \$215  = | b3_head[3:2];
   assign \$216  = ~ \$215 ;
-  assign \$217  = \$214  & \$216 ;
-  assign \$218  = | b1_head[5:4];
-  assign \$219  = ~ \$218 ;
-  assign \$220  = b1_t_1[7:0] >= 8'hf3;
+  assign \$217  = b3_t_1[7:0] >= 8'hf3;
+  assign \$218  = ~ \$217 ;
+  assign \$219  = \$216  & \$218 ;
+  assign \$220  = | b3_head[5:4];
   assign \$221  = ~ \$220 ;
-  assign \$222  = \$219  & \$221 ;
-  assign \$223  = | b1_t_0[9:8];
-  assign \$224  = ~ \$223 ;
-  assign \$225  = b1_t_1[7:0] >= 8'hf3;
+  assign \$222  = b3_t_1[7:0] >= 8'hf3;
+  assign \$223  = ~ \$222 ;
+  assign \$224  = \$221  & \$223 ;
+  assign \$225  = | b3_t_0[9:8];
   assign \$226  = ~ \$225 ;
-  assign \$227  = \$224  & \$226 ;
-  assign \$228  = | b1_t_1[9:8];
-  assign \$229  = ~ \$228 ;
-  assign \$230  = b1_t_1[7:0] >= 8'hf3;
+  assign \$227  = b3_t_1[7:0] >= 8'hf3;
+  assign \$228  = ~ \$227 ;
+  assign \$229  = \$226  & \$228 ;
+  assign \$230  = | b3_t_1[9:8];
   assign \$231  = ~ \$230 ;
-  assign \$232  = \$229  & \$231 ;
-  assign \$233  = | b2_head[1:0];
-  assign \$234  = ~ \$233 ;
-  assign \$235  = b2_t_1[7:0] >= 8'hf3;
+  assign \$232  = b3_t_1[7:0] >= 8'hf3;
+  assign \$233  = ~ \$232 ;
+  assign \$234  = \$231  & \$233 ;
+  assign \$235  = | b4_head[1:0];
   assign \$236  = ~ \$235 ;
-  assign \$237  = \$234  & \$236 ;
-  assign \$238  = | b2_head[3:2];
-  assign \$239  = ~ \$238 ;
-  assign \$240  = b2_t_1[7:0] >= 8'hf3;
+  assign \$237  = b4_t_1[7:0] >= 8'hf3;
+  assign \$238  = ~ \$237 ;
+  assign \$239  = \$236  & \$238 ;
+  assign \$240  = | b4_head[3:2];
   assign \$241  = ~ \$240 ;
-  assign \$242  = \$239  & \$241 ;
-  assign \$243  = | b2_head[5:4];
-  assign \$244  = ~ \$243 ;
-  assign \$245  = b2_t_1[7:0] >= 8'hf3;
+  assign \$242  = b4_t_1[7:0] >= 8'hf3;
+  assign \$243  = ~ \$242 ;
+  assign \$244  = \$241  & \$243 ;
+  assign \$245  = | b4_head[5:4];
   assign \$246  = ~ \$245 ;
-  assign \$247  = \$244  & \$246 ;
-  assign \$248  = | b2_t_0[9:8];
-  assign \$249  = ~ \$248 ;
-  assign \$250  = b2_t_1[7:0] >= 8'hf3;
+  assign \$247  = b4_t_1[7:0] >= 8'hf3;
+  assign \$248  = ~ \$247 ;
+  assign \$249  = \$246  & \$248 ;
+  assign \$250  = | b4_t_0[9:8];
   assign \$251  = ~ \$250 ;
-  assign \$252  = \$249  & \$251 ;
-  assign \$253  = | b2_t_1[9:8];
-  assign \$254  = ~ \$253 ;
-  assign \$255  = b2_t_1[7:0] >= 8'hf3;
+  assign \$252  = b4_t_1[7:0] >= 8'hf3;
+  assign \$253  = ~ \$252 ;
+  assign \$254  = \$251  & \$253 ;
+  assign \$255  = | b4_t_1[9:8];
   assign \$256  = ~ \$255 ;
-  assign \$257  = \$254  & \$256 ;
-  assign \$258  = | b3_head[1:0];
-  assign \$259  = ~ \$258 ;
-  assign \$260  = b3_t_1[7:0] >= 8'hf3;
+  assign \$257  = b4_t_1[7:0] >= 8'hf3;
+  assign \$258  = ~ \$257 ;
+  assign \$259  = \$256  & \$258 ;
+  assign \$260  = | b5_head[1:0];
   assign \$261  = ~ \$260 ;
-  assign \$262  = \$259  & \$261 ;
-  assign \$263  = | b3_head[3:2];
-  assign \$264  = ~ \$263 ;
-  assign \$265  = b3_t_1[7:0] >= 8'hf3;
+  assign \$262  = b5_t_1[7:0] >= 8'hf3;
+  assign \$263  = ~ \$262 ;
+  assign \$264  = \$261  & \$263 ;
+  assign \$265  = | b5_head[3:2];
   assign \$266  = ~ \$265 ;
-  assign \$267  = \$264  & \$266 ;
-  assign \$268  = | b3_head[5:4];
-  assign \$269  = ~ \$268 ;
-  assign \$270  = b3_t_1[7:0] >= 8'hf3;
+  assign \$267  = b5_t_1[7:0] >= 8'hf3;
+  assign \$268  = ~ \$267 ;
+  assign \$269  = \$266  & \$268 ;
+  assign \$270  = | b5_head[5:4];
   assign \$271  = ~ \$270 ;
-  assign \$272  = \$269  & \$271 ;
-  assign \$273  = | b3_t_0[9:8];
-  assign \$274  = ~ \$273 ;
-  assign \$275  = b3_t_1[7:0] >= 8'hf3;
+  assign \$272  = b5_t_1[7:0] >= 8'hf3;
+  assign \$273  = ~ \$272 ;
+  assign \$274  = \$271  & \$273 ;
+  assign \$275  = | b5_t_0[9:8];
   assign \$276  = ~ \$275 ;
-  assign \$277  = \$274  & \$276 ;
-  assign \$278  = | b3_t_1[9:8];
-  assign \$279  = ~ \$278 ;
-  assign \$280  = b3_t_1[7:0] >= 8'hf3;
+  assign \$277  = b5_t_1[7:0] >= 8'hf3;
+  assign \$278  = ~ \$277 ;
+  assign \$279  = \$276  & \$278 ;
+  assign \$280  = | b5_t_1[9:8];
   assign \$281  = ~ \$280 ;
-  assign \$282  = \$279  & \$281 ;
-  assign \$283  = | b4_head[1:0];
-  assign \$284  = ~ \$283 ;
-  assign \$285  = b4_t_1[7:0] >= 8'hf3;
+  assign \$282  = b5_t_1[7:0] >= 8'hf3;
+  assign \$283  = ~ \$282 ;
+  assign \$284  = \$281  & \$283 ;
+  assign \$285  = | b6_head[1:0];
   assign \$286  = ~ \$285 ;
-  assign \$287  = \$284  & \$286 ;
-  assign \$288  = | b4_head[3:2];
-  assign \$289  = ~ \$288 ;
-  assign \$290  = b4_t_1[7:0] >= 8'hf3;
+  assign \$287  = b6_t_1[7:0] >= 8'hf3;
+  assign \$288  = ~ \$287 ;
+  assign \$289  = \$286  & \$288 ;
+  assign \$290  = | b6_head[3:2];
   assign \$291  = ~ \$290 ;
-  assign \$292  = \$289  & \$291 ;
-  assign \$293  = | b4_head[5:4];
-  assign \$294  = ~ \$293 ;
-  assign \$295  = b4_t_1[7:0] >= 8'hf3;
-  assign \$296  = ~ \$295 ;
-  assign \$297  = \$294  & \$296 ;
-  assign \$298  = | b4_t_0[9:8];
-  assign \$299  = ~ \$298 ;
-  assign \$300  = b4_t_1[7:0] >= 8'hf3;
-  assign \$301  = ~ \$300 ;
-  assign \$302  = \$299  & \$301 ;
-  assign \$303  = | b4_t_1[9:8];
-  assign \$304  = ~ \$303 ;
-  assign \$305  = b4_t_1[7:0] >= 8'hf3;
-  assign \$306  = ~ \$305 ;
-  assign \$307  = \$304  & \$306 ;
-  assign \$308  = | b5_head[1:0];
-  assign \$309  = ~ \$308 ;
-  assign \$310  = b5_t_1[7:0] >= 8'hf3;
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$309  & \$311 ;
-  assign \$313  = | b5_head[3:2];
-  assign \$314  = ~ \$313 ;
-  assign \$315  = b5_t_1[7:0] >= 8'hf3;
-  assign \$316  = ~ \$315 ;
-  assign \$317  = \$314  & \$316 ;
-  assign \$318  = | b5_head[5:4];
-  assign \$319  = ~ \$318 ;
-  assign \$320  = b5_t_1[7:0] >= 8'hf3;
-  assign \$321  = ~ \$320 ;
-  assign \$322  = \$319  & \$321 ;
-  assign \$323  = | b5_t_0[9:8];
-  assign \$324  = ~ \$323 ;
-  assign \$325  = b5_t_1[7:0] >= 8'hf3;
-  assign \$326  = ~ \$325 ;
-  assign \$327  = \$324  & \$326 ;
-  assign \$328  = | b5_t_1[9:8];
-  assign \$329  = ~ \$328 ;
-  assign \$330  = b5_t_1[7:0] >= 8'hf3;
-  assign \$331  = ~ \$330 ;
-  assign \$332  = \$329  & \$331 ;
-  assign \$333  = | b6_head[1:0];
-  assign \$334  = ~ \$333 ;
-  assign \$335  = b6_t_1[7:0] >= 8'hf3;
-  assign \$336  = ~ \$335 ;
-  assign \$337  = \$334  & \$336 ;
-  assign \$338  = | b6_head[3:2];
-  assign \$339  = ~ \$338 ;
-  assign \$340  = b6_t_1[7:0] >= 8'hf3;
-  assign \$341  = ~ \$340 ;
-  assign \$342  = \$339  & \$341 ;
-  assign \$343  = ~ { ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1, ones_1 };
-  assign \$344  = { \$342 , \$337 , \$332 , \$327 , \$322 , \$317 , \$312 , \$307 , \$302 , \$297 , \$292 , \$287 , \$282 , \$277 , \$272 , \$267 , \$262 , \$257 , \$252 , \$247 , \$242 , \$237 , \$232 , \$227 , \$222 , \$217 , \$212 , \$207 , \$202 , \$197 , \$192 , \$187  } & \$343 ;
-  assign \$345  = \$344  & mask_1;
-  assign \$346  = b0_t_1[7:0] >= 8'hf3;
-  assign \$347  = b1_t_1[7:0] >= 8'hf3;
-  assign \$348  = b2_t_1[7:0] >= 8'hf3;
-  assign \$349  = b3_t_1[7:0] >= 8'hf3;
-  assign \$350  = b4_t_1[7:0] >= 8'hf3;
-  assign \$351  = b5_t_1[7:0] >= 8'hf3;
-  assign \$352  = b6_t_1[7:0] >= 8'hf3;
-  assign \$353  = | { \$352 , \$351 , \$350 , \$349 , \$348 , \$347 , \$346  };
+  assign \$292  = b6_t_1[7:0] >= 8'hf3;
+  assign \$293  = ~ \$292 ;
+  assign \$294  = \$291  & \$293 ;
+  assign \$297  = \$296  & mask;
+  assign \$298  = b0_t_1[7:0] >= 8'hf3;
+  assign \$299  = b1_t_1[7:0] >= 8'hf3;
+  assign \$300  = b2_t_1[7:0] >= 8'hf3;
+  assign \$301  = b3_t_1[7:0] >= 8'hf3;
+  assign \$302  = b4_t_1[7:0] >= 8'hf3;
+  assign \$303  = b5_t_1[7:0] >= 8'hf3;
+  assign \$304  = b6_t_1[7:0] >= 8'hf3;
+  assign \$305  = | { \$304 , \$303 , \$302 , \$301 , \$300 , \$299 , \$298  };
   always @(posedge clk)
-    mask_1 <= \$354 ;
+    b0_head <= \$306 ;
   always @(posedge clk)
-    ones_1 <= \$355 ;
+    b0_residue <= \$307 ;
   always @(posedge clk)
-    b0_head <= \$356 ;
+    b1_head <= \$308 ;
   always @(posedge clk)
-    b0_residue <= \$357 ;
+    b1_residue <= \$309 ;
   always @(posedge clk)
-    b1_head <= \$358 ;
+    b2_head <= \$310 ;
   always @(posedge clk)
-    b1_residue <= \$359 ;
+    b2_residue <= \$311 ;
   always @(posedge clk)
-    b2_head <= \$360 ;
+    b3_head <= \$312 ;
   always @(posedge clk)
-    b2_residue <= \$361 ;
+    b3_residue <= \$313 ;
   always @(posedge clk)
-    b3_head <= \$362 ;
+    b4_head <= \$314 ;
   always @(posedge clk)
-    b3_residue <= \$363 ;
+    b4_residue <= \$315 ;
   always @(posedge clk)
-    b4_head <= \$364 ;
+    b5_head <= \$316 ;
   always @(posedge clk)
-    b4_residue <= \$365 ;
+    b5_residue <= \$317 ;
   always @(posedge clk)
-    b5_head <= \$366 ;
+    b6_head <= \$318 ;
   always @(posedge clk)
-    b5_residue <= \$367 ;
+    b6_residue <= \$319 ;
   always @(posedge clk)
-    b6_head <= \$368 ;
+    nonzero <= \$320 ;
   always @(posedge clk)
-    b6_residue <= \$369 ;
+    negative <= \$321 ;
   always @(posedge clk)
-    nonzero <= \$370 ;
-  always @(posedge clk)
-    negative <= \$371 ;
-  always @(posedge clk)
-    illegal <= \$372 ;
+    illegal <= \$322 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$354  = mask;
+    \$306  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
     if (abort) begin
-      \$354  = 32'd0;
+      \$306  = 6'h00;
     end
     if (rst) begin
-      \$354  = 32'd0;
+      \$306  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$355  = 1'h0;
+    \$307  = b0_2[7:0];
     if (abort) begin
-      \$355  = 1'h0;
+      \$307  = 8'h00;
     end
     if (rst) begin
-      \$355  = 1'h0;
+      \$307  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$356  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$308  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
     if (abort) begin
-      \$356  = 6'h00;
+      \$308  = 6'h00;
     end
     if (rst) begin
-      \$356  = 6'h00;
+      \$308  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$357  = b0_2[7:0];
+    \$309  = b1_2[7:0];
     if (abort) begin
-      \$357  = 8'h00;
+      \$309  = 8'h00;
     end
     if (rst) begin
-      \$357  = 8'h00;
+      \$309  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$358  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$310  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
     if (abort) begin
-      \$358  = 6'h00;
+      \$310  = 6'h00;
     end
     if (rst) begin
-      \$358  = 6'h00;
+      \$310  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$359  = b1_2[7:0];
+    \$311  = b2_2[7:0];
     if (abort) begin
-      \$359  = 8'h00;
+      \$311  = 8'h00;
     end
     if (rst) begin
-      \$359  = 8'h00;
+      \$311  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$360  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$312  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
     if (abort) begin
-      \$360  = 6'h00;
+      \$312  = 6'h00;
     end
     if (rst) begin
-      \$360  = 6'h00;
+      \$312  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$361  = b2_2[7:0];
+    \$313  = b3_2[7:0];
     if (abort) begin
-      \$361  = 8'h00;
+      \$313  = 8'h00;
     end
     if (rst) begin
-      \$361  = 8'h00;
+      \$313  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$362  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$314  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
     if (abort) begin
-      \$362  = 6'h00;
+      \$314  = 6'h00;
     end
     if (rst) begin
-      \$362  = 6'h00;
+      \$314  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$363  = b3_2[7:0];
+    \$315  = b4_2[7:0];
     if (abort) begin
-      \$363  = 8'h00;
+      \$315  = 8'h00;
     end
     if (rst) begin
-      \$363  = 8'h00;
+      \$315  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$364  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$316  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
     if (abort) begin
-      \$364  = 6'h00;
+      \$316  = 6'h00;
     end
     if (rst) begin
-      \$364  = 6'h00;
+      \$316  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$365  = b4_2[7:0];
+    \$317  = b5_2[7:0];
     if (abort) begin
-      \$365  = 8'h00;
+      \$317  = 8'h00;
     end
     if (rst) begin
-      \$365  = 8'h00;
+      \$317  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$366  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$318  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
     if (abort) begin
-      \$366  = 6'h00;
+      \$318  = 6'h00;
     end
     if (rst) begin
-      \$366  = 6'h00;
+      \$318  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$367  = b5_2[7:0];
+    \$319  = b6_2[7:0];
     if (abort) begin
-      \$367  = 8'h00;
+      \$319  = 8'h00;
     end
     if (rst) begin
-      \$367  = 8'h00;
+      \$319  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$368  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$320  = \$134 ;
     if (abort) begin
-      \$368  = 6'h00;
+      \$320  = 32'd0;
     end
     if (rst) begin
-      \$368  = 6'h00;
+      \$320  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$369  = b6_2[7:0];
+    \$321  = \$297 ;
     if (abort) begin
-      \$369  = 8'h00;
+      \$321  = 32'd0;
     end
     if (rst) begin
-      \$369  = 8'h00;
+      \$321  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$370  = \$182 ;
+    \$322  = \$305 ;
     if (abort) begin
-      \$370  = 32'd0;
+      \$322  = 1'h0;
     end
     if (rst) begin
-      \$370  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$371  = \$345 ;
-    if (abort) begin
-      \$371  = 32'd0;
-    end
-    if (rst) begin
-      \$371  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$372  = \$353 ;
-    if (abort) begin
-      \$372  = 1'h0;
-    end
-    if (rst) begin
-      \$372  = 1'h0;
+      \$322  = 1'h0;
     end
   end
   assign ones = 1'h0;
-  assign mask[31] = \$48 ;
-  assign mask[30] = \$47 ;
-  assign mask[29] = \$46 ;
-  assign mask[28] = \$45 ;
-  assign mask[27] = \$44 ;
-  assign mask[26] = \$43 ;
-  assign mask[25] = \$42 ;
-  assign mask[24] = \$41 ;
-  assign mask[23] = \$40 ;
-  assign mask[22] = \$39 ;
-  assign mask[21] = \$38 ;
-  assign mask[20] = \$37 ;
-  assign mask[19] = \$36 ;
-  assign mask[18] = \$35 ;
-  assign mask[17] = \$34 ;
-  assign mask[16] = \$33 ;
-  assign mask[15] = \$32 ;
-  assign mask[14] = \$30 ;
-  assign mask[13] = \$28 ;
-  assign mask[12] = \$26 ;
-  assign mask[11] = \$24 ;
-  assign mask[10] = \$22 ;
-  assign mask[9] = \$20 ;
-  assign mask[8] = \$18 ;
-  assign mask[7] = \$16 ;
-  assign mask[6] = \$14 ;
-  assign mask[5] = \$12 ;
-  assign mask[4] = \$10 ;
-  assign mask[3] = \$8 ;
-  assign mask[2] = \$6 ;
-  assign mask[1] = \$4 ;
-  assign mask[0] = \$2 ;
-  assign \$1  = segment;
-  assign \$3  = segment;
-  assign \$5  = segment;
-  assign \$7  = segment;
-  assign \$9  = segment;
-  assign \$11  = segment;
-  assign \$13  = segment;
-  assign \$15  = segment;
-  assign \$17  = segment;
-  assign \$19  = segment;
-  assign \$21  = segment;
-  assign \$23  = segment;
-  assign \$25  = segment;
-  assign \$27  = segment;
-  assign \$29  = segment;
-  assign \$31  = segment;
-  assign \$33  = segment;
-  assign \$34  = segment;
-  assign \$35  = segment;
-  assign \$36  = segment;
-  assign \$37  = segment;
-  assign \$38  = segment;
-  assign \$39  = segment;
-  assign \$40  = segment;
-  assign \$41  = segment;
-  assign \$42  = segment;
-  assign \$43  = segment;
-  assign \$44  = segment;
-  assign \$45  = segment;
-  assign \$46  = segment;
-  assign \$47  = segment;
-  assign \$48  = segment;
-  assign \$49  = { codes[7:0], 1'h0 };
-  assign \$50  = { b0_0[7:0], 1'h0 };
-  assign \$51  = { b0_1[7:0], 1'h0 };
-  assign \$52  = { b0_residue, 1'h0 };
-  assign \$53  = { b0_t_0[7:0], 1'h0 };
-  assign \$54  = { codes[15:8], 1'h0 };
-  assign \$55  = { b1_0[7:0], 1'h0 };
-  assign \$56  = { b1_1[7:0], 1'h0 };
-  assign \$57  = { b1_residue, 1'h0 };
-  assign \$58  = { b1_t_0[7:0], 1'h0 };
-  assign \$59  = { codes[23:16], 1'h0 };
-  assign \$60  = { b2_0[7:0], 1'h0 };
-  assign \$61  = { b2_1[7:0], 1'h0 };
-  assign \$62  = { b2_residue, 1'h0 };
-  assign \$63  = { b2_t_0[7:0], 1'h0 };
-  assign \$64  = { codes[31:24], 1'h0 };
-  assign \$65  = { b3_0[7:0], 1'h0 };
-  assign \$66  = { b3_1[7:0], 1'h0 };
-  assign \$67  = { b3_residue, 1'h0 };
-  assign \$68  = { b3_t_0[7:0], 1'h0 };
-  assign \$69  = { codes[39:32], 1'h0 };
-  assign \$70  = { b4_0[7:0], 1'h0 };
-  assign \$71  = { b4_1[7:0], 1'h0 };
-  assign \$72  = { b4_residue, 1'h0 };
-  assign \$73  = { b4_t_0[7:0], 1'h0 };
-  assign \$74  = { codes[47:40], 1'h0 };
-  assign \$75  = { b5_0[7:0], 1'h0 };
-  assign \$76  = { b5_1[7:0], 1'h0 };
-  assign \$77  = { b5_residue, 1'h0 };
-  assign \$78  = { b5_t_0[7:0], 1'h0 };
-  assign \$79  = { codes[55:48], 1'h0 };
-  assign \$80  = { b6_0[7:0], 1'h0 };
-  assign \$81  = { b6_1[7:0], 1'h0 };
-  assign \$82  = { b6_residue, 1'h0 };
-  assign \$83  = { b6_t_0[7:0], 1'h0 };
+  assign \$9  = { b1_residue, 1'h0 };
+  assign \$1  = { codes[7:0], 1'h0 };
+  assign \$2  = { b0_0[7:0], 1'h0 };
+  assign \$3  = { b0_1[7:0], 1'h0 };
+  assign \$4  = { b0_residue, 1'h0 };
+  assign \$5  = { b0_t_0[7:0], 1'h0 };
+  assign \$6  = { codes[15:8], 1'h0 };
+  assign \$7  = { b1_0[7:0], 1'h0 };
+  assign \$8  = { b1_1[7:0], 1'h0 };
+  assign \$10  = { b1_t_0[7:0], 1'h0 };
+  assign \$11  = { codes[23:16], 1'h0 };
+  assign \$12  = { b2_0[7:0], 1'h0 };
+  assign \$13  = { b2_1[7:0], 1'h0 };
+  assign \$14  = { b2_residue, 1'h0 };
+  assign \$15  = { b2_t_0[7:0], 1'h0 };
+  assign \$16  = { codes[31:24], 1'h0 };
+  assign \$17  = { b3_0[7:0], 1'h0 };
+  assign \$18  = { b3_1[7:0], 1'h0 };
+  assign \$19  = { b3_residue, 1'h0 };
+  assign \$20  = { b3_t_0[7:0], 1'h0 };
+  assign \$21  = { codes[39:32], 1'h0 };
+  assign \$22  = { b4_0[7:0], 1'h0 };
+  assign \$23  = { b4_1[7:0], 1'h0 };
+  assign \$24  = { b4_residue, 1'h0 };
+  assign \$25  = { b4_t_0[7:0], 1'h0 };
+  assign \$26  = { codes[47:40], 1'h0 };
+  assign \$27  = { b5_0[7:0], 1'h0 };
+  assign \$28  = { b5_1[7:0], 1'h0 };
+  assign \$29  = { b5_residue, 1'h0 };
+  assign \$30  = { b5_t_0[7:0], 1'h0 };
+  assign \$31  = { codes[55:48], 1'h0 };
+  assign \$32  = { b6_0[7:0], 1'h0 };
+  assign \$33  = { b6_1[7:0], 1'h0 };
+  assign \$34  = { b6_residue, 1'h0 };
+  assign \$35  = { b6_t_0[7:0], 1'h0 };
+  assign \$133  = \$132 ;
+  assign \$295  = 32'd4294967295;
+  assign \$296  = { \$294 , \$289 , \$284 , \$279 , \$274 , \$269 , \$264 , \$259 , \$254 , \$249 , \$244 , \$239 , \$234 , \$229 , \$224 , \$219 , \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire [7:0] \$1 ;
   wire [7:0] \$10 ;
@@ -7931,8 +7468,753 @@ module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, x, abort, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2098$29 , all_nan, \port$2580$0 , \port$2654$0 , results__valid, r_en);
+module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, remaining, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  wire \$163 ;
+  wire \$164 ;
+  wire \$165 ;
+  wire \$166 ;
+  wire \$167 ;
+  wire \$168 ;
+  wire \$169 ;
+  wire \$17 ;
+  wire \$170 ;
+  wire \$171 ;
+  wire \$172 ;
+  wire \$173 ;
+  wire \$174 ;
+  wire \$175 ;
+  wire \$176 ;
+  wire \$177 ;
+  wire \$178 ;
+  wire \$179 ;
+  wire \$18 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
+  wire \$183 ;
+  wire \$184 ;
+  wire \$185 ;
+  wire \$186 ;
+  wire \$187 ;
+  wire \$188 ;
+  wire \$189 ;
+  wire \$19 ;
+  wire \$190 ;
+  wire \$191 ;
+  wire \$192 ;
+  wire \$193 ;
+  wire \$194 ;
+  wire \$195 ;
+  wire \$196 ;
+  wire \$197 ;
+  wire \$198 ;
+  wire \$199 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
+  wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
+  wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
+  wire \$23 ;
+  wire \$230 ;
+  wire \$231 ;
+  wire \$232 ;
+  wire \$233 ;
+  wire \$234 ;
+  wire \$235 ;
+  wire \$236 ;
+  wire \$237 ;
+  wire \$238 ;
+  wire \$239 ;
+  wire \$24 ;
+  wire \$240 ;
+  wire \$241 ;
+  wire \$242 ;
+  wire \$243 ;
+  wire \$244 ;
+  wire \$245 ;
+  wire \$246 ;
+  wire \$247 ;
+  wire \$248 ;
+  wire \$249 ;
+  wire \$25 ;
+  wire \$250 ;
+  wire \$251 ;
+  wire \$252 ;
+  wire \$253 ;
+  wire \$254 ;
+  wire \$255 ;
+  wire \$256 ;
+  wire \$257 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire \$26 ;
+  wire \$260 ;
+  wire \$261 ;
+  wire \$262 ;
+  wire \$263 ;
+  wire \$264 ;
+  wire \$265 ;
+  wire \$266 ;
+  wire \$267 ;
+  wire \$268 ;
+  wire \$269 ;
+  wire \$27 ;
+  wire \$270 ;
+  wire \$271 ;
+  wire \$272 ;
+  wire \$273 ;
+  wire \$274 ;
+  wire \$275 ;
+  wire \$276 ;
+  wire \$277 ;
+  wire \$278 ;
+  wire \$279 ;
+  wire \$28 ;
+  wire \$280 ;
+  wire \$281 ;
+  wire \$282 ;
+  wire \$283 ;
+  wire \$284 ;
+  wire \$285 ;
+  wire \$286 ;
+  wire \$287 ;
+  wire \$288 ;
+  wire \$289 ;
+  wire \$29 ;
+  wire \$290 ;
+  wire \$291 ;
+  wire \$292 ;
+  wire \$293 ;
+  wire \$294 ;
+  wire \$295 ;
+  wire \$296 ;
+  wire \$297 ;
+  wire \$298 ;
+  wire \$299 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$300 ;
+  wire \$301 ;
+  wire \$302 ;
+  wire \$303 ;
+  wire \$304 ;
+  wire \$305 ;
+  wire \$306 ;
+  wire \$307 ;
+  wire \$308 ;
+  wire \$309 ;
+  wire \$31 ;
+  wire \$310 ;
+  wire \$311 ;
+  wire \$312 ;
+  wire \$313 ;
+  wire \$314 ;
+  wire \$315 ;
+  wire \$316 ;
+  wire \$317 ;
+  wire \$318 ;
+  wire \$319 ;
+  wire \$32 ;
+  wire \$320 ;
+  wire \$321 ;
+  wire \$322 ;
+  wire \$323 ;
+  wire \$324 ;
+  wire \$325 ;
+  wire \$326 ;
+  wire \$327 ;
+  wire \$328 ;
+  wire \$329 ;
+  wire \$33 ;
+  wire \$330 ;
+  wire \$331 ;
+  wire \$332 ;
+  wire \$333 ;
+  wire \$334 ;
+  wire \$335 ;
+  wire \$336 ;
+  wire [31:0] \$337 ;
+  reg [31:0] \$338 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  wire [31:0] below;
+  input clk;
+  wire clk;
+  input load;
+  wire load;
+  output [31:0] mask;
+  wire [31:0] mask;
+  input ragged;
+  wire ragged;
+  reg [31:0] \real  = 32'd0;
+  input [14:0] remaining;
+  wire [14:0] remaining;
+  input rst;
+  wire rst;
+  input segment;
+  wire segment;
+  assign \$2  = remaining[1] | \$1 ;
+  assign \$3  = remaining[2] | \$2 ;
+  assign \$4  = remaining[3] | \$3 ;
+  assign \$5  = remaining[4] | \$4 ;
+  assign \$8  = remaining[2] | \$7 ;
+  assign \$9  = remaining[3] | \$8 ;
+  assign \$10  = remaining[4] | \$9 ;
+  assign \$12  = remaining[1] & \$11 ;
+  assign \$13  = remaining[2] | \$12 ;
+  assign \$14  = remaining[3] | \$13 ;
+  assign \$15  = remaining[4] | \$14 ;
+  assign \$19  = remaining[3] | \$18 ;
+  assign \$20  = remaining[4] | \$19 ;
+  assign \$22  = remaining[1] | \$21 ;
+  assign \$23  = remaining[2] & \$22 ;
+  assign \$24  = remaining[3] | \$23 ;
+  assign \$25  = remaining[4] | \$24 ;
+  assign \$28  = remaining[2] & \$27 ;
+  assign \$29  = remaining[3] | \$28 ;
+  assign \$30  = remaining[4] | \$29 ;
+  assign \$32  = remaining[1] & \$31 ;
+  assign \$33  = remaining[2] & \$32 ;
+  assign \$34  = remaining[3] | \$33 ;
+  assign \$35  = remaining[4] | \$34 ;
+  assign \$40  = remaining[4] | \$39 ;
+  assign \$42  = remaining[1] | \$41 ;
+  assign \$43  = remaining[2] | \$42 ;
+  assign \$44  = remaining[3] & \$43 ;
+  assign \$45  = remaining[4] | \$44 ;
+  assign \$48  = remaining[2] | \$47 ;
+  assign \$49  = remaining[3] & \$48 ;
+  assign \$50  = remaining[4] | \$49 ;
+  assign \$52  = remaining[1] & \$51 ;
+  assign \$53  = remaining[2] | \$52 ;
+  assign \$54  = remaining[3] & \$53 ;
+  assign \$55  = remaining[4] | \$54 ;
+  assign \$59  = remaining[3] & \$58 ;
+  assign \$60  = remaining[4] | \$59 ;
+  assign \$62  = remaining[1] | \$61 ;
+  assign \$63  = remaining[2] & \$62 ;
+  assign \$64  = remaining[3] & \$63 ;
+  assign \$65  = remaining[4] | \$64 ;
+  assign \$68  = remaining[2] & \$67 ;
+  assign \$69  = remaining[3] & \$68 ;
+  assign \$70  = remaining[4] | \$69 ;
+  assign \$72  = remaining[1] & \$71 ;
+  assign \$73  = remaining[2] & \$72 ;
+  assign \$74  = remaining[3] & \$73 ;
+  assign \$75  = remaining[4] | \$74 ;
+  assign \$82  = remaining[1] | \$81 ;
+  assign \$83  = remaining[2] | \$82 ;
+  assign \$84  = remaining[3] | \$83 ;
+  assign \$85  = remaining[4] & \$84 ;
+  assign \$88  = remaining[2] | \$87 ;
+  assign \$89  = remaining[3] | \$88 ;
+  assign \$90  = remaining[4] & \$89 ;
+  assign \$92  = remaining[1] & \$91 ;
+  assign \$93  = remaining[2] | \$92 ;
+  assign \$94  = remaining[3] | \$93 ;
+  assign \$95  = remaining[4] & \$94 ;
+  assign \$99  = remaining[3] | \$98 ;
+  assign \$100  = remaining[4] & \$99 ;
+  assign \$102  = remaining[1] | \$101 ;
+  assign \$103  = remaining[2] & \$102 ;
+  assign \$104  = remaining[3] | \$103 ;
+  assign \$105  = remaining[4] & \$104 ;
+  assign \$108  = remaining[2] & \$107 ;
+  assign \$109  = remaining[3] | \$108 ;
+  assign \$110  = remaining[4] & \$109 ;
+  assign \$112  = remaining[1] & \$111 ;
+  assign \$113  = remaining[2] & \$112 ;
+  assign \$114  = remaining[3] | \$113 ;
+  assign \$115  = remaining[4] & \$114 ;
+  assign \$120  = remaining[4] & \$119 ;
+  assign \$122  = remaining[1] | \$121 ;
+  assign \$123  = remaining[2] | \$122 ;
+  assign \$124  = remaining[3] & \$123 ;
+  assign \$125  = remaining[4] & \$124 ;
+  assign \$128  = remaining[2] | \$127 ;
+  assign \$129  = remaining[3] & \$128 ;
+  assign \$130  = remaining[4] & \$129 ;
+  assign \$132  = remaining[1] & \$131 ;
+  assign \$133  = remaining[2] | \$132 ;
+  assign \$134  = remaining[3] & \$133 ;
+  assign \$135  = remaining[4] & \$134 ;
+  assign \$139  = remaining[3] & \$138 ;
+  assign \$140  = remaining[4] & \$139 ;
+  assign \$142  = remaining[1] | \$141 ;
+  assign \$143  = remaining[2] & \$142 ;
+  assign \$144  = remaining[3] & \$143 ;
+  assign \$145  = remaining[4] & \$144 ;
+  assign \$148  = remaining[2] & \$147 ;
+  assign \$149  = remaining[3] & \$148 ;
+  assign \$150  = remaining[4] & \$149 ;
+  assign \$152  = remaining[1] & \$151 ;
+  assign \$153  = remaining[2] & \$152 ;
+  assign \$154  = remaining[3] & \$153 ;
+  assign \$155  = remaining[4] & \$154 ;
+  assign \$162  = ~ \$161 ;
+  assign \$163  = ~ ragged;
+  assign \$164  = \$163  | \real [0];
+  assign \$165  = \$162  & \$164 ;
+  assign \$167  = ~ \$166 ;
+  assign \$168  = ~ ragged;
+  assign \$169  = \$168  | \real [1];
+  assign \$170  = \$167  & \$169 ;
+  assign \$172  = ~ \$171 ;
+  assign \$173  = ~ ragged;
+  assign \$174  = \$173  | \real [2];
+  assign \$175  = \$172  & \$174 ;
+  assign \$177  = ~ \$176 ;
+  assign \$178  = ~ ragged;
+  assign \$179  = \$178  | \real [3];
+  assign \$180  = \$177  & \$179 ;
+  assign \$182  = ~ \$181 ;
+  assign \$183  = ~ ragged;
+  assign \$184  = \$183  | \real [4];
+  assign \$185  = \$182  & \$184 ;
+  assign \$187  = ~ \$186 ;
+  assign \$188  = ~ ragged;
+  assign \$189  = \$188  | \real [5];
+  assign \$190  = \$187  & \$189 ;
+  assign \$192  = ~ \$191 ;
+  assign \$193  = ~ ragged;
+  assign \$194  = \$193  | \real [6];
+  assign \$195  = \$192  & \$194 ;
+  assign \$197  = ~ \$196 ;
+  assign \$198  = ~ ragged;
+  assign \$199  = \$198  | \real [7];
+  assign \$200  = \$197  & \$199 ;
+  assign \$202  = ~ \$201 ;
+  assign \$203  = ~ ragged;
+  assign \$204  = \$203  | \real [8];
+  assign \$205  = \$202  & \$204 ;
+  assign \$207  = ~ \$206 ;
+  assign \$208  = ~ ragged;
+  assign \$209  = \$208  | \real [9];
+  assign \$210  = \$207  & \$209 ;
+  assign \$212  = ~ \$211 ;
+  assign \$213  = ~ ragged;
+  assign \$214  = \$213  | \real [10];
+  assign \$215  = \$212  & \$214 ;
+  assign \$217  = ~ \$216 ;
+  assign \$218  = ~ ragged;
+  assign \$219  = \$218  | \real [11];
+  assign \$220  = \$217  & \$219 ;
+  assign \$222  = ~ \$221 ;
+  assign \$223  = ~ ragged;
+  assign \$224  = \$223  | \real [12];
+  assign \$225  = \$222  & \$224 ;
+  assign \$227  = ~ \$226 ;
+  assign \$228  = ~ ragged;
+  assign \$229  = \$228  | \real [13];
+  assign \$230  = \$227  & \$229 ;
+  assign \$232  = ~ \$231 ;
+  assign \$233  = ~ ragged;
+  assign \$234  = \$233  | \real [14];
+  assign \$235  = \$232  & \$234 ;
+  assign \$237  = ~ \$236 ;
+  assign \$238  = ~ ragged;
+  assign \$239  = \$238  | \real [15];
+  assign \$240  = \$237  & \$239 ;
+  assign \$242  = ~ ragged;
+  assign \$243  = \$242  | \real [16];
+  assign \$244  = \$241  & \$243 ;
+  assign \$246  = ~ ragged;
+  assign \$247  = \$246  | \real [17];
+  assign \$248  = \$245  & \$247 ;
+  assign \$250  = ~ ragged;
+  assign \$251  = \$250  | \real [18];
+  assign \$252  = \$249  & \$251 ;
+  assign \$254  = ~ ragged;
+  assign \$255  = \$254  | \real [19];
+  assign \$256  = \$253  & \$255 ;
+  assign \$258  = ~ ragged;
+  assign \$259  = \$258  | \real [20];
+  assign \$260  = \$257  & \$259 ;
+  assign \$262  = ~ ragged;
+  assign \$263  = \$262  | \real [21];
+  assign \$264  = \$261  & \$263 ;
+  assign \$266  = ~ ragged;
+  assign \$267  = \$266  | \real [22];
+  assign \$268  = \$265  & \$267 ;
+  assign \$270  = ~ ragged;
+  assign \$271  = \$270  | \real [23];
+  assign \$272  = \$269  & \$271 ;
+  assign \$274  = ~ ragged;
+  assign \$275  = \$274  | \real [24];
+  assign \$276  = \$273  & \$275 ;
+  assign \$278  = ~ ragged;
+  assign \$279  = \$278  | \real [25];
+  assign \$280  = \$277  & \$279 ;
+  assign \$282  = ~ ragged;
+  assign \$283  = \$282  | \real [26];
+  assign \$284  = \$281  & \$283 ;
+  assign \$286  = ~ ragged;
+  assign \$287  = \$286  | \real [27];
+  assign \$288  = \$285  & \$287 ;
+  assign \$290  = ~ ragged;
+  assign \$291  = \$290  | \real [28];
+  assign \$292  = \$289  & \$291 ;
+  assign \$294  = ~ ragged;
+  assign \$295  = \$294  | \real [29];
+  assign \$296  = \$293  & \$295 ;
+  assign \$298  = ~ ragged;
+  assign \$299  = \$298  | \real [30];
+  assign \$300  = \$297  & \$299 ;
+  assign \$302  = ~ ragged;
+  assign \$303  = \$302  | \real [31];
+  assign \$304  = \$301  & \$303 ;
+  assign \$305  = | remaining[14:5];
+  assign \$306  = | remaining[14:5];
+  assign \$307  = | remaining[14:5];
+  assign \$308  = | remaining[14:5];
+  assign \$309  = | remaining[14:5];
+  assign \$310  = | remaining[14:5];
+  assign \$311  = | remaining[14:5];
+  assign \$312  = | remaining[14:5];
+  assign \$313  = | remaining[14:5];
+  assign \$314  = | remaining[14:5];
+  assign \$315  = | remaining[14:5];
+  assign \$316  = | remaining[14:5];
+  assign \$317  = | remaining[14:5];
+  assign \$318  = | remaining[14:5];
+  assign \$319  = | remaining[14:5];
+  assign \$320  = | remaining[14:5];
+  assign \$321  = | remaining[14:5];
+  assign \$322  = | remaining[14:5];
+  assign \$323  = | remaining[14:5];
+  assign \$324  = | remaining[14:5];
+  assign \$325  = | remaining[14:5];
+  assign \$326  = | remaining[14:5];
+  assign \$327  = | remaining[14:5];
+  assign \$328  = | remaining[14:5];
+  assign \$329  = | remaining[14:5];
+  assign \$330  = | remaining[14:5];
+  assign \$331  = | remaining[14:5];
+  assign \$332  = | remaining[14:5];
+  assign \$333  = | remaining[14:5];
+  assign \$334  = | remaining[14:5];
+  assign \$335  = | remaining[14:5];
+  assign \$336  = | remaining[14:5];
+  assign \$337  = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  } | { \$336 , \$335 , \$334 , \$333 , \$332 , \$331 , \$330 , \$329 , \$328 , \$327 , \$326 , \$325 , \$324 , \$323 , \$322 , \$321 , \$320 , \$319 , \$318 , \$317 , \$316 , \$315 , \$314 , \$313 , \$312 , \$311 , \$310 , \$309 , \$308 , \$307 , \$306 , \$305  };
+  always @(posedge clk)
+    \real  <= \$338 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$338  = \real ;
+    if (load) begin
+      \$338  = \$337 ;
+    end
+    if (abort) begin
+      \$338  = 32'd0;
+    end
+    if (rst) begin
+      \$338  = 32'd0;
+    end
+  end
+  assign below = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  };
+  assign mask[31] = \$304 ;
+  assign mask[30] = \$300 ;
+  assign mask[29] = \$296 ;
+  assign mask[28] = \$292 ;
+  assign mask[27] = \$288 ;
+  assign mask[26] = \$284 ;
+  assign mask[25] = \$280 ;
+  assign mask[24] = \$276 ;
+  assign mask[23] = \$272 ;
+  assign mask[22] = \$268 ;
+  assign mask[21] = \$264 ;
+  assign mask[20] = \$260 ;
+  assign mask[19] = \$256 ;
+  assign mask[18] = \$252 ;
+  assign mask[17] = \$248 ;
+  assign mask[16] = \$244 ;
+  assign mask[15] = \$240 ;
+  assign mask[14] = \$235 ;
+  assign mask[13] = \$230 ;
+  assign mask[12] = \$225 ;
+  assign mask[11] = \$220 ;
+  assign mask[10] = \$215 ;
+  assign mask[9] = \$210 ;
+  assign mask[8] = \$205 ;
+  assign mask[7] = \$200 ;
+  assign mask[6] = \$195 ;
+  assign mask[5] = \$190 ;
+  assign mask[4] = \$185 ;
+  assign mask[3] = \$180 ;
+  assign mask[2] = \$175 ;
+  assign mask[1] = \$170 ;
+  assign mask[0] = \$165 ;
+  assign \$1  = remaining[0];
+  assign \$6  = 1'h0;
+  assign \$7  = remaining[1];
+  assign \$11  = remaining[0];
+  assign \$16  = 1'h0;
+  assign \$17  = 1'h0;
+  assign \$18  = remaining[2];
+  assign \$21  = remaining[0];
+  assign \$26  = 1'h0;
+  assign \$27  = remaining[1];
+  assign \$31  = remaining[0];
+  assign \$36  = 1'h0;
+  assign \$37  = 1'h0;
+  assign \$38  = 1'h0;
+  assign \$39  = remaining[3];
+  assign \$41  = remaining[0];
+  assign \$46  = 1'h0;
+  assign \$47  = remaining[1];
+  assign \$51  = remaining[0];
+  assign \$56  = 1'h0;
+  assign \$57  = 1'h0;
+  assign \$58  = remaining[2];
+  assign \$61  = remaining[0];
+  assign \$66  = 1'h0;
+  assign \$67  = remaining[1];
+  assign \$71  = remaining[0];
+  assign \$76  = 1'h0;
+  assign \$77  = 1'h0;
+  assign \$78  = 1'h0;
+  assign \$79  = 1'h0;
+  assign \$80  = remaining[4];
+  assign \$81  = remaining[0];
+  assign \$86  = 1'h0;
+  assign \$87  = remaining[1];
+  assign \$91  = remaining[0];
+  assign \$96  = 1'h0;
+  assign \$97  = 1'h0;
+  assign \$98  = remaining[2];
+  assign \$101  = remaining[0];
+  assign \$106  = 1'h0;
+  assign \$107  = remaining[1];
+  assign \$111  = remaining[0];
+  assign \$116  = 1'h0;
+  assign \$117  = 1'h0;
+  assign \$118  = 1'h0;
+  assign \$119  = remaining[3];
+  assign \$121  = remaining[0];
+  assign \$126  = 1'h0;
+  assign \$127  = remaining[1];
+  assign \$131  = remaining[0];
+  assign \$136  = 1'h0;
+  assign \$137  = 1'h0;
+  assign \$138  = remaining[2];
+  assign \$141  = remaining[0];
+  assign \$146  = 1'h0;
+  assign \$147  = remaining[1];
+  assign \$151  = remaining[0];
+  assign \$156  = 1'h0;
+  assign \$157  = 1'h0;
+  assign \$158  = 1'h0;
+  assign \$159  = 1'h0;
+  assign \$160  = 1'h0;
+  assign \$161  = segment;
+  assign \$166  = segment;
+  assign \$171  = segment;
+  assign \$176  = segment;
+  assign \$181  = segment;
+  assign \$186  = segment;
+  assign \$191  = segment;
+  assign \$196  = segment;
+  assign \$201  = segment;
+  assign \$206  = segment;
+  assign \$211  = segment;
+  assign \$216  = segment;
+  assign \$221  = segment;
+  assign \$226  = segment;
+  assign \$231  = segment;
+  assign \$236  = segment;
+  assign \$241  = segment;
+  assign \$245  = segment;
+  assign \$249  = segment;
+  assign \$253  = segment;
+  assign \$257  = segment;
+  assign \$261  = segment;
+  assign \$265  = segment;
+  assign \$269  = segment;
+  assign \$273  = segment;
+  assign \$277  = segment;
+  assign \$281  = segment;
+  assign \$285  = segment;
+  assign \$289  = segment;
+  assign \$293  = segment;
+  assign \$297  = segment;
+  assign \$301  = segment;
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2111$28 , all_nan, \port$2614$0 , \port$2692$0 , results__valid, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [125:0] \$1 ;
   reg \$10 ;
   reg \$11 ;
@@ -7943,7 +8225,13 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   reg \$16 ;
   reg \$17 ;
   reg \$18 ;
+  reg \$19 ;
   wire [1:0] \$2 ;
+  reg \$20 ;
+  reg \$21 ;
+  reg \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire [1:0] \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -7961,18 +8249,21 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
+  reg final_5 = 1'h0;
+  reg final_6 = 1'h0;
+  reg final_7 = 1'h0;
   reg last = 1'h0;
   wire \last$10 ;
   wire nan;
   reg [1:0] nans = 2'h0;
   input [1:0] \nans$6 ;
   wire [1:0] \nans$6 ;
-  input [2:0] \port$2098$29 ;
-  wire [2:0] \port$2098$29 ;
-  input [62:0] \port$2580$0 ;
-  wire [62:0] \port$2580$0 ;
-  input [62:0] \port$2654$0 ;
-  wire [62:0] \port$2654$0 ;
+  input [2:0] \port$2111$28 ;
+  wire [2:0] \port$2111$28 ;
+  input [62:0] \port$2614$0 ;
+  wire [62:0] \port$2614$0 ;
+  input [62:0] \port$2692$0 ;
+  wire [62:0] \port$2692$0 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -7997,6 +8288,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
+  reg valid_5 = 1'h0;
+  reg valid_6 = 1'h0;
+  reg valid_7 = 1'h0;
   wire [32:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
@@ -8021,23 +8315,35 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   always @(posedge clk)
     valid_4 <= \$14 ;
   always @(posedge clk)
-    final_1 <= \$15 ;
+    valid_5 <= \$15 ;
   always @(posedge clk)
-    final_2 <= \$16 ;
+    valid_6 <= \$16 ;
   always @(posedge clk)
-    final_3 <= \$17 ;
+    valid_7 <= \$17 ;
   always @(posedge clk)
-    final_4 <= \$18 ;
+    final_1 <= \$18 ;
+  always @(posedge clk)
+    final_2 <= \$19 ;
+  always @(posedge clk)
+    final_3 <= \$20 ;
+  always @(posedge clk)
+    final_4 <= \$21 ;
+  always @(posedge clk)
+    final_5 <= \$22 ;
+  always @(posedge clk)
+    final_6 <= \$23 ;
+  always @(posedge clk)
+    final_7 <= \$24 ;
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2682$0 (final_4),
-    .\port$2708$0 (result),
+    .\port$2732$0 (final_7),
+    .\port$2806$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
     .rst(rst),
-    .w_en(valid_4)
+    .w_en(valid_7)
   );
   \tern_32x2_int8_g16_base3.core.results.rounder  rounder (
     .abort(abort),
@@ -8048,10 +8354,10 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     .total(totals[62:0])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$2654$0 , \port$2580$0  };
+      \$7  = { \port$2692$0 , \port$2614$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -8063,7 +8369,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
       \$8  = \nans$6 ;
@@ -8078,10 +8384,10 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2098$29 [1:0];
+      \$9  = \port$2111$28 [1:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -8093,10 +8399,10 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2098$29 [2];
+      \$10  = \port$2111$28 [2];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -8106,7 +8412,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$11  = waiting[0];
     if (abort) begin
       \$11  = 1'h0;
@@ -8116,7 +8422,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$12  = valid_1;
     if (abort) begin
       \$12  = 1'h0;
@@ -8126,7 +8432,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$13  = valid_2;
     if (abort) begin
       \$13  = 1'h0;
@@ -8136,7 +8442,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$14  = valid_3;
     if (abort) begin
       \$14  = 1'h0;
@@ -8146,8 +8452,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$15  = \$6 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$15  = valid_4;
     if (abort) begin
       \$15  = 1'h0;
     end
@@ -8156,8 +8462,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$16  = final_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$16  = valid_5;
     if (abort) begin
       \$16  = 1'h0;
     end
@@ -8166,8 +8472,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$17  = final_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$17  = valid_6;
     if (abort) begin
       \$17  = 1'h0;
     end
@@ -8176,8 +8482,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$18  = final_3;
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$18  = \$6 ;
     if (abort) begin
       \$18  = 1'h0;
     end
@@ -8185,12 +8491,72 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$2654$0 , \port$2580$0  };
-  assign rows = \port$2098$29 [1:0];
-  assign \last$10  = \port$2098$29 [2];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$19  = final_1;
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$20  = final_2;
+    if (abort) begin
+      \$20  = 1'h0;
+    end
+    if (rst) begin
+      \$20  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$21  = final_3;
+    if (abort) begin
+      \$21  = 1'h0;
+    end
+    if (rst) begin
+      \$21  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$22  = final_4;
+    if (abort) begin
+      \$22  = 1'h0;
+    end
+    if (rst) begin
+      \$22  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$23  = final_5;
+    if (abort) begin
+      \$23  = 1'h0;
+    end
+    if (rst) begin
+      \$23  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$24  = final_6;
+    if (abort) begin
+      \$24  = 1'h0;
+    end
+    if (rst) begin
+      \$24  = 1'h0;
+    end
+  end
+  assign \totals$4  = { \port$2692$0 , \port$2614$0  };
+  assign rows = \port$2111$28 [1:0];
+  assign \last$10  = \port$2111$28 [2];
   assign total = totals[62:0];
-  assign w_en = valid_4;
-  assign w_data = { final_4, result };
+  assign w_en = valid_7;
+  assign w_data = { final_7, result };
   assign r_data = results__payload;
   assign r_rdy = results__valid;
   assign results__ready = r_en;
@@ -8202,8 +8568,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, \nans$6 , result
   assign \$4  = waiting[1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2682$0 , \port$2708$0 , r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
+module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_en, \port$2732$0 , \port$2806$0 , r_rdy, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -8247,10 +8613,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$2682$0 ;
-  wire \port$2682$0 ;
-  input [31:0] \port$2708$0 ;
-  wire [31:0] \port$2708$0 ;
+  input \port$2732$0 ;
+  wire \port$2732$0 ;
+  input [31:0] \port$2806$0 ;
+  wire [31:0] \port$2806$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -8273,7 +8639,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   wire [32:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [32:0] storage [24:0];
+  reg [32:0] storage [28:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -8300,10 +8666,14 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
     storage[22] = 33'h000000000;
     storage[23] = 33'h000000000;
     storage[24] = 33'h000000000;
+    storage[25] = 33'h000000000;
+    storage[26] = 33'h000000000;
+    storage[27] = 33'h000000000;
+    storage[28] = 33'h000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2682$0 , \port$2708$0  };
+      storage[w_port__addr] <= { \port$2732$0 , \port$2806$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -8312,7 +8682,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h19;
+  assign w_rdy = inner_level != 5'h1d;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -8320,13 +8690,13 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h18;
+  assign \$5  = w_port__addr == 5'h1c;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 6'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h18;
+  assign \$11  = r_port__addr == 5'h1c;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 6'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -8355,7 +8725,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [4:0];
@@ -8368,7 +8738,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [4:0];
@@ -8381,7 +8751,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [4:0];
@@ -8397,7 +8767,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -8415,853 +8785,649 @@ module \tern_32x2_int8_g16_base3.core.results.queue (clk, rst, r_data, abort, w_
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2682$0 , \port$2708$0  };
-  assign w_data = { \port$2682$0 , \port$2708$0  };
+  assign w_port__data = { \port$2732$0 , \port$2806$0  };
+  assign w_data = { \port$2732$0 , \port$2806$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.results.rounder (rst, nan, abort, total, result, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [63:0] \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire [61:0] \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire [61:0] \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire [61:0] \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire [61:0] \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [1:0] \$114 ;
-  wire [61:0] \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  wire [61:0] \$118 ;
-  wire \$119 ;
-  wire [61:0] \$12 ;
-  wire \$120 ;
-  wire [61:0] \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire [61:0] \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire [61:0] \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire [61:0] \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire [61:0] \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire [61:0] \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire \$14 ;
-  wire [61:0] \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire [61:0] \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire [1:0] \$147 ;
-  wire [61:0] \$148 ;
-  wire \$149 ;
-  wire [61:0] \$15 ;
-  wire \$150 ;
-  wire [2:0] \$151 ;
-  wire [61:0] \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire [3:0] \$155 ;
-  wire [61:0] \$156 ;
-  wire \$157 ;
-  wire \$158 ;
-  wire [61:0] \$159 ;
-  wire \$16 ;
-  wire \$160 ;
-  wire \$161 ;
-  wire [61:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire [61:0] \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire [61:0] \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire [61:0] \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire [61:0] \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire [61:0] \$178 ;
-  wire \$179 ;
-  wire [61:0] \$18 ;
-  wire \$180 ;
-  wire [61:0] \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [61:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire [61:0] \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire \$190 ;
-  wire [61:0] \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire [1:0] \$194 ;
-  wire [61:0] \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire [61:0] \$198 ;
-  wire \$199 ;
+  wire [76:0] \$10 ;
+  wire [68:0] \$11 ;
+  wire [68:0] \$12 ;
+  wire [64:0] \$13 ;
+  wire [68:0] \$14 ;
+  wire [68:0] \$15 ;
+  wire [64:0] \$16 ;
+  wire [62:0] \$17 ;
+  wire [68:0] \$18 ;
+  wire [68:0] \$19 ;
   wire [63:0] \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire [61:0] \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire [61:0] \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire [61:0] \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire [61:0] \$21 ;
-  wire \$210 ;
-  wire [61:0] \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire [61:0] \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire [61:0] \$217 ;
-  wire \$218 ;
-  wire \$219 ;
-  wire \$22 ;
-  wire [61:0] \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire \$223 ;
-  wire [61:0] \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire [1:0] \$227 ;
-  wire [61:0] \$228 ;
-  wire \$229 ;
-  wire \$23 ;
-  wire \$230 ;
-  wire [2:0] \$231 ;
-  wire [61:0] \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire [61:0] \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire [61:0] \$238 ;
-  wire \$239 ;
-  wire \$24 ;
-  wire \$240 ;
-  wire [61:0] \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire [61:0] \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire [61:0] \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire [61:0] \$25 ;
-  wire \$250 ;
-  wire [61:0] \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire [61:0] \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire [61:0] \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  wire [64:0] \$20 ;
+  wire [68:0] \$21 ;
+  wire [68:0] \$22 ;
+  wire [64:0] \$23 ;
+  wire [62:0] \$24 ;
+  wire [8:0] \$25 ;
   wire \$26 ;
-  wire [61:0] \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire \$263 ;
-  wire [61:0] \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire [1:0] \$267 ;
-  wire [61:0] \$268 ;
-  wire \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire [61:0] \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire [61:0] \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire [61:0] \$277 ;
-  wire \$278 ;
-  wire \$279 ;
-  wire [61:0] \$28 ;
-  wire [61:0] \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire [61:0] \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire [61:0] \$287 ;
-  wire \$288 ;
-  wire \$289 ;
+  wire \$28 ;
   wire \$29 ;
-  wire [61:0] \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire [61:0] \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire [61:0] \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire [61:0] \$3 ;
+  wire [124:0] \$3 ;
   wire \$30 ;
-  wire [1:0] \$300 ;
-  wire [61:0] \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire [2:0] \$304 ;
-  wire [61:0] \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire [3:0] \$308 ;
-  wire [61:0] \$309 ;
-  wire [61:0] \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire [4:0] \$312 ;
-  wire [61:0] \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire [124:0] \$316 ;
-  wire [8:0] \$317 ;
-  wire [31:0] \$318 ;
-  wire [9:0] \$319 ;
+  wire \$31 ;
   wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire [31:0] \$325 ;
-  wire [31:0] \$326 ;
-  reg \$327 ;
-  reg [61:0] \$328 ;
-  reg [5:0] \$329 ;
-  wire \$33 ;
-  reg [61:0] \$330 ;
-  reg [61:0] \$331 ;
-  reg [9:0] \$332 ;
-  reg \$333 ;
-  reg \$334 ;
-  reg \$335 ;
-  reg \$336 ;
-  reg \$337 ;
-  reg [31:0] \$338 ;
-  wire [61:0] \$34 ;
-  wire \$35 ;
-  wire \$36 ;
+  wire [7:0] \$33 ;
+  wire [31:0] \$34 ;
+  wire [31:0] \$35 ;
+  wire [31:0] \$36 ;
   wire \$37 ;
-  wire [61:0] \$38 ;
-  wire \$39 ;
-  wire \$4 ;
-  wire \$40 ;
-  wire [1:0] \$41 ;
-  wire [61:0] \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire [61:0] \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire [61:0] \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire [61:0] \$51 ;
+  wire \$38 ;
+  wire [92:0] \$39 ;
+  wire [124:0] \$4 ;
+  wire [92:0] \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire [68:0] \$43 ;
+  wire [68:0] \$44 ;
+  wire \$45 ;
+  wire [68:0] \$46 ;
+  wire [68:0] \$47 ;
+  wire [64:0] \$48 ;
+  wire [68:0] \$49 ;
+  wire [92:0] \$5 ;
+  wire [68:0] \$50 ;
+  wire [64:0] \$51 ;
   wire \$52 ;
-  wire \$53 ;
-  wire [61:0] \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire [61:0] \$58 ;
-  wire \$59 ;
-  wire [61:0] \$6 ;
-  wire \$60 ;
-  wire [61:0] \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire [61:0] \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [61:0] \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire [61:0] \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [1:0] \$74 ;
-  wire [61:0] \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire [2:0] \$78 ;
-  wire [61:0] \$79 ;
-  wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
-  wire [61:0] \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire [61:0] \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire [61:0] \$88 ;
-  wire \$89 ;
-  wire [61:0] \$9 ;
-  wire \$90 ;
-  wire [61:0] \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire [61:0] \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire [61:0] \$98 ;
-  wire \$99 ;
+  reg \$53 ;
+  reg [61:0] \$54 ;
+  reg [61:0] \$55 ;
+  reg \$56 ;
+  reg [61:0] \$57 ;
+  reg \$58 ;
+  reg [61:0] \$59 ;
+  wire [92:0] \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  reg \$62 ;
+  reg [61:0] \$63 ;
+  reg \$64 ;
+  reg \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [76:0] \$7 ;
+  reg \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [9:0] \$73 ;
+  reg [22:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [92:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg [31:0] \$88 ;
+  wire [92:0] \$9 ;
+  reg [61:0] \$like  = 62'h0000000000000000;
+  reg \$signal  = 1'h0;
   input abort;
   wire abort;
-  wire [30:0] body;
   input clk;
   wire clk;
+  wire empty_1;
+  wire empty_16;
+  wire empty_2;
+  wire empty_32;
+  wire empty_4;
+  wire empty_8;
   reg [9:0] exponent = 10'h000;
-  wire [7:0] field;
+  reg [22:0] fraction = 23'h000000;
   reg [61:0] magnitude = 62'h0000000000000000;
-  reg [61:0] magnitude_2 = 62'h0000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
-  reg [61:0] normal = 62'h0000000000000000;
+  reg nan_4 = 1'h0;
+  reg nan_5 = 1'h0;
+  reg nan_6 = 1'h0;
+  reg [61:0] normal_0 = 62'h0000000000000000;
+  reg [61:0] normal_1 = 62'h0000000000000000;
+  reg [61:0] normal_2 = 62'h0000000000000000;
   output [31:0] result;
   reg [31:0] result = 32'd0;
+  reg round_up = 1'h0;
   input rst;
   wire rst;
-  reg [5:0] shift = 6'h00;
+  reg shift_0_0 = 1'h0;
+  reg shift_1_0 = 1'h0;
+  reg shift_1_1 = 1'h0;
+  reg shift_1_2 = 1'h0;
+  reg shift_2_0 = 1'h0;
+  reg shift_2_1 = 1'h0;
+  reg shift_2_2 = 1'h0;
+  reg shift_2_3 = 1'h0;
+  reg shift_2_4 = 1'h0;
+  reg shift_2_5 = 1'h0;
+  reg sign = 1'h0;
   reg sign_1 = 1'h0;
-  reg \sign_1$9  = 1'h0;
   reg sign_2 = 1'h0;
+  reg sign_3 = 1'h0;
+  reg sign_4 = 1'h0;
+  reg sign_5 = 1'h0;
+  reg subnormal = 1'h0;
+  reg subnormal_1 = 1'h0;
+  reg subnormal_2 = 1'h0;
+  reg subnormal_3 = 1'h0;
   input [62:0] total;
   wire [62:0] total;
+  assign \$12  = \$42  ? { 7'h00, normal_1 } : \$11 ;
+  assign \$15  = \$42  ? { 7'h00, normal_1 } : \$14 ;
+  assign \$16  = \$45  ? { 3'h0, \$15 [61:0] } : \$13 ;
+  assign \$19  = \$42  ? { 7'h00, normal_1 } : \$18 ;
+  assign \$22  = \$42  ? { 7'h00, normal_1 } : \$21 ;
+  assign \$23  = \$45  ? { 3'h0, \$22 [61:0] } : \$20 ;
+  assign \$24  = \$52  ? { 1'h0, \$23 [61:0] } : \$17 ;
+  assign \$25  = 8'ha4 - { shift_2_5, shift_2_4, shift_2_3, shift_2_2, shift_2_1, shift_2_0 };
+  assign \$26  = ~ subnormal_3;
+  assign \$27  = normal_2[61] & \$26 ;
+  assign \$28  = | normal_2[36:0];
+  assign \$29  = \$28  | normal_2[38];
+  assign \$30  = normal_2[37] & \$29 ;
+  assign \$31  = $signed(exponent) >= $signed(9'h0ff);
+  assign \$32  = \$signal  & \$31 ;
+  assign \$33  = \$signal  ? exponent[7:0] : 8'h00;
+  assign \$34  = { \$33 , fraction } + round_up;
+  assign \$35  = \$32  ? 32'd2139095040 : \$34 ;
+  assign \$36  = nan_6 ? 32'd2143289344 : { sign_5, \$35 [30:0] };
+  assign \$37  = | \$like [61:30];
+  assign empty_32 = ~ \$37 ;
+  assign \$38  = | normal_0[61:46];
+  assign empty_16 = ~ \$38 ;
+  assign \$40  = \$38  ? { 31'h00000000, normal_0 } : \$39 ;
+  assign \$41  = | \$40 [61:54];
+  assign empty_8 = ~ \$41 ;
+  assign \$42  = | normal_1[61:58];
+  assign empty_4 = ~ \$42 ;
+  assign \$44  = \$42  ? { 7'h00, normal_1 } : \$43 ;
+  assign \$45  = | \$44 [61:60];
+  assign empty_2 = ~ \$45 ;
+  assign \$47  = \$42  ? { 7'h00, normal_1 } : \$46 ;
+  assign \$50  = \$42  ? { 7'h00, normal_1 } : \$49 ;
+  assign \$51  = \$45  ? { 3'h0, \$50 [61:0] } : \$48 ;
+  assign empty_1 = ~ \$52 ;
+  always @(posedge clk)
+    sign <= \$53 ;
+  always @(posedge clk)
+    magnitude <= \$54 ;
+  always @(posedge clk)
+    \$like  <= \$55 ;
+  always @(posedge clk)
+    subnormal <= \$56 ;
+  always @(posedge clk)
+    normal_0 <= \$57 ;
+  always @(posedge clk)
+    shift_0_0 <= \$58 ;
+  always @(posedge clk)
+    normal_1 <= \$59 ;
+  always @(posedge clk)
+    shift_1_0 <= \$60 ;
+  always @(posedge clk)
+    shift_1_1 <= \$61 ;
+  always @(posedge clk)
+    shift_1_2 <= \$62 ;
+  always @(posedge clk)
+    normal_2 <= \$63 ;
+  always @(posedge clk)
+    shift_2_0 <= \$64 ;
+  always @(posedge clk)
+    shift_2_1 <= \$65 ;
+  always @(posedge clk)
+    shift_2_2 <= \$66 ;
+  always @(posedge clk)
+    shift_2_3 <= \$67 ;
+  always @(posedge clk)
+    shift_2_4 <= \$68 ;
+  always @(posedge clk)
+    shift_2_5 <= \$69 ;
+  always @(posedge clk)
+    subnormal_1 <= \$70 ;
+  always @(posedge clk)
+    subnormal_2 <= \$71 ;
+  always @(posedge clk)
+    subnormal_3 <= \$72 ;
+  always @(posedge clk)
+    exponent <= \$73 ;
+  always @(posedge clk)
+    fraction <= \$74 ;
+  always @(posedge clk)
+    \$signal  <= \$75 ;
+  always @(posedge clk)
+    round_up <= \$76 ;
+  always @(posedge clk)
+    sign_1 <= \$77 ;
+  always @(posedge clk)
+    sign_2 <= \$78 ;
+  always @(posedge clk)
+    sign_3 <= \$79 ;
+  always @(posedge clk)
+    sign_4 <= \$80 ;
+  always @(posedge clk)
+    sign_5 <= \$81 ;
+  always @(posedge clk)
+    nan_1 <= \$82 ;
+  always @(posedge clk)
+    nan_2 <= \$83 ;
+  always @(posedge clk)
+    nan_3 <= \$84 ;
+  always @(posedge clk)
+    nan_4 <= \$85 ;
+  always @(posedge clk)
+    nan_5 <= \$86 ;
+  always @(posedge clk)
+    nan_6 <= \$87 ;
+  always @(posedge clk)
+    result <= \$88 ;
   assign \$1  = - $signed(total);
   assign \$2  = total[62] ? \$1  : { total[62], total };
-  assign \$4  = | \$3 [61:30];
-  assign \$5  = ~ \$4 ;
-  assign \$7  = | \$6 [29:14];
-  assign \$8  = ~ \$7 ;
-  assign \$10  = | \$9 [13:6];
-  assign \$11  = ~ \$10 ;
-  assign \$13  = | \$12 [5:2];
-  assign \$14  = ~ \$13 ;
-  assign \$16  = | \$15 [1:0];
-  assign \$17  = ~ \$16 ;
-  assign \$23  = ~ \$22 ;
-  assign \$24  = \$16  ? \$23  : 1'h1;
-  assign \$26  = | \$25 [1:0];
-  assign \$27  = ~ \$26 ;
-  assign \$29  = | \$28 [5:4];
-  assign \$30  = ~ \$29 ;
-  assign \$33  = ~ \$32 ;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = \$29  ? \$36  : \$33 ;
-  assign \$39  = | \$38 [5:4];
-  assign \$40  = ~ \$39 ;
-  assign \$41  = \$13  ? { \$40 , \$37  } : { \$27 , \$24  };
-  assign \$43  = | \$42 [5:2];
-  assign \$44  = ~ \$43 ;
-  assign \$46  = | \$45 [13:10];
-  assign \$47  = ~ \$46 ;
-  assign \$49  = | \$48 [9:8];
-  assign \$50  = ~ \$49 ;
-  assign \$53  = ~ \$52 ;
-  assign \$56  = ~ \$55 ;
-  assign \$57  = \$49  ? \$56  : \$53 ;
-  assign \$59  = | \$58 [9:8];
-  assign \$60  = ~ \$59 ;
-  assign \$62  = | \$61 [13:12];
-  assign \$63  = ~ \$62 ;
-  assign \$66  = ~ \$65 ;
-  assign \$69  = ~ \$68 ;
-  assign \$70  = \$62  ? \$69  : \$66 ;
-  assign \$72  = | \$71 [13:12];
-  assign \$73  = ~ \$72 ;
-  assign \$74  = \$46  ? { \$73 , \$70  } : { \$60 , \$57  };
-  assign \$76  = | \$75 [13:10];
-  assign \$77  = ~ \$76 ;
-  assign \$78  = \$10  ? { \$77 , \$74  } : { \$44 , \$41  };
-  assign \$80  = | \$79 [13:6];
-  assign \$81  = ~ \$80 ;
-  assign \$83  = | \$82 [29:22];
-  assign \$84  = ~ \$83 ;
-  assign \$86  = | \$85 [21:18];
-  assign \$87  = ~ \$86 ;
-  assign \$89  = | \$88 [17:16];
-  assign \$90  = ~ \$89 ;
-  assign \$93  = ~ \$92 ;
-  assign \$96  = ~ \$95 ;
-  assign \$97  = \$89  ? \$96  : \$93 ;
-  assign \$99  = | \$98 [17:16];
-  assign \$100  = ~ \$99 ;
-  assign \$102  = | \$101 [21:20];
-  assign \$103  = ~ \$102 ;
-  assign \$106  = ~ \$105 ;
-  assign \$109  = ~ \$108 ;
-  assign \$110  = \$102  ? \$109  : \$106 ;
-  assign \$112  = | \$111 [21:20];
-  assign \$113  = ~ \$112 ;
-  assign \$114  = \$86  ? { \$113 , \$110  } : { \$100 , \$97  };
-  assign \$116  = | \$115 [21:18];
-  assign \$117  = ~ \$116 ;
-  assign \$119  = | \$118 [29:26];
-  assign \$120  = ~ \$119 ;
-  assign \$122  = | \$121 [25:24];
-  assign \$123  = ~ \$122 ;
-  assign \$126  = ~ \$125 ;
-  assign \$129  = ~ \$128 ;
-  assign \$130  = \$122  ? \$129  : \$126 ;
-  assign \$132  = | \$131 [25:24];
-  assign \$133  = ~ \$132 ;
-  assign \$135  = | \$134 [29:28];
-  assign \$136  = ~ \$135 ;
-  assign \$139  = ~ \$138 ;
-  assign \$142  = ~ \$141 ;
-  assign \$143  = \$135  ? \$142  : \$139 ;
-  assign \$145  = | \$144 [29:28];
-  assign \$146  = ~ \$145 ;
-  assign \$147  = \$119  ? { \$146 , \$143  } : { \$133 , \$130  };
-  assign \$149  = | \$148 [29:26];
-  assign \$150  = ~ \$149 ;
-  assign \$151  = \$83  ? { \$150 , \$147  } : { \$117 , \$114  };
-  assign \$153  = | \$152 [29:22];
-  assign \$154  = ~ \$153 ;
-  assign \$155  = \$7  ? { \$154 , \$151  } : { \$81 , \$78  };
-  assign \$157  = | \$156 [29:14];
-  assign \$158  = ~ \$157 ;
-  assign \$160  = | \$159 [61:46];
-  assign \$161  = ~ \$160 ;
-  assign \$163  = | \$162 [45:38];
-  assign \$164  = ~ \$163 ;
-  assign \$166  = | \$165 [37:34];
-  assign \$167  = ~ \$166 ;
-  assign \$169  = | \$168 [33:32];
-  assign \$170  = ~ \$169 ;
-  assign \$173  = ~ \$172 ;
-  assign \$176  = ~ \$175 ;
-  assign \$177  = \$169  ? \$176  : \$173 ;
-  assign \$179  = | \$178 [33:32];
-  assign \$180  = ~ \$179 ;
-  assign \$182  = | \$181 [37:36];
-  assign \$183  = ~ \$182 ;
-  assign \$186  = ~ \$185 ;
-  assign \$189  = ~ \$188 ;
-  assign \$190  = \$182  ? \$189  : \$186 ;
-  assign \$192  = | \$191 [37:36];
-  assign \$193  = ~ \$192 ;
-  assign \$194  = \$166  ? { \$193 , \$190  } : { \$180 , \$177  };
-  assign \$196  = | \$195 [37:34];
-  assign \$197  = ~ \$196 ;
-  assign \$199  = | \$198 [45:42];
-  assign \$200  = ~ \$199 ;
-  assign \$202  = | \$201 [41:40];
-  assign \$203  = ~ \$202 ;
-  assign \$206  = ~ \$205 ;
-  assign \$209  = ~ \$208 ;
-  assign \$210  = \$202  ? \$209  : \$206 ;
-  assign \$212  = | \$211 [41:40];
-  assign \$213  = ~ \$212 ;
-  assign \$215  = | \$214 [45:44];
-  assign \$216  = ~ \$215 ;
-  assign \$219  = ~ \$218 ;
-  assign \$222  = ~ \$221 ;
-  assign \$223  = \$215  ? \$222  : \$219 ;
-  assign \$225  = | \$224 [45:44];
-  assign \$226  = ~ \$225 ;
-  assign \$227  = \$199  ? { \$226 , \$223  } : { \$213 , \$210  };
-  assign \$229  = | \$228 [45:42];
-  assign \$230  = ~ \$229 ;
-  assign \$231  = \$163  ? { \$230 , \$227  } : { \$197 , \$194  };
-  assign \$233  = | \$232 [45:38];
-  assign \$234  = ~ \$233 ;
-  assign \$236  = | \$235 [61:54];
-  assign \$237  = ~ \$236 ;
-  assign \$239  = | \$238 [53:50];
-  assign \$240  = ~ \$239 ;
-  assign \$242  = | \$241 [49:48];
-  assign \$243  = ~ \$242 ;
-  assign \$246  = ~ \$245 ;
-  assign \$249  = ~ \$248 ;
-  assign \$250  = \$242  ? \$249  : \$246 ;
-  assign \$252  = | \$251 [49:48];
-  assign \$253  = ~ \$252 ;
-  assign \$255  = | \$254 [53:52];
-  assign \$256  = ~ \$255 ;
-  assign \$259  = ~ \$258 ;
-  assign \$262  = ~ \$261 ;
-  assign \$263  = \$255  ? \$262  : \$259 ;
-  assign \$265  = | \$264 [53:52];
-  assign \$266  = ~ \$265 ;
-  assign \$267  = \$239  ? { \$266 , \$263  } : { \$253 , \$250  };
-  assign \$269  = | \$268 [53:50];
-  assign \$270  = ~ \$269 ;
-  assign \$272  = | \$271 [61:58];
-  assign \$273  = ~ \$272 ;
-  assign \$275  = | \$274 [57:56];
-  assign \$276  = ~ \$275 ;
-  assign \$279  = ~ \$278 ;
-  assign \$282  = ~ \$281 ;
-  assign \$283  = \$275  ? \$282  : \$279 ;
-  assign \$285  = | \$284 [57:56];
-  assign \$286  = ~ \$285 ;
-  assign \$288  = | \$287 [61:60];
-  assign \$289  = ~ \$288 ;
-  assign \$292  = ~ \$291 ;
-  assign \$295  = ~ \$294 ;
-  assign \$296  = \$288  ? \$295  : \$292 ;
-  assign \$298  = | \$297 [61:60];
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$272  ? { \$299 , \$296  } : { \$286 , \$283  };
-  assign \$302  = | \$301 [61:58];
-  assign \$303  = ~ \$302 ;
-  assign \$304  = \$236  ? { \$303 , \$300  } : { \$270 , \$267  };
-  assign \$306  = | \$305 [61:54];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = \$160  ? { \$307 , \$304  } : { \$234 , \$231  };
-  assign \$310  = | \$309 [61:46];
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$4  ? { \$311 , \$308  } : { \$158 , \$155  };
-  assign \$314  = | \$313 [61:30];
-  assign \$315  = ~ \$314 ;
-  assign \$316  = magnitude_2 << shift;
-  assign \$317  = 8'ha4 - shift;
-  assign \$318  = nan_3 ? 32'd2143289344 : { sign_2, \$326 [30:0] };
-  assign \$319  = normal[61] ? exponent : 10'h000;
-  assign \$320  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$321  = normal[61] & \$320 ;
-  assign \$322  = | normal[36:0];
-  assign \$323  = \$322  | normal[38];
-  assign \$324  = normal[37] & \$323 ;
-  assign \$325  = { \$319 [7:0], normal[60:38] } + \$324 ;
-  assign \$326  = \$321  ? 32'd2139095040 : \$325 ;
-  always @(posedge clk)
-    sign_1 <= \$327 ;
-  always @(posedge clk)
-    magnitude <= \$328 ;
-  always @(posedge clk)
-    shift <= \$329 ;
-  always @(posedge clk)
-    magnitude_2 <= \$330 ;
-  always @(posedge clk)
-    normal <= \$331 ;
-  always @(posedge clk)
-    exponent <= \$332 ;
-  always @(posedge clk)
-    \sign_1$9  <= \$333 ;
-  always @(posedge clk)
-    sign_2 <= \$334 ;
-  always @(posedge clk)
-    nan_1 <= \$335 ;
-  always @(posedge clk)
-    nan_2 <= \$336 ;
-  always @(posedge clk)
-    nan_3 <= \$337 ;
-  always @(posedge clk)
-    result <= \$338 ;
+  assign \$4  = \$37  ? { 63'h0000000000000000, \$like  } : \$3 ;
+  assign \$6  = \$38  ? { 31'h00000000, normal_0 } : \$5 ;
+  assign \$9  = \$38  ? { 31'h00000000, normal_0 } : \$8 ;
+  assign \$10  = \$41  ? { 15'h0000, \$9 [61:0] } : \$7 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$327  = total[62];
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$53  = total[62];
     if (abort) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
     if (rst) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$328  = \$2 [61:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$54  = \$2 [61:0];
     if (abort) begin
-      \$328  = 62'h0000000000000000;
+      \$54  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$328  = 62'h0000000000000000;
+      \$54  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$329  = { \$315 , \$312  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$55  = magnitude;
     if (abort) begin
-      \$329  = 6'h00;
+      \$55  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$329  = 6'h00;
+      \$55  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$330  = magnitude;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$56  = 1'h0;
     if (abort) begin
-      \$330  = 62'h0000000000000000;
+      \$56  = 1'h0;
     end
     if (rst) begin
-      \$330  = 62'h0000000000000000;
+      \$56  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$331  = \$316 [61:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$57  = \$4 [61:0];
     if (abort) begin
-      \$331  = 62'h0000000000000000;
+      \$57  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$331  = 62'h0000000000000000;
+      \$57  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$332  = { \$317 [8], \$317  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$58  = empty_32;
     if (abort) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
     if (rst) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$333  = sign_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$59  = \$10 [61:0];
     if (abort) begin
-      \$333  = 1'h0;
+      \$59  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$333  = 1'h0;
+      \$59  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$334  = \sign_1$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$60  = empty_8;
     if (abort) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$335  = nan;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$61  = empty_16;
     if (abort) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$336  = nan_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$62  = shift_0_0;
     if (abort) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$337  = nan_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$63  = \$24 [61:0];
     if (abort) begin
-      \$337  = 1'h0;
+      \$63  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$337  = 1'h0;
+      \$63  = 62'h0000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$338  = \$318 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$64  = empty_1;
     if (abort) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
   end
-  assign body = \$326 [30:0];
-  assign field = \$319 [7:0];
-  assign \$34  = magnitude;
-  assign \$35  = magnitude[5];
-  assign \$3  = magnitude;
-  assign \$6  = magnitude;
-  assign \$9  = magnitude;
-  assign \$12  = magnitude;
-  assign \$15  = magnitude;
-  assign \$18  = magnitude;
-  assign \$19  = 1'h0;
-  assign \$20  = 1'h1;
-  assign \$21  = magnitude;
-  assign \$22  = magnitude[1];
-  assign \$25  = magnitude;
-  assign \$28  = magnitude;
-  assign \$31  = magnitude;
-  assign \$32  = magnitude[3];
-  assign \$38  = magnitude;
-  assign \$42  = magnitude;
-  assign \$45  = magnitude;
-  assign \$48  = magnitude;
-  assign \$51  = magnitude;
-  assign \$52  = magnitude[7];
-  assign \$54  = magnitude;
-  assign \$55  = magnitude[9];
-  assign \$58  = magnitude;
-  assign \$61  = magnitude;
-  assign \$64  = magnitude;
-  assign \$65  = magnitude[11];
-  assign \$67  = magnitude;
-  assign \$68  = magnitude[13];
-  assign \$71  = magnitude;
-  assign \$75  = magnitude;
-  assign \$79  = magnitude;
-  assign \$82  = magnitude;
-  assign \$85  = magnitude;
-  assign \$88  = magnitude;
-  assign \$91  = magnitude;
-  assign \$92  = magnitude[15];
-  assign \$94  = magnitude;
-  assign \$95  = magnitude[17];
-  assign \$98  = magnitude;
-  assign \$101  = magnitude;
-  assign \$104  = magnitude;
-  assign \$105  = magnitude[19];
-  assign \$107  = magnitude;
-  assign \$108  = magnitude[21];
-  assign \$111  = magnitude;
-  assign \$115  = magnitude;
-  assign \$118  = magnitude;
-  assign \$121  = magnitude;
-  assign \$124  = magnitude;
-  assign \$125  = magnitude[23];
-  assign \$127  = magnitude;
-  assign \$128  = magnitude[25];
-  assign \$131  = magnitude;
-  assign \$134  = magnitude;
-  assign \$137  = magnitude;
-  assign \$138  = magnitude[27];
-  assign \$140  = magnitude;
-  assign \$141  = magnitude[29];
-  assign \$144  = magnitude;
-  assign \$148  = magnitude;
-  assign \$152  = magnitude;
-  assign \$156  = magnitude;
-  assign \$159  = magnitude;
-  assign \$162  = magnitude;
-  assign \$165  = magnitude;
-  assign \$168  = magnitude;
-  assign \$171  = magnitude;
-  assign \$172  = magnitude[31];
-  assign \$174  = magnitude;
-  assign \$175  = magnitude[33];
-  assign \$178  = magnitude;
-  assign \$181  = magnitude;
-  assign \$184  = magnitude;
-  assign \$185  = magnitude[35];
-  assign \$187  = magnitude;
-  assign \$188  = magnitude[37];
-  assign \$191  = magnitude;
-  assign \$195  = magnitude;
-  assign \$198  = magnitude;
-  assign \$201  = magnitude;
-  assign \$204  = magnitude;
-  assign \$205  = magnitude[39];
-  assign \$207  = magnitude;
-  assign \$208  = magnitude[41];
-  assign \$211  = magnitude;
-  assign \$214  = magnitude;
-  assign \$217  = magnitude;
-  assign \$218  = magnitude[43];
-  assign \$220  = magnitude;
-  assign \$221  = magnitude[45];
-  assign \$224  = magnitude;
-  assign \$228  = magnitude;
-  assign \$232  = magnitude;
-  assign \$235  = magnitude;
-  assign \$238  = magnitude;
-  assign \$241  = magnitude;
-  assign \$244  = magnitude;
-  assign \$245  = magnitude[47];
-  assign \$247  = magnitude;
-  assign \$248  = magnitude[49];
-  assign \$251  = magnitude;
-  assign \$254  = magnitude;
-  assign \$257  = magnitude;
-  assign \$258  = magnitude[51];
-  assign \$260  = magnitude;
-  assign \$261  = magnitude[53];
-  assign \$264  = magnitude;
-  assign \$268  = magnitude;
-  assign \$271  = magnitude;
-  assign \$274  = magnitude;
-  assign \$277  = magnitude;
-  assign \$278  = magnitude[55];
-  assign \$280  = magnitude;
-  assign \$281  = magnitude[57];
-  assign \$284  = magnitude;
-  assign \$287  = magnitude;
-  assign \$290  = magnitude;
-  assign \$291  = magnitude[59];
-  assign \$293  = magnitude;
-  assign \$294  = magnitude[61];
-  assign \$297  = magnitude;
-  assign \$301  = magnitude;
-  assign \$305  = magnitude;
-  assign \$309  = magnitude;
-  assign \$313  = magnitude;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$65  = empty_2;
+    if (abort) begin
+      \$65  = 1'h0;
+    end
+    if (rst) begin
+      \$65  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$66  = empty_4;
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$67  = shift_1_0;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$68  = shift_1_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$69  = shift_1_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$70  = subnormal;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$71  = subnormal_1;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$72  = subnormal_2;
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$73  = { \$25 [8], \$25  };
+    if (abort) begin
+      \$73  = 10'h000;
+    end
+    if (rst) begin
+      \$73  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$74  = normal_2[60:38];
+    if (abort) begin
+      \$74  = 23'h000000;
+    end
+    if (rst) begin
+      \$74  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$75  = \$27 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$76  = \$30 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$77  = sign;
+    if (abort) begin
+      \$77  = 1'h0;
+    end
+    if (rst) begin
+      \$77  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$78  = sign_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$79  = sign_2;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$80  = sign_3;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$81  = sign_4;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$82  = nan;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$83  = nan_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$84  = nan_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$85  = nan_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$86  = nan_4;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$87  = nan_5;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$88  = \$36 ;
+    if (abort) begin
+      \$88  = 32'd0;
+    end
+    if (rst) begin
+      \$88  = 32'd0;
+    end
+  end
+  assign \$43  = { 3'h0, normal_1, 4'h0 };
+  assign \$3  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$5  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$7  = { 7'h00, \$6 [61:0], 8'h00 };
+  assign \$8  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$39  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$11  = { 3'h0, normal_1, 4'h0 };
+  assign \$13  = { 1'h0, \$12 [61:0], 2'h0 };
+  assign \$14  = { 3'h0, normal_1, 4'h0 };
+  assign \$17  = { \$16 [61:0], 1'h0 };
+  assign \$18  = { 3'h0, normal_1, 4'h0 };
+  assign \$20  = { 1'h0, \$19 [61:0], 2'h0 };
+  assign \$21  = { 3'h0, normal_1, 4'h0 };
+  assign \$46  = { 3'h0, normal_1, 4'h0 };
+  assign \$48  = { 1'h0, \$47 [61:0], 2'h0 };
+  assign \$49  = { 3'h0, normal_1, 4'h0 };
+  assign \$52  = \$51 [61];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.room$196 (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
+module \tern_32x2_int8_g16_base3.core.room$202 (rst, give, claim, enough, start, abort, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire [5:0] \$1 ;
   wire [1:0] \$2 ;
   wire [6:0] \$3 ;
@@ -9276,7 +9442,7 @@ module \tern_32x2_int8_g16_base3.core.room$196 (rst, give, claim, enough, start,
   wire enough;
   input give;
   wire give;
-  reg [4:0] left = 5'h1a;
+  reg [4:0] left = 5'h1e;
   input rst;
   wire rst;
   input start;
@@ -9288,722 +9454,167 @@ module \tern_32x2_int8_g16_base3.core.room$196 (rst, give, claim, enough, start,
   assign \$2  = claim ? 2'h2 : 2'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end else begin
       \$4  = \$3 [4:0];
     end
     if (abort) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end
     if (rst) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1551$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire \$1 ;
-  wire [5:0] \$10 ;
-  wire \$11 ;
-  wire [23:0] \$12 ;
-  wire [54:0] \$13 ;
-  wire [54:0] \$14 ;
-  wire \$15 ;
-  wire [54:0] \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
-  wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  reg [12:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [23:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [52:0] \$32 ;
-  reg \$33 ;
-  reg [12:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
-  wire \$4 ;
-  reg [23:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [52:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [53:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [23:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
-  reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
-  reg \$59 ;
-  wire [54:0] \$6 ;
-  wire [54:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  wire [62:0] \before ;
-  input clk;
-  wire clk;
-  input [12:0] dot;
-  wire [12:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
-  input [12:0] inputs;
-  wire [12:0] inputs;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  input [31:0] \port$1551$0 ;
-  wire [31:0] \port$1551$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [52:0] scale_placed = 53'h00000000000000;
-  reg [23:0] scale_product = 24'h000000;
-  reg [4:0] scale_shift_1 = 5'h00;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
-  reg [12:0] scale_value_1 = 13'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [52:0] shift_placed = 53'h00000000000000;
-  reg [23:0] shift_product = 24'h000000;
-  reg [4:0] shift_shift_1 = 5'h00;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
-  reg [12:0] shift_value_1 = 13'h0000;
-  reg [53:0] term = 54'h00000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  always @(posedge clk)
-    scale_shift_2 <= \$31 ;
-  always @(posedge clk)
-    scale_placed <= \$32 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
-  always @(posedge clk)
-    shift_value_1 <= \$34 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$35 ;
-  always @(posedge clk)
-    shift_significand_1 <= \$36 ;
-  always @(posedge clk)
-    shift_shift_1 <= \$37 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$38 ;
-  always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
-  always @(posedge clk)
-    shift_product <= \$40 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$41 ;
-  always @(posedge clk)
-    shift_placed <= \$42 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
-  always @(posedge clk)
-    valid_1_1 <= \$44 ;
-  always @(posedge clk)
-    scaled_1 <= \$45 ;
-  always @(posedge clk)
-    term <= \$46 ;
-  always @(posedge clk)
-    term_carry <= \$47 ;
-  always @(posedge clk)
-    valid_4_1 <= \$48 ;
-  always @(posedge clk)
-    valid_4_2 <= \$49 ;
-  always @(posedge clk)
-    valid_4_3 <= \$50 ;
-  always @(posedge clk)
-    first_1 <= \$51 ;
-  always @(posedge clk)
-    first_2 <= \$52 ;
-  always @(posedge clk)
-    first_3 <= \$53 ;
-  always @(posedge clk)
-    first_4 <= \$54 ;
-  always @(posedge clk)
-    bad_1 <= \$55 ;
-  always @(posedge clk)
-    bad_2 <= \$56 ;
-  always @(posedge clk)
-    bad_3 <= \$57 ;
-  always @(posedge clk)
-    total <= \$58 ;
-  always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$1551$0 [14:10];
-  assign \$2  = | \port$1551$0 [14:10];
-  assign \$3  = \port$1551$0 [14:10] - \$2 ;
-  assign \$4  = & \port$1551$0 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1551$0 [30:26];
-  assign \$9  = | \port$1551$0 [30:26];
-  assign \$10  = \port$1551$0 [30:26] - \$9 ;
-  assign \$11  = & \port$1551$0 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
-  always @(posedge clk)
-    scale_value_1 <= \$24 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$25 ;
-  always @(posedge clk)
-    scale_significand_1 <= \$26 ;
-  always @(posedge clk)
-    scale_shift_1 <= \$27 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$28 ;
-  always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
-  always @(posedge clk)
-    scale_product <= \$30 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$32  = \$7 [52:0];
-    if (abort) begin
-      \$32  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$32  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 13'h0000;
-    end
-    if (rst) begin
-      \$34  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$35  = \port$1551$0 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$36  = { \$8 , \port$1551$0 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 24'h000000;
-    end
-    if (rst) begin
-      \$40  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$42  = \$14 [52:0];
-    if (abort) begin
-      \$42  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$46  = \$16 [54:1];
-    if (abort) begin
-      \$46  = 54'h00000000000000;
-    end
-    if (rst) begin
-      \$46  = 54'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$56  = bad_1;
-    if (abort) begin
-      \$56  = 1'h0;
-    end
-    if (rst) begin
-      \$56  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$57  = bad_2;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
-    if (abort) begin
-      \$58  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$58  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
-    if (abort) begin
-      \$59  = 1'h0;
-    end
-    if (rst) begin
-      \$59  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$24  = dot;
-    if (abort) begin
-      \$24  = 13'h0000;
-    end
-    if (rst) begin
-      \$24  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$25  = \port$1551$0 [15];
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$26  = { \$1 , \port$1551$0 [9:0] };
-    if (abort) begin
-      \$26  = 11'h000;
-    end
-    if (rst) begin
-      \$26  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$27  = \$3 [4:0];
-    if (abort) begin
-      \$27  = 5'h00;
-    end
-    if (rst) begin
-      \$27  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$28  = \$4 ;
-    if (abort) begin
-      \$28  = 1'h0;
-    end
-    if (rst) begin
-      \$28  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$29  = scale_sign_1;
-    if (abort) begin
-      \$29  = 1'h0;
-    end
-    if (rst) begin
-      \$29  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$30  = \$5 ;
-    if (abort) begin
-      \$30  = 24'h000000;
-    end
-    if (rst) begin
-      \$30  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$31  = scale_shift_1;
-    if (abort) begin
-      \$31  = 5'h00;
-    end
-    if (rst) begin
-      \$31  = 5'h00;
-    end
-  end
-  assign scale = \port$1551$0 [15:0];
-  assign shift = \port$1551$0 [31:16];
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1551$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1749$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [23:0] \$12 ;
-  wire [54:0] \$13 ;
-  wire [54:0] \$14 ;
-  wire \$15 ;
-  wire [54:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [64:0] \$19 ;
+  wire [26:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [57:0] \$20 ;
+  wire [57:0] \$21 ;
+  wire [57:0] \$22 ;
   wire \$23 ;
-  reg [12:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [23:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [52:0] \$32 ;
-  reg \$33 ;
-  reg [12:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [23:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [52:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [53:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [23:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [26:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [57:0] \$42 ;
+  wire [57:0] \$43 ;
+  wire [57:0] \$44 ;
+  wire \$45 ;
+  wire [54:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [12:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [62:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [54:0] \$6 ;
-  wire [54:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [26:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [52:0] \$63 ;
+  reg \$64 ;
+  reg [12:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [26:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [52:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [53:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [62:0] \before ;
   input clk;
   wire clk;
   input [12:0] dot;
   wire [12:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [12:0] inputs;
   wire [12:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1551$32 ;
-  wire [31:0] \port$1551$32 ;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$1749$0 ;
+  wire [31:0] \port$1749$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [52:0] scale_placed = 53'h00000000000000;
-  reg [23:0] scale_product = 24'h000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [26:0] scale_product = 27'h0000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [12:0] scale_value_1 = 13'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [52:0] shift_placed = 53'h00000000000000;
-  reg [23:0] shift_product = 24'h000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [26:0] shift_product = 27'h0000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [12:0] shift_value_1 = 13'h0000;
   reg [53:0] term = 54'h00000000000000;
   reg term_carry = 1'h0;
@@ -10015,346 +9626,140 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1551$32
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$1749$0 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$1749$0 [10] | \$10 ;
+  assign \$12  = | \port$1749$0 [14:10];
+  assign \$14  = | \port$1749$0 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$1749$0 [9:0] };
+  assign \$16  = \port$1749$0 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$1749$0 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$1749$0 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$1749$0 [26] | \$24 ;
+  assign \$26  = | \port$1749$0 [30:26];
+  assign \$28  = | \port$1749$0 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$1749$0 [25:16] };
+  assign \$31  = | \port$1749$0 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$1749$0 [26] | \$32 ;
+  assign \$34  = | \port$1749$0 [30:26];
+  assign \$36  = | \port$1749$0 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$1749$0 [25:16] };
+  assign \$38  = \port$1749$0 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$1749$0 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$1551$32 [14:10];
-  assign \$2  = | \port$1551$32 [14:10];
-  assign \$3  = \port$1551$32 [14:10] - \$2 ;
-  assign \$4  = & \port$1551$32 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1551$32 [30:26];
-  assign \$9  = | \port$1551$32 [30:26];
-  assign \$10  = \port$1551$32 [30:26] - \$9 ;
-  assign \$11  = & \port$1551$32 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 63'h0000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$1749$0 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$1749$0 [10] | \$2 ;
+  assign \$4  = | \port$1749$0 [14:10];
+  assign \$6  = | \port$1749$0 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$1749$0 [9:0] };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$32  = \$7 [52:0];
+    \$55  = dot;
     if (abort) begin
-      \$32  = 53'h00000000000000;
+      \$55  = 13'h0000;
     end
     if (rst) begin
-      \$32  = 53'h00000000000000;
+      \$55  = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 13'h0000;
-    end
-    if (rst) begin
-      \$34  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$35  = \port$1551$32 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$36  = { \$8 , \port$1551$32 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 24'h000000;
-    end
-    if (rst) begin
-      \$40  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$42  = \$14 [52:0];
-    if (abort) begin
-      \$42  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$42  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$46  = \$16 [54:1];
-    if (abort) begin
-      \$46  = 54'h00000000000000;
-    end
-    if (rst) begin
-      \$46  = 54'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$56  = bad_1;
+    \$56  = \port$1749$0 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -10364,33 +9769,27 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1551$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$57  = bad_2;
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [63:1];
-    end
+    \$58  = \port$1749$0 [14:12];
     if (abort) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 63'h0000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -10400,90 +9799,1053 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1551$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$24  = dot;
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 13'h0000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 13'h0000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$25  = \port$1551$32 [15];
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 27'h0000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 27'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$26  = { \$1 , \port$1551$32 [9:0] };
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$27  = \$3 [4:0];
+    \$63  = \$22 [52:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 53'h00000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 53'h00000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$28  = \$4 ;
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$29  = scale_sign_1;
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 13'h0000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$30  = \$5 ;
+    \$66  = \port$1749$0 [31];
     if (abort) begin
-      \$30  = 24'h000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 24'h000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$31  = scale_shift_1;
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$1551$32 [15:0];
-  assign shift = \port$1551$32 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$68  = \port$1749$0 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 27'h0000000;
+    end
+    if (rst) begin
+      \$71  = 27'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$73  = \$44 [52:0];
+    if (abort) begin
+      \$73  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$77  = \$46 [54:1];
+    if (abort) begin
+      \$77  = 54'h00000000000000;
+    end
+    if (rst) begin
+      \$77  = 54'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$1749$0 [15:0];
+  assign shift = \port$1749$0 [31:16];
+  assign \$43  = { \$42 [57], \$42 [57:1] };
+  assign \$5  = { \$4 , \port$1749$0 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$1749$0 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [57], \$20 [57:1] };
+  assign \$27  = { \$26 , \port$1749$0 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$1749$0 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1749$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
+  wire \$17 ;
+  wire [26:0] \$18 ;
+  wire [5:0] \$19 ;
+  wire \$2 ;
+  wire [57:0] \$20 ;
+  wire [57:0] \$21 ;
+  wire [57:0] \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [26:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [57:0] \$42 ;
+  wire [57:0] \$43 ;
+  wire [57:0] \$44 ;
+  wire \$45 ;
+  wire [54:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire \$51 ;
+  wire [64:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [12:0] \$55 ;
+  reg \$56 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
+  reg \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [26:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [52:0] \$63 ;
+  reg \$64 ;
+  reg [12:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [26:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [52:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [53:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [62:0] \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg [62:0] \$91 ;
+  reg \$92 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  input clk;
+  wire clk;
+  input [12:0] dot;
+  wire [12:0] dot;
+  input [12:0] inputs;
+  wire [12:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg [62:0] part = 63'h0000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$1749$32 ;
+  wire [31:0] \port$1749$32 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [52:0] scale_placed = 53'h00000000000000;
+  reg [26:0] scale_product = 27'h0000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_2_1 = 1'h0;
+  reg scale_sign_3_1 = 1'h0;
+  reg [12:0] scale_value_1 = 13'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [52:0] shift_placed = 53'h00000000000000;
+  reg [26:0] shift_product = 27'h0000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_2_1 = 1'h0;
+  reg shift_sign_3_1 = 1'h0;
+  reg [12:0] shift_value_1 = 13'h0000;
+  reg [53:0] term = 54'h00000000000000;
+  reg term_carry = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  reg valid_4_1 = 1'h0;
+  reg valid_4_2 = 1'h0;
+  reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$1749$32 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$1749$32 [10] | \$10 ;
+  assign \$12  = | \port$1749$32 [14:10];
+  assign \$14  = | \port$1749$32 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$1749$32 [9:0] };
+  assign \$16  = \port$1749$32 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$1749$32 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$1749$32 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$1749$32 [26] | \$24 ;
+  assign \$26  = | \port$1749$32 [30:26];
+  assign \$28  = | \port$1749$32 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$1749$32 [25:16] };
+  assign \$31  = | \port$1749$32 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$1749$32 [26] | \$32 ;
+  assign \$34  = | \port$1749$32 [30:26];
+  assign \$36  = | \port$1749$32 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$1749$32 [25:16] };
+  assign \$38  = \port$1749$32 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$1749$32 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_value_1 <= \$55 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$56 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$57 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$58 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$59 ;
+  always @(posedge clk)
+    scale_sign_2_1 <= \$60 ;
+  always @(posedge clk)
+    scale_product <= \$61 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$62 ;
+  always @(posedge clk)
+    scale_placed <= \$63 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$64 ;
+  always @(posedge clk)
+    shift_value_1 <= \$65 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$66 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$67 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$68 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$69 ;
+  always @(posedge clk)
+    shift_sign_2_1 <= \$70 ;
+  always @(posedge clk)
+    shift_product <= \$71 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$72 ;
+  always @(posedge clk)
+    shift_placed <= \$73 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$74 ;
+  always @(posedge clk)
+    valid_1_1 <= \$75 ;
+  always @(posedge clk)
+    scaled_1 <= \$76 ;
+  always @(posedge clk)
+    term <= \$77 ;
+  always @(posedge clk)
+    term_carry <= \$78 ;
+  always @(posedge clk)
+    valid_4_1 <= \$79 ;
+  always @(posedge clk)
+    valid_4_2 <= \$80 ;
+  always @(posedge clk)
+    valid_4_3 <= \$81 ;
+  always @(posedge clk)
+    last_1 <= \$82 ;
+  always @(posedge clk)
+    last_2 <= \$83 ;
+  always @(posedge clk)
+    last_3 <= \$84 ;
+  always @(posedge clk)
+    last_4 <= \$85 ;
+  always @(posedge clk)
+    bad_1 <= \$86 ;
+  always @(posedge clk)
+    bad_2 <= \$87 ;
+  always @(posedge clk)
+    bad_3 <= \$88 ;
+  always @(posedge clk)
+    part <= \$89 ;
+  always @(posedge clk)
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$1749$32 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$1749$32 [10] | \$2 ;
+  assign \$4  = | \port$1749$32 [14:10];
+  assign \$6  = | \port$1749$32 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$1749$32 [9:0] };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$55  = dot;
+    if (abort) begin
+      \$55  = 13'h0000;
+    end
+    if (rst) begin
+      \$55  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$56  = \port$1749$32 [15];
+    if (abort) begin
+      \$56  = 1'h0;
+    end
+    if (rst) begin
+      \$56  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$57  = \$16 [13:0];
+    if (abort) begin
+      \$57  = 14'h0000;
+    end
+    if (rst) begin
+      \$57  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$58  = \port$1749$32 [14:12];
+    if (abort) begin
+      \$58  = 3'h0;
+    end
+    if (rst) begin
+      \$58  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$59  = \$17 ;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$60  = scale_sign_1;
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$61  = \$18 ;
+    if (abort) begin
+      \$61  = 27'h0000000;
+    end
+    if (rst) begin
+      \$61  = 27'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$62  = \$19 [4:0];
+    if (abort) begin
+      \$62  = 5'h00;
+    end
+    if (rst) begin
+      \$62  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$63  = \$22 [52:0];
+    if (abort) begin
+      \$63  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$63  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$64  = scale_sign_2_1;
+    if (abort) begin
+      \$64  = 1'h0;
+    end
+    if (rst) begin
+      \$64  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$65  = inputs;
+    if (abort) begin
+      \$65  = 13'h0000;
+    end
+    if (rst) begin
+      \$65  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$66  = \port$1749$32 [31];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$67  = \$38 [13:0];
+    if (abort) begin
+      \$67  = 14'h0000;
+    end
+    if (rst) begin
+      \$67  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$68  = \port$1749$32 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 27'h0000000;
+    end
+    if (rst) begin
+      \$71  = 27'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$73  = \$44 [52:0];
+    if (abort) begin
+      \$73  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$73  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$77  = \$46 [54:1];
+    if (abort) begin
+      \$77  = 54'h00000000000000;
+    end
+    if (rst) begin
+      \$77  = 54'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 63'h0000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [63:1];
+    end
+    if (abort) begin
+      \$89  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$89  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$91  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$91  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$1749$32 [15:0];
+  assign shift = \port$1749$32 [31:16];
+  assign \$43  = { \$42 [57], \$42 [57:1] };
+  assign \$5  = { \$4 , \port$1749$32 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$1749$32 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [57], \$20 [57:1] };
+  assign \$27  = { \$26 , \port$1749$32 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$1749$32 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire [4:0] \$1 ;
   wire \$2 ;
   wire [5:0] \$3 ;
@@ -10510,7 +10872,7 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, enough, st
   assign \$2  = claim ? 1'h1 : 1'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$4  = 4'h0;
@@ -10527,7 +10889,7 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, enough, st
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -10593,7 +10955,7 @@ module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , trea
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -10612,7 +10974,7 @@ module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , trea
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -10679,7 +11041,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
-  reg [63:0] storage [10:0];
+  reg [63:0] storage [11:0];
   initial begin
     storage[0] = 64'h0000000000000000;
     storage[1] = 64'h0000000000000000;
@@ -10692,6 +11054,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     storage[8] = 64'h0000000000000000;
     storage[9] = 64'h0000000000000000;
     storage[10] = 64'h0000000000000000;
+    storage[11] = 64'h0000000000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
@@ -10704,7 +11067,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 4'hb;
+  assign w_rdy = inner_level != 4'hc;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -10712,13 +11075,13 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'ha;
+  assign \$5  = w_port__addr == 4'hb;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 5'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'ha;
+  assign \$11  = r_port__addr == 4'hb;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 5'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -10747,7 +11110,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [3:0];
@@ -10760,7 +11123,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [3:0];
@@ -10773,7 +11136,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [3:0];
@@ -10789,7 +11152,7 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -10812,19 +11175,27 @@ module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   assign r_port__data = r_data;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, block_last, row_last, start, abort, n, k, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire [15:0] \$1 ;
-  wire [15:0] \$2 ;
+module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [14:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [14:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [15:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   reg [14:0] inputs_left = 15'h0000;
@@ -10834,57 +11205,93 @@ module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, block_last, row_
   wire [16:0] n;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 2'h2;
   assign \$3  = outputs_left - 2'h2;
+  assign \$4  = outputs_left <= 3'h4;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 5'h10;
+  assign \$8  = inputs_left - 5'h10;
+  assign \$9  = inputs_left <= 6'h20;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 2'h2;
-  assign row_last = inputs_left <= 5'h10;
-  assign \$1  = inputs_left - 5'h10;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [14:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [14:0];
+    end
+    if (abort) begin
+      \$12  = 15'h0000;
+    end
+    if (rst) begin
+      \$12  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
+, start, abort, n, k, state, \step$48 , load_chunk, load_remaining, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -10964,11 +11371,11 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [31:0] \$81 ;
+  wire [30:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
   reg \$84 ;
-  reg [31:0] \$85 ;
+  reg [30:0] \$85 ;
   reg [2:0] \$86 ;
   reg \$87 ;
   wire \$88 ;
@@ -10998,7 +11405,6 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire fire;
   reg gap = 1'h0;
   wire [9:0] group;
-  wire group_first;
   wire group_last;
   wire [14:0] inputs_left;
   input [14:0] k;
@@ -11010,15 +11416,14 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire [14:0] load_remaining;
   output load_write;
   wire load_write;
-  reg [31:0] loaded_1 = 32'd0;
+  reg [30:0] loaded_1 = 31'h00000000;
   wire \loaded_1.block_last ;
   wire [8:0] \loaded_1.chunk ;
   wire [9:0] \loaded_1.group ;
-  wire \loaded_1.group_first ;
   wire \loaded_1.group_last ;
   wire \loaded_1.load ;
   wire \loaded_1.poison ;
-  wire \loaded_1.row_first ;
+  wire \loaded_1.ragged ;
   wire \loaded_1.row_last ;
   wire [1:0] \loaded_1.rows ;
   wire \loaded_1.scaled ;
@@ -11030,13 +11435,13 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire [16:0] \n$24 ;
   input over;
   wire over;
+  wire ragged;
   input room;
   wire room;
   output room_claim;
   wire room_claim;
   output room_stall;
   wire room_stall;
-  wire row_first;
   output row_last;
   wire row_last;
   wire [1:0] rows;
@@ -11064,31 +11469,29 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
-  wire [31:0] step;
-  output [31:0] \step$49 ;
-  reg [31:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [8:0] \step$49.chunk ;
-  wire [9:0] \step$49.group ;
-  wire \step$49.group_first ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.row_first ;
-  wire \step$49.row_last ;
-  wire [1:0] \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
+  wire [30:0] step;
+  output [30:0] \step$48 ;
+  reg [30:0] \step$48 ;
+  wire \step$48.block_last ;
+  wire [8:0] \step$48.chunk ;
+  wire [9:0] \step$48.group ;
+  wire \step$48.group_last ;
+  wire \step$48.load ;
+  wire \step$48.poison ;
+  wire \step$48.ragged ;
+  wire \step$48.row_last ;
+  wire [1:0] \step$48.rows ;
+  wire \step$48.scaled ;
+  wire \step$48.segment ;
+  wire \step$48.valid ;
+  wire \step$48.weighted ;
   wire \step.block_last ;
   wire [8:0] \step.chunk ;
   wire [9:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [1:0] \step.rows ;
   wire \step.scaled ;
@@ -11214,21 +11617,20 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     .chunk(load_chunk),
     .clk(clk),
     .group(group),
-    .group_first(group_first),
     .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$343$0 (\$88 ),
-    .\port$344$0 (\$89 ),
-    .row_first(row_first),
+    .\port$342$0 (\$88 ),
+    .\port$343$0 (\$89 ),
+    .ragged(ragged),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
     .start(\start$22 )
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$84  = \wait ;
     if (room_claim) begin
       \$84  = 1'h1;
@@ -11243,17 +11645,17 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$85  = step;
     if (abort) begin
-      \$85  = 32'd0;
+      \$85  = 31'h00000000;
     end
     if (rst) begin
-      \$85  = 32'd0;
+      \$85  = 31'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$86  = state;
     if (\$3 ) begin
       if (start) begin
@@ -11282,7 +11684,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$87  = gap;
     if (\$3 ) begin
     end else if (\$4 ) begin
@@ -11300,10 +11702,10 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \step$49 [0] = \$81 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \step$48 [0] = \$81 [0];
     if (\$82 ) begin
-      \step$49 [0] = \$83 ;
+      \step$48 [0] = \$83 ;
     end
   end
   assign \n$24  = n;
@@ -11318,68 +11720,64 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign \loaded_1.chunk  = loaded_1[10:2];
   assign \loaded_1.segment  = loaded_1[11];
   assign \loaded_1.group  = loaded_1[21:12];
-  assign \loaded_1.group_first  = loaded_1[22];
-  assign \loaded_1.group_last  = loaded_1[23];
-  assign \loaded_1.row_first  = loaded_1[24];
-  assign \loaded_1.row_last  = loaded_1[25];
-  assign \loaded_1.weighted  = loaded_1[26];
-  assign \loaded_1.scaled  = loaded_1[27];
-  assign \loaded_1.poison  = loaded_1[28];
-  assign \loaded_1.rows  = loaded_1[30:29];
-  assign \loaded_1.block_last  = loaded_1[31];
+  assign \loaded_1.group_last  = loaded_1[22];
+  assign \loaded_1.row_last  = loaded_1[23];
+  assign \loaded_1.ragged  = loaded_1[24];
+  assign \loaded_1.weighted  = loaded_1[25];
+  assign \loaded_1.scaled  = loaded_1[26];
+  assign \loaded_1.poison  = loaded_1[27];
+  assign \loaded_1.rows  = loaded_1[29:28];
+  assign \loaded_1.block_last  = loaded_1[30];
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[10:2];
   assign \step.segment  = step[11];
   assign \step.group  = step[21:12];
-  assign \step.group_first  = step[22];
-  assign \step.group_last  = step[23];
-  assign \step.row_first  = step[24];
-  assign \step.row_last  = step[25];
-  assign \step.weighted  = step[26];
-  assign \step.scaled  = step[27];
-  assign \step.poison  = step[28];
-  assign \step.rows  = step[30:29];
-  assign \step.block_last  = step[31];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [10:2];
-  assign \step$49.segment  = \step$49 [11];
-  assign \step$49.group  = \step$49 [21:12];
-  assign \step$49.group_first  = \step$49 [22];
-  assign \step$49.group_last  = \step$49 [23];
-  assign \step$49.row_first  = \step$49 [24];
-  assign \step$49.row_last  = \step$49 [25];
-  assign \step$49.weighted  = \step$49 [26];
-  assign \step$49.scaled  = \step$49 [27];
-  assign \step$49.poison  = \step$49 [28];
-  assign \step$49.rows  = \step$49 [30:29];
-  assign \step$49.block_last  = \step$49 [31];
+  assign \step.group_last  = step[22];
+  assign \step.row_last  = step[23];
+  assign \step.ragged  = step[24];
+  assign \step.weighted  = step[25];
+  assign \step.scaled  = step[26];
+  assign \step.poison  = step[27];
+  assign \step.rows  = step[29:28];
+  assign \step.block_last  = step[30];
+  assign \step$48.valid  = \step$48 [0];
+  assign \step$48.load  = \step$48 [1];
+  assign \step$48.chunk  = \step$48 [10:2];
+  assign \step$48.segment  = \step$48 [11];
+  assign \step$48.group  = \step$48 [21:12];
+  assign \step$48.group_last  = \step$48 [22];
+  assign \step$48.row_last  = \step$48 [23];
+  assign \step$48.ragged  = \step$48 [24];
+  assign \step$48.weighted  = \step$48 [25];
+  assign \step$48.scaled  = \step$48 [26];
+  assign \step$48.poison  = \step$48 [27];
+  assign \step$48.rows  = \step$48 [29:28];
+  assign \step$48.block_last  = \step$48 [30];
   always @*
-    \step$49 [31:1] = \$81 [31:1];
-  assign step[28] = \$79 ;
-  assign step[27] = \$75 ;
-  assign step[26] = weight_present;
+    \step$48 [30:1] = \$81 [30:1];
+  assign step[27] = \$79 ;
+  assign step[26] = \$75 ;
+  assign step[25] = weight_present;
   assign step[1] = \$74 ;
   assign step[0] = fire;
-  assign step[31] = block_last;
-  assign step[30:29] = { \$89 , \$88  };
-  assign step[25] = row_last;
-  assign step[24] = row_first;
-  assign step[23] = group_last;
-  assign step[22] = group_first;
+  assign step[30] = block_last;
+  assign step[29:28] = { \$89 , \$88  };
+  assign step[24] = ragged;
+  assign step[23] = row_last;
+  assign step[22] = group_last;
   assign step[21:12] = group;
   assign step[11] = segment;
   assign step[10:2] = load_chunk;
+  assign \$41  = \wait ;
   assign \$1  = \wait ;
   assign \$23  = \wait ;
   assign \$10  = gap;
   assign \$33  = segment;
-  assign \$41  = \wait ;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$343$0 , \port$344$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$342$0 , \port$343$0 , beat_last, group_last, abort, n, k, chunk, segment, group, ragged, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [10:0] \$11 ;
@@ -11387,13 +11785,14 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
-  reg [8:0] \$16 ;
-  reg \$17 ;
-  reg [9:0] \$18 ;
+  wire \$16 ;
+  wire \$17 ;
+  reg [8:0] \$18 ;
   reg \$19 ;
   wire \$2 ;
-  reg \$20 ;
+  reg [9:0] \$20 ;
   reg \$21 ;
+  reg \$22 ;
   wire \$3 ;
   wire \$4 ;
   wire [1:0] \$5 ;
@@ -11417,8 +11816,6 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   wire clk;
   output [9:0] group;
   reg [9:0] group = 10'h000;
-  output group_first;
-  reg group_first = 1'h1;
   output group_last;
   wire group_last;
   reg group_step = 1'h0;
@@ -11432,12 +11829,12 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
+  output \port$342$0 ;
+  wire \port$342$0 ;
   output \port$343$0 ;
   wire \port$343$0 ;
-  output \port$344$0 ;
-  wire \port$344$0 ;
-  output row_first;
-  reg row_first = 1'h1;
+  output ragged;
+  reg ragged = 1'h0;
   output row_last;
   wire row_last;
   wire \row_last$9 ;
@@ -11462,21 +11859,21 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   assign \$10  = group_last ? 2'h0 : \$9 ;
   assign \$11  = group + group_last;
   assign \$12  = row_last ? 11'h000 : \$11 ;
-  assign \$13  = ~ group_last;
-  assign \$14  = row_first & \$13 ;
-  assign \$15  = row_last | \$14 ;
+  assign \$13  = advance & row_last;
+  assign \$14  = start | \$13 ;
+  assign \$15  = advance & beat_last;
+  assign \$16  = k <= 6'h20;
+  assign \$17  = inputs_left <= 6'h30;
   always @(posedge clk)
-    chunk <= \$16 ;
+    chunk <= \$18 ;
   always @(posedge clk)
-    segment <= \$17 ;
+    segment <= \$19 ;
   always @(posedge clk)
-    group <= \$18 ;
+    group <= \$20 ;
   always @(posedge clk)
-    group_step <= \$19 ;
+    group_step <= \$21 ;
   always @(posedge clk)
-    row_first <= \$20 ;
-  always @(posedge clk)
-    group_first <= \$21 ;
+    ragged <= \$22 ;
   \tern_32x2_int8_g16_base3.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -11491,57 +11888,27 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
     .start(start)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$16  = chunk;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$18  = chunk;
     if (start) begin
-      \$16  = 9'h000;
+      \$18  = 9'h000;
     end else if (advance) begin
-      \$16  = \$8 [8:0];
+      \$18  = \$8 [8:0];
     end
     if (abort) begin
-      \$16  = 9'h000;
+      \$18  = 9'h000;
     end
     if (rst) begin
-      \$16  = 9'h000;
+      \$18  = 9'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$17  = segment;
-    if (start) begin
-      \$17  = 1'h0;
-    end else if (advance) begin
-      \$17  = \$6 [0];
-    end
-    if (abort) begin
-      \$17  = 1'h0;
-    end
-    if (rst) begin
-      \$17  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$18  = group;
-    if (start) begin
-      \$18  = 10'h000;
-    end else if (advance) begin
-      \$18  = \$12 [9:0];
-    end
-    if (abort) begin
-      \$18  = 10'h000;
-    end
-    if (rst) begin
-      \$18  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$19  = group_step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$19  = segment;
     if (start) begin
       \$19  = 1'h0;
     end else if (advance) begin
-      \$19  = \$10 [0];
+      \$19  = \$6 [0];
     end
     if (abort) begin
       \$19  = 1'h0;
@@ -11551,33 +11918,48 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$20  = row_first;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$20  = group;
     if (start) begin
-      \$20  = 1'h1;
+      \$20  = 10'h000;
     end else if (advance) begin
-      \$20  = \$15 ;
+      \$20  = \$12 [9:0];
     end
     if (abort) begin
-      \$20  = 1'h1;
+      \$20  = 10'h000;
     end
     if (rst) begin
-      \$20  = 1'h1;
+      \$20  = 10'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$21  = group_first;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$21  = group_step;
     if (start) begin
-      \$21  = 1'h1;
+      \$21  = 1'h0;
     end else if (advance) begin
-      \$21  = group_last;
+      \$21  = \$10 [0];
     end
     if (abort) begin
-      \$21  = 1'h1;
+      \$21  = 1'h0;
     end
     if (rst) begin
-      \$21  = 1'h1;
+      \$21  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$22  = ragged;
+    if (\$14 ) begin
+      \$22  = \$16 ;
+    end else if (\$15 ) begin
+      \$22  = \$17 ;
+    end
+    if (abort) begin
+      \$22  = 1'h0;
+    end
+    if (rst) begin
+      \$22  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -11588,24 +11970,32 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$2 , \$1  };
-  assign \port$343$0  = \$1 ;
-  assign \port$344$0  = \$2 ;
+  assign \port$342$0  = \$1 ;
+  assign \port$343$0  = \$2 ;
   assign \$3  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
-  wire [15:0] \$1 ;
-  wire [15:0] \$2 ;
+module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [14:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [14:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [15:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   output [14:0] inputs_left;
@@ -11617,56 +12007,92 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, advance, start, 
   output [16:0] outputs_left;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 2'h2;
   assign \$3  = outputs_left - 2'h2;
+  assign \$4  = outputs_left <= 3'h4;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 5'h10;
+  assign \$8  = inputs_left - 5'h10;
+  assign \$9  = inputs_left <= 6'h20;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 2'h2;
-  assign row_last = inputs_left <= 5'h10;
-  assign \$1  = inputs_left - 5'h10;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [14:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 15'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [14:0];
+    end
+    if (abort) begin
+      \$12  = 15'h0000;
+    end
+    if (rst) begin
+      \$12  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -11732,7 +12158,7 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -11750,9 +12176,9 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$307$0 , \port$311$0 , \port$319$0 
-, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$167$0 , \port$194$0 , finished, counting, \port$212$0 , \port$306$0 , \port$310$0 , \port$318$0 , busy
+, \port$397$0 , \port$421$0 , \port$445$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -11778,15 +12204,21 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   reg \$119 ;
   wire \$12 ;
   reg [7:0] \$120 ;
-  reg [31:0] \$121 ;
-  reg [31:0] \$122 ;
+  reg \$121 ;
+  reg \$122 ;
   reg [31:0] \$123 ;
-  reg [31:0] \$124 ;
+  reg \$124 ;
   reg [31:0] \$125 ;
   reg \$126 ;
-  reg [1:0] \$127 ;
-  reg [31:0] \$128 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
   wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [1:0] \$133 ;
+  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -11885,6 +12317,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   output abort;
   reg abort = 1'h0;
   reg [31:0] activation_stalls = 32'd0;
+  reg activation_stalls_event_1 = 1'h0;
   input [7:0] axil_araddr;
   wire [7:0] axil_araddr;
   wire axil_arready;
@@ -11924,6 +12357,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   input counting;
   wire counting;
   reg [31:0] cycles = 32'd0;
+  reg cycles_event_1 = 1'h0;
   reg done = 1'h0;
   reg [7:0] errors = 8'h00;
   wire [5:0] faults;
@@ -11934,36 +12368,38 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   reg [14:0] \k$25  = 15'h0000;
   output [16:0] n;
   reg [16:0] n = 17'h00000;
-  input \port$161$0 ;
-  wire \port$161$0 ;
-  input \port$168$0 ;
-  wire \port$168$0 ;
-  input \port$195$0 ;
-  wire \port$195$0 ;
-  input \port$213$0 ;
-  wire \port$213$0 ;
-  input \port$307$0 ;
-  wire \port$307$0 ;
-  input \port$311$0 ;
-  wire \port$311$0 ;
-  input \port$319$0 ;
-  wire \port$319$0 ;
-  input \port$388$0 ;
-  wire \port$388$0 ;
-  input \port$412$0 ;
-  wire \port$412$0 ;
-  input \port$436$0 ;
-  wire \port$436$0 ;
+  input \port$167$0 ;
+  wire \port$167$0 ;
+  input \port$194$0 ;
+  wire \port$194$0 ;
+  input \port$212$0 ;
+  wire \port$212$0 ;
+  input \port$306$0 ;
+  wire \port$306$0 ;
+  input \port$310$0 ;
+  wire \port$310$0 ;
+  input \port$318$0 ;
+  wire \port$318$0 ;
+  input \port$397$0 ;
+  wire \port$397$0 ;
+  input \port$421$0 ;
+  wire \port$421$0 ;
+  input \port$445$0 ;
+  wire \port$445$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
+  reg result_stalls_event_1 = 1'h0;
   input rst;
   wire rst;
   reg [31:0] scale_stalls = 32'd0;
+  reg scale_stalls_event_1 = 1'h0;
   wire [3:0] stalls;
   output start;
   reg start = 1'h0;
+  reg start_1 = 1'h0;
   reg [31:0] weight_stalls = 32'd0;
+  reg weight_stalls_event_1 = 1'h0;
   output write;
   wire write;
   assign \$1  = axil_awvalid & axil_wvalid;
@@ -12066,12 +12502,12 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$307$0 ;
-  assign \$102  = weight_stalls + \port$311$0 ;
-  assign \$103  = scale_stalls + \port$319$0 ;
-  assign \$104  = result_stalls + \port$213$0 ;
+  assign \$99  = \$72  | { \$98 , \$90 , \port$445$0 , \port$421$0 , \port$397$0 , \port$167$0 , \port$194$0 , 1'h0 };
+  assign \$100  = cycles + cycles_event_1;
+  assign \$101  = activation_stalls + activation_stalls_event_1;
+  assign \$102  = weight_stalls + weight_stalls_event_1;
+  assign \$103  = scale_stalls + scale_stalls_event_1;
+  assign \$104  = result_stalls + result_stalls_event_1;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
   assign \$107  = axil_araddr[7:2] < 5'h10;
@@ -12098,23 +12534,35 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   always @(posedge clk)
     errors <= \$120 ;
   always @(posedge clk)
-    cycles <= \$121 ;
+    start_1 <= \$121 ;
   always @(posedge clk)
-    activation_stalls <= \$122 ;
+    cycles_event_1 <= \$122 ;
   always @(posedge clk)
-    weight_stalls <= \$123 ;
+    cycles <= \$123 ;
   always @(posedge clk)
-    scale_stalls <= \$124 ;
+    activation_stalls_event_1 <= \$124 ;
   always @(posedge clk)
-    result_stalls <= \$125 ;
+    activation_stalls <= \$125 ;
   always @(posedge clk)
-    axil_rvalid <= \$126 ;
+    weight_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    axil_rresp <= \$127 ;
+    weight_stalls <= \$127 ;
   always @(posedge clk)
-    axil_rdata <= \$128 ;
+    scale_stalls_event_1 <= \$128 ;
+  always @(posedge clk)
+    scale_stalls <= \$129 ;
+  always @(posedge clk)
+    result_stalls_event_1 <= \$130 ;
+  always @(posedge clk)
+    result_stalls <= \$131 ;
+  always @(posedge clk)
+    axil_rvalid <= \$132 ;
+  always @(posedge clk)
+    axil_rresp <= \$133 ;
+  always @(posedge clk)
+    axil_rdata <= \$134 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -12152,14 +12600,14 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -12171,7 +12619,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -12181,7 +12629,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -12202,7 +12650,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -12223,21 +12671,21 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [16:0];
@@ -12247,7 +12695,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[14:0];
@@ -12257,7 +12705,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -12269,107 +12717,149 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$121  = 32'd0;
-    end else begin
-      \$121  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$121  = start;
     if (rst) begin
-      \$121  = 32'd0;
+      \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$122  = 32'd0;
-    end else begin
-      \$122  = \$101 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$122  = counting;
     if (rst) begin
-      \$122  = 32'd0;
+      \$122  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$123  = 32'd0;
     end else begin
-      \$123  = \$102 [31:0];
+      \$123  = \$100 [31:0];
     end
     if (rst) begin
       \$123  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$124  = 32'd0;
-    end else begin
-      \$124  = \$103 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$124  = \port$306$0 ;
     if (rst) begin
-      \$124  = 32'd0;
+      \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$104 [31:0];
+      \$125  = \$101 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$126  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$126  = \port$310$0 ;
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$127  = 32'd0;
+    end else begin
+      \$127  = \$102 [31:0];
+    end
+    if (rst) begin
+      \$127  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$128  = \port$318$0 ;
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$129  = 32'd0;
+    end else begin
+      \$129  = \$103 [31:0];
+    end
+    if (rst) begin
+      \$129  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$130  = \port$212$0 ;
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$131  = 32'd0;
+    end else begin
+      \$131  = \$104 [31:0];
+    end
+    if (rst) begin
+      \$131  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$132  = axil_rvalid;
     if (read) begin
-      \$126  = 1'h1;
+      \$132  = 1'h1;
     end else if (axil_rready) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$127  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$133  = axil_rresp;
     if (read) begin
-      \$127  = \$106 ;
+      \$133  = \$106 ;
     end
     if (rst) begin
-      \$127  = 2'h0;
+      \$133  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$128  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$134  = axil_rdata;
     if (read) begin
-      \$128  = \$110 ;
+      \$134  = \$110 ;
     end
     if (rst) begin
-      \$128  = 32'd0;
+      \$134  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign stalls = { \port$213$0 , \port$319$0 , \port$311$0 , \port$307$0  };
+  assign faults = { \port$445$0 , \port$421$0 , \port$397$0 , \port$167$0 , \port$194$0 , 1'h0 };
+  assign stalls = { \port$212$0 , \port$318$0 , \port$310$0 , \port$306$0  };
 endmodule

@@ -151,11 +151,11 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .illegal(\$2 ),
     .k(k),
     .misframed(\$8 ),
-    .\misframed$160 (\$9 ),
-    .\misframed$161 (\$10 ),
+    .\misframed$167 (\$9 ),
+    .\misframed$168 (\$10 ),
     .n(n),
     .nonfinite(\$1 ),
-    .\port$213$0 (\$4 ),
+    .\port$215$0 (\$4 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$11 ),
@@ -197,16 +197,16 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .finished(finished),
     .\k$25 (k),
     .n(n),
-    .\port$161$0 (\$1 ),
-    .\port$168$0 (\$2 ),
-    .\port$195$0 (\$3 ),
-    .\port$213$0 (\$4 ),
-    .\port$307$0 (\$5 ),
-    .\port$311$0 (\$6 ),
-    .\port$319$0 (\$7 ),
-    .\port$388$0 (\$8 ),
-    .\port$412$0 (\$9 ),
-    .\port$436$0 (\$10 ),
+    .\port$163$0 (\$1 ),
+    .\port$170$0 (\$2 ),
+    .\port$197$0 (\$3 ),
+    .\port$215$0 (\$4 ),
+    .\port$309$0 (\$5 ),
+    .\port$313$0 (\$6 ),
+    .\port$321$0 (\$7 ),
+    .\port$392$0 (\$8 ),
+    .\port$416$0 (\$9 ),
+    .\port$440$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -262,10 +262,10 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   assign m_axis_result_tlast = \$11 [16];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$160 , scale_tready, \misframed$161 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$215$0 , activation_stall, weight_stall, scale_stall, busy
+, activation_tready, misframed, weight_tready, \misframed$167 , scale_tready, \misframed$168 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
-  wire \$1 ;
+  wire [31:0] \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
@@ -296,34 +296,38 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \$35 ;
   wire \$36 ;
   wire \$37 ;
-  reg \$38 ;
-  reg [6:0] \$39 ;
+  wire \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [24:0] \$40 ;
-  reg [24:0] \$41 ;
-  reg [24:0] \$42 ;
-  reg [24:0] \$43 ;
-  reg [24:0] \$44 ;
-  reg [24:0] \$45 ;
-  reg [24:0] \$46 ;
-  reg [24:0] \$47 ;
-  reg [24:0] \$48 ;
-  reg [24:0] \$49 ;
+  reg \$40 ;
+  reg [6:0] \$41 ;
+  reg \$42 ;
+  reg [23:0] \$43 ;
+  reg [23:0] \$44 ;
+  reg [23:0] \$45 ;
+  reg [23:0] \$46 ;
+  reg [23:0] \$47 ;
+  reg [23:0] \$48 ;
+  reg [23:0] \$49 ;
   wire \$5 ;
-  reg [24:0] \$50 ;
-  reg [24:0] \$51 ;
-  reg \$52 ;
-  reg \$53 ;
+  reg [23:0] \$50 ;
+  reg [23:0] \$51 ;
+  reg [23:0] \$52 ;
+  reg [23:0] \$53 ;
+  reg [23:0] \$54 ;
+  reg [23:0] \$55 ;
+  reg \$56 ;
+  reg \$57 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
   reg [6:0] \$signature__addr  = 7'h00;
-  wire [4:0] \$signature__addr$100 ;
+  wire [4:0] \$signature__addr$107 ;
   wire [1311:0] \$signature__data ;
-  wire [47:0] \$signature__data$102 ;
+  wire [47:0] \$signature__data$109 ;
   reg \$signature__en  = 1'h0;
-  wire \$signature__en$104 ;
+  wire \$signature__en$111 ;
   input abort;
   wire abort;
   wire activation_closed;
@@ -347,86 +351,93 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire busy;
   wire \busy$44 ;
   wire claim;
-  wire \claim$132 ;
+  wire \claim$139 ;
   input clk;
   wire clk;
   wire closed;
+  wire \closed$106 ;
   wire \closed$37 ;
-  wire \closed$99 ;
   wire [63:0] codes;
-  wire [63:0] \codes$69 ;
+  wire [63:0] \codes$76 ;
+  reg converted_1 = 1'h0;
   output counting;
   wire counting;
   wire [47:0] dot;
-  wire [47:0] \dot$119 ;
+  wire [47:0] \dot$126 ;
   wire enough;
-  wire \enough$135 ;
+  wire \enough$142 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$86 ;
+  wire \final$93 ;
   output finished;
   wire finished;
-  wire first;
-  wire \first$109 ;
-  wire \first$118 ;
-  wire \first$74 ;
   wire [1311:0] fixed;
   wire give;
-  wire \give$129 ;
+  wire \give$136 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
   wire illegal;
-  wire \illegal$77 ;
-  wire \illegal$78 ;
+  wire \illegal$84 ;
+  wire \illegal$85 ;
   wire [47:0] inputs;
-  wire [47:0] \inputs$121 ;
+  wire [47:0] \inputs$128 ;
   input [12:0] k;
   wire [12:0] k;
   wire [12:0] \k$42 ;
-  wire [12:0] \k$81 ;
+  wire [12:0] \k$88 ;
   wire last;
+  wire \last$116 ;
+  wire \last$125 ;
+  wire \last$146 ;
+  wire \last$81 ;
+  wire load;
   wire [6:0] load_chunk;
   (* init = 7'h00 *)
   wire [6:0] load_chunk_1;
   wire [12:0] load_remaining;
   wire load_write;
+  wire [31:0] mask;
+  wire [31:0] \mask$69 ;
+  wire [31:0] \mask$77 ;
   output misframed;
   wire misframed;
-  output \misframed$160 ;
-  wire \misframed$160 ;
-  output \misframed$161 ;
-  wire \misframed$161 ;
+  output \misframed$167 ;
+  wire \misframed$167 ;
+  output \misframed$168 ;
+  wire \misframed$168 ;
   input [16:0] n;
   wire [16:0] n;
   wire [16:0] \n$40 ;
-  wire [16:0] \n$80 ;
+  wire [16:0] \n$87 ;
   wire nan;
-  wire \nan$145 ;
+  wire \nan$152 ;
   wire [1:0] nans;
   output nonfinite;
   wire nonfinite;
-  wire \nonfinite$126 ;
-  wire \nonfinite$127 ;
-  wire \nonfinite$59 ;
+  wire \nonfinite$133 ;
+  wire \nonfinite$134 ;
+  wire [31:0] \nonfinite$64 ;
   wire ones;
-  wire \ones$71 ;
+  wire \ones$78 ;
   wire over;
-  reg \over$154  = 1'h1;
-  output \port$213$0 ;
-  wire \port$213$0 ;
+  reg \over$161  = 1'h1;
+  output \port$215$0 ;
+  wire \port$215$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$83 ;
+  wire \present$90 ;
   wire [63:0] r_data;
   wire r_en;
+  wire ragged;
   wire [6:0] read__addr;
-  wire [4:0] \read__addr$105 ;
+  wire [4:0] \read__addr$112 ;
   wire [1311:0] read__data;
-  wire [47:0] \read__data$112 ;
+  wire [47:0] \read__data$119 ;
   wire read__en;
-  wire \read__en$106 ;
+  wire \read__en$113 ;
+  wire [31:0] \real ;
   wire [12:0] remaining;
   wire [15:0] result_tdata;
   wire result_tlast;
@@ -448,7 +459,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$122 ;
+  wire [15:0] \scale$129 ;
   wire scale_available;
   wire scale_claim;
   wire scale_closed;
@@ -462,21 +473,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$124 ;
+  wire \scaled$131 ;
   wire segment;
-  wire \segment$70 ;
   wire [15:0] shift;
-  wire [15:0] \shift$123 ;
+  wire [15:0] \shift$130 ;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$128 ;
+  wire \start$135 ;
   wire \start$15 ;
   wire \start$38 ;
-  wire \start$79 ;
   wire \start$8 ;
-  wire \start$92 ;
+  wire \start$86 ;
+  wire \start$99 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -486,195 +496,196 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   (* enum_value_110 = "FIND" *)
   (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
-  wire [24:0] step;
+  wire [23:0] step;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire [4:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [1:0] \step.rows ;
   wire \step.scaled ;
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
-  reg [24:0] step_1 = 25'h0000000;
+  reg [23:0] step_1 = 24'h000000;
   wire \step_1.block_last ;
   wire [6:0] \step_1.chunk ;
   wire [4:0] \step_1.group ;
-  wire \step_1.group_first ;
   wire \step_1.group_last ;
   wire \step_1.load ;
   wire \step_1.poison ;
-  wire \step_1.row_first ;
+  wire \step_1.ragged ;
   wire \step_1.row_last ;
   wire [1:0] \step_1.rows ;
   wire \step_1.scaled ;
   wire \step_1.segment ;
   wire \step_1.valid ;
   wire \step_1.weighted ;
-  reg [24:0] step_2 = 25'h0000000;
+  reg [23:0] step_2 = 24'h000000;
   wire \step_2.block_last ;
   wire [6:0] \step_2.chunk ;
   wire [4:0] \step_2.group ;
-  wire \step_2.group_first ;
   wire \step_2.group_last ;
   wire \step_2.load ;
   wire \step_2.poison ;
-  wire \step_2.row_first ;
+  wire \step_2.ragged ;
   wire \step_2.row_last ;
   wire [1:0] \step_2.rows ;
   wire \step_2.scaled ;
   wire \step_2.segment ;
   wire \step_2.valid ;
   wire \step_2.weighted ;
-  reg [24:0] step_3 = 25'h0000000;
+  reg [23:0] step_3 = 24'h000000;
   wire \step_3.block_last ;
   wire [6:0] \step_3.chunk ;
   wire [4:0] \step_3.group ;
-  wire \step_3.group_first ;
   wire \step_3.group_last ;
   wire \step_3.load ;
   wire \step_3.poison ;
-  wire \step_3.row_first ;
+  wire \step_3.ragged ;
   wire \step_3.row_last ;
   wire [1:0] \step_3.rows ;
   wire \step_3.scaled ;
   wire \step_3.segment ;
   wire \step_3.valid ;
   wire \step_3.weighted ;
-  reg [24:0] step_4 = 25'h0000000;
+  reg [23:0] step_4 = 24'h000000;
   wire \step_4.block_last ;
   wire [6:0] \step_4.chunk ;
   wire [4:0] \step_4.group ;
-  wire \step_4.group_first ;
   wire \step_4.group_last ;
   wire \step_4.load ;
   wire \step_4.poison ;
-  wire \step_4.row_first ;
+  wire \step_4.ragged ;
   wire \step_4.row_last ;
   wire [1:0] \step_4.rows ;
   wire \step_4.scaled ;
   wire \step_4.segment ;
   wire \step_4.valid ;
   wire \step_4.weighted ;
-  reg [24:0] step_5 = 25'h0000000;
+  reg [23:0] step_5 = 24'h000000;
   wire \step_5.block_last ;
   wire [6:0] \step_5.chunk ;
   wire [4:0] \step_5.group ;
-  wire \step_5.group_first ;
   wire \step_5.group_last ;
   wire \step_5.load ;
   wire \step_5.poison ;
-  wire \step_5.row_first ;
+  wire \step_5.ragged ;
   wire \step_5.row_last ;
   wire [1:0] \step_5.rows ;
   wire \step_5.scaled ;
   wire \step_5.segment ;
   wire \step_5.valid ;
   wire \step_5.weighted ;
-  reg [24:0] step_6 = 25'h0000000;
+  reg [23:0] step_6 = 24'h000000;
   wire \step_6.block_last ;
   wire [6:0] \step_6.chunk ;
   wire [4:0] \step_6.group ;
-  wire \step_6.group_first ;
   wire \step_6.group_last ;
   wire \step_6.load ;
   wire \step_6.poison ;
-  wire \step_6.row_first ;
+  wire \step_6.ragged ;
   wire \step_6.row_last ;
   wire [1:0] \step_6.rows ;
   wire \step_6.scaled ;
   wire \step_6.segment ;
   wire \step_6.valid ;
   wire \step_6.weighted ;
-  reg [24:0] step_7 = 25'h0000000;
+  reg [23:0] step_7 = 24'h000000;
   wire \step_7.block_last ;
   wire [6:0] \step_7.chunk ;
   wire [4:0] \step_7.group ;
-  wire \step_7.group_first ;
   wire \step_7.group_last ;
   wire \step_7.load ;
   wire \step_7.poison ;
-  wire \step_7.row_first ;
+  wire \step_7.ragged ;
   wire \step_7.row_last ;
   wire [1:0] \step_7.rows ;
   wire \step_7.scaled ;
   wire \step_7.segment ;
   wire \step_7.valid ;
   wire \step_7.weighted ;
-  reg [24:0] summed_1 = 25'h0000000;
+  reg [23:0] step_8 = 24'h000000;
+  wire \step_8.block_last ;
+  wire [6:0] \step_8.chunk ;
+  wire [4:0] \step_8.group ;
+  wire \step_8.group_last ;
+  wire \step_8.load ;
+  wire \step_8.poison ;
+  wire \step_8.ragged ;
+  wire \step_8.row_last ;
+  wire [1:0] \step_8.rows ;
+  wire \step_8.scaled ;
+  wire \step_8.segment ;
+  wire \step_8.valid ;
+  wire \step_8.weighted ;
+  reg [23:0] summed_1 = 24'h000000;
   wire \summed_1.block_last ;
   wire [6:0] \summed_1.chunk ;
   wire [4:0] \summed_1.group ;
-  wire \summed_1.group_first ;
   wire \summed_1.group_last ;
   wire \summed_1.load ;
   wire \summed_1.poison ;
-  wire \summed_1.row_first ;
+  wire \summed_1.ragged ;
   wire \summed_1.row_last ;
   wire [1:0] \summed_1.rows ;
   wire \summed_1.scaled ;
   wire \summed_1.segment ;
   wire \summed_1.valid ;
   wire \summed_1.weighted ;
-  reg [24:0] summed_2 = 25'h0000000;
+  reg [23:0] summed_2 = 24'h000000;
   wire \summed_2.block_last ;
   wire [6:0] \summed_2.chunk ;
   wire [4:0] \summed_2.group ;
-  wire \summed_2.group_first ;
   wire \summed_2.group_last ;
   wire \summed_2.load ;
   wire \summed_2.poison ;
-  wire \summed_2.row_first ;
+  wire \summed_2.ragged ;
   wire \summed_2.row_last ;
   wire [1:0] \summed_2.rows ;
   wire \summed_2.scaled ;
   wire \summed_2.segment ;
   wire \summed_2.valid ;
   wire \summed_2.weighted ;
-  reg [24:0] summed_3 = 25'h0000000;
+  reg [23:0] summed_3 = 24'h000000;
   wire \summed_3.block_last ;
   wire [6:0] \summed_3.chunk ;
   wire [4:0] \summed_3.group ;
-  wire \summed_3.group_first ;
   wire \summed_3.group_last ;
   wire \summed_3.load ;
   wire \summed_3.poison ;
-  wire \summed_3.row_first ;
+  wire \summed_3.ragged ;
   wire \summed_3.row_last ;
   wire [1:0] \summed_3.rows ;
   wire \summed_3.scaled ;
   wire \summed_3.segment ;
   wire \summed_3.valid ;
   wire \summed_3.weighted ;
-  reg [24:0] summed_4 = 25'h0000000;
+  reg [23:0] summed_4 = 24'h000000;
   wire \summed_4.block_last ;
   wire [6:0] \summed_4.chunk ;
   wire [4:0] \summed_4.group ;
-  wire \summed_4.group_first ;
   wire \summed_4.group_last ;
   wire \summed_4.load ;
   wire \summed_4.poison ;
-  wire \summed_4.row_first ;
+  wire \summed_4.ragged ;
   wire \summed_4.row_last ;
   wire [1:0] \summed_4.rows ;
   wire \summed_4.scaled ;
   wire \summed_4.segment ;
   wire \summed_4.valid ;
   wire \summed_4.weighted ;
-  reg [24:0] summed_5 = 25'h0000000;
+  reg [23:0] summed_5 = 24'h000000;
   wire \summed_5.block_last ;
   wire [6:0] \summed_5.chunk ;
   wire [4:0] \summed_5.group ;
-  wire \summed_5.group_first ;
   wire \summed_5.group_last ;
   wire \summed_5.load ;
   wire \summed_5.poison ;
-  wire \summed_5.row_first ;
+  wire \summed_5.ragged ;
   wire \summed_5.row_last ;
   wire [1:0] \summed_5.rows ;
   wire \summed_5.scaled ;
@@ -683,7 +694,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \summed_5.weighted ;
   wire take;
   wire \take$30 ;
-  wire \take$85 ;
+  wire \take$92 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -691,9 +702,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [47:0] total;
-  wire [47:0] \total$120 ;
-  wire [93:0] \total$141 ;
-  wire [93:0] \total$142 ;
+  wire [47:0] \total$127 ;
+  wire [93:0] \total$148 ;
+  wire [93:0] \total$149 ;
   wire [187:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -705,10 +716,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$108 ;
-  wire \valid$117 ;
-  wire \valid$136 ;
-  wire \valid$73 ;
+  wire \valid$115 ;
+  wire \valid$124 ;
+  wire \valid$143 ;
+  wire \valid$80 ;
   input [63:0] w_data;
   wire [63:0] w_data;
   wire w_en;
@@ -728,7 +739,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   (* init = 1'h0 *)
   wire written_1;
   wire [1311:0] x;
-  wire [1311:0] \x$72 ;
+  wire [1311:0] \x$79 ;
   reg [1311:0] activations [127:0];
   initial begin
     activations[0] = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
@@ -905,102 +916,108 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     group_sums[31] = 48'h000000000000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$104 )
-      group_sums[step_7[14:10]] <= \$signature__data$102 ;
+    if (\$signature__en$111 )
+      group_sums[step_8[14:10]] <= \$signature__data$109 ;
   end
   reg [47:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_6[14:10]];
+    _1_ <= group_sums[step_7[14:10]];
   end
   assign inputs = _1_;
-  assign \$29  = ~ \over$154 ;
-  assign counting = busy & \$29 ;
-  assign \$30  = state == 3'h5;
-  assign \$31  = \$30  & result_tvalid;
-  assign \$32  = ~ result_tready;
-  assign \$33  = \$31  & \$32 ;
-  assign \$34  = room_stall | \$33 ;
-  assign \$35  = result_tvalid & result_tready;
-  assign \$36  = \$35  & results__payload[16];
-  assign \$37  = nonfinite | activation_missing;
+  assign \$27  = & { scale_closed, weight_closed, activation_closed };
+  assign over = \over$161  & \$27 ;
+  assign \$28  = state == 3'h5;
+  assign \$29  = \$28  & \over$161 ;
+  assign \$30  = & { scale_closed, weight_closed, activation_closed };
+  assign finished = \$29  & \$30 ;
+  assign \$31  = ~ \over$161 ;
+  assign counting = busy & \$31 ;
+  assign \$32  = state == 3'h5;
+  assign \$33  = \$32  & result_tvalid;
+  assign \$34  = ~ result_tready;
+  assign \$35  = \$33  & \$34 ;
+  assign \$36  = room_stall | \$35 ;
+  assign \$37  = result_tvalid & result_tready;
+  assign \$38  = \$37  & results__payload[16];
+  assign \$39  = nonfinite | activation_missing;
   always @(posedge clk)
-    \$signature__en  <= \$38 ;
+    \$signature__en  <= \$40 ;
   always @(posedge clk)
-    \$signature__addr  <= \$39 ;
+    \$signature__addr  <= \$41 ;
   always @(posedge clk)
-    step_1 <= \$40 ;
+    converted_1 <= \$42 ;
   always @(posedge clk)
-    step_2 <= \$41 ;
+    step_1 <= \$43 ;
   always @(posedge clk)
-    step_3 <= \$42 ;
+    step_2 <= \$44 ;
   always @(posedge clk)
-    step_4 <= \$43 ;
+    step_3 <= \$45 ;
   always @(posedge clk)
-    step_5 <= \$44 ;
+    step_4 <= \$46 ;
   always @(posedge clk)
-    step_6 <= \$45 ;
+    step_5 <= \$47 ;
   always @(posedge clk)
-    step_7 <= \$46 ;
+    step_6 <= \$48 ;
   always @(posedge clk)
-    summed_1 <= \$47 ;
+    step_7 <= \$49 ;
   always @(posedge clk)
-    summed_2 <= \$48 ;
+    step_8 <= \$50 ;
   always @(posedge clk)
-    summed_3 <= \$49 ;
+    summed_1 <= \$51 ;
   always @(posedge clk)
-    summed_4 <= \$50 ;
+    summed_2 <= \$52 ;
   always @(posedge clk)
-    summed_5 <= \$51 ;
+    summed_3 <= \$53 ;
   always @(posedge clk)
-    \over$154  <= \$52 ;
+    summed_4 <= \$54 ;
   always @(posedge clk)
-    all_nan <= \$53 ;
-  assign nonfinite = \$signature__en  & \nonfinite$59 ;
-  assign \$1  = ~ step_1[1];
-  assign \$2  = step_1[0] & \$1 ;
-  assign \$3  = \$2  & step_1[19];
-  assign \$4  = \illegal$77  & step_1[22];
-  assign \$5  = \illegal$78  & step_1[23];
-  assign \$6  = | { \$5 , \$4  };
-  assign illegal = \$3  & \$6 ;
-  assign advance = \present$83  & w_rdy;
-  assign \final$86  = row_last & block_last;
-  assign w_en = \present$83  & w_rdy;
-  assign give = \present$83  & w_rdy;
-  assign \$7  = step_7[0] & step_7[16];
-  assign \$signature__en$104  = \$7  & step_7[1];
-  assign \$8  = step_7[0] & step_7[16];
-  assign \$9  = ~ step_7[1];
-  assign \$10  = \$8  & \$9 ;
-  assign r_en = \$10  & step_7[20];
-  assign \$11  = step_7[0] & step_7[16];
-  assign \$12  = ~ step_7[1];
-  assign \valid$108  = \$11  & \$12 ;
-  assign \$13  = step_7[0] & step_7[16];
-  assign \$14  = ~ step_7[1];
-  assign \$15  = \$13  & \$14 ;
-  assign \$16  = \$15  & step_7[20];
-  assign scaled = \$16  & step_7[22];
-  assign \$17  = step_7[0] & step_7[16];
-  assign \$18  = ~ step_7[1];
-  assign \valid$117  = \$17  & \$18 ;
-  assign \$19  = step_7[0] & step_7[16];
-  assign \$20  = ~ step_7[1];
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = \$21  & step_7[20];
-  assign \scaled$124  = \$22  & step_7[23];
-  assign scale_nonfinite = | { \nonfinite$127 , \nonfinite$126  };
-  assign \give$129  = result_tvalid & result_tready;
-  assign \$23  = ~ summed_5[1];
-  assign \$24  = summed_5[0] & \$23 ;
-  assign \valid$136  = \$24  & summed_5[18];
-  assign nans = { \nan$145 , nan } | { summed_5[21], summed_5[21] };
-  assign \$25  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$154  & \$25 ;
-  assign \$26  = state == 3'h5;
-  assign \$27  = \$26  & \over$154 ;
-  assign \$28  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$27  & \$28 ;
+    summed_5 <= \$55 ;
+  always @(posedge clk)
+    \over$161  <= \$56 ;
+  always @(posedge clk)
+    all_nan <= \$57 ;
+  assign \$1  = \nonfinite$64  & \real ;
+  assign \$2  = | \$1 ;
+  assign nonfinite = converted_1 & \$2 ;
+  assign \$3  = ~ step_1[1];
+  assign \$4  = step_1[0] & \$3 ;
+  assign \$5  = \$4  & step_1[18];
+  assign \$6  = \illegal$84  & step_1[21];
+  assign \$7  = \illegal$85  & step_1[22];
+  assign \$8  = | { \$7 , \$6  };
+  assign illegal = \$5  & \$8 ;
+  assign advance = \present$90  & w_rdy;
+  assign \final$93  = row_last & block_last;
+  assign w_en = \present$90  & w_rdy;
+  assign give = \present$90  & w_rdy;
+  assign \$9  = step_8[0] & step_8[15];
+  assign \$signature__en$111  = \$9  & step_8[1];
+  assign \$10  = step_8[0] & step_8[15];
+  assign \$11  = ~ step_8[1];
+  assign \$12  = \$10  & \$11 ;
+  assign r_en = \$12  & step_8[19];
+  assign \$13  = step_8[0] & step_8[15];
+  assign \$14  = ~ step_8[1];
+  assign \valid$115  = \$13  & \$14 ;
+  assign \$15  = step_8[0] & step_8[15];
+  assign \$16  = ~ step_8[1];
+  assign \$17  = \$15  & \$16 ;
+  assign \$18  = \$17  & step_8[19];
+  assign scaled = \$18  & step_8[21];
+  assign \$19  = step_8[0] & step_8[15];
+  assign \$20  = ~ step_8[1];
+  assign \valid$124  = \$19  & \$20 ;
+  assign \$21  = step_8[0] & step_8[15];
+  assign \$22  = ~ step_8[1];
+  assign \$23  = \$21  & \$22 ;
+  assign \$24  = \$23  & step_8[19];
+  assign \scaled$131  = \$24  & step_8[22];
+  assign scale_nonfinite = | { \nonfinite$134 , \nonfinite$133  };
+  assign \give$136  = result_tvalid & result_tready;
+  assign \$25  = ~ summed_5[1];
+  assign \$26  = summed_5[0] & \$25 ;
+  assign \valid$143  = \$26  & summed_5[16];
+  assign nans = { \nan$152 , nan } | { summed_5[20], summed_5[20] };
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1020,85 +1037,94 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .beat(beat),
     .clk(clk),
     .fixed(\$signature__data ),
-    .nonfinite(\nonfinite$59 ),
-    .remaining(remaining),
+    .nonfinite(\nonfinite$64 ),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[63:0]),
-    .first(step_6[15]),
-    .illegal(\illegal$77 ),
+    .illegal(\illegal$84 ),
+    .last(step_7[15]),
+    .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .segment(step[9]),
-    .total(\$signature__data$102 ),
-    .valid(step_6[0]),
-    .x(x)
+    .total(\$signature__data$109 ),
+    .valid(step_7[0]),
+    .\x$11 (x)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
     .codes(weight_tdata[127:64]),
-    .first(step_6[15]),
-    .illegal(\illegal$78 ),
+    .illegal(\illegal$85 ),
+    .last(step_7[15]),
+    .mask(mask),
     .rst(rst),
-    .segment(step[9]),
-    .total(\dot$119 ),
-    .valid(step_6[0]),
-    .x(x)
+    .total(\dot$126 ),
+    .valid(step_7[0]),
+    .\x$11 (x)
+  );
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes  lanes (
+    .abort(abort),
+    .clk(clk),
+    .load(load),
+    .mask(mask),
+    .ragged(step[17]),
+    .\real (\real ),
+    .remaining(remaining),
+    .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results  results (
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$2075$22 (summed_5[24:22]),
-    .\port$2501$0 (\total$141 ),
-    .\port$2575$0 (\total$142 ),
+    .\port$7423$21 (summed_5[23:21]),
+    .\port$7876$0 (\total$148 ),
+    .\port$7954$0 (\total$149 ),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$136 )
+    .valid(\valid$143 )
   );
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$196  \room$196  (
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$204  \room$204  (
     .abort(abort),
-    .claim(\claim$132 ),
+    .claim(\claim$139 ),
     .clk(clk),
     .enough(room),
-    .give(\give$129 ),
+    .give(\give$136 ),
     .rst(rst),
     .start(start)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$102 ),
-    .first(step_7[17]),
+    .dot(\$signature__data$109 ),
     .inputs(inputs),
+    .last(step_8[16]),
     .nan(nan),
-    .nonfinite(\nonfinite$126 ),
-    .\port$1208$0 (r_data[31:0]),
+    .nonfinite(\nonfinite$133 ),
+    .\port$7052$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$141 ),
-    .valid(\valid$108 )
+    .total(\total$148 ),
+    .valid(\valid$115 )
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$119 ),
-    .first(step_7[17]),
+    .dot(\dot$126 ),
     .inputs(inputs),
-    .nan(\nan$145 ),
-    .nonfinite(\nonfinite$127 ),
-    .\port$1208$32 (r_data[63:32]),
+    .last(step_8[16]),
+    .nan(\nan$152 ),
+    .nonfinite(\nonfinite$134 ),
+    .\port$7052$32 (r_data[63:32]),
     .rst(rst),
-    .scaled(\scaled$124 ),
-    .total(\total$142 ),
-    .valid(\valid$117 )
+    .scaled(\scaled$131 ),
+    .total(\total$149 ),
+    .valid(\valid$124 )
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit  scale_credit (
     .abort(abort),
@@ -1113,9 +1139,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .abort(abort),
     .clk(clk),
     .closed(scale_closed),
-    .\final (\final$86 ),
-    .misframed(\misframed$161 ),
-    .present(\present$83 ),
+    .\final (\final$93 ),
+    .misframed(\misframed$168 ),
+    .present(\present$90 ),
     .rst(rst),
     .start(start),
     .take(w_rdy),
@@ -1156,11 +1182,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .k(k),
     .load_chunk(load_chunk),
     .load_remaining(remaining),
-    .load_write(load_write),
+    .load_write(load),
     .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$132 ),
+    .room_claim(\claim$139 ),
     .room_stall(room_stall),
     .row_last(\final ),
     .rst(rst),
@@ -1170,7 +1196,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$50 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1182,7 +1208,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .closed(weight_closed),
     .\final (\final$32 ),
-    .misframed(\misframed$160 ),
+    .misframed(\misframed$167 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -1193,172 +1219,192 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = load_write;
+    \$40  = load;
     if (abort) begin
-      \$38  = 1'h0;
+      \$40  = 1'h0;
     end
     if (rst) begin
-      \$38  = 1'h0;
+      \$40  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = load_chunk;
+    \$41  = load_chunk;
     if (abort) begin
-      \$39  = 7'h00;
+      \$41  = 7'h00;
     end
     if (rst) begin
-      \$39  = 7'h00;
+      \$41  = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step;
+    \$42  = load;
     if (abort) begin
-      \$40  = 25'h0000000;
+      \$42  = 1'h0;
     end
     if (rst) begin
-      \$40  = 25'h0000000;
+      \$42  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step_1;
+    \$43  = step;
     if (abort) begin
-      \$41  = 25'h0000000;
+      \$43  = 24'h000000;
     end
     if (rst) begin
-      \$41  = 25'h0000000;
+      \$43  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_2;
+    \$44  = step_1;
     if (abort) begin
-      \$42  = 25'h0000000;
+      \$44  = 24'h000000;
     end
     if (rst) begin
-      \$42  = 25'h0000000;
+      \$44  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_3;
+    \$45  = step_2;
     if (abort) begin
-      \$43  = 25'h0000000;
+      \$45  = 24'h000000;
     end
     if (rst) begin
-      \$43  = 25'h0000000;
+      \$45  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_4;
+    \$46  = step_3;
     if (abort) begin
-      \$44  = 25'h0000000;
+      \$46  = 24'h000000;
     end
     if (rst) begin
-      \$44  = 25'h0000000;
+      \$46  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_5;
+    \$47  = step_4;
     if (abort) begin
-      \$45  = 25'h0000000;
+      \$47  = 24'h000000;
     end
     if (rst) begin
-      \$45  = 25'h0000000;
+      \$47  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_6;
+    \$48  = step_5;
     if (abort) begin
-      \$46  = 25'h0000000;
+      \$48  = 24'h000000;
     end
     if (rst) begin
-      \$46  = 25'h0000000;
+      \$48  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_7;
+    \$49  = step_6;
     if (abort) begin
-      \$47  = 25'h0000000;
+      \$49  = 24'h000000;
     end
     if (rst) begin
-      \$47  = 25'h0000000;
+      \$49  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = summed_1;
+    \$50  = step_7;
     if (abort) begin
-      \$48  = 25'h0000000;
+      \$50  = 24'h000000;
     end
     if (rst) begin
-      \$48  = 25'h0000000;
+      \$50  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = summed_2;
+    \$51  = step_8;
     if (abort) begin
-      \$49  = 25'h0000000;
+      \$51  = 24'h000000;
     end
     if (rst) begin
-      \$49  = 25'h0000000;
+      \$51  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = summed_3;
+    \$52  = summed_1;
     if (abort) begin
-      \$50  = 25'h0000000;
+      \$52  = 24'h000000;
     end
     if (rst) begin
-      \$50  = 25'h0000000;
+      \$52  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = summed_4;
+    \$53  = summed_2;
     if (abort) begin
-      \$51  = 25'h0000000;
+      \$53  = 24'h000000;
     end
     if (rst) begin
-      \$51  = 25'h0000000;
+      \$53  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = \over$154 ;
+    \$54  = summed_3;
+    if (abort) begin
+      \$54  = 24'h000000;
+    end
+    if (rst) begin
+      \$54  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$55  = summed_4;
+    if (abort) begin
+      \$55  = 24'h000000;
+    end
+    if (rst) begin
+      \$55  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$56  = \over$161 ;
     if (start) begin
-      \$52  = 1'h0;
-    end else if (\$36 ) begin
-      \$52  = 1'h1;
+      \$56  = 1'h0;
+    end else if (\$38 ) begin
+      \$56  = 1'h1;
     end
     if (abort) begin
-      \$52  = 1'h1;
+      \$56  = 1'h1;
     end
     if (rst) begin
-      \$52  = 1'h1;
+      \$56  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = all_nan;
+    \$57  = all_nan;
     if (start) begin
-      \$53  = 1'h0;
-    end else if (\$37 ) begin
-      \$53  = 1'h1;
+      \$57  = 1'h0;
+    end else if (\$39 ) begin
+      \$57  = 1'h1;
     end
     if (abort) begin
-      \$53  = 1'h0;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$53  = 1'h0;
+      \$57  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1386,131 +1432,129 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \k$42  = k;
   assign \busy$44  = busy;
   assign activation_tdata = beat;
-  assign load_remaining = remaining;
   assign fixed = \$signature__data ;
   assign load_chunk_1 = \$signature__addr ;
   assign written_1 = \$signature__en ;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
-  assign codes = weight_tdata[63:0];
+  assign load_write = load;
+  assign load_remaining = remaining;
   assign segment = step[9];
+  assign ragged = step[17];
+  assign codes = weight_tdata[63:0];
+  assign \mask$69  = mask;
   assign ones = step[1];
   assign read__data = x;
-  assign valid = step_6[0];
-  assign first = step_6[15];
-  assign \codes$69  = weight_tdata[127:64];
-  assign \segment$70  = step[9];
-  assign \ones$71  = 1'h0;
-  assign \x$72  = x;
-  assign \valid$73  = step_6[0];
-  assign \first$74  = step_6[15];
-  assign \start$79  = start;
-  assign \n$80  = n;
-  assign \k$81  = k;
-  assign \take$85  = w_rdy;
+  assign valid = step_7[0];
+  assign last = step_7[15];
+  assign \codes$76  = weight_tdata[127:64];
+  assign \mask$77  = mask;
+  assign \ones$78  = 1'h0;
+  assign \x$79  = x;
+  assign \valid$80  = step_7[0];
+  assign \last$81  = step_7[15];
+  assign \start$86  = start;
+  assign \n$87  = n;
+  assign \k$88  = k;
+  assign \take$92  = w_rdy;
   assign scale_tdata = w_data;
-  assign \start$92  = start;
+  assign \start$99  = start;
   assign scale_claim = claim;
   assign enough = scale_available;
-  assign \closed$99  = scale_closed;
-  assign \$signature__addr$100  = step_7[14:10];
-  assign total = \$signature__data$102 ;
-  assign \read__addr$105  = step_6[14:10];
-  assign \read__en$106  = 1'h1;
-  assign \first$109  = step_7[17];
-  assign dot = \$signature__data$102 ;
-  assign \read__data$112  = inputs;
+  assign \closed$106  = scale_closed;
+  assign \$signature__addr$107  = step_8[14:10];
+  assign total = \$signature__data$109 ;
+  assign \read__addr$112  = step_7[14:10];
+  assign \read__en$113  = 1'h1;
+  assign \last$116  = step_8[16];
+  assign dot = \$signature__data$109 ;
+  assign \read__data$119  = inputs;
   assign scale = r_data[15:0];
   assign shift = r_data[31:16];
-  assign \first$118  = step_7[17];
-  assign \total$120  = \dot$119 ;
-  assign \inputs$121  = inputs;
-  assign \scale$122  = r_data[47:32];
-  assign \shift$123  = r_data[63:48];
-  assign \start$128  = start;
-  assign room_claim = \claim$132 ;
-  assign \enough$135  = room;
-  assign rows = summed_5[23:22];
-  assign last = summed_5[24];
-  assign totals = { \total$142 , \total$141  };
+  assign \last$125  = step_8[16];
+  assign \total$127  = \dot$126 ;
+  assign \inputs$128  = inputs;
+  assign \scale$129  = r_data[47:32];
+  assign \shift$130  = r_data[63:48];
+  assign \start$135  = start;
+  assign room_claim = \claim$139 ;
+  assign \enough$142  = room;
+  assign rows = summed_5[22:21];
+  assign \last$146  = summed_5[23];
+  assign totals = { \total$149 , \total$148  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[15:0];
   assign result_tlast = results__payload[16];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$161 , \misframed$160 , misframed, illegal, scale_nonfinite, nonfinite };
-  assign stalls = { \$34 , scale_stall, weight_stall, activation_stall };
-  assign \port$213$0  = \$34 ;
+  assign faults = { \misframed$168 , \misframed$167 , misframed, illegal, scale_nonfinite, nonfinite };
+  assign stalls = { \$36 , scale_stall, weight_stall, activation_stall };
+  assign \port$215$0  = \$36 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
   assign \step.segment  = step[9];
   assign \step.group  = step[14:10];
-  assign \step.group_first  = step[15];
-  assign \step.group_last  = step[16];
-  assign \step.row_first  = step[17];
-  assign \step.row_last  = step[18];
-  assign \step.weighted  = step[19];
-  assign \step.scaled  = step[20];
-  assign \step.poison  = step[21];
-  assign \step.rows  = step[23:22];
-  assign \step.block_last  = step[24];
-  assign \step_6.valid  = step_6[0];
-  assign \step_6.load  = step_6[1];
-  assign \step_6.chunk  = step_6[8:2];
-  assign \step_6.segment  = step_6[9];
-  assign \step_6.group  = step_6[14:10];
-  assign \step_6.group_first  = step_6[15];
-  assign \step_6.group_last  = step_6[16];
-  assign \step_6.row_first  = step_6[17];
-  assign \step_6.row_last  = step_6[18];
-  assign \step_6.weighted  = step_6[19];
-  assign \step_6.scaled  = step_6[20];
-  assign \step_6.poison  = step_6[21];
-  assign \step_6.rows  = step_6[23:22];
-  assign \step_6.block_last  = step_6[24];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[8:2];
-  assign \step_1.segment  = step_1[9];
-  assign \step_1.group  = step_1[14:10];
-  assign \step_1.group_first  = step_1[15];
-  assign \step_1.group_last  = step_1[16];
-  assign \step_1.row_first  = step_1[17];
-  assign \step_1.row_last  = step_1[18];
-  assign \step_1.weighted  = step_1[19];
-  assign \step_1.scaled  = step_1[20];
-  assign \step_1.poison  = step_1[21];
-  assign \step_1.rows  = step_1[23:22];
-  assign \step_1.block_last  = step_1[24];
+  assign \step.group_last  = step[15];
+  assign \step.row_last  = step[16];
+  assign \step.ragged  = step[17];
+  assign \step.weighted  = step[18];
+  assign \step.scaled  = step[19];
+  assign \step.poison  = step[20];
+  assign \step.rows  = step[22:21];
+  assign \step.block_last  = step[23];
   assign \step_7.valid  = step_7[0];
   assign \step_7.load  = step_7[1];
   assign \step_7.chunk  = step_7[8:2];
   assign \step_7.segment  = step_7[9];
   assign \step_7.group  = step_7[14:10];
-  assign \step_7.group_first  = step_7[15];
-  assign \step_7.group_last  = step_7[16];
-  assign \step_7.row_first  = step_7[17];
-  assign \step_7.row_last  = step_7[18];
-  assign \step_7.weighted  = step_7[19];
-  assign \step_7.scaled  = step_7[20];
-  assign \step_7.poison  = step_7[21];
-  assign \step_7.rows  = step_7[23:22];
-  assign \step_7.block_last  = step_7[24];
+  assign \step_7.group_last  = step_7[15];
+  assign \step_7.row_last  = step_7[16];
+  assign \step_7.ragged  = step_7[17];
+  assign \step_7.weighted  = step_7[18];
+  assign \step_7.scaled  = step_7[19];
+  assign \step_7.poison  = step_7[20];
+  assign \step_7.rows  = step_7[22:21];
+  assign \step_7.block_last  = step_7[23];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[8:2];
+  assign \step_1.segment  = step_1[9];
+  assign \step_1.group  = step_1[14:10];
+  assign \step_1.group_last  = step_1[15];
+  assign \step_1.row_last  = step_1[16];
+  assign \step_1.ragged  = step_1[17];
+  assign \step_1.weighted  = step_1[18];
+  assign \step_1.scaled  = step_1[19];
+  assign \step_1.poison  = step_1[20];
+  assign \step_1.rows  = step_1[22:21];
+  assign \step_1.block_last  = step_1[23];
+  assign \step_8.valid  = step_8[0];
+  assign \step_8.load  = step_8[1];
+  assign \step_8.chunk  = step_8[8:2];
+  assign \step_8.segment  = step_8[9];
+  assign \step_8.group  = step_8[14:10];
+  assign \step_8.group_last  = step_8[15];
+  assign \step_8.row_last  = step_8[16];
+  assign \step_8.ragged  = step_8[17];
+  assign \step_8.weighted  = step_8[18];
+  assign \step_8.scaled  = step_8[19];
+  assign \step_8.poison  = step_8[20];
+  assign \step_8.rows  = step_8[22:21];
+  assign \step_8.block_last  = step_8[23];
   assign \summed_5.valid  = summed_5[0];
   assign \summed_5.load  = summed_5[1];
   assign \summed_5.chunk  = summed_5[8:2];
   assign \summed_5.segment  = summed_5[9];
   assign \summed_5.group  = summed_5[14:10];
-  assign \summed_5.group_first  = summed_5[15];
-  assign \summed_5.group_last  = summed_5[16];
-  assign \summed_5.row_first  = summed_5[17];
-  assign \summed_5.row_last  = summed_5[18];
-  assign \summed_5.weighted  = summed_5[19];
-  assign \summed_5.scaled  = summed_5[20];
-  assign \summed_5.poison  = summed_5[21];
-  assign \summed_5.rows  = summed_5[23:22];
-  assign \summed_5.block_last  = summed_5[24];
+  assign \summed_5.group_last  = summed_5[15];
+  assign \summed_5.row_last  = summed_5[16];
+  assign \summed_5.ragged  = summed_5[17];
+  assign \summed_5.weighted  = summed_5[18];
+  assign \summed_5.scaled  = summed_5[19];
+  assign \summed_5.poison  = summed_5[20];
+  assign \summed_5.rows  = summed_5[22:21];
+  assign \summed_5.block_last  = summed_5[23];
   assign \results__payload.value  = results__payload[15:0];
   assign \results__payload.last  = results__payload[16];
   assign \step_2.valid  = step_2[0];
@@ -1518,116 +1562,121 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \step_2.chunk  = step_2[8:2];
   assign \step_2.segment  = step_2[9];
   assign \step_2.group  = step_2[14:10];
-  assign \step_2.group_first  = step_2[15];
-  assign \step_2.group_last  = step_2[16];
-  assign \step_2.row_first  = step_2[17];
-  assign \step_2.row_last  = step_2[18];
-  assign \step_2.weighted  = step_2[19];
-  assign \step_2.scaled  = step_2[20];
-  assign \step_2.poison  = step_2[21];
-  assign \step_2.rows  = step_2[23:22];
-  assign \step_2.block_last  = step_2[24];
+  assign \step_2.group_last  = step_2[15];
+  assign \step_2.row_last  = step_2[16];
+  assign \step_2.ragged  = step_2[17];
+  assign \step_2.weighted  = step_2[18];
+  assign \step_2.scaled  = step_2[19];
+  assign \step_2.poison  = step_2[20];
+  assign \step_2.rows  = step_2[22:21];
+  assign \step_2.block_last  = step_2[23];
   assign \step_3.valid  = step_3[0];
   assign \step_3.load  = step_3[1];
   assign \step_3.chunk  = step_3[8:2];
   assign \step_3.segment  = step_3[9];
   assign \step_3.group  = step_3[14:10];
-  assign \step_3.group_first  = step_3[15];
-  assign \step_3.group_last  = step_3[16];
-  assign \step_3.row_first  = step_3[17];
-  assign \step_3.row_last  = step_3[18];
-  assign \step_3.weighted  = step_3[19];
-  assign \step_3.scaled  = step_3[20];
-  assign \step_3.poison  = step_3[21];
-  assign \step_3.rows  = step_3[23:22];
-  assign \step_3.block_last  = step_3[24];
+  assign \step_3.group_last  = step_3[15];
+  assign \step_3.row_last  = step_3[16];
+  assign \step_3.ragged  = step_3[17];
+  assign \step_3.weighted  = step_3[18];
+  assign \step_3.scaled  = step_3[19];
+  assign \step_3.poison  = step_3[20];
+  assign \step_3.rows  = step_3[22:21];
+  assign \step_3.block_last  = step_3[23];
   assign \step_4.valid  = step_4[0];
   assign \step_4.load  = step_4[1];
   assign \step_4.chunk  = step_4[8:2];
   assign \step_4.segment  = step_4[9];
   assign \step_4.group  = step_4[14:10];
-  assign \step_4.group_first  = step_4[15];
-  assign \step_4.group_last  = step_4[16];
-  assign \step_4.row_first  = step_4[17];
-  assign \step_4.row_last  = step_4[18];
-  assign \step_4.weighted  = step_4[19];
-  assign \step_4.scaled  = step_4[20];
-  assign \step_4.poison  = step_4[21];
-  assign \step_4.rows  = step_4[23:22];
-  assign \step_4.block_last  = step_4[24];
+  assign \step_4.group_last  = step_4[15];
+  assign \step_4.row_last  = step_4[16];
+  assign \step_4.ragged  = step_4[17];
+  assign \step_4.weighted  = step_4[18];
+  assign \step_4.scaled  = step_4[19];
+  assign \step_4.poison  = step_4[20];
+  assign \step_4.rows  = step_4[22:21];
+  assign \step_4.block_last  = step_4[23];
   assign \step_5.valid  = step_5[0];
   assign \step_5.load  = step_5[1];
   assign \step_5.chunk  = step_5[8:2];
   assign \step_5.segment  = step_5[9];
   assign \step_5.group  = step_5[14:10];
-  assign \step_5.group_first  = step_5[15];
-  assign \step_5.group_last  = step_5[16];
-  assign \step_5.row_first  = step_5[17];
-  assign \step_5.row_last  = step_5[18];
-  assign \step_5.weighted  = step_5[19];
-  assign \step_5.scaled  = step_5[20];
-  assign \step_5.poison  = step_5[21];
-  assign \step_5.rows  = step_5[23:22];
-  assign \step_5.block_last  = step_5[24];
+  assign \step_5.group_last  = step_5[15];
+  assign \step_5.row_last  = step_5[16];
+  assign \step_5.ragged  = step_5[17];
+  assign \step_5.weighted  = step_5[18];
+  assign \step_5.scaled  = step_5[19];
+  assign \step_5.poison  = step_5[20];
+  assign \step_5.rows  = step_5[22:21];
+  assign \step_5.block_last  = step_5[23];
+  assign \step_6.valid  = step_6[0];
+  assign \step_6.load  = step_6[1];
+  assign \step_6.chunk  = step_6[8:2];
+  assign \step_6.segment  = step_6[9];
+  assign \step_6.group  = step_6[14:10];
+  assign \step_6.group_last  = step_6[15];
+  assign \step_6.row_last  = step_6[16];
+  assign \step_6.ragged  = step_6[17];
+  assign \step_6.weighted  = step_6[18];
+  assign \step_6.scaled  = step_6[19];
+  assign \step_6.poison  = step_6[20];
+  assign \step_6.rows  = step_6[22:21];
+  assign \step_6.block_last  = step_6[23];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[8:2];
   assign \summed_1.segment  = summed_1[9];
   assign \summed_1.group  = summed_1[14:10];
-  assign \summed_1.group_first  = summed_1[15];
-  assign \summed_1.group_last  = summed_1[16];
-  assign \summed_1.row_first  = summed_1[17];
-  assign \summed_1.row_last  = summed_1[18];
-  assign \summed_1.weighted  = summed_1[19];
-  assign \summed_1.scaled  = summed_1[20];
-  assign \summed_1.poison  = summed_1[21];
-  assign \summed_1.rows  = summed_1[23:22];
-  assign \summed_1.block_last  = summed_1[24];
+  assign \summed_1.group_last  = summed_1[15];
+  assign \summed_1.row_last  = summed_1[16];
+  assign \summed_1.ragged  = summed_1[17];
+  assign \summed_1.weighted  = summed_1[18];
+  assign \summed_1.scaled  = summed_1[19];
+  assign \summed_1.poison  = summed_1[20];
+  assign \summed_1.rows  = summed_1[22:21];
+  assign \summed_1.block_last  = summed_1[23];
   assign \summed_2.valid  = summed_2[0];
   assign \summed_2.load  = summed_2[1];
   assign \summed_2.chunk  = summed_2[8:2];
   assign \summed_2.segment  = summed_2[9];
   assign \summed_2.group  = summed_2[14:10];
-  assign \summed_2.group_first  = summed_2[15];
-  assign \summed_2.group_last  = summed_2[16];
-  assign \summed_2.row_first  = summed_2[17];
-  assign \summed_2.row_last  = summed_2[18];
-  assign \summed_2.weighted  = summed_2[19];
-  assign \summed_2.scaled  = summed_2[20];
-  assign \summed_2.poison  = summed_2[21];
-  assign \summed_2.rows  = summed_2[23:22];
-  assign \summed_2.block_last  = summed_2[24];
+  assign \summed_2.group_last  = summed_2[15];
+  assign \summed_2.row_last  = summed_2[16];
+  assign \summed_2.ragged  = summed_2[17];
+  assign \summed_2.weighted  = summed_2[18];
+  assign \summed_2.scaled  = summed_2[19];
+  assign \summed_2.poison  = summed_2[20];
+  assign \summed_2.rows  = summed_2[22:21];
+  assign \summed_2.block_last  = summed_2[23];
   assign \summed_3.valid  = summed_3[0];
   assign \summed_3.load  = summed_3[1];
   assign \summed_3.chunk  = summed_3[8:2];
   assign \summed_3.segment  = summed_3[9];
   assign \summed_3.group  = summed_3[14:10];
-  assign \summed_3.group_first  = summed_3[15];
-  assign \summed_3.group_last  = summed_3[16];
-  assign \summed_3.row_first  = summed_3[17];
-  assign \summed_3.row_last  = summed_3[18];
-  assign \summed_3.weighted  = summed_3[19];
-  assign \summed_3.scaled  = summed_3[20];
-  assign \summed_3.poison  = summed_3[21];
-  assign \summed_3.rows  = summed_3[23:22];
-  assign \summed_3.block_last  = summed_3[24];
+  assign \summed_3.group_last  = summed_3[15];
+  assign \summed_3.row_last  = summed_3[16];
+  assign \summed_3.ragged  = summed_3[17];
+  assign \summed_3.weighted  = summed_3[18];
+  assign \summed_3.scaled  = summed_3[19];
+  assign \summed_3.poison  = summed_3[20];
+  assign \summed_3.rows  = summed_3[22:21];
+  assign \summed_3.block_last  = summed_3[23];
   assign \summed_4.valid  = summed_4[0];
   assign \summed_4.load  = summed_4[1];
   assign \summed_4.chunk  = summed_4[8:2];
   assign \summed_4.segment  = summed_4[9];
   assign \summed_4.group  = summed_4[14:10];
-  assign \summed_4.group_first  = summed_4[15];
-  assign \summed_4.group_last  = summed_4[16];
-  assign \summed_4.row_first  = summed_4[17];
-  assign \summed_4.row_last  = summed_4[18];
-  assign \summed_4.weighted  = summed_4[19];
-  assign \summed_4.scaled  = summed_4[20];
-  assign \summed_4.poison  = summed_4[21];
-  assign \summed_4.rows  = summed_4[23:22];
-  assign \summed_4.block_last  = summed_4[24];
+  assign \summed_4.group_last  = summed_4[15];
+  assign \summed_4.row_last  = summed_4[16];
+  assign \summed_4.ragged  = summed_4[17];
+  assign \summed_4.weighted  = summed_4[18];
+  assign \summed_4.scaled  = summed_4[19];
+  assign \summed_4.poison  = summed_4[20];
+  assign \summed_4.rows  = summed_4[22:21];
+  assign \summed_4.block_last  = summed_4[23];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -1712,747 +1761,11899 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, r
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (clk, rst, abort, remaining, fixed, nonfinite, beat);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (clk, rst, abort, fixed, nonfinite, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire \$1 ;
-  wire [40:0] \$10 ;
-  wire [40:0] \$100 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$1000 ;
+  wire \$1001 ;
+  wire \$1002 ;
+  wire \$1003 ;
+  wire \$1004 ;
+  wire \$1005 ;
+  wire \$1006 ;
+  wire \$1007 ;
+  wire \$1008 ;
+  wire \$1009 ;
   wire \$101 ;
+  wire \$1010 ;
+  wire \$1011 ;
+  wire \$1012 ;
+  wire \$1013 ;
+  wire \$1014 ;
+  wire \$1015 ;
+  wire \$1016 ;
+  wire \$1017 ;
+  wire \$1018 ;
+  wire \$1019 ;
   wire \$102 ;
-  wire [5:0] \$103 ;
-  wire [41:0] \$104 ;
-  wire [40:0] \$105 ;
+  wire \$1020 ;
+  wire \$1021 ;
+  wire \$1022 ;
+  wire \$1023 ;
+  wire \$1024 ;
+  wire \$1025 ;
+  wire \$1026 ;
+  wire \$1027 ;
+  wire \$1028 ;
+  wire \$1029 ;
+  wire \$103 ;
+  wire \$1030 ;
+  wire \$1031 ;
+  wire \$1032 ;
+  wire \$1033 ;
+  wire \$1034 ;
+  wire \$1035 ;
+  wire \$1036 ;
+  wire \$1037 ;
+  wire \$1038 ;
+  wire \$1039 ;
+  wire \$104 ;
+  wire \$1040 ;
+  wire \$1041 ;
+  wire \$1042 ;
+  wire \$1043 ;
+  wire \$1044 ;
+  wire \$1045 ;
+  wire \$1046 ;
+  wire \$1047 ;
+  wire \$1048 ;
+  wire \$1049 ;
+  wire \$105 ;
+  wire \$1050 ;
+  wire \$1051 ;
+  wire \$1052 ;
+  wire \$1053 ;
+  wire \$1054 ;
+  wire \$1055 ;
+  wire \$1056 ;
+  wire \$1057 ;
+  wire \$1058 ;
+  wire \$1059 ;
   wire \$106 ;
+  wire \$1060 ;
+  wire \$1061 ;
+  wire \$1062 ;
+  wire \$1063 ;
+  wire \$1064 ;
+  wire \$1065 ;
+  wire \$1066 ;
+  wire [11:0] \$1067 ;
+  wire \$1068 ;
+  wire [11:0] \$1069 ;
   wire \$107 ;
-  wire [5:0] \$108 ;
-  wire [41:0] \$109 ;
+  wire [14:0] \$1070 ;
+  wire \$1071 ;
+  wire \$1072 ;
+  wire \$1073 ;
+  wire \$1074 ;
+  wire [11:0] \$1075 ;
+  wire \$1076 ;
+  wire [11:0] \$1077 ;
+  wire [14:0] \$1078 ;
+  wire [20:0] \$1079 ;
+  wire \$108 ;
+  wire \$1080 ;
+  wire \$1081 ;
+  wire \$1082 ;
+  wire \$1083 ;
+  wire [11:0] \$1084 ;
+  wire \$1085 ;
+  wire [11:0] \$1086 ;
+  wire [14:0] \$1087 ;
+  wire \$1088 ;
+  wire \$1089 ;
+  wire \$109 ;
+  wire \$1090 ;
+  wire \$1091 ;
+  wire [11:0] \$1092 ;
+  wire \$1093 ;
+  wire [11:0] \$1094 ;
+  wire [14:0] \$1095 ;
+  wire [20:0] \$1096 ;
+  wire \$1097 ;
+  wire \$1098 ;
+  wire \$1099 ;
   wire \$11 ;
-  wire [40:0] \$110 ;
+  wire \$110 ;
+  wire \$1100 ;
+  wire \$1101 ;
+  wire \$1102 ;
+  wire \$1103 ;
+  wire \$1104 ;
+  wire \$1105 ;
+  wire \$1106 ;
+  wire \$1107 ;
+  wire \$1108 ;
+  wire \$1109 ;
   wire \$111 ;
+  wire \$1110 ;
+  wire \$1111 ;
+  wire \$1112 ;
+  wire \$1113 ;
+  wire \$1114 ;
+  wire \$1115 ;
+  wire \$1116 ;
+  wire \$1117 ;
+  wire \$1118 ;
+  wire \$1119 ;
   wire \$112 ;
-  wire [5:0] \$113 ;
-  wire [41:0] \$114 ;
-  wire [40:0] \$115 ;
+  wire \$1120 ;
+  wire \$1121 ;
+  wire \$1122 ;
+  wire \$1123 ;
+  wire \$1124 ;
+  wire \$1125 ;
+  wire \$1126 ;
+  wire \$1127 ;
+  wire \$1128 ;
+  wire \$1129 ;
+  wire \$113 ;
+  wire \$1130 ;
+  wire \$1131 ;
+  wire \$1132 ;
+  wire \$1133 ;
+  wire \$1134 ;
+  wire \$1135 ;
+  wire \$1136 ;
+  wire \$1137 ;
+  wire \$1138 ;
+  wire \$1139 ;
+  wire \$114 ;
+  wire \$1140 ;
+  wire \$1141 ;
+  wire \$1142 ;
+  wire \$1143 ;
+  wire \$1144 ;
+  wire \$1145 ;
+  wire \$1146 ;
+  wire \$1147 ;
+  wire \$1148 ;
+  wire \$1149 ;
+  wire \$115 ;
+  wire \$1150 ;
+  wire \$1151 ;
+  wire \$1152 ;
+  wire \$1153 ;
+  wire \$1154 ;
+  wire \$1155 ;
+  wire \$1156 ;
+  wire \$1157 ;
+  wire \$1158 ;
+  wire \$1159 ;
   wire \$116 ;
+  wire \$1160 ;
+  wire \$1161 ;
+  wire \$1162 ;
+  wire \$1163 ;
+  wire \$1164 ;
+  wire \$1165 ;
+  wire \$1166 ;
+  wire \$1167 ;
+  wire \$1168 ;
+  wire \$1169 ;
   wire \$117 ;
-  wire [5:0] \$118 ;
-  wire [41:0] \$119 ;
+  wire \$1170 ;
+  wire \$1171 ;
+  wire \$1172 ;
+  wire \$1173 ;
+  wire \$1174 ;
+  wire \$1175 ;
+  wire \$1176 ;
+  wire \$1177 ;
+  wire \$1178 ;
+  wire \$1179 ;
+  wire \$118 ;
+  wire \$1180 ;
+  wire \$1181 ;
+  wire \$1182 ;
+  wire \$1183 ;
+  wire \$1184 ;
+  wire \$1185 ;
+  wire \$1186 ;
+  wire \$1187 ;
+  wire \$1188 ;
+  wire \$1189 ;
+  wire \$119 ;
+  wire \$1190 ;
+  wire \$1191 ;
+  wire \$1192 ;
+  wire \$1193 ;
+  wire \$1194 ;
+  wire \$1195 ;
+  wire \$1196 ;
+  wire \$1197 ;
+  wire \$1198 ;
+  wire \$1199 ;
   wire \$12 ;
-  wire [40:0] \$120 ;
+  wire \$120 ;
+  wire \$1200 ;
+  wire \$1201 ;
+  wire \$1202 ;
+  wire \$1203 ;
+  wire \$1204 ;
+  wire \$1205 ;
+  wire \$1206 ;
+  wire \$1207 ;
+  wire \$1208 ;
+  wire \$1209 ;
   wire \$121 ;
+  wire \$1210 ;
+  wire \$1211 ;
+  wire \$1212 ;
+  wire \$1213 ;
+  wire \$1214 ;
+  wire \$1215 ;
+  wire \$1216 ;
+  wire \$1217 ;
+  wire \$1218 ;
+  wire \$1219 ;
   wire \$122 ;
-  wire [5:0] \$123 ;
-  wire [41:0] \$124 ;
-  wire [40:0] \$125 ;
+  wire \$1220 ;
+  wire \$1221 ;
+  wire \$1222 ;
+  wire \$1223 ;
+  wire \$1224 ;
+  wire \$1225 ;
+  wire \$1226 ;
+  wire \$1227 ;
+  wire \$1228 ;
+  wire \$1229 ;
+  wire \$123 ;
+  wire \$1230 ;
+  wire \$1231 ;
+  wire \$1232 ;
+  wire \$1233 ;
+  wire \$1234 ;
+  wire \$1235 ;
+  wire \$1236 ;
+  wire \$1237 ;
+  wire \$1238 ;
+  wire \$1239 ;
+  wire \$124 ;
+  wire \$1240 ;
+  wire \$1241 ;
+  wire \$1242 ;
+  wire \$1243 ;
+  wire [11:0] \$1244 ;
+  wire \$1245 ;
+  wire [11:0] \$1246 ;
+  wire [14:0] \$1247 ;
+  wire \$1248 ;
+  wire \$1249 ;
+  wire \$125 ;
+  wire \$1250 ;
+  wire \$1251 ;
+  wire [11:0] \$1252 ;
+  wire \$1253 ;
+  wire [11:0] \$1254 ;
+  wire [14:0] \$1255 ;
+  wire [20:0] \$1256 ;
+  wire \$1257 ;
+  wire \$1258 ;
+  wire \$1259 ;
   wire \$126 ;
+  wire \$1260 ;
+  wire [11:0] \$1261 ;
+  wire \$1262 ;
+  wire [11:0] \$1263 ;
+  wire [14:0] \$1264 ;
+  wire \$1265 ;
+  wire \$1266 ;
+  wire \$1267 ;
+  wire \$1268 ;
+  wire [11:0] \$1269 ;
   wire \$127 ;
-  wire [5:0] \$128 ;
-  wire [41:0] \$129 ;
-  wire [5:0] \$13 ;
-  wire [40:0] \$130 ;
+  wire \$1270 ;
+  wire [11:0] \$1271 ;
+  wire [14:0] \$1272 ;
+  wire [20:0] \$1273 ;
+  wire \$1274 ;
+  wire \$1275 ;
+  wire \$1276 ;
+  wire \$1277 ;
+  wire \$1278 ;
+  wire \$1279 ;
+  wire \$128 ;
+  wire \$1280 ;
+  wire \$1281 ;
+  wire \$1282 ;
+  wire \$1283 ;
+  wire \$1284 ;
+  wire \$1285 ;
+  wire \$1286 ;
+  wire \$1287 ;
+  wire \$1288 ;
+  wire \$1289 ;
+  wire \$129 ;
+  wire \$1290 ;
+  wire \$1291 ;
+  wire \$1292 ;
+  wire \$1293 ;
+  wire \$1294 ;
+  wire \$1295 ;
+  wire \$1296 ;
+  wire \$1297 ;
+  wire \$1298 ;
+  wire \$1299 ;
+  wire [11:0] \$13 ;
+  wire \$130 ;
+  wire \$1300 ;
+  wire \$1301 ;
+  wire \$1302 ;
+  wire \$1303 ;
+  wire \$1304 ;
+  wire \$1305 ;
+  wire \$1306 ;
+  wire \$1307 ;
+  wire \$1308 ;
+  wire \$1309 ;
   wire \$131 ;
+  wire \$1310 ;
+  wire \$1311 ;
+  wire \$1312 ;
+  wire \$1313 ;
+  wire \$1314 ;
+  wire \$1315 ;
+  wire \$1316 ;
+  wire \$1317 ;
+  wire \$1318 ;
+  wire \$1319 ;
   wire \$132 ;
-  wire [5:0] \$133 ;
-  wire [41:0] \$134 ;
-  wire [40:0] \$135 ;
+  wire \$1320 ;
+  wire \$1321 ;
+  wire \$1322 ;
+  wire \$1323 ;
+  wire \$1324 ;
+  wire \$1325 ;
+  wire \$1326 ;
+  wire \$1327 ;
+  wire \$1328 ;
+  wire \$1329 ;
+  wire \$133 ;
+  wire \$1330 ;
+  wire \$1331 ;
+  wire \$1332 ;
+  wire \$1333 ;
+  wire \$1334 ;
+  wire \$1335 ;
+  wire \$1336 ;
+  wire \$1337 ;
+  wire \$1338 ;
+  wire \$1339 ;
+  wire \$134 ;
+  wire \$1340 ;
+  wire \$1341 ;
+  wire \$1342 ;
+  wire \$1343 ;
+  wire \$1344 ;
+  wire \$1345 ;
+  wire \$1346 ;
+  wire \$1347 ;
+  wire \$1348 ;
+  wire \$1349 ;
+  wire \$135 ;
+  wire \$1350 ;
+  wire \$1351 ;
+  wire \$1352 ;
+  wire \$1353 ;
+  wire \$1354 ;
+  wire \$1355 ;
+  wire \$1356 ;
+  wire \$1357 ;
+  wire \$1358 ;
+  wire \$1359 ;
   wire \$136 ;
+  wire \$1360 ;
+  wire \$1361 ;
+  wire \$1362 ;
+  wire \$1363 ;
+  wire \$1364 ;
+  wire \$1365 ;
+  wire \$1366 ;
+  wire \$1367 ;
+  wire \$1368 ;
+  wire \$1369 ;
   wire \$137 ;
-  wire [5:0] \$138 ;
-  wire [41:0] \$139 ;
-  wire [41:0] \$14 ;
-  wire [40:0] \$140 ;
+  wire \$1370 ;
+  wire \$1371 ;
+  wire \$1372 ;
+  wire \$1373 ;
+  wire \$1374 ;
+  wire \$1375 ;
+  wire \$1376 ;
+  wire \$1377 ;
+  wire \$1378 ;
+  wire \$1379 ;
+  wire \$138 ;
+  wire \$1380 ;
+  wire \$1381 ;
+  wire \$1382 ;
+  wire \$1383 ;
+  wire \$1384 ;
+  wire \$1385 ;
+  wire \$1386 ;
+  wire \$1387 ;
+  wire \$1388 ;
+  wire \$1389 ;
+  wire \$139 ;
+  wire \$1390 ;
+  wire \$1391 ;
+  wire \$1392 ;
+  wire \$1393 ;
+  wire \$1394 ;
+  wire \$1395 ;
+  wire \$1396 ;
+  wire \$1397 ;
+  wire \$1398 ;
+  wire \$1399 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$1400 ;
+  wire \$1401 ;
+  wire \$1402 ;
+  wire \$1403 ;
+  wire \$1404 ;
+  wire \$1405 ;
+  wire \$1406 ;
+  wire \$1407 ;
+  wire \$1408 ;
+  wire \$1409 ;
   wire \$141 ;
+  wire \$1410 ;
+  wire \$1411 ;
+  wire \$1412 ;
+  wire \$1413 ;
+  wire \$1414 ;
+  wire \$1415 ;
+  wire \$1416 ;
+  wire \$1417 ;
+  wire \$1418 ;
+  wire \$1419 ;
   wire \$142 ;
-  wire [5:0] \$143 ;
-  wire [41:0] \$144 ;
-  wire [40:0] \$145 ;
+  wire \$1420 ;
+  wire [11:0] \$1421 ;
+  wire \$1422 ;
+  wire [11:0] \$1423 ;
+  wire [14:0] \$1424 ;
+  wire \$1425 ;
+  wire \$1426 ;
+  wire \$1427 ;
+  wire \$1428 ;
+  wire [11:0] \$1429 ;
+  wire \$143 ;
+  wire \$1430 ;
+  wire [11:0] \$1431 ;
+  wire [14:0] \$1432 ;
+  wire [20:0] \$1433 ;
+  wire \$1434 ;
+  wire \$1435 ;
+  wire \$1436 ;
+  wire \$1437 ;
+  wire [11:0] \$1438 ;
+  wire \$1439 ;
+  wire \$144 ;
+  wire [11:0] \$1440 ;
+  wire [14:0] \$1441 ;
+  wire \$1442 ;
+  wire \$1443 ;
+  wire \$1444 ;
+  wire \$1445 ;
+  wire [11:0] \$1446 ;
+  wire \$1447 ;
+  wire [11:0] \$1448 ;
+  wire [14:0] \$1449 ;
+  wire \$145 ;
+  wire [20:0] \$1450 ;
+  wire \$1451 ;
+  wire \$1452 ;
+  wire \$1453 ;
+  wire \$1454 ;
+  wire \$1455 ;
+  wire \$1456 ;
+  wire \$1457 ;
+  wire \$1458 ;
+  wire \$1459 ;
   wire \$146 ;
+  wire \$1460 ;
+  wire \$1461 ;
+  wire \$1462 ;
+  wire \$1463 ;
+  wire \$1464 ;
+  wire \$1465 ;
+  wire \$1466 ;
+  wire \$1467 ;
+  wire \$1468 ;
+  wire \$1469 ;
   wire \$147 ;
-  wire [5:0] \$148 ;
-  wire [41:0] \$149 ;
-  wire [40:0] \$15 ;
-  wire [40:0] \$150 ;
+  wire \$1470 ;
+  wire \$1471 ;
+  wire \$1472 ;
+  wire \$1473 ;
+  wire \$1474 ;
+  wire \$1475 ;
+  wire \$1476 ;
+  wire \$1477 ;
+  wire \$1478 ;
+  wire \$1479 ;
+  wire \$148 ;
+  wire \$1480 ;
+  wire \$1481 ;
+  wire \$1482 ;
+  wire \$1483 ;
+  wire \$1484 ;
+  wire \$1485 ;
+  wire \$1486 ;
+  wire \$1487 ;
+  wire \$1488 ;
+  wire \$1489 ;
+  wire \$149 ;
+  wire \$1490 ;
+  wire \$1491 ;
+  wire \$1492 ;
+  wire \$1493 ;
+  wire \$1494 ;
+  wire \$1495 ;
+  wire \$1496 ;
+  wire \$1497 ;
+  wire \$1498 ;
+  wire \$1499 ;
+  wire [11:0] \$15 ;
+  wire \$150 ;
+  wire \$1500 ;
+  wire \$1501 ;
+  wire \$1502 ;
+  wire \$1503 ;
+  wire \$1504 ;
+  wire \$1505 ;
+  wire \$1506 ;
+  wire \$1507 ;
+  wire \$1508 ;
+  wire \$1509 ;
   wire \$151 ;
+  wire \$1510 ;
+  wire \$1511 ;
+  wire \$1512 ;
+  wire \$1513 ;
+  wire \$1514 ;
+  wire \$1515 ;
+  wire \$1516 ;
+  wire \$1517 ;
+  wire \$1518 ;
+  wire \$1519 ;
   wire \$152 ;
-  wire [5:0] \$153 ;
-  wire [41:0] \$154 ;
-  wire [40:0] \$155 ;
+  wire \$1520 ;
+  wire \$1521 ;
+  wire \$1522 ;
+  wire \$1523 ;
+  wire \$1524 ;
+  wire \$1525 ;
+  wire \$1526 ;
+  wire \$1527 ;
+  wire \$1528 ;
+  wire \$1529 ;
+  wire \$153 ;
+  wire \$1530 ;
+  wire \$1531 ;
+  wire \$1532 ;
+  wire \$1533 ;
+  wire \$1534 ;
+  wire \$1535 ;
+  wire \$1536 ;
+  wire \$1537 ;
+  wire \$1538 ;
+  wire \$1539 ;
+  wire \$154 ;
+  wire \$1540 ;
+  wire \$1541 ;
+  wire \$1542 ;
+  wire \$1543 ;
+  wire \$1544 ;
+  wire \$1545 ;
+  wire \$1546 ;
+  wire \$1547 ;
+  wire \$1548 ;
+  wire \$1549 ;
+  wire \$155 ;
+  wire \$1550 ;
+  wire \$1551 ;
+  wire \$1552 ;
+  wire \$1553 ;
+  wire \$1554 ;
+  wire \$1555 ;
+  wire \$1556 ;
+  wire \$1557 ;
+  wire \$1558 ;
+  wire \$1559 ;
   wire \$156 ;
+  wire \$1560 ;
+  wire \$1561 ;
+  wire \$1562 ;
+  wire \$1563 ;
+  wire \$1564 ;
+  wire \$1565 ;
+  wire \$1566 ;
+  wire \$1567 ;
+  wire \$1568 ;
+  wire \$1569 ;
   wire \$157 ;
-  wire [5:0] \$158 ;
-  wire [41:0] \$159 ;
-  wire \$16 ;
-  wire [40:0] \$160 ;
+  wire \$1570 ;
+  wire \$1571 ;
+  wire \$1572 ;
+  wire \$1573 ;
+  wire \$1574 ;
+  wire \$1575 ;
+  wire \$1576 ;
+  wire \$1577 ;
+  wire \$1578 ;
+  wire \$1579 ;
+  wire \$158 ;
+  wire \$1580 ;
+  wire \$1581 ;
+  wire \$1582 ;
+  wire \$1583 ;
+  wire \$1584 ;
+  wire \$1585 ;
+  wire \$1586 ;
+  wire \$1587 ;
+  wire \$1588 ;
+  wire \$1589 ;
+  wire \$159 ;
+  wire \$1590 ;
+  wire \$1591 ;
+  wire \$1592 ;
+  wire \$1593 ;
+  wire \$1594 ;
+  wire \$1595 ;
+  wire \$1596 ;
+  wire \$1597 ;
+  wire [11:0] \$1598 ;
+  wire \$1599 ;
+  wire [14:0] \$16 ;
+  wire \$160 ;
+  wire [11:0] \$1600 ;
+  wire [14:0] \$1601 ;
+  wire \$1602 ;
+  wire \$1603 ;
+  wire \$1604 ;
+  wire \$1605 ;
+  wire [11:0] \$1606 ;
+  wire \$1607 ;
+  wire [11:0] \$1608 ;
+  wire [14:0] \$1609 ;
   wire \$161 ;
+  wire [20:0] \$1610 ;
+  wire \$1611 ;
+  wire \$1612 ;
+  wire \$1613 ;
+  wire \$1614 ;
+  wire [11:0] \$1615 ;
+  wire \$1616 ;
+  wire [11:0] \$1617 ;
+  wire [14:0] \$1618 ;
+  wire \$1619 ;
   wire \$162 ;
+  wire \$1620 ;
+  wire \$1621 ;
+  wire \$1622 ;
+  wire [11:0] \$1623 ;
+  wire \$1624 ;
+  wire [11:0] \$1625 ;
+  wire [14:0] \$1626 ;
+  wire [20:0] \$1627 ;
+  wire \$1628 ;
+  wire \$1629 ;
   wire \$163 ;
+  wire \$1630 ;
+  wire \$1631 ;
+  wire \$1632 ;
+  wire \$1633 ;
+  wire \$1634 ;
+  wire \$1635 ;
+  wire \$1636 ;
+  wire \$1637 ;
+  wire \$1638 ;
+  wire \$1639 ;
   wire \$164 ;
+  wire \$1640 ;
+  wire \$1641 ;
+  wire \$1642 ;
+  wire \$1643 ;
+  wire \$1644 ;
+  wire \$1645 ;
+  wire \$1646 ;
+  wire \$1647 ;
+  wire \$1648 ;
+  wire \$1649 ;
   wire \$165 ;
+  wire \$1650 ;
+  wire \$1651 ;
+  wire \$1652 ;
+  wire \$1653 ;
+  wire \$1654 ;
+  wire \$1655 ;
+  wire \$1656 ;
+  wire \$1657 ;
+  wire \$1658 ;
+  wire \$1659 ;
   wire \$166 ;
+  wire \$1660 ;
+  wire \$1661 ;
+  wire \$1662 ;
+  wire \$1663 ;
+  wire \$1664 ;
+  wire \$1665 ;
+  wire \$1666 ;
+  wire \$1667 ;
+  wire \$1668 ;
+  wire \$1669 ;
   wire \$167 ;
+  wire \$1670 ;
+  wire \$1671 ;
+  wire \$1672 ;
+  wire \$1673 ;
+  wire \$1674 ;
+  wire \$1675 ;
+  wire \$1676 ;
+  wire \$1677 ;
+  wire \$1678 ;
+  wire \$1679 ;
   wire \$168 ;
+  wire \$1680 ;
+  wire \$1681 ;
+  wire \$1682 ;
+  wire \$1683 ;
+  wire \$1684 ;
+  wire \$1685 ;
+  wire \$1686 ;
+  wire \$1687 ;
+  wire \$1688 ;
+  wire \$1689 ;
   wire \$169 ;
-  wire \$17 ;
+  wire \$1690 ;
+  wire \$1691 ;
+  wire \$1692 ;
+  wire \$1693 ;
+  wire \$1694 ;
+  wire \$1695 ;
+  wire \$1696 ;
+  wire \$1697 ;
+  wire \$1698 ;
+  wire \$1699 ;
+  wire [20:0] \$17 ;
   wire \$170 ;
+  wire \$1700 ;
+  wire \$1701 ;
+  wire \$1702 ;
+  wire \$1703 ;
+  wire \$1704 ;
+  wire \$1705 ;
+  wire \$1706 ;
+  wire \$1707 ;
+  wire \$1708 ;
+  wire \$1709 ;
   wire \$171 ;
+  wire \$1710 ;
+  wire \$1711 ;
+  wire \$1712 ;
+  wire \$1713 ;
+  wire \$1714 ;
+  wire \$1715 ;
+  wire \$1716 ;
+  wire \$1717 ;
+  wire \$1718 ;
+  wire \$1719 ;
   wire \$172 ;
+  wire \$1720 ;
+  wire \$1721 ;
+  wire \$1722 ;
+  wire \$1723 ;
+  wire \$1724 ;
+  wire \$1725 ;
+  wire \$1726 ;
+  wire \$1727 ;
+  wire \$1728 ;
+  wire \$1729 ;
   wire \$173 ;
+  wire \$1730 ;
+  wire \$1731 ;
+  wire \$1732 ;
+  wire \$1733 ;
+  wire \$1734 ;
+  wire \$1735 ;
+  wire \$1736 ;
+  wire \$1737 ;
+  wire \$1738 ;
+  wire \$1739 ;
   wire \$174 ;
+  wire \$1740 ;
+  wire \$1741 ;
+  wire \$1742 ;
+  wire \$1743 ;
+  wire \$1744 ;
+  wire \$1745 ;
+  wire \$1746 ;
+  wire \$1747 ;
+  wire \$1748 ;
+  wire \$1749 ;
   wire \$175 ;
+  wire \$1750 ;
+  wire \$1751 ;
+  wire \$1752 ;
+  wire \$1753 ;
+  wire \$1754 ;
+  wire \$1755 ;
+  wire \$1756 ;
+  wire \$1757 ;
+  wire \$1758 ;
+  wire \$1759 ;
   wire \$176 ;
+  wire \$1760 ;
+  wire \$1761 ;
+  wire \$1762 ;
+  wire \$1763 ;
+  wire \$1764 ;
+  wire \$1765 ;
+  wire \$1766 ;
+  wire \$1767 ;
+  wire \$1768 ;
+  wire \$1769 ;
   wire \$177 ;
+  wire \$1770 ;
+  wire \$1771 ;
+  wire \$1772 ;
+  wire \$1773 ;
+  wire \$1774 ;
+  wire [11:0] \$1775 ;
+  wire \$1776 ;
+  wire [11:0] \$1777 ;
+  wire [14:0] \$1778 ;
+  wire \$1779 ;
   wire \$178 ;
+  wire \$1780 ;
+  wire \$1781 ;
+  wire \$1782 ;
+  wire [11:0] \$1783 ;
+  wire \$1784 ;
+  wire [11:0] \$1785 ;
+  wire [14:0] \$1786 ;
+  wire [20:0] \$1787 ;
+  wire \$1788 ;
+  wire \$1789 ;
   wire \$179 ;
-  wire [5:0] \$18 ;
+  wire \$1790 ;
+  wire \$1791 ;
+  wire [11:0] \$1792 ;
+  wire \$1793 ;
+  wire [11:0] \$1794 ;
+  wire [14:0] \$1795 ;
+  wire \$1796 ;
+  wire \$1797 ;
+  wire \$1798 ;
+  wire \$1799 ;
+  wire \$18 ;
   wire \$180 ;
+  wire [11:0] \$1800 ;
+  wire \$1801 ;
+  wire [11:0] \$1802 ;
+  wire [14:0] \$1803 ;
+  wire [20:0] \$1804 ;
+  wire \$1805 ;
+  wire \$1806 ;
+  wire \$1807 ;
+  wire \$1808 ;
+  wire \$1809 ;
   wire \$181 ;
-  wire \$182 ;
+  wire \$1810 ;
+  wire \$1811 ;
+  wire \$1812 ;
+  wire \$1813 ;
+  wire \$1814 ;
+  wire \$1815 ;
+  wire \$1816 ;
+  wire \$1817 ;
+  wire \$1818 ;
+  wire \$1819 ;
+  wire [11:0] \$182 ;
+  wire \$1820 ;
+  wire \$1821 ;
+  wire \$1822 ;
+  wire \$1823 ;
+  wire \$1824 ;
+  wire \$1825 ;
+  wire \$1826 ;
+  wire \$1827 ;
+  wire \$1828 ;
+  wire \$1829 ;
   wire \$183 ;
-  wire \$184 ;
-  wire \$185 ;
+  wire \$1830 ;
+  wire \$1831 ;
+  wire \$1832 ;
+  wire \$1833 ;
+  wire \$1834 ;
+  wire \$1835 ;
+  wire \$1836 ;
+  wire \$1837 ;
+  wire \$1838 ;
+  wire \$1839 ;
+  wire [11:0] \$184 ;
+  wire \$1840 ;
+  wire \$1841 ;
+  wire \$1842 ;
+  wire \$1843 ;
+  wire \$1844 ;
+  wire \$1845 ;
+  wire \$1846 ;
+  wire \$1847 ;
+  wire \$1848 ;
+  wire \$1849 ;
+  wire [14:0] \$185 ;
+  wire \$1850 ;
+  wire \$1851 ;
+  wire \$1852 ;
+  wire \$1853 ;
+  wire \$1854 ;
+  wire \$1855 ;
+  wire \$1856 ;
+  wire \$1857 ;
+  wire \$1858 ;
+  wire \$1859 ;
   wire \$186 ;
+  wire \$1860 ;
+  wire \$1861 ;
+  wire \$1862 ;
+  wire \$1863 ;
+  wire \$1864 ;
+  wire \$1865 ;
+  wire \$1866 ;
+  wire \$1867 ;
+  wire \$1868 ;
+  wire \$1869 ;
   wire \$187 ;
+  wire \$1870 ;
+  wire \$1871 ;
+  wire \$1872 ;
+  wire \$1873 ;
+  wire \$1874 ;
+  wire \$1875 ;
+  wire \$1876 ;
+  wire \$1877 ;
+  wire \$1878 ;
+  wire \$1879 ;
   wire \$188 ;
+  wire \$1880 ;
+  wire \$1881 ;
+  wire \$1882 ;
+  wire \$1883 ;
+  wire \$1884 ;
+  wire \$1885 ;
+  wire \$1886 ;
+  wire \$1887 ;
+  wire \$1888 ;
+  wire \$1889 ;
   wire \$189 ;
-  wire [41:0] \$19 ;
-  wire \$190 ;
+  wire \$1890 ;
+  wire \$1891 ;
+  wire \$1892 ;
+  wire \$1893 ;
+  wire \$1894 ;
+  wire \$1895 ;
+  wire \$1896 ;
+  wire \$1897 ;
+  wire \$1898 ;
+  wire \$1899 ;
+  wire \$19 ;
+  wire [11:0] \$190 ;
+  wire \$1900 ;
+  wire \$1901 ;
+  wire \$1902 ;
+  wire \$1903 ;
+  wire \$1904 ;
+  wire \$1905 ;
+  wire \$1906 ;
+  wire \$1907 ;
+  wire \$1908 ;
+  wire \$1909 ;
   wire \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  reg [1311:0] \$194 ;
-  reg \$195 ;
+  wire \$1910 ;
+  wire \$1911 ;
+  wire \$1912 ;
+  wire \$1913 ;
+  wire \$1914 ;
+  wire \$1915 ;
+  wire \$1916 ;
+  wire \$1917 ;
+  wire \$1918 ;
+  wire \$1919 ;
+  wire [11:0] \$192 ;
+  wire \$1920 ;
+  wire \$1921 ;
+  wire \$1922 ;
+  wire \$1923 ;
+  wire \$1924 ;
+  wire \$1925 ;
+  wire \$1926 ;
+  wire \$1927 ;
+  wire \$1928 ;
+  wire \$1929 ;
+  wire [14:0] \$193 ;
+  wire \$1930 ;
+  wire \$1931 ;
+  wire \$1932 ;
+  wire \$1933 ;
+  wire \$1934 ;
+  wire \$1935 ;
+  wire \$1936 ;
+  wire \$1937 ;
+  wire \$1938 ;
+  wire \$1939 ;
+  wire [20:0] \$194 ;
+  wire \$1940 ;
+  wire \$1941 ;
+  wire \$1942 ;
+  wire \$1943 ;
+  wire \$1944 ;
+  wire \$1945 ;
+  wire \$1946 ;
+  wire \$1947 ;
+  wire \$1948 ;
+  wire \$1949 ;
+  wire \$195 ;
+  wire \$1950 ;
+  wire \$1951 ;
+  wire [11:0] \$1952 ;
+  wire \$1953 ;
+  wire [11:0] \$1954 ;
+  wire [14:0] \$1955 ;
+  wire \$1956 ;
+  wire \$1957 ;
+  wire \$1958 ;
+  wire \$1959 ;
+  wire \$196 ;
+  wire [11:0] \$1960 ;
+  wire \$1961 ;
+  wire [11:0] \$1962 ;
+  wire [14:0] \$1963 ;
+  wire [20:0] \$1964 ;
+  wire \$1965 ;
+  wire \$1966 ;
+  wire \$1967 ;
+  wire \$1968 ;
+  wire [11:0] \$1969 ;
+  wire \$197 ;
+  wire \$1970 ;
+  wire [11:0] \$1971 ;
+  wire [14:0] \$1972 ;
+  wire \$1973 ;
+  wire \$1974 ;
+  wire \$1975 ;
+  wire \$1976 ;
+  wire [11:0] \$1977 ;
+  wire \$1978 ;
+  wire [11:0] \$1979 ;
+  wire \$198 ;
+  wire [14:0] \$1980 ;
+  wire [20:0] \$1981 ;
+  wire \$1982 ;
+  wire \$1983 ;
+  wire \$1984 ;
+  wire \$1985 ;
+  wire \$1986 ;
+  wire \$1987 ;
+  wire \$1988 ;
+  wire \$1989 ;
+  wire [11:0] \$199 ;
+  wire \$1990 ;
+  wire \$1991 ;
+  wire \$1992 ;
+  wire \$1993 ;
+  wire \$1994 ;
+  wire \$1995 ;
+  wire \$1996 ;
+  wire \$1997 ;
+  wire \$1998 ;
+  wire \$1999 ;
   wire \$2 ;
-  wire [40:0] \$20 ;
+  wire \$20 ;
+  wire \$200 ;
+  wire \$2000 ;
+  wire \$2001 ;
+  wire \$2002 ;
+  wire \$2003 ;
+  wire \$2004 ;
+  wire \$2005 ;
+  wire \$2006 ;
+  wire \$2007 ;
+  wire \$2008 ;
+  wire \$2009 ;
+  wire [11:0] \$201 ;
+  wire \$2010 ;
+  wire \$2011 ;
+  wire \$2012 ;
+  wire \$2013 ;
+  wire \$2014 ;
+  wire \$2015 ;
+  wire \$2016 ;
+  wire \$2017 ;
+  wire \$2018 ;
+  wire \$2019 ;
+  wire [14:0] \$202 ;
+  wire \$2020 ;
+  wire \$2021 ;
+  wire \$2022 ;
+  wire \$2023 ;
+  wire \$2024 ;
+  wire \$2025 ;
+  wire \$2026 ;
+  wire \$2027 ;
+  wire \$2028 ;
+  wire \$2029 ;
+  wire \$203 ;
+  wire \$2030 ;
+  wire \$2031 ;
+  wire \$2032 ;
+  wire \$2033 ;
+  wire \$2034 ;
+  wire \$2035 ;
+  wire \$2036 ;
+  wire \$2037 ;
+  wire \$2038 ;
+  wire \$2039 ;
+  wire \$204 ;
+  wire \$2040 ;
+  wire \$2041 ;
+  wire \$2042 ;
+  wire \$2043 ;
+  wire \$2044 ;
+  wire \$2045 ;
+  wire \$2046 ;
+  wire \$2047 ;
+  wire \$2048 ;
+  wire \$2049 ;
+  wire \$205 ;
+  wire \$2050 ;
+  wire \$2051 ;
+  wire \$2052 ;
+  wire \$2053 ;
+  wire \$2054 ;
+  wire \$2055 ;
+  wire \$2056 ;
+  wire \$2057 ;
+  wire \$2058 ;
+  wire \$2059 ;
+  wire \$206 ;
+  wire \$2060 ;
+  wire \$2061 ;
+  wire \$2062 ;
+  wire \$2063 ;
+  wire \$2064 ;
+  wire \$2065 ;
+  wire \$2066 ;
+  wire \$2067 ;
+  wire \$2068 ;
+  wire \$2069 ;
+  wire [11:0] \$207 ;
+  wire \$2070 ;
+  wire \$2071 ;
+  wire \$2072 ;
+  wire \$2073 ;
+  wire \$2074 ;
+  wire \$2075 ;
+  wire \$2076 ;
+  wire \$2077 ;
+  wire \$2078 ;
+  wire \$2079 ;
+  wire \$208 ;
+  wire \$2080 ;
+  wire \$2081 ;
+  wire \$2082 ;
+  wire \$2083 ;
+  wire \$2084 ;
+  wire \$2085 ;
+  wire \$2086 ;
+  wire \$2087 ;
+  wire \$2088 ;
+  wire \$2089 ;
+  wire [11:0] \$209 ;
+  wire \$2090 ;
+  wire \$2091 ;
+  wire \$2092 ;
+  wire \$2093 ;
+  wire \$2094 ;
+  wire \$2095 ;
+  wire \$2096 ;
+  wire \$2097 ;
+  wire \$2098 ;
+  wire \$2099 ;
   wire \$21 ;
-  wire \$22 ;
-  wire [5:0] \$23 ;
-  wire [41:0] \$24 ;
-  wire [40:0] \$25 ;
+  wire [14:0] \$210 ;
+  wire \$2100 ;
+  wire \$2101 ;
+  wire \$2102 ;
+  wire \$2103 ;
+  wire \$2104 ;
+  wire \$2105 ;
+  wire \$2106 ;
+  wire \$2107 ;
+  wire \$2108 ;
+  wire \$2109 ;
+  wire [20:0] \$211 ;
+  wire \$2110 ;
+  wire \$2111 ;
+  wire \$2112 ;
+  wire \$2113 ;
+  wire \$2114 ;
+  wire \$2115 ;
+  wire \$2116 ;
+  wire \$2117 ;
+  wire \$2118 ;
+  wire \$2119 ;
+  wire \$212 ;
+  wire \$2120 ;
+  wire \$2121 ;
+  wire \$2122 ;
+  wire \$2123 ;
+  wire \$2124 ;
+  wire \$2125 ;
+  wire \$2126 ;
+  wire \$2127 ;
+  wire \$2128 ;
+  wire [11:0] \$2129 ;
+  wire \$213 ;
+  wire \$2130 ;
+  wire [11:0] \$2131 ;
+  wire [14:0] \$2132 ;
+  wire \$2133 ;
+  wire \$2134 ;
+  wire \$2135 ;
+  wire \$2136 ;
+  wire [11:0] \$2137 ;
+  wire \$2138 ;
+  wire [11:0] \$2139 ;
+  wire \$214 ;
+  wire [14:0] \$2140 ;
+  wire [20:0] \$2141 ;
+  wire \$2142 ;
+  wire \$2143 ;
+  wire \$2144 ;
+  wire \$2145 ;
+  wire [11:0] \$2146 ;
+  wire \$2147 ;
+  wire [11:0] \$2148 ;
+  wire [14:0] \$2149 ;
+  wire \$215 ;
+  wire \$2150 ;
+  wire \$2151 ;
+  wire \$2152 ;
+  wire \$2153 ;
+  wire [11:0] \$2154 ;
+  wire \$2155 ;
+  wire [11:0] \$2156 ;
+  wire [14:0] \$2157 ;
+  wire [20:0] \$2158 ;
+  wire \$2159 ;
+  wire \$216 ;
+  wire \$2160 ;
+  wire \$2161 ;
+  wire \$2162 ;
+  wire \$2163 ;
+  wire \$2164 ;
+  wire \$2165 ;
+  wire \$2166 ;
+  wire \$2167 ;
+  wire \$2168 ;
+  wire \$2169 ;
+  wire \$217 ;
+  wire \$2170 ;
+  wire \$2171 ;
+  wire \$2172 ;
+  wire \$2173 ;
+  wire \$2174 ;
+  wire \$2175 ;
+  wire \$2176 ;
+  wire \$2177 ;
+  wire \$2178 ;
+  wire \$2179 ;
+  wire \$218 ;
+  wire \$2180 ;
+  wire \$2181 ;
+  wire \$2182 ;
+  wire \$2183 ;
+  wire \$2184 ;
+  wire \$2185 ;
+  wire \$2186 ;
+  wire \$2187 ;
+  wire \$2188 ;
+  wire \$2189 ;
+  wire \$219 ;
+  wire \$2190 ;
+  wire \$2191 ;
+  wire \$2192 ;
+  wire \$2193 ;
+  wire \$2194 ;
+  wire \$2195 ;
+  wire \$2196 ;
+  wire \$2197 ;
+  wire \$2198 ;
+  wire \$2199 ;
+  wire [11:0] \$22 ;
+  wire \$220 ;
+  wire \$2200 ;
+  wire \$2201 ;
+  wire \$2202 ;
+  wire \$2203 ;
+  wire \$2204 ;
+  wire \$2205 ;
+  wire \$2206 ;
+  wire \$2207 ;
+  wire \$2208 ;
+  wire \$2209 ;
+  wire \$221 ;
+  wire \$2210 ;
+  wire \$2211 ;
+  wire \$2212 ;
+  wire \$2213 ;
+  wire \$2214 ;
+  wire \$2215 ;
+  wire \$2216 ;
+  wire \$2217 ;
+  wire \$2218 ;
+  wire \$2219 ;
+  wire \$222 ;
+  wire \$2220 ;
+  wire \$2221 ;
+  wire \$2222 ;
+  wire \$2223 ;
+  wire \$2224 ;
+  wire \$2225 ;
+  wire \$2226 ;
+  wire \$2227 ;
+  wire \$2228 ;
+  wire \$2229 ;
+  wire \$223 ;
+  wire \$2230 ;
+  wire \$2231 ;
+  wire \$2232 ;
+  wire \$2233 ;
+  wire \$2234 ;
+  wire \$2235 ;
+  wire \$2236 ;
+  wire \$2237 ;
+  wire \$2238 ;
+  wire \$2239 ;
+  wire \$224 ;
+  wire \$2240 ;
+  wire \$2241 ;
+  wire \$2242 ;
+  wire \$2243 ;
+  wire \$2244 ;
+  wire \$2245 ;
+  wire \$2246 ;
+  wire \$2247 ;
+  wire \$2248 ;
+  wire \$2249 ;
+  wire \$225 ;
+  wire \$2250 ;
+  wire \$2251 ;
+  wire \$2252 ;
+  wire \$2253 ;
+  wire \$2254 ;
+  wire \$2255 ;
+  wire \$2256 ;
+  wire \$2257 ;
+  wire \$2258 ;
+  wire \$2259 ;
+  wire \$226 ;
+  wire \$2260 ;
+  wire \$2261 ;
+  wire \$2262 ;
+  wire \$2263 ;
+  wire \$2264 ;
+  wire \$2265 ;
+  wire \$2266 ;
+  wire \$2267 ;
+  wire \$2268 ;
+  wire \$2269 ;
+  wire \$227 ;
+  wire \$2270 ;
+  wire \$2271 ;
+  wire \$2272 ;
+  wire \$2273 ;
+  wire \$2274 ;
+  wire \$2275 ;
+  wire \$2276 ;
+  wire \$2277 ;
+  wire \$2278 ;
+  wire \$2279 ;
+  wire \$228 ;
+  wire \$2280 ;
+  wire \$2281 ;
+  wire \$2282 ;
+  wire \$2283 ;
+  wire \$2284 ;
+  wire \$2285 ;
+  wire \$2286 ;
+  wire \$2287 ;
+  wire \$2288 ;
+  wire \$2289 ;
+  wire \$229 ;
+  wire \$2290 ;
+  wire \$2291 ;
+  wire \$2292 ;
+  wire \$2293 ;
+  wire \$2294 ;
+  wire \$2295 ;
+  wire \$2296 ;
+  wire \$2297 ;
+  wire \$2298 ;
+  wire \$2299 ;
+  wire \$23 ;
+  wire \$230 ;
+  wire \$2300 ;
+  wire \$2301 ;
+  wire \$2302 ;
+  wire \$2303 ;
+  wire \$2304 ;
+  wire \$2305 ;
+  wire [11:0] \$2306 ;
+  wire \$2307 ;
+  wire [11:0] \$2308 ;
+  wire [14:0] \$2309 ;
+  wire \$231 ;
+  wire \$2310 ;
+  wire \$2311 ;
+  wire \$2312 ;
+  wire \$2313 ;
+  wire [11:0] \$2314 ;
+  wire \$2315 ;
+  wire [11:0] \$2316 ;
+  wire [14:0] \$2317 ;
+  wire [20:0] \$2318 ;
+  wire \$2319 ;
+  wire \$232 ;
+  wire \$2320 ;
+  wire \$2321 ;
+  wire \$2322 ;
+  wire [11:0] \$2323 ;
+  wire \$2324 ;
+  wire [11:0] \$2325 ;
+  wire [14:0] \$2326 ;
+  wire \$2327 ;
+  wire \$2328 ;
+  wire \$2329 ;
+  wire \$233 ;
+  wire \$2330 ;
+  wire [11:0] \$2331 ;
+  wire \$2332 ;
+  wire [11:0] \$2333 ;
+  wire [14:0] \$2334 ;
+  wire [20:0] \$2335 ;
+  wire \$2336 ;
+  wire \$2337 ;
+  wire \$2338 ;
+  wire \$2339 ;
+  wire \$234 ;
+  wire \$2340 ;
+  wire \$2341 ;
+  wire \$2342 ;
+  wire \$2343 ;
+  wire \$2344 ;
+  wire \$2345 ;
+  wire \$2346 ;
+  wire \$2347 ;
+  wire \$2348 ;
+  wire \$2349 ;
+  wire \$235 ;
+  wire \$2350 ;
+  wire \$2351 ;
+  wire \$2352 ;
+  wire \$2353 ;
+  wire \$2354 ;
+  wire \$2355 ;
+  wire \$2356 ;
+  wire \$2357 ;
+  wire \$2358 ;
+  wire \$2359 ;
+  wire \$236 ;
+  wire \$2360 ;
+  wire \$2361 ;
+  wire \$2362 ;
+  wire \$2363 ;
+  wire \$2364 ;
+  wire \$2365 ;
+  wire \$2366 ;
+  wire \$2367 ;
+  wire \$2368 ;
+  wire \$2369 ;
+  wire \$237 ;
+  wire \$2370 ;
+  wire \$2371 ;
+  wire \$2372 ;
+  wire \$2373 ;
+  wire \$2374 ;
+  wire \$2375 ;
+  wire \$2376 ;
+  wire \$2377 ;
+  wire \$2378 ;
+  wire \$2379 ;
+  wire \$238 ;
+  wire \$2380 ;
+  wire \$2381 ;
+  wire \$2382 ;
+  wire \$2383 ;
+  wire \$2384 ;
+  wire \$2385 ;
+  wire \$2386 ;
+  wire \$2387 ;
+  wire \$2388 ;
+  wire \$2389 ;
+  wire \$239 ;
+  wire \$2390 ;
+  wire \$2391 ;
+  wire \$2392 ;
+  wire \$2393 ;
+  wire \$2394 ;
+  wire \$2395 ;
+  wire \$2396 ;
+  wire \$2397 ;
+  wire \$2398 ;
+  wire \$2399 ;
+  wire [11:0] \$24 ;
+  wire \$240 ;
+  wire \$2400 ;
+  wire \$2401 ;
+  wire \$2402 ;
+  wire \$2403 ;
+  wire \$2404 ;
+  wire \$2405 ;
+  wire \$2406 ;
+  wire \$2407 ;
+  wire \$2408 ;
+  wire \$2409 ;
+  wire \$241 ;
+  wire \$2410 ;
+  wire \$2411 ;
+  wire \$2412 ;
+  wire \$2413 ;
+  wire \$2414 ;
+  wire \$2415 ;
+  wire \$2416 ;
+  wire \$2417 ;
+  wire \$2418 ;
+  wire \$2419 ;
+  wire \$242 ;
+  wire \$2420 ;
+  wire \$2421 ;
+  wire \$2422 ;
+  wire \$2423 ;
+  wire \$2424 ;
+  wire \$2425 ;
+  wire \$2426 ;
+  wire \$2427 ;
+  wire \$2428 ;
+  wire \$2429 ;
+  wire \$243 ;
+  wire \$2430 ;
+  wire \$2431 ;
+  wire \$2432 ;
+  wire \$2433 ;
+  wire \$2434 ;
+  wire \$2435 ;
+  wire \$2436 ;
+  wire \$2437 ;
+  wire \$2438 ;
+  wire \$2439 ;
+  wire \$244 ;
+  wire \$2440 ;
+  wire \$2441 ;
+  wire \$2442 ;
+  wire \$2443 ;
+  wire \$2444 ;
+  wire \$2445 ;
+  wire \$2446 ;
+  wire \$2447 ;
+  wire \$2448 ;
+  wire \$2449 ;
+  wire \$245 ;
+  wire \$2450 ;
+  wire \$2451 ;
+  wire \$2452 ;
+  wire \$2453 ;
+  wire \$2454 ;
+  wire \$2455 ;
+  wire \$2456 ;
+  wire \$2457 ;
+  wire \$2458 ;
+  wire \$2459 ;
+  wire \$246 ;
+  wire \$2460 ;
+  wire \$2461 ;
+  wire \$2462 ;
+  wire \$2463 ;
+  wire \$2464 ;
+  wire \$2465 ;
+  wire \$2466 ;
+  wire \$2467 ;
+  wire \$2468 ;
+  wire \$2469 ;
+  wire \$247 ;
+  wire \$2470 ;
+  wire \$2471 ;
+  wire \$2472 ;
+  wire \$2473 ;
+  wire \$2474 ;
+  wire \$2475 ;
+  wire \$2476 ;
+  wire \$2477 ;
+  wire \$2478 ;
+  wire \$2479 ;
+  wire \$248 ;
+  wire \$2480 ;
+  wire \$2481 ;
+  wire \$2482 ;
+  wire [11:0] \$2483 ;
+  wire \$2484 ;
+  wire [11:0] \$2485 ;
+  wire [14:0] \$2486 ;
+  wire \$2487 ;
+  wire \$2488 ;
+  wire \$2489 ;
+  wire \$249 ;
+  wire \$2490 ;
+  wire [11:0] \$2491 ;
+  wire \$2492 ;
+  wire [11:0] \$2493 ;
+  wire [14:0] \$2494 ;
+  wire [20:0] \$2495 ;
+  wire \$2496 ;
+  wire \$2497 ;
+  wire \$2498 ;
+  wire \$2499 ;
+  wire [14:0] \$25 ;
+  wire \$250 ;
+  wire [11:0] \$2500 ;
+  wire \$2501 ;
+  wire [11:0] \$2502 ;
+  wire [14:0] \$2503 ;
+  wire \$2504 ;
+  wire \$2505 ;
+  wire \$2506 ;
+  wire \$2507 ;
+  wire [11:0] \$2508 ;
+  wire \$2509 ;
+  wire \$251 ;
+  wire [11:0] \$2510 ;
+  wire [14:0] \$2511 ;
+  wire [20:0] \$2512 ;
+  wire \$2513 ;
+  wire \$2514 ;
+  wire \$2515 ;
+  wire \$2516 ;
+  wire \$2517 ;
+  wire \$2518 ;
+  wire \$2519 ;
+  wire \$252 ;
+  wire \$2520 ;
+  wire \$2521 ;
+  wire \$2522 ;
+  wire \$2523 ;
+  wire \$2524 ;
+  wire \$2525 ;
+  wire \$2526 ;
+  wire \$2527 ;
+  wire \$2528 ;
+  wire \$2529 ;
+  wire \$253 ;
+  wire \$2530 ;
+  wire \$2531 ;
+  wire \$2532 ;
+  wire \$2533 ;
+  wire \$2534 ;
+  wire \$2535 ;
+  wire \$2536 ;
+  wire \$2537 ;
+  wire \$2538 ;
+  wire \$2539 ;
+  wire \$254 ;
+  wire \$2540 ;
+  wire \$2541 ;
+  wire \$2542 ;
+  wire \$2543 ;
+  wire \$2544 ;
+  wire \$2545 ;
+  wire \$2546 ;
+  wire \$2547 ;
+  wire \$2548 ;
+  wire \$2549 ;
+  wire \$255 ;
+  wire \$2550 ;
+  wire \$2551 ;
+  wire \$2552 ;
+  wire \$2553 ;
+  wire \$2554 ;
+  wire \$2555 ;
+  wire \$2556 ;
+  wire \$2557 ;
+  wire \$2558 ;
+  wire \$2559 ;
+  wire \$256 ;
+  wire \$2560 ;
+  wire \$2561 ;
+  wire \$2562 ;
+  wire \$2563 ;
+  wire \$2564 ;
+  wire \$2565 ;
+  wire \$2566 ;
+  wire \$2567 ;
+  wire \$2568 ;
+  wire \$2569 ;
+  wire \$257 ;
+  wire \$2570 ;
+  wire \$2571 ;
+  wire \$2572 ;
+  wire \$2573 ;
+  wire \$2574 ;
+  wire \$2575 ;
+  wire \$2576 ;
+  wire \$2577 ;
+  wire \$2578 ;
+  wire \$2579 ;
+  wire \$258 ;
+  wire \$2580 ;
+  wire \$2581 ;
+  wire \$2582 ;
+  wire \$2583 ;
+  wire \$2584 ;
+  wire \$2585 ;
+  wire \$2586 ;
+  wire \$2587 ;
+  wire \$2588 ;
+  wire \$2589 ;
+  wire \$259 ;
+  wire \$2590 ;
+  wire \$2591 ;
+  wire \$2592 ;
+  wire \$2593 ;
+  wire \$2594 ;
+  wire \$2595 ;
+  wire \$2596 ;
+  wire \$2597 ;
+  wire \$2598 ;
+  wire \$2599 ;
   wire \$26 ;
+  wire \$260 ;
+  wire \$2600 ;
+  wire \$2601 ;
+  wire \$2602 ;
+  wire \$2603 ;
+  wire \$2604 ;
+  wire \$2605 ;
+  wire \$2606 ;
+  wire \$2607 ;
+  wire \$2608 ;
+  wire \$2609 ;
+  wire \$261 ;
+  wire \$2610 ;
+  wire \$2611 ;
+  wire \$2612 ;
+  wire \$2613 ;
+  wire \$2614 ;
+  wire \$2615 ;
+  wire \$2616 ;
+  wire \$2617 ;
+  wire \$2618 ;
+  wire \$2619 ;
+  wire \$262 ;
+  wire \$2620 ;
+  wire \$2621 ;
+  wire \$2622 ;
+  wire \$2623 ;
+  wire \$2624 ;
+  wire \$2625 ;
+  wire \$2626 ;
+  wire \$2627 ;
+  wire \$2628 ;
+  wire \$2629 ;
+  wire \$263 ;
+  wire \$2630 ;
+  wire \$2631 ;
+  wire \$2632 ;
+  wire \$2633 ;
+  wire \$2634 ;
+  wire \$2635 ;
+  wire \$2636 ;
+  wire \$2637 ;
+  wire \$2638 ;
+  wire \$2639 ;
+  wire \$264 ;
+  wire \$2640 ;
+  wire \$2641 ;
+  wire \$2642 ;
+  wire \$2643 ;
+  wire \$2644 ;
+  wire \$2645 ;
+  wire \$2646 ;
+  wire \$2647 ;
+  wire \$2648 ;
+  wire \$2649 ;
+  wire \$265 ;
+  wire \$2650 ;
+  wire \$2651 ;
+  wire \$2652 ;
+  wire \$2653 ;
+  wire \$2654 ;
+  wire \$2655 ;
+  wire \$2656 ;
+  wire \$2657 ;
+  wire \$2658 ;
+  wire \$2659 ;
+  wire \$266 ;
+  wire [11:0] \$2660 ;
+  wire \$2661 ;
+  wire [11:0] \$2662 ;
+  wire [14:0] \$2663 ;
+  wire \$2664 ;
+  wire \$2665 ;
+  wire \$2666 ;
+  wire \$2667 ;
+  wire [11:0] \$2668 ;
+  wire \$2669 ;
+  wire \$267 ;
+  wire [11:0] \$2670 ;
+  wire [14:0] \$2671 ;
+  wire [20:0] \$2672 ;
+  wire \$2673 ;
+  wire \$2674 ;
+  wire \$2675 ;
+  wire \$2676 ;
+  wire [11:0] \$2677 ;
+  wire \$2678 ;
+  wire [11:0] \$2679 ;
+  wire \$268 ;
+  wire [14:0] \$2680 ;
+  wire \$2681 ;
+  wire \$2682 ;
+  wire \$2683 ;
+  wire \$2684 ;
+  wire [11:0] \$2685 ;
+  wire \$2686 ;
+  wire [11:0] \$2687 ;
+  wire [14:0] \$2688 ;
+  wire [20:0] \$2689 ;
+  wire \$269 ;
+  wire \$2690 ;
+  wire \$2691 ;
+  wire \$2692 ;
+  wire \$2693 ;
+  wire \$2694 ;
+  wire \$2695 ;
+  wire \$2696 ;
+  wire \$2697 ;
+  wire \$2698 ;
+  wire \$2699 ;
   wire \$27 ;
-  wire [5:0] \$28 ;
-  wire [41:0] \$29 ;
-  wire [5:0] \$3 ;
-  wire [40:0] \$30 ;
+  wire \$270 ;
+  wire \$2700 ;
+  wire \$2701 ;
+  wire \$2702 ;
+  wire \$2703 ;
+  wire \$2704 ;
+  wire \$2705 ;
+  wire \$2706 ;
+  wire \$2707 ;
+  wire \$2708 ;
+  wire \$2709 ;
+  wire \$271 ;
+  wire \$2710 ;
+  wire \$2711 ;
+  wire \$2712 ;
+  wire \$2713 ;
+  wire \$2714 ;
+  wire \$2715 ;
+  wire \$2716 ;
+  wire \$2717 ;
+  wire \$2718 ;
+  wire \$2719 ;
+  wire \$272 ;
+  wire \$2720 ;
+  wire \$2721 ;
+  wire \$2722 ;
+  wire \$2723 ;
+  wire \$2724 ;
+  wire \$2725 ;
+  wire \$2726 ;
+  wire \$2727 ;
+  wire \$2728 ;
+  wire \$2729 ;
+  wire \$273 ;
+  wire \$2730 ;
+  wire \$2731 ;
+  wire \$2732 ;
+  wire \$2733 ;
+  wire \$2734 ;
+  wire \$2735 ;
+  wire \$2736 ;
+  wire \$2737 ;
+  wire \$2738 ;
+  wire \$2739 ;
+  wire \$274 ;
+  wire \$2740 ;
+  wire \$2741 ;
+  wire \$2742 ;
+  wire \$2743 ;
+  wire \$2744 ;
+  wire \$2745 ;
+  wire \$2746 ;
+  wire \$2747 ;
+  wire \$2748 ;
+  wire \$2749 ;
+  wire \$275 ;
+  wire \$2750 ;
+  wire \$2751 ;
+  wire \$2752 ;
+  wire \$2753 ;
+  wire \$2754 ;
+  wire \$2755 ;
+  wire \$2756 ;
+  wire \$2757 ;
+  wire \$2758 ;
+  wire \$2759 ;
+  wire \$276 ;
+  wire \$2760 ;
+  wire \$2761 ;
+  wire \$2762 ;
+  wire \$2763 ;
+  wire \$2764 ;
+  wire \$2765 ;
+  wire \$2766 ;
+  wire \$2767 ;
+  wire \$2768 ;
+  wire \$2769 ;
+  wire \$277 ;
+  wire \$2770 ;
+  wire \$2771 ;
+  wire \$2772 ;
+  wire \$2773 ;
+  wire \$2774 ;
+  wire \$2775 ;
+  wire \$2776 ;
+  wire \$2777 ;
+  wire \$2778 ;
+  wire \$2779 ;
+  wire \$278 ;
+  wire \$2780 ;
+  wire \$2781 ;
+  wire \$2782 ;
+  wire \$2783 ;
+  wire \$2784 ;
+  wire \$2785 ;
+  wire \$2786 ;
+  wire \$2787 ;
+  wire \$2788 ;
+  wire \$2789 ;
+  wire \$279 ;
+  wire \$2790 ;
+  wire \$2791 ;
+  wire \$2792 ;
+  wire \$2793 ;
+  wire \$2794 ;
+  wire \$2795 ;
+  wire \$2796 ;
+  wire \$2797 ;
+  wire \$2798 ;
+  wire \$2799 ;
+  wire \$28 ;
+  wire \$280 ;
+  wire \$2800 ;
+  wire \$2801 ;
+  wire \$2802 ;
+  wire \$2803 ;
+  wire \$2804 ;
+  wire \$2805 ;
+  wire \$2806 ;
+  wire \$2807 ;
+  wire \$2808 ;
+  wire \$2809 ;
+  wire \$281 ;
+  wire \$2810 ;
+  wire \$2811 ;
+  wire \$2812 ;
+  wire \$2813 ;
+  wire \$2814 ;
+  wire \$2815 ;
+  wire \$2816 ;
+  wire \$2817 ;
+  wire \$2818 ;
+  wire \$2819 ;
+  wire \$282 ;
+  wire \$2820 ;
+  wire \$2821 ;
+  wire \$2822 ;
+  wire \$2823 ;
+  wire \$2824 ;
+  wire \$2825 ;
+  wire \$2826 ;
+  wire \$2827 ;
+  wire \$2828 ;
+  wire \$2829 ;
+  wire \$283 ;
+  wire \$2830 ;
+  wire \$2831 ;
+  wire \$2832 ;
+  wire \$2833 ;
+  wire \$2834 ;
+  wire \$2835 ;
+  wire \$2836 ;
+  wire [11:0] \$2837 ;
+  wire \$2838 ;
+  wire [11:0] \$2839 ;
+  wire \$284 ;
+  wire [14:0] \$2840 ;
+  wire \$2841 ;
+  wire \$2842 ;
+  wire \$2843 ;
+  wire \$2844 ;
+  wire [11:0] \$2845 ;
+  wire \$2846 ;
+  wire [11:0] \$2847 ;
+  wire [14:0] \$2848 ;
+  wire [20:0] \$2849 ;
+  wire \$285 ;
+  wire \$2850 ;
+  wire \$2851 ;
+  wire \$2852 ;
+  wire \$2853 ;
+  wire [11:0] \$2854 ;
+  wire \$2855 ;
+  wire [11:0] \$2856 ;
+  wire [14:0] \$2857 ;
+  wire \$2858 ;
+  wire \$2859 ;
+  wire \$286 ;
+  wire \$2860 ;
+  wire \$2861 ;
+  wire [11:0] \$2862 ;
+  wire \$2863 ;
+  wire [11:0] \$2864 ;
+  wire [14:0] \$2865 ;
+  wire [20:0] \$2866 ;
+  wire \$2867 ;
+  wire \$2868 ;
+  wire \$2869 ;
+  wire \$287 ;
+  wire \$2870 ;
+  wire \$2871 ;
+  wire \$2872 ;
+  wire \$2873 ;
+  wire \$2874 ;
+  wire \$2875 ;
+  wire \$2876 ;
+  wire \$2877 ;
+  wire \$2878 ;
+  wire \$2879 ;
+  wire \$288 ;
+  wire \$2880 ;
+  wire \$2881 ;
+  wire \$2882 ;
+  wire \$2883 ;
+  wire \$2884 ;
+  wire \$2885 ;
+  wire \$2886 ;
+  wire \$2887 ;
+  wire \$2888 ;
+  wire \$2889 ;
+  wire \$289 ;
+  wire \$2890 ;
+  wire \$2891 ;
+  wire \$2892 ;
+  wire \$2893 ;
+  wire \$2894 ;
+  wire \$2895 ;
+  wire \$2896 ;
+  wire \$2897 ;
+  wire \$2898 ;
+  wire \$2899 ;
+  wire \$29 ;
+  wire \$290 ;
+  wire \$2900 ;
+  wire \$2901 ;
+  wire \$2902 ;
+  wire \$2903 ;
+  wire \$2904 ;
+  wire \$2905 ;
+  wire \$2906 ;
+  wire \$2907 ;
+  wire \$2908 ;
+  wire \$2909 ;
+  wire \$291 ;
+  wire \$2910 ;
+  wire \$2911 ;
+  wire \$2912 ;
+  wire \$2913 ;
+  wire \$2914 ;
+  wire \$2915 ;
+  wire \$2916 ;
+  wire \$2917 ;
+  wire \$2918 ;
+  wire \$2919 ;
+  wire \$292 ;
+  wire \$2920 ;
+  wire \$2921 ;
+  wire \$2922 ;
+  wire \$2923 ;
+  wire \$2924 ;
+  wire \$2925 ;
+  wire \$2926 ;
+  wire \$2927 ;
+  wire \$2928 ;
+  wire \$2929 ;
+  wire \$293 ;
+  wire \$2930 ;
+  wire \$2931 ;
+  wire \$2932 ;
+  wire \$2933 ;
+  wire \$2934 ;
+  wire \$2935 ;
+  wire \$2936 ;
+  wire \$2937 ;
+  wire \$2938 ;
+  wire \$2939 ;
+  wire \$294 ;
+  wire \$2940 ;
+  wire \$2941 ;
+  wire \$2942 ;
+  wire \$2943 ;
+  wire \$2944 ;
+  wire \$2945 ;
+  wire \$2946 ;
+  wire \$2947 ;
+  wire \$2948 ;
+  wire \$2949 ;
+  wire \$295 ;
+  wire \$2950 ;
+  wire \$2951 ;
+  wire \$2952 ;
+  wire \$2953 ;
+  wire \$2954 ;
+  wire \$2955 ;
+  wire \$2956 ;
+  wire \$2957 ;
+  wire \$2958 ;
+  wire \$2959 ;
+  wire \$296 ;
+  wire \$2960 ;
+  wire \$2961 ;
+  wire \$2962 ;
+  wire \$2963 ;
+  wire \$2964 ;
+  wire \$2965 ;
+  wire \$2966 ;
+  wire \$2967 ;
+  wire \$2968 ;
+  wire \$2969 ;
+  wire \$297 ;
+  wire \$2970 ;
+  wire \$2971 ;
+  wire \$2972 ;
+  wire \$2973 ;
+  wire \$2974 ;
+  wire \$2975 ;
+  wire \$2976 ;
+  wire \$2977 ;
+  wire \$2978 ;
+  wire \$2979 ;
+  wire \$298 ;
+  wire \$2980 ;
+  wire \$2981 ;
+  wire \$2982 ;
+  wire \$2983 ;
+  wire \$2984 ;
+  wire \$2985 ;
+  wire \$2986 ;
+  wire \$2987 ;
+  wire \$2988 ;
+  wire \$2989 ;
+  wire \$299 ;
+  wire \$2990 ;
+  wire \$2991 ;
+  wire \$2992 ;
+  wire \$2993 ;
+  wire \$2994 ;
+  wire \$2995 ;
+  wire \$2996 ;
+  wire \$2997 ;
+  wire \$2998 ;
+  wire \$2999 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire \$300 ;
+  wire \$3000 ;
+  wire \$3001 ;
+  wire \$3002 ;
+  wire \$3003 ;
+  wire \$3004 ;
+  wire \$3005 ;
+  wire \$3006 ;
+  wire \$3007 ;
+  wire \$3008 ;
+  wire \$3009 ;
+  wire \$301 ;
+  wire \$3010 ;
+  wire \$3011 ;
+  wire \$3012 ;
+  wire \$3013 ;
+  wire [11:0] \$3014 ;
+  wire \$3015 ;
+  wire [11:0] \$3016 ;
+  wire [14:0] \$3017 ;
+  wire \$3018 ;
+  wire \$3019 ;
+  wire \$302 ;
+  wire \$3020 ;
+  wire \$3021 ;
+  wire [11:0] \$3022 ;
+  wire \$3023 ;
+  wire [11:0] \$3024 ;
+  wire [14:0] \$3025 ;
+  wire [20:0] \$3026 ;
+  wire \$3027 ;
+  wire \$3028 ;
+  wire \$3029 ;
+  wire \$303 ;
+  wire \$3030 ;
+  wire [11:0] \$3031 ;
+  wire \$3032 ;
+  wire [11:0] \$3033 ;
+  wire [14:0] \$3034 ;
+  wire \$3035 ;
+  wire \$3036 ;
+  wire \$3037 ;
+  wire \$3038 ;
+  wire [11:0] \$3039 ;
+  wire \$304 ;
+  wire \$3040 ;
+  wire [11:0] \$3041 ;
+  wire [14:0] \$3042 ;
+  wire [20:0] \$3043 ;
+  wire \$3044 ;
+  wire \$3045 ;
+  wire \$3046 ;
+  wire \$3047 ;
+  wire \$3048 ;
+  wire \$3049 ;
+  wire \$305 ;
+  wire \$3050 ;
+  wire \$3051 ;
+  wire \$3052 ;
+  wire \$3053 ;
+  wire \$3054 ;
+  wire \$3055 ;
+  wire \$3056 ;
+  wire \$3057 ;
+  wire \$3058 ;
+  wire \$3059 ;
+  wire \$306 ;
+  wire \$3060 ;
+  wire \$3061 ;
+  wire \$3062 ;
+  wire \$3063 ;
+  wire \$3064 ;
+  wire \$3065 ;
+  wire \$3066 ;
+  wire \$3067 ;
+  wire \$3068 ;
+  wire \$3069 ;
+  wire \$307 ;
+  wire \$3070 ;
+  wire \$3071 ;
+  wire \$3072 ;
+  wire \$3073 ;
+  wire \$3074 ;
+  wire \$3075 ;
+  wire \$3076 ;
+  wire \$3077 ;
+  wire \$3078 ;
+  wire \$3079 ;
+  wire \$308 ;
+  wire \$3080 ;
+  wire \$3081 ;
+  wire \$3082 ;
+  wire \$3083 ;
+  wire \$3084 ;
+  wire \$3085 ;
+  wire \$3086 ;
+  wire \$3087 ;
+  wire \$3088 ;
+  wire \$3089 ;
+  wire \$309 ;
+  wire \$3090 ;
+  wire \$3091 ;
+  wire \$3092 ;
+  wire \$3093 ;
+  wire \$3094 ;
+  wire \$3095 ;
+  wire \$3096 ;
+  wire \$3097 ;
+  wire \$3098 ;
+  wire \$3099 ;
   wire \$31 ;
-  wire \$32 ;
-  wire [5:0] \$33 ;
-  wire [41:0] \$34 ;
-  wire [40:0] \$35 ;
+  wire \$310 ;
+  wire \$3100 ;
+  wire \$3101 ;
+  wire \$3102 ;
+  wire \$3103 ;
+  wire \$3104 ;
+  wire \$3105 ;
+  wire \$3106 ;
+  wire \$3107 ;
+  wire \$3108 ;
+  wire \$3109 ;
+  wire \$311 ;
+  wire \$3110 ;
+  wire \$3111 ;
+  wire \$3112 ;
+  wire \$3113 ;
+  wire \$3114 ;
+  wire \$3115 ;
+  wire \$3116 ;
+  wire \$3117 ;
+  wire \$3118 ;
+  wire \$3119 ;
+  wire \$312 ;
+  wire \$3120 ;
+  wire \$3121 ;
+  wire \$3122 ;
+  wire \$3123 ;
+  wire \$3124 ;
+  wire \$3125 ;
+  wire \$3126 ;
+  wire \$3127 ;
+  wire \$3128 ;
+  wire \$3129 ;
+  wire \$313 ;
+  wire \$3130 ;
+  wire \$3131 ;
+  wire \$3132 ;
+  wire \$3133 ;
+  wire \$3134 ;
+  wire \$3135 ;
+  wire \$3136 ;
+  wire \$3137 ;
+  wire \$3138 ;
+  wire \$3139 ;
+  wire \$314 ;
+  wire \$3140 ;
+  wire \$3141 ;
+  wire \$3142 ;
+  wire \$3143 ;
+  wire \$3144 ;
+  wire \$3145 ;
+  wire \$3146 ;
+  wire \$3147 ;
+  wire \$3148 ;
+  wire \$3149 ;
+  wire \$315 ;
+  wire \$3150 ;
+  wire \$3151 ;
+  wire \$3152 ;
+  wire \$3153 ;
+  wire \$3154 ;
+  wire \$3155 ;
+  wire \$3156 ;
+  wire \$3157 ;
+  wire \$3158 ;
+  wire \$3159 ;
+  wire \$316 ;
+  wire \$3160 ;
+  wire \$3161 ;
+  wire \$3162 ;
+  wire \$3163 ;
+  wire \$3164 ;
+  wire \$3165 ;
+  wire \$3166 ;
+  wire \$3167 ;
+  wire \$3168 ;
+  wire \$3169 ;
+  wire \$317 ;
+  wire \$3170 ;
+  wire \$3171 ;
+  wire \$3172 ;
+  wire \$3173 ;
+  wire \$3174 ;
+  wire \$3175 ;
+  wire \$3176 ;
+  wire \$3177 ;
+  wire \$3178 ;
+  wire \$3179 ;
+  wire \$318 ;
+  wire \$3180 ;
+  wire \$3181 ;
+  wire \$3182 ;
+  wire \$3183 ;
+  wire \$3184 ;
+  wire \$3185 ;
+  wire \$3186 ;
+  wire \$3187 ;
+  wire \$3188 ;
+  wire \$3189 ;
+  wire \$319 ;
+  wire \$3190 ;
+  wire [11:0] \$3191 ;
+  wire \$3192 ;
+  wire [11:0] \$3193 ;
+  wire [14:0] \$3194 ;
+  wire \$3195 ;
+  wire \$3196 ;
+  wire \$3197 ;
+  wire \$3198 ;
+  wire [11:0] \$3199 ;
+  wire [11:0] \$32 ;
+  wire \$320 ;
+  wire \$3200 ;
+  wire [11:0] \$3201 ;
+  wire [14:0] \$3202 ;
+  wire [20:0] \$3203 ;
+  wire \$3204 ;
+  wire \$3205 ;
+  wire \$3206 ;
+  wire \$3207 ;
+  wire [11:0] \$3208 ;
+  wire \$3209 ;
+  wire \$321 ;
+  wire [11:0] \$3210 ;
+  wire [14:0] \$3211 ;
+  wire \$3212 ;
+  wire \$3213 ;
+  wire \$3214 ;
+  wire \$3215 ;
+  wire [11:0] \$3216 ;
+  wire \$3217 ;
+  wire [11:0] \$3218 ;
+  wire [14:0] \$3219 ;
+  wire \$322 ;
+  wire [20:0] \$3220 ;
+  wire \$3221 ;
+  wire \$3222 ;
+  wire \$3223 ;
+  wire \$3224 ;
+  wire \$3225 ;
+  wire \$3226 ;
+  wire \$3227 ;
+  wire \$3228 ;
+  wire \$3229 ;
+  wire \$323 ;
+  wire \$3230 ;
+  wire \$3231 ;
+  wire \$3232 ;
+  wire \$3233 ;
+  wire \$3234 ;
+  wire \$3235 ;
+  wire \$3236 ;
+  wire \$3237 ;
+  wire \$3238 ;
+  wire \$3239 ;
+  wire \$324 ;
+  wire \$3240 ;
+  wire \$3241 ;
+  wire \$3242 ;
+  wire \$3243 ;
+  wire \$3244 ;
+  wire \$3245 ;
+  wire \$3246 ;
+  wire \$3247 ;
+  wire \$3248 ;
+  wire \$3249 ;
+  wire \$325 ;
+  wire \$3250 ;
+  wire \$3251 ;
+  wire \$3252 ;
+  wire \$3253 ;
+  wire \$3254 ;
+  wire \$3255 ;
+  wire \$3256 ;
+  wire \$3257 ;
+  wire \$3258 ;
+  wire \$3259 ;
+  wire \$326 ;
+  wire \$3260 ;
+  wire \$3261 ;
+  wire \$3262 ;
+  wire \$3263 ;
+  wire \$3264 ;
+  wire \$3265 ;
+  wire \$3266 ;
+  wire \$3267 ;
+  wire \$3268 ;
+  wire \$3269 ;
+  wire \$327 ;
+  wire \$3270 ;
+  wire \$3271 ;
+  wire \$3272 ;
+  wire \$3273 ;
+  wire \$3274 ;
+  wire \$3275 ;
+  wire \$3276 ;
+  wire \$3277 ;
+  wire \$3278 ;
+  wire \$3279 ;
+  wire \$328 ;
+  wire \$3280 ;
+  wire \$3281 ;
+  wire \$3282 ;
+  wire \$3283 ;
+  wire \$3284 ;
+  wire \$3285 ;
+  wire \$3286 ;
+  wire \$3287 ;
+  wire \$3288 ;
+  wire \$3289 ;
+  wire \$329 ;
+  wire \$3290 ;
+  wire \$3291 ;
+  wire \$3292 ;
+  wire \$3293 ;
+  wire \$3294 ;
+  wire \$3295 ;
+  wire \$3296 ;
+  wire \$3297 ;
+  wire \$3298 ;
+  wire \$3299 ;
+  wire [14:0] \$33 ;
+  wire \$330 ;
+  wire \$3300 ;
+  wire \$3301 ;
+  wire \$3302 ;
+  wire \$3303 ;
+  wire \$3304 ;
+  wire \$3305 ;
+  wire \$3306 ;
+  wire \$3307 ;
+  wire \$3308 ;
+  wire \$3309 ;
+  wire \$331 ;
+  wire \$3310 ;
+  wire \$3311 ;
+  wire \$3312 ;
+  wire \$3313 ;
+  wire \$3314 ;
+  wire \$3315 ;
+  wire \$3316 ;
+  wire \$3317 ;
+  wire \$3318 ;
+  wire \$3319 ;
+  wire \$332 ;
+  wire \$3320 ;
+  wire \$3321 ;
+  wire \$3322 ;
+  wire \$3323 ;
+  wire \$3324 ;
+  wire \$3325 ;
+  wire \$3326 ;
+  wire \$3327 ;
+  wire \$3328 ;
+  wire \$3329 ;
+  wire \$333 ;
+  wire \$3330 ;
+  wire \$3331 ;
+  wire \$3332 ;
+  wire \$3333 ;
+  wire \$3334 ;
+  wire \$3335 ;
+  wire \$3336 ;
+  wire \$3337 ;
+  wire \$3338 ;
+  wire \$3339 ;
+  wire \$334 ;
+  wire \$3340 ;
+  wire \$3341 ;
+  wire \$3342 ;
+  wire \$3343 ;
+  wire \$3344 ;
+  wire \$3345 ;
+  wire \$3346 ;
+  wire \$3347 ;
+  wire \$3348 ;
+  wire \$3349 ;
+  wire \$335 ;
+  wire \$3350 ;
+  wire \$3351 ;
+  wire \$3352 ;
+  wire \$3353 ;
+  wire \$3354 ;
+  wire \$3355 ;
+  wire \$3356 ;
+  wire \$3357 ;
+  wire \$3358 ;
+  wire \$3359 ;
+  wire \$336 ;
+  wire \$3360 ;
+  wire \$3361 ;
+  wire \$3362 ;
+  wire \$3363 ;
+  wire \$3364 ;
+  wire \$3365 ;
+  wire \$3366 ;
+  wire \$3367 ;
+  wire [11:0] \$3368 ;
+  wire \$3369 ;
+  wire \$337 ;
+  wire [11:0] \$3370 ;
+  wire [14:0] \$3371 ;
+  wire \$3372 ;
+  wire \$3373 ;
+  wire \$3374 ;
+  wire \$3375 ;
+  wire [11:0] \$3376 ;
+  wire \$3377 ;
+  wire [11:0] \$3378 ;
+  wire [14:0] \$3379 ;
+  wire \$338 ;
+  wire [20:0] \$3380 ;
+  wire \$3381 ;
+  wire \$3382 ;
+  wire \$3383 ;
+  wire \$3384 ;
+  wire [11:0] \$3385 ;
+  wire \$3386 ;
+  wire [11:0] \$3387 ;
+  wire [14:0] \$3388 ;
+  wire \$3389 ;
+  wire \$339 ;
+  wire \$3390 ;
+  wire \$3391 ;
+  wire \$3392 ;
+  wire [11:0] \$3393 ;
+  wire \$3394 ;
+  wire [11:0] \$3395 ;
+  wire [14:0] \$3396 ;
+  wire [20:0] \$3397 ;
+  wire \$3398 ;
+  wire \$3399 ;
+  wire [20:0] \$34 ;
+  wire \$340 ;
+  wire \$3400 ;
+  wire \$3401 ;
+  wire \$3402 ;
+  wire \$3403 ;
+  wire \$3404 ;
+  wire \$3405 ;
+  wire \$3406 ;
+  wire \$3407 ;
+  wire \$3408 ;
+  wire \$3409 ;
+  wire \$341 ;
+  wire \$3410 ;
+  wire \$3411 ;
+  wire \$3412 ;
+  wire \$3413 ;
+  wire \$3414 ;
+  wire \$3415 ;
+  wire \$3416 ;
+  wire \$3417 ;
+  wire \$3418 ;
+  wire \$3419 ;
+  wire \$342 ;
+  wire \$3420 ;
+  wire \$3421 ;
+  wire \$3422 ;
+  wire \$3423 ;
+  wire \$3424 ;
+  wire \$3425 ;
+  wire \$3426 ;
+  wire \$3427 ;
+  wire \$3428 ;
+  wire \$3429 ;
+  wire \$343 ;
+  wire \$3430 ;
+  wire \$3431 ;
+  wire \$3432 ;
+  wire \$3433 ;
+  wire \$3434 ;
+  wire \$3435 ;
+  wire \$3436 ;
+  wire \$3437 ;
+  wire \$3438 ;
+  wire \$3439 ;
+  wire \$344 ;
+  wire \$3440 ;
+  wire \$3441 ;
+  wire \$3442 ;
+  wire \$3443 ;
+  wire \$3444 ;
+  wire \$3445 ;
+  wire \$3446 ;
+  wire \$3447 ;
+  wire \$3448 ;
+  wire \$3449 ;
+  wire \$345 ;
+  wire \$3450 ;
+  wire \$3451 ;
+  wire \$3452 ;
+  wire \$3453 ;
+  wire \$3454 ;
+  wire \$3455 ;
+  wire \$3456 ;
+  wire \$3457 ;
+  wire \$3458 ;
+  wire \$3459 ;
+  wire \$346 ;
+  wire \$3460 ;
+  wire \$3461 ;
+  wire \$3462 ;
+  wire \$3463 ;
+  wire \$3464 ;
+  wire \$3465 ;
+  wire \$3466 ;
+  wire \$3467 ;
+  wire \$3468 ;
+  wire \$3469 ;
+  wire \$347 ;
+  wire \$3470 ;
+  wire \$3471 ;
+  wire \$3472 ;
+  wire \$3473 ;
+  wire \$3474 ;
+  wire \$3475 ;
+  wire \$3476 ;
+  wire \$3477 ;
+  wire \$3478 ;
+  wire \$3479 ;
+  wire \$348 ;
+  wire \$3480 ;
+  wire \$3481 ;
+  wire \$3482 ;
+  wire \$3483 ;
+  wire \$3484 ;
+  wire \$3485 ;
+  wire \$3486 ;
+  wire \$3487 ;
+  wire \$3488 ;
+  wire \$3489 ;
+  wire \$349 ;
+  wire \$3490 ;
+  wire \$3491 ;
+  wire \$3492 ;
+  wire \$3493 ;
+  wire \$3494 ;
+  wire \$3495 ;
+  wire \$3496 ;
+  wire \$3497 ;
+  wire \$3498 ;
+  wire \$3499 ;
+  wire \$35 ;
+  wire \$350 ;
+  wire \$3500 ;
+  wire \$3501 ;
+  wire \$3502 ;
+  wire \$3503 ;
+  wire \$3504 ;
+  wire \$3505 ;
+  wire \$3506 ;
+  wire \$3507 ;
+  wire \$3508 ;
+  wire \$3509 ;
+  wire \$351 ;
+  wire \$3510 ;
+  wire \$3511 ;
+  wire \$3512 ;
+  wire \$3513 ;
+  wire \$3514 ;
+  wire \$3515 ;
+  wire \$3516 ;
+  wire \$3517 ;
+  wire \$3518 ;
+  wire \$3519 ;
+  wire \$352 ;
+  wire \$3520 ;
+  wire \$3521 ;
+  wire \$3522 ;
+  wire \$3523 ;
+  wire \$3524 ;
+  wire \$3525 ;
+  wire \$3526 ;
+  wire \$3527 ;
+  wire \$3528 ;
+  wire \$3529 ;
+  wire \$353 ;
+  wire \$3530 ;
+  wire \$3531 ;
+  wire \$3532 ;
+  wire \$3533 ;
+  wire \$3534 ;
+  wire \$3535 ;
+  wire \$3536 ;
+  wire \$3537 ;
+  wire \$3538 ;
+  wire \$3539 ;
+  wire \$354 ;
+  wire \$3540 ;
+  wire \$3541 ;
+  wire \$3542 ;
+  wire \$3543 ;
+  wire \$3544 ;
+  wire [11:0] \$3545 ;
+  wire \$3546 ;
+  wire [11:0] \$3547 ;
+  wire [14:0] \$3548 ;
+  wire \$3549 ;
+  wire \$355 ;
+  wire \$3550 ;
+  wire \$3551 ;
+  wire \$3552 ;
+  wire [11:0] \$3553 ;
+  wire \$3554 ;
+  wire [11:0] \$3555 ;
+  wire [14:0] \$3556 ;
+  wire [20:0] \$3557 ;
+  wire \$3558 ;
+  wire \$3559 ;
+  wire \$356 ;
+  wire \$3560 ;
+  wire \$3561 ;
+  wire [11:0] \$3562 ;
+  wire \$3563 ;
+  wire [11:0] \$3564 ;
+  wire [14:0] \$3565 ;
+  wire \$3566 ;
+  wire \$3567 ;
+  wire \$3568 ;
+  wire \$3569 ;
+  wire \$357 ;
+  wire [11:0] \$3570 ;
+  wire \$3571 ;
+  wire [11:0] \$3572 ;
+  wire [14:0] \$3573 ;
+  wire [20:0] \$3574 ;
+  wire \$3575 ;
+  wire \$3576 ;
+  wire \$3577 ;
+  wire \$3578 ;
+  wire \$3579 ;
+  wire \$358 ;
+  wire \$3580 ;
+  wire \$3581 ;
+  wire \$3582 ;
+  wire \$3583 ;
+  wire \$3584 ;
+  wire \$3585 ;
+  wire \$3586 ;
+  wire \$3587 ;
+  wire \$3588 ;
+  wire \$3589 ;
+  wire [11:0] \$359 ;
+  wire \$3590 ;
+  wire \$3591 ;
+  wire \$3592 ;
+  wire \$3593 ;
+  wire \$3594 ;
+  wire \$3595 ;
+  wire \$3596 ;
+  wire \$3597 ;
+  wire \$3598 ;
+  wire \$3599 ;
   wire \$36 ;
+  wire \$360 ;
+  wire \$3600 ;
+  wire \$3601 ;
+  wire \$3602 ;
+  wire \$3603 ;
+  wire \$3604 ;
+  wire \$3605 ;
+  wire \$3606 ;
+  wire \$3607 ;
+  wire \$3608 ;
+  wire \$3609 ;
+  wire [11:0] \$361 ;
+  wire \$3610 ;
+  wire \$3611 ;
+  wire \$3612 ;
+  wire \$3613 ;
+  wire \$3614 ;
+  wire \$3615 ;
+  wire \$3616 ;
+  wire \$3617 ;
+  wire \$3618 ;
+  wire \$3619 ;
+  wire [14:0] \$362 ;
+  wire \$3620 ;
+  wire \$3621 ;
+  wire \$3622 ;
+  wire \$3623 ;
+  wire \$3624 ;
+  wire \$3625 ;
+  wire \$3626 ;
+  wire \$3627 ;
+  wire \$3628 ;
+  wire \$3629 ;
+  wire \$363 ;
+  wire \$3630 ;
+  wire \$3631 ;
+  wire \$3632 ;
+  wire \$3633 ;
+  wire \$3634 ;
+  wire \$3635 ;
+  wire \$3636 ;
+  wire \$3637 ;
+  wire \$3638 ;
+  wire \$3639 ;
+  wire \$364 ;
+  wire \$3640 ;
+  wire \$3641 ;
+  wire \$3642 ;
+  wire \$3643 ;
+  wire \$3644 ;
+  wire \$3645 ;
+  wire \$3646 ;
+  wire \$3647 ;
+  wire \$3648 ;
+  wire \$3649 ;
+  wire \$365 ;
+  wire \$3650 ;
+  wire \$3651 ;
+  wire \$3652 ;
+  wire \$3653 ;
+  wire \$3654 ;
+  wire \$3655 ;
+  wire \$3656 ;
+  wire \$3657 ;
+  wire \$3658 ;
+  wire \$3659 ;
+  wire \$366 ;
+  wire \$3660 ;
+  wire \$3661 ;
+  wire \$3662 ;
+  wire \$3663 ;
+  wire \$3664 ;
+  wire \$3665 ;
+  wire \$3666 ;
+  wire \$3667 ;
+  wire \$3668 ;
+  wire \$3669 ;
+  wire [11:0] \$367 ;
+  wire \$3670 ;
+  wire \$3671 ;
+  wire \$3672 ;
+  wire \$3673 ;
+  wire \$3674 ;
+  wire \$3675 ;
+  wire \$3676 ;
+  wire \$3677 ;
+  wire \$3678 ;
+  wire \$3679 ;
+  wire \$368 ;
+  wire \$3680 ;
+  wire \$3681 ;
+  wire \$3682 ;
+  wire \$3683 ;
+  wire \$3684 ;
+  wire \$3685 ;
+  wire \$3686 ;
+  wire \$3687 ;
+  wire \$3688 ;
+  wire \$3689 ;
+  wire [11:0] \$369 ;
+  wire \$3690 ;
+  wire \$3691 ;
+  wire \$3692 ;
+  wire \$3693 ;
+  wire \$3694 ;
+  wire \$3695 ;
+  wire \$3696 ;
+  wire \$3697 ;
+  wire \$3698 ;
+  wire \$3699 ;
   wire \$37 ;
-  wire [5:0] \$38 ;
-  wire [41:0] \$39 ;
-  wire [41:0] \$4 ;
-  wire [40:0] \$40 ;
+  wire [14:0] \$370 ;
+  wire \$3700 ;
+  wire \$3701 ;
+  wire \$3702 ;
+  wire \$3703 ;
+  wire \$3704 ;
+  wire \$3705 ;
+  wire \$3706 ;
+  wire \$3707 ;
+  wire \$3708 ;
+  wire \$3709 ;
+  wire [20:0] \$371 ;
+  wire \$3710 ;
+  wire \$3711 ;
+  wire \$3712 ;
+  wire \$3713 ;
+  wire \$3714 ;
+  wire \$3715 ;
+  wire \$3716 ;
+  wire \$3717 ;
+  wire \$3718 ;
+  wire \$3719 ;
+  wire \$372 ;
+  wire \$3720 ;
+  wire \$3721 ;
+  wire [11:0] \$3722 ;
+  wire \$3723 ;
+  wire [11:0] \$3724 ;
+  wire [14:0] \$3725 ;
+  wire \$3726 ;
+  wire \$3727 ;
+  wire \$3728 ;
+  wire \$3729 ;
+  wire \$373 ;
+  wire [11:0] \$3730 ;
+  wire \$3731 ;
+  wire [11:0] \$3732 ;
+  wire [14:0] \$3733 ;
+  wire [20:0] \$3734 ;
+  wire \$3735 ;
+  wire \$3736 ;
+  wire \$3737 ;
+  wire \$3738 ;
+  wire [11:0] \$3739 ;
+  wire \$374 ;
+  wire \$3740 ;
+  wire [11:0] \$3741 ;
+  wire [14:0] \$3742 ;
+  wire \$3743 ;
+  wire \$3744 ;
+  wire \$3745 ;
+  wire \$3746 ;
+  wire [11:0] \$3747 ;
+  wire \$3748 ;
+  wire [11:0] \$3749 ;
+  wire \$375 ;
+  wire [14:0] \$3750 ;
+  wire [20:0] \$3751 ;
+  wire \$3752 ;
+  wire \$3753 ;
+  wire \$3754 ;
+  wire \$3755 ;
+  wire \$3756 ;
+  wire \$3757 ;
+  wire \$3758 ;
+  wire \$3759 ;
+  wire [11:0] \$376 ;
+  wire \$3760 ;
+  wire \$3761 ;
+  wire \$3762 ;
+  wire \$3763 ;
+  wire \$3764 ;
+  wire \$3765 ;
+  wire \$3766 ;
+  wire \$3767 ;
+  wire \$3768 ;
+  wire \$3769 ;
+  wire \$377 ;
+  wire \$3770 ;
+  wire \$3771 ;
+  wire \$3772 ;
+  wire \$3773 ;
+  wire \$3774 ;
+  wire \$3775 ;
+  wire \$3776 ;
+  wire \$3777 ;
+  wire \$3778 ;
+  wire \$3779 ;
+  wire [11:0] \$378 ;
+  wire \$3780 ;
+  wire \$3781 ;
+  wire \$3782 ;
+  wire \$3783 ;
+  wire \$3784 ;
+  wire \$3785 ;
+  wire \$3786 ;
+  wire \$3787 ;
+  wire \$3788 ;
+  wire \$3789 ;
+  wire [14:0] \$379 ;
+  wire \$3790 ;
+  wire \$3791 ;
+  wire \$3792 ;
+  wire \$3793 ;
+  wire \$3794 ;
+  wire \$3795 ;
+  wire \$3796 ;
+  wire \$3797 ;
+  wire \$3798 ;
+  wire \$3799 ;
+  wire \$38 ;
+  wire \$380 ;
+  wire \$3800 ;
+  wire \$3801 ;
+  wire \$3802 ;
+  wire \$3803 ;
+  wire \$3804 ;
+  wire \$3805 ;
+  wire \$3806 ;
+  wire \$3807 ;
+  wire \$3808 ;
+  wire \$3809 ;
+  wire \$381 ;
+  wire \$3810 ;
+  wire \$3811 ;
+  wire \$3812 ;
+  wire \$3813 ;
+  wire \$3814 ;
+  wire \$3815 ;
+  wire \$3816 ;
+  wire \$3817 ;
+  wire \$3818 ;
+  wire \$3819 ;
+  wire \$382 ;
+  wire \$3820 ;
+  wire \$3821 ;
+  wire \$3822 ;
+  wire \$3823 ;
+  wire \$3824 ;
+  wire \$3825 ;
+  wire \$3826 ;
+  wire \$3827 ;
+  wire \$3828 ;
+  wire \$3829 ;
+  wire \$383 ;
+  wire \$3830 ;
+  wire \$3831 ;
+  wire \$3832 ;
+  wire \$3833 ;
+  wire \$3834 ;
+  wire \$3835 ;
+  wire \$3836 ;
+  wire \$3837 ;
+  wire \$3838 ;
+  wire \$3839 ;
+  wire [11:0] \$384 ;
+  wire \$3840 ;
+  wire \$3841 ;
+  wire \$3842 ;
+  wire \$3843 ;
+  wire \$3844 ;
+  wire \$3845 ;
+  wire \$3846 ;
+  wire \$3847 ;
+  wire \$3848 ;
+  wire \$3849 ;
+  wire \$385 ;
+  wire \$3850 ;
+  wire \$3851 ;
+  wire \$3852 ;
+  wire \$3853 ;
+  wire \$3854 ;
+  wire \$3855 ;
+  wire \$3856 ;
+  wire \$3857 ;
+  wire \$3858 ;
+  wire \$3859 ;
+  wire [11:0] \$386 ;
+  wire \$3860 ;
+  wire \$3861 ;
+  wire \$3862 ;
+  wire \$3863 ;
+  wire \$3864 ;
+  wire \$3865 ;
+  wire \$3866 ;
+  wire \$3867 ;
+  wire \$3868 ;
+  wire \$3869 ;
+  wire [14:0] \$387 ;
+  wire \$3870 ;
+  wire \$3871 ;
+  wire \$3872 ;
+  wire \$3873 ;
+  wire \$3874 ;
+  wire \$3875 ;
+  wire \$3876 ;
+  wire \$3877 ;
+  wire \$3878 ;
+  wire \$3879 ;
+  wire [20:0] \$388 ;
+  wire \$3880 ;
+  wire \$3881 ;
+  wire \$3882 ;
+  wire \$3883 ;
+  wire \$3884 ;
+  wire \$3885 ;
+  wire \$3886 ;
+  wire \$3887 ;
+  wire \$3888 ;
+  wire \$3889 ;
+  wire \$389 ;
+  wire \$3890 ;
+  wire \$3891 ;
+  wire \$3892 ;
+  wire \$3893 ;
+  wire \$3894 ;
+  wire \$3895 ;
+  wire \$3896 ;
+  wire \$3897 ;
+  wire \$3898 ;
+  wire [11:0] \$3899 ;
+  wire \$39 ;
+  wire \$390 ;
+  wire \$3900 ;
+  wire [11:0] \$3901 ;
+  wire [14:0] \$3902 ;
+  wire \$3903 ;
+  wire \$3904 ;
+  wire \$3905 ;
+  wire \$3906 ;
+  wire [11:0] \$3907 ;
+  wire \$3908 ;
+  wire [11:0] \$3909 ;
+  wire \$391 ;
+  wire [14:0] \$3910 ;
+  wire [20:0] \$3911 ;
+  wire \$3912 ;
+  wire \$3913 ;
+  wire \$3914 ;
+  wire \$3915 ;
+  wire [11:0] \$3916 ;
+  wire \$3917 ;
+  wire [11:0] \$3918 ;
+  wire [14:0] \$3919 ;
+  wire \$392 ;
+  wire \$3920 ;
+  wire \$3921 ;
+  wire \$3922 ;
+  wire \$3923 ;
+  wire [11:0] \$3924 ;
+  wire \$3925 ;
+  wire [11:0] \$3926 ;
+  wire [14:0] \$3927 ;
+  wire [20:0] \$3928 ;
+  wire \$3929 ;
+  wire \$393 ;
+  wire \$3930 ;
+  wire \$3931 ;
+  wire \$3932 ;
+  wire \$3933 ;
+  wire \$3934 ;
+  wire \$3935 ;
+  wire \$3936 ;
+  wire \$3937 ;
+  wire \$3938 ;
+  wire \$3939 ;
+  wire \$394 ;
+  wire \$3940 ;
+  wire \$3941 ;
+  wire \$3942 ;
+  wire \$3943 ;
+  wire \$3944 ;
+  wire \$3945 ;
+  wire \$3946 ;
+  wire \$3947 ;
+  wire \$3948 ;
+  wire \$3949 ;
+  wire \$395 ;
+  wire \$3950 ;
+  wire \$3951 ;
+  wire \$3952 ;
+  wire \$3953 ;
+  wire \$3954 ;
+  wire \$3955 ;
+  wire \$3956 ;
+  wire \$3957 ;
+  wire \$3958 ;
+  wire \$3959 ;
+  wire \$396 ;
+  wire \$3960 ;
+  wire \$3961 ;
+  wire \$3962 ;
+  wire \$3963 ;
+  wire \$3964 ;
+  wire \$3965 ;
+  wire \$3966 ;
+  wire \$3967 ;
+  wire \$3968 ;
+  wire \$3969 ;
+  wire \$397 ;
+  wire \$3970 ;
+  wire \$3971 ;
+  wire \$3972 ;
+  wire \$3973 ;
+  wire \$3974 ;
+  wire \$3975 ;
+  wire \$3976 ;
+  wire \$3977 ;
+  wire \$3978 ;
+  wire \$3979 ;
+  wire \$398 ;
+  wire \$3980 ;
+  wire \$3981 ;
+  wire \$3982 ;
+  wire \$3983 ;
+  wire \$3984 ;
+  wire \$3985 ;
+  wire \$3986 ;
+  wire \$3987 ;
+  wire \$3988 ;
+  wire \$3989 ;
+  wire \$399 ;
+  wire \$3990 ;
+  wire \$3991 ;
+  wire \$3992 ;
+  wire \$3993 ;
+  wire \$3994 ;
+  wire \$3995 ;
+  wire \$3996 ;
+  wire \$3997 ;
+  wire \$3998 ;
+  wire \$3999 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$400 ;
+  wire \$4000 ;
+  wire \$4001 ;
+  wire \$4002 ;
+  wire \$4003 ;
+  wire \$4004 ;
+  wire \$4005 ;
+  wire \$4006 ;
+  wire \$4007 ;
+  wire \$4008 ;
+  wire \$4009 ;
+  wire \$401 ;
+  wire \$4010 ;
+  wire \$4011 ;
+  wire \$4012 ;
+  wire \$4013 ;
+  wire \$4014 ;
+  wire \$4015 ;
+  wire \$4016 ;
+  wire \$4017 ;
+  wire \$4018 ;
+  wire \$4019 ;
+  wire \$402 ;
+  wire \$4020 ;
+  wire \$4021 ;
+  wire \$4022 ;
+  wire \$4023 ;
+  wire \$4024 ;
+  wire \$4025 ;
+  wire \$4026 ;
+  wire \$4027 ;
+  wire \$4028 ;
+  wire \$4029 ;
+  wire \$403 ;
+  wire \$4030 ;
+  wire \$4031 ;
+  wire \$4032 ;
+  wire \$4033 ;
+  wire \$4034 ;
+  wire \$4035 ;
+  wire \$4036 ;
+  wire \$4037 ;
+  wire \$4038 ;
+  wire \$4039 ;
+  wire \$404 ;
+  wire \$4040 ;
+  wire \$4041 ;
+  wire \$4042 ;
+  wire \$4043 ;
+  wire \$4044 ;
+  wire \$4045 ;
+  wire \$4046 ;
+  wire \$4047 ;
+  wire \$4048 ;
+  wire \$4049 ;
+  wire \$405 ;
+  wire \$4050 ;
+  wire \$4051 ;
+  wire \$4052 ;
+  wire \$4053 ;
+  wire \$4054 ;
+  wire \$4055 ;
+  wire \$4056 ;
+  wire \$4057 ;
+  wire \$4058 ;
+  wire \$4059 ;
+  wire \$406 ;
+  wire \$4060 ;
+  wire \$4061 ;
+  wire \$4062 ;
+  wire \$4063 ;
+  wire \$4064 ;
+  wire \$4065 ;
+  wire \$4066 ;
+  wire \$4067 ;
+  wire \$4068 ;
+  wire \$4069 ;
+  wire \$407 ;
+  wire \$4070 ;
+  wire \$4071 ;
+  wire \$4072 ;
+  wire \$4073 ;
+  wire \$4074 ;
+  wire \$4075 ;
+  wire [11:0] \$4076 ;
+  wire \$4077 ;
+  wire [11:0] \$4078 ;
+  wire [14:0] \$4079 ;
+  wire \$408 ;
+  wire \$4080 ;
+  wire \$4081 ;
+  wire \$4082 ;
+  wire \$4083 ;
+  wire [11:0] \$4084 ;
+  wire \$4085 ;
+  wire [11:0] \$4086 ;
+  wire [14:0] \$4087 ;
+  wire [20:0] \$4088 ;
+  wire \$4089 ;
+  wire \$409 ;
+  wire \$4090 ;
+  wire \$4091 ;
+  wire \$4092 ;
+  wire [11:0] \$4093 ;
+  wire \$4094 ;
+  wire [11:0] \$4095 ;
+  wire [14:0] \$4096 ;
+  wire \$4097 ;
+  wire \$4098 ;
+  wire \$4099 ;
   wire \$41 ;
+  wire \$410 ;
+  wire \$4100 ;
+  wire [11:0] \$4101 ;
+  wire \$4102 ;
+  wire [11:0] \$4103 ;
+  wire [14:0] \$4104 ;
+  wire [20:0] \$4105 ;
+  wire \$4106 ;
+  wire \$4107 ;
+  wire \$4108 ;
+  wire \$4109 ;
+  wire \$411 ;
+  wire \$4110 ;
+  wire \$4111 ;
+  wire \$4112 ;
+  wire \$4113 ;
+  wire \$4114 ;
+  wire \$4115 ;
+  wire \$4116 ;
+  wire \$4117 ;
+  wire \$4118 ;
+  wire \$4119 ;
+  wire \$412 ;
+  wire \$4120 ;
+  wire \$4121 ;
+  wire \$4122 ;
+  wire \$4123 ;
+  wire \$4124 ;
+  wire \$4125 ;
+  wire \$4126 ;
+  wire \$4127 ;
+  wire \$4128 ;
+  wire \$4129 ;
+  wire \$413 ;
+  wire \$4130 ;
+  wire \$4131 ;
+  wire \$4132 ;
+  wire \$4133 ;
+  wire \$4134 ;
+  wire \$4135 ;
+  wire \$4136 ;
+  wire \$4137 ;
+  wire \$4138 ;
+  wire \$4139 ;
+  wire \$414 ;
+  wire \$4140 ;
+  wire \$4141 ;
+  wire \$4142 ;
+  wire \$4143 ;
+  wire \$4144 ;
+  wire \$4145 ;
+  wire \$4146 ;
+  wire \$4147 ;
+  wire \$4148 ;
+  wire \$4149 ;
+  wire \$415 ;
+  wire \$4150 ;
+  wire \$4151 ;
+  wire \$4152 ;
+  wire \$4153 ;
+  wire \$4154 ;
+  wire \$4155 ;
+  wire \$4156 ;
+  wire \$4157 ;
+  wire \$4158 ;
+  wire \$4159 ;
+  wire \$416 ;
+  wire \$4160 ;
+  wire \$4161 ;
+  wire \$4162 ;
+  wire \$4163 ;
+  wire \$4164 ;
+  wire \$4165 ;
+  wire \$4166 ;
+  wire \$4167 ;
+  wire \$4168 ;
+  wire \$4169 ;
+  wire \$417 ;
+  wire \$4170 ;
+  wire \$4171 ;
+  wire \$4172 ;
+  wire \$4173 ;
+  wire \$4174 ;
+  wire \$4175 ;
+  wire \$4176 ;
+  wire \$4177 ;
+  wire \$4178 ;
+  wire \$4179 ;
+  wire \$418 ;
+  wire \$4180 ;
+  wire \$4181 ;
+  wire \$4182 ;
+  wire \$4183 ;
+  wire \$4184 ;
+  wire \$4185 ;
+  wire \$4186 ;
+  wire \$4187 ;
+  wire \$4188 ;
+  wire \$4189 ;
+  wire \$419 ;
+  wire \$4190 ;
+  wire \$4191 ;
+  wire \$4192 ;
+  wire \$4193 ;
+  wire \$4194 ;
+  wire \$4195 ;
+  wire \$4196 ;
+  wire \$4197 ;
+  wire \$4198 ;
+  wire \$4199 ;
   wire \$42 ;
-  wire [5:0] \$43 ;
-  wire [41:0] \$44 ;
-  wire [40:0] \$45 ;
+  wire \$420 ;
+  wire \$4200 ;
+  wire \$4201 ;
+  wire \$4202 ;
+  wire \$4203 ;
+  wire \$4204 ;
+  wire \$4205 ;
+  wire \$4206 ;
+  wire \$4207 ;
+  wire \$4208 ;
+  wire \$4209 ;
+  wire \$421 ;
+  wire \$4210 ;
+  wire \$4211 ;
+  wire \$4212 ;
+  wire \$4213 ;
+  wire \$4214 ;
+  wire \$4215 ;
+  wire \$4216 ;
+  wire \$4217 ;
+  wire \$4218 ;
+  wire \$4219 ;
+  wire \$422 ;
+  wire \$4220 ;
+  wire \$4221 ;
+  wire \$4222 ;
+  wire \$4223 ;
+  wire \$4224 ;
+  wire \$4225 ;
+  wire \$4226 ;
+  wire \$4227 ;
+  wire \$4228 ;
+  wire \$4229 ;
+  wire \$423 ;
+  wire \$4230 ;
+  wire \$4231 ;
+  wire \$4232 ;
+  wire \$4233 ;
+  wire \$4234 ;
+  wire \$4235 ;
+  wire \$4236 ;
+  wire \$4237 ;
+  wire \$4238 ;
+  wire \$4239 ;
+  wire \$424 ;
+  wire \$4240 ;
+  wire \$4241 ;
+  wire \$4242 ;
+  wire \$4243 ;
+  wire \$4244 ;
+  wire \$4245 ;
+  wire \$4246 ;
+  wire \$4247 ;
+  wire \$4248 ;
+  wire \$4249 ;
+  wire \$425 ;
+  wire \$4250 ;
+  wire \$4251 ;
+  wire \$4252 ;
+  wire [11:0] \$4253 ;
+  wire \$4254 ;
+  wire [11:0] \$4255 ;
+  wire [14:0] \$4256 ;
+  wire \$4257 ;
+  wire \$4258 ;
+  wire \$4259 ;
+  wire \$426 ;
+  wire \$4260 ;
+  wire [11:0] \$4261 ;
+  wire \$4262 ;
+  wire [11:0] \$4263 ;
+  wire [14:0] \$4264 ;
+  wire [20:0] \$4265 ;
+  wire \$4266 ;
+  wire \$4267 ;
+  wire \$4268 ;
+  wire \$4269 ;
+  wire \$427 ;
+  wire [11:0] \$4270 ;
+  wire \$4271 ;
+  wire [11:0] \$4272 ;
+  wire [14:0] \$4273 ;
+  wire \$4274 ;
+  wire \$4275 ;
+  wire \$4276 ;
+  wire \$4277 ;
+  wire [11:0] \$4278 ;
+  wire \$4279 ;
+  wire \$428 ;
+  wire [11:0] \$4280 ;
+  wire [14:0] \$4281 ;
+  wire [20:0] \$4282 ;
+  wire \$4283 ;
+  wire \$4284 ;
+  wire \$4285 ;
+  wire \$4286 ;
+  wire \$4287 ;
+  wire \$4288 ;
+  wire \$4289 ;
+  wire \$429 ;
+  wire \$4290 ;
+  wire \$4291 ;
+  wire \$4292 ;
+  wire \$4293 ;
+  wire \$4294 ;
+  wire \$4295 ;
+  wire \$4296 ;
+  wire \$4297 ;
+  wire \$4298 ;
+  wire \$4299 ;
+  wire \$43 ;
+  wire \$430 ;
+  wire \$4300 ;
+  wire \$4301 ;
+  wire \$4302 ;
+  wire \$4303 ;
+  wire \$4304 ;
+  wire \$4305 ;
+  wire \$4306 ;
+  wire \$4307 ;
+  wire \$4308 ;
+  wire \$4309 ;
+  wire \$431 ;
+  wire \$4310 ;
+  wire \$4311 ;
+  wire \$4312 ;
+  wire \$4313 ;
+  wire \$4314 ;
+  wire \$4315 ;
+  wire \$4316 ;
+  wire \$4317 ;
+  wire \$4318 ;
+  wire \$4319 ;
+  wire \$432 ;
+  wire \$4320 ;
+  wire \$4321 ;
+  wire \$4322 ;
+  wire \$4323 ;
+  wire \$4324 ;
+  wire \$4325 ;
+  wire \$4326 ;
+  wire \$4327 ;
+  wire \$4328 ;
+  wire \$4329 ;
+  wire \$433 ;
+  wire \$4330 ;
+  wire \$4331 ;
+  wire \$4332 ;
+  wire \$4333 ;
+  wire \$4334 ;
+  wire \$4335 ;
+  wire \$4336 ;
+  wire \$4337 ;
+  wire \$4338 ;
+  wire \$4339 ;
+  wire \$434 ;
+  wire \$4340 ;
+  wire \$4341 ;
+  wire \$4342 ;
+  wire \$4343 ;
+  wire \$4344 ;
+  wire \$4345 ;
+  wire \$4346 ;
+  wire \$4347 ;
+  wire \$4348 ;
+  wire \$4349 ;
+  wire \$435 ;
+  wire \$4350 ;
+  wire \$4351 ;
+  wire \$4352 ;
+  wire \$4353 ;
+  wire \$4354 ;
+  wire \$4355 ;
+  wire \$4356 ;
+  wire \$4357 ;
+  wire \$4358 ;
+  wire \$4359 ;
+  wire \$436 ;
+  wire \$4360 ;
+  wire \$4361 ;
+  wire \$4362 ;
+  wire \$4363 ;
+  wire \$4364 ;
+  wire \$4365 ;
+  wire \$4366 ;
+  wire \$4367 ;
+  wire \$4368 ;
+  wire \$4369 ;
+  wire \$437 ;
+  wire \$4370 ;
+  wire \$4371 ;
+  wire \$4372 ;
+  wire \$4373 ;
+  wire \$4374 ;
+  wire \$4375 ;
+  wire \$4376 ;
+  wire \$4377 ;
+  wire \$4378 ;
+  wire \$4379 ;
+  wire \$438 ;
+  wire \$4380 ;
+  wire \$4381 ;
+  wire \$4382 ;
+  wire \$4383 ;
+  wire \$4384 ;
+  wire \$4385 ;
+  wire \$4386 ;
+  wire \$4387 ;
+  wire \$4388 ;
+  wire \$4389 ;
+  wire \$439 ;
+  wire \$4390 ;
+  wire \$4391 ;
+  wire \$4392 ;
+  wire \$4393 ;
+  wire \$4394 ;
+  wire \$4395 ;
+  wire \$4396 ;
+  wire \$4397 ;
+  wire \$4398 ;
+  wire \$4399 ;
+  wire \$44 ;
+  wire \$440 ;
+  wire \$4400 ;
+  wire \$4401 ;
+  wire \$4402 ;
+  wire \$4403 ;
+  wire \$4404 ;
+  wire \$4405 ;
+  wire \$4406 ;
+  wire \$4407 ;
+  wire \$4408 ;
+  wire \$4409 ;
+  wire \$441 ;
+  wire \$4410 ;
+  wire \$4411 ;
+  wire \$4412 ;
+  wire \$4413 ;
+  wire \$4414 ;
+  wire \$4415 ;
+  wire \$4416 ;
+  wire \$4417 ;
+  wire \$4418 ;
+  wire \$4419 ;
+  wire \$442 ;
+  wire \$4420 ;
+  wire \$4421 ;
+  wire \$4422 ;
+  wire \$4423 ;
+  wire \$4424 ;
+  wire \$4425 ;
+  wire \$4426 ;
+  wire \$4427 ;
+  wire \$4428 ;
+  wire \$4429 ;
+  wire \$443 ;
+  wire [11:0] \$4430 ;
+  wire \$4431 ;
+  wire [11:0] \$4432 ;
+  wire [14:0] \$4433 ;
+  wire \$4434 ;
+  wire \$4435 ;
+  wire \$4436 ;
+  wire \$4437 ;
+  wire [11:0] \$4438 ;
+  wire \$4439 ;
+  wire \$444 ;
+  wire [11:0] \$4440 ;
+  wire [14:0] \$4441 ;
+  wire [20:0] \$4442 ;
+  wire \$4443 ;
+  wire \$4444 ;
+  wire \$4445 ;
+  wire \$4446 ;
+  wire [11:0] \$4447 ;
+  wire \$4448 ;
+  wire [11:0] \$4449 ;
+  wire \$445 ;
+  wire [14:0] \$4450 ;
+  wire \$4451 ;
+  wire \$4452 ;
+  wire \$4453 ;
+  wire \$4454 ;
+  wire [11:0] \$4455 ;
+  wire \$4456 ;
+  wire [11:0] \$4457 ;
+  wire [14:0] \$4458 ;
+  wire [20:0] \$4459 ;
+  wire \$446 ;
+  wire \$4460 ;
+  wire \$4461 ;
+  wire \$4462 ;
+  wire \$4463 ;
+  wire \$4464 ;
+  wire \$4465 ;
+  wire \$4466 ;
+  wire \$4467 ;
+  wire \$4468 ;
+  wire \$4469 ;
+  wire \$447 ;
+  wire \$4470 ;
+  wire \$4471 ;
+  wire \$4472 ;
+  wire \$4473 ;
+  wire \$4474 ;
+  wire \$4475 ;
+  wire \$4476 ;
+  wire \$4477 ;
+  wire \$4478 ;
+  wire \$4479 ;
+  wire \$448 ;
+  wire \$4480 ;
+  wire \$4481 ;
+  wire \$4482 ;
+  wire \$4483 ;
+  wire \$4484 ;
+  wire \$4485 ;
+  wire \$4486 ;
+  wire \$4487 ;
+  wire \$4488 ;
+  wire \$4489 ;
+  wire \$449 ;
+  wire \$4490 ;
+  wire \$4491 ;
+  wire \$4492 ;
+  wire \$4493 ;
+  wire \$4494 ;
+  wire \$4495 ;
+  wire \$4496 ;
+  wire \$4497 ;
+  wire \$4498 ;
+  wire \$4499 ;
+  wire \$45 ;
+  wire \$450 ;
+  wire \$4500 ;
+  wire \$4501 ;
+  wire \$4502 ;
+  wire \$4503 ;
+  wire \$4504 ;
+  wire \$4505 ;
+  wire \$4506 ;
+  wire \$4507 ;
+  wire \$4508 ;
+  wire \$4509 ;
+  wire \$451 ;
+  wire \$4510 ;
+  wire \$4511 ;
+  wire \$4512 ;
+  wire \$4513 ;
+  wire \$4514 ;
+  wire \$4515 ;
+  wire \$4516 ;
+  wire \$4517 ;
+  wire \$4518 ;
+  wire \$4519 ;
+  wire \$452 ;
+  wire \$4520 ;
+  wire \$4521 ;
+  wire \$4522 ;
+  wire \$4523 ;
+  wire \$4524 ;
+  wire \$4525 ;
+  wire \$4526 ;
+  wire \$4527 ;
+  wire \$4528 ;
+  wire \$4529 ;
+  wire \$453 ;
+  wire \$4530 ;
+  wire \$4531 ;
+  wire \$4532 ;
+  wire \$4533 ;
+  wire \$4534 ;
+  wire \$4535 ;
+  wire \$4536 ;
+  wire \$4537 ;
+  wire \$4538 ;
+  wire \$4539 ;
+  wire \$454 ;
+  wire \$4540 ;
+  wire \$4541 ;
+  wire \$4542 ;
+  wire \$4543 ;
+  wire \$4544 ;
+  wire \$4545 ;
+  wire \$4546 ;
+  wire \$4547 ;
+  wire \$4548 ;
+  wire \$4549 ;
+  wire \$455 ;
+  wire \$4550 ;
+  wire \$4551 ;
+  wire \$4552 ;
+  wire \$4553 ;
+  wire \$4554 ;
+  wire \$4555 ;
+  wire \$4556 ;
+  wire \$4557 ;
+  wire \$4558 ;
+  wire \$4559 ;
+  wire \$456 ;
+  wire \$4560 ;
+  wire \$4561 ;
+  wire \$4562 ;
+  wire \$4563 ;
+  wire \$4564 ;
+  wire \$4565 ;
+  wire \$4566 ;
+  wire \$4567 ;
+  wire \$4568 ;
+  wire \$4569 ;
+  wire \$457 ;
+  wire \$4570 ;
+  wire \$4571 ;
+  wire \$4572 ;
+  wire \$4573 ;
+  wire \$4574 ;
+  wire \$4575 ;
+  wire \$4576 ;
+  wire \$4577 ;
+  wire \$4578 ;
+  wire \$4579 ;
+  wire \$458 ;
+  wire \$4580 ;
+  wire \$4581 ;
+  wire \$4582 ;
+  wire \$4583 ;
+  wire \$4584 ;
+  wire \$4585 ;
+  wire \$4586 ;
+  wire \$4587 ;
+  wire \$4588 ;
+  wire \$4589 ;
+  wire \$459 ;
+  wire \$4590 ;
+  wire \$4591 ;
+  wire \$4592 ;
+  wire \$4593 ;
+  wire \$4594 ;
+  wire \$4595 ;
+  wire \$4596 ;
+  wire \$4597 ;
+  wire \$4598 ;
+  wire \$4599 ;
   wire \$46 ;
+  wire \$460 ;
+  wire \$4600 ;
+  wire \$4601 ;
+  wire \$4602 ;
+  wire \$4603 ;
+  wire \$4604 ;
+  wire \$4605 ;
+  wire \$4606 ;
+  wire [11:0] \$4607 ;
+  wire \$4608 ;
+  wire [11:0] \$4609 ;
+  wire \$461 ;
+  wire [14:0] \$4610 ;
+  wire \$4611 ;
+  wire \$4612 ;
+  wire \$4613 ;
+  wire \$4614 ;
+  wire [11:0] \$4615 ;
+  wire \$4616 ;
+  wire [11:0] \$4617 ;
+  wire [14:0] \$4618 ;
+  wire [20:0] \$4619 ;
+  wire \$462 ;
+  wire \$4620 ;
+  wire \$4621 ;
+  wire \$4622 ;
+  wire \$4623 ;
+  wire [11:0] \$4624 ;
+  wire \$4625 ;
+  wire [11:0] \$4626 ;
+  wire [14:0] \$4627 ;
+  wire \$4628 ;
+  wire \$4629 ;
+  wire \$463 ;
+  wire \$4630 ;
+  wire \$4631 ;
+  wire [11:0] \$4632 ;
+  wire \$4633 ;
+  wire [11:0] \$4634 ;
+  wire [14:0] \$4635 ;
+  wire [20:0] \$4636 ;
+  wire \$4637 ;
+  wire \$4638 ;
+  wire \$4639 ;
+  wire \$464 ;
+  wire \$4640 ;
+  wire \$4641 ;
+  wire \$4642 ;
+  wire \$4643 ;
+  wire \$4644 ;
+  wire \$4645 ;
+  wire \$4646 ;
+  wire \$4647 ;
+  wire \$4648 ;
+  wire \$4649 ;
+  wire \$465 ;
+  wire \$4650 ;
+  wire \$4651 ;
+  wire \$4652 ;
+  wire \$4653 ;
+  wire \$4654 ;
+  wire \$4655 ;
+  wire \$4656 ;
+  wire \$4657 ;
+  wire \$4658 ;
+  wire \$4659 ;
+  wire \$466 ;
+  wire \$4660 ;
+  wire \$4661 ;
+  wire \$4662 ;
+  wire \$4663 ;
+  wire \$4664 ;
+  wire \$4665 ;
+  wire \$4666 ;
+  wire \$4667 ;
+  wire \$4668 ;
+  wire \$4669 ;
+  wire \$467 ;
+  wire \$4670 ;
+  wire \$4671 ;
+  wire \$4672 ;
+  wire \$4673 ;
+  wire \$4674 ;
+  wire \$4675 ;
+  wire \$4676 ;
+  wire \$4677 ;
+  wire \$4678 ;
+  wire \$4679 ;
+  wire \$468 ;
+  wire \$4680 ;
+  wire \$4681 ;
+  wire \$4682 ;
+  wire \$4683 ;
+  wire \$4684 ;
+  wire \$4685 ;
+  wire \$4686 ;
+  wire \$4687 ;
+  wire \$4688 ;
+  wire \$4689 ;
+  wire \$469 ;
+  wire \$4690 ;
+  wire \$4691 ;
+  wire \$4692 ;
+  wire \$4693 ;
+  wire \$4694 ;
+  wire \$4695 ;
+  wire \$4696 ;
+  wire \$4697 ;
+  wire \$4698 ;
+  wire \$4699 ;
   wire \$47 ;
-  wire [5:0] \$48 ;
-  wire [41:0] \$49 ;
-  wire [40:0] \$5 ;
-  wire [40:0] \$50 ;
+  wire \$470 ;
+  wire \$4700 ;
+  wire \$4701 ;
+  wire \$4702 ;
+  wire \$4703 ;
+  wire \$4704 ;
+  wire \$4705 ;
+  wire \$4706 ;
+  wire \$4707 ;
+  wire \$4708 ;
+  wire \$4709 ;
+  wire \$471 ;
+  wire \$4710 ;
+  wire \$4711 ;
+  wire \$4712 ;
+  wire \$4713 ;
+  wire \$4714 ;
+  wire \$4715 ;
+  wire \$4716 ;
+  wire \$4717 ;
+  wire \$4718 ;
+  wire \$4719 ;
+  wire \$472 ;
+  wire \$4720 ;
+  wire \$4721 ;
+  wire \$4722 ;
+  wire \$4723 ;
+  wire \$4724 ;
+  wire \$4725 ;
+  wire \$4726 ;
+  wire \$4727 ;
+  wire \$4728 ;
+  wire \$4729 ;
+  wire \$473 ;
+  wire \$4730 ;
+  wire \$4731 ;
+  wire \$4732 ;
+  wire \$4733 ;
+  wire \$4734 ;
+  wire \$4735 ;
+  wire \$4736 ;
+  wire \$4737 ;
+  wire \$4738 ;
+  wire \$4739 ;
+  wire \$474 ;
+  wire \$4740 ;
+  wire \$4741 ;
+  wire \$4742 ;
+  wire \$4743 ;
+  wire \$4744 ;
+  wire \$4745 ;
+  wire \$4746 ;
+  wire \$4747 ;
+  wire \$4748 ;
+  wire \$4749 ;
+  wire \$475 ;
+  wire \$4750 ;
+  wire \$4751 ;
+  wire \$4752 ;
+  wire \$4753 ;
+  wire \$4754 ;
+  wire \$4755 ;
+  wire \$4756 ;
+  wire \$4757 ;
+  wire \$4758 ;
+  wire \$4759 ;
+  wire \$476 ;
+  wire \$4760 ;
+  wire \$4761 ;
+  wire \$4762 ;
+  wire \$4763 ;
+  wire \$4764 ;
+  wire \$4765 ;
+  wire \$4766 ;
+  wire \$4767 ;
+  wire \$4768 ;
+  wire \$4769 ;
+  wire \$477 ;
+  wire \$4770 ;
+  wire \$4771 ;
+  wire \$4772 ;
+  wire \$4773 ;
+  wire \$4774 ;
+  wire \$4775 ;
+  wire \$4776 ;
+  wire \$4777 ;
+  wire \$4778 ;
+  wire \$4779 ;
+  wire \$478 ;
+  wire \$4780 ;
+  wire \$4781 ;
+  wire \$4782 ;
+  wire \$4783 ;
+  wire [11:0] \$4784 ;
+  wire \$4785 ;
+  wire [11:0] \$4786 ;
+  wire [14:0] \$4787 ;
+  wire \$4788 ;
+  wire \$4789 ;
+  wire \$479 ;
+  wire \$4790 ;
+  wire \$4791 ;
+  wire [11:0] \$4792 ;
+  wire \$4793 ;
+  wire [11:0] \$4794 ;
+  wire [14:0] \$4795 ;
+  wire [20:0] \$4796 ;
+  wire \$4797 ;
+  wire \$4798 ;
+  wire \$4799 ;
+  wire \$48 ;
+  wire \$480 ;
+  wire \$4800 ;
+  wire [11:0] \$4801 ;
+  wire \$4802 ;
+  wire [11:0] \$4803 ;
+  wire [14:0] \$4804 ;
+  wire \$4805 ;
+  wire \$4806 ;
+  wire \$4807 ;
+  wire \$4808 ;
+  wire [11:0] \$4809 ;
+  wire \$481 ;
+  wire \$4810 ;
+  wire [11:0] \$4811 ;
+  wire [14:0] \$4812 ;
+  wire [20:0] \$4813 ;
+  wire \$4814 ;
+  wire \$4815 ;
+  wire \$4816 ;
+  wire \$4817 ;
+  wire \$4818 ;
+  wire \$4819 ;
+  wire \$482 ;
+  wire \$4820 ;
+  wire \$4821 ;
+  wire \$4822 ;
+  wire \$4823 ;
+  wire \$4824 ;
+  wire \$4825 ;
+  wire \$4826 ;
+  wire \$4827 ;
+  wire \$4828 ;
+  wire \$4829 ;
+  wire \$483 ;
+  wire \$4830 ;
+  wire \$4831 ;
+  wire \$4832 ;
+  wire \$4833 ;
+  wire \$4834 ;
+  wire \$4835 ;
+  wire \$4836 ;
+  wire \$4837 ;
+  wire \$4838 ;
+  wire \$4839 ;
+  wire \$484 ;
+  wire \$4840 ;
+  wire \$4841 ;
+  wire \$4842 ;
+  wire \$4843 ;
+  wire \$4844 ;
+  wire \$4845 ;
+  wire \$4846 ;
+  wire \$4847 ;
+  wire \$4848 ;
+  wire \$4849 ;
+  wire \$485 ;
+  wire \$4850 ;
+  wire \$4851 ;
+  wire \$4852 ;
+  wire \$4853 ;
+  wire \$4854 ;
+  wire \$4855 ;
+  wire \$4856 ;
+  wire \$4857 ;
+  wire \$4858 ;
+  wire \$4859 ;
+  wire \$486 ;
+  wire \$4860 ;
+  wire \$4861 ;
+  wire \$4862 ;
+  wire \$4863 ;
+  wire \$4864 ;
+  wire \$4865 ;
+  wire \$4866 ;
+  wire \$4867 ;
+  wire \$4868 ;
+  wire \$4869 ;
+  wire \$487 ;
+  wire \$4870 ;
+  wire \$4871 ;
+  wire \$4872 ;
+  wire \$4873 ;
+  wire \$4874 ;
+  wire \$4875 ;
+  wire \$4876 ;
+  wire \$4877 ;
+  wire \$4878 ;
+  wire \$4879 ;
+  wire \$488 ;
+  wire \$4880 ;
+  wire \$4881 ;
+  wire \$4882 ;
+  wire \$4883 ;
+  wire \$4884 ;
+  wire \$4885 ;
+  wire \$4886 ;
+  wire \$4887 ;
+  wire \$4888 ;
+  wire \$4889 ;
+  wire \$489 ;
+  wire \$4890 ;
+  wire \$4891 ;
+  wire \$4892 ;
+  wire \$4893 ;
+  wire \$4894 ;
+  wire \$4895 ;
+  wire \$4896 ;
+  wire \$4897 ;
+  wire \$4898 ;
+  wire \$4899 ;
+  wire \$49 ;
+  wire \$490 ;
+  wire \$4900 ;
+  wire \$4901 ;
+  wire \$4902 ;
+  wire \$4903 ;
+  wire \$4904 ;
+  wire \$4905 ;
+  wire \$4906 ;
+  wire \$4907 ;
+  wire \$4908 ;
+  wire \$4909 ;
+  wire \$491 ;
+  wire \$4910 ;
+  wire \$4911 ;
+  wire \$4912 ;
+  wire \$4913 ;
+  wire \$4914 ;
+  wire \$4915 ;
+  wire \$4916 ;
+  wire \$4917 ;
+  wire \$4918 ;
+  wire \$4919 ;
+  wire \$492 ;
+  wire \$4920 ;
+  wire \$4921 ;
+  wire \$4922 ;
+  wire \$4923 ;
+  wire \$4924 ;
+  wire \$4925 ;
+  wire \$4926 ;
+  wire \$4927 ;
+  wire \$4928 ;
+  wire \$4929 ;
+  wire \$493 ;
+  wire \$4930 ;
+  wire \$4931 ;
+  wire \$4932 ;
+  wire \$4933 ;
+  wire \$4934 ;
+  wire \$4935 ;
+  wire \$4936 ;
+  wire \$4937 ;
+  wire \$4938 ;
+  wire \$4939 ;
+  wire \$494 ;
+  wire \$4940 ;
+  wire \$4941 ;
+  wire \$4942 ;
+  wire \$4943 ;
+  wire \$4944 ;
+  wire \$4945 ;
+  wire \$4946 ;
+  wire \$4947 ;
+  wire \$4948 ;
+  wire \$4949 ;
+  wire \$495 ;
+  wire \$4950 ;
+  wire \$4951 ;
+  wire \$4952 ;
+  wire \$4953 ;
+  wire \$4954 ;
+  wire \$4955 ;
+  wire \$4956 ;
+  wire \$4957 ;
+  wire \$4958 ;
+  wire \$4959 ;
+  wire \$496 ;
+  wire \$4960 ;
+  wire [11:0] \$4961 ;
+  wire \$4962 ;
+  wire [11:0] \$4963 ;
+  wire [14:0] \$4964 ;
+  wire \$4965 ;
+  wire \$4966 ;
+  wire \$4967 ;
+  wire \$4968 ;
+  wire [11:0] \$4969 ;
+  wire \$497 ;
+  wire \$4970 ;
+  wire [11:0] \$4971 ;
+  wire [14:0] \$4972 ;
+  wire [20:0] \$4973 ;
+  wire \$4974 ;
+  wire \$4975 ;
+  wire \$4976 ;
+  wire \$4977 ;
+  wire [11:0] \$4978 ;
+  wire \$4979 ;
+  wire \$498 ;
+  wire [11:0] \$4980 ;
+  wire [14:0] \$4981 ;
+  wire \$4982 ;
+  wire \$4983 ;
+  wire \$4984 ;
+  wire \$4985 ;
+  wire [11:0] \$4986 ;
+  wire \$4987 ;
+  wire [11:0] \$4988 ;
+  wire [14:0] \$4989 ;
+  wire \$499 ;
+  wire [20:0] \$4990 ;
+  wire \$4991 ;
+  wire \$4992 ;
+  wire \$4993 ;
+  wire \$4994 ;
+  wire \$4995 ;
+  wire \$4996 ;
+  wire \$4997 ;
+  wire \$4998 ;
+  wire \$4999 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$500 ;
+  wire \$5000 ;
+  wire \$5001 ;
+  wire \$5002 ;
+  wire \$5003 ;
+  wire \$5004 ;
+  wire \$5005 ;
+  wire \$5006 ;
+  wire \$5007 ;
+  wire \$5008 ;
+  wire \$5009 ;
+  wire \$501 ;
+  wire \$5010 ;
+  wire \$5011 ;
+  wire \$5012 ;
+  wire \$5013 ;
+  wire \$5014 ;
+  wire \$5015 ;
+  wire \$5016 ;
+  wire \$5017 ;
+  wire \$5018 ;
+  wire \$5019 ;
+  wire \$502 ;
+  wire \$5020 ;
+  wire \$5021 ;
+  wire \$5022 ;
+  wire \$5023 ;
+  wire \$5024 ;
+  wire \$5025 ;
+  wire \$5026 ;
+  wire \$5027 ;
+  wire \$5028 ;
+  wire \$5029 ;
+  wire \$503 ;
+  wire \$5030 ;
+  wire \$5031 ;
+  wire \$5032 ;
+  wire \$5033 ;
+  wire \$5034 ;
+  wire \$5035 ;
+  wire \$5036 ;
+  wire \$5037 ;
+  wire \$5038 ;
+  wire \$5039 ;
+  wire \$504 ;
+  wire \$5040 ;
+  wire \$5041 ;
+  wire \$5042 ;
+  wire \$5043 ;
+  wire \$5044 ;
+  wire \$5045 ;
+  wire \$5046 ;
+  wire \$5047 ;
+  wire \$5048 ;
+  wire \$5049 ;
+  wire \$505 ;
+  wire \$5050 ;
+  wire \$5051 ;
+  wire \$5052 ;
+  wire \$5053 ;
+  wire \$5054 ;
+  wire \$5055 ;
+  wire \$5056 ;
+  wire \$5057 ;
+  wire \$5058 ;
+  wire \$5059 ;
+  wire \$506 ;
+  wire \$5060 ;
+  wire \$5061 ;
+  wire \$5062 ;
+  wire \$5063 ;
+  wire \$5064 ;
+  wire \$5065 ;
+  wire \$5066 ;
+  wire \$5067 ;
+  wire \$5068 ;
+  wire \$5069 ;
+  wire \$507 ;
+  wire \$5070 ;
+  wire \$5071 ;
+  wire \$5072 ;
+  wire \$5073 ;
+  wire \$5074 ;
+  wire \$5075 ;
+  wire \$5076 ;
+  wire \$5077 ;
+  wire \$5078 ;
+  wire \$5079 ;
+  wire \$508 ;
+  wire \$5080 ;
+  wire \$5081 ;
+  wire \$5082 ;
+  wire \$5083 ;
+  wire \$5084 ;
+  wire \$5085 ;
+  wire \$5086 ;
+  wire \$5087 ;
+  wire \$5088 ;
+  wire \$5089 ;
+  wire \$509 ;
+  wire \$5090 ;
+  wire \$5091 ;
+  wire \$5092 ;
+  wire \$5093 ;
+  wire \$5094 ;
+  wire \$5095 ;
+  wire \$5096 ;
+  wire \$5097 ;
+  wire \$5098 ;
+  wire \$5099 ;
   wire \$51 ;
+  wire \$510 ;
+  wire \$5100 ;
+  wire \$5101 ;
+  wire \$5102 ;
+  wire \$5103 ;
+  wire \$5104 ;
+  wire \$5105 ;
+  wire \$5106 ;
+  wire \$5107 ;
+  wire \$5108 ;
+  wire \$5109 ;
+  wire \$511 ;
+  wire \$5110 ;
+  wire \$5111 ;
+  wire \$5112 ;
+  wire \$5113 ;
+  wire \$5114 ;
+  wire \$5115 ;
+  wire \$5116 ;
+  wire \$5117 ;
+  wire \$5118 ;
+  wire \$5119 ;
+  wire \$512 ;
+  wire \$5120 ;
+  wire \$5121 ;
+  wire \$5122 ;
+  wire \$5123 ;
+  wire \$5124 ;
+  wire \$5125 ;
+  wire \$5126 ;
+  wire \$5127 ;
+  wire \$5128 ;
+  wire \$5129 ;
+  wire \$513 ;
+  wire \$5130 ;
+  wire \$5131 ;
+  wire \$5132 ;
+  wire \$5133 ;
+  wire \$5134 ;
+  wire \$5135 ;
+  wire \$5136 ;
+  wire \$5137 ;
+  wire [11:0] \$5138 ;
+  wire \$5139 ;
+  wire \$514 ;
+  wire [11:0] \$5140 ;
+  wire [14:0] \$5141 ;
+  wire \$5142 ;
+  wire \$5143 ;
+  wire \$5144 ;
+  wire \$5145 ;
+  wire [11:0] \$5146 ;
+  wire \$5147 ;
+  wire [11:0] \$5148 ;
+  wire [14:0] \$5149 ;
+  wire \$515 ;
+  wire [20:0] \$5150 ;
+  wire \$5151 ;
+  wire \$5152 ;
+  wire \$5153 ;
+  wire \$5154 ;
+  wire [11:0] \$5155 ;
+  wire \$5156 ;
+  wire [11:0] \$5157 ;
+  wire [14:0] \$5158 ;
+  wire \$5159 ;
+  wire \$516 ;
+  wire \$5160 ;
+  wire \$5161 ;
+  wire \$5162 ;
+  wire [11:0] \$5163 ;
+  wire \$5164 ;
+  wire [11:0] \$5165 ;
+  wire [14:0] \$5166 ;
+  wire [20:0] \$5167 ;
+  wire \$5168 ;
+  wire \$5169 ;
+  wire \$517 ;
+  wire \$5170 ;
+  wire \$5171 ;
+  wire \$5172 ;
+  wire \$5173 ;
+  wire \$5174 ;
+  wire \$5175 ;
+  wire \$5176 ;
+  wire \$5177 ;
+  wire \$5178 ;
+  wire \$5179 ;
+  wire \$518 ;
+  wire \$5180 ;
+  wire \$5181 ;
+  wire \$5182 ;
+  wire \$5183 ;
+  wire \$5184 ;
+  wire \$5185 ;
+  wire \$5186 ;
+  wire \$5187 ;
+  wire \$5188 ;
+  wire \$5189 ;
+  wire \$519 ;
+  wire \$5190 ;
+  wire \$5191 ;
+  wire \$5192 ;
+  wire \$5193 ;
+  wire \$5194 ;
+  wire \$5195 ;
+  wire \$5196 ;
+  wire \$5197 ;
+  wire \$5198 ;
+  wire \$5199 ;
   wire \$52 ;
-  wire [5:0] \$53 ;
-  wire [41:0] \$54 ;
-  wire [40:0] \$55 ;
+  wire \$520 ;
+  wire \$5200 ;
+  wire \$5201 ;
+  wire \$5202 ;
+  wire \$5203 ;
+  wire \$5204 ;
+  wire \$5205 ;
+  wire \$5206 ;
+  wire \$5207 ;
+  wire \$5208 ;
+  wire \$5209 ;
+  wire \$521 ;
+  wire \$5210 ;
+  wire \$5211 ;
+  wire \$5212 ;
+  wire \$5213 ;
+  wire \$5214 ;
+  wire \$5215 ;
+  wire \$5216 ;
+  wire \$5217 ;
+  wire \$5218 ;
+  wire \$5219 ;
+  wire \$522 ;
+  wire \$5220 ;
+  wire \$5221 ;
+  wire \$5222 ;
+  wire \$5223 ;
+  wire \$5224 ;
+  wire \$5225 ;
+  wire \$5226 ;
+  wire \$5227 ;
+  wire \$5228 ;
+  wire \$5229 ;
+  wire \$523 ;
+  wire \$5230 ;
+  wire \$5231 ;
+  wire \$5232 ;
+  wire \$5233 ;
+  wire \$5234 ;
+  wire \$5235 ;
+  wire \$5236 ;
+  wire \$5237 ;
+  wire \$5238 ;
+  wire \$5239 ;
+  wire \$524 ;
+  wire \$5240 ;
+  wire \$5241 ;
+  wire \$5242 ;
+  wire \$5243 ;
+  wire \$5244 ;
+  wire \$5245 ;
+  wire \$5246 ;
+  wire \$5247 ;
+  wire \$5248 ;
+  wire \$5249 ;
+  wire \$525 ;
+  wire \$5250 ;
+  wire \$5251 ;
+  wire \$5252 ;
+  wire \$5253 ;
+  wire \$5254 ;
+  wire \$5255 ;
+  wire \$5256 ;
+  wire \$5257 ;
+  wire \$5258 ;
+  wire \$5259 ;
+  wire \$526 ;
+  wire \$5260 ;
+  wire \$5261 ;
+  wire \$5262 ;
+  wire \$5263 ;
+  wire \$5264 ;
+  wire \$5265 ;
+  wire \$5266 ;
+  wire \$5267 ;
+  wire \$5268 ;
+  wire \$5269 ;
+  wire \$527 ;
+  wire \$5270 ;
+  wire \$5271 ;
+  wire \$5272 ;
+  wire \$5273 ;
+  wire \$5274 ;
+  wire \$5275 ;
+  wire \$5276 ;
+  wire \$5277 ;
+  wire \$5278 ;
+  wire \$5279 ;
+  wire \$528 ;
+  wire \$5280 ;
+  wire \$5281 ;
+  wire \$5282 ;
+  wire \$5283 ;
+  wire \$5284 ;
+  wire \$5285 ;
+  wire \$5286 ;
+  wire \$5287 ;
+  wire \$5288 ;
+  wire \$5289 ;
+  wire \$529 ;
+  wire \$5290 ;
+  wire \$5291 ;
+  wire \$5292 ;
+  wire \$5293 ;
+  wire \$5294 ;
+  wire \$5295 ;
+  wire \$5296 ;
+  wire \$5297 ;
+  wire \$5298 ;
+  wire \$5299 ;
+  wire \$53 ;
+  wire \$530 ;
+  wire \$5300 ;
+  wire \$5301 ;
+  wire \$5302 ;
+  wire \$5303 ;
+  wire \$5304 ;
+  wire \$5305 ;
+  wire \$5306 ;
+  wire \$5307 ;
+  wire \$5308 ;
+  wire \$5309 ;
+  wire \$531 ;
+  wire \$5310 ;
+  wire \$5311 ;
+  wire \$5312 ;
+  wire \$5313 ;
+  wire \$5314 ;
+  wire [11:0] \$5315 ;
+  wire \$5316 ;
+  wire [11:0] \$5317 ;
+  wire [14:0] \$5318 ;
+  wire \$5319 ;
+  wire \$532 ;
+  wire \$5320 ;
+  wire \$5321 ;
+  wire \$5322 ;
+  wire [11:0] \$5323 ;
+  wire \$5324 ;
+  wire [11:0] \$5325 ;
+  wire [14:0] \$5326 ;
+  wire [20:0] \$5327 ;
+  wire \$5328 ;
+  wire \$5329 ;
+  wire \$533 ;
+  wire \$5330 ;
+  wire \$5331 ;
+  wire [11:0] \$5332 ;
+  wire \$5333 ;
+  wire [11:0] \$5334 ;
+  wire [14:0] \$5335 ;
+  wire \$5336 ;
+  wire \$5337 ;
+  wire \$5338 ;
+  wire \$5339 ;
+  wire \$534 ;
+  wire [11:0] \$5340 ;
+  wire \$5341 ;
+  wire [11:0] \$5342 ;
+  wire [14:0] \$5343 ;
+  wire [20:0] \$5344 ;
+  wire \$5345 ;
+  wire \$5346 ;
+  wire \$5347 ;
+  wire \$5348 ;
+  wire \$5349 ;
+  wire \$535 ;
+  wire \$5350 ;
+  wire \$5351 ;
+  wire \$5352 ;
+  wire \$5353 ;
+  wire \$5354 ;
+  wire \$5355 ;
+  wire \$5356 ;
+  wire \$5357 ;
+  wire \$5358 ;
+  wire \$5359 ;
+  wire [11:0] \$536 ;
+  wire \$5360 ;
+  wire \$5361 ;
+  wire \$5362 ;
+  wire \$5363 ;
+  wire \$5364 ;
+  wire \$5365 ;
+  wire \$5366 ;
+  wire \$5367 ;
+  wire \$5368 ;
+  wire \$5369 ;
+  wire \$537 ;
+  wire \$5370 ;
+  wire \$5371 ;
+  wire \$5372 ;
+  wire \$5373 ;
+  wire \$5374 ;
+  wire \$5375 ;
+  wire \$5376 ;
+  wire \$5377 ;
+  wire \$5378 ;
+  wire \$5379 ;
+  wire [11:0] \$538 ;
+  wire \$5380 ;
+  wire \$5381 ;
+  wire \$5382 ;
+  wire \$5383 ;
+  wire \$5384 ;
+  wire \$5385 ;
+  wire \$5386 ;
+  wire \$5387 ;
+  wire \$5388 ;
+  wire \$5389 ;
+  wire [14:0] \$539 ;
+  wire \$5390 ;
+  wire \$5391 ;
+  wire \$5392 ;
+  wire \$5393 ;
+  wire \$5394 ;
+  wire \$5395 ;
+  wire \$5396 ;
+  wire \$5397 ;
+  wire \$5398 ;
+  wire \$5399 ;
+  wire \$54 ;
+  wire \$540 ;
+  wire \$5400 ;
+  wire \$5401 ;
+  wire \$5402 ;
+  wire \$5403 ;
+  wire \$5404 ;
+  wire \$5405 ;
+  wire \$5406 ;
+  wire \$5407 ;
+  wire \$5408 ;
+  wire \$5409 ;
+  wire \$541 ;
+  wire \$5410 ;
+  wire \$5411 ;
+  wire \$5412 ;
+  wire \$5413 ;
+  wire \$5414 ;
+  wire \$5415 ;
+  wire \$5416 ;
+  wire \$5417 ;
+  wire \$5418 ;
+  wire \$5419 ;
+  wire \$542 ;
+  wire \$5420 ;
+  wire \$5421 ;
+  wire \$5422 ;
+  wire \$5423 ;
+  wire \$5424 ;
+  wire \$5425 ;
+  wire \$5426 ;
+  wire \$5427 ;
+  wire \$5428 ;
+  wire \$5429 ;
+  wire \$543 ;
+  wire \$5430 ;
+  wire \$5431 ;
+  wire \$5432 ;
+  wire \$5433 ;
+  wire \$5434 ;
+  wire \$5435 ;
+  wire \$5436 ;
+  wire \$5437 ;
+  wire \$5438 ;
+  wire \$5439 ;
+  wire [11:0] \$544 ;
+  wire \$5440 ;
+  wire \$5441 ;
+  wire \$5442 ;
+  wire \$5443 ;
+  wire \$5444 ;
+  wire \$5445 ;
+  wire \$5446 ;
+  wire \$5447 ;
+  wire \$5448 ;
+  wire \$5449 ;
+  wire \$545 ;
+  wire \$5450 ;
+  wire \$5451 ;
+  wire \$5452 ;
+  wire \$5453 ;
+  wire \$5454 ;
+  wire \$5455 ;
+  wire \$5456 ;
+  wire \$5457 ;
+  wire \$5458 ;
+  wire \$5459 ;
+  wire [11:0] \$546 ;
+  wire \$5460 ;
+  wire \$5461 ;
+  wire \$5462 ;
+  wire \$5463 ;
+  wire \$5464 ;
+  wire \$5465 ;
+  wire \$5466 ;
+  wire \$5467 ;
+  wire \$5468 ;
+  wire \$5469 ;
+  wire [14:0] \$547 ;
+  wire \$5470 ;
+  wire \$5471 ;
+  wire \$5472 ;
+  wire \$5473 ;
+  wire \$5474 ;
+  wire \$5475 ;
+  wire \$5476 ;
+  wire \$5477 ;
+  wire \$5478 ;
+  wire \$5479 ;
+  wire [20:0] \$548 ;
+  wire \$5480 ;
+  wire \$5481 ;
+  wire \$5482 ;
+  wire \$5483 ;
+  wire \$5484 ;
+  wire \$5485 ;
+  wire \$5486 ;
+  wire \$5487 ;
+  wire \$5488 ;
+  wire \$5489 ;
+  wire \$549 ;
+  wire \$5490 ;
+  wire \$5491 ;
+  wire [11:0] \$5492 ;
+  wire \$5493 ;
+  wire [11:0] \$5494 ;
+  wire [14:0] \$5495 ;
+  wire \$5496 ;
+  wire \$5497 ;
+  wire \$5498 ;
+  wire \$5499 ;
+  wire \$55 ;
+  wire \$550 ;
+  wire [11:0] \$5500 ;
+  wire \$5501 ;
+  wire [11:0] \$5502 ;
+  wire [14:0] \$5503 ;
+  wire [20:0] \$5504 ;
+  wire \$5505 ;
+  wire \$5506 ;
+  wire \$5507 ;
+  wire \$5508 ;
+  wire [11:0] \$5509 ;
+  wire \$551 ;
+  wire \$5510 ;
+  wire [11:0] \$5511 ;
+  wire [14:0] \$5512 ;
+  wire \$5513 ;
+  wire \$5514 ;
+  wire \$5515 ;
+  wire \$5516 ;
+  wire [11:0] \$5517 ;
+  wire \$5518 ;
+  wire [11:0] \$5519 ;
+  wire \$552 ;
+  wire [14:0] \$5520 ;
+  wire [20:0] \$5521 ;
+  wire \$5522 ;
+  wire \$5523 ;
+  wire \$5524 ;
+  wire \$5525 ;
+  wire \$5526 ;
+  wire \$5527 ;
+  wire \$5528 ;
+  wire \$5529 ;
+  wire [11:0] \$553 ;
+  wire \$5530 ;
+  wire \$5531 ;
+  wire \$5532 ;
+  wire \$5533 ;
+  wire \$5534 ;
+  wire \$5535 ;
+  wire \$5536 ;
+  wire \$5537 ;
+  wire \$5538 ;
+  wire \$5539 ;
+  wire \$554 ;
+  wire \$5540 ;
+  wire \$5541 ;
+  wire \$5542 ;
+  wire \$5543 ;
+  wire \$5544 ;
+  wire \$5545 ;
+  wire \$5546 ;
+  wire \$5547 ;
+  wire \$5548 ;
+  wire \$5549 ;
+  wire [11:0] \$555 ;
+  wire \$5550 ;
+  wire \$5551 ;
+  wire \$5552 ;
+  wire \$5553 ;
+  wire \$5554 ;
+  wire \$5555 ;
+  wire \$5556 ;
+  wire \$5557 ;
+  wire \$5558 ;
+  wire \$5559 ;
+  wire [14:0] \$556 ;
+  wire \$5560 ;
+  wire \$5561 ;
+  wire \$5562 ;
+  wire \$5563 ;
+  wire \$5564 ;
+  wire \$5565 ;
+  wire \$5566 ;
+  wire \$5567 ;
+  wire \$5568 ;
+  wire \$5569 ;
+  wire \$557 ;
+  wire \$5570 ;
+  wire \$5571 ;
+  wire \$5572 ;
+  wire \$5573 ;
+  wire \$5574 ;
+  wire \$5575 ;
+  wire \$5576 ;
+  wire \$5577 ;
+  wire \$5578 ;
+  wire \$5579 ;
+  wire \$558 ;
+  wire \$5580 ;
+  wire \$5581 ;
+  wire \$5582 ;
+  wire \$5583 ;
+  wire \$5584 ;
+  wire \$5585 ;
+  wire \$5586 ;
+  wire \$5587 ;
+  wire \$5588 ;
+  wire \$5589 ;
+  wire \$559 ;
+  wire \$5590 ;
+  wire \$5591 ;
+  wire \$5592 ;
+  wire \$5593 ;
+  wire \$5594 ;
+  wire \$5595 ;
+  wire \$5596 ;
+  wire \$5597 ;
+  wire \$5598 ;
+  wire \$5599 ;
   wire \$56 ;
+  wire \$560 ;
+  wire \$5600 ;
+  wire \$5601 ;
+  wire \$5602 ;
+  wire \$5603 ;
+  wire \$5604 ;
+  wire \$5605 ;
+  wire \$5606 ;
+  wire \$5607 ;
+  wire \$5608 ;
+  wire \$5609 ;
+  wire [11:0] \$561 ;
+  wire \$5610 ;
+  wire \$5611 ;
+  wire \$5612 ;
+  wire \$5613 ;
+  wire \$5614 ;
+  wire \$5615 ;
+  wire \$5616 ;
+  wire \$5617 ;
+  wire \$5618 ;
+  wire \$5619 ;
+  wire \$562 ;
+  wire \$5620 ;
+  wire \$5621 ;
+  wire \$5622 ;
+  wire \$5623 ;
+  wire \$5624 ;
+  wire \$5625 ;
+  wire \$5626 ;
+  wire \$5627 ;
+  wire \$5628 ;
+  wire \$5629 ;
+  wire [11:0] \$563 ;
+  wire \$5630 ;
+  wire \$5631 ;
+  wire \$5632 ;
+  wire \$5633 ;
+  wire \$5634 ;
+  wire \$5635 ;
+  wire \$5636 ;
+  wire \$5637 ;
+  wire \$5638 ;
+  wire \$5639 ;
+  wire [14:0] \$564 ;
+  wire \$5640 ;
+  wire \$5641 ;
+  wire \$5642 ;
+  wire \$5643 ;
+  wire \$5644 ;
+  wire \$5645 ;
+  wire \$5646 ;
+  wire \$5647 ;
+  wire \$5648 ;
+  wire \$5649 ;
+  wire [20:0] \$565 ;
+  wire \$5650 ;
+  wire \$5651 ;
+  wire \$5652 ;
+  wire \$5653 ;
+  wire \$5654 ;
+  wire \$5655 ;
+  wire \$5656 ;
+  wire \$5657 ;
+  wire \$5658 ;
+  wire \$5659 ;
+  wire \$566 ;
+  wire \$5660 ;
+  wire \$5661 ;
+  wire \$5662 ;
+  wire \$5663 ;
+  wire \$5664 ;
+  wire \$5665 ;
+  wire \$5666 ;
+  wire \$5667 ;
+  wire \$5668 ;
+  wire \$5669 ;
+  wire \$567 ;
+  wire \$5670 ;
+  wire \$5671 ;
+  wire \$5672 ;
+  wire \$5673 ;
+  wire \$5674 ;
+  wire \$5675 ;
+  wire \$5676 ;
+  wire \$5677 ;
+  wire \$5678 ;
+  wire \$5679 ;
+  wire \$568 ;
+  wire \$5680 ;
+  wire \$5681 ;
+  wire \$5682 ;
+  wire \$5683 ;
+  wire \$5684 ;
+  wire \$5685 ;
+  wire \$5686 ;
+  wire \$5687 ;
+  wire \$5688 ;
+  wire \$5689 ;
+  wire \$569 ;
+  wire \$5690 ;
+  wire \$5691 ;
+  wire \$5692 ;
+  wire \$5693 ;
+  wire \$5694 ;
+  wire \$5695 ;
+  wire \$5696 ;
+  reg [1311:0] \$5697 ;
+  reg [31:0] \$5698 ;
   wire \$57 ;
-  wire [5:0] \$58 ;
-  wire [41:0] \$59 ;
+  wire \$570 ;
+  wire \$571 ;
+  wire \$572 ;
+  wire \$573 ;
+  wire \$574 ;
+  wire \$575 ;
+  wire \$576 ;
+  wire \$577 ;
+  wire \$578 ;
+  wire \$579 ;
+  wire \$58 ;
+  wire \$580 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
+  wire \$584 ;
+  wire \$585 ;
+  wire \$586 ;
+  wire \$587 ;
+  wire \$588 ;
+  wire \$589 ;
+  wire \$59 ;
+  wire \$590 ;
+  wire \$591 ;
+  wire \$592 ;
+  wire \$593 ;
+  wire \$594 ;
+  wire \$595 ;
+  wire \$596 ;
+  wire \$597 ;
+  wire \$598 ;
+  wire \$599 ;
   wire \$6 ;
-  wire [40:0] \$60 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
   wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
   wire \$62 ;
-  wire [5:0] \$63 ;
-  wire [41:0] \$64 ;
-  wire [40:0] \$65 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire \$641 ;
+  wire \$642 ;
+  wire \$643 ;
+  wire \$644 ;
+  wire \$645 ;
+  wire \$646 ;
+  wire \$647 ;
+  wire \$648 ;
+  wire \$649 ;
+  wire \$65 ;
+  wire \$650 ;
+  wire \$651 ;
+  wire \$652 ;
+  wire \$653 ;
+  wire \$654 ;
+  wire \$655 ;
+  wire \$656 ;
+  wire \$657 ;
+  wire \$658 ;
+  wire \$659 ;
   wire \$66 ;
+  wire \$660 ;
+  wire \$661 ;
+  wire \$662 ;
+  wire \$663 ;
+  wire \$664 ;
+  wire \$665 ;
+  wire \$666 ;
+  wire \$667 ;
+  wire \$668 ;
+  wire \$669 ;
   wire \$67 ;
-  wire [5:0] \$68 ;
-  wire [41:0] \$69 ;
-  wire \$7 ;
-  wire [40:0] \$70 ;
+  wire \$670 ;
+  wire \$671 ;
+  wire \$672 ;
+  wire \$673 ;
+  wire \$674 ;
+  wire \$675 ;
+  wire \$676 ;
+  wire \$677 ;
+  wire \$678 ;
+  wire \$679 ;
+  wire \$68 ;
+  wire \$680 ;
+  wire \$681 ;
+  wire \$682 ;
+  wire \$683 ;
+  wire \$684 ;
+  wire \$685 ;
+  wire \$686 ;
+  wire \$687 ;
+  wire \$688 ;
+  wire \$689 ;
+  wire \$69 ;
+  wire \$690 ;
+  wire \$691 ;
+  wire \$692 ;
+  wire \$693 ;
+  wire \$694 ;
+  wire \$695 ;
+  wire \$696 ;
+  wire \$697 ;
+  wire \$698 ;
+  wire \$699 ;
+  wire [11:0] \$7 ;
+  wire \$70 ;
+  wire \$700 ;
+  wire \$701 ;
+  wire \$702 ;
+  wire \$703 ;
+  wire \$704 ;
+  wire \$705 ;
+  wire \$706 ;
+  wire \$707 ;
+  wire \$708 ;
+  wire \$709 ;
   wire \$71 ;
+  wire \$710 ;
+  wire \$711 ;
+  wire \$712 ;
+  wire [11:0] \$713 ;
+  wire \$714 ;
+  wire [11:0] \$715 ;
+  wire [14:0] \$716 ;
+  wire \$717 ;
+  wire \$718 ;
+  wire \$719 ;
   wire \$72 ;
-  wire [5:0] \$73 ;
-  wire [41:0] \$74 ;
-  wire [40:0] \$75 ;
+  wire \$720 ;
+  wire [11:0] \$721 ;
+  wire \$722 ;
+  wire [11:0] \$723 ;
+  wire [14:0] \$724 ;
+  wire [20:0] \$725 ;
+  wire \$726 ;
+  wire \$727 ;
+  wire \$728 ;
+  wire \$729 ;
+  wire \$73 ;
+  wire [11:0] \$730 ;
+  wire \$731 ;
+  wire [11:0] \$732 ;
+  wire [14:0] \$733 ;
+  wire \$734 ;
+  wire \$735 ;
+  wire \$736 ;
+  wire \$737 ;
+  wire [11:0] \$738 ;
+  wire \$739 ;
+  wire \$74 ;
+  wire [11:0] \$740 ;
+  wire [14:0] \$741 ;
+  wire [20:0] \$742 ;
+  wire \$743 ;
+  wire \$744 ;
+  wire \$745 ;
+  wire \$746 ;
+  wire \$747 ;
+  wire \$748 ;
+  wire \$749 ;
+  wire \$75 ;
+  wire \$750 ;
+  wire \$751 ;
+  wire \$752 ;
+  wire \$753 ;
+  wire \$754 ;
+  wire \$755 ;
+  wire \$756 ;
+  wire \$757 ;
+  wire \$758 ;
+  wire \$759 ;
   wire \$76 ;
+  wire \$760 ;
+  wire \$761 ;
+  wire \$762 ;
+  wire \$763 ;
+  wire \$764 ;
+  wire \$765 ;
+  wire \$766 ;
+  wire \$767 ;
+  wire \$768 ;
+  wire \$769 ;
   wire \$77 ;
-  wire [5:0] \$78 ;
-  wire [41:0] \$79 ;
-  wire [5:0] \$8 ;
-  wire [40:0] \$80 ;
+  wire \$770 ;
+  wire \$771 ;
+  wire \$772 ;
+  wire \$773 ;
+  wire \$774 ;
+  wire \$775 ;
+  wire \$776 ;
+  wire \$777 ;
+  wire \$778 ;
+  wire \$779 ;
+  wire \$78 ;
+  wire \$780 ;
+  wire \$781 ;
+  wire \$782 ;
+  wire \$783 ;
+  wire \$784 ;
+  wire \$785 ;
+  wire \$786 ;
+  wire \$787 ;
+  wire \$788 ;
+  wire \$789 ;
+  wire \$79 ;
+  wire \$790 ;
+  wire \$791 ;
+  wire \$792 ;
+  wire \$793 ;
+  wire \$794 ;
+  wire \$795 ;
+  wire \$796 ;
+  wire \$797 ;
+  wire \$798 ;
+  wire \$799 ;
+  wire [14:0] \$8 ;
+  wire \$80 ;
+  wire \$800 ;
+  wire \$801 ;
+  wire \$802 ;
+  wire \$803 ;
+  wire \$804 ;
+  wire \$805 ;
+  wire \$806 ;
+  wire \$807 ;
+  wire \$808 ;
+  wire \$809 ;
   wire \$81 ;
+  wire \$810 ;
+  wire \$811 ;
+  wire \$812 ;
+  wire \$813 ;
+  wire \$814 ;
+  wire \$815 ;
+  wire \$816 ;
+  wire \$817 ;
+  wire \$818 ;
+  wire \$819 ;
   wire \$82 ;
-  wire [5:0] \$83 ;
-  wire [41:0] \$84 ;
-  wire [40:0] \$85 ;
+  wire \$820 ;
+  wire \$821 ;
+  wire \$822 ;
+  wire \$823 ;
+  wire \$824 ;
+  wire \$825 ;
+  wire \$826 ;
+  wire \$827 ;
+  wire \$828 ;
+  wire \$829 ;
+  wire \$83 ;
+  wire \$830 ;
+  wire \$831 ;
+  wire \$832 ;
+  wire \$833 ;
+  wire \$834 ;
+  wire \$835 ;
+  wire \$836 ;
+  wire \$837 ;
+  wire \$838 ;
+  wire \$839 ;
+  wire \$84 ;
+  wire \$840 ;
+  wire \$841 ;
+  wire \$842 ;
+  wire \$843 ;
+  wire \$844 ;
+  wire \$845 ;
+  wire \$846 ;
+  wire \$847 ;
+  wire \$848 ;
+  wire \$849 ;
+  wire \$85 ;
+  wire \$850 ;
+  wire \$851 ;
+  wire \$852 ;
+  wire \$853 ;
+  wire \$854 ;
+  wire \$855 ;
+  wire \$856 ;
+  wire \$857 ;
+  wire \$858 ;
+  wire \$859 ;
   wire \$86 ;
+  wire \$860 ;
+  wire \$861 ;
+  wire \$862 ;
+  wire \$863 ;
+  wire \$864 ;
+  wire \$865 ;
+  wire \$866 ;
+  wire \$867 ;
+  wire \$868 ;
+  wire \$869 ;
   wire \$87 ;
-  wire [5:0] \$88 ;
-  wire [41:0] \$89 ;
-  wire [41:0] \$9 ;
-  wire [40:0] \$90 ;
+  wire \$870 ;
+  wire \$871 ;
+  wire \$872 ;
+  wire \$873 ;
+  wire \$874 ;
+  wire \$875 ;
+  wire \$876 ;
+  wire \$877 ;
+  wire \$878 ;
+  wire \$879 ;
+  wire \$88 ;
+  wire \$880 ;
+  wire \$881 ;
+  wire \$882 ;
+  wire \$883 ;
+  wire \$884 ;
+  wire \$885 ;
+  wire \$886 ;
+  wire \$887 ;
+  wire \$888 ;
+  wire \$889 ;
+  wire \$89 ;
+  wire [11:0] \$890 ;
+  wire \$891 ;
+  wire [11:0] \$892 ;
+  wire [14:0] \$893 ;
+  wire \$894 ;
+  wire \$895 ;
+  wire \$896 ;
+  wire \$897 ;
+  wire [11:0] \$898 ;
+  wire \$899 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire [11:0] \$900 ;
+  wire [14:0] \$901 ;
+  wire [20:0] \$902 ;
+  wire \$903 ;
+  wire \$904 ;
+  wire \$905 ;
+  wire \$906 ;
+  wire [11:0] \$907 ;
+  wire \$908 ;
+  wire [11:0] \$909 ;
   wire \$91 ;
+  wire [14:0] \$910 ;
+  wire \$911 ;
+  wire \$912 ;
+  wire \$913 ;
+  wire \$914 ;
+  wire [11:0] \$915 ;
+  wire \$916 ;
+  wire [11:0] \$917 ;
+  wire [14:0] \$918 ;
+  wire [20:0] \$919 ;
   wire \$92 ;
-  wire [5:0] \$93 ;
-  wire [41:0] \$94 ;
-  wire [40:0] \$95 ;
+  wire \$920 ;
+  wire \$921 ;
+  wire \$922 ;
+  wire \$923 ;
+  wire \$924 ;
+  wire \$925 ;
+  wire \$926 ;
+  wire \$927 ;
+  wire \$928 ;
+  wire \$929 ;
+  wire \$93 ;
+  wire \$930 ;
+  wire \$931 ;
+  wire \$932 ;
+  wire \$933 ;
+  wire \$934 ;
+  wire \$935 ;
+  wire \$936 ;
+  wire \$937 ;
+  wire \$938 ;
+  wire \$939 ;
+  wire \$94 ;
+  wire \$940 ;
+  wire \$941 ;
+  wire \$942 ;
+  wire \$943 ;
+  wire \$944 ;
+  wire \$945 ;
+  wire \$946 ;
+  wire \$947 ;
+  wire \$948 ;
+  wire \$949 ;
+  wire \$95 ;
+  wire \$950 ;
+  wire \$951 ;
+  wire \$952 ;
+  wire \$953 ;
+  wire \$954 ;
+  wire \$955 ;
+  wire \$956 ;
+  wire \$957 ;
+  wire \$958 ;
+  wire \$959 ;
   wire \$96 ;
+  wire \$960 ;
+  wire \$961 ;
+  wire \$962 ;
+  wire \$963 ;
+  wire \$964 ;
+  wire \$965 ;
+  wire \$966 ;
+  wire \$967 ;
+  wire \$968 ;
+  wire \$969 ;
   wire \$97 ;
-  wire [5:0] \$98 ;
-  wire [41:0] \$99 ;
+  wire \$970 ;
+  wire \$971 ;
+  wire \$972 ;
+  wire \$973 ;
+  wire \$974 ;
+  wire \$975 ;
+  wire \$976 ;
+  wire \$977 ;
+  wire \$978 ;
+  wire \$979 ;
+  wire \$98 ;
+  wire \$980 ;
+  wire \$981 ;
+  wire \$982 ;
+  wire \$983 ;
+  wire \$984 ;
+  wire \$985 ;
+  wire \$986 ;
+  wire \$987 ;
+  wire \$988 ;
+  wire \$989 ;
+  wire \$99 ;
+  wire \$990 ;
+  wire \$991 ;
+  wire \$992 ;
+  wire \$993 ;
+  wire \$994 ;
+  wire \$995 ;
+  wire \$996 ;
+  wire \$997 ;
+  wire \$998 ;
+  wire \$999 ;
   input abort;
   wire abort;
-  (* init = 1'h0 *)
-  wire bad_1;
+  (* init = 32'd0 *)
+  wire [31:0] bad_1;
   input [511:0] beat;
   wire [511:0] beat;
   input clk;
   wire clk;
   output [1311:0] fixed;
   reg [1311:0] fixed = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  wire [40:0] fixed_0;
-  wire [40:0] fixed_1;
   (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
-  wire [1311:0] \fixed_1$131 ;
-  wire [40:0] fixed_10;
-  wire [40:0] fixed_11;
-  wire [40:0] fixed_12;
-  wire [40:0] fixed_13;
-  wire [40:0] fixed_14;
-  wire [40:0] fixed_15;
-  wire [40:0] fixed_16;
-  wire [40:0] fixed_17;
-  wire [40:0] fixed_18;
-  wire [40:0] fixed_19;
-  wire [40:0] fixed_2;
-  wire [40:0] fixed_20;
-  wire [40:0] fixed_21;
-  wire [40:0] fixed_22;
-  wire [40:0] fixed_23;
-  wire [40:0] fixed_24;
-  wire [40:0] fixed_25;
-  wire [40:0] fixed_26;
-  wire [40:0] fixed_27;
-  wire [40:0] fixed_28;
-  wire [40:0] fixed_29;
-  wire [40:0] fixed_3;
-  wire [40:0] fixed_30;
-  wire [40:0] fixed_31;
-  wire [40:0] fixed_4;
-  wire [40:0] fixed_5;
-  wire [40:0] fixed_6;
-  wire [40:0] fixed_7;
-  wire [40:0] fixed_8;
-  wire [40:0] fixed_9;
-  wire [15:0] half_0;
-  wire [15:0] half_1;
-  wire [15:0] half_10;
-  wire [15:0] half_11;
-  wire [15:0] half_12;
-  wire [15:0] half_13;
-  wire [15:0] half_14;
-  wire [15:0] half_15;
-  wire [15:0] half_16;
-  wire [15:0] half_17;
-  wire [15:0] half_18;
-  wire [15:0] half_19;
-  wire [15:0] half_2;
-  wire [15:0] half_20;
-  wire [15:0] half_21;
-  wire [15:0] half_22;
-  wire [15:0] half_23;
-  wire [15:0] half_24;
-  wire [15:0] half_25;
-  wire [15:0] half_26;
-  wire [15:0] half_27;
-  wire [15:0] half_28;
-  wire [15:0] half_29;
-  wire [15:0] half_3;
-  wire [15:0] half_30;
-  wire [15:0] half_31;
-  wire [15:0] half_4;
-  wire [15:0] half_5;
-  wire [15:0] half_6;
-  wire [15:0] half_7;
-  wire [15:0] half_8;
-  wire [15:0] half_9;
-  wire [39:0] magnitude_0;
-  wire [39:0] magnitude_1;
-  wire [39:0] magnitude_10;
-  wire [39:0] magnitude_11;
-  wire [39:0] magnitude_12;
-  wire [39:0] magnitude_13;
-  wire [39:0] magnitude_14;
-  wire [39:0] magnitude_15;
-  wire [39:0] magnitude_16;
-  wire [39:0] magnitude_17;
-  wire [39:0] magnitude_18;
-  wire [39:0] magnitude_19;
-  wire [39:0] magnitude_2;
-  wire [39:0] magnitude_20;
-  wire [39:0] magnitude_21;
-  wire [39:0] magnitude_22;
-  wire [39:0] magnitude_23;
-  wire [39:0] magnitude_24;
-  wire [39:0] magnitude_25;
-  wire [39:0] magnitude_26;
-  wire [39:0] magnitude_27;
-  wire [39:0] magnitude_28;
-  wire [39:0] magnitude_29;
-  wire [39:0] magnitude_3;
-  wire [39:0] magnitude_30;
-  wire [39:0] magnitude_31;
-  wire [39:0] magnitude_4;
-  wire [39:0] magnitude_5;
-  wire [39:0] magnitude_6;
-  wire [39:0] magnitude_7;
-  wire [39:0] magnitude_8;
-  wire [39:0] magnitude_9;
-  output nonfinite;
-  reg nonfinite = 1'h0;
-  wire real_0;
-  wire real_1;
-  wire real_10;
-  wire real_11;
-  wire real_12;
-  wire real_13;
-  wire real_14;
-  wire real_15;
-  wire real_16;
-  wire real_17;
-  wire real_18;
-  wire real_19;
-  wire real_2;
-  wire real_20;
-  wire real_21;
-  wire real_22;
-  wire real_23;
-  wire real_24;
-  wire real_25;
-  wire real_26;
-  wire real_27;
-  wire real_28;
-  wire real_29;
-  wire real_3;
-  wire real_30;
-  wire real_31;
-  wire real_4;
-  wire real_5;
-  wire real_6;
-  wire real_7;
-  wire real_8;
-  wire real_9;
-  input [12:0] remaining;
-  wire [12:0] remaining;
+  wire [1311:0] fixed_1;
+  wire [40:0] magnitude_0;
+  wire magnitude_0_by_0;
+  wire magnitude_0_by_1;
+  wire magnitude_0_by_2;
+  wire magnitude_0_by_3;
+  wire [17:0] magnitude_0_fine;
+  wire [40:0] magnitude_1;
+  wire [40:0] magnitude_10;
+  wire magnitude_10_by_0;
+  wire magnitude_10_by_1;
+  wire magnitude_10_by_2;
+  wire magnitude_10_by_3;
+  wire [17:0] magnitude_10_fine;
+  wire [40:0] magnitude_11;
+  wire magnitude_11_by_0;
+  wire magnitude_11_by_1;
+  wire magnitude_11_by_2;
+  wire magnitude_11_by_3;
+  wire [17:0] magnitude_11_fine;
+  wire [40:0] magnitude_12;
+  wire magnitude_12_by_0;
+  wire magnitude_12_by_1;
+  wire magnitude_12_by_2;
+  wire magnitude_12_by_3;
+  wire [17:0] magnitude_12_fine;
+  wire [40:0] magnitude_13;
+  wire magnitude_13_by_0;
+  wire magnitude_13_by_1;
+  wire magnitude_13_by_2;
+  wire magnitude_13_by_3;
+  wire [17:0] magnitude_13_fine;
+  wire [40:0] magnitude_14;
+  wire magnitude_14_by_0;
+  wire magnitude_14_by_1;
+  wire magnitude_14_by_2;
+  wire magnitude_14_by_3;
+  wire [17:0] magnitude_14_fine;
+  wire [40:0] magnitude_15;
+  wire magnitude_15_by_0;
+  wire magnitude_15_by_1;
+  wire magnitude_15_by_2;
+  wire magnitude_15_by_3;
+  wire [17:0] magnitude_15_fine;
+  wire [40:0] magnitude_16;
+  wire magnitude_16_by_0;
+  wire magnitude_16_by_1;
+  wire magnitude_16_by_2;
+  wire magnitude_16_by_3;
+  wire [17:0] magnitude_16_fine;
+  wire [40:0] magnitude_17;
+  wire magnitude_17_by_0;
+  wire magnitude_17_by_1;
+  wire magnitude_17_by_2;
+  wire magnitude_17_by_3;
+  wire [17:0] magnitude_17_fine;
+  wire [40:0] magnitude_18;
+  wire magnitude_18_by_0;
+  wire magnitude_18_by_1;
+  wire magnitude_18_by_2;
+  wire magnitude_18_by_3;
+  wire [17:0] magnitude_18_fine;
+  wire [40:0] magnitude_19;
+  wire magnitude_19_by_0;
+  wire magnitude_19_by_1;
+  wire magnitude_19_by_2;
+  wire magnitude_19_by_3;
+  wire [17:0] magnitude_19_fine;
+  wire magnitude_1_by_0;
+  wire magnitude_1_by_1;
+  wire magnitude_1_by_2;
+  wire magnitude_1_by_3;
+  wire [17:0] magnitude_1_fine;
+  wire [40:0] magnitude_2;
+  wire [40:0] magnitude_20;
+  wire magnitude_20_by_0;
+  wire magnitude_20_by_1;
+  wire magnitude_20_by_2;
+  wire magnitude_20_by_3;
+  wire [17:0] magnitude_20_fine;
+  wire [40:0] magnitude_21;
+  wire magnitude_21_by_0;
+  wire magnitude_21_by_1;
+  wire magnitude_21_by_2;
+  wire magnitude_21_by_3;
+  wire [17:0] magnitude_21_fine;
+  wire [40:0] magnitude_22;
+  wire magnitude_22_by_0;
+  wire magnitude_22_by_1;
+  wire magnitude_22_by_2;
+  wire magnitude_22_by_3;
+  wire [17:0] magnitude_22_fine;
+  wire [40:0] magnitude_23;
+  wire magnitude_23_by_0;
+  wire magnitude_23_by_1;
+  wire magnitude_23_by_2;
+  wire magnitude_23_by_3;
+  wire [17:0] magnitude_23_fine;
+  wire [40:0] magnitude_24;
+  wire magnitude_24_by_0;
+  wire magnitude_24_by_1;
+  wire magnitude_24_by_2;
+  wire magnitude_24_by_3;
+  wire [17:0] magnitude_24_fine;
+  wire [40:0] magnitude_25;
+  wire magnitude_25_by_0;
+  wire magnitude_25_by_1;
+  wire magnitude_25_by_2;
+  wire magnitude_25_by_3;
+  wire [17:0] magnitude_25_fine;
+  wire [40:0] magnitude_26;
+  wire magnitude_26_by_0;
+  wire magnitude_26_by_1;
+  wire magnitude_26_by_2;
+  wire magnitude_26_by_3;
+  wire [17:0] magnitude_26_fine;
+  wire [40:0] magnitude_27;
+  wire magnitude_27_by_0;
+  wire magnitude_27_by_1;
+  wire magnitude_27_by_2;
+  wire magnitude_27_by_3;
+  wire [17:0] magnitude_27_fine;
+  wire [40:0] magnitude_28;
+  wire magnitude_28_by_0;
+  wire magnitude_28_by_1;
+  wire magnitude_28_by_2;
+  wire magnitude_28_by_3;
+  wire [17:0] magnitude_28_fine;
+  wire [40:0] magnitude_29;
+  wire magnitude_29_by_0;
+  wire magnitude_29_by_1;
+  wire magnitude_29_by_2;
+  wire magnitude_29_by_3;
+  wire [17:0] magnitude_29_fine;
+  wire magnitude_2_by_0;
+  wire magnitude_2_by_1;
+  wire magnitude_2_by_2;
+  wire magnitude_2_by_3;
+  wire [17:0] magnitude_2_fine;
+  wire [40:0] magnitude_3;
+  wire [40:0] magnitude_30;
+  wire magnitude_30_by_0;
+  wire magnitude_30_by_1;
+  wire magnitude_30_by_2;
+  wire magnitude_30_by_3;
+  wire [17:0] magnitude_30_fine;
+  wire [40:0] magnitude_31;
+  wire magnitude_31_by_0;
+  wire magnitude_31_by_1;
+  wire magnitude_31_by_2;
+  wire magnitude_31_by_3;
+  wire [17:0] magnitude_31_fine;
+  wire magnitude_3_by_0;
+  wire magnitude_3_by_1;
+  wire magnitude_3_by_2;
+  wire magnitude_3_by_3;
+  wire [17:0] magnitude_3_fine;
+  wire [40:0] magnitude_4;
+  wire magnitude_4_by_0;
+  wire magnitude_4_by_1;
+  wire magnitude_4_by_2;
+  wire magnitude_4_by_3;
+  wire [17:0] magnitude_4_fine;
+  wire [40:0] magnitude_5;
+  wire magnitude_5_by_0;
+  wire magnitude_5_by_1;
+  wire magnitude_5_by_2;
+  wire magnitude_5_by_3;
+  wire [17:0] magnitude_5_fine;
+  wire [40:0] magnitude_6;
+  wire magnitude_6_by_0;
+  wire magnitude_6_by_1;
+  wire magnitude_6_by_2;
+  wire magnitude_6_by_3;
+  wire [17:0] magnitude_6_fine;
+  wire [40:0] magnitude_7;
+  wire magnitude_7_by_0;
+  wire magnitude_7_by_1;
+  wire magnitude_7_by_2;
+  wire magnitude_7_by_3;
+  wire [17:0] magnitude_7_fine;
+  wire [40:0] magnitude_8;
+  wire magnitude_8_by_0;
+  wire magnitude_8_by_1;
+  wire magnitude_8_by_2;
+  wire magnitude_8_by_3;
+  wire [17:0] magnitude_8_fine;
+  wire [40:0] magnitude_9;
+  wire magnitude_9_by_0;
+  wire magnitude_9_by_1;
+  wire magnitude_9_by_2;
+  wire magnitude_9_by_3;
+  wire [17:0] magnitude_9_fine;
+  output [31:0] nonfinite;
+  reg [31:0] nonfinite = 32'd0;
   input rst;
   wire rst;
-  assign real_0 = remaining > 1'h0;
-  assign real_1 = remaining > 1'h1;
-  assign real_2 = remaining > 2'h2;
-  assign real_3 = remaining > 2'h3;
-  assign real_4 = remaining > 3'h4;
-  assign real_5 = remaining > 3'h5;
-  assign real_6 = remaining > 3'h6;
-  assign real_7 = remaining > 3'h7;
-  assign real_8 = remaining > 4'h8;
-  assign real_9 = remaining > 4'h9;
-  assign real_10 = remaining > 4'ha;
-  assign real_11 = remaining > 4'hb;
-  assign real_12 = remaining > 4'hc;
-  assign real_13 = remaining > 4'hd;
-  assign real_14 = remaining > 4'he;
-  assign real_15 = remaining > 4'hf;
-  assign real_16 = remaining > 5'h10;
-  assign real_17 = remaining > 5'h11;
-  assign real_18 = remaining > 5'h12;
-  assign real_19 = remaining > 5'h13;
-  assign real_20 = remaining > 5'h14;
-  assign real_21 = remaining > 5'h15;
-  assign real_22 = remaining > 5'h16;
-  assign real_23 = remaining > 5'h17;
-  assign real_24 = remaining > 5'h18;
-  assign real_25 = remaining > 5'h19;
-  assign real_26 = remaining > 5'h1a;
-  assign real_27 = remaining > 5'h1b;
-  assign real_28 = remaining > 5'h1c;
-  assign real_29 = remaining > 5'h1d;
-  assign real_30 = remaining > 5'h1e;
-  assign real_31 = remaining > 5'h1f;
-  assign half_0 = beat[15:0] & { real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0 };
-  assign \$1  = | half_0[14:10];
-  assign \$2  = | half_0[14:10];
-  assign \$3  = half_0[14:10] - \$2 ;
-  assign \$4  = { \$1 , half_0[9:0] } << \$3 [4:0];
-  assign \$5  = - \$4 [39:0];
-  assign fixed_0 = half_0[15] ? \$5  : { 1'h0, \$4 [39:0] };
-  assign half_1 = beat[31:16] & { real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1 };
-  assign \$6  = | half_1[14:10];
-  assign \$7  = | half_1[14:10];
-  assign \$8  = half_1[14:10] - \$7 ;
-  assign \$9  = { \$6 , half_1[9:0] } << \$8 [4:0];
-  assign \$10  = - \$9 [39:0];
-  assign fixed_1 = half_1[15] ? \$10  : { 1'h0, \$9 [39:0] };
-  assign half_2 = beat[47:32] & { real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2 };
-  assign \$11  = | half_2[14:10];
-  assign \$12  = | half_2[14:10];
-  assign \$13  = half_2[14:10] - \$12 ;
-  assign \$14  = { \$11 , half_2[9:0] } << \$13 [4:0];
-  assign \$15  = - \$14 [39:0];
-  assign fixed_2 = half_2[15] ? \$15  : { 1'h0, \$14 [39:0] };
-  assign half_3 = beat[63:48] & { real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3 };
-  assign \$16  = | half_3[14:10];
-  assign \$17  = | half_3[14:10];
-  assign \$18  = half_3[14:10] - \$17 ;
-  assign \$19  = { \$16 , half_3[9:0] } << \$18 [4:0];
-  assign \$20  = - \$19 [39:0];
-  assign fixed_3 = half_3[15] ? \$20  : { 1'h0, \$19 [39:0] };
-  assign half_4 = beat[79:64] & { real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4 };
-  assign \$21  = | half_4[14:10];
-  assign \$22  = | half_4[14:10];
-  assign \$23  = half_4[14:10] - \$22 ;
-  assign \$24  = { \$21 , half_4[9:0] } << \$23 [4:0];
-  assign \$25  = - \$24 [39:0];
-  assign fixed_4 = half_4[15] ? \$25  : { 1'h0, \$24 [39:0] };
-  assign half_5 = beat[95:80] & { real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5 };
-  assign \$26  = | half_5[14:10];
-  assign \$27  = | half_5[14:10];
-  assign \$28  = half_5[14:10] - \$27 ;
-  assign \$29  = { \$26 , half_5[9:0] } << \$28 [4:0];
-  assign \$30  = - \$29 [39:0];
-  assign fixed_5 = half_5[15] ? \$30  : { 1'h0, \$29 [39:0] };
-  assign half_6 = beat[111:96] & { real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6 };
-  assign \$31  = | half_6[14:10];
-  assign \$32  = | half_6[14:10];
-  assign \$33  = half_6[14:10] - \$32 ;
-  assign \$34  = { \$31 , half_6[9:0] } << \$33 [4:0];
-  assign \$35  = - \$34 [39:0];
-  assign fixed_6 = half_6[15] ? \$35  : { 1'h0, \$34 [39:0] };
-  assign half_7 = beat[127:112] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
-  assign \$36  = | half_7[14:10];
-  assign \$37  = | half_7[14:10];
-  assign \$38  = half_7[14:10] - \$37 ;
-  assign \$39  = { \$36 , half_7[9:0] } << \$38 [4:0];
-  assign \$40  = - \$39 [39:0];
-  assign fixed_7 = half_7[15] ? \$40  : { 1'h0, \$39 [39:0] };
-  assign half_8 = beat[143:128] & { real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8, real_8 };
-  assign \$41  = | half_8[14:10];
-  assign \$42  = | half_8[14:10];
-  assign \$43  = half_8[14:10] - \$42 ;
-  assign \$44  = { \$41 , half_8[9:0] } << \$43 [4:0];
-  assign \$45  = - \$44 [39:0];
-  assign fixed_8 = half_8[15] ? \$45  : { 1'h0, \$44 [39:0] };
-  assign half_9 = beat[159:144] & { real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9, real_9 };
-  assign \$46  = | half_9[14:10];
-  assign \$47  = | half_9[14:10];
-  assign \$48  = half_9[14:10] - \$47 ;
-  assign \$49  = { \$46 , half_9[9:0] } << \$48 [4:0];
-  assign \$50  = - \$49 [39:0];
-  assign fixed_9 = half_9[15] ? \$50  : { 1'h0, \$49 [39:0] };
-  assign half_10 = beat[175:160] & { real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10, real_10 };
-  assign \$51  = | half_10[14:10];
-  assign \$52  = | half_10[14:10];
-  assign \$53  = half_10[14:10] - \$52 ;
-  assign \$54  = { \$51 , half_10[9:0] } << \$53 [4:0];
-  assign \$55  = - \$54 [39:0];
-  assign fixed_10 = half_10[15] ? \$55  : { 1'h0, \$54 [39:0] };
-  assign half_11 = beat[191:176] & { real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11, real_11 };
-  assign \$56  = | half_11[14:10];
-  assign \$57  = | half_11[14:10];
-  assign \$58  = half_11[14:10] - \$57 ;
-  assign \$59  = { \$56 , half_11[9:0] } << \$58 [4:0];
-  assign \$60  = - \$59 [39:0];
-  assign fixed_11 = half_11[15] ? \$60  : { 1'h0, \$59 [39:0] };
-  assign half_12 = beat[207:192] & { real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12, real_12 };
-  assign \$61  = | half_12[14:10];
-  assign \$62  = | half_12[14:10];
-  assign \$63  = half_12[14:10] - \$62 ;
-  assign \$64  = { \$61 , half_12[9:0] } << \$63 [4:0];
-  assign \$65  = - \$64 [39:0];
-  assign fixed_12 = half_12[15] ? \$65  : { 1'h0, \$64 [39:0] };
-  assign half_13 = beat[223:208] & { real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13, real_13 };
-  assign \$66  = | half_13[14:10];
-  assign \$67  = | half_13[14:10];
-  assign \$68  = half_13[14:10] - \$67 ;
-  assign \$69  = { \$66 , half_13[9:0] } << \$68 [4:0];
-  assign \$70  = - \$69 [39:0];
-  assign fixed_13 = half_13[15] ? \$70  : { 1'h0, \$69 [39:0] };
-  assign half_14 = beat[239:224] & { real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14, real_14 };
-  assign \$71  = | half_14[14:10];
-  assign \$72  = | half_14[14:10];
-  assign \$73  = half_14[14:10] - \$72 ;
-  assign \$74  = { \$71 , half_14[9:0] } << \$73 [4:0];
-  assign \$75  = - \$74 [39:0];
-  assign fixed_14 = half_14[15] ? \$75  : { 1'h0, \$74 [39:0] };
-  assign half_15 = beat[255:240] & { real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15, real_15 };
-  assign \$76  = | half_15[14:10];
-  assign \$77  = | half_15[14:10];
-  assign \$78  = half_15[14:10] - \$77 ;
-  assign \$79  = { \$76 , half_15[9:0] } << \$78 [4:0];
-  assign \$80  = - \$79 [39:0];
-  assign fixed_15 = half_15[15] ? \$80  : { 1'h0, \$79 [39:0] };
-  assign half_16 = beat[271:256] & { real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16, real_16 };
-  assign \$81  = | half_16[14:10];
-  assign \$82  = | half_16[14:10];
-  assign \$83  = half_16[14:10] - \$82 ;
-  assign \$84  = { \$81 , half_16[9:0] } << \$83 [4:0];
-  assign \$85  = - \$84 [39:0];
-  assign fixed_16 = half_16[15] ? \$85  : { 1'h0, \$84 [39:0] };
-  assign half_17 = beat[287:272] & { real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17, real_17 };
-  assign \$86  = | half_17[14:10];
-  assign \$87  = | half_17[14:10];
-  assign \$88  = half_17[14:10] - \$87 ;
-  assign \$89  = { \$86 , half_17[9:0] } << \$88 [4:0];
-  assign \$90  = - \$89 [39:0];
-  assign fixed_17 = half_17[15] ? \$90  : { 1'h0, \$89 [39:0] };
-  assign half_18 = beat[303:288] & { real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18, real_18 };
-  assign \$91  = | half_18[14:10];
-  assign \$92  = | half_18[14:10];
-  assign \$93  = half_18[14:10] - \$92 ;
-  assign \$94  = { \$91 , half_18[9:0] } << \$93 [4:0];
-  assign \$95  = - \$94 [39:0];
-  assign fixed_18 = half_18[15] ? \$95  : { 1'h0, \$94 [39:0] };
-  assign half_19 = beat[319:304] & { real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19, real_19 };
-  assign \$96  = | half_19[14:10];
-  assign \$97  = | half_19[14:10];
-  assign \$98  = half_19[14:10] - \$97 ;
-  assign \$99  = { \$96 , half_19[9:0] } << \$98 [4:0];
-  assign \$100  = - \$99 [39:0];
-  assign fixed_19 = half_19[15] ? \$100  : { 1'h0, \$99 [39:0] };
-  assign half_20 = beat[335:320] & { real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20, real_20 };
-  assign \$101  = | half_20[14:10];
-  assign \$102  = | half_20[14:10];
-  assign \$103  = half_20[14:10] - \$102 ;
-  assign \$104  = { \$101 , half_20[9:0] } << \$103 [4:0];
-  assign \$105  = - \$104 [39:0];
-  assign fixed_20 = half_20[15] ? \$105  : { 1'h0, \$104 [39:0] };
-  assign half_21 = beat[351:336] & { real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21, real_21 };
-  assign \$106  = | half_21[14:10];
-  assign \$107  = | half_21[14:10];
-  assign \$108  = half_21[14:10] - \$107 ;
-  assign \$109  = { \$106 , half_21[9:0] } << \$108 [4:0];
-  assign \$110  = - \$109 [39:0];
-  assign fixed_21 = half_21[15] ? \$110  : { 1'h0, \$109 [39:0] };
-  assign half_22 = beat[367:352] & { real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22, real_22 };
-  assign \$111  = | half_22[14:10];
-  assign \$112  = | half_22[14:10];
-  assign \$113  = half_22[14:10] - \$112 ;
-  assign \$114  = { \$111 , half_22[9:0] } << \$113 [4:0];
-  assign \$115  = - \$114 [39:0];
-  assign fixed_22 = half_22[15] ? \$115  : { 1'h0, \$114 [39:0] };
-  assign half_23 = beat[383:368] & { real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23, real_23 };
-  assign \$116  = | half_23[14:10];
-  assign \$117  = | half_23[14:10];
-  assign \$118  = half_23[14:10] - \$117 ;
-  assign \$119  = { \$116 , half_23[9:0] } << \$118 [4:0];
-  assign \$120  = - \$119 [39:0];
-  assign fixed_23 = half_23[15] ? \$120  : { 1'h0, \$119 [39:0] };
-  assign half_24 = beat[399:384] & { real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24, real_24 };
-  assign \$121  = | half_24[14:10];
-  assign \$122  = | half_24[14:10];
-  assign \$123  = half_24[14:10] - \$122 ;
-  assign \$124  = { \$121 , half_24[9:0] } << \$123 [4:0];
-  assign \$125  = - \$124 [39:0];
-  assign fixed_24 = half_24[15] ? \$125  : { 1'h0, \$124 [39:0] };
-  assign half_25 = beat[415:400] & { real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25, real_25 };
-  assign \$126  = | half_25[14:10];
-  assign \$127  = | half_25[14:10];
-  assign \$128  = half_25[14:10] - \$127 ;
-  assign \$129  = { \$126 , half_25[9:0] } << \$128 [4:0];
-  assign \$130  = - \$129 [39:0];
-  assign fixed_25 = half_25[15] ? \$130  : { 1'h0, \$129 [39:0] };
-  assign half_26 = beat[431:416] & { real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26, real_26 };
-  assign \$131  = | half_26[14:10];
-  assign \$132  = | half_26[14:10];
-  assign \$133  = half_26[14:10] - \$132 ;
-  assign \$134  = { \$131 , half_26[9:0] } << \$133 [4:0];
-  assign \$135  = - \$134 [39:0];
-  assign fixed_26 = half_26[15] ? \$135  : { 1'h0, \$134 [39:0] };
-  assign half_27 = beat[447:432] & { real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27, real_27 };
-  assign \$136  = | half_27[14:10];
-  assign \$137  = | half_27[14:10];
-  assign \$138  = half_27[14:10] - \$137 ;
-  assign \$139  = { \$136 , half_27[9:0] } << \$138 [4:0];
-  assign \$140  = - \$139 [39:0];
-  assign fixed_27 = half_27[15] ? \$140  : { 1'h0, \$139 [39:0] };
-  assign half_28 = beat[463:448] & { real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28, real_28 };
-  assign \$141  = | half_28[14:10];
-  assign \$142  = | half_28[14:10];
-  assign \$143  = half_28[14:10] - \$142 ;
-  assign \$144  = { \$141 , half_28[9:0] } << \$143 [4:0];
-  assign \$145  = - \$144 [39:0];
-  assign fixed_28 = half_28[15] ? \$145  : { 1'h0, \$144 [39:0] };
-  assign half_29 = beat[479:464] & { real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29, real_29 };
-  assign \$146  = | half_29[14:10];
-  assign \$147  = | half_29[14:10];
-  assign \$148  = half_29[14:10] - \$147 ;
-  assign \$149  = { \$146 , half_29[9:0] } << \$148 [4:0];
-  assign \$150  = - \$149 [39:0];
-  assign fixed_29 = half_29[15] ? \$150  : { 1'h0, \$149 [39:0] };
-  assign half_30 = beat[495:480] & { real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30, real_30 };
-  assign \$151  = | half_30[14:10];
-  assign \$152  = | half_30[14:10];
-  assign \$153  = half_30[14:10] - \$152 ;
-  assign \$154  = { \$151 , half_30[9:0] } << \$153 [4:0];
-  assign \$155  = - \$154 [39:0];
-  assign fixed_30 = half_30[15] ? \$155  : { 1'h0, \$154 [39:0] };
-  assign half_31 = beat[511:496] & { real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31, real_31 };
-  assign \$156  = | half_31[14:10];
-  assign \$157  = | half_31[14:10];
-  assign \$158  = half_31[14:10] - \$157 ;
-  assign \$159  = { \$156 , half_31[9:0] } << \$158 [4:0];
-  assign \$160  = - \$159 [39:0];
-  assign fixed_31 = half_31[15] ? \$160  : { 1'h0, \$159 [39:0] };
-  assign \$161  = & half_0[14:10];
-  assign \$162  = & half_1[14:10];
-  assign \$163  = & half_2[14:10];
-  assign \$164  = & half_3[14:10];
-  assign \$165  = & half_4[14:10];
-  assign \$166  = & half_5[14:10];
-  assign \$167  = & half_6[14:10];
-  assign \$168  = & half_7[14:10];
-  assign \$169  = & half_8[14:10];
-  assign \$170  = & half_9[14:10];
-  assign \$171  = & half_10[14:10];
-  assign \$172  = & half_11[14:10];
-  assign \$173  = & half_12[14:10];
-  assign \$174  = & half_13[14:10];
-  assign \$175  = & half_14[14:10];
-  assign \$176  = & half_15[14:10];
-  assign \$177  = & half_16[14:10];
-  assign \$178  = & half_17[14:10];
-  assign \$179  = & half_18[14:10];
-  assign \$180  = & half_19[14:10];
-  assign \$181  = & half_20[14:10];
-  assign \$182  = & half_21[14:10];
-  assign \$183  = & half_22[14:10];
-  assign \$184  = & half_23[14:10];
-  assign \$185  = & half_24[14:10];
-  assign \$186  = & half_25[14:10];
-  assign \$187  = & half_26[14:10];
-  assign \$188  = & half_27[14:10];
-  assign \$189  = & half_28[14:10];
-  assign \$190  = & half_29[14:10];
-  assign \$191  = & half_30[14:10];
-  assign \$192  = & half_31[14:10];
-  assign \$193  = | { \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161  };
+  assign \$4206  = \$4204  | \$4205 ;
+  assign \$4207  = \$4105 [11] & magnitude_23_by_2;
+  assign \$4209  = \$4105 [3] & magnitude_23_by_3;
+  assign \$4210  = \$4208  | \$4209 ;
+  assign \$4211  = \$4105 [12] & magnitude_23_by_2;
+  assign \$4213  = \$4105 [4] & magnitude_23_by_3;
+  assign \$4214  = \$4212  | \$4213 ;
+  assign \$4215  = \$4105 [13] & magnitude_23_by_2;
+  assign \$4217  = \$4105 [5] & magnitude_23_by_3;
+  assign \$4218  = \$4216  | \$4217 ;
+  assign \$4219  = \$4105 [14] & magnitude_23_by_2;
+  assign \$4221  = \$4105 [6] & magnitude_23_by_3;
+  assign \$4222  = \$4220  | \$4221 ;
+  assign \$4223  = \$4105 [15] & magnitude_23_by_2;
+  assign \$4225  = \$4105 [7] & magnitude_23_by_3;
+  assign \$4226  = \$4224  | \$4225 ;
+  assign \$4227  = \$4105 [16] & magnitude_23_by_2;
+  assign \$4229  = \$4105 [8] & magnitude_23_by_3;
+  assign \$4230  = \$4228  | \$4229 ;
+  assign \$4231  = \$4105 [17] & magnitude_23_by_2;
+  assign \$4233  = \$4105 [9] & magnitude_23_by_3;
+  assign \$4234  = \$4232  | \$4233 ;
+  assign \$4235  = \$4105 [10] & magnitude_23_by_3;
+  assign \$4237  = \$4105 [11] & magnitude_23_by_3;
+  assign \$4239  = \$4105 [12] & magnitude_23_by_3;
+  assign \$4241  = \$4105 [13] & magnitude_23_by_3;
+  assign \$4243  = \$4105 [14] & magnitude_23_by_3;
+  assign \$4245  = \$4105 [15] & magnitude_23_by_3;
+  assign \$4247  = \$4105 [16] & magnitude_23_by_3;
+  assign \$4249  = | beat[398:394];
+  assign \$4250  = ~ \$4249 ;
+  assign \$4251  = beat[394] | \$4250 ;
+  assign \$4252  = | beat[398:394];
+  assign \$4254  = | beat[398:394];
+  assign \$4255  = \$4251  ? \$4253  : { 1'h0, \$4254 , beat[393:384] };
+  assign \$4257  = | beat[398:394];
+  assign \$4258  = ~ \$4257 ;
+  assign \$4259  = beat[394] | \$4258 ;
+  assign \$4260  = | beat[398:394];
+  assign \$4262  = | beat[398:394];
+  assign \$4263  = \$4259  ? \$4261  : { 1'h0, \$4262 , beat[393:384] };
+  assign \$4264  = beat[395] ? \$4256  : { 3'h0, \$4263  };
+  assign \$4266  = | beat[398:394];
+  assign \$4267  = ~ \$4266 ;
+  assign \$4268  = beat[394] | \$4267 ;
+  assign \$4269  = | beat[398:394];
+  assign \$4271  = | beat[398:394];
+  assign \$4272  = \$4268  ? \$4270  : { 1'h0, \$4271 , beat[393:384] };
+  assign \$4274  = | beat[398:394];
+  assign \$4275  = ~ \$4274 ;
+  assign \$4276  = beat[394] | \$4275 ;
+  assign \$4277  = | beat[398:394];
+  assign \$4279  = | beat[398:394];
+  assign \$4280  = \$4276  ? \$4278  : { 1'h0, \$4279 , beat[393:384] };
+  assign \$4281  = beat[395] ? \$4273  : { 3'h0, \$4280  };
+  assign \$4282  = beat[396] ? \$4265  : { 7'h00, \$4281 [13:0] };
+  assign \$4283  = | beat[398:397];
+  assign magnitude_24_by_0 = ~ \$4283 ;
+  assign magnitude_24_by_1 = beat[398:397] == 1'h1;
+  assign magnitude_24_by_2 = beat[398:397] == 2'h2;
+  assign magnitude_24_by_3 = beat[398:397] == 2'h3;
+  assign \$4284  = \$4282 [0] & magnitude_24_by_0;
+  assign \$4286  = \$4282 [1] & magnitude_24_by_0;
+  assign \$4288  = \$4282 [2] & magnitude_24_by_0;
+  assign \$4290  = \$4282 [3] & magnitude_24_by_0;
+  assign \$4292  = \$4282 [4] & magnitude_24_by_0;
+  assign \$4294  = \$4282 [5] & magnitude_24_by_0;
+  assign \$4296  = \$4282 [6] & magnitude_24_by_0;
+  assign \$4298  = \$4282 [7] & magnitude_24_by_0;
+  assign \$4300  = \$4282 [8] & magnitude_24_by_0;
+  assign \$4302  = \$4282 [0] & magnitude_24_by_1;
+  assign \$4303  = \$4301  | \$4302 ;
+  assign \$4304  = \$4282 [9] & magnitude_24_by_0;
+  assign \$4306  = \$4282 [1] & magnitude_24_by_1;
+  assign \$4307  = \$4305  | \$4306 ;
+  assign \$4308  = \$4282 [10] & magnitude_24_by_0;
+  assign \$4310  = \$4282 [2] & magnitude_24_by_1;
+  assign \$4311  = \$4309  | \$4310 ;
+  assign \$4312  = \$4282 [11] & magnitude_24_by_0;
+  assign \$4314  = \$4282 [3] & magnitude_24_by_1;
+  assign \$4315  = \$4313  | \$4314 ;
+  assign \$4316  = \$4282 [12] & magnitude_24_by_0;
+  assign \$4318  = \$4282 [4] & magnitude_24_by_1;
+  assign \$4319  = \$4317  | \$4318 ;
+  assign \$4320  = \$4282 [13] & magnitude_24_by_0;
+  assign \$4322  = \$4282 [5] & magnitude_24_by_1;
+  assign \$4323  = \$4321  | \$4322 ;
+  assign \$4324  = \$4282 [14] & magnitude_24_by_0;
+  assign \$4326  = \$4282 [6] & magnitude_24_by_1;
+  assign \$4327  = \$4325  | \$4326 ;
+  assign \$4328  = \$4282 [15] & magnitude_24_by_0;
+  assign \$4330  = \$4282 [7] & magnitude_24_by_1;
+  assign \$4331  = \$4329  | \$4330 ;
+  assign \$4332  = \$4282 [16] & magnitude_24_by_0;
+  assign \$4334  = \$4282 [8] & magnitude_24_by_1;
+  assign \$4335  = \$4333  | \$4334 ;
+  assign \$4336  = \$4282 [0] & magnitude_24_by_2;
+  assign \$4337  = \$4335  | \$4336 ;
+  assign \$4338  = \$4282 [17] & magnitude_24_by_0;
+  assign \$4340  = \$4282 [9] & magnitude_24_by_1;
+  assign \$4341  = \$4339  | \$4340 ;
+  assign \$4342  = \$4282 [1] & magnitude_24_by_2;
+  assign \$4343  = \$4341  | \$4342 ;
+  assign \$4344  = \$4282 [10] & magnitude_24_by_1;
+  assign \$4346  = \$4282 [2] & magnitude_24_by_2;
+  assign \$4347  = \$4345  | \$4346 ;
+  assign \$4348  = \$4282 [11] & magnitude_24_by_1;
+  assign \$4350  = \$4282 [3] & magnitude_24_by_2;
+  assign \$4351  = \$4349  | \$4350 ;
+  assign \$4352  = \$4282 [12] & magnitude_24_by_1;
+  assign \$4354  = \$4282 [4] & magnitude_24_by_2;
+  assign \$4355  = \$4353  | \$4354 ;
+  assign \$4356  = \$4282 [13] & magnitude_24_by_1;
+  assign \$4358  = \$4282 [5] & magnitude_24_by_2;
+  assign \$4359  = \$4357  | \$4358 ;
+  assign \$4360  = \$4282 [14] & magnitude_24_by_1;
+  assign \$4362  = \$4282 [6] & magnitude_24_by_2;
+  assign \$4363  = \$4361  | \$4362 ;
+  assign \$4364  = \$4282 [15] & magnitude_24_by_1;
+  assign \$4366  = \$4282 [7] & magnitude_24_by_2;
+  assign \$4367  = \$4365  | \$4366 ;
+  assign \$4368  = \$4282 [16] & magnitude_24_by_1;
+  assign \$4370  = \$4282 [8] & magnitude_24_by_2;
+  assign \$4371  = \$4369  | \$4370 ;
+  assign \$4372  = \$4282 [0] & magnitude_24_by_3;
+  assign \$4373  = \$4371  | \$4372 ;
+  assign \$4374  = \$4282 [17] & magnitude_24_by_1;
+  assign \$4376  = \$4282 [9] & magnitude_24_by_2;
+  assign \$4377  = \$4375  | \$4376 ;
+  assign \$4378  = \$4282 [1] & magnitude_24_by_3;
+  assign \$4379  = \$4377  | \$4378 ;
+  assign \$4380  = \$4282 [10] & magnitude_24_by_2;
+  assign \$4382  = \$4282 [2] & magnitude_24_by_3;
+  assign \$4383  = \$4381  | \$4382 ;
+  assign \$4384  = \$4282 [11] & magnitude_24_by_2;
+  assign \$4386  = \$4282 [3] & magnitude_24_by_3;
+  assign \$4387  = \$4385  | \$4386 ;
+  assign \$4388  = \$4282 [12] & magnitude_24_by_2;
+  assign \$4390  = \$4282 [4] & magnitude_24_by_3;
+  assign \$4391  = \$4389  | \$4390 ;
+  assign \$4392  = \$4282 [13] & magnitude_24_by_2;
+  assign \$4394  = \$4282 [5] & magnitude_24_by_3;
+  assign \$4395  = \$4393  | \$4394 ;
+  assign \$4396  = \$4282 [14] & magnitude_24_by_2;
+  assign \$4398  = \$4282 [6] & magnitude_24_by_3;
+  assign \$4399  = \$4397  | \$4398 ;
+  assign \$4400  = \$4282 [15] & magnitude_24_by_2;
+  assign \$4402  = \$4282 [7] & magnitude_24_by_3;
+  assign \$4403  = \$4401  | \$4402 ;
+  assign \$4404  = \$4282 [16] & magnitude_24_by_2;
+  assign \$4406  = \$4282 [8] & magnitude_24_by_3;
+  assign \$4407  = \$4405  | \$4406 ;
+  assign \$4408  = \$4282 [17] & magnitude_24_by_2;
+  assign \$4410  = \$4282 [9] & magnitude_24_by_3;
+  assign \$4411  = \$4409  | \$4410 ;
+  assign \$4412  = \$4282 [10] & magnitude_24_by_3;
+  assign \$4414  = \$4282 [11] & magnitude_24_by_3;
+  assign \$4416  = \$4282 [12] & magnitude_24_by_3;
+  assign \$4418  = \$4282 [13] & magnitude_24_by_3;
+  assign \$4420  = \$4282 [14] & magnitude_24_by_3;
+  assign \$4422  = \$4282 [15] & magnitude_24_by_3;
+  assign \$4424  = \$4282 [16] & magnitude_24_by_3;
+  assign \$4426  = | beat[414:410];
+  assign \$4427  = ~ \$4426 ;
+  assign \$4428  = beat[410] | \$4427 ;
+  assign \$4429  = | beat[414:410];
+  assign \$4431  = | beat[414:410];
+  assign \$4432  = \$4428  ? \$4430  : { 1'h0, \$4431 , beat[409:400] };
+  assign \$4434  = | beat[414:410];
+  assign \$4435  = ~ \$4434 ;
+  assign \$4436  = beat[410] | \$4435 ;
+  assign \$4437  = | beat[414:410];
+  assign \$4439  = | beat[414:410];
+  assign \$4440  = \$4436  ? \$4438  : { 1'h0, \$4439 , beat[409:400] };
+  assign \$4441  = beat[411] ? \$4433  : { 3'h0, \$4440  };
+  assign \$4443  = | beat[414:410];
+  assign \$4444  = ~ \$4443 ;
+  assign \$4445  = beat[410] | \$4444 ;
+  assign \$4446  = | beat[414:410];
+  assign \$4448  = | beat[414:410];
+  assign \$4449  = \$4445  ? \$4447  : { 1'h0, \$4448 , beat[409:400] };
+  assign \$4451  = | beat[414:410];
+  assign \$4452  = ~ \$4451 ;
+  assign \$4453  = beat[410] | \$4452 ;
+  assign \$4454  = | beat[414:410];
+  assign \$4456  = | beat[414:410];
+  assign \$4457  = \$4453  ? \$4455  : { 1'h0, \$4456 , beat[409:400] };
+  assign \$4458  = beat[411] ? \$4450  : { 3'h0, \$4457  };
+  assign \$4459  = beat[412] ? \$4442  : { 7'h00, \$4458 [13:0] };
+  assign \$4460  = | beat[414:413];
+  assign magnitude_25_by_0 = ~ \$4460 ;
+  assign magnitude_25_by_1 = beat[414:413] == 1'h1;
+  assign magnitude_25_by_2 = beat[414:413] == 2'h2;
+  assign magnitude_25_by_3 = beat[414:413] == 2'h3;
+  assign \$4461  = \$4459 [0] & magnitude_25_by_0;
+  assign \$4463  = \$4459 [1] & magnitude_25_by_0;
+  assign \$4465  = \$4459 [2] & magnitude_25_by_0;
+  assign \$4467  = \$4459 [3] & magnitude_25_by_0;
+  assign \$4469  = \$4459 [4] & magnitude_25_by_0;
+  assign \$4471  = \$4459 [5] & magnitude_25_by_0;
+  assign \$4473  = \$4459 [6] & magnitude_25_by_0;
+  assign \$4475  = \$4459 [7] & magnitude_25_by_0;
+  assign \$4477  = \$4459 [8] & magnitude_25_by_0;
+  assign \$4479  = \$4459 [0] & magnitude_25_by_1;
+  assign \$4480  = \$4478  | \$4479 ;
+  assign \$4481  = \$4459 [9] & magnitude_25_by_0;
+  assign \$4483  = \$4459 [1] & magnitude_25_by_1;
+  assign \$4484  = \$4482  | \$4483 ;
+  assign \$4485  = \$4459 [10] & magnitude_25_by_0;
+  assign \$4487  = \$4459 [2] & magnitude_25_by_1;
+  assign \$4488  = \$4486  | \$4487 ;
+  assign \$4489  = \$4459 [11] & magnitude_25_by_0;
+  assign \$4491  = \$4459 [3] & magnitude_25_by_1;
+  assign \$4492  = \$4490  | \$4491 ;
+  assign \$4493  = \$4459 [12] & magnitude_25_by_0;
+  assign \$4495  = \$4459 [4] & magnitude_25_by_1;
+  assign \$4496  = \$4494  | \$4495 ;
+  assign \$4497  = \$4459 [13] & magnitude_25_by_0;
+  assign \$4499  = \$4459 [5] & magnitude_25_by_1;
+  assign \$4500  = \$4498  | \$4499 ;
+  assign \$4501  = \$4459 [14] & magnitude_25_by_0;
+  assign \$4503  = \$4459 [6] & magnitude_25_by_1;
+  assign \$4504  = \$4502  | \$4503 ;
+  assign \$4505  = \$4459 [15] & magnitude_25_by_0;
+  assign \$4507  = \$4459 [7] & magnitude_25_by_1;
+  assign \$4508  = \$4506  | \$4507 ;
+  assign \$4509  = \$4459 [16] & magnitude_25_by_0;
+  assign \$4511  = \$4459 [8] & magnitude_25_by_1;
+  assign \$4512  = \$4510  | \$4511 ;
+  assign \$4513  = \$4459 [0] & magnitude_25_by_2;
+  assign \$4514  = \$4512  | \$4513 ;
+  assign \$4515  = \$4459 [17] & magnitude_25_by_0;
+  assign \$4517  = \$4459 [9] & magnitude_25_by_1;
+  assign \$4518  = \$4516  | \$4517 ;
+  assign \$4519  = \$4459 [1] & magnitude_25_by_2;
+  assign \$4520  = \$4518  | \$4519 ;
+  assign \$4521  = \$4459 [10] & magnitude_25_by_1;
+  assign \$4523  = \$4459 [2] & magnitude_25_by_2;
+  assign \$4524  = \$4522  | \$4523 ;
+  assign \$4525  = \$4459 [11] & magnitude_25_by_1;
+  assign \$4527  = \$4459 [3] & magnitude_25_by_2;
+  assign \$4528  = \$4526  | \$4527 ;
+  assign \$4529  = \$4459 [12] & magnitude_25_by_1;
+  assign \$4531  = \$4459 [4] & magnitude_25_by_2;
+  assign \$4532  = \$4530  | \$4531 ;
+  assign \$4533  = \$4459 [13] & magnitude_25_by_1;
+  assign \$4535  = \$4459 [5] & magnitude_25_by_2;
+  assign \$4536  = \$4534  | \$4535 ;
+  assign \$4537  = \$4459 [14] & magnitude_25_by_1;
+  assign \$4539  = \$4459 [6] & magnitude_25_by_2;
+  assign \$4540  = \$4538  | \$4539 ;
+  assign \$4541  = \$4459 [15] & magnitude_25_by_1;
+  assign \$4543  = \$4459 [7] & magnitude_25_by_2;
+  assign \$4544  = \$4542  | \$4543 ;
+  assign \$4545  = \$4459 [16] & magnitude_25_by_1;
+  assign \$4547  = \$4459 [8] & magnitude_25_by_2;
+  assign \$4548  = \$4546  | \$4547 ;
+  assign \$4549  = \$4459 [0] & magnitude_25_by_3;
+  assign \$4550  = \$4548  | \$4549 ;
+  assign \$4551  = \$4459 [17] & magnitude_25_by_1;
+  assign \$4553  = \$4459 [9] & magnitude_25_by_2;
+  assign \$4554  = \$4552  | \$4553 ;
+  assign \$4555  = \$4459 [1] & magnitude_25_by_3;
+  assign \$4556  = \$4554  | \$4555 ;
+  assign \$4557  = \$4459 [10] & magnitude_25_by_2;
+  assign \$4559  = \$4459 [2] & magnitude_25_by_3;
+  assign \$4560  = \$4558  | \$4559 ;
+  assign \$4561  = \$4459 [11] & magnitude_25_by_2;
+  assign \$4563  = \$4459 [3] & magnitude_25_by_3;
+  assign \$4564  = \$4562  | \$4563 ;
+  assign \$4565  = \$4459 [12] & magnitude_25_by_2;
+  assign \$4567  = \$4459 [4] & magnitude_25_by_3;
+  assign \$4568  = \$4566  | \$4567 ;
+  assign \$4569  = \$4459 [13] & magnitude_25_by_2;
+  assign \$4571  = \$4459 [5] & magnitude_25_by_3;
+  assign \$4572  = \$4570  | \$4571 ;
+  assign \$4573  = \$4459 [14] & magnitude_25_by_2;
+  assign \$4575  = \$4459 [6] & magnitude_25_by_3;
+  assign \$4576  = \$4574  | \$4575 ;
+  assign \$4577  = \$4459 [15] & magnitude_25_by_2;
+  assign \$4579  = \$4459 [7] & magnitude_25_by_3;
+  assign \$4580  = \$4578  | \$4579 ;
+  assign \$4581  = \$4459 [16] & magnitude_25_by_2;
+  assign \$4583  = \$4459 [8] & magnitude_25_by_3;
+  assign \$4584  = \$4582  | \$4583 ;
+  assign \$4585  = \$4459 [17] & magnitude_25_by_2;
+  assign \$4587  = \$4459 [9] & magnitude_25_by_3;
+  assign \$4588  = \$4586  | \$4587 ;
+  assign \$4589  = \$4459 [10] & magnitude_25_by_3;
+  assign \$4591  = \$4459 [11] & magnitude_25_by_3;
+  assign \$4593  = \$4459 [12] & magnitude_25_by_3;
+  assign \$4595  = \$4459 [13] & magnitude_25_by_3;
+  assign \$4597  = \$4459 [14] & magnitude_25_by_3;
+  assign \$4599  = \$4459 [15] & magnitude_25_by_3;
+  assign \$4601  = \$4459 [16] & magnitude_25_by_3;
+  assign \$4603  = | beat[430:426];
+  assign \$4604  = ~ \$4603 ;
+  assign \$4605  = beat[426] | \$4604 ;
+  assign \$4606  = | beat[430:426];
+  assign \$4608  = | beat[430:426];
+  assign \$4609  = \$4605  ? \$4607  : { 1'h0, \$4608 , beat[425:416] };
+  assign \$4611  = | beat[430:426];
+  assign \$4612  = ~ \$4611 ;
+  assign \$4613  = beat[426] | \$4612 ;
+  assign \$4614  = | beat[430:426];
+  assign \$4616  = | beat[430:426];
+  assign \$4617  = \$4613  ? \$4615  : { 1'h0, \$4616 , beat[425:416] };
+  assign \$4618  = beat[427] ? \$4610  : { 3'h0, \$4617  };
+  assign \$4620  = | beat[430:426];
+  assign \$4621  = ~ \$4620 ;
+  assign \$4622  = beat[426] | \$4621 ;
+  assign \$4623  = | beat[430:426];
+  assign \$4625  = | beat[430:426];
+  assign \$4626  = \$4622  ? \$4624  : { 1'h0, \$4625 , beat[425:416] };
+  assign \$4628  = | beat[430:426];
+  assign \$4629  = ~ \$4628 ;
+  assign \$4630  = beat[426] | \$4629 ;
+  assign \$4631  = | beat[430:426];
+  assign \$4633  = | beat[430:426];
+  assign \$4634  = \$4630  ? \$4632  : { 1'h0, \$4633 , beat[425:416] };
+  assign \$4635  = beat[427] ? \$4627  : { 3'h0, \$4634  };
+  assign \$4636  = beat[428] ? \$4619  : { 7'h00, \$4635 [13:0] };
+  assign \$4637  = | beat[430:429];
+  assign magnitude_26_by_0 = ~ \$4637 ;
+  assign magnitude_26_by_1 = beat[430:429] == 1'h1;
+  assign magnitude_26_by_2 = beat[430:429] == 2'h2;
+  assign magnitude_26_by_3 = beat[430:429] == 2'h3;
+  assign \$4638  = \$4636 [0] & magnitude_26_by_0;
+  assign \$4640  = \$4636 [1] & magnitude_26_by_0;
+  assign \$4642  = \$4636 [2] & magnitude_26_by_0;
+  assign \$4644  = \$4636 [3] & magnitude_26_by_0;
+  assign \$4646  = \$4636 [4] & magnitude_26_by_0;
+  assign \$4648  = \$4636 [5] & magnitude_26_by_0;
+  assign \$4650  = \$4636 [6] & magnitude_26_by_0;
+  assign \$4652  = \$4636 [7] & magnitude_26_by_0;
+  assign \$4654  = \$4636 [8] & magnitude_26_by_0;
+  assign \$4656  = \$4636 [0] & magnitude_26_by_1;
+  assign \$4657  = \$4655  | \$4656 ;
+  assign \$4658  = \$4636 [9] & magnitude_26_by_0;
+  assign \$4660  = \$4636 [1] & magnitude_26_by_1;
+  assign \$4661  = \$4659  | \$4660 ;
+  assign \$4662  = \$4636 [10] & magnitude_26_by_0;
+  assign \$4664  = \$4636 [2] & magnitude_26_by_1;
+  assign \$4665  = \$4663  | \$4664 ;
+  assign \$4666  = \$4636 [11] & magnitude_26_by_0;
+  assign \$4668  = \$4636 [3] & magnitude_26_by_1;
+  assign \$4669  = \$4667  | \$4668 ;
+  assign \$4670  = \$4636 [12] & magnitude_26_by_0;
+  assign \$4672  = \$4636 [4] & magnitude_26_by_1;
+  assign \$4673  = \$4671  | \$4672 ;
+  assign \$4674  = \$4636 [13] & magnitude_26_by_0;
+  assign \$4676  = \$4636 [5] & magnitude_26_by_1;
+  assign \$4677  = \$4675  | \$4676 ;
+  assign \$4678  = \$4636 [14] & magnitude_26_by_0;
+  assign \$4680  = \$4636 [6] & magnitude_26_by_1;
+  assign \$4681  = \$4679  | \$4680 ;
+  assign \$4682  = \$4636 [15] & magnitude_26_by_0;
+  assign \$4684  = \$4636 [7] & magnitude_26_by_1;
+  assign \$4685  = \$4683  | \$4684 ;
+  assign \$4686  = \$4636 [16] & magnitude_26_by_0;
+  assign \$4688  = \$4636 [8] & magnitude_26_by_1;
+  assign \$4689  = \$4687  | \$4688 ;
+  assign \$4690  = \$4636 [0] & magnitude_26_by_2;
+  assign \$4691  = \$4689  | \$4690 ;
+  assign \$4692  = \$4636 [17] & magnitude_26_by_0;
+  assign \$4694  = \$4636 [9] & magnitude_26_by_1;
+  assign \$4695  = \$4693  | \$4694 ;
+  assign \$4696  = \$4636 [1] & magnitude_26_by_2;
+  assign \$4697  = \$4695  | \$4696 ;
+  assign \$4698  = \$4636 [10] & magnitude_26_by_1;
+  assign \$4700  = \$4636 [2] & magnitude_26_by_2;
+  assign \$4701  = \$4699  | \$4700 ;
+  assign \$4702  = \$4636 [11] & magnitude_26_by_1;
+  assign \$4704  = \$4636 [3] & magnitude_26_by_2;
+  assign \$4705  = \$4703  | \$4704 ;
+  assign \$4706  = \$4636 [12] & magnitude_26_by_1;
+  assign \$4708  = \$4636 [4] & magnitude_26_by_2;
+  assign \$4709  = \$4707  | \$4708 ;
+  assign \$4710  = \$4636 [13] & magnitude_26_by_1;
+  assign \$4712  = \$4636 [5] & magnitude_26_by_2;
+  assign \$4713  = \$4711  | \$4712 ;
+  assign \$4714  = \$4636 [14] & magnitude_26_by_1;
+  assign \$4716  = \$4636 [6] & magnitude_26_by_2;
+  assign \$4717  = \$4715  | \$4716 ;
+  assign \$4718  = \$4636 [15] & magnitude_26_by_1;
+  assign \$4720  = \$4636 [7] & magnitude_26_by_2;
+  assign \$4721  = \$4719  | \$4720 ;
+  assign \$4722  = \$4636 [16] & magnitude_26_by_1;
+  assign \$4724  = \$4636 [8] & magnitude_26_by_2;
+  assign \$4725  = \$4723  | \$4724 ;
+  assign \$4726  = \$4636 [0] & magnitude_26_by_3;
+  assign \$4727  = \$4725  | \$4726 ;
+  assign \$4728  = \$4636 [17] & magnitude_26_by_1;
+  assign \$4730  = \$4636 [9] & magnitude_26_by_2;
+  assign \$4731  = \$4729  | \$4730 ;
+  assign \$4732  = \$4636 [1] & magnitude_26_by_3;
+  assign \$4733  = \$4731  | \$4732 ;
+  assign \$4734  = \$4636 [10] & magnitude_26_by_2;
+  assign \$4736  = \$4636 [2] & magnitude_26_by_3;
+  assign \$4737  = \$4735  | \$4736 ;
+  assign \$4738  = \$4636 [11] & magnitude_26_by_2;
+  assign \$4740  = \$4636 [3] & magnitude_26_by_3;
+  assign \$4741  = \$4739  | \$4740 ;
+  assign \$4742  = \$4636 [12] & magnitude_26_by_2;
+  assign \$4744  = \$4636 [4] & magnitude_26_by_3;
+  assign \$4745  = \$4743  | \$4744 ;
+  assign \$4746  = \$4636 [13] & magnitude_26_by_2;
+  assign \$4748  = \$4636 [5] & magnitude_26_by_3;
+  assign \$4749  = \$4747  | \$4748 ;
+  assign \$4750  = \$4636 [14] & magnitude_26_by_2;
+  assign \$4752  = \$4636 [6] & magnitude_26_by_3;
+  assign \$4753  = \$4751  | \$4752 ;
+  assign \$4754  = \$4636 [15] & magnitude_26_by_2;
+  assign \$4756  = \$4636 [7] & magnitude_26_by_3;
+  assign \$4757  = \$4755  | \$4756 ;
+  assign \$4758  = \$4636 [16] & magnitude_26_by_2;
+  assign \$4760  = \$4636 [8] & magnitude_26_by_3;
+  assign \$4761  = \$4759  | \$4760 ;
+  assign \$4762  = \$4636 [17] & magnitude_26_by_2;
+  assign \$4764  = \$4636 [9] & magnitude_26_by_3;
+  assign \$4765  = \$4763  | \$4764 ;
+  assign \$4766  = \$4636 [10] & magnitude_26_by_3;
+  assign \$4768  = \$4636 [11] & magnitude_26_by_3;
+  assign \$4770  = \$4636 [12] & magnitude_26_by_3;
+  assign \$4772  = \$4636 [13] & magnitude_26_by_3;
+  assign \$4774  = \$4636 [14] & magnitude_26_by_3;
+  assign \$4776  = \$4636 [15] & magnitude_26_by_3;
+  assign \$4778  = \$4636 [16] & magnitude_26_by_3;
+  assign \$4780  = | beat[446:442];
+  assign \$4781  = ~ \$4780 ;
+  assign \$4782  = beat[442] | \$4781 ;
+  assign \$4783  = | beat[446:442];
+  assign \$4785  = | beat[446:442];
+  assign \$4786  = \$4782  ? \$4784  : { 1'h0, \$4785 , beat[441:432] };
+  assign \$4788  = | beat[446:442];
+  assign \$4789  = ~ \$4788 ;
+  assign \$4790  = beat[442] | \$4789 ;
+  assign \$4791  = | beat[446:442];
+  assign \$4793  = | beat[446:442];
+  assign \$4794  = \$4790  ? \$4792  : { 1'h0, \$4793 , beat[441:432] };
+  assign \$4795  = beat[443] ? \$4787  : { 3'h0, \$4794  };
+  assign \$4797  = | beat[446:442];
+  assign \$4798  = ~ \$4797 ;
+  assign \$4799  = beat[442] | \$4798 ;
+  assign \$4800  = | beat[446:442];
+  assign \$4802  = | beat[446:442];
+  assign \$4803  = \$4799  ? \$4801  : { 1'h0, \$4802 , beat[441:432] };
+  assign \$4805  = | beat[446:442];
+  assign \$4806  = ~ \$4805 ;
+  assign \$4807  = beat[442] | \$4806 ;
+  assign \$4808  = | beat[446:442];
+  assign \$4810  = | beat[446:442];
+  assign \$4811  = \$4807  ? \$4809  : { 1'h0, \$4810 , beat[441:432] };
+  assign \$4812  = beat[443] ? \$4804  : { 3'h0, \$4811  };
+  assign \$4813  = beat[444] ? \$4796  : { 7'h00, \$4812 [13:0] };
+  assign \$4814  = | beat[446:445];
+  assign magnitude_27_by_0 = ~ \$4814 ;
+  assign magnitude_27_by_1 = beat[446:445] == 1'h1;
+  assign magnitude_27_by_2 = beat[446:445] == 2'h2;
+  assign magnitude_27_by_3 = beat[446:445] == 2'h3;
+  assign \$4815  = \$4813 [0] & magnitude_27_by_0;
+  assign \$4817  = \$4813 [1] & magnitude_27_by_0;
+  assign \$4819  = \$4813 [2] & magnitude_27_by_0;
+  assign \$4821  = \$4813 [3] & magnitude_27_by_0;
+  assign \$4823  = \$4813 [4] & magnitude_27_by_0;
+  assign \$4825  = \$4813 [5] & magnitude_27_by_0;
+  assign \$4827  = \$4813 [6] & magnitude_27_by_0;
+  assign \$4829  = \$4813 [7] & magnitude_27_by_0;
+  assign \$4831  = \$4813 [8] & magnitude_27_by_0;
+  assign \$4833  = \$4813 [0] & magnitude_27_by_1;
+  assign \$4834  = \$4832  | \$4833 ;
+  assign \$4835  = \$4813 [9] & magnitude_27_by_0;
+  assign \$4837  = \$4813 [1] & magnitude_27_by_1;
+  assign \$4838  = \$4836  | \$4837 ;
+  assign \$4839  = \$4813 [10] & magnitude_27_by_0;
+  assign \$4841  = \$4813 [2] & magnitude_27_by_1;
+  assign \$4842  = \$4840  | \$4841 ;
+  assign \$4843  = \$4813 [11] & magnitude_27_by_0;
+  assign \$4845  = \$4813 [3] & magnitude_27_by_1;
+  assign \$4846  = \$4844  | \$4845 ;
+  assign \$4847  = \$4813 [12] & magnitude_27_by_0;
+  assign \$4849  = \$4813 [4] & magnitude_27_by_1;
+  assign \$4850  = \$4848  | \$4849 ;
+  assign \$4851  = \$4813 [13] & magnitude_27_by_0;
+  assign \$4853  = \$4813 [5] & magnitude_27_by_1;
+  assign \$4854  = \$4852  | \$4853 ;
+  assign \$4855  = \$4813 [14] & magnitude_27_by_0;
+  assign \$4857  = \$4813 [6] & magnitude_27_by_1;
+  assign \$4858  = \$4856  | \$4857 ;
+  assign \$4859  = \$4813 [15] & magnitude_27_by_0;
+  assign \$4861  = \$4813 [7] & magnitude_27_by_1;
+  assign \$4862  = \$4860  | \$4861 ;
+  assign \$4863  = \$4813 [16] & magnitude_27_by_0;
+  assign \$4865  = \$4813 [8] & magnitude_27_by_1;
+  assign \$4866  = \$4864  | \$4865 ;
+  assign \$4867  = \$4813 [0] & magnitude_27_by_2;
+  assign \$4868  = \$4866  | \$4867 ;
+  assign \$4869  = \$4813 [17] & magnitude_27_by_0;
+  assign \$4871  = \$4813 [9] & magnitude_27_by_1;
+  assign \$4872  = \$4870  | \$4871 ;
+  assign \$4873  = \$4813 [1] & magnitude_27_by_2;
+  assign \$4874  = \$4872  | \$4873 ;
+  assign \$4875  = \$4813 [10] & magnitude_27_by_1;
+  assign \$4877  = \$4813 [2] & magnitude_27_by_2;
+  assign \$4878  = \$4876  | \$4877 ;
+  assign \$4879  = \$4813 [11] & magnitude_27_by_1;
+  assign \$4881  = \$4813 [3] & magnitude_27_by_2;
+  assign \$4882  = \$4880  | \$4881 ;
+  assign \$4883  = \$4813 [12] & magnitude_27_by_1;
+  assign \$4885  = \$4813 [4] & magnitude_27_by_2;
+  assign \$4886  = \$4884  | \$4885 ;
+  assign \$4887  = \$4813 [13] & magnitude_27_by_1;
+  assign \$4889  = \$4813 [5] & magnitude_27_by_2;
+  assign \$4890  = \$4888  | \$4889 ;
+  assign \$4891  = \$4813 [14] & magnitude_27_by_1;
+  assign \$4893  = \$4813 [6] & magnitude_27_by_2;
+  assign \$4894  = \$4892  | \$4893 ;
+  assign \$4895  = \$4813 [15] & magnitude_27_by_1;
+  assign \$4897  = \$4813 [7] & magnitude_27_by_2;
+  assign \$4898  = \$4896  | \$4897 ;
+  assign \$4899  = \$4813 [16] & magnitude_27_by_1;
+  assign \$4901  = \$4813 [8] & magnitude_27_by_2;
+  assign \$4902  = \$4900  | \$4901 ;
+  assign \$4903  = \$4813 [0] & magnitude_27_by_3;
+  assign \$4904  = \$4902  | \$4903 ;
+  assign \$4905  = \$4813 [17] & magnitude_27_by_1;
+  assign \$4907  = \$4813 [9] & magnitude_27_by_2;
+  assign \$4908  = \$4906  | \$4907 ;
+  assign \$4909  = \$4813 [1] & magnitude_27_by_3;
+  assign \$4910  = \$4908  | \$4909 ;
+  assign \$4911  = \$4813 [10] & magnitude_27_by_2;
+  assign \$4913  = \$4813 [2] & magnitude_27_by_3;
+  assign \$4914  = \$4912  | \$4913 ;
+  assign \$4915  = \$4813 [11] & magnitude_27_by_2;
+  assign \$4917  = \$4813 [3] & magnitude_27_by_3;
+  assign \$4918  = \$4916  | \$4917 ;
+  assign \$4919  = \$4813 [12] & magnitude_27_by_2;
+  assign \$4921  = \$4813 [4] & magnitude_27_by_3;
+  assign \$4922  = \$4920  | \$4921 ;
+  assign \$4923  = \$4813 [13] & magnitude_27_by_2;
+  assign \$4925  = \$4813 [5] & magnitude_27_by_3;
+  assign \$4926  = \$4924  | \$4925 ;
+  assign \$4927  = \$4813 [14] & magnitude_27_by_2;
+  assign \$4929  = \$4813 [6] & magnitude_27_by_3;
+  assign \$4930  = \$4928  | \$4929 ;
+  assign \$4931  = \$4813 [15] & magnitude_27_by_2;
+  assign \$4933  = \$4813 [7] & magnitude_27_by_3;
+  assign \$4934  = \$4932  | \$4933 ;
+  assign \$4935  = \$4813 [16] & magnitude_27_by_2;
+  assign \$4937  = \$4813 [8] & magnitude_27_by_3;
+  assign \$4938  = \$4936  | \$4937 ;
+  assign \$4939  = \$4813 [17] & magnitude_27_by_2;
+  assign \$4941  = \$4813 [9] & magnitude_27_by_3;
+  assign \$4942  = \$4940  | \$4941 ;
+  assign \$4943  = \$4813 [10] & magnitude_27_by_3;
+  assign \$4945  = \$4813 [11] & magnitude_27_by_3;
+  assign \$4947  = \$4813 [12] & magnitude_27_by_3;
+  assign \$4949  = \$4813 [13] & magnitude_27_by_3;
+  assign \$4951  = \$4813 [14] & magnitude_27_by_3;
+  assign \$4953  = \$4813 [15] & magnitude_27_by_3;
+  assign \$4955  = \$4813 [16] & magnitude_27_by_3;
+  assign \$4957  = | beat[462:458];
+  assign \$4958  = ~ \$4957 ;
+  assign \$4959  = beat[458] | \$4958 ;
+  assign \$4960  = | beat[462:458];
+  assign \$4962  = | beat[462:458];
+  assign \$4963  = \$4959  ? \$4961  : { 1'h0, \$4962 , beat[457:448] };
+  assign \$4965  = | beat[462:458];
+  assign \$4966  = ~ \$4965 ;
+  assign \$4967  = beat[458] | \$4966 ;
+  assign \$4968  = | beat[462:458];
+  assign \$4970  = | beat[462:458];
+  assign \$4971  = \$4967  ? \$4969  : { 1'h0, \$4970 , beat[457:448] };
+  assign \$4972  = beat[459] ? \$4964  : { 3'h0, \$4971  };
+  assign \$4974  = | beat[462:458];
+  assign \$4975  = ~ \$4974 ;
+  assign \$4976  = beat[458] | \$4975 ;
+  assign \$4977  = | beat[462:458];
+  assign \$4979  = | beat[462:458];
+  assign \$4980  = \$4976  ? \$4978  : { 1'h0, \$4979 , beat[457:448] };
+  assign \$4982  = | beat[462:458];
+  assign \$4983  = ~ \$4982 ;
+  assign \$4984  = beat[458] | \$4983 ;
+  assign \$4985  = | beat[462:458];
+  assign \$4987  = | beat[462:458];
+  assign \$4988  = \$4984  ? \$4986  : { 1'h0, \$4987 , beat[457:448] };
+  assign \$4989  = beat[459] ? \$4981  : { 3'h0, \$4988  };
+  assign \$4990  = beat[460] ? \$4973  : { 7'h00, \$4989 [13:0] };
+  assign \$4991  = | beat[462:461];
+  assign magnitude_28_by_0 = ~ \$4991 ;
+  assign magnitude_28_by_1 = beat[462:461] == 1'h1;
+  assign magnitude_28_by_2 = beat[462:461] == 2'h2;
+  assign magnitude_28_by_3 = beat[462:461] == 2'h3;
+  assign \$4992  = \$4990 [0] & magnitude_28_by_0;
+  assign \$4994  = \$4990 [1] & magnitude_28_by_0;
+  assign \$4996  = \$4990 [2] & magnitude_28_by_0;
+  assign \$4998  = \$4990 [3] & magnitude_28_by_0;
+  assign \$5000  = \$4990 [4] & magnitude_28_by_0;
+  assign \$5002  = \$4990 [5] & magnitude_28_by_0;
+  assign \$5004  = \$4990 [6] & magnitude_28_by_0;
+  assign \$5006  = \$4990 [7] & magnitude_28_by_0;
+  assign \$5008  = \$4990 [8] & magnitude_28_by_0;
+  assign \$5010  = \$4990 [0] & magnitude_28_by_1;
+  assign \$5011  = \$5009  | \$5010 ;
+  assign \$5012  = \$4990 [9] & magnitude_28_by_0;
+  assign \$5014  = \$4990 [1] & magnitude_28_by_1;
+  assign \$5015  = \$5013  | \$5014 ;
+  assign \$5016  = \$4990 [10] & magnitude_28_by_0;
+  assign \$5018  = \$4990 [2] & magnitude_28_by_1;
+  assign \$5019  = \$5017  | \$5018 ;
+  assign \$5020  = \$4990 [11] & magnitude_28_by_0;
+  assign \$5022  = \$4990 [3] & magnitude_28_by_1;
+  assign \$5023  = \$5021  | \$5022 ;
+  assign \$5024  = \$4990 [12] & magnitude_28_by_0;
+  assign \$5026  = \$4990 [4] & magnitude_28_by_1;
+  assign \$5027  = \$5025  | \$5026 ;
+  assign \$5028  = \$4990 [13] & magnitude_28_by_0;
+  assign \$5030  = \$4990 [5] & magnitude_28_by_1;
+  assign \$5031  = \$5029  | \$5030 ;
+  assign \$5032  = \$4990 [14] & magnitude_28_by_0;
+  assign \$5034  = \$4990 [6] & magnitude_28_by_1;
+  assign \$5035  = \$5033  | \$5034 ;
+  assign \$5036  = \$4990 [15] & magnitude_28_by_0;
+  assign \$5038  = \$4990 [7] & magnitude_28_by_1;
+  assign \$5039  = \$5037  | \$5038 ;
+  assign \$5040  = \$4990 [16] & magnitude_28_by_0;
+  assign \$5042  = \$4990 [8] & magnitude_28_by_1;
+  assign \$5043  = \$5041  | \$5042 ;
+  assign \$5044  = \$4990 [0] & magnitude_28_by_2;
+  assign \$5045  = \$5043  | \$5044 ;
+  assign \$5046  = \$4990 [17] & magnitude_28_by_0;
+  assign \$5048  = \$4990 [9] & magnitude_28_by_1;
+  assign \$5049  = \$5047  | \$5048 ;
+  assign \$5050  = \$4990 [1] & magnitude_28_by_2;
+  assign \$5051  = \$5049  | \$5050 ;
+  assign \$5052  = \$4990 [10] & magnitude_28_by_1;
+  assign \$5054  = \$4990 [2] & magnitude_28_by_2;
+  assign \$5055  = \$5053  | \$5054 ;
+  assign \$5056  = \$4990 [11] & magnitude_28_by_1;
+  assign \$5058  = \$4990 [3] & magnitude_28_by_2;
+  assign \$5059  = \$5057  | \$5058 ;
+  assign \$5060  = \$4990 [12] & magnitude_28_by_1;
+  assign \$5062  = \$4990 [4] & magnitude_28_by_2;
+  assign \$5063  = \$5061  | \$5062 ;
+  assign \$5064  = \$4990 [13] & magnitude_28_by_1;
+  assign \$5066  = \$4990 [5] & magnitude_28_by_2;
+  assign \$5067  = \$5065  | \$5066 ;
+  assign \$5068  = \$4990 [14] & magnitude_28_by_1;
+  assign \$5070  = \$4990 [6] & magnitude_28_by_2;
+  assign \$5071  = \$5069  | \$5070 ;
+  assign \$5072  = \$4990 [15] & magnitude_28_by_1;
+  assign \$5074  = \$4990 [7] & magnitude_28_by_2;
+  assign \$5075  = \$5073  | \$5074 ;
+  assign \$5076  = \$4990 [16] & magnitude_28_by_1;
+  assign \$5078  = \$4990 [8] & magnitude_28_by_2;
+  assign \$5079  = \$5077  | \$5078 ;
+  assign \$5080  = \$4990 [0] & magnitude_28_by_3;
+  assign \$5081  = \$5079  | \$5080 ;
+  assign \$5082  = \$4990 [17] & magnitude_28_by_1;
+  assign \$5084  = \$4990 [9] & magnitude_28_by_2;
+  assign \$5085  = \$5083  | \$5084 ;
+  assign \$5086  = \$4990 [1] & magnitude_28_by_3;
+  assign \$5087  = \$5085  | \$5086 ;
+  assign \$5088  = \$4990 [10] & magnitude_28_by_2;
+  assign \$5090  = \$4990 [2] & magnitude_28_by_3;
+  assign \$5091  = \$5089  | \$5090 ;
+  assign \$5092  = \$4990 [11] & magnitude_28_by_2;
+  assign \$5094  = \$4990 [3] & magnitude_28_by_3;
+  assign \$5095  = \$5093  | \$5094 ;
+  assign \$5096  = \$4990 [12] & magnitude_28_by_2;
+  assign \$5098  = \$4990 [4] & magnitude_28_by_3;
+  assign \$5099  = \$5097  | \$5098 ;
+  assign \$5100  = \$4990 [13] & magnitude_28_by_2;
+  assign \$5102  = \$4990 [5] & magnitude_28_by_3;
+  assign \$5103  = \$5101  | \$5102 ;
+  assign \$5104  = \$4990 [14] & magnitude_28_by_2;
+  assign \$5106  = \$4990 [6] & magnitude_28_by_3;
+  assign \$5107  = \$5105  | \$5106 ;
+  assign \$5108  = \$4990 [15] & magnitude_28_by_2;
+  assign \$5110  = \$4990 [7] & magnitude_28_by_3;
+  assign \$5111  = \$5109  | \$5110 ;
+  assign \$5112  = \$4990 [16] & magnitude_28_by_2;
+  assign \$5114  = \$4990 [8] & magnitude_28_by_3;
+  assign \$5115  = \$5113  | \$5114 ;
+  assign \$5116  = \$4990 [17] & magnitude_28_by_2;
+  assign \$5118  = \$4990 [9] & magnitude_28_by_3;
+  assign \$5119  = \$5117  | \$5118 ;
+  assign \$5120  = \$4990 [10] & magnitude_28_by_3;
+  assign \$5122  = \$4990 [11] & magnitude_28_by_3;
+  assign \$5124  = \$4990 [12] & magnitude_28_by_3;
+  assign \$5126  = \$4990 [13] & magnitude_28_by_3;
+  assign \$5128  = \$4990 [14] & magnitude_28_by_3;
+  assign \$5130  = \$4990 [15] & magnitude_28_by_3;
+  assign \$5132  = \$4990 [16] & magnitude_28_by_3;
+  assign \$5134  = | beat[478:474];
+  assign \$5135  = ~ \$5134 ;
+  assign \$5136  = beat[474] | \$5135 ;
+  assign \$5137  = | beat[478:474];
+  assign \$5139  = | beat[478:474];
+  assign \$5140  = \$5136  ? \$5138  : { 1'h0, \$5139 , beat[473:464] };
+  assign \$5142  = | beat[478:474];
+  assign \$5143  = ~ \$5142 ;
+  assign \$5144  = beat[474] | \$5143 ;
+  assign \$5145  = | beat[478:474];
+  assign \$5147  = | beat[478:474];
+  assign \$5148  = \$5144  ? \$5146  : { 1'h0, \$5147 , beat[473:464] };
+  assign \$5149  = beat[475] ? \$5141  : { 3'h0, \$5148  };
+  assign \$5151  = | beat[478:474];
+  assign \$5152  = ~ \$5151 ;
+  assign \$5153  = beat[474] | \$5152 ;
+  assign \$5154  = | beat[478:474];
+  assign \$5156  = | beat[478:474];
+  assign \$5157  = \$5153  ? \$5155  : { 1'h0, \$5156 , beat[473:464] };
+  assign \$5159  = | beat[478:474];
+  assign \$5160  = ~ \$5159 ;
+  assign \$5161  = beat[474] | \$5160 ;
+  assign \$5162  = | beat[478:474];
+  assign \$5164  = | beat[478:474];
+  assign \$5165  = \$5161  ? \$5163  : { 1'h0, \$5164 , beat[473:464] };
+  assign \$5166  = beat[475] ? \$5158  : { 3'h0, \$5165  };
+  assign \$5167  = beat[476] ? \$5150  : { 7'h00, \$5166 [13:0] };
+  assign \$5168  = | beat[478:477];
+  assign magnitude_29_by_0 = ~ \$5168 ;
+  assign magnitude_29_by_1 = beat[478:477] == 1'h1;
+  assign magnitude_29_by_2 = beat[478:477] == 2'h2;
+  assign magnitude_29_by_3 = beat[478:477] == 2'h3;
+  assign \$5169  = \$5167 [0] & magnitude_29_by_0;
+  assign \$5171  = \$5167 [1] & magnitude_29_by_0;
+  assign \$5173  = \$5167 [2] & magnitude_29_by_0;
+  assign \$5175  = \$5167 [3] & magnitude_29_by_0;
+  assign \$5177  = \$5167 [4] & magnitude_29_by_0;
+  assign \$5179  = \$5167 [5] & magnitude_29_by_0;
+  assign \$5181  = \$5167 [6] & magnitude_29_by_0;
+  assign \$5183  = \$5167 [7] & magnitude_29_by_0;
+  assign \$5185  = \$5167 [8] & magnitude_29_by_0;
+  assign \$5187  = \$5167 [0] & magnitude_29_by_1;
+  assign \$5188  = \$5186  | \$5187 ;
+  assign \$5189  = \$5167 [9] & magnitude_29_by_0;
+  assign \$5191  = \$5167 [1] & magnitude_29_by_1;
+  assign \$5192  = \$5190  | \$5191 ;
+  assign \$5193  = \$5167 [10] & magnitude_29_by_0;
+  assign \$5195  = \$5167 [2] & magnitude_29_by_1;
+  assign \$5196  = \$5194  | \$5195 ;
+  assign \$5197  = \$5167 [11] & magnitude_29_by_0;
+  assign \$5199  = \$5167 [3] & magnitude_29_by_1;
+  assign \$5200  = \$5198  | \$5199 ;
+  assign \$5201  = \$5167 [12] & magnitude_29_by_0;
+  assign \$5203  = \$5167 [4] & magnitude_29_by_1;
+  assign \$5204  = \$5202  | \$5203 ;
+  assign \$5205  = \$5167 [13] & magnitude_29_by_0;
+  assign \$5207  = \$5167 [5] & magnitude_29_by_1;
+  assign \$5208  = \$5206  | \$5207 ;
+  assign \$5209  = \$5167 [14] & magnitude_29_by_0;
+  assign \$5211  = \$5167 [6] & magnitude_29_by_1;
+  assign \$5212  = \$5210  | \$5211 ;
+  assign \$5213  = \$5167 [15] & magnitude_29_by_0;
+  assign \$5215  = \$5167 [7] & magnitude_29_by_1;
+  assign \$5216  = \$5214  | \$5215 ;
+  assign \$5217  = \$5167 [16] & magnitude_29_by_0;
+  assign \$5219  = \$5167 [8] & magnitude_29_by_1;
+  assign \$5220  = \$5218  | \$5219 ;
+  assign \$5221  = \$5167 [0] & magnitude_29_by_2;
+  assign \$5222  = \$5220  | \$5221 ;
+  assign \$5223  = \$5167 [17] & magnitude_29_by_0;
+  assign \$5225  = \$5167 [9] & magnitude_29_by_1;
+  assign \$5226  = \$5224  | \$5225 ;
+  assign \$5227  = \$5167 [1] & magnitude_29_by_2;
+  assign \$5228  = \$5226  | \$5227 ;
+  assign \$5229  = \$5167 [10] & magnitude_29_by_1;
+  assign \$5231  = \$5167 [2] & magnitude_29_by_2;
+  assign \$5232  = \$5230  | \$5231 ;
+  assign \$5233  = \$5167 [11] & magnitude_29_by_1;
+  assign \$5235  = \$5167 [3] & magnitude_29_by_2;
+  assign \$5236  = \$5234  | \$5235 ;
+  assign \$5237  = \$5167 [12] & magnitude_29_by_1;
+  assign \$5239  = \$5167 [4] & magnitude_29_by_2;
+  assign \$5240  = \$5238  | \$5239 ;
+  assign \$5241  = \$5167 [13] & magnitude_29_by_1;
+  assign \$5243  = \$5167 [5] & magnitude_29_by_2;
+  assign \$5244  = \$5242  | \$5243 ;
+  assign \$5245  = \$5167 [14] & magnitude_29_by_1;
+  assign \$5247  = \$5167 [6] & magnitude_29_by_2;
+  assign \$5248  = \$5246  | \$5247 ;
+  assign \$5249  = \$5167 [15] & magnitude_29_by_1;
+  assign \$5251  = \$5167 [7] & magnitude_29_by_2;
+  assign \$5252  = \$5250  | \$5251 ;
+  assign \$5253  = \$5167 [16] & magnitude_29_by_1;
+  assign \$5255  = \$5167 [8] & magnitude_29_by_2;
+  assign \$5256  = \$5254  | \$5255 ;
+  assign \$5257  = \$5167 [0] & magnitude_29_by_3;
+  assign \$5258  = \$5256  | \$5257 ;
+  assign \$5259  = \$5167 [17] & magnitude_29_by_1;
+  assign \$5261  = \$5167 [9] & magnitude_29_by_2;
+  assign \$5262  = \$5260  | \$5261 ;
+  assign \$5263  = \$5167 [1] & magnitude_29_by_3;
+  assign \$5264  = \$5262  | \$5263 ;
+  assign \$5265  = \$5167 [10] & magnitude_29_by_2;
+  assign \$5267  = \$5167 [2] & magnitude_29_by_3;
+  assign \$5268  = \$5266  | \$5267 ;
+  assign \$5269  = \$5167 [11] & magnitude_29_by_2;
+  assign \$5271  = \$5167 [3] & magnitude_29_by_3;
+  assign \$5272  = \$5270  | \$5271 ;
+  assign \$5273  = \$5167 [12] & magnitude_29_by_2;
+  assign \$5275  = \$5167 [4] & magnitude_29_by_3;
+  assign \$5276  = \$5274  | \$5275 ;
+  assign \$5277  = \$5167 [13] & magnitude_29_by_2;
+  assign \$5279  = \$5167 [5] & magnitude_29_by_3;
+  assign \$5280  = \$5278  | \$5279 ;
+  assign \$5281  = \$5167 [14] & magnitude_29_by_2;
+  assign \$5283  = \$5167 [6] & magnitude_29_by_3;
+  assign \$5284  = \$5282  | \$5283 ;
+  assign \$5285  = \$5167 [15] & magnitude_29_by_2;
+  assign \$5287  = \$5167 [7] & magnitude_29_by_3;
+  assign \$5288  = \$5286  | \$5287 ;
+  assign \$5289  = \$5167 [16] & magnitude_29_by_2;
+  assign \$5291  = \$5167 [8] & magnitude_29_by_3;
+  assign \$5292  = \$5290  | \$5291 ;
+  assign \$5293  = \$5167 [17] & magnitude_29_by_2;
+  assign \$5295  = \$5167 [9] & magnitude_29_by_3;
+  assign \$5296  = \$5294  | \$5295 ;
+  assign \$5297  = \$5167 [10] & magnitude_29_by_3;
+  assign \$5299  = \$5167 [11] & magnitude_29_by_3;
+  assign \$5301  = \$5167 [12] & magnitude_29_by_3;
+  assign \$5303  = \$5167 [13] & magnitude_29_by_3;
+  assign \$5305  = \$5167 [14] & magnitude_29_by_3;
+  assign \$5307  = \$5167 [15] & magnitude_29_by_3;
+  assign \$5309  = \$5167 [16] & magnitude_29_by_3;
+  assign \$5311  = | beat[494:490];
+  assign \$5312  = ~ \$5311 ;
+  assign \$5313  = beat[490] | \$5312 ;
+  assign \$5314  = | beat[494:490];
+  assign \$5316  = | beat[494:490];
+  assign \$5317  = \$5313  ? \$5315  : { 1'h0, \$5316 , beat[489:480] };
+  assign \$5319  = | beat[494:490];
+  assign \$5320  = ~ \$5319 ;
+  assign \$5321  = beat[490] | \$5320 ;
+  assign \$5322  = | beat[494:490];
+  assign \$5324  = | beat[494:490];
+  assign \$5325  = \$5321  ? \$5323  : { 1'h0, \$5324 , beat[489:480] };
+  assign \$5326  = beat[491] ? \$5318  : { 3'h0, \$5325  };
+  assign \$5328  = | beat[494:490];
+  assign \$5329  = ~ \$5328 ;
+  assign \$5330  = beat[490] | \$5329 ;
+  assign \$5331  = | beat[494:490];
+  assign \$5333  = | beat[494:490];
+  assign \$5334  = \$5330  ? \$5332  : { 1'h0, \$5333 , beat[489:480] };
+  assign \$5336  = | beat[494:490];
+  assign \$5337  = ~ \$5336 ;
+  assign \$5338  = beat[490] | \$5337 ;
+  assign \$5339  = | beat[494:490];
+  assign \$5341  = | beat[494:490];
+  assign \$5342  = \$5338  ? \$5340  : { 1'h0, \$5341 , beat[489:480] };
+  assign \$5343  = beat[491] ? \$5335  : { 3'h0, \$5342  };
+  assign \$5344  = beat[492] ? \$5327  : { 7'h00, \$5343 [13:0] };
+  assign \$5345  = | beat[494:493];
+  assign magnitude_30_by_0 = ~ \$5345 ;
+  assign magnitude_30_by_1 = beat[494:493] == 1'h1;
+  assign magnitude_30_by_2 = beat[494:493] == 2'h2;
+  assign magnitude_30_by_3 = beat[494:493] == 2'h3;
+  assign \$5346  = \$5344 [0] & magnitude_30_by_0;
+  assign \$5348  = \$5344 [1] & magnitude_30_by_0;
+  assign \$5350  = \$5344 [2] & magnitude_30_by_0;
+  assign \$5352  = \$5344 [3] & magnitude_30_by_0;
+  assign \$5354  = \$5344 [4] & magnitude_30_by_0;
+  assign \$5356  = \$5344 [5] & magnitude_30_by_0;
+  assign \$5358  = \$5344 [6] & magnitude_30_by_0;
+  assign \$5360  = \$5344 [7] & magnitude_30_by_0;
+  assign \$5362  = \$5344 [8] & magnitude_30_by_0;
+  assign \$5364  = \$5344 [0] & magnitude_30_by_1;
+  assign \$5365  = \$5363  | \$5364 ;
+  assign \$5366  = \$5344 [9] & magnitude_30_by_0;
+  assign \$5368  = \$5344 [1] & magnitude_30_by_1;
+  assign \$5369  = \$5367  | \$5368 ;
+  assign \$5370  = \$5344 [10] & magnitude_30_by_0;
+  assign \$5372  = \$5344 [2] & magnitude_30_by_1;
+  assign \$5373  = \$5371  | \$5372 ;
+  assign \$5374  = \$5344 [11] & magnitude_30_by_0;
+  assign \$5376  = \$5344 [3] & magnitude_30_by_1;
+  assign \$5377  = \$5375  | \$5376 ;
+  assign \$5378  = \$5344 [12] & magnitude_30_by_0;
+  assign \$5380  = \$5344 [4] & magnitude_30_by_1;
+  assign \$5381  = \$5379  | \$5380 ;
+  assign \$5382  = \$5344 [13] & magnitude_30_by_0;
+  assign \$5384  = \$5344 [5] & magnitude_30_by_1;
+  assign \$5385  = \$5383  | \$5384 ;
+  assign \$5386  = \$5344 [14] & magnitude_30_by_0;
+  assign \$5388  = \$5344 [6] & magnitude_30_by_1;
+  assign \$5389  = \$5387  | \$5388 ;
+  assign \$5390  = \$5344 [15] & magnitude_30_by_0;
+  assign \$5392  = \$5344 [7] & magnitude_30_by_1;
+  assign \$5393  = \$5391  | \$5392 ;
+  assign \$5394  = \$5344 [16] & magnitude_30_by_0;
+  assign \$5396  = \$5344 [8] & magnitude_30_by_1;
+  assign \$5397  = \$5395  | \$5396 ;
+  assign \$5398  = \$5344 [0] & magnitude_30_by_2;
+  assign \$5399  = \$5397  | \$5398 ;
+  assign \$5400  = \$5344 [17] & magnitude_30_by_0;
+  assign \$5402  = \$5344 [9] & magnitude_30_by_1;
+  assign \$5403  = \$5401  | \$5402 ;
+  assign \$5404  = \$5344 [1] & magnitude_30_by_2;
+  assign \$5405  = \$5403  | \$5404 ;
+  assign \$5406  = \$5344 [10] & magnitude_30_by_1;
+  assign \$5408  = \$5344 [2] & magnitude_30_by_2;
+  assign \$5409  = \$5407  | \$5408 ;
+  assign \$5410  = \$5344 [11] & magnitude_30_by_1;
+  assign \$5412  = \$5344 [3] & magnitude_30_by_2;
+  assign \$5413  = \$5411  | \$5412 ;
+  assign \$5414  = \$5344 [12] & magnitude_30_by_1;
+  assign \$5416  = \$5344 [4] & magnitude_30_by_2;
+  assign \$5417  = \$5415  | \$5416 ;
+  assign \$5418  = \$5344 [13] & magnitude_30_by_1;
+  assign \$5420  = \$5344 [5] & magnitude_30_by_2;
+  assign \$5421  = \$5419  | \$5420 ;
+  assign \$5422  = \$5344 [14] & magnitude_30_by_1;
+  assign \$5424  = \$5344 [6] & magnitude_30_by_2;
+  assign \$5425  = \$5423  | \$5424 ;
+  assign \$5426  = \$5344 [15] & magnitude_30_by_1;
+  assign \$5428  = \$5344 [7] & magnitude_30_by_2;
+  assign \$5429  = \$5427  | \$5428 ;
+  assign \$5430  = \$5344 [16] & magnitude_30_by_1;
+  assign \$5432  = \$5344 [8] & magnitude_30_by_2;
+  assign \$5433  = \$5431  | \$5432 ;
+  assign \$5434  = \$5344 [0] & magnitude_30_by_3;
+  assign \$5435  = \$5433  | \$5434 ;
+  assign \$5436  = \$5344 [17] & magnitude_30_by_1;
+  assign \$5438  = \$5344 [9] & magnitude_30_by_2;
+  assign \$5439  = \$5437  | \$5438 ;
+  assign \$5440  = \$5344 [1] & magnitude_30_by_3;
+  assign \$5441  = \$5439  | \$5440 ;
+  assign \$5442  = \$5344 [10] & magnitude_30_by_2;
+  assign \$5444  = \$5344 [2] & magnitude_30_by_3;
+  assign \$5445  = \$5443  | \$5444 ;
+  assign \$5446  = \$5344 [11] & magnitude_30_by_2;
+  assign \$5448  = \$5344 [3] & magnitude_30_by_3;
+  assign \$5449  = \$5447  | \$5448 ;
+  assign \$5450  = \$5344 [12] & magnitude_30_by_2;
+  assign \$5452  = \$5344 [4] & magnitude_30_by_3;
+  assign \$5453  = \$5451  | \$5452 ;
+  assign \$5454  = \$5344 [13] & magnitude_30_by_2;
+  assign \$5456  = \$5344 [5] & magnitude_30_by_3;
+  assign \$5457  = \$5455  | \$5456 ;
+  assign \$5458  = \$5344 [14] & magnitude_30_by_2;
+  assign \$5460  = \$5344 [6] & magnitude_30_by_3;
+  assign \$5461  = \$5459  | \$5460 ;
+  assign \$5462  = \$5344 [15] & magnitude_30_by_2;
+  assign \$5464  = \$5344 [7] & magnitude_30_by_3;
+  assign \$5465  = \$5463  | \$5464 ;
+  assign \$5466  = \$5344 [16] & magnitude_30_by_2;
+  assign \$5468  = \$5344 [8] & magnitude_30_by_3;
+  assign \$5469  = \$5467  | \$5468 ;
+  assign \$5470  = \$5344 [17] & magnitude_30_by_2;
+  assign \$5472  = \$5344 [9] & magnitude_30_by_3;
+  assign \$5473  = \$5471  | \$5472 ;
+  assign \$5474  = \$5344 [10] & magnitude_30_by_3;
+  assign \$5476  = \$5344 [11] & magnitude_30_by_3;
+  assign \$5478  = \$5344 [12] & magnitude_30_by_3;
+  assign \$5480  = \$5344 [13] & magnitude_30_by_3;
+  assign \$5482  = \$5344 [14] & magnitude_30_by_3;
+  assign \$5484  = \$5344 [15] & magnitude_30_by_3;
+  assign \$5486  = \$5344 [16] & magnitude_30_by_3;
+  assign \$5488  = | beat[510:506];
+  assign \$5489  = ~ \$5488 ;
+  assign \$5490  = beat[506] | \$5489 ;
+  assign \$5491  = | beat[510:506];
+  assign \$5493  = | beat[510:506];
+  assign \$5494  = \$5490  ? \$5492  : { 1'h0, \$5493 , beat[505:496] };
+  assign \$5496  = | beat[510:506];
+  assign \$5497  = ~ \$5496 ;
+  assign \$5498  = beat[506] | \$5497 ;
+  assign \$5499  = | beat[510:506];
+  assign \$5501  = | beat[510:506];
+  assign \$5502  = \$5498  ? \$5500  : { 1'h0, \$5501 , beat[505:496] };
+  assign \$5503  = beat[507] ? \$5495  : { 3'h0, \$5502  };
+  assign \$5505  = | beat[510:506];
+  assign \$5506  = ~ \$5505 ;
+  assign \$5507  = beat[506] | \$5506 ;
+  assign \$5508  = | beat[510:506];
+  assign \$5510  = | beat[510:506];
+  assign \$5511  = \$5507  ? \$5509  : { 1'h0, \$5510 , beat[505:496] };
+  assign \$5513  = | beat[510:506];
+  assign \$5514  = ~ \$5513 ;
+  assign \$5515  = beat[506] | \$5514 ;
+  assign \$5516  = | beat[510:506];
+  assign \$5518  = | beat[510:506];
+  assign \$5519  = \$5515  ? \$5517  : { 1'h0, \$5518 , beat[505:496] };
+  assign \$5520  = beat[507] ? \$5512  : { 3'h0, \$5519  };
+  assign \$5521  = beat[508] ? \$5504  : { 7'h00, \$5520 [13:0] };
+  assign \$5522  = | beat[510:509];
+  assign magnitude_31_by_0 = ~ \$5522 ;
+  assign magnitude_31_by_1 = beat[510:509] == 1'h1;
+  assign magnitude_31_by_2 = beat[510:509] == 2'h2;
+  assign magnitude_31_by_3 = beat[510:509] == 2'h3;
+  assign \$5523  = \$5521 [0] & magnitude_31_by_0;
+  assign \$5525  = \$5521 [1] & magnitude_31_by_0;
+  assign \$5527  = \$5521 [2] & magnitude_31_by_0;
+  assign \$5529  = \$5521 [3] & magnitude_31_by_0;
+  assign \$5531  = \$5521 [4] & magnitude_31_by_0;
+  assign \$5533  = \$5521 [5] & magnitude_31_by_0;
+  assign \$5535  = \$5521 [6] & magnitude_31_by_0;
+  assign \$5537  = \$5521 [7] & magnitude_31_by_0;
+  assign \$5539  = \$5521 [8] & magnitude_31_by_0;
+  assign \$5541  = \$5521 [0] & magnitude_31_by_1;
+  assign \$5542  = \$5540  | \$5541 ;
+  assign \$5543  = \$5521 [9] & magnitude_31_by_0;
+  assign \$5545  = \$5521 [1] & magnitude_31_by_1;
+  assign \$5546  = \$5544  | \$5545 ;
+  assign \$5547  = \$5521 [10] & magnitude_31_by_0;
+  assign \$5549  = \$5521 [2] & magnitude_31_by_1;
+  assign \$5550  = \$5548  | \$5549 ;
+  assign \$5551  = \$5521 [11] & magnitude_31_by_0;
+  assign \$5553  = \$5521 [3] & magnitude_31_by_1;
+  assign \$5554  = \$5552  | \$5553 ;
+  assign \$5555  = \$5521 [12] & magnitude_31_by_0;
+  assign \$5557  = \$5521 [4] & magnitude_31_by_1;
+  assign \$5558  = \$5556  | \$5557 ;
+  assign \$5559  = \$5521 [13] & magnitude_31_by_0;
+  assign \$5561  = \$5521 [5] & magnitude_31_by_1;
+  assign \$5562  = \$5560  | \$5561 ;
+  assign \$5563  = \$5521 [14] & magnitude_31_by_0;
+  assign \$5565  = \$5521 [6] & magnitude_31_by_1;
+  assign \$5566  = \$5564  | \$5565 ;
+  assign \$5567  = \$5521 [15] & magnitude_31_by_0;
+  assign \$5569  = \$5521 [7] & magnitude_31_by_1;
+  assign \$5570  = \$5568  | \$5569 ;
+  assign \$5571  = \$5521 [16] & magnitude_31_by_0;
+  assign \$5573  = \$5521 [8] & magnitude_31_by_1;
+  assign \$5574  = \$5572  | \$5573 ;
+  assign \$5575  = \$5521 [0] & magnitude_31_by_2;
+  assign \$5576  = \$5574  | \$5575 ;
+  assign \$5577  = \$5521 [17] & magnitude_31_by_0;
+  assign \$5579  = \$5521 [9] & magnitude_31_by_1;
+  assign \$5580  = \$5578  | \$5579 ;
+  assign \$5581  = \$5521 [1] & magnitude_31_by_2;
+  assign \$5582  = \$5580  | \$5581 ;
+  assign \$5583  = \$5521 [10] & magnitude_31_by_1;
+  assign \$5585  = \$5521 [2] & magnitude_31_by_2;
+  assign \$5586  = \$5584  | \$5585 ;
+  assign \$5587  = \$5521 [11] & magnitude_31_by_1;
+  assign \$5589  = \$5521 [3] & magnitude_31_by_2;
+  assign \$5590  = \$5588  | \$5589 ;
+  assign \$5591  = \$5521 [12] & magnitude_31_by_1;
+  assign \$5593  = \$5521 [4] & magnitude_31_by_2;
+  assign \$5594  = \$5592  | \$5593 ;
+  assign \$5595  = \$5521 [13] & magnitude_31_by_1;
+  assign \$5597  = \$5521 [5] & magnitude_31_by_2;
+  assign \$5598  = \$5596  | \$5597 ;
+  assign \$5599  = \$5521 [14] & magnitude_31_by_1;
+  assign \$5601  = \$5521 [6] & magnitude_31_by_2;
+  assign \$5602  = \$5600  | \$5601 ;
+  assign \$5603  = \$5521 [15] & magnitude_31_by_1;
+  assign \$5605  = \$5521 [7] & magnitude_31_by_2;
+  assign \$5606  = \$5604  | \$5605 ;
+  assign \$5607  = \$5521 [16] & magnitude_31_by_1;
+  assign \$5609  = \$5521 [8] & magnitude_31_by_2;
+  assign \$5610  = \$5608  | \$5609 ;
+  assign \$5611  = \$5521 [0] & magnitude_31_by_3;
+  assign \$5612  = \$5610  | \$5611 ;
+  assign \$5613  = \$5521 [17] & magnitude_31_by_1;
+  assign \$5615  = \$5521 [9] & magnitude_31_by_2;
+  assign \$5616  = \$5614  | \$5615 ;
+  assign \$5617  = \$5521 [1] & magnitude_31_by_3;
+  assign \$5618  = \$5616  | \$5617 ;
+  assign \$5619  = \$5521 [10] & magnitude_31_by_2;
+  assign \$5621  = \$5521 [2] & magnitude_31_by_3;
+  assign \$5622  = \$5620  | \$5621 ;
+  assign \$5623  = \$5521 [11] & magnitude_31_by_2;
+  assign \$5625  = \$5521 [3] & magnitude_31_by_3;
+  assign \$5626  = \$5624  | \$5625 ;
+  assign \$5627  = \$5521 [12] & magnitude_31_by_2;
+  assign \$5629  = \$5521 [4] & magnitude_31_by_3;
+  assign \$5630  = \$5628  | \$5629 ;
+  assign \$5631  = \$5521 [13] & magnitude_31_by_2;
+  assign \$5633  = \$5521 [5] & magnitude_31_by_3;
+  assign \$5634  = \$5632  | \$5633 ;
+  assign \$5635  = \$5521 [14] & magnitude_31_by_2;
+  assign \$5637  = \$5521 [6] & magnitude_31_by_3;
+  assign \$5638  = \$5636  | \$5637 ;
+  assign \$5639  = \$5521 [15] & magnitude_31_by_2;
+  assign \$5641  = \$5521 [7] & magnitude_31_by_3;
+  assign \$5642  = \$5640  | \$5641 ;
+  assign \$5643  = \$5521 [16] & magnitude_31_by_2;
+  assign \$5645  = \$5521 [8] & magnitude_31_by_3;
+  assign \$5646  = \$5644  | \$5645 ;
+  assign \$5647  = \$5521 [17] & magnitude_31_by_2;
+  assign \$5649  = \$5521 [9] & magnitude_31_by_3;
+  assign \$5650  = \$5648  | \$5649 ;
+  assign \$5651  = \$5521 [10] & magnitude_31_by_3;
+  assign \$5653  = \$5521 [11] & magnitude_31_by_3;
+  assign \$5655  = \$5521 [12] & magnitude_31_by_3;
+  assign \$5657  = \$5521 [13] & magnitude_31_by_3;
+  assign \$5659  = \$5521 [14] & magnitude_31_by_3;
+  assign \$5661  = \$5521 [15] & magnitude_31_by_3;
+  assign \$5663  = \$5521 [16] & magnitude_31_by_3;
+  assign \$5665  = & beat[14:10];
+  assign \$5666  = & beat[30:26];
+  assign \$5667  = & beat[46:42];
+  assign \$5668  = & beat[62:58];
+  assign \$5669  = & beat[78:74];
+  assign \$5670  = & beat[94:90];
+  assign \$5671  = & beat[110:106];
+  assign \$5672  = & beat[126:122];
+  assign \$5673  = & beat[142:138];
+  assign \$5674  = & beat[158:154];
+  assign \$5675  = & beat[174:170];
+  assign \$5676  = & beat[190:186];
+  assign \$5677  = & beat[206:202];
+  assign \$5678  = & beat[222:218];
+  assign \$5679  = & beat[238:234];
+  assign \$5680  = & beat[254:250];
+  assign \$5681  = & beat[270:266];
+  assign \$5682  = & beat[286:282];
+  assign \$5683  = & beat[302:298];
+  assign \$5684  = & beat[318:314];
+  assign \$5685  = & beat[334:330];
+  assign \$5686  = & beat[350:346];
+  assign \$5687  = & beat[366:362];
+  assign \$5688  = & beat[382:378];
+  assign \$5689  = & beat[398:394];
+  assign \$5690  = & beat[414:410];
+  assign \$5691  = & beat[430:426];
+  assign \$5692  = & beat[446:442];
+  assign \$5693  = & beat[462:458];
+  assign \$5694  = & beat[478:474];
+  assign \$5695  = & beat[494:490];
+  assign \$5696  = & beat[510:506];
   always @(posedge clk)
-    fixed <= \$194 ;
+    fixed <= \$5697 ;
   always @(posedge clk)
-    nonfinite <= \$195 ;
+    nonfinite <= \$5698 ;
+  assign \$1  = | beat[14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = beat[10] | \$2 ;
+  assign \$4  = | beat[14:10];
+  assign \$6  = | beat[14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , beat[9:0] };
+  assign \$9  = | beat[14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = beat[10] | \$10 ;
+  assign \$12  = | beat[14:10];
+  assign \$14  = | beat[14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , beat[9:0] };
+  assign \$16  = beat[11] ? \$8  : { 3'h0, \$15  };
+  assign \$18  = | beat[14:10];
+  assign \$19  = ~ \$18 ;
+  assign \$20  = beat[10] | \$19 ;
+  assign \$21  = | beat[14:10];
+  assign \$23  = | beat[14:10];
+  assign \$24  = \$20  ? \$22  : { 1'h0, \$23 , beat[9:0] };
+  assign \$26  = | beat[14:10];
+  assign \$27  = ~ \$26 ;
+  assign \$28  = beat[10] | \$27 ;
+  assign \$29  = | beat[14:10];
+  assign \$31  = | beat[14:10];
+  assign \$32  = \$28  ? \$30  : { 1'h0, \$31 , beat[9:0] };
+  assign \$33  = beat[11] ? \$25  : { 3'h0, \$32  };
+  assign \$34  = beat[12] ? \$17  : { 7'h00, \$33 [13:0] };
+  assign \$35  = | beat[14:13];
+  assign magnitude_0_by_0 = ~ \$35 ;
+  assign magnitude_0_by_1 = beat[14:13] == 1'h1;
+  assign magnitude_0_by_2 = beat[14:13] == 2'h2;
+  assign magnitude_0_by_3 = beat[14:13] == 2'h3;
+  assign \$36  = \$34 [0] & magnitude_0_by_0;
+  assign \$38  = \$34 [1] & magnitude_0_by_0;
+  assign \$40  = \$34 [2] & magnitude_0_by_0;
+  assign \$42  = \$34 [3] & magnitude_0_by_0;
+  assign \$44  = \$34 [4] & magnitude_0_by_0;
+  assign \$46  = \$34 [5] & magnitude_0_by_0;
+  assign \$48  = \$34 [6] & magnitude_0_by_0;
+  assign \$50  = \$34 [7] & magnitude_0_by_0;
+  assign \$52  = \$34 [8] & magnitude_0_by_0;
+  assign \$54  = \$34 [0] & magnitude_0_by_1;
+  assign \$55  = \$53  | \$54 ;
+  assign \$56  = \$34 [9] & magnitude_0_by_0;
+  assign \$58  = \$34 [1] & magnitude_0_by_1;
+  assign \$59  = \$57  | \$58 ;
+  assign \$60  = \$34 [10] & magnitude_0_by_0;
+  assign \$62  = \$34 [2] & magnitude_0_by_1;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = \$34 [11] & magnitude_0_by_0;
+  assign \$66  = \$34 [3] & magnitude_0_by_1;
+  assign \$67  = \$65  | \$66 ;
+  assign \$68  = \$34 [12] & magnitude_0_by_0;
+  assign \$70  = \$34 [4] & magnitude_0_by_1;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = \$34 [13] & magnitude_0_by_0;
+  assign \$74  = \$34 [5] & magnitude_0_by_1;
+  assign \$75  = \$73  | \$74 ;
+  assign \$76  = \$34 [14] & magnitude_0_by_0;
+  assign \$78  = \$34 [6] & magnitude_0_by_1;
+  assign \$79  = \$77  | \$78 ;
+  assign \$80  = \$34 [15] & magnitude_0_by_0;
+  assign \$82  = \$34 [7] & magnitude_0_by_1;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = \$34 [16] & magnitude_0_by_0;
+  assign \$86  = \$34 [8] & magnitude_0_by_1;
+  assign \$87  = \$85  | \$86 ;
+  assign \$88  = \$34 [0] & magnitude_0_by_2;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = \$34 [17] & magnitude_0_by_0;
+  assign \$92  = \$34 [9] & magnitude_0_by_1;
+  assign \$93  = \$91  | \$92 ;
+  assign \$94  = \$34 [1] & magnitude_0_by_2;
+  assign \$95  = \$93  | \$94 ;
+  assign \$96  = \$34 [10] & magnitude_0_by_1;
+  assign \$98  = \$34 [2] & magnitude_0_by_2;
+  assign \$99  = \$97  | \$98 ;
+  assign \$100  = \$34 [11] & magnitude_0_by_1;
+  assign \$102  = \$34 [3] & magnitude_0_by_2;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = \$34 [12] & magnitude_0_by_1;
+  assign \$106  = \$34 [4] & magnitude_0_by_2;
+  assign \$107  = \$105  | \$106 ;
+  assign \$108  = \$34 [13] & magnitude_0_by_1;
+  assign \$110  = \$34 [5] & magnitude_0_by_2;
+  assign \$111  = \$109  | \$110 ;
+  assign \$112  = \$34 [14] & magnitude_0_by_1;
+  assign \$114  = \$34 [6] & magnitude_0_by_2;
+  assign \$115  = \$113  | \$114 ;
+  assign \$116  = \$34 [15] & magnitude_0_by_1;
+  assign \$118  = \$34 [7] & magnitude_0_by_2;
+  assign \$119  = \$117  | \$118 ;
+  assign \$120  = \$34 [16] & magnitude_0_by_1;
+  assign \$122  = \$34 [8] & magnitude_0_by_2;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = \$34 [0] & magnitude_0_by_3;
+  assign \$125  = \$123  | \$124 ;
+  assign \$126  = \$34 [17] & magnitude_0_by_1;
+  assign \$128  = \$34 [9] & magnitude_0_by_2;
+  assign \$129  = \$127  | \$128 ;
+  assign \$130  = \$34 [1] & magnitude_0_by_3;
+  assign \$131  = \$129  | \$130 ;
+  assign \$132  = \$34 [10] & magnitude_0_by_2;
+  assign \$134  = \$34 [2] & magnitude_0_by_3;
+  assign \$135  = \$133  | \$134 ;
+  assign \$136  = \$34 [11] & magnitude_0_by_2;
+  assign \$138  = \$34 [3] & magnitude_0_by_3;
+  assign \$139  = \$137  | \$138 ;
+  assign \$140  = \$34 [12] & magnitude_0_by_2;
+  assign \$142  = \$34 [4] & magnitude_0_by_3;
+  assign \$143  = \$141  | \$142 ;
+  assign \$144  = \$34 [13] & magnitude_0_by_2;
+  assign \$146  = \$34 [5] & magnitude_0_by_3;
+  assign \$147  = \$145  | \$146 ;
+  assign \$148  = \$34 [14] & magnitude_0_by_2;
+  assign \$150  = \$34 [6] & magnitude_0_by_3;
+  assign \$151  = \$149  | \$150 ;
+  assign \$152  = \$34 [15] & magnitude_0_by_2;
+  assign \$154  = \$34 [7] & magnitude_0_by_3;
+  assign \$155  = \$153  | \$154 ;
+  assign \$156  = \$34 [16] & magnitude_0_by_2;
+  assign \$158  = \$34 [8] & magnitude_0_by_3;
+  assign \$159  = \$157  | \$158 ;
+  assign \$160  = \$34 [17] & magnitude_0_by_2;
+  assign \$162  = \$34 [9] & magnitude_0_by_3;
+  assign \$163  = \$161  | \$162 ;
+  assign \$164  = \$34 [10] & magnitude_0_by_3;
+  assign \$166  = \$34 [11] & magnitude_0_by_3;
+  assign \$168  = \$34 [12] & magnitude_0_by_3;
+  assign \$170  = \$34 [13] & magnitude_0_by_3;
+  assign \$172  = \$34 [14] & magnitude_0_by_3;
+  assign \$174  = \$34 [15] & magnitude_0_by_3;
+  assign \$176  = \$34 [16] & magnitude_0_by_3;
+  assign \$178  = | beat[30:26];
+  assign \$179  = ~ \$178 ;
+  assign \$180  = beat[26] | \$179 ;
+  assign \$181  = | beat[30:26];
+  assign \$183  = | beat[30:26];
+  assign \$184  = \$180  ? \$182  : { 1'h0, \$183 , beat[25:16] };
+  assign \$186  = | beat[30:26];
+  assign \$187  = ~ \$186 ;
+  assign \$188  = beat[26] | \$187 ;
+  assign \$189  = | beat[30:26];
+  assign \$191  = | beat[30:26];
+  assign \$192  = \$188  ? \$190  : { 1'h0, \$191 , beat[25:16] };
+  assign \$193  = beat[27] ? \$185  : { 3'h0, \$192  };
+  assign \$195  = | beat[30:26];
+  assign \$196  = ~ \$195 ;
+  assign \$197  = beat[26] | \$196 ;
+  assign \$198  = | beat[30:26];
+  assign \$200  = | beat[30:26];
+  assign \$201  = \$197  ? \$199  : { 1'h0, \$200 , beat[25:16] };
+  assign \$203  = | beat[30:26];
+  assign \$204  = ~ \$203 ;
+  assign \$205  = beat[26] | \$204 ;
+  assign \$206  = | beat[30:26];
+  assign \$208  = | beat[30:26];
+  assign \$209  = \$205  ? \$207  : { 1'h0, \$208 , beat[25:16] };
+  assign \$210  = beat[27] ? \$202  : { 3'h0, \$209  };
+  assign \$211  = beat[28] ? \$194  : { 7'h00, \$210 [13:0] };
+  assign \$212  = | beat[30:29];
+  assign magnitude_1_by_0 = ~ \$212 ;
+  assign magnitude_1_by_1 = beat[30:29] == 1'h1;
+  assign magnitude_1_by_2 = beat[30:29] == 2'h2;
+  assign magnitude_1_by_3 = beat[30:29] == 2'h3;
+  assign \$213  = \$211 [0] & magnitude_1_by_0;
+  assign \$215  = \$211 [1] & magnitude_1_by_0;
+  assign \$217  = \$211 [2] & magnitude_1_by_0;
+  assign \$219  = \$211 [3] & magnitude_1_by_0;
+  assign \$221  = \$211 [4] & magnitude_1_by_0;
+  assign \$223  = \$211 [5] & magnitude_1_by_0;
+  assign \$225  = \$211 [6] & magnitude_1_by_0;
+  assign \$227  = \$211 [7] & magnitude_1_by_0;
+  assign \$229  = \$211 [8] & magnitude_1_by_0;
+  assign \$231  = \$211 [0] & magnitude_1_by_1;
+  assign \$232  = \$230  | \$231 ;
+  assign \$233  = \$211 [9] & magnitude_1_by_0;
+  assign \$235  = \$211 [1] & magnitude_1_by_1;
+  assign \$236  = \$234  | \$235 ;
+  assign \$237  = \$211 [10] & magnitude_1_by_0;
+  assign \$239  = \$211 [2] & magnitude_1_by_1;
+  assign \$240  = \$238  | \$239 ;
+  assign \$241  = \$211 [11] & magnitude_1_by_0;
+  assign \$243  = \$211 [3] & magnitude_1_by_1;
+  assign \$244  = \$242  | \$243 ;
+  assign \$245  = \$211 [12] & magnitude_1_by_0;
+  assign \$247  = \$211 [4] & magnitude_1_by_1;
+  assign \$248  = \$246  | \$247 ;
+  assign \$249  = \$211 [13] & magnitude_1_by_0;
+  assign \$251  = \$211 [5] & magnitude_1_by_1;
+  assign \$252  = \$250  | \$251 ;
+  assign \$253  = \$211 [14] & magnitude_1_by_0;
+  assign \$255  = \$211 [6] & magnitude_1_by_1;
+  assign \$256  = \$254  | \$255 ;
+  assign \$257  = \$211 [15] & magnitude_1_by_0;
+  assign \$259  = \$211 [7] & magnitude_1_by_1;
+  assign \$260  = \$258  | \$259 ;
+  assign \$261  = \$211 [16] & magnitude_1_by_0;
+  assign \$263  = \$211 [8] & magnitude_1_by_1;
+  assign \$264  = \$262  | \$263 ;
+  assign \$265  = \$211 [0] & magnitude_1_by_2;
+  assign \$266  = \$264  | \$265 ;
+  assign \$267  = \$211 [17] & magnitude_1_by_0;
+  assign \$269  = \$211 [9] & magnitude_1_by_1;
+  assign \$270  = \$268  | \$269 ;
+  assign \$271  = \$211 [1] & magnitude_1_by_2;
+  assign \$272  = \$270  | \$271 ;
+  assign \$273  = \$211 [10] & magnitude_1_by_1;
+  assign \$275  = \$211 [2] & magnitude_1_by_2;
+  assign \$276  = \$274  | \$275 ;
+  assign \$277  = \$211 [11] & magnitude_1_by_1;
+  assign \$279  = \$211 [3] & magnitude_1_by_2;
+  assign \$280  = \$278  | \$279 ;
+  assign \$281  = \$211 [12] & magnitude_1_by_1;
+  assign \$283  = \$211 [4] & magnitude_1_by_2;
+  assign \$284  = \$282  | \$283 ;
+  assign \$285  = \$211 [13] & magnitude_1_by_1;
+  assign \$287  = \$211 [5] & magnitude_1_by_2;
+  assign \$288  = \$286  | \$287 ;
+  assign \$289  = \$211 [14] & magnitude_1_by_1;
+  assign \$291  = \$211 [6] & magnitude_1_by_2;
+  assign \$292  = \$290  | \$291 ;
+  assign \$293  = \$211 [15] & magnitude_1_by_1;
+  assign \$295  = \$211 [7] & magnitude_1_by_2;
+  assign \$296  = \$294  | \$295 ;
+  assign \$297  = \$211 [16] & magnitude_1_by_1;
+  assign \$299  = \$211 [8] & magnitude_1_by_2;
+  assign \$300  = \$298  | \$299 ;
+  assign \$301  = \$211 [0] & magnitude_1_by_3;
+  assign \$302  = \$300  | \$301 ;
+  assign \$303  = \$211 [17] & magnitude_1_by_1;
+  assign \$305  = \$211 [9] & magnitude_1_by_2;
+  assign \$306  = \$304  | \$305 ;
+  assign \$307  = \$211 [1] & magnitude_1_by_3;
+  assign \$308  = \$306  | \$307 ;
+  assign \$309  = \$211 [10] & magnitude_1_by_2;
+  assign \$311  = \$211 [2] & magnitude_1_by_3;
+  assign \$312  = \$310  | \$311 ;
+  assign \$313  = \$211 [11] & magnitude_1_by_2;
+  assign \$315  = \$211 [3] & magnitude_1_by_3;
+  assign \$316  = \$314  | \$315 ;
+  assign \$317  = \$211 [12] & magnitude_1_by_2;
+  assign \$319  = \$211 [4] & magnitude_1_by_3;
+  assign \$320  = \$318  | \$319 ;
+  assign \$321  = \$211 [13] & magnitude_1_by_2;
+  assign \$323  = \$211 [5] & magnitude_1_by_3;
+  assign \$324  = \$322  | \$323 ;
+  assign \$325  = \$211 [14] & magnitude_1_by_2;
+  assign \$327  = \$211 [6] & magnitude_1_by_3;
+  assign \$328  = \$326  | \$327 ;
+  assign \$329  = \$211 [15] & magnitude_1_by_2;
+  assign \$331  = \$211 [7] & magnitude_1_by_3;
+  assign \$332  = \$330  | \$331 ;
+  assign \$333  = \$211 [16] & magnitude_1_by_2;
+  assign \$335  = \$211 [8] & magnitude_1_by_3;
+  assign \$336  = \$334  | \$335 ;
+  assign \$337  = \$211 [17] & magnitude_1_by_2;
+  assign \$339  = \$211 [9] & magnitude_1_by_3;
+  assign \$340  = \$338  | \$339 ;
+  assign \$341  = \$211 [10] & magnitude_1_by_3;
+  assign \$343  = \$211 [11] & magnitude_1_by_3;
+  assign \$345  = \$211 [12] & magnitude_1_by_3;
+  assign \$347  = \$211 [13] & magnitude_1_by_3;
+  assign \$349  = \$211 [14] & magnitude_1_by_3;
+  assign \$351  = \$211 [15] & magnitude_1_by_3;
+  assign \$353  = \$211 [16] & magnitude_1_by_3;
+  assign \$355  = | beat[46:42];
+  assign \$356  = ~ \$355 ;
+  assign \$357  = beat[42] | \$356 ;
+  assign \$358  = | beat[46:42];
+  assign \$360  = | beat[46:42];
+  assign \$361  = \$357  ? \$359  : { 1'h0, \$360 , beat[41:32] };
+  assign \$363  = | beat[46:42];
+  assign \$364  = ~ \$363 ;
+  assign \$365  = beat[42] | \$364 ;
+  assign \$366  = | beat[46:42];
+  assign \$368  = | beat[46:42];
+  assign \$369  = \$365  ? \$367  : { 1'h0, \$368 , beat[41:32] };
+  assign \$370  = beat[43] ? \$362  : { 3'h0, \$369  };
+  assign \$372  = | beat[46:42];
+  assign \$373  = ~ \$372 ;
+  assign \$374  = beat[42] | \$373 ;
+  assign \$375  = | beat[46:42];
+  assign \$377  = | beat[46:42];
+  assign \$378  = \$374  ? \$376  : { 1'h0, \$377 , beat[41:32] };
+  assign \$380  = | beat[46:42];
+  assign \$381  = ~ \$380 ;
+  assign \$382  = beat[42] | \$381 ;
+  assign \$383  = | beat[46:42];
+  assign \$385  = | beat[46:42];
+  assign \$386  = \$382  ? \$384  : { 1'h0, \$385 , beat[41:32] };
+  assign \$387  = beat[43] ? \$379  : { 3'h0, \$386  };
+  assign \$388  = beat[44] ? \$371  : { 7'h00, \$387 [13:0] };
+  assign \$389  = | beat[46:45];
+  assign magnitude_2_by_0 = ~ \$389 ;
+  assign magnitude_2_by_1 = beat[46:45] == 1'h1;
+  assign magnitude_2_by_2 = beat[46:45] == 2'h2;
+  assign magnitude_2_by_3 = beat[46:45] == 2'h3;
+  assign \$390  = \$388 [0] & magnitude_2_by_0;
+  assign \$392  = \$388 [1] & magnitude_2_by_0;
+  assign \$394  = \$388 [2] & magnitude_2_by_0;
+  assign \$396  = \$388 [3] & magnitude_2_by_0;
+  assign \$398  = \$388 [4] & magnitude_2_by_0;
+  assign \$400  = \$388 [5] & magnitude_2_by_0;
+  assign \$402  = \$388 [6] & magnitude_2_by_0;
+  assign \$404  = \$388 [7] & magnitude_2_by_0;
+  assign \$406  = \$388 [8] & magnitude_2_by_0;
+  assign \$408  = \$388 [0] & magnitude_2_by_1;
+  assign \$409  = \$407  | \$408 ;
+  assign \$410  = \$388 [9] & magnitude_2_by_0;
+  assign \$412  = \$388 [1] & magnitude_2_by_1;
+  assign \$413  = \$411  | \$412 ;
+  assign \$414  = \$388 [10] & magnitude_2_by_0;
+  assign \$416  = \$388 [2] & magnitude_2_by_1;
+  assign \$417  = \$415  | \$416 ;
+  assign \$418  = \$388 [11] & magnitude_2_by_0;
+  assign \$420  = \$388 [3] & magnitude_2_by_1;
+  assign \$421  = \$419  | \$420 ;
+  assign \$422  = \$388 [12] & magnitude_2_by_0;
+  assign \$424  = \$388 [4] & magnitude_2_by_1;
+  assign \$425  = \$423  | \$424 ;
+  assign \$426  = \$388 [13] & magnitude_2_by_0;
+  assign \$428  = \$388 [5] & magnitude_2_by_1;
+  assign \$429  = \$427  | \$428 ;
+  assign \$430  = \$388 [14] & magnitude_2_by_0;
+  assign \$432  = \$388 [6] & magnitude_2_by_1;
+  assign \$433  = \$431  | \$432 ;
+  assign \$434  = \$388 [15] & magnitude_2_by_0;
+  assign \$436  = \$388 [7] & magnitude_2_by_1;
+  assign \$437  = \$435  | \$436 ;
+  assign \$438  = \$388 [16] & magnitude_2_by_0;
+  assign \$440  = \$388 [8] & magnitude_2_by_1;
+  assign \$441  = \$439  | \$440 ;
+  assign \$442  = \$388 [0] & magnitude_2_by_2;
+  assign \$443  = \$441  | \$442 ;
+  assign \$444  = \$388 [17] & magnitude_2_by_0;
+  assign \$446  = \$388 [9] & magnitude_2_by_1;
+  assign \$447  = \$445  | \$446 ;
+  assign \$448  = \$388 [1] & magnitude_2_by_2;
+  assign \$449  = \$447  | \$448 ;
+  assign \$450  = \$388 [10] & magnitude_2_by_1;
+  assign \$452  = \$388 [2] & magnitude_2_by_2;
+  assign \$453  = \$451  | \$452 ;
+  assign \$454  = \$388 [11] & magnitude_2_by_1;
+  assign \$456  = \$388 [3] & magnitude_2_by_2;
+  assign \$457  = \$455  | \$456 ;
+  assign \$458  = \$388 [12] & magnitude_2_by_1;
+  assign \$460  = \$388 [4] & magnitude_2_by_2;
+  assign \$461  = \$459  | \$460 ;
+  assign \$462  = \$388 [13] & magnitude_2_by_1;
+  assign \$464  = \$388 [5] & magnitude_2_by_2;
+  assign \$465  = \$463  | \$464 ;
+  assign \$466  = \$388 [14] & magnitude_2_by_1;
+  assign \$468  = \$388 [6] & magnitude_2_by_2;
+  assign \$469  = \$467  | \$468 ;
+  assign \$470  = \$388 [15] & magnitude_2_by_1;
+  assign \$472  = \$388 [7] & magnitude_2_by_2;
+  assign \$473  = \$471  | \$472 ;
+  assign \$474  = \$388 [16] & magnitude_2_by_1;
+  assign \$476  = \$388 [8] & magnitude_2_by_2;
+  assign \$477  = \$475  | \$476 ;
+  assign \$478  = \$388 [0] & magnitude_2_by_3;
+  assign \$479  = \$477  | \$478 ;
+  assign \$480  = \$388 [17] & magnitude_2_by_1;
+  assign \$482  = \$388 [9] & magnitude_2_by_2;
+  assign \$483  = \$481  | \$482 ;
+  assign \$484  = \$388 [1] & magnitude_2_by_3;
+  assign \$485  = \$483  | \$484 ;
+  assign \$486  = \$388 [10] & magnitude_2_by_2;
+  assign \$488  = \$388 [2] & magnitude_2_by_3;
+  assign \$489  = \$487  | \$488 ;
+  assign \$490  = \$388 [11] & magnitude_2_by_2;
+  assign \$492  = \$388 [3] & magnitude_2_by_3;
+  assign \$493  = \$491  | \$492 ;
+  assign \$494  = \$388 [12] & magnitude_2_by_2;
+  assign \$496  = \$388 [4] & magnitude_2_by_3;
+  assign \$497  = \$495  | \$496 ;
+  assign \$498  = \$388 [13] & magnitude_2_by_2;
+  assign \$500  = \$388 [5] & magnitude_2_by_3;
+  assign \$501  = \$499  | \$500 ;
+  assign \$502  = \$388 [14] & magnitude_2_by_2;
+  assign \$504  = \$388 [6] & magnitude_2_by_3;
+  assign \$505  = \$503  | \$504 ;
+  assign \$506  = \$388 [15] & magnitude_2_by_2;
+  assign \$508  = \$388 [7] & magnitude_2_by_3;
+  assign \$509  = \$507  | \$508 ;
+  assign \$510  = \$388 [16] & magnitude_2_by_2;
+  assign \$512  = \$388 [8] & magnitude_2_by_3;
+  assign \$513  = \$511  | \$512 ;
+  assign \$514  = \$388 [17] & magnitude_2_by_2;
+  assign \$516  = \$388 [9] & magnitude_2_by_3;
+  assign \$517  = \$515  | \$516 ;
+  assign \$518  = \$388 [10] & magnitude_2_by_3;
+  assign \$520  = \$388 [11] & magnitude_2_by_3;
+  assign \$522  = \$388 [12] & magnitude_2_by_3;
+  assign \$524  = \$388 [13] & magnitude_2_by_3;
+  assign \$526  = \$388 [14] & magnitude_2_by_3;
+  assign \$528  = \$388 [15] & magnitude_2_by_3;
+  assign \$530  = \$388 [16] & magnitude_2_by_3;
+  assign \$532  = | beat[62:58];
+  assign \$533  = ~ \$532 ;
+  assign \$534  = beat[58] | \$533 ;
+  assign \$535  = | beat[62:58];
+  assign \$537  = | beat[62:58];
+  assign \$538  = \$534  ? \$536  : { 1'h0, \$537 , beat[57:48] };
+  assign \$540  = | beat[62:58];
+  assign \$541  = ~ \$540 ;
+  assign \$542  = beat[58] | \$541 ;
+  assign \$543  = | beat[62:58];
+  assign \$545  = | beat[62:58];
+  assign \$546  = \$542  ? \$544  : { 1'h0, \$545 , beat[57:48] };
+  assign \$547  = beat[59] ? \$539  : { 3'h0, \$546  };
+  assign \$549  = | beat[62:58];
+  assign \$550  = ~ \$549 ;
+  assign \$551  = beat[58] | \$550 ;
+  assign \$552  = | beat[62:58];
+  assign \$554  = | beat[62:58];
+  assign \$555  = \$551  ? \$553  : { 1'h0, \$554 , beat[57:48] };
+  assign \$557  = | beat[62:58];
+  assign \$558  = ~ \$557 ;
+  assign \$559  = beat[58] | \$558 ;
+  assign \$560  = | beat[62:58];
+  assign \$562  = | beat[62:58];
+  assign \$563  = \$559  ? \$561  : { 1'h0, \$562 , beat[57:48] };
+  assign \$564  = beat[59] ? \$556  : { 3'h0, \$563  };
+  assign \$565  = beat[60] ? \$548  : { 7'h00, \$564 [13:0] };
+  assign \$566  = | beat[62:61];
+  assign magnitude_3_by_0 = ~ \$566 ;
+  assign magnitude_3_by_1 = beat[62:61] == 1'h1;
+  assign magnitude_3_by_2 = beat[62:61] == 2'h2;
+  assign magnitude_3_by_3 = beat[62:61] == 2'h3;
+  assign \$567  = \$565 [0] & magnitude_3_by_0;
+  assign \$569  = \$565 [1] & magnitude_3_by_0;
+  assign \$571  = \$565 [2] & magnitude_3_by_0;
+  assign \$573  = \$565 [3] & magnitude_3_by_0;
+  assign \$575  = \$565 [4] & magnitude_3_by_0;
+  assign \$577  = \$565 [5] & magnitude_3_by_0;
+  assign \$579  = \$565 [6] & magnitude_3_by_0;
+  assign \$581  = \$565 [7] & magnitude_3_by_0;
+  assign \$583  = \$565 [8] & magnitude_3_by_0;
+  assign \$585  = \$565 [0] & magnitude_3_by_1;
+  assign \$586  = \$584  | \$585 ;
+  assign \$587  = \$565 [9] & magnitude_3_by_0;
+  assign \$589  = \$565 [1] & magnitude_3_by_1;
+  assign \$590  = \$588  | \$589 ;
+  assign \$591  = \$565 [10] & magnitude_3_by_0;
+  assign \$593  = \$565 [2] & magnitude_3_by_1;
+  assign \$594  = \$592  | \$593 ;
+  assign \$595  = \$565 [11] & magnitude_3_by_0;
+  assign \$597  = \$565 [3] & magnitude_3_by_1;
+  assign \$598  = \$596  | \$597 ;
+  assign \$599  = \$565 [12] & magnitude_3_by_0;
+  assign \$601  = \$565 [4] & magnitude_3_by_1;
+  assign \$602  = \$600  | \$601 ;
+  assign \$603  = \$565 [13] & magnitude_3_by_0;
+  assign \$605  = \$565 [5] & magnitude_3_by_1;
+  assign \$606  = \$604  | \$605 ;
+  assign \$607  = \$565 [14] & magnitude_3_by_0;
+  assign \$609  = \$565 [6] & magnitude_3_by_1;
+  assign \$610  = \$608  | \$609 ;
+  assign \$611  = \$565 [15] & magnitude_3_by_0;
+  assign \$613  = \$565 [7] & magnitude_3_by_1;
+  assign \$614  = \$612  | \$613 ;
+  assign \$615  = \$565 [16] & magnitude_3_by_0;
+  assign \$617  = \$565 [8] & magnitude_3_by_1;
+  assign \$618  = \$616  | \$617 ;
+  assign \$619  = \$565 [0] & magnitude_3_by_2;
+  assign \$620  = \$618  | \$619 ;
+  assign \$621  = \$565 [17] & magnitude_3_by_0;
+  assign \$623  = \$565 [9] & magnitude_3_by_1;
+  assign \$624  = \$622  | \$623 ;
+  assign \$625  = \$565 [1] & magnitude_3_by_2;
+  assign \$626  = \$624  | \$625 ;
+  assign \$627  = \$565 [10] & magnitude_3_by_1;
+  assign \$629  = \$565 [2] & magnitude_3_by_2;
+  assign \$630  = \$628  | \$629 ;
+  assign \$631  = \$565 [11] & magnitude_3_by_1;
+  assign \$633  = \$565 [3] & magnitude_3_by_2;
+  assign \$634  = \$632  | \$633 ;
+  assign \$635  = \$565 [12] & magnitude_3_by_1;
+  assign \$637  = \$565 [4] & magnitude_3_by_2;
+  assign \$638  = \$636  | \$637 ;
+  assign \$639  = \$565 [13] & magnitude_3_by_1;
+  assign \$641  = \$565 [5] & magnitude_3_by_2;
+  assign \$642  = \$640  | \$641 ;
+  assign \$643  = \$565 [14] & magnitude_3_by_1;
+  assign \$645  = \$565 [6] & magnitude_3_by_2;
+  assign \$646  = \$644  | \$645 ;
+  assign \$647  = \$565 [15] & magnitude_3_by_1;
+  assign \$649  = \$565 [7] & magnitude_3_by_2;
+  assign \$650  = \$648  | \$649 ;
+  assign \$651  = \$565 [16] & magnitude_3_by_1;
+  assign \$653  = \$565 [8] & magnitude_3_by_2;
+  assign \$654  = \$652  | \$653 ;
+  assign \$655  = \$565 [0] & magnitude_3_by_3;
+  assign \$656  = \$654  | \$655 ;
+  assign \$657  = \$565 [17] & magnitude_3_by_1;
+  assign \$659  = \$565 [9] & magnitude_3_by_2;
+  assign \$660  = \$658  | \$659 ;
+  assign \$661  = \$565 [1] & magnitude_3_by_3;
+  assign \$662  = \$660  | \$661 ;
+  assign \$663  = \$565 [10] & magnitude_3_by_2;
+  assign \$665  = \$565 [2] & magnitude_3_by_3;
+  assign \$666  = \$664  | \$665 ;
+  assign \$667  = \$565 [11] & magnitude_3_by_2;
+  assign \$669  = \$565 [3] & magnitude_3_by_3;
+  assign \$670  = \$668  | \$669 ;
+  assign \$671  = \$565 [12] & magnitude_3_by_2;
+  assign \$673  = \$565 [4] & magnitude_3_by_3;
+  assign \$674  = \$672  | \$673 ;
+  assign \$675  = \$565 [13] & magnitude_3_by_2;
+  assign \$677  = \$565 [5] & magnitude_3_by_3;
+  assign \$678  = \$676  | \$677 ;
+  assign \$679  = \$565 [14] & magnitude_3_by_2;
+  assign \$681  = \$565 [6] & magnitude_3_by_3;
+  assign \$682  = \$680  | \$681 ;
+  assign \$683  = \$565 [15] & magnitude_3_by_2;
+  assign \$685  = \$565 [7] & magnitude_3_by_3;
+  assign \$686  = \$684  | \$685 ;
+  assign \$687  = \$565 [16] & magnitude_3_by_2;
+  assign \$689  = \$565 [8] & magnitude_3_by_3;
+  assign \$690  = \$688  | \$689 ;
+  assign \$691  = \$565 [17] & magnitude_3_by_2;
+  assign \$693  = \$565 [9] & magnitude_3_by_3;
+  assign \$694  = \$692  | \$693 ;
+  assign \$695  = \$565 [10] & magnitude_3_by_3;
+  assign \$697  = \$565 [11] & magnitude_3_by_3;
+  assign \$699  = \$565 [12] & magnitude_3_by_3;
+  assign \$701  = \$565 [13] & magnitude_3_by_3;
+  assign \$703  = \$565 [14] & magnitude_3_by_3;
+  assign \$705  = \$565 [15] & magnitude_3_by_3;
+  assign \$707  = \$565 [16] & magnitude_3_by_3;
+  assign \$709  = | beat[78:74];
+  assign \$710  = ~ \$709 ;
+  assign \$711  = beat[74] | \$710 ;
+  assign \$712  = | beat[78:74];
+  assign \$714  = | beat[78:74];
+  assign \$715  = \$711  ? \$713  : { 1'h0, \$714 , beat[73:64] };
+  assign \$717  = | beat[78:74];
+  assign \$718  = ~ \$717 ;
+  assign \$719  = beat[74] | \$718 ;
+  assign \$720  = | beat[78:74];
+  assign \$722  = | beat[78:74];
+  assign \$723  = \$719  ? \$721  : { 1'h0, \$722 , beat[73:64] };
+  assign \$724  = beat[75] ? \$716  : { 3'h0, \$723  };
+  assign \$726  = | beat[78:74];
+  assign \$727  = ~ \$726 ;
+  assign \$728  = beat[74] | \$727 ;
+  assign \$729  = | beat[78:74];
+  assign \$731  = | beat[78:74];
+  assign \$732  = \$728  ? \$730  : { 1'h0, \$731 , beat[73:64] };
+  assign \$734  = | beat[78:74];
+  assign \$735  = ~ \$734 ;
+  assign \$736  = beat[74] | \$735 ;
+  assign \$737  = | beat[78:74];
+  assign \$739  = | beat[78:74];
+  assign \$740  = \$736  ? \$738  : { 1'h0, \$739 , beat[73:64] };
+  assign \$741  = beat[75] ? \$733  : { 3'h0, \$740  };
+  assign \$742  = beat[76] ? \$725  : { 7'h00, \$741 [13:0] };
+  assign \$743  = | beat[78:77];
+  assign magnitude_4_by_0 = ~ \$743 ;
+  assign magnitude_4_by_1 = beat[78:77] == 1'h1;
+  assign magnitude_4_by_2 = beat[78:77] == 2'h2;
+  assign magnitude_4_by_3 = beat[78:77] == 2'h3;
+  assign \$744  = \$742 [0] & magnitude_4_by_0;
+  assign \$746  = \$742 [1] & magnitude_4_by_0;
+  assign \$748  = \$742 [2] & magnitude_4_by_0;
+  assign \$750  = \$742 [3] & magnitude_4_by_0;
+  assign \$752  = \$742 [4] & magnitude_4_by_0;
+  assign \$754  = \$742 [5] & magnitude_4_by_0;
+  assign \$756  = \$742 [6] & magnitude_4_by_0;
+  assign \$758  = \$742 [7] & magnitude_4_by_0;
+  assign \$760  = \$742 [8] & magnitude_4_by_0;
+  assign \$762  = \$742 [0] & magnitude_4_by_1;
+  assign \$763  = \$761  | \$762 ;
+  assign \$764  = \$742 [9] & magnitude_4_by_0;
+  assign \$766  = \$742 [1] & magnitude_4_by_1;
+  assign \$767  = \$765  | \$766 ;
+  assign \$768  = \$742 [10] & magnitude_4_by_0;
+  assign \$770  = \$742 [2] & magnitude_4_by_1;
+  assign \$771  = \$769  | \$770 ;
+  assign \$772  = \$742 [11] & magnitude_4_by_0;
+  assign \$774  = \$742 [3] & magnitude_4_by_1;
+  assign \$775  = \$773  | \$774 ;
+  assign \$776  = \$742 [12] & magnitude_4_by_0;
+  assign \$778  = \$742 [4] & magnitude_4_by_1;
+  assign \$779  = \$777  | \$778 ;
+  assign \$780  = \$742 [13] & magnitude_4_by_0;
+  assign \$782  = \$742 [5] & magnitude_4_by_1;
+  assign \$783  = \$781  | \$782 ;
+  assign \$784  = \$742 [14] & magnitude_4_by_0;
+  assign \$786  = \$742 [6] & magnitude_4_by_1;
+  assign \$787  = \$785  | \$786 ;
+  assign \$788  = \$742 [15] & magnitude_4_by_0;
+  assign \$790  = \$742 [7] & magnitude_4_by_1;
+  assign \$791  = \$789  | \$790 ;
+  assign \$792  = \$742 [16] & magnitude_4_by_0;
+  assign \$794  = \$742 [8] & magnitude_4_by_1;
+  assign \$795  = \$793  | \$794 ;
+  assign \$796  = \$742 [0] & magnitude_4_by_2;
+  assign \$797  = \$795  | \$796 ;
+  assign \$798  = \$742 [17] & magnitude_4_by_0;
+  assign \$800  = \$742 [9] & magnitude_4_by_1;
+  assign \$801  = \$799  | \$800 ;
+  assign \$802  = \$742 [1] & magnitude_4_by_2;
+  assign \$803  = \$801  | \$802 ;
+  assign \$804  = \$742 [10] & magnitude_4_by_1;
+  assign \$806  = \$742 [2] & magnitude_4_by_2;
+  assign \$807  = \$805  | \$806 ;
+  assign \$808  = \$742 [11] & magnitude_4_by_1;
+  assign \$810  = \$742 [3] & magnitude_4_by_2;
+  assign \$811  = \$809  | \$810 ;
+  assign \$812  = \$742 [12] & magnitude_4_by_1;
+  assign \$814  = \$742 [4] & magnitude_4_by_2;
+  assign \$815  = \$813  | \$814 ;
+  assign \$816  = \$742 [13] & magnitude_4_by_1;
+  assign \$818  = \$742 [5] & magnitude_4_by_2;
+  assign \$819  = \$817  | \$818 ;
+  assign \$820  = \$742 [14] & magnitude_4_by_1;
+  assign \$822  = \$742 [6] & magnitude_4_by_2;
+  assign \$823  = \$821  | \$822 ;
+  assign \$824  = \$742 [15] & magnitude_4_by_1;
+  assign \$826  = \$742 [7] & magnitude_4_by_2;
+  assign \$827  = \$825  | \$826 ;
+  assign \$828  = \$742 [16] & magnitude_4_by_1;
+  assign \$830  = \$742 [8] & magnitude_4_by_2;
+  assign \$831  = \$829  | \$830 ;
+  assign \$832  = \$742 [0] & magnitude_4_by_3;
+  assign \$833  = \$831  | \$832 ;
+  assign \$834  = \$742 [17] & magnitude_4_by_1;
+  assign \$836  = \$742 [9] & magnitude_4_by_2;
+  assign \$837  = \$835  | \$836 ;
+  assign \$838  = \$742 [1] & magnitude_4_by_3;
+  assign \$839  = \$837  | \$838 ;
+  assign \$840  = \$742 [10] & magnitude_4_by_2;
+  assign \$842  = \$742 [2] & magnitude_4_by_3;
+  assign \$843  = \$841  | \$842 ;
+  assign \$844  = \$742 [11] & magnitude_4_by_2;
+  assign \$846  = \$742 [3] & magnitude_4_by_3;
+  assign \$847  = \$845  | \$846 ;
+  assign \$848  = \$742 [12] & magnitude_4_by_2;
+  assign \$850  = \$742 [4] & magnitude_4_by_3;
+  assign \$851  = \$849  | \$850 ;
+  assign \$852  = \$742 [13] & magnitude_4_by_2;
+  assign \$854  = \$742 [5] & magnitude_4_by_3;
+  assign \$855  = \$853  | \$854 ;
+  assign \$856  = \$742 [14] & magnitude_4_by_2;
+  assign \$858  = \$742 [6] & magnitude_4_by_3;
+  assign \$859  = \$857  | \$858 ;
+  assign \$860  = \$742 [15] & magnitude_4_by_2;
+  assign \$862  = \$742 [7] & magnitude_4_by_3;
+  assign \$863  = \$861  | \$862 ;
+  assign \$864  = \$742 [16] & magnitude_4_by_2;
+  assign \$866  = \$742 [8] & magnitude_4_by_3;
+  assign \$867  = \$865  | \$866 ;
+  assign \$868  = \$742 [17] & magnitude_4_by_2;
+  assign \$870  = \$742 [9] & magnitude_4_by_3;
+  assign \$871  = \$869  | \$870 ;
+  assign \$872  = \$742 [10] & magnitude_4_by_3;
+  assign \$874  = \$742 [11] & magnitude_4_by_3;
+  assign \$876  = \$742 [12] & magnitude_4_by_3;
+  assign \$878  = \$742 [13] & magnitude_4_by_3;
+  assign \$880  = \$742 [14] & magnitude_4_by_3;
+  assign \$882  = \$742 [15] & magnitude_4_by_3;
+  assign \$884  = \$742 [16] & magnitude_4_by_3;
+  assign \$886  = | beat[94:90];
+  assign \$887  = ~ \$886 ;
+  assign \$888  = beat[90] | \$887 ;
+  assign \$889  = | beat[94:90];
+  assign \$891  = | beat[94:90];
+  assign \$892  = \$888  ? \$890  : { 1'h0, \$891 , beat[89:80] };
+  assign \$894  = | beat[94:90];
+  assign \$895  = ~ \$894 ;
+  assign \$896  = beat[90] | \$895 ;
+  assign \$897  = | beat[94:90];
+  assign \$899  = | beat[94:90];
+  assign \$900  = \$896  ? \$898  : { 1'h0, \$899 , beat[89:80] };
+  assign \$901  = beat[91] ? \$893  : { 3'h0, \$900  };
+  assign \$903  = | beat[94:90];
+  assign \$904  = ~ \$903 ;
+  assign \$905  = beat[90] | \$904 ;
+  assign \$906  = | beat[94:90];
+  assign \$908  = | beat[94:90];
+  assign \$909  = \$905  ? \$907  : { 1'h0, \$908 , beat[89:80] };
+  assign \$911  = | beat[94:90];
+  assign \$912  = ~ \$911 ;
+  assign \$913  = beat[90] | \$912 ;
+  assign \$914  = | beat[94:90];
+  assign \$916  = | beat[94:90];
+  assign \$917  = \$913  ? \$915  : { 1'h0, \$916 , beat[89:80] };
+  assign \$918  = beat[91] ? \$910  : { 3'h0, \$917  };
+  assign \$919  = beat[92] ? \$902  : { 7'h00, \$918 [13:0] };
+  assign \$920  = | beat[94:93];
+  assign magnitude_5_by_0 = ~ \$920 ;
+  assign magnitude_5_by_1 = beat[94:93] == 1'h1;
+  assign magnitude_5_by_2 = beat[94:93] == 2'h2;
+  assign magnitude_5_by_3 = beat[94:93] == 2'h3;
+  assign \$921  = \$919 [0] & magnitude_5_by_0;
+  assign \$923  = \$919 [1] & magnitude_5_by_0;
+  assign \$925  = \$919 [2] & magnitude_5_by_0;
+  assign \$927  = \$919 [3] & magnitude_5_by_0;
+  assign \$929  = \$919 [4] & magnitude_5_by_0;
+  assign \$931  = \$919 [5] & magnitude_5_by_0;
+  assign \$933  = \$919 [6] & magnitude_5_by_0;
+  assign \$935  = \$919 [7] & magnitude_5_by_0;
+  assign \$937  = \$919 [8] & magnitude_5_by_0;
+  assign \$939  = \$919 [0] & magnitude_5_by_1;
+  assign \$940  = \$938  | \$939 ;
+  assign \$941  = \$919 [9] & magnitude_5_by_0;
+  assign \$943  = \$919 [1] & magnitude_5_by_1;
+  assign \$944  = \$942  | \$943 ;
+  assign \$945  = \$919 [10] & magnitude_5_by_0;
+  assign \$947  = \$919 [2] & magnitude_5_by_1;
+  assign \$948  = \$946  | \$947 ;
+  assign \$949  = \$919 [11] & magnitude_5_by_0;
+  assign \$951  = \$919 [3] & magnitude_5_by_1;
+  assign \$952  = \$950  | \$951 ;
+  assign \$953  = \$919 [12] & magnitude_5_by_0;
+  assign \$955  = \$919 [4] & magnitude_5_by_1;
+  assign \$956  = \$954  | \$955 ;
+  assign \$957  = \$919 [13] & magnitude_5_by_0;
+  assign \$959  = \$919 [5] & magnitude_5_by_1;
+  assign \$960  = \$958  | \$959 ;
+  assign \$961  = \$919 [14] & magnitude_5_by_0;
+  assign \$963  = \$919 [6] & magnitude_5_by_1;
+  assign \$964  = \$962  | \$963 ;
+  assign \$965  = \$919 [15] & magnitude_5_by_0;
+  assign \$967  = \$919 [7] & magnitude_5_by_1;
+  assign \$968  = \$966  | \$967 ;
+  assign \$969  = \$919 [16] & magnitude_5_by_0;
+  assign \$971  = \$919 [8] & magnitude_5_by_1;
+  assign \$972  = \$970  | \$971 ;
+  assign \$973  = \$919 [0] & magnitude_5_by_2;
+  assign \$974  = \$972  | \$973 ;
+  assign \$975  = \$919 [17] & magnitude_5_by_0;
+  assign \$977  = \$919 [9] & magnitude_5_by_1;
+  assign \$978  = \$976  | \$977 ;
+  assign \$979  = \$919 [1] & magnitude_5_by_2;
+  assign \$980  = \$978  | \$979 ;
+  assign \$981  = \$919 [10] & magnitude_5_by_1;
+  assign \$983  = \$919 [2] & magnitude_5_by_2;
+  assign \$984  = \$982  | \$983 ;
+  assign \$985  = \$919 [11] & magnitude_5_by_1;
+  assign \$987  = \$919 [3] & magnitude_5_by_2;
+  assign \$988  = \$986  | \$987 ;
+  assign \$989  = \$919 [12] & magnitude_5_by_1;
+  assign \$991  = \$919 [4] & magnitude_5_by_2;
+  assign \$992  = \$990  | \$991 ;
+  assign \$993  = \$919 [13] & magnitude_5_by_1;
+  assign \$995  = \$919 [5] & magnitude_5_by_2;
+  assign \$996  = \$994  | \$995 ;
+  assign \$997  = \$919 [14] & magnitude_5_by_1;
+  assign \$999  = \$919 [6] & magnitude_5_by_2;
+  assign \$1000  = \$998  | \$999 ;
+  assign \$1001  = \$919 [15] & magnitude_5_by_1;
+  assign \$1003  = \$919 [7] & magnitude_5_by_2;
+  assign \$1004  = \$1002  | \$1003 ;
+  assign \$1005  = \$919 [16] & magnitude_5_by_1;
+  assign \$1007  = \$919 [8] & magnitude_5_by_2;
+  assign \$1008  = \$1006  | \$1007 ;
+  assign \$1009  = \$919 [0] & magnitude_5_by_3;
+  assign \$1010  = \$1008  | \$1009 ;
+  assign \$1011  = \$919 [17] & magnitude_5_by_1;
+  assign \$1013  = \$919 [9] & magnitude_5_by_2;
+  assign \$1014  = \$1012  | \$1013 ;
+  assign \$1015  = \$919 [1] & magnitude_5_by_3;
+  assign \$1016  = \$1014  | \$1015 ;
+  assign \$1017  = \$919 [10] & magnitude_5_by_2;
+  assign \$1019  = \$919 [2] & magnitude_5_by_3;
+  assign \$1020  = \$1018  | \$1019 ;
+  assign \$1021  = \$919 [11] & magnitude_5_by_2;
+  assign \$1023  = \$919 [3] & magnitude_5_by_3;
+  assign \$1024  = \$1022  | \$1023 ;
+  assign \$1025  = \$919 [12] & magnitude_5_by_2;
+  assign \$1027  = \$919 [4] & magnitude_5_by_3;
+  assign \$1028  = \$1026  | \$1027 ;
+  assign \$1029  = \$919 [13] & magnitude_5_by_2;
+  assign \$1031  = \$919 [5] & magnitude_5_by_3;
+  assign \$1032  = \$1030  | \$1031 ;
+  assign \$1033  = \$919 [14] & magnitude_5_by_2;
+  assign \$1035  = \$919 [6] & magnitude_5_by_3;
+  assign \$1036  = \$1034  | \$1035 ;
+  assign \$1037  = \$919 [15] & magnitude_5_by_2;
+  assign \$1039  = \$919 [7] & magnitude_5_by_3;
+  assign \$1040  = \$1038  | \$1039 ;
+  assign \$1041  = \$919 [16] & magnitude_5_by_2;
+  assign \$1043  = \$919 [8] & magnitude_5_by_3;
+  assign \$1044  = \$1042  | \$1043 ;
+  assign \$1045  = \$919 [17] & magnitude_5_by_2;
+  assign \$1047  = \$919 [9] & magnitude_5_by_3;
+  assign \$1048  = \$1046  | \$1047 ;
+  assign \$1049  = \$919 [10] & magnitude_5_by_3;
+  assign \$1051  = \$919 [11] & magnitude_5_by_3;
+  assign \$1053  = \$919 [12] & magnitude_5_by_3;
+  assign \$1055  = \$919 [13] & magnitude_5_by_3;
+  assign \$1057  = \$919 [14] & magnitude_5_by_3;
+  assign \$1059  = \$919 [15] & magnitude_5_by_3;
+  assign \$1061  = \$919 [16] & magnitude_5_by_3;
+  assign \$1063  = | beat[110:106];
+  assign \$1064  = ~ \$1063 ;
+  assign \$1065  = beat[106] | \$1064 ;
+  assign \$1066  = | beat[110:106];
+  assign \$1068  = | beat[110:106];
+  assign \$1069  = \$1065  ? \$1067  : { 1'h0, \$1068 , beat[105:96] };
+  assign \$1071  = | beat[110:106];
+  assign \$1072  = ~ \$1071 ;
+  assign \$1073  = beat[106] | \$1072 ;
+  assign \$1074  = | beat[110:106];
+  assign \$1076  = | beat[110:106];
+  assign \$1077  = \$1073  ? \$1075  : { 1'h0, \$1076 , beat[105:96] };
+  assign \$1078  = beat[107] ? \$1070  : { 3'h0, \$1077  };
+  assign \$1080  = | beat[110:106];
+  assign \$1081  = ~ \$1080 ;
+  assign \$1082  = beat[106] | \$1081 ;
+  assign \$1083  = | beat[110:106];
+  assign \$1085  = | beat[110:106];
+  assign \$1086  = \$1082  ? \$1084  : { 1'h0, \$1085 , beat[105:96] };
+  assign \$1088  = | beat[110:106];
+  assign \$1089  = ~ \$1088 ;
+  assign \$1090  = beat[106] | \$1089 ;
+  assign \$1091  = | beat[110:106];
+  assign \$1093  = | beat[110:106];
+  assign \$1094  = \$1090  ? \$1092  : { 1'h0, \$1093 , beat[105:96] };
+  assign \$1095  = beat[107] ? \$1087  : { 3'h0, \$1094  };
+  assign \$1096  = beat[108] ? \$1079  : { 7'h00, \$1095 [13:0] };
+  assign \$1097  = | beat[110:109];
+  assign magnitude_6_by_0 = ~ \$1097 ;
+  assign magnitude_6_by_1 = beat[110:109] == 1'h1;
+  assign magnitude_6_by_2 = beat[110:109] == 2'h2;
+  assign magnitude_6_by_3 = beat[110:109] == 2'h3;
+  assign \$1098  = \$1096 [0] & magnitude_6_by_0;
+  assign \$1100  = \$1096 [1] & magnitude_6_by_0;
+  assign \$1102  = \$1096 [2] & magnitude_6_by_0;
+  assign \$1104  = \$1096 [3] & magnitude_6_by_0;
+  assign \$1106  = \$1096 [4] & magnitude_6_by_0;
+  assign \$1108  = \$1096 [5] & magnitude_6_by_0;
+  assign \$1110  = \$1096 [6] & magnitude_6_by_0;
+  assign \$1112  = \$1096 [7] & magnitude_6_by_0;
+  assign \$1114  = \$1096 [8] & magnitude_6_by_0;
+  assign \$1116  = \$1096 [0] & magnitude_6_by_1;
+  assign \$1117  = \$1115  | \$1116 ;
+  assign \$1118  = \$1096 [9] & magnitude_6_by_0;
+  assign \$1120  = \$1096 [1] & magnitude_6_by_1;
+  assign \$1121  = \$1119  | \$1120 ;
+  assign \$1122  = \$1096 [10] & magnitude_6_by_0;
+  assign \$1124  = \$1096 [2] & magnitude_6_by_1;
+  assign \$1125  = \$1123  | \$1124 ;
+  assign \$1126  = \$1096 [11] & magnitude_6_by_0;
+  assign \$1128  = \$1096 [3] & magnitude_6_by_1;
+  assign \$1129  = \$1127  | \$1128 ;
+  assign \$1130  = \$1096 [12] & magnitude_6_by_0;
+  assign \$1132  = \$1096 [4] & magnitude_6_by_1;
+  assign \$1133  = \$1131  | \$1132 ;
+  assign \$1134  = \$1096 [13] & magnitude_6_by_0;
+  assign \$1136  = \$1096 [5] & magnitude_6_by_1;
+  assign \$1137  = \$1135  | \$1136 ;
+  assign \$1138  = \$1096 [14] & magnitude_6_by_0;
+  assign \$1140  = \$1096 [6] & magnitude_6_by_1;
+  assign \$1141  = \$1139  | \$1140 ;
+  assign \$1142  = \$1096 [15] & magnitude_6_by_0;
+  assign \$1144  = \$1096 [7] & magnitude_6_by_1;
+  assign \$1145  = \$1143  | \$1144 ;
+  assign \$1146  = \$1096 [16] & magnitude_6_by_0;
+  assign \$1148  = \$1096 [8] & magnitude_6_by_1;
+  assign \$1149  = \$1147  | \$1148 ;
+  assign \$1150  = \$1096 [0] & magnitude_6_by_2;
+  assign \$1151  = \$1149  | \$1150 ;
+  assign \$1152  = \$1096 [17] & magnitude_6_by_0;
+  assign \$1154  = \$1096 [9] & magnitude_6_by_1;
+  assign \$1155  = \$1153  | \$1154 ;
+  assign \$1156  = \$1096 [1] & magnitude_6_by_2;
+  assign \$1157  = \$1155  | \$1156 ;
+  assign \$1158  = \$1096 [10] & magnitude_6_by_1;
+  assign \$1160  = \$1096 [2] & magnitude_6_by_2;
+  assign \$1161  = \$1159  | \$1160 ;
+  assign \$1162  = \$1096 [11] & magnitude_6_by_1;
+  assign \$1164  = \$1096 [3] & magnitude_6_by_2;
+  assign \$1165  = \$1163  | \$1164 ;
+  assign \$1166  = \$1096 [12] & magnitude_6_by_1;
+  assign \$1168  = \$1096 [4] & magnitude_6_by_2;
+  assign \$1169  = \$1167  | \$1168 ;
+  assign \$1170  = \$1096 [13] & magnitude_6_by_1;
+  assign \$1172  = \$1096 [5] & magnitude_6_by_2;
+  assign \$1173  = \$1171  | \$1172 ;
+  assign \$1174  = \$1096 [14] & magnitude_6_by_1;
+  assign \$1176  = \$1096 [6] & magnitude_6_by_2;
+  assign \$1177  = \$1175  | \$1176 ;
+  assign \$1178  = \$1096 [15] & magnitude_6_by_1;
+  assign \$1180  = \$1096 [7] & magnitude_6_by_2;
+  assign \$1181  = \$1179  | \$1180 ;
+  assign \$1182  = \$1096 [16] & magnitude_6_by_1;
+  assign \$1184  = \$1096 [8] & magnitude_6_by_2;
+  assign \$1185  = \$1183  | \$1184 ;
+  assign \$1186  = \$1096 [0] & magnitude_6_by_3;
+  assign \$1187  = \$1185  | \$1186 ;
+  assign \$1188  = \$1096 [17] & magnitude_6_by_1;
+  assign \$1190  = \$1096 [9] & magnitude_6_by_2;
+  assign \$1191  = \$1189  | \$1190 ;
+  assign \$1192  = \$1096 [1] & magnitude_6_by_3;
+  assign \$1193  = \$1191  | \$1192 ;
+  assign \$1194  = \$1096 [10] & magnitude_6_by_2;
+  assign \$1196  = \$1096 [2] & magnitude_6_by_3;
+  assign \$1197  = \$1195  | \$1196 ;
+  assign \$1198  = \$1096 [11] & magnitude_6_by_2;
+  assign \$1200  = \$1096 [3] & magnitude_6_by_3;
+  assign \$1201  = \$1199  | \$1200 ;
+  assign \$1202  = \$1096 [12] & magnitude_6_by_2;
+  assign \$1204  = \$1096 [4] & magnitude_6_by_3;
+  assign \$1205  = \$1203  | \$1204 ;
+  assign \$1206  = \$1096 [13] & magnitude_6_by_2;
+  assign \$1208  = \$1096 [5] & magnitude_6_by_3;
+  assign \$1209  = \$1207  | \$1208 ;
+  assign \$1210  = \$1096 [14] & magnitude_6_by_2;
+  assign \$1212  = \$1096 [6] & magnitude_6_by_3;
+  assign \$1213  = \$1211  | \$1212 ;
+  assign \$1214  = \$1096 [15] & magnitude_6_by_2;
+  assign \$1216  = \$1096 [7] & magnitude_6_by_3;
+  assign \$1217  = \$1215  | \$1216 ;
+  assign \$1218  = \$1096 [16] & magnitude_6_by_2;
+  assign \$1220  = \$1096 [8] & magnitude_6_by_3;
+  assign \$1221  = \$1219  | \$1220 ;
+  assign \$1222  = \$1096 [17] & magnitude_6_by_2;
+  assign \$1224  = \$1096 [9] & magnitude_6_by_3;
+  assign \$1225  = \$1223  | \$1224 ;
+  assign \$1226  = \$1096 [10] & magnitude_6_by_3;
+  assign \$1228  = \$1096 [11] & magnitude_6_by_3;
+  assign \$1230  = \$1096 [12] & magnitude_6_by_3;
+  assign \$1232  = \$1096 [13] & magnitude_6_by_3;
+  assign \$1234  = \$1096 [14] & magnitude_6_by_3;
+  assign \$1236  = \$1096 [15] & magnitude_6_by_3;
+  assign \$1238  = \$1096 [16] & magnitude_6_by_3;
+  assign \$1240  = | beat[126:122];
+  assign \$1241  = ~ \$1240 ;
+  assign \$1242  = beat[122] | \$1241 ;
+  assign \$1243  = | beat[126:122];
+  assign \$1245  = | beat[126:122];
+  assign \$1246  = \$1242  ? \$1244  : { 1'h0, \$1245 , beat[121:112] };
+  assign \$1248  = | beat[126:122];
+  assign \$1249  = ~ \$1248 ;
+  assign \$1250  = beat[122] | \$1249 ;
+  assign \$1251  = | beat[126:122];
+  assign \$1253  = | beat[126:122];
+  assign \$1254  = \$1250  ? \$1252  : { 1'h0, \$1253 , beat[121:112] };
+  assign \$1255  = beat[123] ? \$1247  : { 3'h0, \$1254  };
+  assign \$1257  = | beat[126:122];
+  assign \$1258  = ~ \$1257 ;
+  assign \$1259  = beat[122] | \$1258 ;
+  assign \$1260  = | beat[126:122];
+  assign \$1262  = | beat[126:122];
+  assign \$1263  = \$1259  ? \$1261  : { 1'h0, \$1262 , beat[121:112] };
+  assign \$1265  = | beat[126:122];
+  assign \$1266  = ~ \$1265 ;
+  assign \$1267  = beat[122] | \$1266 ;
+  assign \$1268  = | beat[126:122];
+  assign \$1270  = | beat[126:122];
+  assign \$1271  = \$1267  ? \$1269  : { 1'h0, \$1270 , beat[121:112] };
+  assign \$1272  = beat[123] ? \$1264  : { 3'h0, \$1271  };
+  assign \$1273  = beat[124] ? \$1256  : { 7'h00, \$1272 [13:0] };
+  assign \$1274  = | beat[126:125];
+  assign magnitude_7_by_0 = ~ \$1274 ;
+  assign magnitude_7_by_1 = beat[126:125] == 1'h1;
+  assign magnitude_7_by_2 = beat[126:125] == 2'h2;
+  assign magnitude_7_by_3 = beat[126:125] == 2'h3;
+  assign \$1275  = \$1273 [0] & magnitude_7_by_0;
+  assign \$1277  = \$1273 [1] & magnitude_7_by_0;
+  assign \$1279  = \$1273 [2] & magnitude_7_by_0;
+  assign \$1281  = \$1273 [3] & magnitude_7_by_0;
+  assign \$1283  = \$1273 [4] & magnitude_7_by_0;
+  assign \$1285  = \$1273 [5] & magnitude_7_by_0;
+  assign \$1287  = \$1273 [6] & magnitude_7_by_0;
+  assign \$1289  = \$1273 [7] & magnitude_7_by_0;
+  assign \$1291  = \$1273 [8] & magnitude_7_by_0;
+  assign \$1293  = \$1273 [0] & magnitude_7_by_1;
+  assign \$1294  = \$1292  | \$1293 ;
+  assign \$1295  = \$1273 [9] & magnitude_7_by_0;
+  assign \$1297  = \$1273 [1] & magnitude_7_by_1;
+  assign \$1298  = \$1296  | \$1297 ;
+  assign \$1299  = \$1273 [10] & magnitude_7_by_0;
+  assign \$1301  = \$1273 [2] & magnitude_7_by_1;
+  assign \$1302  = \$1300  | \$1301 ;
+  assign \$1303  = \$1273 [11] & magnitude_7_by_0;
+  assign \$1305  = \$1273 [3] & magnitude_7_by_1;
+  assign \$1306  = \$1304  | \$1305 ;
+  assign \$1307  = \$1273 [12] & magnitude_7_by_0;
+  assign \$1309  = \$1273 [4] & magnitude_7_by_1;
+  assign \$1310  = \$1308  | \$1309 ;
+  assign \$1311  = \$1273 [13] & magnitude_7_by_0;
+  assign \$1313  = \$1273 [5] & magnitude_7_by_1;
+  assign \$1314  = \$1312  | \$1313 ;
+  assign \$1315  = \$1273 [14] & magnitude_7_by_0;
+  assign \$1317  = \$1273 [6] & magnitude_7_by_1;
+  assign \$1318  = \$1316  | \$1317 ;
+  assign \$1319  = \$1273 [15] & magnitude_7_by_0;
+  assign \$1321  = \$1273 [7] & magnitude_7_by_1;
+  assign \$1322  = \$1320  | \$1321 ;
+  assign \$1323  = \$1273 [16] & magnitude_7_by_0;
+  assign \$1325  = \$1273 [8] & magnitude_7_by_1;
+  assign \$1326  = \$1324  | \$1325 ;
+  assign \$1327  = \$1273 [0] & magnitude_7_by_2;
+  assign \$1328  = \$1326  | \$1327 ;
+  assign \$1329  = \$1273 [17] & magnitude_7_by_0;
+  assign \$1331  = \$1273 [9] & magnitude_7_by_1;
+  assign \$1332  = \$1330  | \$1331 ;
+  assign \$1333  = \$1273 [1] & magnitude_7_by_2;
+  assign \$1334  = \$1332  | \$1333 ;
+  assign \$1335  = \$1273 [10] & magnitude_7_by_1;
+  assign \$1337  = \$1273 [2] & magnitude_7_by_2;
+  assign \$1338  = \$1336  | \$1337 ;
+  assign \$1339  = \$1273 [11] & magnitude_7_by_1;
+  assign \$1341  = \$1273 [3] & magnitude_7_by_2;
+  assign \$1342  = \$1340  | \$1341 ;
+  assign \$1343  = \$1273 [12] & magnitude_7_by_1;
+  assign \$1345  = \$1273 [4] & magnitude_7_by_2;
+  assign \$1346  = \$1344  | \$1345 ;
+  assign \$1347  = \$1273 [13] & magnitude_7_by_1;
+  assign \$1349  = \$1273 [5] & magnitude_7_by_2;
+  assign \$1350  = \$1348  | \$1349 ;
+  assign \$1351  = \$1273 [14] & magnitude_7_by_1;
+  assign \$1353  = \$1273 [6] & magnitude_7_by_2;
+  assign \$1354  = \$1352  | \$1353 ;
+  assign \$1355  = \$1273 [15] & magnitude_7_by_1;
+  assign \$1357  = \$1273 [7] & magnitude_7_by_2;
+  assign \$1358  = \$1356  | \$1357 ;
+  assign \$1359  = \$1273 [16] & magnitude_7_by_1;
+  assign \$1361  = \$1273 [8] & magnitude_7_by_2;
+  assign \$1362  = \$1360  | \$1361 ;
+  assign \$1363  = \$1273 [0] & magnitude_7_by_3;
+  assign \$1364  = \$1362  | \$1363 ;
+  assign \$1365  = \$1273 [17] & magnitude_7_by_1;
+  assign \$1367  = \$1273 [9] & magnitude_7_by_2;
+  assign \$1368  = \$1366  | \$1367 ;
+  assign \$1369  = \$1273 [1] & magnitude_7_by_3;
+  assign \$1370  = \$1368  | \$1369 ;
+  assign \$1371  = \$1273 [10] & magnitude_7_by_2;
+  assign \$1373  = \$1273 [2] & magnitude_7_by_3;
+  assign \$1374  = \$1372  | \$1373 ;
+  assign \$1375  = \$1273 [11] & magnitude_7_by_2;
+  assign \$1377  = \$1273 [3] & magnitude_7_by_3;
+  assign \$1378  = \$1376  | \$1377 ;
+  assign \$1379  = \$1273 [12] & magnitude_7_by_2;
+  assign \$1381  = \$1273 [4] & magnitude_7_by_3;
+  assign \$1382  = \$1380  | \$1381 ;
+  assign \$1383  = \$1273 [13] & magnitude_7_by_2;
+  assign \$1385  = \$1273 [5] & magnitude_7_by_3;
+  assign \$1386  = \$1384  | \$1385 ;
+  assign \$1387  = \$1273 [14] & magnitude_7_by_2;
+  assign \$1389  = \$1273 [6] & magnitude_7_by_3;
+  assign \$1390  = \$1388  | \$1389 ;
+  assign \$1391  = \$1273 [15] & magnitude_7_by_2;
+  assign \$1393  = \$1273 [7] & magnitude_7_by_3;
+  assign \$1394  = \$1392  | \$1393 ;
+  assign \$1395  = \$1273 [16] & magnitude_7_by_2;
+  assign \$1397  = \$1273 [8] & magnitude_7_by_3;
+  assign \$1398  = \$1396  | \$1397 ;
+  assign \$1399  = \$1273 [17] & magnitude_7_by_2;
+  assign \$1401  = \$1273 [9] & magnitude_7_by_3;
+  assign \$1402  = \$1400  | \$1401 ;
+  assign \$1403  = \$1273 [10] & magnitude_7_by_3;
+  assign \$1405  = \$1273 [11] & magnitude_7_by_3;
+  assign \$1407  = \$1273 [12] & magnitude_7_by_3;
+  assign \$1409  = \$1273 [13] & magnitude_7_by_3;
+  assign \$1411  = \$1273 [14] & magnitude_7_by_3;
+  assign \$1413  = \$1273 [15] & magnitude_7_by_3;
+  assign \$1415  = \$1273 [16] & magnitude_7_by_3;
+  assign \$1417  = | beat[142:138];
+  assign \$1418  = ~ \$1417 ;
+  assign \$1419  = beat[138] | \$1418 ;
+  assign \$1420  = | beat[142:138];
+  assign \$1422  = | beat[142:138];
+  assign \$1423  = \$1419  ? \$1421  : { 1'h0, \$1422 , beat[137:128] };
+  assign \$1425  = | beat[142:138];
+  assign \$1426  = ~ \$1425 ;
+  assign \$1427  = beat[138] | \$1426 ;
+  assign \$1428  = | beat[142:138];
+  assign \$1430  = | beat[142:138];
+  assign \$1431  = \$1427  ? \$1429  : { 1'h0, \$1430 , beat[137:128] };
+  assign \$1432  = beat[139] ? \$1424  : { 3'h0, \$1431  };
+  assign \$1434  = | beat[142:138];
+  assign \$1435  = ~ \$1434 ;
+  assign \$1436  = beat[138] | \$1435 ;
+  assign \$1437  = | beat[142:138];
+  assign \$1439  = | beat[142:138];
+  assign \$1440  = \$1436  ? \$1438  : { 1'h0, \$1439 , beat[137:128] };
+  assign \$1442  = | beat[142:138];
+  assign \$1443  = ~ \$1442 ;
+  assign \$1444  = beat[138] | \$1443 ;
+  assign \$1445  = | beat[142:138];
+  assign \$1447  = | beat[142:138];
+  assign \$1448  = \$1444  ? \$1446  : { 1'h0, \$1447 , beat[137:128] };
+  assign \$1449  = beat[139] ? \$1441  : { 3'h0, \$1448  };
+  assign \$1450  = beat[140] ? \$1433  : { 7'h00, \$1449 [13:0] };
+  assign \$1451  = | beat[142:141];
+  assign magnitude_8_by_0 = ~ \$1451 ;
+  assign magnitude_8_by_1 = beat[142:141] == 1'h1;
+  assign magnitude_8_by_2 = beat[142:141] == 2'h2;
+  assign magnitude_8_by_3 = beat[142:141] == 2'h3;
+  assign \$1452  = \$1450 [0] & magnitude_8_by_0;
+  assign \$1454  = \$1450 [1] & magnitude_8_by_0;
+  assign \$1456  = \$1450 [2] & magnitude_8_by_0;
+  assign \$1458  = \$1450 [3] & magnitude_8_by_0;
+  assign \$1460  = \$1450 [4] & magnitude_8_by_0;
+  assign \$1462  = \$1450 [5] & magnitude_8_by_0;
+  assign \$1464  = \$1450 [6] & magnitude_8_by_0;
+  assign \$1466  = \$1450 [7] & magnitude_8_by_0;
+  assign \$1468  = \$1450 [8] & magnitude_8_by_0;
+  assign \$1470  = \$1450 [0] & magnitude_8_by_1;
+  assign \$1471  = \$1469  | \$1470 ;
+  assign \$1472  = \$1450 [9] & magnitude_8_by_0;
+  assign \$1474  = \$1450 [1] & magnitude_8_by_1;
+  assign \$1475  = \$1473  | \$1474 ;
+  assign \$1476  = \$1450 [10] & magnitude_8_by_0;
+  assign \$1478  = \$1450 [2] & magnitude_8_by_1;
+  assign \$1479  = \$1477  | \$1478 ;
+  assign \$1480  = \$1450 [11] & magnitude_8_by_0;
+  assign \$1482  = \$1450 [3] & magnitude_8_by_1;
+  assign \$1483  = \$1481  | \$1482 ;
+  assign \$1484  = \$1450 [12] & magnitude_8_by_0;
+  assign \$1486  = \$1450 [4] & magnitude_8_by_1;
+  assign \$1487  = \$1485  | \$1486 ;
+  assign \$1488  = \$1450 [13] & magnitude_8_by_0;
+  assign \$1490  = \$1450 [5] & magnitude_8_by_1;
+  assign \$1491  = \$1489  | \$1490 ;
+  assign \$1492  = \$1450 [14] & magnitude_8_by_0;
+  assign \$1494  = \$1450 [6] & magnitude_8_by_1;
+  assign \$1495  = \$1493  | \$1494 ;
+  assign \$1496  = \$1450 [15] & magnitude_8_by_0;
+  assign \$1498  = \$1450 [7] & magnitude_8_by_1;
+  assign \$1499  = \$1497  | \$1498 ;
+  assign \$1500  = \$1450 [16] & magnitude_8_by_0;
+  assign \$1502  = \$1450 [8] & magnitude_8_by_1;
+  assign \$1503  = \$1501  | \$1502 ;
+  assign \$1504  = \$1450 [0] & magnitude_8_by_2;
+  assign \$1505  = \$1503  | \$1504 ;
+  assign \$1506  = \$1450 [17] & magnitude_8_by_0;
+  assign \$1508  = \$1450 [9] & magnitude_8_by_1;
+  assign \$1509  = \$1507  | \$1508 ;
+  assign \$1510  = \$1450 [1] & magnitude_8_by_2;
+  assign \$1511  = \$1509  | \$1510 ;
+  assign \$1512  = \$1450 [10] & magnitude_8_by_1;
+  assign \$1514  = \$1450 [2] & magnitude_8_by_2;
+  assign \$1515  = \$1513  | \$1514 ;
+  assign \$1516  = \$1450 [11] & magnitude_8_by_1;
+  assign \$1518  = \$1450 [3] & magnitude_8_by_2;
+  assign \$1519  = \$1517  | \$1518 ;
+  assign \$1520  = \$1450 [12] & magnitude_8_by_1;
+  assign \$1522  = \$1450 [4] & magnitude_8_by_2;
+  assign \$1523  = \$1521  | \$1522 ;
+  assign \$1524  = \$1450 [13] & magnitude_8_by_1;
+  assign \$1526  = \$1450 [5] & magnitude_8_by_2;
+  assign \$1527  = \$1525  | \$1526 ;
+  assign \$1528  = \$1450 [14] & magnitude_8_by_1;
+  assign \$1530  = \$1450 [6] & magnitude_8_by_2;
+  assign \$1531  = \$1529  | \$1530 ;
+  assign \$1532  = \$1450 [15] & magnitude_8_by_1;
+  assign \$1534  = \$1450 [7] & magnitude_8_by_2;
+  assign \$1535  = \$1533  | \$1534 ;
+  assign \$1536  = \$1450 [16] & magnitude_8_by_1;
+  assign \$1538  = \$1450 [8] & magnitude_8_by_2;
+  assign \$1539  = \$1537  | \$1538 ;
+  assign \$1540  = \$1450 [0] & magnitude_8_by_3;
+  assign \$1541  = \$1539  | \$1540 ;
+  assign \$1542  = \$1450 [17] & magnitude_8_by_1;
+  assign \$1544  = \$1450 [9] & magnitude_8_by_2;
+  assign \$1545  = \$1543  | \$1544 ;
+  assign \$1546  = \$1450 [1] & magnitude_8_by_3;
+  assign \$1547  = \$1545  | \$1546 ;
+  assign \$1548  = \$1450 [10] & magnitude_8_by_2;
+  assign \$1550  = \$1450 [2] & magnitude_8_by_3;
+  assign \$1551  = \$1549  | \$1550 ;
+  assign \$1552  = \$1450 [11] & magnitude_8_by_2;
+  assign \$1554  = \$1450 [3] & magnitude_8_by_3;
+  assign \$1555  = \$1553  | \$1554 ;
+  assign \$1556  = \$1450 [12] & magnitude_8_by_2;
+  assign \$1558  = \$1450 [4] & magnitude_8_by_3;
+  assign \$1559  = \$1557  | \$1558 ;
+  assign \$1560  = \$1450 [13] & magnitude_8_by_2;
+  assign \$1562  = \$1450 [5] & magnitude_8_by_3;
+  assign \$1563  = \$1561  | \$1562 ;
+  assign \$1564  = \$1450 [14] & magnitude_8_by_2;
+  assign \$1566  = \$1450 [6] & magnitude_8_by_3;
+  assign \$1567  = \$1565  | \$1566 ;
+  assign \$1568  = \$1450 [15] & magnitude_8_by_2;
+  assign \$1570  = \$1450 [7] & magnitude_8_by_3;
+  assign \$1571  = \$1569  | \$1570 ;
+  assign \$1572  = \$1450 [16] & magnitude_8_by_2;
+  assign \$1574  = \$1450 [8] & magnitude_8_by_3;
+  assign \$1575  = \$1573  | \$1574 ;
+  assign \$1576  = \$1450 [17] & magnitude_8_by_2;
+  assign \$1578  = \$1450 [9] & magnitude_8_by_3;
+  assign \$1579  = \$1577  | \$1578 ;
+  assign \$1580  = \$1450 [10] & magnitude_8_by_3;
+  assign \$1582  = \$1450 [11] & magnitude_8_by_3;
+  assign \$1584  = \$1450 [12] & magnitude_8_by_3;
+  assign \$1586  = \$1450 [13] & magnitude_8_by_3;
+  assign \$1588  = \$1450 [14] & magnitude_8_by_3;
+  assign \$1590  = \$1450 [15] & magnitude_8_by_3;
+  assign \$1592  = \$1450 [16] & magnitude_8_by_3;
+  assign \$1594  = | beat[158:154];
+  assign \$1595  = ~ \$1594 ;
+  assign \$1596  = beat[154] | \$1595 ;
+  assign \$1597  = | beat[158:154];
+  assign \$1599  = | beat[158:154];
+  assign \$1600  = \$1596  ? \$1598  : { 1'h0, \$1599 , beat[153:144] };
+  assign \$1602  = | beat[158:154];
+  assign \$1603  = ~ \$1602 ;
+  assign \$1604  = beat[154] | \$1603 ;
+  assign \$1605  = | beat[158:154];
+  assign \$1607  = | beat[158:154];
+  assign \$1608  = \$1604  ? \$1606  : { 1'h0, \$1607 , beat[153:144] };
+  assign \$1609  = beat[155] ? \$1601  : { 3'h0, \$1608  };
+  assign \$1611  = | beat[158:154];
+  assign \$1612  = ~ \$1611 ;
+  assign \$1613  = beat[154] | \$1612 ;
+  assign \$1614  = | beat[158:154];
+  assign \$1616  = | beat[158:154];
+  assign \$1617  = \$1613  ? \$1615  : { 1'h0, \$1616 , beat[153:144] };
+  assign \$1619  = | beat[158:154];
+  assign \$1620  = ~ \$1619 ;
+  assign \$1621  = beat[154] | \$1620 ;
+  assign \$1622  = | beat[158:154];
+  assign \$1624  = | beat[158:154];
+  assign \$1625  = \$1621  ? \$1623  : { 1'h0, \$1624 , beat[153:144] };
+  assign \$1626  = beat[155] ? \$1618  : { 3'h0, \$1625  };
+  assign \$1627  = beat[156] ? \$1610  : { 7'h00, \$1626 [13:0] };
+  assign \$1628  = | beat[158:157];
+  assign magnitude_9_by_0 = ~ \$1628 ;
+  assign magnitude_9_by_1 = beat[158:157] == 1'h1;
+  assign magnitude_9_by_2 = beat[158:157] == 2'h2;
+  assign magnitude_9_by_3 = beat[158:157] == 2'h3;
+  assign \$1629  = \$1627 [0] & magnitude_9_by_0;
+  assign \$1631  = \$1627 [1] & magnitude_9_by_0;
+  assign \$1633  = \$1627 [2] & magnitude_9_by_0;
+  assign \$1635  = \$1627 [3] & magnitude_9_by_0;
+  assign \$1637  = \$1627 [4] & magnitude_9_by_0;
+  assign \$1639  = \$1627 [5] & magnitude_9_by_0;
+  assign \$1641  = \$1627 [6] & magnitude_9_by_0;
+  assign \$1643  = \$1627 [7] & magnitude_9_by_0;
+  assign \$1645  = \$1627 [8] & magnitude_9_by_0;
+  assign \$1647  = \$1627 [0] & magnitude_9_by_1;
+  assign \$1648  = \$1646  | \$1647 ;
+  assign \$1649  = \$1627 [9] & magnitude_9_by_0;
+  assign \$1651  = \$1627 [1] & magnitude_9_by_1;
+  assign \$1652  = \$1650  | \$1651 ;
+  assign \$1653  = \$1627 [10] & magnitude_9_by_0;
+  assign \$1655  = \$1627 [2] & magnitude_9_by_1;
+  assign \$1656  = \$1654  | \$1655 ;
+  assign \$1657  = \$1627 [11] & magnitude_9_by_0;
+  assign \$1659  = \$1627 [3] & magnitude_9_by_1;
+  assign \$1660  = \$1658  | \$1659 ;
+  assign \$1661  = \$1627 [12] & magnitude_9_by_0;
+  assign \$1663  = \$1627 [4] & magnitude_9_by_1;
+  assign \$1664  = \$1662  | \$1663 ;
+  assign \$1665  = \$1627 [13] & magnitude_9_by_0;
+  assign \$1667  = \$1627 [5] & magnitude_9_by_1;
+  assign \$1668  = \$1666  | \$1667 ;
+  assign \$1669  = \$1627 [14] & magnitude_9_by_0;
+  assign \$1671  = \$1627 [6] & magnitude_9_by_1;
+  assign \$1672  = \$1670  | \$1671 ;
+  assign \$1673  = \$1627 [15] & magnitude_9_by_0;
+  assign \$1675  = \$1627 [7] & magnitude_9_by_1;
+  assign \$1676  = \$1674  | \$1675 ;
+  assign \$1677  = \$1627 [16] & magnitude_9_by_0;
+  assign \$1679  = \$1627 [8] & magnitude_9_by_1;
+  assign \$1680  = \$1678  | \$1679 ;
+  assign \$1681  = \$1627 [0] & magnitude_9_by_2;
+  assign \$1682  = \$1680  | \$1681 ;
+  assign \$1683  = \$1627 [17] & magnitude_9_by_0;
+  assign \$1685  = \$1627 [9] & magnitude_9_by_1;
+  assign \$1686  = \$1684  | \$1685 ;
+  assign \$1687  = \$1627 [1] & magnitude_9_by_2;
+  assign \$1688  = \$1686  | \$1687 ;
+  assign \$1689  = \$1627 [10] & magnitude_9_by_1;
+  assign \$1691  = \$1627 [2] & magnitude_9_by_2;
+  assign \$1692  = \$1690  | \$1691 ;
+  assign \$1693  = \$1627 [11] & magnitude_9_by_1;
+  assign \$1695  = \$1627 [3] & magnitude_9_by_2;
+  assign \$1696  = \$1694  | \$1695 ;
+  assign \$1697  = \$1627 [12] & magnitude_9_by_1;
+  assign \$1699  = \$1627 [4] & magnitude_9_by_2;
+  assign \$1700  = \$1698  | \$1699 ;
+  assign \$1701  = \$1627 [13] & magnitude_9_by_1;
+  assign \$1703  = \$1627 [5] & magnitude_9_by_2;
+  assign \$1704  = \$1702  | \$1703 ;
+  assign \$1705  = \$1627 [14] & magnitude_9_by_1;
+  assign \$1707  = \$1627 [6] & magnitude_9_by_2;
+  assign \$1708  = \$1706  | \$1707 ;
+  assign \$1709  = \$1627 [15] & magnitude_9_by_1;
+  assign \$1711  = \$1627 [7] & magnitude_9_by_2;
+  assign \$1712  = \$1710  | \$1711 ;
+  assign \$1713  = \$1627 [16] & magnitude_9_by_1;
+  assign \$1715  = \$1627 [8] & magnitude_9_by_2;
+  assign \$1716  = \$1714  | \$1715 ;
+  assign \$1717  = \$1627 [0] & magnitude_9_by_3;
+  assign \$1718  = \$1716  | \$1717 ;
+  assign \$1719  = \$1627 [17] & magnitude_9_by_1;
+  assign \$1721  = \$1627 [9] & magnitude_9_by_2;
+  assign \$1722  = \$1720  | \$1721 ;
+  assign \$1723  = \$1627 [1] & magnitude_9_by_3;
+  assign \$1724  = \$1722  | \$1723 ;
+  assign \$1725  = \$1627 [10] & magnitude_9_by_2;
+  assign \$1727  = \$1627 [2] & magnitude_9_by_3;
+  assign \$1728  = \$1726  | \$1727 ;
+  assign \$1729  = \$1627 [11] & magnitude_9_by_2;
+  assign \$1731  = \$1627 [3] & magnitude_9_by_3;
+  assign \$1732  = \$1730  | \$1731 ;
+  assign \$1733  = \$1627 [12] & magnitude_9_by_2;
+  assign \$1735  = \$1627 [4] & magnitude_9_by_3;
+  assign \$1736  = \$1734  | \$1735 ;
+  assign \$1737  = \$1627 [13] & magnitude_9_by_2;
+  assign \$1739  = \$1627 [5] & magnitude_9_by_3;
+  assign \$1740  = \$1738  | \$1739 ;
+  assign \$1741  = \$1627 [14] & magnitude_9_by_2;
+  assign \$1743  = \$1627 [6] & magnitude_9_by_3;
+  assign \$1744  = \$1742  | \$1743 ;
+  assign \$1745  = \$1627 [15] & magnitude_9_by_2;
+  assign \$1747  = \$1627 [7] & magnitude_9_by_3;
+  assign \$1748  = \$1746  | \$1747 ;
+  assign \$1749  = \$1627 [16] & magnitude_9_by_2;
+  assign \$1751  = \$1627 [8] & magnitude_9_by_3;
+  assign \$1752  = \$1750  | \$1751 ;
+  assign \$1753  = \$1627 [17] & magnitude_9_by_2;
+  assign \$1755  = \$1627 [9] & magnitude_9_by_3;
+  assign \$1756  = \$1754  | \$1755 ;
+  assign \$1757  = \$1627 [10] & magnitude_9_by_3;
+  assign \$1759  = \$1627 [11] & magnitude_9_by_3;
+  assign \$1761  = \$1627 [12] & magnitude_9_by_3;
+  assign \$1763  = \$1627 [13] & magnitude_9_by_3;
+  assign \$1765  = \$1627 [14] & magnitude_9_by_3;
+  assign \$1767  = \$1627 [15] & magnitude_9_by_3;
+  assign \$1769  = \$1627 [16] & magnitude_9_by_3;
+  assign \$1771  = | beat[174:170];
+  assign \$1772  = ~ \$1771 ;
+  assign \$1773  = beat[170] | \$1772 ;
+  assign \$1774  = | beat[174:170];
+  assign \$1776  = | beat[174:170];
+  assign \$1777  = \$1773  ? \$1775  : { 1'h0, \$1776 , beat[169:160] };
+  assign \$1779  = | beat[174:170];
+  assign \$1780  = ~ \$1779 ;
+  assign \$1781  = beat[170] | \$1780 ;
+  assign \$1782  = | beat[174:170];
+  assign \$1784  = | beat[174:170];
+  assign \$1785  = \$1781  ? \$1783  : { 1'h0, \$1784 , beat[169:160] };
+  assign \$1786  = beat[171] ? \$1778  : { 3'h0, \$1785  };
+  assign \$1788  = | beat[174:170];
+  assign \$1789  = ~ \$1788 ;
+  assign \$1790  = beat[170] | \$1789 ;
+  assign \$1791  = | beat[174:170];
+  assign \$1793  = | beat[174:170];
+  assign \$1794  = \$1790  ? \$1792  : { 1'h0, \$1793 , beat[169:160] };
+  assign \$1796  = | beat[174:170];
+  assign \$1797  = ~ \$1796 ;
+  assign \$1798  = beat[170] | \$1797 ;
+  assign \$1799  = | beat[174:170];
+  assign \$1801  = | beat[174:170];
+  assign \$1802  = \$1798  ? \$1800  : { 1'h0, \$1801 , beat[169:160] };
+  assign \$1803  = beat[171] ? \$1795  : { 3'h0, \$1802  };
+  assign \$1804  = beat[172] ? \$1787  : { 7'h00, \$1803 [13:0] };
+  assign \$1805  = | beat[174:173];
+  assign magnitude_10_by_0 = ~ \$1805 ;
+  assign magnitude_10_by_1 = beat[174:173] == 1'h1;
+  assign magnitude_10_by_2 = beat[174:173] == 2'h2;
+  assign magnitude_10_by_3 = beat[174:173] == 2'h3;
+  assign \$1806  = \$1804 [0] & magnitude_10_by_0;
+  assign \$1808  = \$1804 [1] & magnitude_10_by_0;
+  assign \$1810  = \$1804 [2] & magnitude_10_by_0;
+  assign \$1812  = \$1804 [3] & magnitude_10_by_0;
+  assign \$1814  = \$1804 [4] & magnitude_10_by_0;
+  assign \$1816  = \$1804 [5] & magnitude_10_by_0;
+  assign \$1818  = \$1804 [6] & magnitude_10_by_0;
+  assign \$1820  = \$1804 [7] & magnitude_10_by_0;
+  assign \$1822  = \$1804 [8] & magnitude_10_by_0;
+  assign \$1824  = \$1804 [0] & magnitude_10_by_1;
+  assign \$1825  = \$1823  | \$1824 ;
+  assign \$1826  = \$1804 [9] & magnitude_10_by_0;
+  assign \$1828  = \$1804 [1] & magnitude_10_by_1;
+  assign \$1829  = \$1827  | \$1828 ;
+  assign \$1830  = \$1804 [10] & magnitude_10_by_0;
+  assign \$1832  = \$1804 [2] & magnitude_10_by_1;
+  assign \$1833  = \$1831  | \$1832 ;
+  assign \$1834  = \$1804 [11] & magnitude_10_by_0;
+  assign \$1836  = \$1804 [3] & magnitude_10_by_1;
+  assign \$1837  = \$1835  | \$1836 ;
+  assign \$1838  = \$1804 [12] & magnitude_10_by_0;
+  assign \$1840  = \$1804 [4] & magnitude_10_by_1;
+  assign \$1841  = \$1839  | \$1840 ;
+  assign \$1842  = \$1804 [13] & magnitude_10_by_0;
+  assign \$1844  = \$1804 [5] & magnitude_10_by_1;
+  assign \$1845  = \$1843  | \$1844 ;
+  assign \$1846  = \$1804 [14] & magnitude_10_by_0;
+  assign \$1848  = \$1804 [6] & magnitude_10_by_1;
+  assign \$1849  = \$1847  | \$1848 ;
+  assign \$1850  = \$1804 [15] & magnitude_10_by_0;
+  assign \$1852  = \$1804 [7] & magnitude_10_by_1;
+  assign \$1853  = \$1851  | \$1852 ;
+  assign \$1854  = \$1804 [16] & magnitude_10_by_0;
+  assign \$1856  = \$1804 [8] & magnitude_10_by_1;
+  assign \$1857  = \$1855  | \$1856 ;
+  assign \$1858  = \$1804 [0] & magnitude_10_by_2;
+  assign \$1859  = \$1857  | \$1858 ;
+  assign \$1860  = \$1804 [17] & magnitude_10_by_0;
+  assign \$1862  = \$1804 [9] & magnitude_10_by_1;
+  assign \$1863  = \$1861  | \$1862 ;
+  assign \$1864  = \$1804 [1] & magnitude_10_by_2;
+  assign \$1865  = \$1863  | \$1864 ;
+  assign \$1866  = \$1804 [10] & magnitude_10_by_1;
+  assign \$1868  = \$1804 [2] & magnitude_10_by_2;
+  assign \$1869  = \$1867  | \$1868 ;
+  assign \$1870  = \$1804 [11] & magnitude_10_by_1;
+  assign \$1872  = \$1804 [3] & magnitude_10_by_2;
+  assign \$1873  = \$1871  | \$1872 ;
+  assign \$1874  = \$1804 [12] & magnitude_10_by_1;
+  assign \$1876  = \$1804 [4] & magnitude_10_by_2;
+  assign \$1877  = \$1875  | \$1876 ;
+  assign \$1878  = \$1804 [13] & magnitude_10_by_1;
+  assign \$1880  = \$1804 [5] & magnitude_10_by_2;
+  assign \$1881  = \$1879  | \$1880 ;
+  assign \$1882  = \$1804 [14] & magnitude_10_by_1;
+  assign \$1884  = \$1804 [6] & magnitude_10_by_2;
+  assign \$1885  = \$1883  | \$1884 ;
+  assign \$1886  = \$1804 [15] & magnitude_10_by_1;
+  assign \$1888  = \$1804 [7] & magnitude_10_by_2;
+  assign \$1889  = \$1887  | \$1888 ;
+  assign \$1890  = \$1804 [16] & magnitude_10_by_1;
+  assign \$1892  = \$1804 [8] & magnitude_10_by_2;
+  assign \$1893  = \$1891  | \$1892 ;
+  assign \$1894  = \$1804 [0] & magnitude_10_by_3;
+  assign \$1895  = \$1893  | \$1894 ;
+  assign \$1896  = \$1804 [17] & magnitude_10_by_1;
+  assign \$1898  = \$1804 [9] & magnitude_10_by_2;
+  assign \$1899  = \$1897  | \$1898 ;
+  assign \$1900  = \$1804 [1] & magnitude_10_by_3;
+  assign \$1901  = \$1899  | \$1900 ;
+  assign \$1902  = \$1804 [10] & magnitude_10_by_2;
+  assign \$1904  = \$1804 [2] & magnitude_10_by_3;
+  assign \$1905  = \$1903  | \$1904 ;
+  assign \$1906  = \$1804 [11] & magnitude_10_by_2;
+  assign \$1908  = \$1804 [3] & magnitude_10_by_3;
+  assign \$1909  = \$1907  | \$1908 ;
+  assign \$1910  = \$1804 [12] & magnitude_10_by_2;
+  assign \$1912  = \$1804 [4] & magnitude_10_by_3;
+  assign \$1913  = \$1911  | \$1912 ;
+  assign \$1914  = \$1804 [13] & magnitude_10_by_2;
+  assign \$1916  = \$1804 [5] & magnitude_10_by_3;
+  assign \$1917  = \$1915  | \$1916 ;
+  assign \$1918  = \$1804 [14] & magnitude_10_by_2;
+  assign \$1920  = \$1804 [6] & magnitude_10_by_3;
+  assign \$1921  = \$1919  | \$1920 ;
+  assign \$1922  = \$1804 [15] & magnitude_10_by_2;
+  assign \$1924  = \$1804 [7] & magnitude_10_by_3;
+  assign \$1925  = \$1923  | \$1924 ;
+  assign \$1926  = \$1804 [16] & magnitude_10_by_2;
+  assign \$1928  = \$1804 [8] & magnitude_10_by_3;
+  assign \$1929  = \$1927  | \$1928 ;
+  assign \$1930  = \$1804 [17] & magnitude_10_by_2;
+  assign \$1932  = \$1804 [9] & magnitude_10_by_3;
+  assign \$1933  = \$1931  | \$1932 ;
+  assign \$1934  = \$1804 [10] & magnitude_10_by_3;
+  assign \$1936  = \$1804 [11] & magnitude_10_by_3;
+  assign \$1938  = \$1804 [12] & magnitude_10_by_3;
+  assign \$1940  = \$1804 [13] & magnitude_10_by_3;
+  assign \$1942  = \$1804 [14] & magnitude_10_by_3;
+  assign \$1944  = \$1804 [15] & magnitude_10_by_3;
+  assign \$1946  = \$1804 [16] & magnitude_10_by_3;
+  assign \$1948  = | beat[190:186];
+  assign \$1949  = ~ \$1948 ;
+  assign \$1950  = beat[186] | \$1949 ;
+  assign \$1951  = | beat[190:186];
+  assign \$1953  = | beat[190:186];
+  assign \$1954  = \$1950  ? \$1952  : { 1'h0, \$1953 , beat[185:176] };
+  assign \$1956  = | beat[190:186];
+  assign \$1957  = ~ \$1956 ;
+  assign \$1958  = beat[186] | \$1957 ;
+  assign \$1959  = | beat[190:186];
+  assign \$1961  = | beat[190:186];
+  assign \$1962  = \$1958  ? \$1960  : { 1'h0, \$1961 , beat[185:176] };
+  assign \$1963  = beat[187] ? \$1955  : { 3'h0, \$1962  };
+  assign \$1965  = | beat[190:186];
+  assign \$1966  = ~ \$1965 ;
+  assign \$1967  = beat[186] | \$1966 ;
+  assign \$1968  = | beat[190:186];
+  assign \$1970  = | beat[190:186];
+  assign \$1971  = \$1967  ? \$1969  : { 1'h0, \$1970 , beat[185:176] };
+  assign \$1973  = | beat[190:186];
+  assign \$1974  = ~ \$1973 ;
+  assign \$1975  = beat[186] | \$1974 ;
+  assign \$1976  = | beat[190:186];
+  assign \$1978  = | beat[190:186];
+  assign \$1979  = \$1975  ? \$1977  : { 1'h0, \$1978 , beat[185:176] };
+  assign \$1980  = beat[187] ? \$1972  : { 3'h0, \$1979  };
+  assign \$1981  = beat[188] ? \$1964  : { 7'h00, \$1980 [13:0] };
+  assign \$1982  = | beat[190:189];
+  assign magnitude_11_by_0 = ~ \$1982 ;
+  assign magnitude_11_by_1 = beat[190:189] == 1'h1;
+  assign magnitude_11_by_2 = beat[190:189] == 2'h2;
+  assign magnitude_11_by_3 = beat[190:189] == 2'h3;
+  assign \$1983  = \$1981 [0] & magnitude_11_by_0;
+  assign \$1985  = \$1981 [1] & magnitude_11_by_0;
+  assign \$1987  = \$1981 [2] & magnitude_11_by_0;
+  assign \$1989  = \$1981 [3] & magnitude_11_by_0;
+  assign \$1991  = \$1981 [4] & magnitude_11_by_0;
+  assign \$1993  = \$1981 [5] & magnitude_11_by_0;
+  assign \$1995  = \$1981 [6] & magnitude_11_by_0;
+  assign \$1997  = \$1981 [7] & magnitude_11_by_0;
+  assign \$1999  = \$1981 [8] & magnitude_11_by_0;
+  assign \$2001  = \$1981 [0] & magnitude_11_by_1;
+  assign \$2002  = \$2000  | \$2001 ;
+  assign \$2003  = \$1981 [9] & magnitude_11_by_0;
+  assign \$2005  = \$1981 [1] & magnitude_11_by_1;
+  assign \$2006  = \$2004  | \$2005 ;
+  assign \$2007  = \$1981 [10] & magnitude_11_by_0;
+  assign \$2009  = \$1981 [2] & magnitude_11_by_1;
+  assign \$2010  = \$2008  | \$2009 ;
+  assign \$2011  = \$1981 [11] & magnitude_11_by_0;
+  assign \$2013  = \$1981 [3] & magnitude_11_by_1;
+  assign \$2014  = \$2012  | \$2013 ;
+  assign \$2015  = \$1981 [12] & magnitude_11_by_0;
+  assign \$2017  = \$1981 [4] & magnitude_11_by_1;
+  assign \$2018  = \$2016  | \$2017 ;
+  assign \$2019  = \$1981 [13] & magnitude_11_by_0;
+  assign \$2021  = \$1981 [5] & magnitude_11_by_1;
+  assign \$2022  = \$2020  | \$2021 ;
+  assign \$2023  = \$1981 [14] & magnitude_11_by_0;
+  assign \$2025  = \$1981 [6] & magnitude_11_by_1;
+  assign \$2026  = \$2024  | \$2025 ;
+  assign \$2027  = \$1981 [15] & magnitude_11_by_0;
+  assign \$2029  = \$1981 [7] & magnitude_11_by_1;
+  assign \$2030  = \$2028  | \$2029 ;
+  assign \$2031  = \$1981 [16] & magnitude_11_by_0;
+  assign \$2033  = \$1981 [8] & magnitude_11_by_1;
+  assign \$2034  = \$2032  | \$2033 ;
+  assign \$2035  = \$1981 [0] & magnitude_11_by_2;
+  assign \$2036  = \$2034  | \$2035 ;
+  assign \$2037  = \$1981 [17] & magnitude_11_by_0;
+  assign \$2039  = \$1981 [9] & magnitude_11_by_1;
+  assign \$2040  = \$2038  | \$2039 ;
+  assign \$2041  = \$1981 [1] & magnitude_11_by_2;
+  assign \$2042  = \$2040  | \$2041 ;
+  assign \$2043  = \$1981 [10] & magnitude_11_by_1;
+  assign \$2045  = \$1981 [2] & magnitude_11_by_2;
+  assign \$2046  = \$2044  | \$2045 ;
+  assign \$2047  = \$1981 [11] & magnitude_11_by_1;
+  assign \$2049  = \$1981 [3] & magnitude_11_by_2;
+  assign \$2050  = \$2048  | \$2049 ;
+  assign \$2051  = \$1981 [12] & magnitude_11_by_1;
+  assign \$2053  = \$1981 [4] & magnitude_11_by_2;
+  assign \$2054  = \$2052  | \$2053 ;
+  assign \$2055  = \$1981 [13] & magnitude_11_by_1;
+  assign \$2057  = \$1981 [5] & magnitude_11_by_2;
+  assign \$2058  = \$2056  | \$2057 ;
+  assign \$2059  = \$1981 [14] & magnitude_11_by_1;
+  assign \$2061  = \$1981 [6] & magnitude_11_by_2;
+  assign \$2062  = \$2060  | \$2061 ;
+  assign \$2063  = \$1981 [15] & magnitude_11_by_1;
+  assign \$2065  = \$1981 [7] & magnitude_11_by_2;
+  assign \$2066  = \$2064  | \$2065 ;
+  assign \$2067  = \$1981 [16] & magnitude_11_by_1;
+  assign \$2069  = \$1981 [8] & magnitude_11_by_2;
+  assign \$2070  = \$2068  | \$2069 ;
+  assign \$2071  = \$1981 [0] & magnitude_11_by_3;
+  assign \$2072  = \$2070  | \$2071 ;
+  assign \$2073  = \$1981 [17] & magnitude_11_by_1;
+  assign \$2075  = \$1981 [9] & magnitude_11_by_2;
+  assign \$2076  = \$2074  | \$2075 ;
+  assign \$2077  = \$1981 [1] & magnitude_11_by_3;
+  assign \$2078  = \$2076  | \$2077 ;
+  assign \$2079  = \$1981 [10] & magnitude_11_by_2;
+  assign \$2081  = \$1981 [2] & magnitude_11_by_3;
+  assign \$2082  = \$2080  | \$2081 ;
+  assign \$2083  = \$1981 [11] & magnitude_11_by_2;
+  assign \$2085  = \$1981 [3] & magnitude_11_by_3;
+  assign \$2086  = \$2084  | \$2085 ;
+  assign \$2087  = \$1981 [12] & magnitude_11_by_2;
+  assign \$2089  = \$1981 [4] & magnitude_11_by_3;
+  assign \$2090  = \$2088  | \$2089 ;
+  assign \$2091  = \$1981 [13] & magnitude_11_by_2;
+  assign \$2093  = \$1981 [5] & magnitude_11_by_3;
+  assign \$2094  = \$2092  | \$2093 ;
+  assign \$2095  = \$1981 [14] & magnitude_11_by_2;
+  assign \$2097  = \$1981 [6] & magnitude_11_by_3;
+  assign \$2098  = \$2096  | \$2097 ;
+  assign \$2099  = \$1981 [15] & magnitude_11_by_2;
+  assign \$2101  = \$1981 [7] & magnitude_11_by_3;
+  assign \$2102  = \$2100  | \$2101 ;
+  assign \$2103  = \$1981 [16] & magnitude_11_by_2;
+  assign \$2105  = \$1981 [8] & magnitude_11_by_3;
+  assign \$2106  = \$2104  | \$2105 ;
+  assign \$2107  = \$1981 [17] & magnitude_11_by_2;
+  assign \$2109  = \$1981 [9] & magnitude_11_by_3;
+  assign \$2110  = \$2108  | \$2109 ;
+  assign \$2111  = \$1981 [10] & magnitude_11_by_3;
+  assign \$2113  = \$1981 [11] & magnitude_11_by_3;
+  assign \$2115  = \$1981 [12] & magnitude_11_by_3;
+  assign \$2117  = \$1981 [13] & magnitude_11_by_3;
+  assign \$2119  = \$1981 [14] & magnitude_11_by_3;
+  assign \$2121  = \$1981 [15] & magnitude_11_by_3;
+  assign \$2123  = \$1981 [16] & magnitude_11_by_3;
+  assign \$2125  = | beat[206:202];
+  assign \$2126  = ~ \$2125 ;
+  assign \$2127  = beat[202] | \$2126 ;
+  assign \$2128  = | beat[206:202];
+  assign \$2130  = | beat[206:202];
+  assign \$2131  = \$2127  ? \$2129  : { 1'h0, \$2130 , beat[201:192] };
+  assign \$2133  = | beat[206:202];
+  assign \$2134  = ~ \$2133 ;
+  assign \$2135  = beat[202] | \$2134 ;
+  assign \$2136  = | beat[206:202];
+  assign \$2138  = | beat[206:202];
+  assign \$2139  = \$2135  ? \$2137  : { 1'h0, \$2138 , beat[201:192] };
+  assign \$2140  = beat[203] ? \$2132  : { 3'h0, \$2139  };
+  assign \$2142  = | beat[206:202];
+  assign \$2143  = ~ \$2142 ;
+  assign \$2144  = beat[202] | \$2143 ;
+  assign \$2145  = | beat[206:202];
+  assign \$2147  = | beat[206:202];
+  assign \$2148  = \$2144  ? \$2146  : { 1'h0, \$2147 , beat[201:192] };
+  assign \$2150  = | beat[206:202];
+  assign \$2151  = ~ \$2150 ;
+  assign \$2152  = beat[202] | \$2151 ;
+  assign \$2153  = | beat[206:202];
+  assign \$2155  = | beat[206:202];
+  assign \$2156  = \$2152  ? \$2154  : { 1'h0, \$2155 , beat[201:192] };
+  assign \$2157  = beat[203] ? \$2149  : { 3'h0, \$2156  };
+  assign \$2158  = beat[204] ? \$2141  : { 7'h00, \$2157 [13:0] };
+  assign \$2159  = | beat[206:205];
+  assign magnitude_12_by_0 = ~ \$2159 ;
+  assign magnitude_12_by_1 = beat[206:205] == 1'h1;
+  assign magnitude_12_by_2 = beat[206:205] == 2'h2;
+  assign magnitude_12_by_3 = beat[206:205] == 2'h3;
+  assign \$2160  = \$2158 [0] & magnitude_12_by_0;
+  assign \$2162  = \$2158 [1] & magnitude_12_by_0;
+  assign \$2164  = \$2158 [2] & magnitude_12_by_0;
+  assign \$2166  = \$2158 [3] & magnitude_12_by_0;
+  assign \$2168  = \$2158 [4] & magnitude_12_by_0;
+  assign \$2170  = \$2158 [5] & magnitude_12_by_0;
+  assign \$2172  = \$2158 [6] & magnitude_12_by_0;
+  assign \$2174  = \$2158 [7] & magnitude_12_by_0;
+  assign \$2176  = \$2158 [8] & magnitude_12_by_0;
+  assign \$2178  = \$2158 [0] & magnitude_12_by_1;
+  assign \$2179  = \$2177  | \$2178 ;
+  assign \$2180  = \$2158 [9] & magnitude_12_by_0;
+  assign \$2182  = \$2158 [1] & magnitude_12_by_1;
+  assign \$2183  = \$2181  | \$2182 ;
+  assign \$2184  = \$2158 [10] & magnitude_12_by_0;
+  assign \$2186  = \$2158 [2] & magnitude_12_by_1;
+  assign \$2187  = \$2185  | \$2186 ;
+  assign \$2188  = \$2158 [11] & magnitude_12_by_0;
+  assign \$2190  = \$2158 [3] & magnitude_12_by_1;
+  assign \$2191  = \$2189  | \$2190 ;
+  assign \$2192  = \$2158 [12] & magnitude_12_by_0;
+  assign \$2194  = \$2158 [4] & magnitude_12_by_1;
+  assign \$2195  = \$2193  | \$2194 ;
+  assign \$2196  = \$2158 [13] & magnitude_12_by_0;
+  assign \$2198  = \$2158 [5] & magnitude_12_by_1;
+  assign \$2199  = \$2197  | \$2198 ;
+  assign \$2200  = \$2158 [14] & magnitude_12_by_0;
+  assign \$2202  = \$2158 [6] & magnitude_12_by_1;
+  assign \$2203  = \$2201  | \$2202 ;
+  assign \$2204  = \$2158 [15] & magnitude_12_by_0;
+  assign \$2206  = \$2158 [7] & magnitude_12_by_1;
+  assign \$2207  = \$2205  | \$2206 ;
+  assign \$2208  = \$2158 [16] & magnitude_12_by_0;
+  assign \$2210  = \$2158 [8] & magnitude_12_by_1;
+  assign \$2211  = \$2209  | \$2210 ;
+  assign \$2212  = \$2158 [0] & magnitude_12_by_2;
+  assign \$2213  = \$2211  | \$2212 ;
+  assign \$2214  = \$2158 [17] & magnitude_12_by_0;
+  assign \$2216  = \$2158 [9] & magnitude_12_by_1;
+  assign \$2217  = \$2215  | \$2216 ;
+  assign \$2218  = \$2158 [1] & magnitude_12_by_2;
+  assign \$2219  = \$2217  | \$2218 ;
+  assign \$2220  = \$2158 [10] & magnitude_12_by_1;
+  assign \$2222  = \$2158 [2] & magnitude_12_by_2;
+  assign \$2223  = \$2221  | \$2222 ;
+  assign \$2224  = \$2158 [11] & magnitude_12_by_1;
+  assign \$2226  = \$2158 [3] & magnitude_12_by_2;
+  assign \$2227  = \$2225  | \$2226 ;
+  assign \$2228  = \$2158 [12] & magnitude_12_by_1;
+  assign \$2230  = \$2158 [4] & magnitude_12_by_2;
+  assign \$2231  = \$2229  | \$2230 ;
+  assign \$2232  = \$2158 [13] & magnitude_12_by_1;
+  assign \$2234  = \$2158 [5] & magnitude_12_by_2;
+  assign \$2235  = \$2233  | \$2234 ;
+  assign \$2236  = \$2158 [14] & magnitude_12_by_1;
+  assign \$2238  = \$2158 [6] & magnitude_12_by_2;
+  assign \$2239  = \$2237  | \$2238 ;
+  assign \$2240  = \$2158 [15] & magnitude_12_by_1;
+  assign \$2242  = \$2158 [7] & magnitude_12_by_2;
+  assign \$2243  = \$2241  | \$2242 ;
+  assign \$2244  = \$2158 [16] & magnitude_12_by_1;
+  assign \$2246  = \$2158 [8] & magnitude_12_by_2;
+  assign \$2247  = \$2245  | \$2246 ;
+  assign \$2248  = \$2158 [0] & magnitude_12_by_3;
+  assign \$2249  = \$2247  | \$2248 ;
+  assign \$2250  = \$2158 [17] & magnitude_12_by_1;
+  assign \$2252  = \$2158 [9] & magnitude_12_by_2;
+  assign \$2253  = \$2251  | \$2252 ;
+  assign \$2254  = \$2158 [1] & magnitude_12_by_3;
+  assign \$2255  = \$2253  | \$2254 ;
+  assign \$2256  = \$2158 [10] & magnitude_12_by_2;
+  assign \$2258  = \$2158 [2] & magnitude_12_by_3;
+  assign \$2259  = \$2257  | \$2258 ;
+  assign \$2260  = \$2158 [11] & magnitude_12_by_2;
+  assign \$2262  = \$2158 [3] & magnitude_12_by_3;
+  assign \$2263  = \$2261  | \$2262 ;
+  assign \$2264  = \$2158 [12] & magnitude_12_by_2;
+  assign \$2266  = \$2158 [4] & magnitude_12_by_3;
+  assign \$2267  = \$2265  | \$2266 ;
+  assign \$2268  = \$2158 [13] & magnitude_12_by_2;
+  assign \$2270  = \$2158 [5] & magnitude_12_by_3;
+  assign \$2271  = \$2269  | \$2270 ;
+  assign \$2272  = \$2158 [14] & magnitude_12_by_2;
+  assign \$2274  = \$2158 [6] & magnitude_12_by_3;
+  assign \$2275  = \$2273  | \$2274 ;
+  assign \$2276  = \$2158 [15] & magnitude_12_by_2;
+  assign \$2278  = \$2158 [7] & magnitude_12_by_3;
+  assign \$2279  = \$2277  | \$2278 ;
+  assign \$2280  = \$2158 [16] & magnitude_12_by_2;
+  assign \$2282  = \$2158 [8] & magnitude_12_by_3;
+  assign \$2283  = \$2281  | \$2282 ;
+  assign \$2284  = \$2158 [17] & magnitude_12_by_2;
+  assign \$2286  = \$2158 [9] & magnitude_12_by_3;
+  assign \$2287  = \$2285  | \$2286 ;
+  assign \$2288  = \$2158 [10] & magnitude_12_by_3;
+  assign \$2290  = \$2158 [11] & magnitude_12_by_3;
+  assign \$2292  = \$2158 [12] & magnitude_12_by_3;
+  assign \$2294  = \$2158 [13] & magnitude_12_by_3;
+  assign \$2296  = \$2158 [14] & magnitude_12_by_3;
+  assign \$2298  = \$2158 [15] & magnitude_12_by_3;
+  assign \$2300  = \$2158 [16] & magnitude_12_by_3;
+  assign \$2302  = | beat[222:218];
+  assign \$2303  = ~ \$2302 ;
+  assign \$2304  = beat[218] | \$2303 ;
+  assign \$2305  = | beat[222:218];
+  assign \$2307  = | beat[222:218];
+  assign \$2308  = \$2304  ? \$2306  : { 1'h0, \$2307 , beat[217:208] };
+  assign \$2310  = | beat[222:218];
+  assign \$2311  = ~ \$2310 ;
+  assign \$2312  = beat[218] | \$2311 ;
+  assign \$2313  = | beat[222:218];
+  assign \$2315  = | beat[222:218];
+  assign \$2316  = \$2312  ? \$2314  : { 1'h0, \$2315 , beat[217:208] };
+  assign \$2317  = beat[219] ? \$2309  : { 3'h0, \$2316  };
+  assign \$2319  = | beat[222:218];
+  assign \$2320  = ~ \$2319 ;
+  assign \$2321  = beat[218] | \$2320 ;
+  assign \$2322  = | beat[222:218];
+  assign \$2324  = | beat[222:218];
+  assign \$2325  = \$2321  ? \$2323  : { 1'h0, \$2324 , beat[217:208] };
+  assign \$2327  = | beat[222:218];
+  assign \$2328  = ~ \$2327 ;
+  assign \$2329  = beat[218] | \$2328 ;
+  assign \$2330  = | beat[222:218];
+  assign \$2332  = | beat[222:218];
+  assign \$2333  = \$2329  ? \$2331  : { 1'h0, \$2332 , beat[217:208] };
+  assign \$2334  = beat[219] ? \$2326  : { 3'h0, \$2333  };
+  assign \$2335  = beat[220] ? \$2318  : { 7'h00, \$2334 [13:0] };
+  assign \$2336  = | beat[222:221];
+  assign magnitude_13_by_0 = ~ \$2336 ;
+  assign magnitude_13_by_1 = beat[222:221] == 1'h1;
+  assign magnitude_13_by_2 = beat[222:221] == 2'h2;
+  assign magnitude_13_by_3 = beat[222:221] == 2'h3;
+  assign \$2337  = \$2335 [0] & magnitude_13_by_0;
+  assign \$2339  = \$2335 [1] & magnitude_13_by_0;
+  assign \$2341  = \$2335 [2] & magnitude_13_by_0;
+  assign \$2343  = \$2335 [3] & magnitude_13_by_0;
+  assign \$2345  = \$2335 [4] & magnitude_13_by_0;
+  assign \$2347  = \$2335 [5] & magnitude_13_by_0;
+  assign \$2349  = \$2335 [6] & magnitude_13_by_0;
+  assign \$2351  = \$2335 [7] & magnitude_13_by_0;
+  assign \$2353  = \$2335 [8] & magnitude_13_by_0;
+  assign \$2355  = \$2335 [0] & magnitude_13_by_1;
+  assign \$2356  = \$2354  | \$2355 ;
+  assign \$2357  = \$2335 [9] & magnitude_13_by_0;
+  assign \$2359  = \$2335 [1] & magnitude_13_by_1;
+  assign \$2360  = \$2358  | \$2359 ;
+  assign \$2361  = \$2335 [10] & magnitude_13_by_0;
+  assign \$2363  = \$2335 [2] & magnitude_13_by_1;
+  assign \$2364  = \$2362  | \$2363 ;
+  assign \$2365  = \$2335 [11] & magnitude_13_by_0;
+  assign \$2367  = \$2335 [3] & magnitude_13_by_1;
+  assign \$2368  = \$2366  | \$2367 ;
+  assign \$2369  = \$2335 [12] & magnitude_13_by_0;
+  assign \$2371  = \$2335 [4] & magnitude_13_by_1;
+  assign \$2372  = \$2370  | \$2371 ;
+  assign \$2373  = \$2335 [13] & magnitude_13_by_0;
+  assign \$2375  = \$2335 [5] & magnitude_13_by_1;
+  assign \$2376  = \$2374  | \$2375 ;
+  assign \$2377  = \$2335 [14] & magnitude_13_by_0;
+  assign \$2379  = \$2335 [6] & magnitude_13_by_1;
+  assign \$2380  = \$2378  | \$2379 ;
+  assign \$2381  = \$2335 [15] & magnitude_13_by_0;
+  assign \$2383  = \$2335 [7] & magnitude_13_by_1;
+  assign \$2384  = \$2382  | \$2383 ;
+  assign \$2385  = \$2335 [16] & magnitude_13_by_0;
+  assign \$2387  = \$2335 [8] & magnitude_13_by_1;
+  assign \$2388  = \$2386  | \$2387 ;
+  assign \$2389  = \$2335 [0] & magnitude_13_by_2;
+  assign \$2390  = \$2388  | \$2389 ;
+  assign \$2391  = \$2335 [17] & magnitude_13_by_0;
+  assign \$2393  = \$2335 [9] & magnitude_13_by_1;
+  assign \$2394  = \$2392  | \$2393 ;
+  assign \$2395  = \$2335 [1] & magnitude_13_by_2;
+  assign \$2396  = \$2394  | \$2395 ;
+  assign \$2397  = \$2335 [10] & magnitude_13_by_1;
+  assign \$2399  = \$2335 [2] & magnitude_13_by_2;
+  assign \$2400  = \$2398  | \$2399 ;
+  assign \$2401  = \$2335 [11] & magnitude_13_by_1;
+  assign \$2403  = \$2335 [3] & magnitude_13_by_2;
+  assign \$2404  = \$2402  | \$2403 ;
+  assign \$2405  = \$2335 [12] & magnitude_13_by_1;
+  assign \$2407  = \$2335 [4] & magnitude_13_by_2;
+  assign \$2408  = \$2406  | \$2407 ;
+  assign \$2409  = \$2335 [13] & magnitude_13_by_1;
+  assign \$2411  = \$2335 [5] & magnitude_13_by_2;
+  assign \$2412  = \$2410  | \$2411 ;
+  assign \$2413  = \$2335 [14] & magnitude_13_by_1;
+  assign \$2415  = \$2335 [6] & magnitude_13_by_2;
+  assign \$2416  = \$2414  | \$2415 ;
+  assign \$2417  = \$2335 [15] & magnitude_13_by_1;
+  assign \$2419  = \$2335 [7] & magnitude_13_by_2;
+  assign \$2420  = \$2418  | \$2419 ;
+  assign \$2421  = \$2335 [16] & magnitude_13_by_1;
+  assign \$2423  = \$2335 [8] & magnitude_13_by_2;
+  assign \$2424  = \$2422  | \$2423 ;
+  assign \$2425  = \$2335 [0] & magnitude_13_by_3;
+  assign \$2426  = \$2424  | \$2425 ;
+  assign \$2427  = \$2335 [17] & magnitude_13_by_1;
+  assign \$2429  = \$2335 [9] & magnitude_13_by_2;
+  assign \$2430  = \$2428  | \$2429 ;
+  assign \$2431  = \$2335 [1] & magnitude_13_by_3;
+  assign \$2432  = \$2430  | \$2431 ;
+  assign \$2433  = \$2335 [10] & magnitude_13_by_2;
+  assign \$2435  = \$2335 [2] & magnitude_13_by_3;
+  assign \$2436  = \$2434  | \$2435 ;
+  assign \$2437  = \$2335 [11] & magnitude_13_by_2;
+  assign \$2439  = \$2335 [3] & magnitude_13_by_3;
+  assign \$2440  = \$2438  | \$2439 ;
+  assign \$2441  = \$2335 [12] & magnitude_13_by_2;
+  assign \$2443  = \$2335 [4] & magnitude_13_by_3;
+  assign \$2444  = \$2442  | \$2443 ;
+  assign \$2445  = \$2335 [13] & magnitude_13_by_2;
+  assign \$2447  = \$2335 [5] & magnitude_13_by_3;
+  assign \$2448  = \$2446  | \$2447 ;
+  assign \$2449  = \$2335 [14] & magnitude_13_by_2;
+  assign \$2451  = \$2335 [6] & magnitude_13_by_3;
+  assign \$2452  = \$2450  | \$2451 ;
+  assign \$2453  = \$2335 [15] & magnitude_13_by_2;
+  assign \$2455  = \$2335 [7] & magnitude_13_by_3;
+  assign \$2456  = \$2454  | \$2455 ;
+  assign \$2457  = \$2335 [16] & magnitude_13_by_2;
+  assign \$2459  = \$2335 [8] & magnitude_13_by_3;
+  assign \$2460  = \$2458  | \$2459 ;
+  assign \$2461  = \$2335 [17] & magnitude_13_by_2;
+  assign \$2463  = \$2335 [9] & magnitude_13_by_3;
+  assign \$2464  = \$2462  | \$2463 ;
+  assign \$2465  = \$2335 [10] & magnitude_13_by_3;
+  assign \$2467  = \$2335 [11] & magnitude_13_by_3;
+  assign \$2469  = \$2335 [12] & magnitude_13_by_3;
+  assign \$2471  = \$2335 [13] & magnitude_13_by_3;
+  assign \$2473  = \$2335 [14] & magnitude_13_by_3;
+  assign \$2475  = \$2335 [15] & magnitude_13_by_3;
+  assign \$2477  = \$2335 [16] & magnitude_13_by_3;
+  assign \$2479  = | beat[238:234];
+  assign \$2480  = ~ \$2479 ;
+  assign \$2481  = beat[234] | \$2480 ;
+  assign \$2482  = | beat[238:234];
+  assign \$2484  = | beat[238:234];
+  assign \$2485  = \$2481  ? \$2483  : { 1'h0, \$2484 , beat[233:224] };
+  assign \$2487  = | beat[238:234];
+  assign \$2488  = ~ \$2487 ;
+  assign \$2489  = beat[234] | \$2488 ;
+  assign \$2490  = | beat[238:234];
+  assign \$2492  = | beat[238:234];
+  assign \$2493  = \$2489  ? \$2491  : { 1'h0, \$2492 , beat[233:224] };
+  assign \$2494  = beat[235] ? \$2486  : { 3'h0, \$2493  };
+  assign \$2496  = | beat[238:234];
+  assign \$2497  = ~ \$2496 ;
+  assign \$2498  = beat[234] | \$2497 ;
+  assign \$2499  = | beat[238:234];
+  assign \$2501  = | beat[238:234];
+  assign \$2502  = \$2498  ? \$2500  : { 1'h0, \$2501 , beat[233:224] };
+  assign \$2504  = | beat[238:234];
+  assign \$2505  = ~ \$2504 ;
+  assign \$2506  = beat[234] | \$2505 ;
+  assign \$2507  = | beat[238:234];
+  assign \$2509  = | beat[238:234];
+  assign \$2510  = \$2506  ? \$2508  : { 1'h0, \$2509 , beat[233:224] };
+  assign \$2511  = beat[235] ? \$2503  : { 3'h0, \$2510  };
+  assign \$2512  = beat[236] ? \$2495  : { 7'h00, \$2511 [13:0] };
+  assign \$2513  = | beat[238:237];
+  assign magnitude_14_by_0 = ~ \$2513 ;
+  assign magnitude_14_by_1 = beat[238:237] == 1'h1;
+  assign magnitude_14_by_2 = beat[238:237] == 2'h2;
+  assign magnitude_14_by_3 = beat[238:237] == 2'h3;
+  assign \$2514  = \$2512 [0] & magnitude_14_by_0;
+  assign \$2516  = \$2512 [1] & magnitude_14_by_0;
+  assign \$2518  = \$2512 [2] & magnitude_14_by_0;
+  assign \$2520  = \$2512 [3] & magnitude_14_by_0;
+  assign \$2522  = \$2512 [4] & magnitude_14_by_0;
+  assign \$2524  = \$2512 [5] & magnitude_14_by_0;
+  assign \$2526  = \$2512 [6] & magnitude_14_by_0;
+  assign \$2528  = \$2512 [7] & magnitude_14_by_0;
+  assign \$2530  = \$2512 [8] & magnitude_14_by_0;
+  assign \$2532  = \$2512 [0] & magnitude_14_by_1;
+  assign \$2533  = \$2531  | \$2532 ;
+  assign \$2534  = \$2512 [9] & magnitude_14_by_0;
+  assign \$2536  = \$2512 [1] & magnitude_14_by_1;
+  assign \$2537  = \$2535  | \$2536 ;
+  assign \$2538  = \$2512 [10] & magnitude_14_by_0;
+  assign \$2540  = \$2512 [2] & magnitude_14_by_1;
+  assign \$2541  = \$2539  | \$2540 ;
+  assign \$2542  = \$2512 [11] & magnitude_14_by_0;
+  assign \$2544  = \$2512 [3] & magnitude_14_by_1;
+  assign \$2545  = \$2543  | \$2544 ;
+  assign \$2546  = \$2512 [12] & magnitude_14_by_0;
+  assign \$2548  = \$2512 [4] & magnitude_14_by_1;
+  assign \$2549  = \$2547  | \$2548 ;
+  assign \$2550  = \$2512 [13] & magnitude_14_by_0;
+  assign \$2552  = \$2512 [5] & magnitude_14_by_1;
+  assign \$2553  = \$2551  | \$2552 ;
+  assign \$2554  = \$2512 [14] & magnitude_14_by_0;
+  assign \$2556  = \$2512 [6] & magnitude_14_by_1;
+  assign \$2557  = \$2555  | \$2556 ;
+  assign \$2558  = \$2512 [15] & magnitude_14_by_0;
+  assign \$2560  = \$2512 [7] & magnitude_14_by_1;
+  assign \$2561  = \$2559  | \$2560 ;
+  assign \$2562  = \$2512 [16] & magnitude_14_by_0;
+  assign \$2564  = \$2512 [8] & magnitude_14_by_1;
+  assign \$2565  = \$2563  | \$2564 ;
+  assign \$2566  = \$2512 [0] & magnitude_14_by_2;
+  assign \$2567  = \$2565  | \$2566 ;
+  assign \$2568  = \$2512 [17] & magnitude_14_by_0;
+  assign \$2570  = \$2512 [9] & magnitude_14_by_1;
+  assign \$2571  = \$2569  | \$2570 ;
+  assign \$2572  = \$2512 [1] & magnitude_14_by_2;
+  assign \$2573  = \$2571  | \$2572 ;
+  assign \$2574  = \$2512 [10] & magnitude_14_by_1;
+  assign \$2576  = \$2512 [2] & magnitude_14_by_2;
+  assign \$2577  = \$2575  | \$2576 ;
+  assign \$2578  = \$2512 [11] & magnitude_14_by_1;
+  assign \$2580  = \$2512 [3] & magnitude_14_by_2;
+  assign \$2581  = \$2579  | \$2580 ;
+  assign \$2582  = \$2512 [12] & magnitude_14_by_1;
+  assign \$2584  = \$2512 [4] & magnitude_14_by_2;
+  assign \$2585  = \$2583  | \$2584 ;
+  assign \$2586  = \$2512 [13] & magnitude_14_by_1;
+  assign \$2588  = \$2512 [5] & magnitude_14_by_2;
+  assign \$2589  = \$2587  | \$2588 ;
+  assign \$2590  = \$2512 [14] & magnitude_14_by_1;
+  assign \$2592  = \$2512 [6] & magnitude_14_by_2;
+  assign \$2593  = \$2591  | \$2592 ;
+  assign \$2594  = \$2512 [15] & magnitude_14_by_1;
+  assign \$2596  = \$2512 [7] & magnitude_14_by_2;
+  assign \$2597  = \$2595  | \$2596 ;
+  assign \$2598  = \$2512 [16] & magnitude_14_by_1;
+  assign \$2600  = \$2512 [8] & magnitude_14_by_2;
+  assign \$2601  = \$2599  | \$2600 ;
+  assign \$2602  = \$2512 [0] & magnitude_14_by_3;
+  assign \$2603  = \$2601  | \$2602 ;
+  assign \$2604  = \$2512 [17] & magnitude_14_by_1;
+  assign \$2606  = \$2512 [9] & magnitude_14_by_2;
+  assign \$2607  = \$2605  | \$2606 ;
+  assign \$2608  = \$2512 [1] & magnitude_14_by_3;
+  assign \$2609  = \$2607  | \$2608 ;
+  assign \$2610  = \$2512 [10] & magnitude_14_by_2;
+  assign \$2612  = \$2512 [2] & magnitude_14_by_3;
+  assign \$2613  = \$2611  | \$2612 ;
+  assign \$2614  = \$2512 [11] & magnitude_14_by_2;
+  assign \$2616  = \$2512 [3] & magnitude_14_by_3;
+  assign \$2617  = \$2615  | \$2616 ;
+  assign \$2618  = \$2512 [12] & magnitude_14_by_2;
+  assign \$2620  = \$2512 [4] & magnitude_14_by_3;
+  assign \$2621  = \$2619  | \$2620 ;
+  assign \$2622  = \$2512 [13] & magnitude_14_by_2;
+  assign \$2624  = \$2512 [5] & magnitude_14_by_3;
+  assign \$2625  = \$2623  | \$2624 ;
+  assign \$2626  = \$2512 [14] & magnitude_14_by_2;
+  assign \$2628  = \$2512 [6] & magnitude_14_by_3;
+  assign \$2629  = \$2627  | \$2628 ;
+  assign \$2630  = \$2512 [15] & magnitude_14_by_2;
+  assign \$2632  = \$2512 [7] & magnitude_14_by_3;
+  assign \$2633  = \$2631  | \$2632 ;
+  assign \$2634  = \$2512 [16] & magnitude_14_by_2;
+  assign \$2636  = \$2512 [8] & magnitude_14_by_3;
+  assign \$2637  = \$2635  | \$2636 ;
+  assign \$2638  = \$2512 [17] & magnitude_14_by_2;
+  assign \$2640  = \$2512 [9] & magnitude_14_by_3;
+  assign \$2641  = \$2639  | \$2640 ;
+  assign \$2642  = \$2512 [10] & magnitude_14_by_3;
+  assign \$2644  = \$2512 [11] & magnitude_14_by_3;
+  assign \$2646  = \$2512 [12] & magnitude_14_by_3;
+  assign \$2648  = \$2512 [13] & magnitude_14_by_3;
+  assign \$2650  = \$2512 [14] & magnitude_14_by_3;
+  assign \$2652  = \$2512 [15] & magnitude_14_by_3;
+  assign \$2654  = \$2512 [16] & magnitude_14_by_3;
+  assign \$2656  = | beat[254:250];
+  assign \$2657  = ~ \$2656 ;
+  assign \$2658  = beat[250] | \$2657 ;
+  assign \$2659  = | beat[254:250];
+  assign \$2661  = | beat[254:250];
+  assign \$2662  = \$2658  ? \$2660  : { 1'h0, \$2661 , beat[249:240] };
+  assign \$2664  = | beat[254:250];
+  assign \$2665  = ~ \$2664 ;
+  assign \$2666  = beat[250] | \$2665 ;
+  assign \$2667  = | beat[254:250];
+  assign \$2669  = | beat[254:250];
+  assign \$2670  = \$2666  ? \$2668  : { 1'h0, \$2669 , beat[249:240] };
+  assign \$2671  = beat[251] ? \$2663  : { 3'h0, \$2670  };
+  assign \$2673  = | beat[254:250];
+  assign \$2674  = ~ \$2673 ;
+  assign \$2675  = beat[250] | \$2674 ;
+  assign \$2676  = | beat[254:250];
+  assign \$2678  = | beat[254:250];
+  assign \$2679  = \$2675  ? \$2677  : { 1'h0, \$2678 , beat[249:240] };
+  assign \$2681  = | beat[254:250];
+  assign \$2682  = ~ \$2681 ;
+  assign \$2683  = beat[250] | \$2682 ;
+  assign \$2684  = | beat[254:250];
+  assign \$2686  = | beat[254:250];
+  assign \$2687  = \$2683  ? \$2685  : { 1'h0, \$2686 , beat[249:240] };
+  assign \$2688  = beat[251] ? \$2680  : { 3'h0, \$2687  };
+  assign \$2689  = beat[252] ? \$2672  : { 7'h00, \$2688 [13:0] };
+  assign \$2690  = | beat[254:253];
+  assign magnitude_15_by_0 = ~ \$2690 ;
+  assign magnitude_15_by_1 = beat[254:253] == 1'h1;
+  assign magnitude_15_by_2 = beat[254:253] == 2'h2;
+  assign magnitude_15_by_3 = beat[254:253] == 2'h3;
+  assign \$2691  = \$2689 [0] & magnitude_15_by_0;
+  assign \$2693  = \$2689 [1] & magnitude_15_by_0;
+  assign \$2695  = \$2689 [2] & magnitude_15_by_0;
+  assign \$2697  = \$2689 [3] & magnitude_15_by_0;
+  assign \$2699  = \$2689 [4] & magnitude_15_by_0;
+  assign \$2701  = \$2689 [5] & magnitude_15_by_0;
+  assign \$2703  = \$2689 [6] & magnitude_15_by_0;
+  assign \$2705  = \$2689 [7] & magnitude_15_by_0;
+  assign \$2707  = \$2689 [8] & magnitude_15_by_0;
+  assign \$2709  = \$2689 [0] & magnitude_15_by_1;
+  assign \$2710  = \$2708  | \$2709 ;
+  assign \$2711  = \$2689 [9] & magnitude_15_by_0;
+  assign \$2713  = \$2689 [1] & magnitude_15_by_1;
+  assign \$2714  = \$2712  | \$2713 ;
+  assign \$2715  = \$2689 [10] & magnitude_15_by_0;
+  assign \$2717  = \$2689 [2] & magnitude_15_by_1;
+  assign \$2718  = \$2716  | \$2717 ;
+  assign \$2719  = \$2689 [11] & magnitude_15_by_0;
+  assign \$2721  = \$2689 [3] & magnitude_15_by_1;
+  assign \$2722  = \$2720  | \$2721 ;
+  assign \$2723  = \$2689 [12] & magnitude_15_by_0;
+  assign \$2725  = \$2689 [4] & magnitude_15_by_1;
+  assign \$2726  = \$2724  | \$2725 ;
+  assign \$2727  = \$2689 [13] & magnitude_15_by_0;
+  assign \$2729  = \$2689 [5] & magnitude_15_by_1;
+  assign \$2730  = \$2728  | \$2729 ;
+  assign \$2731  = \$2689 [14] & magnitude_15_by_0;
+  assign \$2733  = \$2689 [6] & magnitude_15_by_1;
+  assign \$2734  = \$2732  | \$2733 ;
+  assign \$2735  = \$2689 [15] & magnitude_15_by_0;
+  assign \$2737  = \$2689 [7] & magnitude_15_by_1;
+  assign \$2738  = \$2736  | \$2737 ;
+  assign \$2739  = \$2689 [16] & magnitude_15_by_0;
+  assign \$2741  = \$2689 [8] & magnitude_15_by_1;
+  assign \$2742  = \$2740  | \$2741 ;
+  assign \$2743  = \$2689 [0] & magnitude_15_by_2;
+  assign \$2744  = \$2742  | \$2743 ;
+  assign \$2745  = \$2689 [17] & magnitude_15_by_0;
+  assign \$2747  = \$2689 [9] & magnitude_15_by_1;
+  assign \$2748  = \$2746  | \$2747 ;
+  assign \$2749  = \$2689 [1] & magnitude_15_by_2;
+  assign \$2750  = \$2748  | \$2749 ;
+  assign \$2751  = \$2689 [10] & magnitude_15_by_1;
+  assign \$2753  = \$2689 [2] & magnitude_15_by_2;
+  assign \$2754  = \$2752  | \$2753 ;
+  assign \$2755  = \$2689 [11] & magnitude_15_by_1;
+  assign \$2757  = \$2689 [3] & magnitude_15_by_2;
+  assign \$2758  = \$2756  | \$2757 ;
+  assign \$2759  = \$2689 [12] & magnitude_15_by_1;
+  assign \$2761  = \$2689 [4] & magnitude_15_by_2;
+  assign \$2762  = \$2760  | \$2761 ;
+  assign \$2763  = \$2689 [13] & magnitude_15_by_1;
+  assign \$2765  = \$2689 [5] & magnitude_15_by_2;
+  assign \$2766  = \$2764  | \$2765 ;
+  assign \$2767  = \$2689 [14] & magnitude_15_by_1;
+  assign \$2769  = \$2689 [6] & magnitude_15_by_2;
+  assign \$2770  = \$2768  | \$2769 ;
+  assign \$2771  = \$2689 [15] & magnitude_15_by_1;
+  assign \$2773  = \$2689 [7] & magnitude_15_by_2;
+  assign \$2774  = \$2772  | \$2773 ;
+  assign \$2775  = \$2689 [16] & magnitude_15_by_1;
+  assign \$2777  = \$2689 [8] & magnitude_15_by_2;
+  assign \$2778  = \$2776  | \$2777 ;
+  assign \$2779  = \$2689 [0] & magnitude_15_by_3;
+  assign \$2780  = \$2778  | \$2779 ;
+  assign \$2781  = \$2689 [17] & magnitude_15_by_1;
+  assign \$2783  = \$2689 [9] & magnitude_15_by_2;
+  assign \$2784  = \$2782  | \$2783 ;
+  assign \$2785  = \$2689 [1] & magnitude_15_by_3;
+  assign \$2786  = \$2784  | \$2785 ;
+  assign \$2787  = \$2689 [10] & magnitude_15_by_2;
+  assign \$2789  = \$2689 [2] & magnitude_15_by_3;
+  assign \$2790  = \$2788  | \$2789 ;
+  assign \$2791  = \$2689 [11] & magnitude_15_by_2;
+  assign \$2793  = \$2689 [3] & magnitude_15_by_3;
+  assign \$2794  = \$2792  | \$2793 ;
+  assign \$2795  = \$2689 [12] & magnitude_15_by_2;
+  assign \$2797  = \$2689 [4] & magnitude_15_by_3;
+  assign \$2798  = \$2796  | \$2797 ;
+  assign \$2799  = \$2689 [13] & magnitude_15_by_2;
+  assign \$2801  = \$2689 [5] & magnitude_15_by_3;
+  assign \$2802  = \$2800  | \$2801 ;
+  assign \$2803  = \$2689 [14] & magnitude_15_by_2;
+  assign \$2805  = \$2689 [6] & magnitude_15_by_3;
+  assign \$2806  = \$2804  | \$2805 ;
+  assign \$2807  = \$2689 [15] & magnitude_15_by_2;
+  assign \$2809  = \$2689 [7] & magnitude_15_by_3;
+  assign \$2810  = \$2808  | \$2809 ;
+  assign \$2811  = \$2689 [16] & magnitude_15_by_2;
+  assign \$2813  = \$2689 [8] & magnitude_15_by_3;
+  assign \$2814  = \$2812  | \$2813 ;
+  assign \$2815  = \$2689 [17] & magnitude_15_by_2;
+  assign \$2817  = \$2689 [9] & magnitude_15_by_3;
+  assign \$2818  = \$2816  | \$2817 ;
+  assign \$2819  = \$2689 [10] & magnitude_15_by_3;
+  assign \$2821  = \$2689 [11] & magnitude_15_by_3;
+  assign \$2823  = \$2689 [12] & magnitude_15_by_3;
+  assign \$2825  = \$2689 [13] & magnitude_15_by_3;
+  assign \$2827  = \$2689 [14] & magnitude_15_by_3;
+  assign \$2829  = \$2689 [15] & magnitude_15_by_3;
+  assign \$2831  = \$2689 [16] & magnitude_15_by_3;
+  assign \$2833  = | beat[270:266];
+  assign \$2834  = ~ \$2833 ;
+  assign \$2835  = beat[266] | \$2834 ;
+  assign \$2836  = | beat[270:266];
+  assign \$2838  = | beat[270:266];
+  assign \$2839  = \$2835  ? \$2837  : { 1'h0, \$2838 , beat[265:256] };
+  assign \$2841  = | beat[270:266];
+  assign \$2842  = ~ \$2841 ;
+  assign \$2843  = beat[266] | \$2842 ;
+  assign \$2844  = | beat[270:266];
+  assign \$2846  = | beat[270:266];
+  assign \$2847  = \$2843  ? \$2845  : { 1'h0, \$2846 , beat[265:256] };
+  assign \$2848  = beat[267] ? \$2840  : { 3'h0, \$2847  };
+  assign \$2850  = | beat[270:266];
+  assign \$2851  = ~ \$2850 ;
+  assign \$2852  = beat[266] | \$2851 ;
+  assign \$2853  = | beat[270:266];
+  assign \$2855  = | beat[270:266];
+  assign \$2856  = \$2852  ? \$2854  : { 1'h0, \$2855 , beat[265:256] };
+  assign \$2858  = | beat[270:266];
+  assign \$2859  = ~ \$2858 ;
+  assign \$2860  = beat[266] | \$2859 ;
+  assign \$2861  = | beat[270:266];
+  assign \$2863  = | beat[270:266];
+  assign \$2864  = \$2860  ? \$2862  : { 1'h0, \$2863 , beat[265:256] };
+  assign \$2865  = beat[267] ? \$2857  : { 3'h0, \$2864  };
+  assign \$2866  = beat[268] ? \$2849  : { 7'h00, \$2865 [13:0] };
+  assign \$2867  = | beat[270:269];
+  assign magnitude_16_by_0 = ~ \$2867 ;
+  assign magnitude_16_by_1 = beat[270:269] == 1'h1;
+  assign magnitude_16_by_2 = beat[270:269] == 2'h2;
+  assign magnitude_16_by_3 = beat[270:269] == 2'h3;
+  assign \$2868  = \$2866 [0] & magnitude_16_by_0;
+  assign \$2870  = \$2866 [1] & magnitude_16_by_0;
+  assign \$2872  = \$2866 [2] & magnitude_16_by_0;
+  assign \$2874  = \$2866 [3] & magnitude_16_by_0;
+  assign \$2876  = \$2866 [4] & magnitude_16_by_0;
+  assign \$2878  = \$2866 [5] & magnitude_16_by_0;
+  assign \$2880  = \$2866 [6] & magnitude_16_by_0;
+  assign \$2882  = \$2866 [7] & magnitude_16_by_0;
+  assign \$2884  = \$2866 [8] & magnitude_16_by_0;
+  assign \$2886  = \$2866 [0] & magnitude_16_by_1;
+  assign \$2887  = \$2885  | \$2886 ;
+  assign \$2888  = \$2866 [9] & magnitude_16_by_0;
+  assign \$2890  = \$2866 [1] & magnitude_16_by_1;
+  assign \$2891  = \$2889  | \$2890 ;
+  assign \$2892  = \$2866 [10] & magnitude_16_by_0;
+  assign \$2894  = \$2866 [2] & magnitude_16_by_1;
+  assign \$2895  = \$2893  | \$2894 ;
+  assign \$2896  = \$2866 [11] & magnitude_16_by_0;
+  assign \$2898  = \$2866 [3] & magnitude_16_by_1;
+  assign \$2899  = \$2897  | \$2898 ;
+  assign \$2900  = \$2866 [12] & magnitude_16_by_0;
+  assign \$2902  = \$2866 [4] & magnitude_16_by_1;
+  assign \$2903  = \$2901  | \$2902 ;
+  assign \$2904  = \$2866 [13] & magnitude_16_by_0;
+  assign \$2906  = \$2866 [5] & magnitude_16_by_1;
+  assign \$2907  = \$2905  | \$2906 ;
+  assign \$2908  = \$2866 [14] & magnitude_16_by_0;
+  assign \$2910  = \$2866 [6] & magnitude_16_by_1;
+  assign \$2911  = \$2909  | \$2910 ;
+  assign \$2912  = \$2866 [15] & magnitude_16_by_0;
+  assign \$2914  = \$2866 [7] & magnitude_16_by_1;
+  assign \$2915  = \$2913  | \$2914 ;
+  assign \$2916  = \$2866 [16] & magnitude_16_by_0;
+  assign \$2918  = \$2866 [8] & magnitude_16_by_1;
+  assign \$2919  = \$2917  | \$2918 ;
+  assign \$2920  = \$2866 [0] & magnitude_16_by_2;
+  assign \$2921  = \$2919  | \$2920 ;
+  assign \$2922  = \$2866 [17] & magnitude_16_by_0;
+  assign \$2924  = \$2866 [9] & magnitude_16_by_1;
+  assign \$2925  = \$2923  | \$2924 ;
+  assign \$2926  = \$2866 [1] & magnitude_16_by_2;
+  assign \$2927  = \$2925  | \$2926 ;
+  assign \$2928  = \$2866 [10] & magnitude_16_by_1;
+  assign \$2930  = \$2866 [2] & magnitude_16_by_2;
+  assign \$2931  = \$2929  | \$2930 ;
+  assign \$2932  = \$2866 [11] & magnitude_16_by_1;
+  assign \$2934  = \$2866 [3] & magnitude_16_by_2;
+  assign \$2935  = \$2933  | \$2934 ;
+  assign \$2936  = \$2866 [12] & magnitude_16_by_1;
+  assign \$2938  = \$2866 [4] & magnitude_16_by_2;
+  assign \$2939  = \$2937  | \$2938 ;
+  assign \$2940  = \$2866 [13] & magnitude_16_by_1;
+  assign \$2942  = \$2866 [5] & magnitude_16_by_2;
+  assign \$2943  = \$2941  | \$2942 ;
+  assign \$2944  = \$2866 [14] & magnitude_16_by_1;
+  assign \$2946  = \$2866 [6] & magnitude_16_by_2;
+  assign \$2947  = \$2945  | \$2946 ;
+  assign \$2948  = \$2866 [15] & magnitude_16_by_1;
+  assign \$2950  = \$2866 [7] & magnitude_16_by_2;
+  assign \$2951  = \$2949  | \$2950 ;
+  assign \$2952  = \$2866 [16] & magnitude_16_by_1;
+  assign \$2954  = \$2866 [8] & magnitude_16_by_2;
+  assign \$2955  = \$2953  | \$2954 ;
+  assign \$2956  = \$2866 [0] & magnitude_16_by_3;
+  assign \$2957  = \$2955  | \$2956 ;
+  assign \$2958  = \$2866 [17] & magnitude_16_by_1;
+  assign \$2960  = \$2866 [9] & magnitude_16_by_2;
+  assign \$2961  = \$2959  | \$2960 ;
+  assign \$2962  = \$2866 [1] & magnitude_16_by_3;
+  assign \$2963  = \$2961  | \$2962 ;
+  assign \$2964  = \$2866 [10] & magnitude_16_by_2;
+  assign \$2966  = \$2866 [2] & magnitude_16_by_3;
+  assign \$2967  = \$2965  | \$2966 ;
+  assign \$2968  = \$2866 [11] & magnitude_16_by_2;
+  assign \$2970  = \$2866 [3] & magnitude_16_by_3;
+  assign \$2971  = \$2969  | \$2970 ;
+  assign \$2972  = \$2866 [12] & magnitude_16_by_2;
+  assign \$2974  = \$2866 [4] & magnitude_16_by_3;
+  assign \$2975  = \$2973  | \$2974 ;
+  assign \$2976  = \$2866 [13] & magnitude_16_by_2;
+  assign \$2978  = \$2866 [5] & magnitude_16_by_3;
+  assign \$2979  = \$2977  | \$2978 ;
+  assign \$2980  = \$2866 [14] & magnitude_16_by_2;
+  assign \$2982  = \$2866 [6] & magnitude_16_by_3;
+  assign \$2983  = \$2981  | \$2982 ;
+  assign \$2984  = \$2866 [15] & magnitude_16_by_2;
+  assign \$2986  = \$2866 [7] & magnitude_16_by_3;
+  assign \$2987  = \$2985  | \$2986 ;
+  assign \$2988  = \$2866 [16] & magnitude_16_by_2;
+  assign \$2990  = \$2866 [8] & magnitude_16_by_3;
+  assign \$2991  = \$2989  | \$2990 ;
+  assign \$2992  = \$2866 [17] & magnitude_16_by_2;
+  assign \$2994  = \$2866 [9] & magnitude_16_by_3;
+  assign \$2995  = \$2993  | \$2994 ;
+  assign \$2996  = \$2866 [10] & magnitude_16_by_3;
+  assign \$2998  = \$2866 [11] & magnitude_16_by_3;
+  assign \$3000  = \$2866 [12] & magnitude_16_by_3;
+  assign \$3002  = \$2866 [13] & magnitude_16_by_3;
+  assign \$3004  = \$2866 [14] & magnitude_16_by_3;
+  assign \$3006  = \$2866 [15] & magnitude_16_by_3;
+  assign \$3008  = \$2866 [16] & magnitude_16_by_3;
+  assign \$3010  = | beat[286:282];
+  assign \$3011  = ~ \$3010 ;
+  assign \$3012  = beat[282] | \$3011 ;
+  assign \$3013  = | beat[286:282];
+  assign \$3015  = | beat[286:282];
+  assign \$3016  = \$3012  ? \$3014  : { 1'h0, \$3015 , beat[281:272] };
+  assign \$3018  = | beat[286:282];
+  assign \$3019  = ~ \$3018 ;
+  assign \$3020  = beat[282] | \$3019 ;
+  assign \$3021  = | beat[286:282];
+  assign \$3023  = | beat[286:282];
+  assign \$3024  = \$3020  ? \$3022  : { 1'h0, \$3023 , beat[281:272] };
+  assign \$3025  = beat[283] ? \$3017  : { 3'h0, \$3024  };
+  assign \$3027  = | beat[286:282];
+  assign \$3028  = ~ \$3027 ;
+  assign \$3029  = beat[282] | \$3028 ;
+  assign \$3030  = | beat[286:282];
+  assign \$3032  = | beat[286:282];
+  assign \$3033  = \$3029  ? \$3031  : { 1'h0, \$3032 , beat[281:272] };
+  assign \$3035  = | beat[286:282];
+  assign \$3036  = ~ \$3035 ;
+  assign \$3037  = beat[282] | \$3036 ;
+  assign \$3038  = | beat[286:282];
+  assign \$3040  = | beat[286:282];
+  assign \$3041  = \$3037  ? \$3039  : { 1'h0, \$3040 , beat[281:272] };
+  assign \$3042  = beat[283] ? \$3034  : { 3'h0, \$3041  };
+  assign \$3043  = beat[284] ? \$3026  : { 7'h00, \$3042 [13:0] };
+  assign \$3044  = | beat[286:285];
+  assign magnitude_17_by_0 = ~ \$3044 ;
+  assign magnitude_17_by_1 = beat[286:285] == 1'h1;
+  assign magnitude_17_by_2 = beat[286:285] == 2'h2;
+  assign magnitude_17_by_3 = beat[286:285] == 2'h3;
+  assign \$3045  = \$3043 [0] & magnitude_17_by_0;
+  assign \$3047  = \$3043 [1] & magnitude_17_by_0;
+  assign \$3049  = \$3043 [2] & magnitude_17_by_0;
+  assign \$3051  = \$3043 [3] & magnitude_17_by_0;
+  assign \$3053  = \$3043 [4] & magnitude_17_by_0;
+  assign \$3055  = \$3043 [5] & magnitude_17_by_0;
+  assign \$3057  = \$3043 [6] & magnitude_17_by_0;
+  assign \$3059  = \$3043 [7] & magnitude_17_by_0;
+  assign \$3061  = \$3043 [8] & magnitude_17_by_0;
+  assign \$3063  = \$3043 [0] & magnitude_17_by_1;
+  assign \$3064  = \$3062  | \$3063 ;
+  assign \$3065  = \$3043 [9] & magnitude_17_by_0;
+  assign \$3067  = \$3043 [1] & magnitude_17_by_1;
+  assign \$3068  = \$3066  | \$3067 ;
+  assign \$3069  = \$3043 [10] & magnitude_17_by_0;
+  assign \$3071  = \$3043 [2] & magnitude_17_by_1;
+  assign \$3072  = \$3070  | \$3071 ;
+  assign \$3073  = \$3043 [11] & magnitude_17_by_0;
+  assign \$3075  = \$3043 [3] & magnitude_17_by_1;
+  assign \$3076  = \$3074  | \$3075 ;
+  assign \$3077  = \$3043 [12] & magnitude_17_by_0;
+  assign \$3079  = \$3043 [4] & magnitude_17_by_1;
+  assign \$3080  = \$3078  | \$3079 ;
+  assign \$3081  = \$3043 [13] & magnitude_17_by_0;
+  assign \$3083  = \$3043 [5] & magnitude_17_by_1;
+  assign \$3084  = \$3082  | \$3083 ;
+  assign \$3085  = \$3043 [14] & magnitude_17_by_0;
+  assign \$3087  = \$3043 [6] & magnitude_17_by_1;
+  assign \$3088  = \$3086  | \$3087 ;
+  assign \$3089  = \$3043 [15] & magnitude_17_by_0;
+  assign \$3091  = \$3043 [7] & magnitude_17_by_1;
+  assign \$3092  = \$3090  | \$3091 ;
+  assign \$3093  = \$3043 [16] & magnitude_17_by_0;
+  assign \$3095  = \$3043 [8] & magnitude_17_by_1;
+  assign \$3096  = \$3094  | \$3095 ;
+  assign \$3097  = \$3043 [0] & magnitude_17_by_2;
+  assign \$3098  = \$3096  | \$3097 ;
+  assign \$3099  = \$3043 [17] & magnitude_17_by_0;
+  assign \$3101  = \$3043 [9] & magnitude_17_by_1;
+  assign \$3102  = \$3100  | \$3101 ;
+  assign \$3103  = \$3043 [1] & magnitude_17_by_2;
+  assign \$3104  = \$3102  | \$3103 ;
+  assign \$3105  = \$3043 [10] & magnitude_17_by_1;
+  assign \$3107  = \$3043 [2] & magnitude_17_by_2;
+  assign \$3108  = \$3106  | \$3107 ;
+  assign \$3109  = \$3043 [11] & magnitude_17_by_1;
+  assign \$3111  = \$3043 [3] & magnitude_17_by_2;
+  assign \$3112  = \$3110  | \$3111 ;
+  assign \$3113  = \$3043 [12] & magnitude_17_by_1;
+  assign \$3115  = \$3043 [4] & magnitude_17_by_2;
+  assign \$3116  = \$3114  | \$3115 ;
+  assign \$3117  = \$3043 [13] & magnitude_17_by_1;
+  assign \$3119  = \$3043 [5] & magnitude_17_by_2;
+  assign \$3120  = \$3118  | \$3119 ;
+  assign \$3121  = \$3043 [14] & magnitude_17_by_1;
+  assign \$3123  = \$3043 [6] & magnitude_17_by_2;
+  assign \$3124  = \$3122  | \$3123 ;
+  assign \$3125  = \$3043 [15] & magnitude_17_by_1;
+  assign \$3127  = \$3043 [7] & magnitude_17_by_2;
+  assign \$3128  = \$3126  | \$3127 ;
+  assign \$3129  = \$3043 [16] & magnitude_17_by_1;
+  assign \$3131  = \$3043 [8] & magnitude_17_by_2;
+  assign \$3132  = \$3130  | \$3131 ;
+  assign \$3133  = \$3043 [0] & magnitude_17_by_3;
+  assign \$3134  = \$3132  | \$3133 ;
+  assign \$3135  = \$3043 [17] & magnitude_17_by_1;
+  assign \$3137  = \$3043 [9] & magnitude_17_by_2;
+  assign \$3138  = \$3136  | \$3137 ;
+  assign \$3139  = \$3043 [1] & magnitude_17_by_3;
+  assign \$3140  = \$3138  | \$3139 ;
+  assign \$3141  = \$3043 [10] & magnitude_17_by_2;
+  assign \$3143  = \$3043 [2] & magnitude_17_by_3;
+  assign \$3144  = \$3142  | \$3143 ;
+  assign \$3145  = \$3043 [11] & magnitude_17_by_2;
+  assign \$3147  = \$3043 [3] & magnitude_17_by_3;
+  assign \$3148  = \$3146  | \$3147 ;
+  assign \$3149  = \$3043 [12] & magnitude_17_by_2;
+  assign \$3151  = \$3043 [4] & magnitude_17_by_3;
+  assign \$3152  = \$3150  | \$3151 ;
+  assign \$3153  = \$3043 [13] & magnitude_17_by_2;
+  assign \$3155  = \$3043 [5] & magnitude_17_by_3;
+  assign \$3156  = \$3154  | \$3155 ;
+  assign \$3157  = \$3043 [14] & magnitude_17_by_2;
+  assign \$3159  = \$3043 [6] & magnitude_17_by_3;
+  assign \$3160  = \$3158  | \$3159 ;
+  assign \$3161  = \$3043 [15] & magnitude_17_by_2;
+  assign \$3163  = \$3043 [7] & magnitude_17_by_3;
+  assign \$3164  = \$3162  | \$3163 ;
+  assign \$3165  = \$3043 [16] & magnitude_17_by_2;
+  assign \$3167  = \$3043 [8] & magnitude_17_by_3;
+  assign \$3168  = \$3166  | \$3167 ;
+  assign \$3169  = \$3043 [17] & magnitude_17_by_2;
+  assign \$3171  = \$3043 [9] & magnitude_17_by_3;
+  assign \$3172  = \$3170  | \$3171 ;
+  assign \$3173  = \$3043 [10] & magnitude_17_by_3;
+  assign \$3175  = \$3043 [11] & magnitude_17_by_3;
+  assign \$3177  = \$3043 [12] & magnitude_17_by_3;
+  assign \$3179  = \$3043 [13] & magnitude_17_by_3;
+  assign \$3181  = \$3043 [14] & magnitude_17_by_3;
+  assign \$3183  = \$3043 [15] & magnitude_17_by_3;
+  assign \$3185  = \$3043 [16] & magnitude_17_by_3;
+  assign \$3187  = | beat[302:298];
+  assign \$3188  = ~ \$3187 ;
+  assign \$3189  = beat[298] | \$3188 ;
+  assign \$3190  = | beat[302:298];
+  assign \$3192  = | beat[302:298];
+  assign \$3193  = \$3189  ? \$3191  : { 1'h0, \$3192 , beat[297:288] };
+  assign \$3195  = | beat[302:298];
+  assign \$3196  = ~ \$3195 ;
+  assign \$3197  = beat[298] | \$3196 ;
+  assign \$3198  = | beat[302:298];
+  assign \$3200  = | beat[302:298];
+  assign \$3201  = \$3197  ? \$3199  : { 1'h0, \$3200 , beat[297:288] };
+  assign \$3202  = beat[299] ? \$3194  : { 3'h0, \$3201  };
+  assign \$3204  = | beat[302:298];
+  assign \$3205  = ~ \$3204 ;
+  assign \$3206  = beat[298] | \$3205 ;
+  assign \$3207  = | beat[302:298];
+  assign \$3209  = | beat[302:298];
+  assign \$3210  = \$3206  ? \$3208  : { 1'h0, \$3209 , beat[297:288] };
+  assign \$3212  = | beat[302:298];
+  assign \$3213  = ~ \$3212 ;
+  assign \$3214  = beat[298] | \$3213 ;
+  assign \$3215  = | beat[302:298];
+  assign \$3217  = | beat[302:298];
+  assign \$3218  = \$3214  ? \$3216  : { 1'h0, \$3217 , beat[297:288] };
+  assign \$3219  = beat[299] ? \$3211  : { 3'h0, \$3218  };
+  assign \$3220  = beat[300] ? \$3203  : { 7'h00, \$3219 [13:0] };
+  assign \$3221  = | beat[302:301];
+  assign magnitude_18_by_0 = ~ \$3221 ;
+  assign magnitude_18_by_1 = beat[302:301] == 1'h1;
+  assign magnitude_18_by_2 = beat[302:301] == 2'h2;
+  assign magnitude_18_by_3 = beat[302:301] == 2'h3;
+  assign \$3222  = \$3220 [0] & magnitude_18_by_0;
+  assign \$3224  = \$3220 [1] & magnitude_18_by_0;
+  assign \$3226  = \$3220 [2] & magnitude_18_by_0;
+  assign \$3228  = \$3220 [3] & magnitude_18_by_0;
+  assign \$3230  = \$3220 [4] & magnitude_18_by_0;
+  assign \$3232  = \$3220 [5] & magnitude_18_by_0;
+  assign \$3234  = \$3220 [6] & magnitude_18_by_0;
+  assign \$3236  = \$3220 [7] & magnitude_18_by_0;
+  assign \$3238  = \$3220 [8] & magnitude_18_by_0;
+  assign \$3240  = \$3220 [0] & magnitude_18_by_1;
+  assign \$3241  = \$3239  | \$3240 ;
+  assign \$3242  = \$3220 [9] & magnitude_18_by_0;
+  assign \$3244  = \$3220 [1] & magnitude_18_by_1;
+  assign \$3245  = \$3243  | \$3244 ;
+  assign \$3246  = \$3220 [10] & magnitude_18_by_0;
+  assign \$3248  = \$3220 [2] & magnitude_18_by_1;
+  assign \$3249  = \$3247  | \$3248 ;
+  assign \$3250  = \$3220 [11] & magnitude_18_by_0;
+  assign \$3252  = \$3220 [3] & magnitude_18_by_1;
+  assign \$3253  = \$3251  | \$3252 ;
+  assign \$3254  = \$3220 [12] & magnitude_18_by_0;
+  assign \$3256  = \$3220 [4] & magnitude_18_by_1;
+  assign \$3257  = \$3255  | \$3256 ;
+  assign \$3258  = \$3220 [13] & magnitude_18_by_0;
+  assign \$3260  = \$3220 [5] & magnitude_18_by_1;
+  assign \$3261  = \$3259  | \$3260 ;
+  assign \$3262  = \$3220 [14] & magnitude_18_by_0;
+  assign \$3264  = \$3220 [6] & magnitude_18_by_1;
+  assign \$3265  = \$3263  | \$3264 ;
+  assign \$3266  = \$3220 [15] & magnitude_18_by_0;
+  assign \$3268  = \$3220 [7] & magnitude_18_by_1;
+  assign \$3269  = \$3267  | \$3268 ;
+  assign \$3270  = \$3220 [16] & magnitude_18_by_0;
+  assign \$3272  = \$3220 [8] & magnitude_18_by_1;
+  assign \$3273  = \$3271  | \$3272 ;
+  assign \$3274  = \$3220 [0] & magnitude_18_by_2;
+  assign \$3275  = \$3273  | \$3274 ;
+  assign \$3276  = \$3220 [17] & magnitude_18_by_0;
+  assign \$3278  = \$3220 [9] & magnitude_18_by_1;
+  assign \$3279  = \$3277  | \$3278 ;
+  assign \$3280  = \$3220 [1] & magnitude_18_by_2;
+  assign \$3281  = \$3279  | \$3280 ;
+  assign \$3282  = \$3220 [10] & magnitude_18_by_1;
+  assign \$3284  = \$3220 [2] & magnitude_18_by_2;
+  assign \$3285  = \$3283  | \$3284 ;
+  assign \$3286  = \$3220 [11] & magnitude_18_by_1;
+  assign \$3288  = \$3220 [3] & magnitude_18_by_2;
+  assign \$3289  = \$3287  | \$3288 ;
+  assign \$3290  = \$3220 [12] & magnitude_18_by_1;
+  assign \$3292  = \$3220 [4] & magnitude_18_by_2;
+  assign \$3293  = \$3291  | \$3292 ;
+  assign \$3294  = \$3220 [13] & magnitude_18_by_1;
+  assign \$3296  = \$3220 [5] & magnitude_18_by_2;
+  assign \$3297  = \$3295  | \$3296 ;
+  assign \$3298  = \$3220 [14] & magnitude_18_by_1;
+  assign \$3300  = \$3220 [6] & magnitude_18_by_2;
+  assign \$3301  = \$3299  | \$3300 ;
+  assign \$3302  = \$3220 [15] & magnitude_18_by_1;
+  assign \$3304  = \$3220 [7] & magnitude_18_by_2;
+  assign \$3305  = \$3303  | \$3304 ;
+  assign \$3306  = \$3220 [16] & magnitude_18_by_1;
+  assign \$3308  = \$3220 [8] & magnitude_18_by_2;
+  assign \$3309  = \$3307  | \$3308 ;
+  assign \$3310  = \$3220 [0] & magnitude_18_by_3;
+  assign \$3311  = \$3309  | \$3310 ;
+  assign \$3312  = \$3220 [17] & magnitude_18_by_1;
+  assign \$3314  = \$3220 [9] & magnitude_18_by_2;
+  assign \$3315  = \$3313  | \$3314 ;
+  assign \$3316  = \$3220 [1] & magnitude_18_by_3;
+  assign \$3317  = \$3315  | \$3316 ;
+  assign \$3318  = \$3220 [10] & magnitude_18_by_2;
+  assign \$3320  = \$3220 [2] & magnitude_18_by_3;
+  assign \$3321  = \$3319  | \$3320 ;
+  assign \$3322  = \$3220 [11] & magnitude_18_by_2;
+  assign \$3324  = \$3220 [3] & magnitude_18_by_3;
+  assign \$3325  = \$3323  | \$3324 ;
+  assign \$3326  = \$3220 [12] & magnitude_18_by_2;
+  assign \$3328  = \$3220 [4] & magnitude_18_by_3;
+  assign \$3329  = \$3327  | \$3328 ;
+  assign \$3330  = \$3220 [13] & magnitude_18_by_2;
+  assign \$3332  = \$3220 [5] & magnitude_18_by_3;
+  assign \$3333  = \$3331  | \$3332 ;
+  assign \$3334  = \$3220 [14] & magnitude_18_by_2;
+  assign \$3336  = \$3220 [6] & magnitude_18_by_3;
+  assign \$3337  = \$3335  | \$3336 ;
+  assign \$3338  = \$3220 [15] & magnitude_18_by_2;
+  assign \$3340  = \$3220 [7] & magnitude_18_by_3;
+  assign \$3341  = \$3339  | \$3340 ;
+  assign \$3342  = \$3220 [16] & magnitude_18_by_2;
+  assign \$3344  = \$3220 [8] & magnitude_18_by_3;
+  assign \$3345  = \$3343  | \$3344 ;
+  assign \$3346  = \$3220 [17] & magnitude_18_by_2;
+  assign \$3348  = \$3220 [9] & magnitude_18_by_3;
+  assign \$3349  = \$3347  | \$3348 ;
+  assign \$3350  = \$3220 [10] & magnitude_18_by_3;
+  assign \$3352  = \$3220 [11] & magnitude_18_by_3;
+  assign \$3354  = \$3220 [12] & magnitude_18_by_3;
+  assign \$3356  = \$3220 [13] & magnitude_18_by_3;
+  assign \$3358  = \$3220 [14] & magnitude_18_by_3;
+  assign \$3360  = \$3220 [15] & magnitude_18_by_3;
+  assign \$3362  = \$3220 [16] & magnitude_18_by_3;
+  assign \$3364  = | beat[318:314];
+  assign \$3365  = ~ \$3364 ;
+  assign \$3366  = beat[314] | \$3365 ;
+  assign \$3367  = | beat[318:314];
+  assign \$3369  = | beat[318:314];
+  assign \$3370  = \$3366  ? \$3368  : { 1'h0, \$3369 , beat[313:304] };
+  assign \$3372  = | beat[318:314];
+  assign \$3373  = ~ \$3372 ;
+  assign \$3374  = beat[314] | \$3373 ;
+  assign \$3375  = | beat[318:314];
+  assign \$3377  = | beat[318:314];
+  assign \$3378  = \$3374  ? \$3376  : { 1'h0, \$3377 , beat[313:304] };
+  assign \$3379  = beat[315] ? \$3371  : { 3'h0, \$3378  };
+  assign \$3381  = | beat[318:314];
+  assign \$3382  = ~ \$3381 ;
+  assign \$3383  = beat[314] | \$3382 ;
+  assign \$3384  = | beat[318:314];
+  assign \$3386  = | beat[318:314];
+  assign \$3387  = \$3383  ? \$3385  : { 1'h0, \$3386 , beat[313:304] };
+  assign \$3389  = | beat[318:314];
+  assign \$3390  = ~ \$3389 ;
+  assign \$3391  = beat[314] | \$3390 ;
+  assign \$3392  = | beat[318:314];
+  assign \$3394  = | beat[318:314];
+  assign \$3395  = \$3391  ? \$3393  : { 1'h0, \$3394 , beat[313:304] };
+  assign \$3396  = beat[315] ? \$3388  : { 3'h0, \$3395  };
+  assign \$3397  = beat[316] ? \$3380  : { 7'h00, \$3396 [13:0] };
+  assign \$3398  = | beat[318:317];
+  assign magnitude_19_by_0 = ~ \$3398 ;
+  assign magnitude_19_by_1 = beat[318:317] == 1'h1;
+  assign magnitude_19_by_2 = beat[318:317] == 2'h2;
+  assign magnitude_19_by_3 = beat[318:317] == 2'h3;
+  assign \$3399  = \$3397 [0] & magnitude_19_by_0;
+  assign \$3401  = \$3397 [1] & magnitude_19_by_0;
+  assign \$3403  = \$3397 [2] & magnitude_19_by_0;
+  assign \$3405  = \$3397 [3] & magnitude_19_by_0;
+  assign \$3407  = \$3397 [4] & magnitude_19_by_0;
+  assign \$3409  = \$3397 [5] & magnitude_19_by_0;
+  assign \$3411  = \$3397 [6] & magnitude_19_by_0;
+  assign \$3413  = \$3397 [7] & magnitude_19_by_0;
+  assign \$3415  = \$3397 [8] & magnitude_19_by_0;
+  assign \$3417  = \$3397 [0] & magnitude_19_by_1;
+  assign \$3418  = \$3416  | \$3417 ;
+  assign \$3419  = \$3397 [9] & magnitude_19_by_0;
+  assign \$3421  = \$3397 [1] & magnitude_19_by_1;
+  assign \$3422  = \$3420  | \$3421 ;
+  assign \$3423  = \$3397 [10] & magnitude_19_by_0;
+  assign \$3425  = \$3397 [2] & magnitude_19_by_1;
+  assign \$3426  = \$3424  | \$3425 ;
+  assign \$3427  = \$3397 [11] & magnitude_19_by_0;
+  assign \$3429  = \$3397 [3] & magnitude_19_by_1;
+  assign \$3430  = \$3428  | \$3429 ;
+  assign \$3431  = \$3397 [12] & magnitude_19_by_0;
+  assign \$3433  = \$3397 [4] & magnitude_19_by_1;
+  assign \$3434  = \$3432  | \$3433 ;
+  assign \$3435  = \$3397 [13] & magnitude_19_by_0;
+  assign \$3437  = \$3397 [5] & magnitude_19_by_1;
+  assign \$3438  = \$3436  | \$3437 ;
+  assign \$3439  = \$3397 [14] & magnitude_19_by_0;
+  assign \$3441  = \$3397 [6] & magnitude_19_by_1;
+  assign \$3442  = \$3440  | \$3441 ;
+  assign \$3443  = \$3397 [15] & magnitude_19_by_0;
+  assign \$3445  = \$3397 [7] & magnitude_19_by_1;
+  assign \$3446  = \$3444  | \$3445 ;
+  assign \$3447  = \$3397 [16] & magnitude_19_by_0;
+  assign \$3449  = \$3397 [8] & magnitude_19_by_1;
+  assign \$3450  = \$3448  | \$3449 ;
+  assign \$3451  = \$3397 [0] & magnitude_19_by_2;
+  assign \$3452  = \$3450  | \$3451 ;
+  assign \$3453  = \$3397 [17] & magnitude_19_by_0;
+  assign \$3455  = \$3397 [9] & magnitude_19_by_1;
+  assign \$3456  = \$3454  | \$3455 ;
+  assign \$3457  = \$3397 [1] & magnitude_19_by_2;
+  assign \$3458  = \$3456  | \$3457 ;
+  assign \$3459  = \$3397 [10] & magnitude_19_by_1;
+  assign \$3461  = \$3397 [2] & magnitude_19_by_2;
+  assign \$3462  = \$3460  | \$3461 ;
+  assign \$3463  = \$3397 [11] & magnitude_19_by_1;
+  assign \$3465  = \$3397 [3] & magnitude_19_by_2;
+  assign \$3466  = \$3464  | \$3465 ;
+  assign \$3467  = \$3397 [12] & magnitude_19_by_1;
+  assign \$3469  = \$3397 [4] & magnitude_19_by_2;
+  assign \$3470  = \$3468  | \$3469 ;
+  assign \$3471  = \$3397 [13] & magnitude_19_by_1;
+  assign \$3473  = \$3397 [5] & magnitude_19_by_2;
+  assign \$3474  = \$3472  | \$3473 ;
+  assign \$3475  = \$3397 [14] & magnitude_19_by_1;
+  assign \$3477  = \$3397 [6] & magnitude_19_by_2;
+  assign \$3478  = \$3476  | \$3477 ;
+  assign \$3479  = \$3397 [15] & magnitude_19_by_1;
+  assign \$3481  = \$3397 [7] & magnitude_19_by_2;
+  assign \$3482  = \$3480  | \$3481 ;
+  assign \$3483  = \$3397 [16] & magnitude_19_by_1;
+  assign \$3485  = \$3397 [8] & magnitude_19_by_2;
+  assign \$3486  = \$3484  | \$3485 ;
+  assign \$3487  = \$3397 [0] & magnitude_19_by_3;
+  assign \$3488  = \$3486  | \$3487 ;
+  assign \$3489  = \$3397 [17] & magnitude_19_by_1;
+  assign \$3491  = \$3397 [9] & magnitude_19_by_2;
+  assign \$3492  = \$3490  | \$3491 ;
+  assign \$3493  = \$3397 [1] & magnitude_19_by_3;
+  assign \$3494  = \$3492  | \$3493 ;
+  assign \$3495  = \$3397 [10] & magnitude_19_by_2;
+  assign \$3497  = \$3397 [2] & magnitude_19_by_3;
+  assign \$3498  = \$3496  | \$3497 ;
+  assign \$3499  = \$3397 [11] & magnitude_19_by_2;
+  assign \$3501  = \$3397 [3] & magnitude_19_by_3;
+  assign \$3502  = \$3500  | \$3501 ;
+  assign \$3503  = \$3397 [12] & magnitude_19_by_2;
+  assign \$3505  = \$3397 [4] & magnitude_19_by_3;
+  assign \$3506  = \$3504  | \$3505 ;
+  assign \$3507  = \$3397 [13] & magnitude_19_by_2;
+  assign \$3509  = \$3397 [5] & magnitude_19_by_3;
+  assign \$3510  = \$3508  | \$3509 ;
+  assign \$3511  = \$3397 [14] & magnitude_19_by_2;
+  assign \$3513  = \$3397 [6] & magnitude_19_by_3;
+  assign \$3514  = \$3512  | \$3513 ;
+  assign \$3515  = \$3397 [15] & magnitude_19_by_2;
+  assign \$3517  = \$3397 [7] & magnitude_19_by_3;
+  assign \$3518  = \$3516  | \$3517 ;
+  assign \$3519  = \$3397 [16] & magnitude_19_by_2;
+  assign \$3521  = \$3397 [8] & magnitude_19_by_3;
+  assign \$3522  = \$3520  | \$3521 ;
+  assign \$3523  = \$3397 [17] & magnitude_19_by_2;
+  assign \$3525  = \$3397 [9] & magnitude_19_by_3;
+  assign \$3526  = \$3524  | \$3525 ;
+  assign \$3527  = \$3397 [10] & magnitude_19_by_3;
+  assign \$3529  = \$3397 [11] & magnitude_19_by_3;
+  assign \$3531  = \$3397 [12] & magnitude_19_by_3;
+  assign \$3533  = \$3397 [13] & magnitude_19_by_3;
+  assign \$3535  = \$3397 [14] & magnitude_19_by_3;
+  assign \$3537  = \$3397 [15] & magnitude_19_by_3;
+  assign \$3539  = \$3397 [16] & magnitude_19_by_3;
+  assign \$3541  = | beat[334:330];
+  assign \$3542  = ~ \$3541 ;
+  assign \$3543  = beat[330] | \$3542 ;
+  assign \$3544  = | beat[334:330];
+  assign \$3546  = | beat[334:330];
+  assign \$3547  = \$3543  ? \$3545  : { 1'h0, \$3546 , beat[329:320] };
+  assign \$3549  = | beat[334:330];
+  assign \$3550  = ~ \$3549 ;
+  assign \$3551  = beat[330] | \$3550 ;
+  assign \$3552  = | beat[334:330];
+  assign \$3554  = | beat[334:330];
+  assign \$3555  = \$3551  ? \$3553  : { 1'h0, \$3554 , beat[329:320] };
+  assign \$3556  = beat[331] ? \$3548  : { 3'h0, \$3555  };
+  assign \$3558  = | beat[334:330];
+  assign \$3559  = ~ \$3558 ;
+  assign \$3560  = beat[330] | \$3559 ;
+  assign \$3561  = | beat[334:330];
+  assign \$3563  = | beat[334:330];
+  assign \$3564  = \$3560  ? \$3562  : { 1'h0, \$3563 , beat[329:320] };
+  assign \$3566  = | beat[334:330];
+  assign \$3567  = ~ \$3566 ;
+  assign \$3568  = beat[330] | \$3567 ;
+  assign \$3569  = | beat[334:330];
+  assign \$3571  = | beat[334:330];
+  assign \$3572  = \$3568  ? \$3570  : { 1'h0, \$3571 , beat[329:320] };
+  assign \$3573  = beat[331] ? \$3565  : { 3'h0, \$3572  };
+  assign \$3574  = beat[332] ? \$3557  : { 7'h00, \$3573 [13:0] };
+  assign \$3575  = | beat[334:333];
+  assign magnitude_20_by_0 = ~ \$3575 ;
+  assign magnitude_20_by_1 = beat[334:333] == 1'h1;
+  assign magnitude_20_by_2 = beat[334:333] == 2'h2;
+  assign magnitude_20_by_3 = beat[334:333] == 2'h3;
+  assign \$3576  = \$3574 [0] & magnitude_20_by_0;
+  assign \$3578  = \$3574 [1] & magnitude_20_by_0;
+  assign \$3580  = \$3574 [2] & magnitude_20_by_0;
+  assign \$3582  = \$3574 [3] & magnitude_20_by_0;
+  assign \$3584  = \$3574 [4] & magnitude_20_by_0;
+  assign \$3586  = \$3574 [5] & magnitude_20_by_0;
+  assign \$3588  = \$3574 [6] & magnitude_20_by_0;
+  assign \$3590  = \$3574 [7] & magnitude_20_by_0;
+  assign \$3592  = \$3574 [8] & magnitude_20_by_0;
+  assign \$3594  = \$3574 [0] & magnitude_20_by_1;
+  assign \$3595  = \$3593  | \$3594 ;
+  assign \$3596  = \$3574 [9] & magnitude_20_by_0;
+  assign \$3598  = \$3574 [1] & magnitude_20_by_1;
+  assign \$3599  = \$3597  | \$3598 ;
+  assign \$3600  = \$3574 [10] & magnitude_20_by_0;
+  assign \$3602  = \$3574 [2] & magnitude_20_by_1;
+  assign \$3603  = \$3601  | \$3602 ;
+  assign \$3604  = \$3574 [11] & magnitude_20_by_0;
+  assign \$3606  = \$3574 [3] & magnitude_20_by_1;
+  assign \$3607  = \$3605  | \$3606 ;
+  assign \$3608  = \$3574 [12] & magnitude_20_by_0;
+  assign \$3610  = \$3574 [4] & magnitude_20_by_1;
+  assign \$3611  = \$3609  | \$3610 ;
+  assign \$3612  = \$3574 [13] & magnitude_20_by_0;
+  assign \$3614  = \$3574 [5] & magnitude_20_by_1;
+  assign \$3615  = \$3613  | \$3614 ;
+  assign \$3616  = \$3574 [14] & magnitude_20_by_0;
+  assign \$3618  = \$3574 [6] & magnitude_20_by_1;
+  assign \$3619  = \$3617  | \$3618 ;
+  assign \$3620  = \$3574 [15] & magnitude_20_by_0;
+  assign \$3622  = \$3574 [7] & magnitude_20_by_1;
+  assign \$3623  = \$3621  | \$3622 ;
+  assign \$3624  = \$3574 [16] & magnitude_20_by_0;
+  assign \$3626  = \$3574 [8] & magnitude_20_by_1;
+  assign \$3627  = \$3625  | \$3626 ;
+  assign \$3628  = \$3574 [0] & magnitude_20_by_2;
+  assign \$3629  = \$3627  | \$3628 ;
+  assign \$3630  = \$3574 [17] & magnitude_20_by_0;
+  assign \$3632  = \$3574 [9] & magnitude_20_by_1;
+  assign \$3633  = \$3631  | \$3632 ;
+  assign \$3634  = \$3574 [1] & magnitude_20_by_2;
+  assign \$3635  = \$3633  | \$3634 ;
+  assign \$3636  = \$3574 [10] & magnitude_20_by_1;
+  assign \$3638  = \$3574 [2] & magnitude_20_by_2;
+  assign \$3639  = \$3637  | \$3638 ;
+  assign \$3640  = \$3574 [11] & magnitude_20_by_1;
+  assign \$3642  = \$3574 [3] & magnitude_20_by_2;
+  assign \$3643  = \$3641  | \$3642 ;
+  assign \$3644  = \$3574 [12] & magnitude_20_by_1;
+  assign \$3646  = \$3574 [4] & magnitude_20_by_2;
+  assign \$3647  = \$3645  | \$3646 ;
+  assign \$3648  = \$3574 [13] & magnitude_20_by_1;
+  assign \$3650  = \$3574 [5] & magnitude_20_by_2;
+  assign \$3651  = \$3649  | \$3650 ;
+  assign \$3652  = \$3574 [14] & magnitude_20_by_1;
+  assign \$3654  = \$3574 [6] & magnitude_20_by_2;
+  assign \$3655  = \$3653  | \$3654 ;
+  assign \$3656  = \$3574 [15] & magnitude_20_by_1;
+  assign \$3658  = \$3574 [7] & magnitude_20_by_2;
+  assign \$3659  = \$3657  | \$3658 ;
+  assign \$3660  = \$3574 [16] & magnitude_20_by_1;
+  assign \$3662  = \$3574 [8] & magnitude_20_by_2;
+  assign \$3663  = \$3661  | \$3662 ;
+  assign \$3664  = \$3574 [0] & magnitude_20_by_3;
+  assign \$3665  = \$3663  | \$3664 ;
+  assign \$3666  = \$3574 [17] & magnitude_20_by_1;
+  assign \$3668  = \$3574 [9] & magnitude_20_by_2;
+  assign \$3669  = \$3667  | \$3668 ;
+  assign \$3670  = \$3574 [1] & magnitude_20_by_3;
+  assign \$3671  = \$3669  | \$3670 ;
+  assign \$3672  = \$3574 [10] & magnitude_20_by_2;
+  assign \$3674  = \$3574 [2] & magnitude_20_by_3;
+  assign \$3675  = \$3673  | \$3674 ;
+  assign \$3676  = \$3574 [11] & magnitude_20_by_2;
+  assign \$3678  = \$3574 [3] & magnitude_20_by_3;
+  assign \$3679  = \$3677  | \$3678 ;
+  assign \$3680  = \$3574 [12] & magnitude_20_by_2;
+  assign \$3682  = \$3574 [4] & magnitude_20_by_3;
+  assign \$3683  = \$3681  | \$3682 ;
+  assign \$3684  = \$3574 [13] & magnitude_20_by_2;
+  assign \$3686  = \$3574 [5] & magnitude_20_by_3;
+  assign \$3687  = \$3685  | \$3686 ;
+  assign \$3688  = \$3574 [14] & magnitude_20_by_2;
+  assign \$3690  = \$3574 [6] & magnitude_20_by_3;
+  assign \$3691  = \$3689  | \$3690 ;
+  assign \$3692  = \$3574 [15] & magnitude_20_by_2;
+  assign \$3694  = \$3574 [7] & magnitude_20_by_3;
+  assign \$3695  = \$3693  | \$3694 ;
+  assign \$3696  = \$3574 [16] & magnitude_20_by_2;
+  assign \$3698  = \$3574 [8] & magnitude_20_by_3;
+  assign \$3699  = \$3697  | \$3698 ;
+  assign \$3700  = \$3574 [17] & magnitude_20_by_2;
+  assign \$3702  = \$3574 [9] & magnitude_20_by_3;
+  assign \$3703  = \$3701  | \$3702 ;
+  assign \$3704  = \$3574 [10] & magnitude_20_by_3;
+  assign \$3706  = \$3574 [11] & magnitude_20_by_3;
+  assign \$3708  = \$3574 [12] & magnitude_20_by_3;
+  assign \$3710  = \$3574 [13] & magnitude_20_by_3;
+  assign \$3712  = \$3574 [14] & magnitude_20_by_3;
+  assign \$3714  = \$3574 [15] & magnitude_20_by_3;
+  assign \$3716  = \$3574 [16] & magnitude_20_by_3;
+  assign \$3718  = | beat[350:346];
+  assign \$3719  = ~ \$3718 ;
+  assign \$3720  = beat[346] | \$3719 ;
+  assign \$3721  = | beat[350:346];
+  assign \$3723  = | beat[350:346];
+  assign \$3724  = \$3720  ? \$3722  : { 1'h0, \$3723 , beat[345:336] };
+  assign \$3726  = | beat[350:346];
+  assign \$3727  = ~ \$3726 ;
+  assign \$3728  = beat[346] | \$3727 ;
+  assign \$3729  = | beat[350:346];
+  assign \$3731  = | beat[350:346];
+  assign \$3732  = \$3728  ? \$3730  : { 1'h0, \$3731 , beat[345:336] };
+  assign \$3733  = beat[347] ? \$3725  : { 3'h0, \$3732  };
+  assign \$3735  = | beat[350:346];
+  assign \$3736  = ~ \$3735 ;
+  assign \$3737  = beat[346] | \$3736 ;
+  assign \$3738  = | beat[350:346];
+  assign \$3740  = | beat[350:346];
+  assign \$3741  = \$3737  ? \$3739  : { 1'h0, \$3740 , beat[345:336] };
+  assign \$3743  = | beat[350:346];
+  assign \$3744  = ~ \$3743 ;
+  assign \$3745  = beat[346] | \$3744 ;
+  assign \$3746  = | beat[350:346];
+  assign \$3748  = | beat[350:346];
+  assign \$3749  = \$3745  ? \$3747  : { 1'h0, \$3748 , beat[345:336] };
+  assign \$3750  = beat[347] ? \$3742  : { 3'h0, \$3749  };
+  assign \$3751  = beat[348] ? \$3734  : { 7'h00, \$3750 [13:0] };
+  assign \$3752  = | beat[350:349];
+  assign magnitude_21_by_0 = ~ \$3752 ;
+  assign magnitude_21_by_1 = beat[350:349] == 1'h1;
+  assign magnitude_21_by_2 = beat[350:349] == 2'h2;
+  assign magnitude_21_by_3 = beat[350:349] == 2'h3;
+  assign \$3753  = \$3751 [0] & magnitude_21_by_0;
+  assign \$3755  = \$3751 [1] & magnitude_21_by_0;
+  assign \$3757  = \$3751 [2] & magnitude_21_by_0;
+  assign \$3759  = \$3751 [3] & magnitude_21_by_0;
+  assign \$3761  = \$3751 [4] & magnitude_21_by_0;
+  assign \$3763  = \$3751 [5] & magnitude_21_by_0;
+  assign \$3765  = \$3751 [6] & magnitude_21_by_0;
+  assign \$3767  = \$3751 [7] & magnitude_21_by_0;
+  assign \$3769  = \$3751 [8] & magnitude_21_by_0;
+  assign \$3771  = \$3751 [0] & magnitude_21_by_1;
+  assign \$3772  = \$3770  | \$3771 ;
+  assign \$3773  = \$3751 [9] & magnitude_21_by_0;
+  assign \$3775  = \$3751 [1] & magnitude_21_by_1;
+  assign \$3776  = \$3774  | \$3775 ;
+  assign \$3777  = \$3751 [10] & magnitude_21_by_0;
+  assign \$3779  = \$3751 [2] & magnitude_21_by_1;
+  assign \$3780  = \$3778  | \$3779 ;
+  assign \$3781  = \$3751 [11] & magnitude_21_by_0;
+  assign \$3783  = \$3751 [3] & magnitude_21_by_1;
+  assign \$3784  = \$3782  | \$3783 ;
+  assign \$3785  = \$3751 [12] & magnitude_21_by_0;
+  assign \$3787  = \$3751 [4] & magnitude_21_by_1;
+  assign \$3788  = \$3786  | \$3787 ;
+  assign \$3789  = \$3751 [13] & magnitude_21_by_0;
+  assign \$3791  = \$3751 [5] & magnitude_21_by_1;
+  assign \$3792  = \$3790  | \$3791 ;
+  assign \$3793  = \$3751 [14] & magnitude_21_by_0;
+  assign \$3795  = \$3751 [6] & magnitude_21_by_1;
+  assign \$3796  = \$3794  | \$3795 ;
+  assign \$3797  = \$3751 [15] & magnitude_21_by_0;
+  assign \$3799  = \$3751 [7] & magnitude_21_by_1;
+  assign \$3800  = \$3798  | \$3799 ;
+  assign \$3801  = \$3751 [16] & magnitude_21_by_0;
+  assign \$3803  = \$3751 [8] & magnitude_21_by_1;
+  assign \$3804  = \$3802  | \$3803 ;
+  assign \$3805  = \$3751 [0] & magnitude_21_by_2;
+  assign \$3806  = \$3804  | \$3805 ;
+  assign \$3807  = \$3751 [17] & magnitude_21_by_0;
+  assign \$3809  = \$3751 [9] & magnitude_21_by_1;
+  assign \$3810  = \$3808  | \$3809 ;
+  assign \$3811  = \$3751 [1] & magnitude_21_by_2;
+  assign \$3812  = \$3810  | \$3811 ;
+  assign \$3813  = \$3751 [10] & magnitude_21_by_1;
+  assign \$3815  = \$3751 [2] & magnitude_21_by_2;
+  assign \$3816  = \$3814  | \$3815 ;
+  assign \$3817  = \$3751 [11] & magnitude_21_by_1;
+  assign \$3819  = \$3751 [3] & magnitude_21_by_2;
+  assign \$3820  = \$3818  | \$3819 ;
+  assign \$3821  = \$3751 [12] & magnitude_21_by_1;
+  assign \$3823  = \$3751 [4] & magnitude_21_by_2;
+  assign \$3824  = \$3822  | \$3823 ;
+  assign \$3825  = \$3751 [13] & magnitude_21_by_1;
+  assign \$3827  = \$3751 [5] & magnitude_21_by_2;
+  assign \$3828  = \$3826  | \$3827 ;
+  assign \$3829  = \$3751 [14] & magnitude_21_by_1;
+  assign \$3831  = \$3751 [6] & magnitude_21_by_2;
+  assign \$3832  = \$3830  | \$3831 ;
+  assign \$3833  = \$3751 [15] & magnitude_21_by_1;
+  assign \$3835  = \$3751 [7] & magnitude_21_by_2;
+  assign \$3836  = \$3834  | \$3835 ;
+  assign \$3837  = \$3751 [16] & magnitude_21_by_1;
+  assign \$3839  = \$3751 [8] & magnitude_21_by_2;
+  assign \$3840  = \$3838  | \$3839 ;
+  assign \$3841  = \$3751 [0] & magnitude_21_by_3;
+  assign \$3842  = \$3840  | \$3841 ;
+  assign \$3843  = \$3751 [17] & magnitude_21_by_1;
+  assign \$3845  = \$3751 [9] & magnitude_21_by_2;
+  assign \$3846  = \$3844  | \$3845 ;
+  assign \$3847  = \$3751 [1] & magnitude_21_by_3;
+  assign \$3848  = \$3846  | \$3847 ;
+  assign \$3849  = \$3751 [10] & magnitude_21_by_2;
+  assign \$3851  = \$3751 [2] & magnitude_21_by_3;
+  assign \$3852  = \$3850  | \$3851 ;
+  assign \$3853  = \$3751 [11] & magnitude_21_by_2;
+  assign \$3855  = \$3751 [3] & magnitude_21_by_3;
+  assign \$3856  = \$3854  | \$3855 ;
+  assign \$3857  = \$3751 [12] & magnitude_21_by_2;
+  assign \$3859  = \$3751 [4] & magnitude_21_by_3;
+  assign \$3860  = \$3858  | \$3859 ;
+  assign \$3861  = \$3751 [13] & magnitude_21_by_2;
+  assign \$3863  = \$3751 [5] & magnitude_21_by_3;
+  assign \$3864  = \$3862  | \$3863 ;
+  assign \$3865  = \$3751 [14] & magnitude_21_by_2;
+  assign \$3867  = \$3751 [6] & magnitude_21_by_3;
+  assign \$3868  = \$3866  | \$3867 ;
+  assign \$3869  = \$3751 [15] & magnitude_21_by_2;
+  assign \$3871  = \$3751 [7] & magnitude_21_by_3;
+  assign \$3872  = \$3870  | \$3871 ;
+  assign \$3873  = \$3751 [16] & magnitude_21_by_2;
+  assign \$3875  = \$3751 [8] & magnitude_21_by_3;
+  assign \$3876  = \$3874  | \$3875 ;
+  assign \$3877  = \$3751 [17] & magnitude_21_by_2;
+  assign \$3879  = \$3751 [9] & magnitude_21_by_3;
+  assign \$3880  = \$3878  | \$3879 ;
+  assign \$3881  = \$3751 [10] & magnitude_21_by_3;
+  assign \$3883  = \$3751 [11] & magnitude_21_by_3;
+  assign \$3885  = \$3751 [12] & magnitude_21_by_3;
+  assign \$3887  = \$3751 [13] & magnitude_21_by_3;
+  assign \$3889  = \$3751 [14] & magnitude_21_by_3;
+  assign \$3891  = \$3751 [15] & magnitude_21_by_3;
+  assign \$3893  = \$3751 [16] & magnitude_21_by_3;
+  assign \$3895  = | beat[366:362];
+  assign \$3896  = ~ \$3895 ;
+  assign \$3897  = beat[362] | \$3896 ;
+  assign \$3898  = | beat[366:362];
+  assign \$3900  = | beat[366:362];
+  assign \$3901  = \$3897  ? \$3899  : { 1'h0, \$3900 , beat[361:352] };
+  assign \$3903  = | beat[366:362];
+  assign \$3904  = ~ \$3903 ;
+  assign \$3905  = beat[362] | \$3904 ;
+  assign \$3906  = | beat[366:362];
+  assign \$3908  = | beat[366:362];
+  assign \$3909  = \$3905  ? \$3907  : { 1'h0, \$3908 , beat[361:352] };
+  assign \$3910  = beat[363] ? \$3902  : { 3'h0, \$3909  };
+  assign \$3912  = | beat[366:362];
+  assign \$3913  = ~ \$3912 ;
+  assign \$3914  = beat[362] | \$3913 ;
+  assign \$3915  = | beat[366:362];
+  assign \$3917  = | beat[366:362];
+  assign \$3918  = \$3914  ? \$3916  : { 1'h0, \$3917 , beat[361:352] };
+  assign \$3920  = | beat[366:362];
+  assign \$3921  = ~ \$3920 ;
+  assign \$3922  = beat[362] | \$3921 ;
+  assign \$3923  = | beat[366:362];
+  assign \$3925  = | beat[366:362];
+  assign \$3926  = \$3922  ? \$3924  : { 1'h0, \$3925 , beat[361:352] };
+  assign \$3927  = beat[363] ? \$3919  : { 3'h0, \$3926  };
+  assign \$3928  = beat[364] ? \$3911  : { 7'h00, \$3927 [13:0] };
+  assign \$3929  = | beat[366:365];
+  assign magnitude_22_by_0 = ~ \$3929 ;
+  assign magnitude_22_by_1 = beat[366:365] == 1'h1;
+  assign magnitude_22_by_2 = beat[366:365] == 2'h2;
+  assign magnitude_22_by_3 = beat[366:365] == 2'h3;
+  assign \$3930  = \$3928 [0] & magnitude_22_by_0;
+  assign \$3932  = \$3928 [1] & magnitude_22_by_0;
+  assign \$3934  = \$3928 [2] & magnitude_22_by_0;
+  assign \$3936  = \$3928 [3] & magnitude_22_by_0;
+  assign \$3938  = \$3928 [4] & magnitude_22_by_0;
+  assign \$3940  = \$3928 [5] & magnitude_22_by_0;
+  assign \$3942  = \$3928 [6] & magnitude_22_by_0;
+  assign \$3944  = \$3928 [7] & magnitude_22_by_0;
+  assign \$3946  = \$3928 [8] & magnitude_22_by_0;
+  assign \$3948  = \$3928 [0] & magnitude_22_by_1;
+  assign \$3949  = \$3947  | \$3948 ;
+  assign \$3950  = \$3928 [9] & magnitude_22_by_0;
+  assign \$3952  = \$3928 [1] & magnitude_22_by_1;
+  assign \$3953  = \$3951  | \$3952 ;
+  assign \$3954  = \$3928 [10] & magnitude_22_by_0;
+  assign \$3956  = \$3928 [2] & magnitude_22_by_1;
+  assign \$3957  = \$3955  | \$3956 ;
+  assign \$3958  = \$3928 [11] & magnitude_22_by_0;
+  assign \$3960  = \$3928 [3] & magnitude_22_by_1;
+  assign \$3961  = \$3959  | \$3960 ;
+  assign \$3962  = \$3928 [12] & magnitude_22_by_0;
+  assign \$3964  = \$3928 [4] & magnitude_22_by_1;
+  assign \$3965  = \$3963  | \$3964 ;
+  assign \$3966  = \$3928 [13] & magnitude_22_by_0;
+  assign \$3968  = \$3928 [5] & magnitude_22_by_1;
+  assign \$3969  = \$3967  | \$3968 ;
+  assign \$3970  = \$3928 [14] & magnitude_22_by_0;
+  assign \$3972  = \$3928 [6] & magnitude_22_by_1;
+  assign \$3973  = \$3971  | \$3972 ;
+  assign \$3974  = \$3928 [15] & magnitude_22_by_0;
+  assign \$3976  = \$3928 [7] & magnitude_22_by_1;
+  assign \$3977  = \$3975  | \$3976 ;
+  assign \$3978  = \$3928 [16] & magnitude_22_by_0;
+  assign \$3980  = \$3928 [8] & magnitude_22_by_1;
+  assign \$3981  = \$3979  | \$3980 ;
+  assign \$3982  = \$3928 [0] & magnitude_22_by_2;
+  assign \$3983  = \$3981  | \$3982 ;
+  assign \$3984  = \$3928 [17] & magnitude_22_by_0;
+  assign \$3986  = \$3928 [9] & magnitude_22_by_1;
+  assign \$3987  = \$3985  | \$3986 ;
+  assign \$3988  = \$3928 [1] & magnitude_22_by_2;
+  assign \$3989  = \$3987  | \$3988 ;
+  assign \$3990  = \$3928 [10] & magnitude_22_by_1;
+  assign \$3992  = \$3928 [2] & magnitude_22_by_2;
+  assign \$3993  = \$3991  | \$3992 ;
+  assign \$3994  = \$3928 [11] & magnitude_22_by_1;
+  assign \$3996  = \$3928 [3] & magnitude_22_by_2;
+  assign \$3997  = \$3995  | \$3996 ;
+  assign \$3998  = \$3928 [12] & magnitude_22_by_1;
+  assign \$4000  = \$3928 [4] & magnitude_22_by_2;
+  assign \$4001  = \$3999  | \$4000 ;
+  assign \$4002  = \$3928 [13] & magnitude_22_by_1;
+  assign \$4004  = \$3928 [5] & magnitude_22_by_2;
+  assign \$4005  = \$4003  | \$4004 ;
+  assign \$4006  = \$3928 [14] & magnitude_22_by_1;
+  assign \$4008  = \$3928 [6] & magnitude_22_by_2;
+  assign \$4009  = \$4007  | \$4008 ;
+  assign \$4010  = \$3928 [15] & magnitude_22_by_1;
+  assign \$4012  = \$3928 [7] & magnitude_22_by_2;
+  assign \$4013  = \$4011  | \$4012 ;
+  assign \$4014  = \$3928 [16] & magnitude_22_by_1;
+  assign \$4016  = \$3928 [8] & magnitude_22_by_2;
+  assign \$4017  = \$4015  | \$4016 ;
+  assign \$4018  = \$3928 [0] & magnitude_22_by_3;
+  assign \$4019  = \$4017  | \$4018 ;
+  assign \$4020  = \$3928 [17] & magnitude_22_by_1;
+  assign \$4022  = \$3928 [9] & magnitude_22_by_2;
+  assign \$4023  = \$4021  | \$4022 ;
+  assign \$4024  = \$3928 [1] & magnitude_22_by_3;
+  assign \$4025  = \$4023  | \$4024 ;
+  assign \$4026  = \$3928 [10] & magnitude_22_by_2;
+  assign \$4028  = \$3928 [2] & magnitude_22_by_3;
+  assign \$4029  = \$4027  | \$4028 ;
+  assign \$4030  = \$3928 [11] & magnitude_22_by_2;
+  assign \$4032  = \$3928 [3] & magnitude_22_by_3;
+  assign \$4033  = \$4031  | \$4032 ;
+  assign \$4034  = \$3928 [12] & magnitude_22_by_2;
+  assign \$4036  = \$3928 [4] & magnitude_22_by_3;
+  assign \$4037  = \$4035  | \$4036 ;
+  assign \$4038  = \$3928 [13] & magnitude_22_by_2;
+  assign \$4040  = \$3928 [5] & magnitude_22_by_3;
+  assign \$4041  = \$4039  | \$4040 ;
+  assign \$4042  = \$3928 [14] & magnitude_22_by_2;
+  assign \$4044  = \$3928 [6] & magnitude_22_by_3;
+  assign \$4045  = \$4043  | \$4044 ;
+  assign \$4046  = \$3928 [15] & magnitude_22_by_2;
+  assign \$4048  = \$3928 [7] & magnitude_22_by_3;
+  assign \$4049  = \$4047  | \$4048 ;
+  assign \$4050  = \$3928 [16] & magnitude_22_by_2;
+  assign \$4052  = \$3928 [8] & magnitude_22_by_3;
+  assign \$4053  = \$4051  | \$4052 ;
+  assign \$4054  = \$3928 [17] & magnitude_22_by_2;
+  assign \$4056  = \$3928 [9] & magnitude_22_by_3;
+  assign \$4057  = \$4055  | \$4056 ;
+  assign \$4058  = \$3928 [10] & magnitude_22_by_3;
+  assign \$4060  = \$3928 [11] & magnitude_22_by_3;
+  assign \$4062  = \$3928 [12] & magnitude_22_by_3;
+  assign \$4064  = \$3928 [13] & magnitude_22_by_3;
+  assign \$4066  = \$3928 [14] & magnitude_22_by_3;
+  assign \$4068  = \$3928 [15] & magnitude_22_by_3;
+  assign \$4070  = \$3928 [16] & magnitude_22_by_3;
+  assign \$4072  = | beat[382:378];
+  assign \$4073  = ~ \$4072 ;
+  assign \$4074  = beat[378] | \$4073 ;
+  assign \$4075  = | beat[382:378];
+  assign \$4077  = | beat[382:378];
+  assign \$4078  = \$4074  ? \$4076  : { 1'h0, \$4077 , beat[377:368] };
+  assign \$4080  = | beat[382:378];
+  assign \$4081  = ~ \$4080 ;
+  assign \$4082  = beat[378] | \$4081 ;
+  assign \$4083  = | beat[382:378];
+  assign \$4085  = | beat[382:378];
+  assign \$4086  = \$4082  ? \$4084  : { 1'h0, \$4085 , beat[377:368] };
+  assign \$4087  = beat[379] ? \$4079  : { 3'h0, \$4086  };
+  assign \$4089  = | beat[382:378];
+  assign \$4090  = ~ \$4089 ;
+  assign \$4091  = beat[378] | \$4090 ;
+  assign \$4092  = | beat[382:378];
+  assign \$4094  = | beat[382:378];
+  assign \$4095  = \$4091  ? \$4093  : { 1'h0, \$4094 , beat[377:368] };
+  assign \$4097  = | beat[382:378];
+  assign \$4098  = ~ \$4097 ;
+  assign \$4099  = beat[378] | \$4098 ;
+  assign \$4100  = | beat[382:378];
+  assign \$4102  = | beat[382:378];
+  assign \$4103  = \$4099  ? \$4101  : { 1'h0, \$4102 , beat[377:368] };
+  assign \$4104  = beat[379] ? \$4096  : { 3'h0, \$4103  };
+  assign \$4105  = beat[380] ? \$4088  : { 7'h00, \$4104 [13:0] };
+  assign \$4106  = | beat[382:381];
+  assign magnitude_23_by_0 = ~ \$4106 ;
+  assign magnitude_23_by_1 = beat[382:381] == 1'h1;
+  assign magnitude_23_by_2 = beat[382:381] == 2'h2;
+  assign magnitude_23_by_3 = beat[382:381] == 2'h3;
+  assign \$4107  = \$4105 [0] & magnitude_23_by_0;
+  assign \$4109  = \$4105 [1] & magnitude_23_by_0;
+  assign \$4111  = \$4105 [2] & magnitude_23_by_0;
+  assign \$4113  = \$4105 [3] & magnitude_23_by_0;
+  assign \$4115  = \$4105 [4] & magnitude_23_by_0;
+  assign \$4117  = \$4105 [5] & magnitude_23_by_0;
+  assign \$4119  = \$4105 [6] & magnitude_23_by_0;
+  assign \$4121  = \$4105 [7] & magnitude_23_by_0;
+  assign \$4123  = \$4105 [8] & magnitude_23_by_0;
+  assign \$4125  = \$4105 [0] & magnitude_23_by_1;
+  assign \$4126  = \$4124  | \$4125 ;
+  assign \$4127  = \$4105 [9] & magnitude_23_by_0;
+  assign \$4129  = \$4105 [1] & magnitude_23_by_1;
+  assign \$4130  = \$4128  | \$4129 ;
+  assign \$4131  = \$4105 [10] & magnitude_23_by_0;
+  assign \$4133  = \$4105 [2] & magnitude_23_by_1;
+  assign \$4134  = \$4132  | \$4133 ;
+  assign \$4135  = \$4105 [11] & magnitude_23_by_0;
+  assign \$4137  = \$4105 [3] & magnitude_23_by_1;
+  assign \$4138  = \$4136  | \$4137 ;
+  assign \$4139  = \$4105 [12] & magnitude_23_by_0;
+  assign \$4141  = \$4105 [4] & magnitude_23_by_1;
+  assign \$4142  = \$4140  | \$4141 ;
+  assign \$4143  = \$4105 [13] & magnitude_23_by_0;
+  assign \$4145  = \$4105 [5] & magnitude_23_by_1;
+  assign \$4146  = \$4144  | \$4145 ;
+  assign \$4147  = \$4105 [14] & magnitude_23_by_0;
+  assign \$4149  = \$4105 [6] & magnitude_23_by_1;
+  assign \$4150  = \$4148  | \$4149 ;
+  assign \$4151  = \$4105 [15] & magnitude_23_by_0;
+  assign \$4153  = \$4105 [7] & magnitude_23_by_1;
+  assign \$4154  = \$4152  | \$4153 ;
+  assign \$4155  = \$4105 [16] & magnitude_23_by_0;
+  assign \$4157  = \$4105 [8] & magnitude_23_by_1;
+  assign \$4158  = \$4156  | \$4157 ;
+  assign \$4159  = \$4105 [0] & magnitude_23_by_2;
+  assign \$4160  = \$4158  | \$4159 ;
+  assign \$4161  = \$4105 [17] & magnitude_23_by_0;
+  assign \$4163  = \$4105 [9] & magnitude_23_by_1;
+  assign \$4164  = \$4162  | \$4163 ;
+  assign \$4165  = \$4105 [1] & magnitude_23_by_2;
+  assign \$4166  = \$4164  | \$4165 ;
+  assign \$4167  = \$4105 [10] & magnitude_23_by_1;
+  assign \$4169  = \$4105 [2] & magnitude_23_by_2;
+  assign \$4170  = \$4168  | \$4169 ;
+  assign \$4171  = \$4105 [11] & magnitude_23_by_1;
+  assign \$4173  = \$4105 [3] & magnitude_23_by_2;
+  assign \$4174  = \$4172  | \$4173 ;
+  assign \$4175  = \$4105 [12] & magnitude_23_by_1;
+  assign \$4177  = \$4105 [4] & magnitude_23_by_2;
+  assign \$4178  = \$4176  | \$4177 ;
+  assign \$4179  = \$4105 [13] & magnitude_23_by_1;
+  assign \$4181  = \$4105 [5] & magnitude_23_by_2;
+  assign \$4182  = \$4180  | \$4181 ;
+  assign \$4183  = \$4105 [14] & magnitude_23_by_1;
+  assign \$4185  = \$4105 [6] & magnitude_23_by_2;
+  assign \$4186  = \$4184  | \$4185 ;
+  assign \$4187  = \$4105 [15] & magnitude_23_by_1;
+  assign \$4189  = \$4105 [7] & magnitude_23_by_2;
+  assign \$4190  = \$4188  | \$4189 ;
+  assign \$4191  = \$4105 [16] & magnitude_23_by_1;
+  assign \$4193  = \$4105 [8] & magnitude_23_by_2;
+  assign \$4194  = \$4192  | \$4193 ;
+  assign \$4195  = \$4105 [0] & magnitude_23_by_3;
+  assign \$4196  = \$4194  | \$4195 ;
+  assign \$4197  = \$4105 [17] & magnitude_23_by_1;
+  assign \$4199  = \$4105 [9] & magnitude_23_by_2;
+  assign \$4200  = \$4198  | \$4199 ;
+  assign \$4201  = \$4105 [1] & magnitude_23_by_3;
+  assign \$4202  = \$4200  | \$4201 ;
+  assign \$4203  = \$4105 [10] & magnitude_23_by_2;
+  assign \$4205  = \$4105 [2] & magnitude_23_by_3;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$194  = { fixed_31, fixed_30, fixed_29, fixed_28, fixed_27, fixed_26, fixed_25, fixed_24, fixed_23, fixed_22, fixed_21, fixed_20, fixed_19, fixed_18, fixed_17, fixed_16, fixed_15, fixed_14, fixed_13, fixed_12, fixed_11, fixed_10, fixed_9, fixed_8, fixed_7, fixed_6, fixed_5, fixed_4, fixed_3, fixed_2, fixed_1, fixed_0 };
+    \$5697  = { beat[511], \$5664 , \$5662 , \$5660 , \$5658 , \$5656 , \$5654 , \$5652 , \$5650 , \$5646 , \$5642 , \$5638 , \$5634 , \$5630 , \$5626 , \$5622 , \$5618 , \$5612 , \$5606 , \$5602 , \$5598 , \$5594 , \$5590 , \$5586 , \$5582 , \$5576 , \$5570 , \$5566 , \$5562 , \$5558 , \$5554 , \$5550 , \$5546 , \$5542 , \$5538 , \$5536 , \$5534 , \$5532 , \$5530 , \$5528 , \$5526 , beat[495], \$5487 , \$5485 , \$5483 , \$5481 , \$5479 , \$5477 , \$5475 , \$5473 , \$5469 , \$5465 , \$5461 , \$5457 , \$5453 , \$5449 , \$5445 , \$5441 , \$5435 , \$5429 , \$5425 , \$5421 , \$5417 , \$5413 , \$5409 , \$5405 , \$5399 , \$5393 , \$5389 , \$5385 , \$5381 , \$5377 , \$5373 , \$5369 , \$5365 , \$5361 , \$5359 , \$5357 , \$5355 , \$5353 , \$5351 , \$5349 , beat[479], \$5310 , \$5308 , \$5306 , \$5304 , \$5302 , \$5300 , \$5298 , \$5296 , \$5292 , \$5288 , \$5284 , \$5280 , \$5276 , \$5272 , \$5268 , \$5264 , \$5258 , \$5252 , \$5248 , \$5244 , \$5240 , \$5236 , \$5232 , \$5228 , \$5222 , \$5216 , \$5212 , \$5208 , \$5204 , \$5200 , \$5196 , \$5192 , \$5188 , \$5184 , \$5182 , \$5180 , \$5178 , \$5176 , \$5174 , \$5172 , beat[463], \$5133 , \$5131 , \$5129 , \$5127 , \$5125 , \$5123 , \$5121 , \$5119 , \$5115 , \$5111 , \$5107 , \$5103 , \$5099 , \$5095 , \$5091 , \$5087 , \$5081 , \$5075 , \$5071 , \$5067 , \$5063 , \$5059 , \$5055 , \$5051 , \$5045 , \$5039 , \$5035 , \$5031 , \$5027 , \$5023 , \$5019 , \$5015 , \$5011 , \$5007 , \$5005 , \$5003 , \$5001 , \$4999 , \$4997 , \$4995 , beat[447], \$4956 , \$4954 , \$4952 , \$4950 , \$4948 , \$4946 , \$4944 , \$4942 , \$4938 , \$4934 , \$4930 , \$4926 , \$4922 , \$4918 , \$4914 , \$4910 , \$4904 , \$4898 , \$4894 , \$4890 , \$4886 , \$4882 , \$4878 , \$4874 , \$4868 , \$4862 , \$4858 , \$4854 , \$4850 , \$4846 , \$4842 , \$4838 , \$4834 , \$4830 , \$4828 , \$4826 , \$4824 , \$4822 , \$4820 , \$4818 , beat[431], \$4779 , \$4777 , \$4775 , \$4773 , \$4771 , \$4769 , \$4767 , \$4765 , \$4761 , \$4757 , \$4753 , \$4749 , \$4745 , \$4741 , \$4737 , \$4733 , \$4727 , \$4721 , \$4717 , \$4713 , \$4709 , \$4705 , \$4701 , \$4697 , \$4691 , \$4685 , \$4681 , \$4677 , \$4673 , \$4669 , \$4665 , \$4661 , \$4657 , \$4653 , \$4651 , \$4649 , \$4647 , \$4645 , \$4643 , \$4641 , beat[415], \$4602 , \$4600 , \$4598 , \$4596 , \$4594 , \$4592 , \$4590 , \$4588 , \$4584 , \$4580 , \$4576 , \$4572 , \$4568 , \$4564 , \$4560 , \$4556 , \$4550 , \$4544 , \$4540 , \$4536 , \$4532 , \$4528 , \$4524 , \$4520 , \$4514 , \$4508 , \$4504 , \$4500 , \$4496 , \$4492 , \$4488 , \$4484 , \$4480 , \$4476 , \$4474 , \$4472 , \$4470 , \$4468 , \$4466 , \$4464 , beat[399], \$4425 , \$4423 , \$4421 , \$4419 , \$4417 , \$4415 , \$4413 , \$4411 , \$4407 , \$4403 , \$4399 , \$4395 , \$4391 , \$4387 , \$4383 , \$4379 , \$4373 , \$4367 , \$4363 , \$4359 , \$4355 , \$4351 , \$4347 , \$4343 , \$4337 , \$4331 , \$4327 , \$4323 , \$4319 , \$4315 , \$4311 , \$4307 , \$4303 , \$4299 , \$4297 , \$4295 , \$4293 , \$4291 , \$4289 , \$4287 , beat[383], \$4248 , \$4246 , \$4244 , \$4242 , \$4240 , \$4238 , \$4236 , \$4234 , \$4230 , \$4226 , \$4222 , \$4218 , \$4214 , \$4210 , \$4206 , \$4202 , \$4196 , \$4190 , \$4186 , \$4182 , \$4178 , \$4174 , \$4170 , \$4166 , \$4160 , \$4154 , \$4150 , \$4146 , \$4142 , \$4138 , \$4134 , \$4130 , \$4126 , \$4122 , \$4120 , \$4118 , \$4116 , \$4114 , \$4112 , \$4110 , beat[367], \$4071 , \$4069 , \$4067 , \$4065 , \$4063 , \$4061 , \$4059 , \$4057 , \$4053 , \$4049 , \$4045 , \$4041 , \$4037 , \$4033 , \$4029 , \$4025 , \$4019 , \$4013 , \$4009 , \$4005 , \$4001 , \$3997 , \$3993 , \$3989 , \$3983 , \$3977 , \$3973 , \$3969 , \$3965 , \$3961 , \$3957 , \$3953 , \$3949 , \$3945 , \$3943 , \$3941 , \$3939 , \$3937 , \$3935 , \$3933 , beat[351], \$3894 , \$3892 , \$3890 , \$3888 , \$3886 , \$3884 , \$3882 , \$3880 , \$3876 , \$3872 , \$3868 , \$3864 , \$3860 , \$3856 , \$3852 , \$3848 , \$3842 , \$3836 , \$3832 , \$3828 , \$3824 , \$3820 , \$3816 , \$3812 , \$3806 , \$3800 , \$3796 , \$3792 , \$3788 , \$3784 , \$3780 , \$3776 , \$3772 , \$3768 , \$3766 , \$3764 , \$3762 , \$3760 , \$3758 , \$3756 , beat[335], \$3717 , \$3715 , \$3713 , \$3711 , \$3709 , \$3707 , \$3705 , \$3703 , \$3699 , \$3695 , \$3691 , \$3687 , \$3683 , \$3679 , \$3675 , \$3671 , \$3665 , \$3659 , \$3655 , \$3651 , \$3647 , \$3643 , \$3639 , \$3635 , \$3629 , \$3623 , \$3619 , \$3615 , \$3611 , \$3607 , \$3603 , \$3599 , \$3595 , \$3591 , \$3589 , \$3587 , \$3585 , \$3583 , \$3581 , \$3579 , beat[319], \$3540 , \$3538 , \$3536 , \$3534 , \$3532 , \$3530 , \$3528 , \$3526 , \$3522 , \$3518 , \$3514 , \$3510 , \$3506 , \$3502 , \$3498 , \$3494 , \$3488 , \$3482 , \$3478 , \$3474 , \$3470 , \$3466 , \$3462 , \$3458 , \$3452 , \$3446 , \$3442 , \$3438 , \$3434 , \$3430 , \$3426 , \$3422 , \$3418 , \$3414 , \$3412 , \$3410 , \$3408 , \$3406 , \$3404 , \$3402 , beat[303], \$3363 , \$3361 , \$3359 , \$3357 , \$3355 , \$3353 , \$3351 , \$3349 , \$3345 , \$3341 , \$3337 , \$3333 , \$3329 , \$3325 , \$3321 , \$3317 , \$3311 , \$3305 , \$3301 , \$3297 , \$3293 , \$3289 , \$3285 , \$3281 , \$3275 , \$3269 , \$3265 , \$3261 , \$3257 , \$3253 , \$3249 , \$3245 , \$3241 , \$3237 , \$3235 , \$3233 , \$3231 , \$3229 , \$3227 , \$3225 , beat[287], \$3186 , \$3184 , \$3182 , \$3180 , \$3178 , \$3176 , \$3174 , \$3172 , \$3168 , \$3164 , \$3160 , \$3156 , \$3152 , \$3148 , \$3144 , \$3140 , \$3134 , \$3128 , \$3124 , \$3120 , \$3116 , \$3112 , \$3108 , \$3104 , \$3098 , \$3092 , \$3088 , \$3084 , \$3080 , \$3076 , \$3072 , \$3068 , \$3064 , \$3060 , \$3058 , \$3056 , \$3054 , \$3052 , \$3050 , \$3048 , beat[271], \$3009 , \$3007 , \$3005 , \$3003 , \$3001 , \$2999 , \$2997 , \$2995 , \$2991 , \$2987 , \$2983 , \$2979 , \$2975 , \$2971 , \$2967 , \$2963 , \$2957 , \$2951 , \$2947 , \$2943 , \$2939 , \$2935 , \$2931 , \$2927 , \$2921 , \$2915 , \$2911 , \$2907 , \$2903 , \$2899 , \$2895 , \$2891 , \$2887 , \$2883 , \$2881 , \$2879 , \$2877 , \$2875 , \$2873 , \$2871 , beat[255], \$2832 , \$2830 , \$2828 , \$2826 , \$2824 , \$2822 , \$2820 , \$2818 , \$2814 , \$2810 , \$2806 , \$2802 , \$2798 , \$2794 , \$2790 , \$2786 , \$2780 , \$2774 , \$2770 , \$2766 , \$2762 , \$2758 , \$2754 , \$2750 , \$2744 , \$2738 , \$2734 , \$2730 , \$2726 , \$2722 , \$2718 , \$2714 , \$2710 , \$2706 , \$2704 , \$2702 , \$2700 , \$2698 , \$2696 , \$2694 , beat[239], \$2655 , \$2653 , \$2651 , \$2649 , \$2647 , \$2645 , \$2643 , \$2641 , \$2637 , \$2633 , \$2629 , \$2625 , \$2621 , \$2617 , \$2613 , \$2609 , \$2603 , \$2597 , \$2593 , \$2589 , \$2585 , \$2581 , \$2577 , \$2573 , \$2567 , \$2561 , \$2557 , \$2553 , \$2549 , \$2545 , \$2541 , \$2537 , \$2533 , \$2529 , \$2527 , \$2525 , \$2523 , \$2521 , \$2519 , \$2517 , beat[223], \$2478 , \$2476 , \$2474 , \$2472 , \$2470 , \$2468 , \$2466 , \$2464 , \$2460 , \$2456 , \$2452 , \$2448 , \$2444 , \$2440 , \$2436 , \$2432 , \$2426 , \$2420 , \$2416 , \$2412 , \$2408 , \$2404 , \$2400 , \$2396 , \$2390 , \$2384 , \$2380 , \$2376 , \$2372 , \$2368 , \$2364 , \$2360 , \$2356 , \$2352 , \$2350 , \$2348 , \$2346 , \$2344 , \$2342 , \$2340 , beat[207], \$2301 , \$2299 , \$2297 , \$2295 , \$2293 , \$2291 , \$2289 , \$2287 , \$2283 , \$2279 , \$2275 , \$2271 , \$2267 , \$2263 , \$2259 , \$2255 , \$2249 , \$2243 , \$2239 , \$2235 , \$2231 , \$2227 , \$2223 , \$2219 , \$2213 , \$2207 , \$2203 , \$2199 , \$2195 , \$2191 , \$2187 , \$2183 , \$2179 , \$2175 , \$2173 , \$2171 , \$2169 , \$2167 , \$2165 , \$2163 , beat[191], \$2124 , \$2122 , \$2120 , \$2118 , \$2116 , \$2114 , \$2112 , \$2110 , \$2106 , \$2102 , \$2098 , \$2094 , \$2090 , \$2086 , \$2082 , \$2078 , \$2072 , \$2066 , \$2062 , \$2058 , \$2054 , \$2050 , \$2046 , \$2042 , \$2036 , \$2030 , \$2026 , \$2022 , \$2018 , \$2014 , \$2010 , \$2006 , \$2002 , \$1998 , \$1996 , \$1994 , \$1992 , \$1990 , \$1988 , \$1986 , beat[175], \$1947 , \$1945 , \$1943 , \$1941 , \$1939 , \$1937 , \$1935 , \$1933 , \$1929 , \$1925 , \$1921 , \$1917 , \$1913 , \$1909 , \$1905 , \$1901 , \$1895 , \$1889 , \$1885 , \$1881 , \$1877 , \$1873 , \$1869 , \$1865 , \$1859 , \$1853 , \$1849 , \$1845 , \$1841 , \$1837 , \$1833 , \$1829 , \$1825 , \$1821 , \$1819 , \$1817 , \$1815 , \$1813 , \$1811 , \$1809 , beat[159], \$1770 , \$1768 , \$1766 , \$1764 , \$1762 , \$1760 , \$1758 , \$1756 , \$1752 , \$1748 , \$1744 , \$1740 , \$1736 , \$1732 , \$1728 , \$1724 , \$1718 , \$1712 , \$1708 , \$1704 , \$1700 , \$1696 , \$1692 , \$1688 , \$1682 , \$1676 , \$1672 , \$1668 , \$1664 , \$1660 , \$1656 , \$1652 , \$1648 , \$1644 , \$1642 , \$1640 , \$1638 , \$1636 , \$1634 , \$1632 , beat[143], \$1593 , \$1591 , \$1589 , \$1587 , \$1585 , \$1583 , \$1581 , \$1579 , \$1575 , \$1571 , \$1567 , \$1563 , \$1559 , \$1555 , \$1551 , \$1547 , \$1541 , \$1535 , \$1531 , \$1527 , \$1523 , \$1519 , \$1515 , \$1511 , \$1505 , \$1499 , \$1495 , \$1491 , \$1487 , \$1483 , \$1479 , \$1475 , \$1471 , \$1467 , \$1465 , \$1463 , \$1461 , \$1459 , \$1457 , \$1455 , beat[127], \$1416 , \$1414 , \$1412 , \$1410 , \$1408 , \$1406 , \$1404 , \$1402 , \$1398 , \$1394 , \$1390 , \$1386 , \$1382 , \$1378 , \$1374 , \$1370 , \$1364 , \$1358 , \$1354 , \$1350 , \$1346 , \$1342 , \$1338 , \$1334 , \$1328 , \$1322 , \$1318 , \$1314 , \$1310 , \$1306 , \$1302 , \$1298 , \$1294 , \$1290 , \$1288 , \$1286 , \$1284 , \$1282 , \$1280 , \$1278 , beat[111], \$1239 , \$1237 , \$1235 , \$1233 , \$1231 , \$1229 , \$1227 , \$1225 , \$1221 , \$1217 , \$1213 , \$1209 , \$1205 , \$1201 , \$1197 , \$1193 , \$1187 , \$1181 , \$1177 , \$1173 , \$1169 , \$1165 , \$1161 , \$1157 , \$1151 , \$1145 , \$1141 , \$1137 , \$1133 , \$1129 , \$1125 , \$1121 , \$1117 , \$1113 , \$1111 , \$1109 , \$1107 , \$1105 , \$1103 , \$1101 , beat[95], \$1062 , \$1060 , \$1058 , \$1056 , \$1054 , \$1052 , \$1050 , \$1048 , \$1044 , \$1040 , \$1036 , \$1032 , \$1028 , \$1024 , \$1020 , \$1016 , \$1010 , \$1004 , \$1000 , \$996 , \$992 , \$988 , \$984 , \$980 , \$974 , \$968 , \$964 , \$960 , \$956 , \$952 , \$948 , \$944 , \$940 , \$936 , \$934 , \$932 , \$930 , \$928 , \$926 , \$924 , beat[79], \$885 , \$883 , \$881 , \$879 , \$877 , \$875 , \$873 , \$871 , \$867 , \$863 , \$859 , \$855 , \$851 , \$847 , \$843 , \$839 , \$833 , \$827 , \$823 , \$819 , \$815 , \$811 , \$807 , \$803 , \$797 , \$791 , \$787 , \$783 , \$779 , \$775 , \$771 , \$767 , \$763 , \$759 , \$757 , \$755 , \$753 , \$751 , \$749 , \$747 , beat[63], \$708 , \$706 , \$704 , \$702 , \$700 , \$698 , \$696 , \$694 , \$690 , \$686 , \$682 , \$678 , \$674 , \$670 , \$666 , \$662 , \$656 , \$650 , \$646 , \$642 , \$638 , \$634 , \$630 , \$626 , \$620 , \$614 , \$610 , \$606 , \$602 , \$598 , \$594 , \$590 , \$586 , \$582 , \$580 , \$578 , \$576 , \$574 , \$572 , \$570 , beat[47], \$531 , \$529 , \$527 , \$525 , \$523 , \$521 , \$519 , \$517 , \$513 , \$509 , \$505 , \$501 , \$497 , \$493 , \$489 , \$485 , \$479 , \$473 , \$469 , \$465 , \$461 , \$457 , \$453 , \$449 , \$443 , \$437 , \$433 , \$429 , \$425 , \$421 , \$417 , \$413 , \$409 , \$405 , \$403 , \$401 , \$399 , \$397 , \$395 , \$393 , beat[31], \$354 , \$352 , \$350 , \$348 , \$346 , \$344 , \$342 , \$340 , \$336 , \$332 , \$328 , \$324 , \$320 , \$316 , \$312 , \$308 , \$302 , \$296 , \$292 , \$288 , \$284 , \$280 , \$276 , \$272 , \$266 , \$260 , \$256 , \$252 , \$248 , \$244 , \$240 , \$236 , \$232 , \$228 , \$226 , \$224 , \$222 , \$220 , \$218 , \$216 , beat[15], \$177 , \$175 , \$173 , \$171 , \$169 , \$167 , \$165 , \$163 , \$159 , \$155 , \$151 , \$147 , \$143 , \$139 , \$135 , \$131 , \$125 , \$119 , \$115 , \$111 , \$107 , \$103 , \$99 , \$95 , \$89 , \$83 , \$79 , \$75 , \$71 , \$67 , \$63 , \$59 , \$55 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39  };
     if (abort) begin
-      \$194  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$5697  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$194  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$5697  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$195  = \$193 ;
+    \$5698  = { \$5696 , \$5695 , \$5694 , \$5693 , \$5692 , \$5691 , \$5690 , \$5689 , \$5688 , \$5687 , \$5686 , \$5685 , \$5684 , \$5683 , \$5682 , \$5681 , \$5680 , \$5679 , \$5678 , \$5677 , \$5676 , \$5675 , \$5674 , \$5673 , \$5672 , \$5671 , \$5670 , \$5669 , \$5668 , \$5667 , \$5666 , \$5665  };
     if (abort) begin
-      \$195  = 1'h0;
+      \$5698  = 32'd0;
     end
     if (rst) begin
-      \$195  = 1'h0;
+      \$5698  = 32'd0;
     end
   end
-  assign magnitude_0 = \$4 [39:0];
-  assign magnitude_1 = \$9 [39:0];
-  assign magnitude_2 = \$14 [39:0];
-  assign magnitude_3 = \$19 [39:0];
-  assign magnitude_4 = \$24 [39:0];
-  assign magnitude_5 = \$29 [39:0];
-  assign magnitude_6 = \$34 [39:0];
-  assign magnitude_7 = \$39 [39:0];
-  assign magnitude_8 = \$44 [39:0];
-  assign magnitude_9 = \$49 [39:0];
-  assign magnitude_10 = \$54 [39:0];
-  assign magnitude_11 = \$59 [39:0];
-  assign magnitude_12 = \$64 [39:0];
-  assign magnitude_13 = \$69 [39:0];
-  assign magnitude_14 = \$74 [39:0];
-  assign magnitude_15 = \$79 [39:0];
-  assign magnitude_16 = \$84 [39:0];
-  assign magnitude_17 = \$89 [39:0];
-  assign magnitude_18 = \$94 [39:0];
-  assign magnitude_19 = \$99 [39:0];
-  assign magnitude_20 = \$104 [39:0];
-  assign magnitude_21 = \$109 [39:0];
-  assign magnitude_22 = \$114 [39:0];
-  assign magnitude_23 = \$119 [39:0];
-  assign magnitude_24 = \$124 [39:0];
-  assign magnitude_25 = \$129 [39:0];
-  assign magnitude_26 = \$134 [39:0];
-  assign magnitude_27 = \$139 [39:0];
-  assign magnitude_28 = \$144 [39:0];
-  assign magnitude_29 = \$149 [39:0];
-  assign magnitude_30 = \$154 [39:0];
-  assign magnitude_31 = \$159 [39:0];
-  assign \fixed_1$131  = fixed;
+  assign magnitude_0_fine = \$34 [17:0];
+  assign magnitude_0 = { \$177 , \$175 , \$173 , \$171 , \$169 , \$167 , \$165 , \$163 , \$159 , \$155 , \$151 , \$147 , \$143 , \$139 , \$135 , \$131 , \$125 , \$119 , \$115 , \$111 , \$107 , \$103 , \$99 , \$95 , \$89 , \$83 , \$79 , \$75 , \$71 , \$67 , \$63 , \$59 , \$55 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37  };
+  assign magnitude_1_fine = \$211 [17:0];
+  assign magnitude_1 = { \$354 , \$352 , \$350 , \$348 , \$346 , \$344 , \$342 , \$340 , \$336 , \$332 , \$328 , \$324 , \$320 , \$316 , \$312 , \$308 , \$302 , \$296 , \$292 , \$288 , \$284 , \$280 , \$276 , \$272 , \$266 , \$260 , \$256 , \$252 , \$248 , \$244 , \$240 , \$236 , \$232 , \$228 , \$226 , \$224 , \$222 , \$220 , \$218 , \$216 , \$214  };
+  assign magnitude_2_fine = \$388 [17:0];
+  assign magnitude_2 = { \$531 , \$529 , \$527 , \$525 , \$523 , \$521 , \$519 , \$517 , \$513 , \$509 , \$505 , \$501 , \$497 , \$493 , \$489 , \$485 , \$479 , \$473 , \$469 , \$465 , \$461 , \$457 , \$453 , \$449 , \$443 , \$437 , \$433 , \$429 , \$425 , \$421 , \$417 , \$413 , \$409 , \$405 , \$403 , \$401 , \$399 , \$397 , \$395 , \$393 , \$391  };
+  assign magnitude_3_fine = \$565 [17:0];
+  assign magnitude_3 = { \$708 , \$706 , \$704 , \$702 , \$700 , \$698 , \$696 , \$694 , \$690 , \$686 , \$682 , \$678 , \$674 , \$670 , \$666 , \$662 , \$656 , \$650 , \$646 , \$642 , \$638 , \$634 , \$630 , \$626 , \$620 , \$614 , \$610 , \$606 , \$602 , \$598 , \$594 , \$590 , \$586 , \$582 , \$580 , \$578 , \$576 , \$574 , \$572 , \$570 , \$568  };
+  assign magnitude_4_fine = \$742 [17:0];
+  assign magnitude_4 = { \$885 , \$883 , \$881 , \$879 , \$877 , \$875 , \$873 , \$871 , \$867 , \$863 , \$859 , \$855 , \$851 , \$847 , \$843 , \$839 , \$833 , \$827 , \$823 , \$819 , \$815 , \$811 , \$807 , \$803 , \$797 , \$791 , \$787 , \$783 , \$779 , \$775 , \$771 , \$767 , \$763 , \$759 , \$757 , \$755 , \$753 , \$751 , \$749 , \$747 , \$745  };
+  assign magnitude_5_fine = \$919 [17:0];
+  assign magnitude_5 = { \$1062 , \$1060 , \$1058 , \$1056 , \$1054 , \$1052 , \$1050 , \$1048 , \$1044 , \$1040 , \$1036 , \$1032 , \$1028 , \$1024 , \$1020 , \$1016 , \$1010 , \$1004 , \$1000 , \$996 , \$992 , \$988 , \$984 , \$980 , \$974 , \$968 , \$964 , \$960 , \$956 , \$952 , \$948 , \$944 , \$940 , \$936 , \$934 , \$932 , \$930 , \$928 , \$926 , \$924 , \$922  };
+  assign magnitude_6_fine = \$1096 [17:0];
+  assign magnitude_6 = { \$1239 , \$1237 , \$1235 , \$1233 , \$1231 , \$1229 , \$1227 , \$1225 , \$1221 , \$1217 , \$1213 , \$1209 , \$1205 , \$1201 , \$1197 , \$1193 , \$1187 , \$1181 , \$1177 , \$1173 , \$1169 , \$1165 , \$1161 , \$1157 , \$1151 , \$1145 , \$1141 , \$1137 , \$1133 , \$1129 , \$1125 , \$1121 , \$1117 , \$1113 , \$1111 , \$1109 , \$1107 , \$1105 , \$1103 , \$1101 , \$1099  };
+  assign magnitude_7_fine = \$1273 [17:0];
+  assign magnitude_7 = { \$1416 , \$1414 , \$1412 , \$1410 , \$1408 , \$1406 , \$1404 , \$1402 , \$1398 , \$1394 , \$1390 , \$1386 , \$1382 , \$1378 , \$1374 , \$1370 , \$1364 , \$1358 , \$1354 , \$1350 , \$1346 , \$1342 , \$1338 , \$1334 , \$1328 , \$1322 , \$1318 , \$1314 , \$1310 , \$1306 , \$1302 , \$1298 , \$1294 , \$1290 , \$1288 , \$1286 , \$1284 , \$1282 , \$1280 , \$1278 , \$1276  };
+  assign magnitude_8_fine = \$1450 [17:0];
+  assign magnitude_8 = { \$1593 , \$1591 , \$1589 , \$1587 , \$1585 , \$1583 , \$1581 , \$1579 , \$1575 , \$1571 , \$1567 , \$1563 , \$1559 , \$1555 , \$1551 , \$1547 , \$1541 , \$1535 , \$1531 , \$1527 , \$1523 , \$1519 , \$1515 , \$1511 , \$1505 , \$1499 , \$1495 , \$1491 , \$1487 , \$1483 , \$1479 , \$1475 , \$1471 , \$1467 , \$1465 , \$1463 , \$1461 , \$1459 , \$1457 , \$1455 , \$1453  };
+  assign magnitude_9_fine = \$1627 [17:0];
+  assign magnitude_9 = { \$1770 , \$1768 , \$1766 , \$1764 , \$1762 , \$1760 , \$1758 , \$1756 , \$1752 , \$1748 , \$1744 , \$1740 , \$1736 , \$1732 , \$1728 , \$1724 , \$1718 , \$1712 , \$1708 , \$1704 , \$1700 , \$1696 , \$1692 , \$1688 , \$1682 , \$1676 , \$1672 , \$1668 , \$1664 , \$1660 , \$1656 , \$1652 , \$1648 , \$1644 , \$1642 , \$1640 , \$1638 , \$1636 , \$1634 , \$1632 , \$1630  };
+  assign magnitude_10_fine = \$1804 [17:0];
+  assign magnitude_10 = { \$1947 , \$1945 , \$1943 , \$1941 , \$1939 , \$1937 , \$1935 , \$1933 , \$1929 , \$1925 , \$1921 , \$1917 , \$1913 , \$1909 , \$1905 , \$1901 , \$1895 , \$1889 , \$1885 , \$1881 , \$1877 , \$1873 , \$1869 , \$1865 , \$1859 , \$1853 , \$1849 , \$1845 , \$1841 , \$1837 , \$1833 , \$1829 , \$1825 , \$1821 , \$1819 , \$1817 , \$1815 , \$1813 , \$1811 , \$1809 , \$1807  };
+  assign magnitude_11_fine = \$1981 [17:0];
+  assign magnitude_11 = { \$2124 , \$2122 , \$2120 , \$2118 , \$2116 , \$2114 , \$2112 , \$2110 , \$2106 , \$2102 , \$2098 , \$2094 , \$2090 , \$2086 , \$2082 , \$2078 , \$2072 , \$2066 , \$2062 , \$2058 , \$2054 , \$2050 , \$2046 , \$2042 , \$2036 , \$2030 , \$2026 , \$2022 , \$2018 , \$2014 , \$2010 , \$2006 , \$2002 , \$1998 , \$1996 , \$1994 , \$1992 , \$1990 , \$1988 , \$1986 , \$1984  };
+  assign magnitude_12_fine = \$2158 [17:0];
+  assign magnitude_12 = { \$2301 , \$2299 , \$2297 , \$2295 , \$2293 , \$2291 , \$2289 , \$2287 , \$2283 , \$2279 , \$2275 , \$2271 , \$2267 , \$2263 , \$2259 , \$2255 , \$2249 , \$2243 , \$2239 , \$2235 , \$2231 , \$2227 , \$2223 , \$2219 , \$2213 , \$2207 , \$2203 , \$2199 , \$2195 , \$2191 , \$2187 , \$2183 , \$2179 , \$2175 , \$2173 , \$2171 , \$2169 , \$2167 , \$2165 , \$2163 , \$2161  };
+  assign magnitude_13_fine = \$2335 [17:0];
+  assign magnitude_13 = { \$2478 , \$2476 , \$2474 , \$2472 , \$2470 , \$2468 , \$2466 , \$2464 , \$2460 , \$2456 , \$2452 , \$2448 , \$2444 , \$2440 , \$2436 , \$2432 , \$2426 , \$2420 , \$2416 , \$2412 , \$2408 , \$2404 , \$2400 , \$2396 , \$2390 , \$2384 , \$2380 , \$2376 , \$2372 , \$2368 , \$2364 , \$2360 , \$2356 , \$2352 , \$2350 , \$2348 , \$2346 , \$2344 , \$2342 , \$2340 , \$2338  };
+  assign magnitude_14_fine = \$2512 [17:0];
+  assign magnitude_14 = { \$2655 , \$2653 , \$2651 , \$2649 , \$2647 , \$2645 , \$2643 , \$2641 , \$2637 , \$2633 , \$2629 , \$2625 , \$2621 , \$2617 , \$2613 , \$2609 , \$2603 , \$2597 , \$2593 , \$2589 , \$2585 , \$2581 , \$2577 , \$2573 , \$2567 , \$2561 , \$2557 , \$2553 , \$2549 , \$2545 , \$2541 , \$2537 , \$2533 , \$2529 , \$2527 , \$2525 , \$2523 , \$2521 , \$2519 , \$2517 , \$2515  };
+  assign magnitude_15_fine = \$2689 [17:0];
+  assign magnitude_15 = { \$2832 , \$2830 , \$2828 , \$2826 , \$2824 , \$2822 , \$2820 , \$2818 , \$2814 , \$2810 , \$2806 , \$2802 , \$2798 , \$2794 , \$2790 , \$2786 , \$2780 , \$2774 , \$2770 , \$2766 , \$2762 , \$2758 , \$2754 , \$2750 , \$2744 , \$2738 , \$2734 , \$2730 , \$2726 , \$2722 , \$2718 , \$2714 , \$2710 , \$2706 , \$2704 , \$2702 , \$2700 , \$2698 , \$2696 , \$2694 , \$2692  };
+  assign magnitude_16_fine = \$2866 [17:0];
+  assign magnitude_16 = { \$3009 , \$3007 , \$3005 , \$3003 , \$3001 , \$2999 , \$2997 , \$2995 , \$2991 , \$2987 , \$2983 , \$2979 , \$2975 , \$2971 , \$2967 , \$2963 , \$2957 , \$2951 , \$2947 , \$2943 , \$2939 , \$2935 , \$2931 , \$2927 , \$2921 , \$2915 , \$2911 , \$2907 , \$2903 , \$2899 , \$2895 , \$2891 , \$2887 , \$2883 , \$2881 , \$2879 , \$2877 , \$2875 , \$2873 , \$2871 , \$2869  };
+  assign magnitude_17_fine = \$3043 [17:0];
+  assign magnitude_17 = { \$3186 , \$3184 , \$3182 , \$3180 , \$3178 , \$3176 , \$3174 , \$3172 , \$3168 , \$3164 , \$3160 , \$3156 , \$3152 , \$3148 , \$3144 , \$3140 , \$3134 , \$3128 , \$3124 , \$3120 , \$3116 , \$3112 , \$3108 , \$3104 , \$3098 , \$3092 , \$3088 , \$3084 , \$3080 , \$3076 , \$3072 , \$3068 , \$3064 , \$3060 , \$3058 , \$3056 , \$3054 , \$3052 , \$3050 , \$3048 , \$3046  };
+  assign magnitude_18_fine = \$3220 [17:0];
+  assign magnitude_18 = { \$3363 , \$3361 , \$3359 , \$3357 , \$3355 , \$3353 , \$3351 , \$3349 , \$3345 , \$3341 , \$3337 , \$3333 , \$3329 , \$3325 , \$3321 , \$3317 , \$3311 , \$3305 , \$3301 , \$3297 , \$3293 , \$3289 , \$3285 , \$3281 , \$3275 , \$3269 , \$3265 , \$3261 , \$3257 , \$3253 , \$3249 , \$3245 , \$3241 , \$3237 , \$3235 , \$3233 , \$3231 , \$3229 , \$3227 , \$3225 , \$3223  };
+  assign magnitude_19_fine = \$3397 [17:0];
+  assign magnitude_19 = { \$3540 , \$3538 , \$3536 , \$3534 , \$3532 , \$3530 , \$3528 , \$3526 , \$3522 , \$3518 , \$3514 , \$3510 , \$3506 , \$3502 , \$3498 , \$3494 , \$3488 , \$3482 , \$3478 , \$3474 , \$3470 , \$3466 , \$3462 , \$3458 , \$3452 , \$3446 , \$3442 , \$3438 , \$3434 , \$3430 , \$3426 , \$3422 , \$3418 , \$3414 , \$3412 , \$3410 , \$3408 , \$3406 , \$3404 , \$3402 , \$3400  };
+  assign magnitude_20_fine = \$3574 [17:0];
+  assign magnitude_20 = { \$3717 , \$3715 , \$3713 , \$3711 , \$3709 , \$3707 , \$3705 , \$3703 , \$3699 , \$3695 , \$3691 , \$3687 , \$3683 , \$3679 , \$3675 , \$3671 , \$3665 , \$3659 , \$3655 , \$3651 , \$3647 , \$3643 , \$3639 , \$3635 , \$3629 , \$3623 , \$3619 , \$3615 , \$3611 , \$3607 , \$3603 , \$3599 , \$3595 , \$3591 , \$3589 , \$3587 , \$3585 , \$3583 , \$3581 , \$3579 , \$3577  };
+  assign magnitude_21_fine = \$3751 [17:0];
+  assign magnitude_21 = { \$3894 , \$3892 , \$3890 , \$3888 , \$3886 , \$3884 , \$3882 , \$3880 , \$3876 , \$3872 , \$3868 , \$3864 , \$3860 , \$3856 , \$3852 , \$3848 , \$3842 , \$3836 , \$3832 , \$3828 , \$3824 , \$3820 , \$3816 , \$3812 , \$3806 , \$3800 , \$3796 , \$3792 , \$3788 , \$3784 , \$3780 , \$3776 , \$3772 , \$3768 , \$3766 , \$3764 , \$3762 , \$3760 , \$3758 , \$3756 , \$3754  };
+  assign magnitude_22_fine = \$3928 [17:0];
+  assign magnitude_22 = { \$4071 , \$4069 , \$4067 , \$4065 , \$4063 , \$4061 , \$4059 , \$4057 , \$4053 , \$4049 , \$4045 , \$4041 , \$4037 , \$4033 , \$4029 , \$4025 , \$4019 , \$4013 , \$4009 , \$4005 , \$4001 , \$3997 , \$3993 , \$3989 , \$3983 , \$3977 , \$3973 , \$3969 , \$3965 , \$3961 , \$3957 , \$3953 , \$3949 , \$3945 , \$3943 , \$3941 , \$3939 , \$3937 , \$3935 , \$3933 , \$3931  };
+  assign magnitude_23_fine = \$4105 [17:0];
+  assign magnitude_23 = { \$4248 , \$4246 , \$4244 , \$4242 , \$4240 , \$4238 , \$4236 , \$4234 , \$4230 , \$4226 , \$4222 , \$4218 , \$4214 , \$4210 , \$4206 , \$4202 , \$4196 , \$4190 , \$4186 , \$4182 , \$4178 , \$4174 , \$4170 , \$4166 , \$4160 , \$4154 , \$4150 , \$4146 , \$4142 , \$4138 , \$4134 , \$4130 , \$4126 , \$4122 , \$4120 , \$4118 , \$4116 , \$4114 , \$4112 , \$4110 , \$4108  };
+  assign magnitude_24_fine = \$4282 [17:0];
+  assign magnitude_24 = { \$4425 , \$4423 , \$4421 , \$4419 , \$4417 , \$4415 , \$4413 , \$4411 , \$4407 , \$4403 , \$4399 , \$4395 , \$4391 , \$4387 , \$4383 , \$4379 , \$4373 , \$4367 , \$4363 , \$4359 , \$4355 , \$4351 , \$4347 , \$4343 , \$4337 , \$4331 , \$4327 , \$4323 , \$4319 , \$4315 , \$4311 , \$4307 , \$4303 , \$4299 , \$4297 , \$4295 , \$4293 , \$4291 , \$4289 , \$4287 , \$4285  };
+  assign magnitude_25_fine = \$4459 [17:0];
+  assign magnitude_25 = { \$4602 , \$4600 , \$4598 , \$4596 , \$4594 , \$4592 , \$4590 , \$4588 , \$4584 , \$4580 , \$4576 , \$4572 , \$4568 , \$4564 , \$4560 , \$4556 , \$4550 , \$4544 , \$4540 , \$4536 , \$4532 , \$4528 , \$4524 , \$4520 , \$4514 , \$4508 , \$4504 , \$4500 , \$4496 , \$4492 , \$4488 , \$4484 , \$4480 , \$4476 , \$4474 , \$4472 , \$4470 , \$4468 , \$4466 , \$4464 , \$4462  };
+  assign magnitude_26_fine = \$4636 [17:0];
+  assign magnitude_26 = { \$4779 , \$4777 , \$4775 , \$4773 , \$4771 , \$4769 , \$4767 , \$4765 , \$4761 , \$4757 , \$4753 , \$4749 , \$4745 , \$4741 , \$4737 , \$4733 , \$4727 , \$4721 , \$4717 , \$4713 , \$4709 , \$4705 , \$4701 , \$4697 , \$4691 , \$4685 , \$4681 , \$4677 , \$4673 , \$4669 , \$4665 , \$4661 , \$4657 , \$4653 , \$4651 , \$4649 , \$4647 , \$4645 , \$4643 , \$4641 , \$4639  };
+  assign magnitude_27_fine = \$4813 [17:0];
+  assign magnitude_27 = { \$4956 , \$4954 , \$4952 , \$4950 , \$4948 , \$4946 , \$4944 , \$4942 , \$4938 , \$4934 , \$4930 , \$4926 , \$4922 , \$4918 , \$4914 , \$4910 , \$4904 , \$4898 , \$4894 , \$4890 , \$4886 , \$4882 , \$4878 , \$4874 , \$4868 , \$4862 , \$4858 , \$4854 , \$4850 , \$4846 , \$4842 , \$4838 , \$4834 , \$4830 , \$4828 , \$4826 , \$4824 , \$4822 , \$4820 , \$4818 , \$4816  };
+  assign magnitude_28_fine = \$4990 [17:0];
+  assign magnitude_28 = { \$5133 , \$5131 , \$5129 , \$5127 , \$5125 , \$5123 , \$5121 , \$5119 , \$5115 , \$5111 , \$5107 , \$5103 , \$5099 , \$5095 , \$5091 , \$5087 , \$5081 , \$5075 , \$5071 , \$5067 , \$5063 , \$5059 , \$5055 , \$5051 , \$5045 , \$5039 , \$5035 , \$5031 , \$5027 , \$5023 , \$5019 , \$5015 , \$5011 , \$5007 , \$5005 , \$5003 , \$5001 , \$4999 , \$4997 , \$4995 , \$4993  };
+  assign magnitude_29_fine = \$5167 [17:0];
+  assign magnitude_29 = { \$5310 , \$5308 , \$5306 , \$5304 , \$5302 , \$5300 , \$5298 , \$5296 , \$5292 , \$5288 , \$5284 , \$5280 , \$5276 , \$5272 , \$5268 , \$5264 , \$5258 , \$5252 , \$5248 , \$5244 , \$5240 , \$5236 , \$5232 , \$5228 , \$5222 , \$5216 , \$5212 , \$5208 , \$5204 , \$5200 , \$5196 , \$5192 , \$5188 , \$5184 , \$5182 , \$5180 , \$5178 , \$5176 , \$5174 , \$5172 , \$5170  };
+  assign magnitude_30_fine = \$5344 [17:0];
+  assign magnitude_30 = { \$5487 , \$5485 , \$5483 , \$5481 , \$5479 , \$5477 , \$5475 , \$5473 , \$5469 , \$5465 , \$5461 , \$5457 , \$5453 , \$5449 , \$5445 , \$5441 , \$5435 , \$5429 , \$5425 , \$5421 , \$5417 , \$5413 , \$5409 , \$5405 , \$5399 , \$5393 , \$5389 , \$5385 , \$5381 , \$5377 , \$5373 , \$5369 , \$5365 , \$5361 , \$5359 , \$5357 , \$5355 , \$5353 , \$5351 , \$5349 , \$5347  };
+  assign magnitude_31_fine = \$5521 [17:0];
+  assign magnitude_31 = { \$5664 , \$5662 , \$5660 , \$5658 , \$5656 , \$5654 , \$5652 , \$5650 , \$5646 , \$5642 , \$5638 , \$5634 , \$5630 , \$5626 , \$5622 , \$5618 , \$5612 , \$5606 , \$5602 , \$5598 , \$5594 , \$5590 , \$5586 , \$5582 , \$5576 , \$5570 , \$5566 , \$5562 , \$5558 , \$5554 , \$5550 , \$5546 , \$5542 , \$5538 , \$5536 , \$5534 , \$5532 , \$5530 , \$5528 , \$5526 , \$5524  };
+  assign fixed_1 = fixed;
   assign bad_1 = nonfinite;
+  assign \$5  = { \$4 , beat[9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , beat[9:0], 1'h0 };
+  assign \$17  = { 3'h0, \$16 [13:0], 4'h0 };
+  assign \$22  = { \$21 , beat[9:0], 1'h0 };
+  assign \$25  = { 1'h0, \$24 , 2'h0 };
+  assign \$30  = { \$29 , beat[9:0], 1'h0 };
+  assign \$37  = \$36 ;
+  assign \$39  = \$38 ;
+  assign \$41  = \$40 ;
+  assign \$43  = \$42 ;
+  assign \$45  = \$44 ;
+  assign \$47  = \$46 ;
+  assign \$49  = \$48 ;
+  assign \$51  = \$50 ;
+  assign \$53  = \$52 ;
+  assign \$57  = \$56 ;
+  assign \$61  = \$60 ;
+  assign \$65  = \$64 ;
+  assign \$69  = \$68 ;
+  assign \$73  = \$72 ;
+  assign \$77  = \$76 ;
+  assign \$81  = \$80 ;
+  assign \$85  = \$84 ;
+  assign \$91  = \$90 ;
+  assign \$97  = \$96 ;
+  assign \$101  = \$100 ;
+  assign \$105  = \$104 ;
+  assign \$109  = \$108 ;
+  assign \$113  = \$112 ;
+  assign \$117  = \$116 ;
+  assign \$121  = \$120 ;
+  assign \$127  = \$126 ;
+  assign \$133  = \$132 ;
+  assign \$137  = \$136 ;
+  assign \$141  = \$140 ;
+  assign \$145  = \$144 ;
+  assign \$149  = \$148 ;
+  assign \$153  = \$152 ;
+  assign \$157  = \$156 ;
+  assign \$161  = \$160 ;
+  assign \$165  = \$164 ;
+  assign \$167  = \$166 ;
+  assign \$169  = \$168 ;
+  assign \$171  = \$170 ;
+  assign \$173  = \$172 ;
+  assign \$175  = \$174 ;
+  assign \$177  = \$176 ;
+  assign \$182  = { \$181 , beat[25:16], 1'h0 };
+  assign \$185  = { 1'h0, \$184 , 2'h0 };
+  assign \$190  = { \$189 , beat[25:16], 1'h0 };
+  assign \$194  = { 3'h0, \$193 [13:0], 4'h0 };
+  assign \$199  = { \$198 , beat[25:16], 1'h0 };
+  assign \$202  = { 1'h0, \$201 , 2'h0 };
+  assign \$207  = { \$206 , beat[25:16], 1'h0 };
+  assign \$214  = \$213 ;
+  assign \$216  = \$215 ;
+  assign \$218  = \$217 ;
+  assign \$220  = \$219 ;
+  assign \$222  = \$221 ;
+  assign \$224  = \$223 ;
+  assign \$226  = \$225 ;
+  assign \$228  = \$227 ;
+  assign \$230  = \$229 ;
+  assign \$234  = \$233 ;
+  assign \$238  = \$237 ;
+  assign \$242  = \$241 ;
+  assign \$246  = \$245 ;
+  assign \$250  = \$249 ;
+  assign \$254  = \$253 ;
+  assign \$258  = \$257 ;
+  assign \$262  = \$261 ;
+  assign \$268  = \$267 ;
+  assign \$274  = \$273 ;
+  assign \$278  = \$277 ;
+  assign \$282  = \$281 ;
+  assign \$286  = \$285 ;
+  assign \$290  = \$289 ;
+  assign \$294  = \$293 ;
+  assign \$298  = \$297 ;
+  assign \$304  = \$303 ;
+  assign \$310  = \$309 ;
+  assign \$314  = \$313 ;
+  assign \$318  = \$317 ;
+  assign \$322  = \$321 ;
+  assign \$326  = \$325 ;
+  assign \$330  = \$329 ;
+  assign \$334  = \$333 ;
+  assign \$338  = \$337 ;
+  assign \$342  = \$341 ;
+  assign \$344  = \$343 ;
+  assign \$346  = \$345 ;
+  assign \$348  = \$347 ;
+  assign \$350  = \$349 ;
+  assign \$352  = \$351 ;
+  assign \$354  = \$353 ;
+  assign \$359  = { \$358 , beat[41:32], 1'h0 };
+  assign \$362  = { 1'h0, \$361 , 2'h0 };
+  assign \$367  = { \$366 , beat[41:32], 1'h0 };
+  assign \$371  = { 3'h0, \$370 [13:0], 4'h0 };
+  assign \$376  = { \$375 , beat[41:32], 1'h0 };
+  assign \$379  = { 1'h0, \$378 , 2'h0 };
+  assign \$384  = { \$383 , beat[41:32], 1'h0 };
+  assign \$391  = \$390 ;
+  assign \$393  = \$392 ;
+  assign \$395  = \$394 ;
+  assign \$397  = \$396 ;
+  assign \$399  = \$398 ;
+  assign \$401  = \$400 ;
+  assign \$403  = \$402 ;
+  assign \$405  = \$404 ;
+  assign \$407  = \$406 ;
+  assign \$411  = \$410 ;
+  assign \$415  = \$414 ;
+  assign \$419  = \$418 ;
+  assign \$423  = \$422 ;
+  assign \$427  = \$426 ;
+  assign \$431  = \$430 ;
+  assign \$435  = \$434 ;
+  assign \$439  = \$438 ;
+  assign \$445  = \$444 ;
+  assign \$451  = \$450 ;
+  assign \$455  = \$454 ;
+  assign \$459  = \$458 ;
+  assign \$463  = \$462 ;
+  assign \$467  = \$466 ;
+  assign \$471  = \$470 ;
+  assign \$475  = \$474 ;
+  assign \$481  = \$480 ;
+  assign \$487  = \$486 ;
+  assign \$491  = \$490 ;
+  assign \$495  = \$494 ;
+  assign \$499  = \$498 ;
+  assign \$503  = \$502 ;
+  assign \$507  = \$506 ;
+  assign \$511  = \$510 ;
+  assign \$515  = \$514 ;
+  assign \$519  = \$518 ;
+  assign \$521  = \$520 ;
+  assign \$523  = \$522 ;
+  assign \$525  = \$524 ;
+  assign \$527  = \$526 ;
+  assign \$529  = \$528 ;
+  assign \$531  = \$530 ;
+  assign \$536  = { \$535 , beat[57:48], 1'h0 };
+  assign \$539  = { 1'h0, \$538 , 2'h0 };
+  assign \$544  = { \$543 , beat[57:48], 1'h0 };
+  assign \$548  = { 3'h0, \$547 [13:0], 4'h0 };
+  assign \$553  = { \$552 , beat[57:48], 1'h0 };
+  assign \$556  = { 1'h0, \$555 , 2'h0 };
+  assign \$561  = { \$560 , beat[57:48], 1'h0 };
+  assign \$568  = \$567 ;
+  assign \$570  = \$569 ;
+  assign \$572  = \$571 ;
+  assign \$574  = \$573 ;
+  assign \$576  = \$575 ;
+  assign \$578  = \$577 ;
+  assign \$580  = \$579 ;
+  assign \$582  = \$581 ;
+  assign \$584  = \$583 ;
+  assign \$588  = \$587 ;
+  assign \$592  = \$591 ;
+  assign \$596  = \$595 ;
+  assign \$600  = \$599 ;
+  assign \$604  = \$603 ;
+  assign \$608  = \$607 ;
+  assign \$612  = \$611 ;
+  assign \$616  = \$615 ;
+  assign \$622  = \$621 ;
+  assign \$628  = \$627 ;
+  assign \$632  = \$631 ;
+  assign \$636  = \$635 ;
+  assign \$640  = \$639 ;
+  assign \$644  = \$643 ;
+  assign \$648  = \$647 ;
+  assign \$652  = \$651 ;
+  assign \$658  = \$657 ;
+  assign \$664  = \$663 ;
+  assign \$668  = \$667 ;
+  assign \$672  = \$671 ;
+  assign \$676  = \$675 ;
+  assign \$680  = \$679 ;
+  assign \$684  = \$683 ;
+  assign \$688  = \$687 ;
+  assign \$692  = \$691 ;
+  assign \$696  = \$695 ;
+  assign \$698  = \$697 ;
+  assign \$700  = \$699 ;
+  assign \$702  = \$701 ;
+  assign \$704  = \$703 ;
+  assign \$706  = \$705 ;
+  assign \$708  = \$707 ;
+  assign \$713  = { \$712 , beat[73:64], 1'h0 };
+  assign \$716  = { 1'h0, \$715 , 2'h0 };
+  assign \$721  = { \$720 , beat[73:64], 1'h0 };
+  assign \$725  = { 3'h0, \$724 [13:0], 4'h0 };
+  assign \$730  = { \$729 , beat[73:64], 1'h0 };
+  assign \$733  = { 1'h0, \$732 , 2'h0 };
+  assign \$738  = { \$737 , beat[73:64], 1'h0 };
+  assign \$745  = \$744 ;
+  assign \$747  = \$746 ;
+  assign \$749  = \$748 ;
+  assign \$751  = \$750 ;
+  assign \$753  = \$752 ;
+  assign \$755  = \$754 ;
+  assign \$757  = \$756 ;
+  assign \$759  = \$758 ;
+  assign \$761  = \$760 ;
+  assign \$765  = \$764 ;
+  assign \$769  = \$768 ;
+  assign \$773  = \$772 ;
+  assign \$777  = \$776 ;
+  assign \$781  = \$780 ;
+  assign \$785  = \$784 ;
+  assign \$789  = \$788 ;
+  assign \$793  = \$792 ;
+  assign \$799  = \$798 ;
+  assign \$805  = \$804 ;
+  assign \$809  = \$808 ;
+  assign \$813  = \$812 ;
+  assign \$817  = \$816 ;
+  assign \$821  = \$820 ;
+  assign \$825  = \$824 ;
+  assign \$829  = \$828 ;
+  assign \$835  = \$834 ;
+  assign \$841  = \$840 ;
+  assign \$845  = \$844 ;
+  assign \$849  = \$848 ;
+  assign \$853  = \$852 ;
+  assign \$857  = \$856 ;
+  assign \$861  = \$860 ;
+  assign \$865  = \$864 ;
+  assign \$869  = \$868 ;
+  assign \$873  = \$872 ;
+  assign \$875  = \$874 ;
+  assign \$877  = \$876 ;
+  assign \$879  = \$878 ;
+  assign \$881  = \$880 ;
+  assign \$883  = \$882 ;
+  assign \$885  = \$884 ;
+  assign \$890  = { \$889 , beat[89:80], 1'h0 };
+  assign \$893  = { 1'h0, \$892 , 2'h0 };
+  assign \$898  = { \$897 , beat[89:80], 1'h0 };
+  assign \$902  = { 3'h0, \$901 [13:0], 4'h0 };
+  assign \$907  = { \$906 , beat[89:80], 1'h0 };
+  assign \$910  = { 1'h0, \$909 , 2'h0 };
+  assign \$915  = { \$914 , beat[89:80], 1'h0 };
+  assign \$922  = \$921 ;
+  assign \$924  = \$923 ;
+  assign \$926  = \$925 ;
+  assign \$928  = \$927 ;
+  assign \$930  = \$929 ;
+  assign \$932  = \$931 ;
+  assign \$934  = \$933 ;
+  assign \$936  = \$935 ;
+  assign \$938  = \$937 ;
+  assign \$942  = \$941 ;
+  assign \$946  = \$945 ;
+  assign \$950  = \$949 ;
+  assign \$954  = \$953 ;
+  assign \$958  = \$957 ;
+  assign \$962  = \$961 ;
+  assign \$966  = \$965 ;
+  assign \$970  = \$969 ;
+  assign \$976  = \$975 ;
+  assign \$982  = \$981 ;
+  assign \$986  = \$985 ;
+  assign \$990  = \$989 ;
+  assign \$994  = \$993 ;
+  assign \$998  = \$997 ;
+  assign \$1002  = \$1001 ;
+  assign \$1006  = \$1005 ;
+  assign \$1012  = \$1011 ;
+  assign \$1018  = \$1017 ;
+  assign \$1022  = \$1021 ;
+  assign \$1026  = \$1025 ;
+  assign \$1030  = \$1029 ;
+  assign \$1034  = \$1033 ;
+  assign \$1038  = \$1037 ;
+  assign \$1042  = \$1041 ;
+  assign \$1046  = \$1045 ;
+  assign \$1050  = \$1049 ;
+  assign \$1052  = \$1051 ;
+  assign \$1054  = \$1053 ;
+  assign \$1056  = \$1055 ;
+  assign \$1058  = \$1057 ;
+  assign \$1060  = \$1059 ;
+  assign \$1062  = \$1061 ;
+  assign \$1067  = { \$1066 , beat[105:96], 1'h0 };
+  assign \$1070  = { 1'h0, \$1069 , 2'h0 };
+  assign \$1075  = { \$1074 , beat[105:96], 1'h0 };
+  assign \$1079  = { 3'h0, \$1078 [13:0], 4'h0 };
+  assign \$1084  = { \$1083 , beat[105:96], 1'h0 };
+  assign \$1087  = { 1'h0, \$1086 , 2'h0 };
+  assign \$1092  = { \$1091 , beat[105:96], 1'h0 };
+  assign \$1099  = \$1098 ;
+  assign \$1101  = \$1100 ;
+  assign \$1103  = \$1102 ;
+  assign \$1105  = \$1104 ;
+  assign \$1107  = \$1106 ;
+  assign \$1109  = \$1108 ;
+  assign \$1111  = \$1110 ;
+  assign \$1113  = \$1112 ;
+  assign \$1115  = \$1114 ;
+  assign \$1119  = \$1118 ;
+  assign \$1123  = \$1122 ;
+  assign \$1127  = \$1126 ;
+  assign \$1131  = \$1130 ;
+  assign \$1135  = \$1134 ;
+  assign \$1139  = \$1138 ;
+  assign \$1143  = \$1142 ;
+  assign \$1147  = \$1146 ;
+  assign \$1153  = \$1152 ;
+  assign \$1159  = \$1158 ;
+  assign \$1163  = \$1162 ;
+  assign \$1167  = \$1166 ;
+  assign \$1171  = \$1170 ;
+  assign \$1175  = \$1174 ;
+  assign \$1179  = \$1178 ;
+  assign \$1183  = \$1182 ;
+  assign \$1189  = \$1188 ;
+  assign \$1195  = \$1194 ;
+  assign \$1199  = \$1198 ;
+  assign \$1203  = \$1202 ;
+  assign \$1207  = \$1206 ;
+  assign \$1211  = \$1210 ;
+  assign \$1215  = \$1214 ;
+  assign \$1219  = \$1218 ;
+  assign \$1223  = \$1222 ;
+  assign \$1227  = \$1226 ;
+  assign \$1229  = \$1228 ;
+  assign \$1231  = \$1230 ;
+  assign \$1233  = \$1232 ;
+  assign \$1235  = \$1234 ;
+  assign \$1237  = \$1236 ;
+  assign \$1239  = \$1238 ;
+  assign \$1244  = { \$1243 , beat[121:112], 1'h0 };
+  assign \$1247  = { 1'h0, \$1246 , 2'h0 };
+  assign \$1252  = { \$1251 , beat[121:112], 1'h0 };
+  assign \$1256  = { 3'h0, \$1255 [13:0], 4'h0 };
+  assign \$1261  = { \$1260 , beat[121:112], 1'h0 };
+  assign \$1264  = { 1'h0, \$1263 , 2'h0 };
+  assign \$1269  = { \$1268 , beat[121:112], 1'h0 };
+  assign \$1276  = \$1275 ;
+  assign \$1278  = \$1277 ;
+  assign \$1280  = \$1279 ;
+  assign \$1282  = \$1281 ;
+  assign \$1284  = \$1283 ;
+  assign \$1286  = \$1285 ;
+  assign \$1288  = \$1287 ;
+  assign \$1290  = \$1289 ;
+  assign \$1292  = \$1291 ;
+  assign \$1296  = \$1295 ;
+  assign \$1300  = \$1299 ;
+  assign \$1304  = \$1303 ;
+  assign \$1308  = \$1307 ;
+  assign \$1312  = \$1311 ;
+  assign \$1316  = \$1315 ;
+  assign \$1320  = \$1319 ;
+  assign \$1324  = \$1323 ;
+  assign \$1330  = \$1329 ;
+  assign \$1336  = \$1335 ;
+  assign \$1340  = \$1339 ;
+  assign \$1344  = \$1343 ;
+  assign \$1348  = \$1347 ;
+  assign \$1352  = \$1351 ;
+  assign \$1356  = \$1355 ;
+  assign \$1360  = \$1359 ;
+  assign \$1366  = \$1365 ;
+  assign \$1372  = \$1371 ;
+  assign \$1376  = \$1375 ;
+  assign \$1380  = \$1379 ;
+  assign \$1384  = \$1383 ;
+  assign \$1388  = \$1387 ;
+  assign \$1392  = \$1391 ;
+  assign \$1396  = \$1395 ;
+  assign \$1400  = \$1399 ;
+  assign \$1404  = \$1403 ;
+  assign \$1406  = \$1405 ;
+  assign \$1408  = \$1407 ;
+  assign \$1410  = \$1409 ;
+  assign \$1412  = \$1411 ;
+  assign \$1414  = \$1413 ;
+  assign \$1416  = \$1415 ;
+  assign \$1421  = { \$1420 , beat[137:128], 1'h0 };
+  assign \$1424  = { 1'h0, \$1423 , 2'h0 };
+  assign \$1429  = { \$1428 , beat[137:128], 1'h0 };
+  assign \$1433  = { 3'h0, \$1432 [13:0], 4'h0 };
+  assign \$1438  = { \$1437 , beat[137:128], 1'h0 };
+  assign \$1441  = { 1'h0, \$1440 , 2'h0 };
+  assign \$1446  = { \$1445 , beat[137:128], 1'h0 };
+  assign \$1453  = \$1452 ;
+  assign \$1455  = \$1454 ;
+  assign \$1457  = \$1456 ;
+  assign \$1459  = \$1458 ;
+  assign \$1461  = \$1460 ;
+  assign \$1463  = \$1462 ;
+  assign \$1465  = \$1464 ;
+  assign \$1467  = \$1466 ;
+  assign \$1469  = \$1468 ;
+  assign \$1473  = \$1472 ;
+  assign \$1477  = \$1476 ;
+  assign \$1481  = \$1480 ;
+  assign \$1485  = \$1484 ;
+  assign \$1489  = \$1488 ;
+  assign \$1493  = \$1492 ;
+  assign \$1497  = \$1496 ;
+  assign \$1501  = \$1500 ;
+  assign \$1507  = \$1506 ;
+  assign \$1513  = \$1512 ;
+  assign \$1517  = \$1516 ;
+  assign \$1521  = \$1520 ;
+  assign \$1525  = \$1524 ;
+  assign \$1529  = \$1528 ;
+  assign \$1533  = \$1532 ;
+  assign \$1537  = \$1536 ;
+  assign \$1543  = \$1542 ;
+  assign \$1549  = \$1548 ;
+  assign \$1553  = \$1552 ;
+  assign \$1557  = \$1556 ;
+  assign \$1561  = \$1560 ;
+  assign \$1565  = \$1564 ;
+  assign \$1569  = \$1568 ;
+  assign \$1573  = \$1572 ;
+  assign \$1577  = \$1576 ;
+  assign \$1581  = \$1580 ;
+  assign \$1583  = \$1582 ;
+  assign \$1585  = \$1584 ;
+  assign \$1587  = \$1586 ;
+  assign \$1589  = \$1588 ;
+  assign \$1591  = \$1590 ;
+  assign \$1593  = \$1592 ;
+  assign \$1598  = { \$1597 , beat[153:144], 1'h0 };
+  assign \$1601  = { 1'h0, \$1600 , 2'h0 };
+  assign \$1606  = { \$1605 , beat[153:144], 1'h0 };
+  assign \$1610  = { 3'h0, \$1609 [13:0], 4'h0 };
+  assign \$1615  = { \$1614 , beat[153:144], 1'h0 };
+  assign \$1618  = { 1'h0, \$1617 , 2'h0 };
+  assign \$1623  = { \$1622 , beat[153:144], 1'h0 };
+  assign \$1630  = \$1629 ;
+  assign \$1632  = \$1631 ;
+  assign \$1634  = \$1633 ;
+  assign \$1636  = \$1635 ;
+  assign \$1638  = \$1637 ;
+  assign \$1640  = \$1639 ;
+  assign \$1642  = \$1641 ;
+  assign \$1644  = \$1643 ;
+  assign \$1646  = \$1645 ;
+  assign \$1650  = \$1649 ;
+  assign \$1654  = \$1653 ;
+  assign \$1658  = \$1657 ;
+  assign \$1662  = \$1661 ;
+  assign \$1666  = \$1665 ;
+  assign \$1670  = \$1669 ;
+  assign \$1674  = \$1673 ;
+  assign \$1678  = \$1677 ;
+  assign \$1684  = \$1683 ;
+  assign \$1690  = \$1689 ;
+  assign \$1694  = \$1693 ;
+  assign \$1698  = \$1697 ;
+  assign \$1702  = \$1701 ;
+  assign \$1706  = \$1705 ;
+  assign \$1710  = \$1709 ;
+  assign \$1714  = \$1713 ;
+  assign \$1720  = \$1719 ;
+  assign \$1726  = \$1725 ;
+  assign \$1730  = \$1729 ;
+  assign \$1734  = \$1733 ;
+  assign \$1738  = \$1737 ;
+  assign \$1742  = \$1741 ;
+  assign \$1746  = \$1745 ;
+  assign \$1750  = \$1749 ;
+  assign \$1754  = \$1753 ;
+  assign \$1758  = \$1757 ;
+  assign \$1760  = \$1759 ;
+  assign \$1762  = \$1761 ;
+  assign \$1764  = \$1763 ;
+  assign \$1766  = \$1765 ;
+  assign \$1768  = \$1767 ;
+  assign \$1770  = \$1769 ;
+  assign \$1775  = { \$1774 , beat[169:160], 1'h0 };
+  assign \$1778  = { 1'h0, \$1777 , 2'h0 };
+  assign \$1783  = { \$1782 , beat[169:160], 1'h0 };
+  assign \$1787  = { 3'h0, \$1786 [13:0], 4'h0 };
+  assign \$1792  = { \$1791 , beat[169:160], 1'h0 };
+  assign \$1795  = { 1'h0, \$1794 , 2'h0 };
+  assign \$1800  = { \$1799 , beat[169:160], 1'h0 };
+  assign \$1807  = \$1806 ;
+  assign \$1809  = \$1808 ;
+  assign \$1811  = \$1810 ;
+  assign \$1813  = \$1812 ;
+  assign \$1815  = \$1814 ;
+  assign \$1817  = \$1816 ;
+  assign \$1819  = \$1818 ;
+  assign \$1821  = \$1820 ;
+  assign \$1823  = \$1822 ;
+  assign \$1827  = \$1826 ;
+  assign \$1831  = \$1830 ;
+  assign \$1835  = \$1834 ;
+  assign \$1839  = \$1838 ;
+  assign \$1843  = \$1842 ;
+  assign \$1847  = \$1846 ;
+  assign \$1851  = \$1850 ;
+  assign \$1855  = \$1854 ;
+  assign \$1861  = \$1860 ;
+  assign \$1867  = \$1866 ;
+  assign \$1871  = \$1870 ;
+  assign \$1875  = \$1874 ;
+  assign \$1879  = \$1878 ;
+  assign \$1883  = \$1882 ;
+  assign \$1887  = \$1886 ;
+  assign \$1891  = \$1890 ;
+  assign \$1897  = \$1896 ;
+  assign \$1903  = \$1902 ;
+  assign \$1907  = \$1906 ;
+  assign \$1911  = \$1910 ;
+  assign \$1915  = \$1914 ;
+  assign \$1919  = \$1918 ;
+  assign \$1923  = \$1922 ;
+  assign \$1927  = \$1926 ;
+  assign \$1931  = \$1930 ;
+  assign \$1935  = \$1934 ;
+  assign \$1937  = \$1936 ;
+  assign \$1939  = \$1938 ;
+  assign \$1941  = \$1940 ;
+  assign \$1943  = \$1942 ;
+  assign \$1945  = \$1944 ;
+  assign \$1947  = \$1946 ;
+  assign \$1952  = { \$1951 , beat[185:176], 1'h0 };
+  assign \$1955  = { 1'h0, \$1954 , 2'h0 };
+  assign \$1960  = { \$1959 , beat[185:176], 1'h0 };
+  assign \$1964  = { 3'h0, \$1963 [13:0], 4'h0 };
+  assign \$1969  = { \$1968 , beat[185:176], 1'h0 };
+  assign \$1972  = { 1'h0, \$1971 , 2'h0 };
+  assign \$1977  = { \$1976 , beat[185:176], 1'h0 };
+  assign \$1984  = \$1983 ;
+  assign \$1986  = \$1985 ;
+  assign \$1988  = \$1987 ;
+  assign \$1990  = \$1989 ;
+  assign \$1992  = \$1991 ;
+  assign \$1994  = \$1993 ;
+  assign \$1996  = \$1995 ;
+  assign \$1998  = \$1997 ;
+  assign \$2000  = \$1999 ;
+  assign \$2004  = \$2003 ;
+  assign \$2008  = \$2007 ;
+  assign \$2012  = \$2011 ;
+  assign \$2016  = \$2015 ;
+  assign \$2020  = \$2019 ;
+  assign \$2024  = \$2023 ;
+  assign \$2028  = \$2027 ;
+  assign \$2032  = \$2031 ;
+  assign \$2038  = \$2037 ;
+  assign \$2044  = \$2043 ;
+  assign \$2048  = \$2047 ;
+  assign \$2052  = \$2051 ;
+  assign \$2056  = \$2055 ;
+  assign \$2060  = \$2059 ;
+  assign \$2064  = \$2063 ;
+  assign \$2068  = \$2067 ;
+  assign \$2074  = \$2073 ;
+  assign \$2080  = \$2079 ;
+  assign \$2084  = \$2083 ;
+  assign \$2088  = \$2087 ;
+  assign \$2092  = \$2091 ;
+  assign \$2096  = \$2095 ;
+  assign \$2100  = \$2099 ;
+  assign \$2104  = \$2103 ;
+  assign \$2108  = \$2107 ;
+  assign \$2112  = \$2111 ;
+  assign \$2114  = \$2113 ;
+  assign \$2116  = \$2115 ;
+  assign \$2118  = \$2117 ;
+  assign \$2120  = \$2119 ;
+  assign \$2122  = \$2121 ;
+  assign \$2124  = \$2123 ;
+  assign \$2129  = { \$2128 , beat[201:192], 1'h0 };
+  assign \$2132  = { 1'h0, \$2131 , 2'h0 };
+  assign \$2137  = { \$2136 , beat[201:192], 1'h0 };
+  assign \$2141  = { 3'h0, \$2140 [13:0], 4'h0 };
+  assign \$2146  = { \$2145 , beat[201:192], 1'h0 };
+  assign \$2149  = { 1'h0, \$2148 , 2'h0 };
+  assign \$2154  = { \$2153 , beat[201:192], 1'h0 };
+  assign \$2161  = \$2160 ;
+  assign \$2163  = \$2162 ;
+  assign \$2165  = \$2164 ;
+  assign \$2167  = \$2166 ;
+  assign \$2169  = \$2168 ;
+  assign \$2171  = \$2170 ;
+  assign \$2173  = \$2172 ;
+  assign \$2175  = \$2174 ;
+  assign \$2177  = \$2176 ;
+  assign \$2181  = \$2180 ;
+  assign \$2185  = \$2184 ;
+  assign \$2189  = \$2188 ;
+  assign \$2193  = \$2192 ;
+  assign \$2197  = \$2196 ;
+  assign \$2201  = \$2200 ;
+  assign \$2205  = \$2204 ;
+  assign \$2209  = \$2208 ;
+  assign \$2215  = \$2214 ;
+  assign \$2221  = \$2220 ;
+  assign \$2225  = \$2224 ;
+  assign \$2229  = \$2228 ;
+  assign \$2233  = \$2232 ;
+  assign \$2237  = \$2236 ;
+  assign \$2241  = \$2240 ;
+  assign \$2245  = \$2244 ;
+  assign \$2251  = \$2250 ;
+  assign \$2257  = \$2256 ;
+  assign \$2261  = \$2260 ;
+  assign \$2265  = \$2264 ;
+  assign \$2269  = \$2268 ;
+  assign \$2273  = \$2272 ;
+  assign \$2277  = \$2276 ;
+  assign \$2281  = \$2280 ;
+  assign \$2285  = \$2284 ;
+  assign \$2289  = \$2288 ;
+  assign \$2291  = \$2290 ;
+  assign \$2293  = \$2292 ;
+  assign \$2295  = \$2294 ;
+  assign \$2297  = \$2296 ;
+  assign \$2299  = \$2298 ;
+  assign \$2301  = \$2300 ;
+  assign \$2306  = { \$2305 , beat[217:208], 1'h0 };
+  assign \$2309  = { 1'h0, \$2308 , 2'h0 };
+  assign \$2314  = { \$2313 , beat[217:208], 1'h0 };
+  assign \$2318  = { 3'h0, \$2317 [13:0], 4'h0 };
+  assign \$2323  = { \$2322 , beat[217:208], 1'h0 };
+  assign \$2326  = { 1'h0, \$2325 , 2'h0 };
+  assign \$2331  = { \$2330 , beat[217:208], 1'h0 };
+  assign \$2338  = \$2337 ;
+  assign \$2340  = \$2339 ;
+  assign \$2342  = \$2341 ;
+  assign \$2344  = \$2343 ;
+  assign \$2346  = \$2345 ;
+  assign \$2348  = \$2347 ;
+  assign \$2350  = \$2349 ;
+  assign \$2352  = \$2351 ;
+  assign \$2354  = \$2353 ;
+  assign \$2358  = \$2357 ;
+  assign \$2362  = \$2361 ;
+  assign \$2366  = \$2365 ;
+  assign \$2370  = \$2369 ;
+  assign \$2374  = \$2373 ;
+  assign \$2378  = \$2377 ;
+  assign \$2382  = \$2381 ;
+  assign \$2386  = \$2385 ;
+  assign \$2392  = \$2391 ;
+  assign \$2398  = \$2397 ;
+  assign \$2402  = \$2401 ;
+  assign \$2406  = \$2405 ;
+  assign \$2410  = \$2409 ;
+  assign \$2414  = \$2413 ;
+  assign \$2418  = \$2417 ;
+  assign \$2422  = \$2421 ;
+  assign \$2428  = \$2427 ;
+  assign \$2434  = \$2433 ;
+  assign \$2438  = \$2437 ;
+  assign \$2442  = \$2441 ;
+  assign \$2446  = \$2445 ;
+  assign \$2450  = \$2449 ;
+  assign \$2454  = \$2453 ;
+  assign \$2458  = \$2457 ;
+  assign \$2462  = \$2461 ;
+  assign \$2466  = \$2465 ;
+  assign \$2468  = \$2467 ;
+  assign \$2470  = \$2469 ;
+  assign \$2472  = \$2471 ;
+  assign \$2474  = \$2473 ;
+  assign \$2476  = \$2475 ;
+  assign \$2478  = \$2477 ;
+  assign \$2483  = { \$2482 , beat[233:224], 1'h0 };
+  assign \$2486  = { 1'h0, \$2485 , 2'h0 };
+  assign \$2491  = { \$2490 , beat[233:224], 1'h0 };
+  assign \$2495  = { 3'h0, \$2494 [13:0], 4'h0 };
+  assign \$2500  = { \$2499 , beat[233:224], 1'h0 };
+  assign \$2503  = { 1'h0, \$2502 , 2'h0 };
+  assign \$2508  = { \$2507 , beat[233:224], 1'h0 };
+  assign \$2515  = \$2514 ;
+  assign \$2517  = \$2516 ;
+  assign \$2519  = \$2518 ;
+  assign \$2521  = \$2520 ;
+  assign \$2523  = \$2522 ;
+  assign \$2525  = \$2524 ;
+  assign \$2527  = \$2526 ;
+  assign \$2529  = \$2528 ;
+  assign \$2531  = \$2530 ;
+  assign \$2535  = \$2534 ;
+  assign \$2539  = \$2538 ;
+  assign \$2543  = \$2542 ;
+  assign \$2547  = \$2546 ;
+  assign \$2551  = \$2550 ;
+  assign \$2555  = \$2554 ;
+  assign \$2559  = \$2558 ;
+  assign \$2563  = \$2562 ;
+  assign \$2569  = \$2568 ;
+  assign \$2575  = \$2574 ;
+  assign \$2579  = \$2578 ;
+  assign \$2583  = \$2582 ;
+  assign \$2587  = \$2586 ;
+  assign \$2591  = \$2590 ;
+  assign \$2595  = \$2594 ;
+  assign \$2599  = \$2598 ;
+  assign \$2605  = \$2604 ;
+  assign \$2611  = \$2610 ;
+  assign \$2615  = \$2614 ;
+  assign \$2619  = \$2618 ;
+  assign \$2623  = \$2622 ;
+  assign \$2627  = \$2626 ;
+  assign \$2631  = \$2630 ;
+  assign \$2635  = \$2634 ;
+  assign \$2639  = \$2638 ;
+  assign \$2643  = \$2642 ;
+  assign \$2645  = \$2644 ;
+  assign \$2647  = \$2646 ;
+  assign \$2649  = \$2648 ;
+  assign \$2651  = \$2650 ;
+  assign \$2653  = \$2652 ;
+  assign \$2655  = \$2654 ;
+  assign \$2660  = { \$2659 , beat[249:240], 1'h0 };
+  assign \$2663  = { 1'h0, \$2662 , 2'h0 };
+  assign \$2668  = { \$2667 , beat[249:240], 1'h0 };
+  assign \$2672  = { 3'h0, \$2671 [13:0], 4'h0 };
+  assign \$2677  = { \$2676 , beat[249:240], 1'h0 };
+  assign \$2680  = { 1'h0, \$2679 , 2'h0 };
+  assign \$2685  = { \$2684 , beat[249:240], 1'h0 };
+  assign \$2692  = \$2691 ;
+  assign \$2694  = \$2693 ;
+  assign \$2696  = \$2695 ;
+  assign \$2698  = \$2697 ;
+  assign \$2700  = \$2699 ;
+  assign \$2702  = \$2701 ;
+  assign \$2704  = \$2703 ;
+  assign \$2706  = \$2705 ;
+  assign \$2708  = \$2707 ;
+  assign \$2712  = \$2711 ;
+  assign \$2716  = \$2715 ;
+  assign \$2720  = \$2719 ;
+  assign \$2724  = \$2723 ;
+  assign \$2728  = \$2727 ;
+  assign \$2732  = \$2731 ;
+  assign \$2736  = \$2735 ;
+  assign \$2740  = \$2739 ;
+  assign \$2746  = \$2745 ;
+  assign \$2752  = \$2751 ;
+  assign \$2756  = \$2755 ;
+  assign \$2760  = \$2759 ;
+  assign \$2764  = \$2763 ;
+  assign \$2768  = \$2767 ;
+  assign \$2772  = \$2771 ;
+  assign \$2776  = \$2775 ;
+  assign \$2782  = \$2781 ;
+  assign \$2788  = \$2787 ;
+  assign \$2792  = \$2791 ;
+  assign \$2796  = \$2795 ;
+  assign \$2800  = \$2799 ;
+  assign \$2804  = \$2803 ;
+  assign \$2808  = \$2807 ;
+  assign \$2812  = \$2811 ;
+  assign \$2816  = \$2815 ;
+  assign \$2820  = \$2819 ;
+  assign \$2822  = \$2821 ;
+  assign \$2824  = \$2823 ;
+  assign \$2826  = \$2825 ;
+  assign \$2828  = \$2827 ;
+  assign \$2830  = \$2829 ;
+  assign \$2832  = \$2831 ;
+  assign \$2837  = { \$2836 , beat[265:256], 1'h0 };
+  assign \$2840  = { 1'h0, \$2839 , 2'h0 };
+  assign \$2845  = { \$2844 , beat[265:256], 1'h0 };
+  assign \$2849  = { 3'h0, \$2848 [13:0], 4'h0 };
+  assign \$2854  = { \$2853 , beat[265:256], 1'h0 };
+  assign \$2857  = { 1'h0, \$2856 , 2'h0 };
+  assign \$2862  = { \$2861 , beat[265:256], 1'h0 };
+  assign \$2869  = \$2868 ;
+  assign \$2871  = \$2870 ;
+  assign \$2873  = \$2872 ;
+  assign \$2875  = \$2874 ;
+  assign \$2877  = \$2876 ;
+  assign \$2879  = \$2878 ;
+  assign \$2881  = \$2880 ;
+  assign \$2883  = \$2882 ;
+  assign \$2885  = \$2884 ;
+  assign \$2889  = \$2888 ;
+  assign \$2893  = \$2892 ;
+  assign \$2897  = \$2896 ;
+  assign \$2901  = \$2900 ;
+  assign \$2905  = \$2904 ;
+  assign \$2909  = \$2908 ;
+  assign \$2913  = \$2912 ;
+  assign \$2917  = \$2916 ;
+  assign \$2923  = \$2922 ;
+  assign \$2929  = \$2928 ;
+  assign \$2933  = \$2932 ;
+  assign \$2937  = \$2936 ;
+  assign \$2941  = \$2940 ;
+  assign \$2945  = \$2944 ;
+  assign \$2949  = \$2948 ;
+  assign \$2953  = \$2952 ;
+  assign \$2959  = \$2958 ;
+  assign \$2965  = \$2964 ;
+  assign \$2969  = \$2968 ;
+  assign \$2973  = \$2972 ;
+  assign \$2977  = \$2976 ;
+  assign \$2981  = \$2980 ;
+  assign \$2985  = \$2984 ;
+  assign \$2989  = \$2988 ;
+  assign \$2993  = \$2992 ;
+  assign \$2997  = \$2996 ;
+  assign \$2999  = \$2998 ;
+  assign \$3001  = \$3000 ;
+  assign \$3003  = \$3002 ;
+  assign \$3005  = \$3004 ;
+  assign \$3007  = \$3006 ;
+  assign \$3009  = \$3008 ;
+  assign \$3014  = { \$3013 , beat[281:272], 1'h0 };
+  assign \$3017  = { 1'h0, \$3016 , 2'h0 };
+  assign \$3022  = { \$3021 , beat[281:272], 1'h0 };
+  assign \$3026  = { 3'h0, \$3025 [13:0], 4'h0 };
+  assign \$3031  = { \$3030 , beat[281:272], 1'h0 };
+  assign \$3034  = { 1'h0, \$3033 , 2'h0 };
+  assign \$3039  = { \$3038 , beat[281:272], 1'h0 };
+  assign \$3046  = \$3045 ;
+  assign \$3048  = \$3047 ;
+  assign \$3050  = \$3049 ;
+  assign \$3052  = \$3051 ;
+  assign \$3054  = \$3053 ;
+  assign \$3056  = \$3055 ;
+  assign \$3058  = \$3057 ;
+  assign \$3060  = \$3059 ;
+  assign \$3062  = \$3061 ;
+  assign \$3066  = \$3065 ;
+  assign \$3070  = \$3069 ;
+  assign \$3074  = \$3073 ;
+  assign \$3078  = \$3077 ;
+  assign \$3082  = \$3081 ;
+  assign \$3086  = \$3085 ;
+  assign \$3090  = \$3089 ;
+  assign \$3094  = \$3093 ;
+  assign \$3100  = \$3099 ;
+  assign \$3106  = \$3105 ;
+  assign \$3110  = \$3109 ;
+  assign \$3114  = \$3113 ;
+  assign \$3118  = \$3117 ;
+  assign \$3122  = \$3121 ;
+  assign \$3126  = \$3125 ;
+  assign \$3130  = \$3129 ;
+  assign \$3136  = \$3135 ;
+  assign \$3142  = \$3141 ;
+  assign \$3146  = \$3145 ;
+  assign \$3150  = \$3149 ;
+  assign \$3154  = \$3153 ;
+  assign \$3158  = \$3157 ;
+  assign \$3162  = \$3161 ;
+  assign \$3166  = \$3165 ;
+  assign \$3170  = \$3169 ;
+  assign \$3174  = \$3173 ;
+  assign \$3176  = \$3175 ;
+  assign \$3178  = \$3177 ;
+  assign \$3180  = \$3179 ;
+  assign \$3182  = \$3181 ;
+  assign \$3184  = \$3183 ;
+  assign \$3186  = \$3185 ;
+  assign \$3191  = { \$3190 , beat[297:288], 1'h0 };
+  assign \$3194  = { 1'h0, \$3193 , 2'h0 };
+  assign \$3199  = { \$3198 , beat[297:288], 1'h0 };
+  assign \$3203  = { 3'h0, \$3202 [13:0], 4'h0 };
+  assign \$3208  = { \$3207 , beat[297:288], 1'h0 };
+  assign \$3211  = { 1'h0, \$3210 , 2'h0 };
+  assign \$3216  = { \$3215 , beat[297:288], 1'h0 };
+  assign \$3223  = \$3222 ;
+  assign \$3225  = \$3224 ;
+  assign \$3227  = \$3226 ;
+  assign \$3229  = \$3228 ;
+  assign \$3231  = \$3230 ;
+  assign \$3233  = \$3232 ;
+  assign \$3235  = \$3234 ;
+  assign \$3237  = \$3236 ;
+  assign \$3239  = \$3238 ;
+  assign \$3243  = \$3242 ;
+  assign \$3247  = \$3246 ;
+  assign \$3251  = \$3250 ;
+  assign \$3255  = \$3254 ;
+  assign \$3259  = \$3258 ;
+  assign \$3263  = \$3262 ;
+  assign \$3267  = \$3266 ;
+  assign \$3271  = \$3270 ;
+  assign \$3277  = \$3276 ;
+  assign \$3283  = \$3282 ;
+  assign \$3287  = \$3286 ;
+  assign \$3291  = \$3290 ;
+  assign \$3295  = \$3294 ;
+  assign \$3299  = \$3298 ;
+  assign \$3303  = \$3302 ;
+  assign \$3307  = \$3306 ;
+  assign \$3313  = \$3312 ;
+  assign \$3319  = \$3318 ;
+  assign \$3323  = \$3322 ;
+  assign \$3327  = \$3326 ;
+  assign \$3331  = \$3330 ;
+  assign \$3335  = \$3334 ;
+  assign \$3339  = \$3338 ;
+  assign \$3343  = \$3342 ;
+  assign \$3347  = \$3346 ;
+  assign \$3351  = \$3350 ;
+  assign \$3353  = \$3352 ;
+  assign \$3355  = \$3354 ;
+  assign \$3357  = \$3356 ;
+  assign \$3359  = \$3358 ;
+  assign \$3361  = \$3360 ;
+  assign \$3363  = \$3362 ;
+  assign \$3368  = { \$3367 , beat[313:304], 1'h0 };
+  assign \$3371  = { 1'h0, \$3370 , 2'h0 };
+  assign \$3376  = { \$3375 , beat[313:304], 1'h0 };
+  assign \$3380  = { 3'h0, \$3379 [13:0], 4'h0 };
+  assign \$3385  = { \$3384 , beat[313:304], 1'h0 };
+  assign \$3388  = { 1'h0, \$3387 , 2'h0 };
+  assign \$3393  = { \$3392 , beat[313:304], 1'h0 };
+  assign \$3400  = \$3399 ;
+  assign \$3402  = \$3401 ;
+  assign \$3404  = \$3403 ;
+  assign \$3406  = \$3405 ;
+  assign \$3408  = \$3407 ;
+  assign \$3410  = \$3409 ;
+  assign \$3412  = \$3411 ;
+  assign \$3414  = \$3413 ;
+  assign \$3416  = \$3415 ;
+  assign \$3420  = \$3419 ;
+  assign \$3424  = \$3423 ;
+  assign \$3428  = \$3427 ;
+  assign \$3432  = \$3431 ;
+  assign \$3436  = \$3435 ;
+  assign \$3440  = \$3439 ;
+  assign \$3444  = \$3443 ;
+  assign \$3448  = \$3447 ;
+  assign \$3454  = \$3453 ;
+  assign \$3460  = \$3459 ;
+  assign \$3464  = \$3463 ;
+  assign \$3468  = \$3467 ;
+  assign \$3472  = \$3471 ;
+  assign \$3476  = \$3475 ;
+  assign \$3480  = \$3479 ;
+  assign \$3484  = \$3483 ;
+  assign \$3490  = \$3489 ;
+  assign \$3496  = \$3495 ;
+  assign \$3500  = \$3499 ;
+  assign \$3504  = \$3503 ;
+  assign \$3508  = \$3507 ;
+  assign \$3512  = \$3511 ;
+  assign \$3516  = \$3515 ;
+  assign \$3520  = \$3519 ;
+  assign \$3524  = \$3523 ;
+  assign \$3528  = \$3527 ;
+  assign \$3530  = \$3529 ;
+  assign \$3532  = \$3531 ;
+  assign \$3534  = \$3533 ;
+  assign \$3536  = \$3535 ;
+  assign \$3538  = \$3537 ;
+  assign \$3540  = \$3539 ;
+  assign \$3545  = { \$3544 , beat[329:320], 1'h0 };
+  assign \$3548  = { 1'h0, \$3547 , 2'h0 };
+  assign \$3553  = { \$3552 , beat[329:320], 1'h0 };
+  assign \$3557  = { 3'h0, \$3556 [13:0], 4'h0 };
+  assign \$3562  = { \$3561 , beat[329:320], 1'h0 };
+  assign \$3565  = { 1'h0, \$3564 , 2'h0 };
+  assign \$3570  = { \$3569 , beat[329:320], 1'h0 };
+  assign \$3577  = \$3576 ;
+  assign \$3579  = \$3578 ;
+  assign \$3581  = \$3580 ;
+  assign \$3583  = \$3582 ;
+  assign \$3585  = \$3584 ;
+  assign \$3587  = \$3586 ;
+  assign \$3589  = \$3588 ;
+  assign \$3591  = \$3590 ;
+  assign \$3593  = \$3592 ;
+  assign \$3597  = \$3596 ;
+  assign \$3601  = \$3600 ;
+  assign \$3605  = \$3604 ;
+  assign \$3609  = \$3608 ;
+  assign \$3613  = \$3612 ;
+  assign \$3617  = \$3616 ;
+  assign \$3621  = \$3620 ;
+  assign \$3625  = \$3624 ;
+  assign \$3631  = \$3630 ;
+  assign \$3637  = \$3636 ;
+  assign \$3641  = \$3640 ;
+  assign \$3645  = \$3644 ;
+  assign \$3649  = \$3648 ;
+  assign \$3653  = \$3652 ;
+  assign \$3657  = \$3656 ;
+  assign \$3661  = \$3660 ;
+  assign \$3667  = \$3666 ;
+  assign \$3673  = \$3672 ;
+  assign \$3677  = \$3676 ;
+  assign \$3681  = \$3680 ;
+  assign \$3685  = \$3684 ;
+  assign \$3689  = \$3688 ;
+  assign \$3693  = \$3692 ;
+  assign \$3697  = \$3696 ;
+  assign \$3701  = \$3700 ;
+  assign \$3705  = \$3704 ;
+  assign \$3707  = \$3706 ;
+  assign \$3709  = \$3708 ;
+  assign \$3711  = \$3710 ;
+  assign \$3713  = \$3712 ;
+  assign \$3715  = \$3714 ;
+  assign \$3717  = \$3716 ;
+  assign \$3722  = { \$3721 , beat[345:336], 1'h0 };
+  assign \$3725  = { 1'h0, \$3724 , 2'h0 };
+  assign \$3730  = { \$3729 , beat[345:336], 1'h0 };
+  assign \$3734  = { 3'h0, \$3733 [13:0], 4'h0 };
+  assign \$3739  = { \$3738 , beat[345:336], 1'h0 };
+  assign \$3742  = { 1'h0, \$3741 , 2'h0 };
+  assign \$3747  = { \$3746 , beat[345:336], 1'h0 };
+  assign \$3754  = \$3753 ;
+  assign \$3756  = \$3755 ;
+  assign \$3758  = \$3757 ;
+  assign \$3760  = \$3759 ;
+  assign \$3762  = \$3761 ;
+  assign \$3764  = \$3763 ;
+  assign \$3766  = \$3765 ;
+  assign \$3768  = \$3767 ;
+  assign \$3770  = \$3769 ;
+  assign \$3774  = \$3773 ;
+  assign \$3778  = \$3777 ;
+  assign \$3782  = \$3781 ;
+  assign \$3786  = \$3785 ;
+  assign \$3790  = \$3789 ;
+  assign \$3794  = \$3793 ;
+  assign \$3798  = \$3797 ;
+  assign \$3802  = \$3801 ;
+  assign \$3808  = \$3807 ;
+  assign \$3814  = \$3813 ;
+  assign \$3818  = \$3817 ;
+  assign \$3822  = \$3821 ;
+  assign \$3826  = \$3825 ;
+  assign \$3830  = \$3829 ;
+  assign \$3834  = \$3833 ;
+  assign \$3838  = \$3837 ;
+  assign \$3844  = \$3843 ;
+  assign \$3850  = \$3849 ;
+  assign \$3854  = \$3853 ;
+  assign \$3858  = \$3857 ;
+  assign \$3862  = \$3861 ;
+  assign \$3866  = \$3865 ;
+  assign \$3870  = \$3869 ;
+  assign \$3874  = \$3873 ;
+  assign \$3878  = \$3877 ;
+  assign \$3882  = \$3881 ;
+  assign \$3884  = \$3883 ;
+  assign \$3886  = \$3885 ;
+  assign \$3888  = \$3887 ;
+  assign \$3890  = \$3889 ;
+  assign \$3892  = \$3891 ;
+  assign \$3894  = \$3893 ;
+  assign \$3899  = { \$3898 , beat[361:352], 1'h0 };
+  assign \$3902  = { 1'h0, \$3901 , 2'h0 };
+  assign \$3907  = { \$3906 , beat[361:352], 1'h0 };
+  assign \$3911  = { 3'h0, \$3910 [13:0], 4'h0 };
+  assign \$3916  = { \$3915 , beat[361:352], 1'h0 };
+  assign \$3919  = { 1'h0, \$3918 , 2'h0 };
+  assign \$3924  = { \$3923 , beat[361:352], 1'h0 };
+  assign \$3931  = \$3930 ;
+  assign \$3933  = \$3932 ;
+  assign \$3935  = \$3934 ;
+  assign \$3937  = \$3936 ;
+  assign \$3939  = \$3938 ;
+  assign \$3941  = \$3940 ;
+  assign \$3943  = \$3942 ;
+  assign \$3945  = \$3944 ;
+  assign \$3947  = \$3946 ;
+  assign \$3951  = \$3950 ;
+  assign \$3955  = \$3954 ;
+  assign \$3959  = \$3958 ;
+  assign \$3963  = \$3962 ;
+  assign \$3967  = \$3966 ;
+  assign \$3971  = \$3970 ;
+  assign \$3975  = \$3974 ;
+  assign \$3979  = \$3978 ;
+  assign \$3985  = \$3984 ;
+  assign \$3991  = \$3990 ;
+  assign \$3995  = \$3994 ;
+  assign \$3999  = \$3998 ;
+  assign \$4003  = \$4002 ;
+  assign \$4007  = \$4006 ;
+  assign \$4011  = \$4010 ;
+  assign \$4015  = \$4014 ;
+  assign \$4021  = \$4020 ;
+  assign \$4027  = \$4026 ;
+  assign \$4031  = \$4030 ;
+  assign \$4035  = \$4034 ;
+  assign \$4039  = \$4038 ;
+  assign \$4043  = \$4042 ;
+  assign \$4047  = \$4046 ;
+  assign \$4051  = \$4050 ;
+  assign \$4055  = \$4054 ;
+  assign \$4059  = \$4058 ;
+  assign \$4061  = \$4060 ;
+  assign \$4063  = \$4062 ;
+  assign \$4065  = \$4064 ;
+  assign \$4067  = \$4066 ;
+  assign \$4069  = \$4068 ;
+  assign \$4071  = \$4070 ;
+  assign \$4076  = { \$4075 , beat[377:368], 1'h0 };
+  assign \$4079  = { 1'h0, \$4078 , 2'h0 };
+  assign \$4084  = { \$4083 , beat[377:368], 1'h0 };
+  assign \$4088  = { 3'h0, \$4087 [13:0], 4'h0 };
+  assign \$4093  = { \$4092 , beat[377:368], 1'h0 };
+  assign \$4096  = { 1'h0, \$4095 , 2'h0 };
+  assign \$4101  = { \$4100 , beat[377:368], 1'h0 };
+  assign \$4108  = \$4107 ;
+  assign \$4110  = \$4109 ;
+  assign \$4112  = \$4111 ;
+  assign \$4114  = \$4113 ;
+  assign \$4116  = \$4115 ;
+  assign \$4118  = \$4117 ;
+  assign \$4120  = \$4119 ;
+  assign \$4122  = \$4121 ;
+  assign \$4124  = \$4123 ;
+  assign \$4128  = \$4127 ;
+  assign \$4132  = \$4131 ;
+  assign \$4136  = \$4135 ;
+  assign \$4140  = \$4139 ;
+  assign \$4144  = \$4143 ;
+  assign \$4148  = \$4147 ;
+  assign \$4152  = \$4151 ;
+  assign \$4156  = \$4155 ;
+  assign \$4162  = \$4161 ;
+  assign \$4168  = \$4167 ;
+  assign \$4172  = \$4171 ;
+  assign \$4176  = \$4175 ;
+  assign \$4180  = \$4179 ;
+  assign \$4184  = \$4183 ;
+  assign \$4188  = \$4187 ;
+  assign \$4192  = \$4191 ;
+  assign \$4198  = \$4197 ;
+  assign \$4204  = \$4203 ;
+  assign \$4208  = \$4207 ;
+  assign \$4212  = \$4211 ;
+  assign \$4216  = \$4215 ;
+  assign \$4220  = \$4219 ;
+  assign \$4224  = \$4223 ;
+  assign \$4228  = \$4227 ;
+  assign \$4232  = \$4231 ;
+  assign \$4236  = \$4235 ;
+  assign \$4238  = \$4237 ;
+  assign \$4240  = \$4239 ;
+  assign \$4242  = \$4241 ;
+  assign \$4244  = \$4243 ;
+  assign \$4246  = \$4245 ;
+  assign \$4248  = \$4247 ;
+  assign \$4253  = { \$4252 , beat[393:384], 1'h0 };
+  assign \$4256  = { 1'h0, \$4255 , 2'h0 };
+  assign \$4261  = { \$4260 , beat[393:384], 1'h0 };
+  assign \$4265  = { 3'h0, \$4264 [13:0], 4'h0 };
+  assign \$4270  = { \$4269 , beat[393:384], 1'h0 };
+  assign \$4273  = { 1'h0, \$4272 , 2'h0 };
+  assign \$4278  = { \$4277 , beat[393:384], 1'h0 };
+  assign \$4285  = \$4284 ;
+  assign \$4287  = \$4286 ;
+  assign \$4289  = \$4288 ;
+  assign \$4291  = \$4290 ;
+  assign \$4293  = \$4292 ;
+  assign \$4295  = \$4294 ;
+  assign \$4297  = \$4296 ;
+  assign \$4299  = \$4298 ;
+  assign \$4301  = \$4300 ;
+  assign \$4305  = \$4304 ;
+  assign \$4309  = \$4308 ;
+  assign \$4313  = \$4312 ;
+  assign \$4317  = \$4316 ;
+  assign \$4321  = \$4320 ;
+  assign \$4325  = \$4324 ;
+  assign \$4329  = \$4328 ;
+  assign \$4333  = \$4332 ;
+  assign \$4339  = \$4338 ;
+  assign \$4345  = \$4344 ;
+  assign \$4349  = \$4348 ;
+  assign \$4353  = \$4352 ;
+  assign \$4357  = \$4356 ;
+  assign \$4361  = \$4360 ;
+  assign \$4365  = \$4364 ;
+  assign \$4369  = \$4368 ;
+  assign \$4375  = \$4374 ;
+  assign \$4381  = \$4380 ;
+  assign \$4385  = \$4384 ;
+  assign \$4389  = \$4388 ;
+  assign \$4393  = \$4392 ;
+  assign \$4397  = \$4396 ;
+  assign \$4401  = \$4400 ;
+  assign \$4405  = \$4404 ;
+  assign \$4409  = \$4408 ;
+  assign \$4413  = \$4412 ;
+  assign \$4415  = \$4414 ;
+  assign \$4417  = \$4416 ;
+  assign \$4419  = \$4418 ;
+  assign \$4421  = \$4420 ;
+  assign \$4423  = \$4422 ;
+  assign \$4425  = \$4424 ;
+  assign \$4430  = { \$4429 , beat[409:400], 1'h0 };
+  assign \$4433  = { 1'h0, \$4432 , 2'h0 };
+  assign \$4438  = { \$4437 , beat[409:400], 1'h0 };
+  assign \$4442  = { 3'h0, \$4441 [13:0], 4'h0 };
+  assign \$4447  = { \$4446 , beat[409:400], 1'h0 };
+  assign \$4450  = { 1'h0, \$4449 , 2'h0 };
+  assign \$4455  = { \$4454 , beat[409:400], 1'h0 };
+  assign \$4462  = \$4461 ;
+  assign \$4464  = \$4463 ;
+  assign \$4466  = \$4465 ;
+  assign \$4468  = \$4467 ;
+  assign \$4470  = \$4469 ;
+  assign \$4472  = \$4471 ;
+  assign \$4474  = \$4473 ;
+  assign \$4476  = \$4475 ;
+  assign \$4478  = \$4477 ;
+  assign \$4482  = \$4481 ;
+  assign \$4486  = \$4485 ;
+  assign \$4490  = \$4489 ;
+  assign \$4494  = \$4493 ;
+  assign \$4498  = \$4497 ;
+  assign \$4502  = \$4501 ;
+  assign \$4506  = \$4505 ;
+  assign \$4510  = \$4509 ;
+  assign \$4516  = \$4515 ;
+  assign \$4522  = \$4521 ;
+  assign \$4526  = \$4525 ;
+  assign \$4530  = \$4529 ;
+  assign \$4534  = \$4533 ;
+  assign \$4538  = \$4537 ;
+  assign \$4542  = \$4541 ;
+  assign \$4546  = \$4545 ;
+  assign \$4552  = \$4551 ;
+  assign \$4558  = \$4557 ;
+  assign \$4562  = \$4561 ;
+  assign \$4566  = \$4565 ;
+  assign \$4570  = \$4569 ;
+  assign \$4574  = \$4573 ;
+  assign \$4578  = \$4577 ;
+  assign \$4582  = \$4581 ;
+  assign \$4586  = \$4585 ;
+  assign \$4590  = \$4589 ;
+  assign \$4592  = \$4591 ;
+  assign \$4594  = \$4593 ;
+  assign \$4596  = \$4595 ;
+  assign \$4598  = \$4597 ;
+  assign \$4600  = \$4599 ;
+  assign \$4602  = \$4601 ;
+  assign \$4607  = { \$4606 , beat[425:416], 1'h0 };
+  assign \$4610  = { 1'h0, \$4609 , 2'h0 };
+  assign \$4615  = { \$4614 , beat[425:416], 1'h0 };
+  assign \$4619  = { 3'h0, \$4618 [13:0], 4'h0 };
+  assign \$4624  = { \$4623 , beat[425:416], 1'h0 };
+  assign \$4627  = { 1'h0, \$4626 , 2'h0 };
+  assign \$4632  = { \$4631 , beat[425:416], 1'h0 };
+  assign \$4639  = \$4638 ;
+  assign \$4641  = \$4640 ;
+  assign \$4643  = \$4642 ;
+  assign \$4645  = \$4644 ;
+  assign \$4647  = \$4646 ;
+  assign \$4649  = \$4648 ;
+  assign \$4651  = \$4650 ;
+  assign \$4653  = \$4652 ;
+  assign \$4655  = \$4654 ;
+  assign \$4659  = \$4658 ;
+  assign \$4663  = \$4662 ;
+  assign \$4667  = \$4666 ;
+  assign \$4671  = \$4670 ;
+  assign \$4675  = \$4674 ;
+  assign \$4679  = \$4678 ;
+  assign \$4683  = \$4682 ;
+  assign \$4687  = \$4686 ;
+  assign \$4693  = \$4692 ;
+  assign \$4699  = \$4698 ;
+  assign \$4703  = \$4702 ;
+  assign \$4707  = \$4706 ;
+  assign \$4711  = \$4710 ;
+  assign \$4715  = \$4714 ;
+  assign \$4719  = \$4718 ;
+  assign \$4723  = \$4722 ;
+  assign \$4729  = \$4728 ;
+  assign \$4735  = \$4734 ;
+  assign \$4739  = \$4738 ;
+  assign \$4743  = \$4742 ;
+  assign \$4747  = \$4746 ;
+  assign \$4751  = \$4750 ;
+  assign \$4755  = \$4754 ;
+  assign \$4759  = \$4758 ;
+  assign \$4763  = \$4762 ;
+  assign \$4767  = \$4766 ;
+  assign \$4769  = \$4768 ;
+  assign \$4771  = \$4770 ;
+  assign \$4773  = \$4772 ;
+  assign \$4775  = \$4774 ;
+  assign \$4777  = \$4776 ;
+  assign \$4779  = \$4778 ;
+  assign \$4784  = { \$4783 , beat[441:432], 1'h0 };
+  assign \$4787  = { 1'h0, \$4786 , 2'h0 };
+  assign \$4792  = { \$4791 , beat[441:432], 1'h0 };
+  assign \$4796  = { 3'h0, \$4795 [13:0], 4'h0 };
+  assign \$4801  = { \$4800 , beat[441:432], 1'h0 };
+  assign \$4804  = { 1'h0, \$4803 , 2'h0 };
+  assign \$4809  = { \$4808 , beat[441:432], 1'h0 };
+  assign \$4816  = \$4815 ;
+  assign \$4818  = \$4817 ;
+  assign \$4820  = \$4819 ;
+  assign \$4822  = \$4821 ;
+  assign \$4824  = \$4823 ;
+  assign \$4826  = \$4825 ;
+  assign \$4828  = \$4827 ;
+  assign \$4830  = \$4829 ;
+  assign \$4832  = \$4831 ;
+  assign \$4836  = \$4835 ;
+  assign \$4840  = \$4839 ;
+  assign \$4844  = \$4843 ;
+  assign \$4848  = \$4847 ;
+  assign \$4852  = \$4851 ;
+  assign \$4856  = \$4855 ;
+  assign \$4860  = \$4859 ;
+  assign \$4864  = \$4863 ;
+  assign \$4870  = \$4869 ;
+  assign \$4876  = \$4875 ;
+  assign \$4880  = \$4879 ;
+  assign \$4884  = \$4883 ;
+  assign \$4888  = \$4887 ;
+  assign \$4892  = \$4891 ;
+  assign \$4896  = \$4895 ;
+  assign \$4900  = \$4899 ;
+  assign \$4906  = \$4905 ;
+  assign \$4912  = \$4911 ;
+  assign \$4916  = \$4915 ;
+  assign \$4920  = \$4919 ;
+  assign \$4924  = \$4923 ;
+  assign \$4928  = \$4927 ;
+  assign \$4932  = \$4931 ;
+  assign \$4936  = \$4935 ;
+  assign \$4940  = \$4939 ;
+  assign \$4944  = \$4943 ;
+  assign \$4946  = \$4945 ;
+  assign \$4948  = \$4947 ;
+  assign \$4950  = \$4949 ;
+  assign \$4952  = \$4951 ;
+  assign \$4954  = \$4953 ;
+  assign \$4956  = \$4955 ;
+  assign \$4961  = { \$4960 , beat[457:448], 1'h0 };
+  assign \$4964  = { 1'h0, \$4963 , 2'h0 };
+  assign \$4969  = { \$4968 , beat[457:448], 1'h0 };
+  assign \$4973  = { 3'h0, \$4972 [13:0], 4'h0 };
+  assign \$4978  = { \$4977 , beat[457:448], 1'h0 };
+  assign \$4981  = { 1'h0, \$4980 , 2'h0 };
+  assign \$4986  = { \$4985 , beat[457:448], 1'h0 };
+  assign \$4993  = \$4992 ;
+  assign \$4995  = \$4994 ;
+  assign \$4997  = \$4996 ;
+  assign \$4999  = \$4998 ;
+  assign \$5001  = \$5000 ;
+  assign \$5003  = \$5002 ;
+  assign \$5005  = \$5004 ;
+  assign \$5007  = \$5006 ;
+  assign \$5009  = \$5008 ;
+  assign \$5013  = \$5012 ;
+  assign \$5017  = \$5016 ;
+  assign \$5021  = \$5020 ;
+  assign \$5025  = \$5024 ;
+  assign \$5029  = \$5028 ;
+  assign \$5033  = \$5032 ;
+  assign \$5037  = \$5036 ;
+  assign \$5041  = \$5040 ;
+  assign \$5047  = \$5046 ;
+  assign \$5053  = \$5052 ;
+  assign \$5057  = \$5056 ;
+  assign \$5061  = \$5060 ;
+  assign \$5065  = \$5064 ;
+  assign \$5069  = \$5068 ;
+  assign \$5073  = \$5072 ;
+  assign \$5077  = \$5076 ;
+  assign \$5083  = \$5082 ;
+  assign \$5089  = \$5088 ;
+  assign \$5093  = \$5092 ;
+  assign \$5097  = \$5096 ;
+  assign \$5101  = \$5100 ;
+  assign \$5105  = \$5104 ;
+  assign \$5109  = \$5108 ;
+  assign \$5113  = \$5112 ;
+  assign \$5117  = \$5116 ;
+  assign \$5121  = \$5120 ;
+  assign \$5123  = \$5122 ;
+  assign \$5125  = \$5124 ;
+  assign \$5127  = \$5126 ;
+  assign \$5129  = \$5128 ;
+  assign \$5131  = \$5130 ;
+  assign \$5133  = \$5132 ;
+  assign \$5138  = { \$5137 , beat[473:464], 1'h0 };
+  assign \$5141  = { 1'h0, \$5140 , 2'h0 };
+  assign \$5146  = { \$5145 , beat[473:464], 1'h0 };
+  assign \$5150  = { 3'h0, \$5149 [13:0], 4'h0 };
+  assign \$5155  = { \$5154 , beat[473:464], 1'h0 };
+  assign \$5158  = { 1'h0, \$5157 , 2'h0 };
+  assign \$5163  = { \$5162 , beat[473:464], 1'h0 };
+  assign \$5170  = \$5169 ;
+  assign \$5172  = \$5171 ;
+  assign \$5174  = \$5173 ;
+  assign \$5176  = \$5175 ;
+  assign \$5178  = \$5177 ;
+  assign \$5180  = \$5179 ;
+  assign \$5182  = \$5181 ;
+  assign \$5184  = \$5183 ;
+  assign \$5186  = \$5185 ;
+  assign \$5190  = \$5189 ;
+  assign \$5194  = \$5193 ;
+  assign \$5198  = \$5197 ;
+  assign \$5202  = \$5201 ;
+  assign \$5206  = \$5205 ;
+  assign \$5210  = \$5209 ;
+  assign \$5214  = \$5213 ;
+  assign \$5218  = \$5217 ;
+  assign \$5224  = \$5223 ;
+  assign \$5230  = \$5229 ;
+  assign \$5234  = \$5233 ;
+  assign \$5238  = \$5237 ;
+  assign \$5242  = \$5241 ;
+  assign \$5246  = \$5245 ;
+  assign \$5250  = \$5249 ;
+  assign \$5254  = \$5253 ;
+  assign \$5260  = \$5259 ;
+  assign \$5266  = \$5265 ;
+  assign \$5270  = \$5269 ;
+  assign \$5274  = \$5273 ;
+  assign \$5278  = \$5277 ;
+  assign \$5282  = \$5281 ;
+  assign \$5286  = \$5285 ;
+  assign \$5290  = \$5289 ;
+  assign \$5294  = \$5293 ;
+  assign \$5298  = \$5297 ;
+  assign \$5300  = \$5299 ;
+  assign \$5302  = \$5301 ;
+  assign \$5304  = \$5303 ;
+  assign \$5306  = \$5305 ;
+  assign \$5308  = \$5307 ;
+  assign \$5310  = \$5309 ;
+  assign \$5315  = { \$5314 , beat[489:480], 1'h0 };
+  assign \$5318  = { 1'h0, \$5317 , 2'h0 };
+  assign \$5323  = { \$5322 , beat[489:480], 1'h0 };
+  assign \$5327  = { 3'h0, \$5326 [13:0], 4'h0 };
+  assign \$5332  = { \$5331 , beat[489:480], 1'h0 };
+  assign \$5335  = { 1'h0, \$5334 , 2'h0 };
+  assign \$5340  = { \$5339 , beat[489:480], 1'h0 };
+  assign \$5347  = \$5346 ;
+  assign \$5349  = \$5348 ;
+  assign \$5351  = \$5350 ;
+  assign \$5353  = \$5352 ;
+  assign \$5355  = \$5354 ;
+  assign \$5357  = \$5356 ;
+  assign \$5359  = \$5358 ;
+  assign \$5361  = \$5360 ;
+  assign \$5363  = \$5362 ;
+  assign \$5367  = \$5366 ;
+  assign \$5371  = \$5370 ;
+  assign \$5375  = \$5374 ;
+  assign \$5379  = \$5378 ;
+  assign \$5383  = \$5382 ;
+  assign \$5387  = \$5386 ;
+  assign \$5391  = \$5390 ;
+  assign \$5395  = \$5394 ;
+  assign \$5401  = \$5400 ;
+  assign \$5407  = \$5406 ;
+  assign \$5411  = \$5410 ;
+  assign \$5415  = \$5414 ;
+  assign \$5419  = \$5418 ;
+  assign \$5423  = \$5422 ;
+  assign \$5427  = \$5426 ;
+  assign \$5431  = \$5430 ;
+  assign \$5437  = \$5436 ;
+  assign \$5443  = \$5442 ;
+  assign \$5447  = \$5446 ;
+  assign \$5451  = \$5450 ;
+  assign \$5455  = \$5454 ;
+  assign \$5459  = \$5458 ;
+  assign \$5463  = \$5462 ;
+  assign \$5467  = \$5466 ;
+  assign \$5471  = \$5470 ;
+  assign \$5475  = \$5474 ;
+  assign \$5477  = \$5476 ;
+  assign \$5479  = \$5478 ;
+  assign \$5481  = \$5480 ;
+  assign \$5483  = \$5482 ;
+  assign \$5485  = \$5484 ;
+  assign \$5487  = \$5486 ;
+  assign \$5492  = { \$5491 , beat[505:496], 1'h0 };
+  assign \$5495  = { 1'h0, \$5494 , 2'h0 };
+  assign \$5500  = { \$5499 , beat[505:496], 1'h0 };
+  assign \$5504  = { 3'h0, \$5503 [13:0], 4'h0 };
+  assign \$5509  = { \$5508 , beat[505:496], 1'h0 };
+  assign \$5512  = { 1'h0, \$5511 , 2'h0 };
+  assign \$5517  = { \$5516 , beat[505:496], 1'h0 };
+  assign \$5524  = \$5523 ;
+  assign \$5526  = \$5525 ;
+  assign \$5528  = \$5527 ;
+  assign \$5530  = \$5529 ;
+  assign \$5532  = \$5531 ;
+  assign \$5534  = \$5533 ;
+  assign \$5536  = \$5535 ;
+  assign \$5538  = \$5537 ;
+  assign \$5540  = \$5539 ;
+  assign \$5544  = \$5543 ;
+  assign \$5548  = \$5547 ;
+  assign \$5552  = \$5551 ;
+  assign \$5556  = \$5555 ;
+  assign \$5560  = \$5559 ;
+  assign \$5564  = \$5563 ;
+  assign \$5568  = \$5567 ;
+  assign \$5572  = \$5571 ;
+  assign \$5578  = \$5577 ;
+  assign \$5584  = \$5583 ;
+  assign \$5588  = \$5587 ;
+  assign \$5592  = \$5591 ;
+  assign \$5596  = \$5595 ;
+  assign \$5600  = \$5599 ;
+  assign \$5604  = \$5603 ;
+  assign \$5608  = \$5607 ;
+  assign \$5614  = \$5613 ;
+  assign \$5620  = \$5619 ;
+  assign \$5624  = \$5623 ;
+  assign \$5628  = \$5627 ;
+  assign \$5632  = \$5631 ;
+  assign \$5636  = \$5635 ;
+  assign \$5640  = \$5639 ;
+  assign \$5644  = \$5643 ;
+  assign \$5648  = \$5647 ;
+  assign \$5652  = \$5651 ;
+  assign \$5654  = \$5653 ;
+  assign \$5656  = \$5655 ;
+  assign \$5658  = \$5657 ;
+  assign \$5660  = \$5659 ;
+  assign \$5662  = \$5661 ;
+  assign \$5664  = \$5663 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire [49:0] \$1 ;
-  reg [47:0] \$2 ;
+  wire [31:0] \$1 ;
+  reg [47:0] \$10 ;
+  wire [31:0] \$2 ;
+  wire [49:0] \$3 ;
+  wire \$4 ;
+  wire [49:0] \$5 ;
+  reg [1311:0] \$6 ;
+  reg [31:0] \$7 ;
+  reg [31:0] \$8 ;
+  reg [47:0] \$9 ;
   input abort;
   wire abort;
-  wire [47:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [31:0] negative;
-  wire [31:0] \negative$13 ;
-  wire [31:0] nonzero;
-  wire [31:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [31:0] mask;
+  wire [31:0] mask;
+  wire [31:0] \mask$3 ;
+  reg [31:0] negative = 32'd0;
+  wire [31:0] \negative$15 ;
+  reg [31:0] nonzero = 32'd0;
+  wire [31:0] \nonzero$13 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  reg [47:0] part = 48'h000000000000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$21 ;
+  wire [45:0] \total$20 ;
   input valid;
   wire valid;
-  input [1311:0] x;
-  wire [1311:0] x;
-  wire [1311:0] \x$9 ;
-  assign \before  = first ? 48'h000000000000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [1311:0] \x$11 ;
+  wire [1311:0] \x$11 ;
+  assign \$1  = \negative$15  ^ { \x$11 [1311], \x$11 [1270], \x$11 [1229], \x$11 [1188], \x$11 [1147], \x$11 [1106], \x$11 [1065], \x$11 [1024], \x$11 [983], \x$11 [942], \x$11 [901], \x$11 [860], \x$11 [819], \x$11 [778], \x$11 [737], \x$11 [696], \x$11 [655], \x$11 [614], \x$11 [573], \x$11 [532], \x$11 [491], \x$11 [450], \x$11 [409], \x$11 [368], \x$11 [327], \x$11 [286], \x$11 [245], \x$11 [204], \x$11 [163], \x$11 [122], \x$11 [81], \x$11 [40] };
+  assign \$2  = \$1  & \nonzero$13 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  assign \$4  = valid & last;
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$6 ;
+  always @(posedge clk)
+    nonzero <= \$7 ;
+  always @(posedge clk)
+    negative <= \$8 ;
+  always @(posedge clk)
+    total <= \$9 ;
+  always @(posedge clk)
+    part <= \$10 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .ones(ones),
     .rst(rst)
   );
@@ -2463,32 +13664,74 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, x, abort, val
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [48:1];
-    end
+    \$6  = { 1'h0, \x$11 [1310:1271], 1'h0, \x$11 [1269:1230], 1'h0, \x$11 [1228:1189], 1'h0, \x$11 [1187:1148], 1'h0, \x$11 [1146:1107], 1'h0, \x$11 [1105:1066], 1'h0, \x$11 [1064:1025], 1'h0, \x$11 [1023:984], 1'h0, \x$11 [982:943], 1'h0, \x$11 [941:902], 1'h0, \x$11 [900:861], 1'h0, \x$11 [859:820], 1'h0, \x$11 [818:779], 1'h0, \x$11 [777:738], 1'h0, \x$11 [736:697], 1'h0, \x$11 [695:656], 1'h0, \x$11 [654:615], 1'h0, \x$11 [613:574], 1'h0, \x$11 [572:533], 1'h0, \x$11 [531:492], 1'h0, \x$11 [490:451], 1'h0, \x$11 [449:410], 1'h0, \x$11 [408:369], 1'h0, \x$11 [367:328], 1'h0, \x$11 [326:287], 1'h0, \x$11 [285:246], 1'h0, \x$11 [244:205], 1'h0, \x$11 [203:164], 1'h0, \x$11 [162:123], 1'h0, \x$11 [121:82], 1'h0, \x$11 [80:41], 1'h0, \x$11 [39:0] };
     if (abort) begin
-      \$2  = 48'h000000000000;
+      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 48'h000000000000;
+      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$7  = \nonzero$13 ;
+    if (abort) begin
+      \$7  = 32'd0;
+    end
+    if (rst) begin
+      \$7  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$8  = \$2 ;
+    if (abort) begin
+      \$8  = 32'd0;
+    end
+    if (rst) begin
+      \$8  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$9  = total;
+    if (valid) begin
+      \$9  = \$3 [48:1];
+    end
+    if (abort) begin
+      \$9  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$9  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$10  = part;
+    if (\$4 ) begin
+      \$10  = 48'h000000000000;
+    end else if (valid) begin
+      \$10  = \$5 [48:1];
+    end
+    if (abort) begin
+      \$10  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$10  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort, ones, nonzero, negative, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [31:0] \$1 ;
   wire \$10 ;
@@ -2604,6 +13847,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   wire [63:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
   reg [31:0] negative = 32'd0;
@@ -2615,6 +13859,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   wire rst;
   assign \$1  = ~ { codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
   assign \$2  = \$1  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -2681,6 +13926,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   assign \$67  = ~ \$66 ;
   assign \$68  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
   assign \$69  = { \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  } & \$68 ;
+  assign \$70  = \$69  & mask;
   assign \$71  = & codes[1:0];
   assign \$72  = & codes[3:2];
   assign \$73  = & codes[5:4];
@@ -2750,43 +13996,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
       \$106  = 1'h0;
     end
   end
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
-  assign \$3  = \$2 ;
-  assign \$70  = \$69 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [40:0] \$1 ;
   wire [40:0] \$10 ;
@@ -3868,54 +15080,74 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, x, abort, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, x, abort, valid, first, segment, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire [49:0] \$1 ;
-  reg [47:0] \$2 ;
+  wire [31:0] \$1 ;
+  reg [47:0] \$10 ;
+  wire [31:0] \$2 ;
+  wire [49:0] \$3 ;
+  wire \$4 ;
+  wire [49:0] \$5 ;
+  reg [1311:0] \$6 ;
+  reg [31:0] \$7 ;
+  reg [31:0] \$8 ;
+  reg [47:0] \$9 ;
   input abort;
   wire abort;
-  wire [47:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [31:0] negative;
-  wire [31:0] \negative$13 ;
-  wire [31:0] nonzero;
-  wire [31:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [31:0] mask;
+  wire [31:0] mask;
+  wire [31:0] \mask$3 ;
+  reg [31:0] negative = 32'd0;
+  wire [31:0] \negative$15 ;
+  reg [31:0] nonzero = 32'd0;
+  wire [31:0] \nonzero$13 ;
   wire ones;
   wire \ones$5 ;
+  reg [47:0] part = 48'h000000000000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$21 ;
+  wire [45:0] \total$20 ;
   input valid;
   wire valid;
-  input [1311:0] x;
-  wire [1311:0] x;
-  wire [1311:0] \x$9 ;
-  assign \before  = first ? 48'h000000000000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  input [1311:0] \x$11 ;
+  wire [1311:0] \x$11 ;
+  assign \$1  = \negative$15  ^ { \x$11 [1311], \x$11 [1270], \x$11 [1229], \x$11 [1188], \x$11 [1147], \x$11 [1106], \x$11 [1065], \x$11 [1024], \x$11 [983], \x$11 [942], \x$11 [901], \x$11 [860], \x$11 [819], \x$11 [778], \x$11 [737], \x$11 [696], \x$11 [655], \x$11 [614], \x$11 [573], \x$11 [532], \x$11 [491], \x$11 [450], \x$11 [409], \x$11 [368], \x$11 [327], \x$11 [286], \x$11 [245], \x$11 [204], \x$11 [163], \x$11 [122], \x$11 [81], \x$11 [40] };
+  assign \$2  = \$1  & \nonzero$13 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  assign \$4  = valid & last;
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$6 ;
+  always @(posedge clk)
+    nonzero <= \$7 ;
+  always @(posedge clk)
+    negative <= \$8 ;
+  always @(posedge clk)
+    total <= \$9 ;
+  always @(posedge clk)
+    part <= \$10 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree  tree (
@@ -3925,33 +15157,75 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, x, abort, val
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [48:1];
-    end
+    \$6  = { 1'h0, \x$11 [1310:1271], 1'h0, \x$11 [1269:1230], 1'h0, \x$11 [1228:1189], 1'h0, \x$11 [1187:1148], 1'h0, \x$11 [1146:1107], 1'h0, \x$11 [1105:1066], 1'h0, \x$11 [1064:1025], 1'h0, \x$11 [1023:984], 1'h0, \x$11 [982:943], 1'h0, \x$11 [941:902], 1'h0, \x$11 [900:861], 1'h0, \x$11 [859:820], 1'h0, \x$11 [818:779], 1'h0, \x$11 [777:738], 1'h0, \x$11 [736:697], 1'h0, \x$11 [695:656], 1'h0, \x$11 [654:615], 1'h0, \x$11 [613:574], 1'h0, \x$11 [572:533], 1'h0, \x$11 [531:492], 1'h0, \x$11 [490:451], 1'h0, \x$11 [449:410], 1'h0, \x$11 [408:369], 1'h0, \x$11 [367:328], 1'h0, \x$11 [326:287], 1'h0, \x$11 [285:246], 1'h0, \x$11 [244:205], 1'h0, \x$11 [203:164], 1'h0, \x$11 [162:123], 1'h0, \x$11 [121:82], 1'h0, \x$11 [80:41], 1'h0, \x$11 [39:0] };
     if (abort) begin
-      \$2  = 48'h000000000000;
+      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
     end
     if (rst) begin
-      \$2  = 48'h000000000000;
+      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$7  = \nonzero$13 ;
+    if (abort) begin
+      \$7  = 32'd0;
+    end
+    if (rst) begin
+      \$7  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$8  = \$2 ;
+    if (abort) begin
+      \$8  = 32'd0;
+    end
+    if (rst) begin
+      \$8  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$9  = total;
+    if (valid) begin
+      \$9  = \$3 [48:1];
+    end
+    if (abort) begin
+      \$9  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$9  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$10  = part;
+    if (\$4 ) begin
+      \$10  = 48'h000000000000;
+    end else if (valid) begin
+      \$10  = \$5 [48:1];
+    end
+    if (abort) begin
+      \$10  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$10  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort, nonzero, negative, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire [31:0] \$1 ;
   wire \$10 ;
@@ -4067,6 +15341,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   wire [63:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
   reg [31:0] negative = 32'd0;
@@ -4076,6 +15351,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   input rst;
   wire rst;
   assign \$1  = ~ { codes[62], codes[60], codes[58], codes[56], codes[54], codes[52], codes[50], codes[48], codes[46], codes[44], codes[42], codes[40], codes[38], codes[36], codes[34], codes[32], codes[30], codes[28], codes[26], codes[24], codes[22], codes[20], codes[18], codes[16], codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -4140,6 +15416,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   assign \$65  = ~ \$64 ;
   assign \$66  = | codes[63:62];
   assign \$67  = ~ \$66 ;
+  assign \$70  = \$69  & mask;
   assign \$71  = & codes[1:0];
   assign \$72  = & codes[3:2];
   assign \$73  = & codes[5:4];
@@ -4210,46 +15487,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
     end
   end
   assign ones = 1'h0;
-  assign mask[31] = 1'h1;
-  assign mask[30] = 1'h1;
-  assign mask[29] = 1'h1;
-  assign mask[28] = 1'h1;
-  assign mask[27] = 1'h1;
-  assign mask[26] = 1'h1;
-  assign mask[25] = 1'h1;
-  assign mask[24] = 1'h1;
-  assign mask[23] = 1'h1;
-  assign mask[22] = 1'h1;
-  assign mask[21] = 1'h1;
-  assign mask[20] = 1'h1;
-  assign mask[19] = 1'h1;
-  assign mask[18] = 1'h1;
-  assign mask[17] = 1'h1;
-  assign mask[16] = 1'h1;
-  assign mask[15] = 1'h1;
-  assign mask[14] = 1'h1;
-  assign mask[13] = 1'h1;
-  assign mask[12] = 1'h1;
-  assign mask[11] = 1'h1;
-  assign mask[10] = 1'h1;
-  assign mask[9] = 1'h1;
-  assign mask[8] = 1'h1;
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
   assign \$2  = \$1 ;
-  assign \$3  = \$1 ;
   assign \$68  = 32'd4294967295;
   assign \$69  = { \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
-  assign \$70  = { \$67 , \$65 , \$63 , \$61 , \$59 , \$57 , \$55 , \$53 , \$51 , \$49 , \$47 , \$45 , \$43 , \$41 , \$39 , \$37 , \$35 , \$33 , \$31 , \$29 , \$27 , \$25 , \$23 , \$21 , \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [40:0] \$1 ;
   wire [40:0] \$10 ;
@@ -5331,8 +16574,656 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree (rst, x, abort, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$2075$22 , all_nan, \port$2501$0 , \port$2575$0 , results__valid, r_en);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragged, remaining, mask, \real , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  wire \$163 ;
+  wire \$164 ;
+  wire \$165 ;
+  wire \$166 ;
+  wire \$167 ;
+  wire \$168 ;
+  wire \$169 ;
+  wire \$17 ;
+  wire \$170 ;
+  wire \$171 ;
+  wire \$172 ;
+  wire \$173 ;
+  wire \$174 ;
+  wire \$175 ;
+  wire \$176 ;
+  wire \$177 ;
+  wire \$178 ;
+  wire \$179 ;
+  wire \$18 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
+  wire \$183 ;
+  wire \$184 ;
+  wire \$185 ;
+  wire \$186 ;
+  wire \$187 ;
+  wire \$188 ;
+  wire \$189 ;
+  wire \$19 ;
+  wire \$190 ;
+  wire \$191 ;
+  wire \$192 ;
+  wire \$193 ;
+  wire \$194 ;
+  wire \$195 ;
+  wire \$196 ;
+  wire \$197 ;
+  wire \$198 ;
+  wire \$199 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
+  wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
+  wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
+  wire \$23 ;
+  wire \$230 ;
+  wire \$231 ;
+  wire \$232 ;
+  wire \$233 ;
+  wire \$234 ;
+  wire \$235 ;
+  wire \$236 ;
+  wire \$237 ;
+  wire \$238 ;
+  wire \$239 ;
+  wire \$24 ;
+  wire \$240 ;
+  wire \$241 ;
+  wire \$242 ;
+  wire \$243 ;
+  wire \$244 ;
+  wire \$245 ;
+  wire \$246 ;
+  wire \$247 ;
+  wire \$248 ;
+  wire \$249 ;
+  wire \$25 ;
+  wire \$250 ;
+  wire \$251 ;
+  wire \$252 ;
+  wire \$253 ;
+  wire \$254 ;
+  wire \$255 ;
+  wire \$256 ;
+  wire \$257 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire \$26 ;
+  wire \$260 ;
+  wire \$261 ;
+  wire \$262 ;
+  wire \$263 ;
+  wire \$264 ;
+  wire \$265 ;
+  wire \$266 ;
+  wire \$267 ;
+  wire \$268 ;
+  wire \$269 ;
+  wire \$27 ;
+  wire \$270 ;
+  wire \$271 ;
+  wire \$272 ;
+  wire \$273 ;
+  wire \$274 ;
+  wire \$275 ;
+  wire \$276 ;
+  wire \$277 ;
+  wire \$278 ;
+  wire \$279 ;
+  wire \$28 ;
+  wire \$280 ;
+  wire \$281 ;
+  wire \$282 ;
+  wire \$283 ;
+  wire \$284 ;
+  wire \$285 ;
+  wire \$286 ;
+  wire \$287 ;
+  wire \$288 ;
+  wire [31:0] \$289 ;
+  wire \$29 ;
+  reg [31:0] \$290 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  wire [31:0] below;
+  input clk;
+  wire clk;
+  input load;
+  wire load;
+  output [31:0] mask;
+  wire [31:0] mask;
+  input ragged;
+  wire ragged;
+  output [31:0] \real ;
+  reg [31:0] \real  = 32'd0;
+  input [12:0] remaining;
+  wire [12:0] remaining;
+  input rst;
+  wire rst;
+  assign \$2  = remaining[1] | \$1 ;
+  assign \$3  = remaining[2] | \$2 ;
+  assign \$4  = remaining[3] | \$3 ;
+  assign \$5  = remaining[4] | \$4 ;
+  assign \$8  = remaining[2] | \$7 ;
+  assign \$9  = remaining[3] | \$8 ;
+  assign \$10  = remaining[4] | \$9 ;
+  assign \$12  = remaining[1] & \$11 ;
+  assign \$13  = remaining[2] | \$12 ;
+  assign \$14  = remaining[3] | \$13 ;
+  assign \$15  = remaining[4] | \$14 ;
+  assign \$19  = remaining[3] | \$18 ;
+  assign \$20  = remaining[4] | \$19 ;
+  assign \$22  = remaining[1] | \$21 ;
+  assign \$23  = remaining[2] & \$22 ;
+  assign \$24  = remaining[3] | \$23 ;
+  assign \$25  = remaining[4] | \$24 ;
+  assign \$28  = remaining[2] & \$27 ;
+  assign \$29  = remaining[3] | \$28 ;
+  assign \$30  = remaining[4] | \$29 ;
+  assign \$32  = remaining[1] & \$31 ;
+  assign \$33  = remaining[2] & \$32 ;
+  assign \$34  = remaining[3] | \$33 ;
+  assign \$35  = remaining[4] | \$34 ;
+  assign \$40  = remaining[4] | \$39 ;
+  assign \$42  = remaining[1] | \$41 ;
+  assign \$43  = remaining[2] | \$42 ;
+  assign \$44  = remaining[3] & \$43 ;
+  assign \$45  = remaining[4] | \$44 ;
+  assign \$48  = remaining[2] | \$47 ;
+  assign \$49  = remaining[3] & \$48 ;
+  assign \$50  = remaining[4] | \$49 ;
+  assign \$52  = remaining[1] & \$51 ;
+  assign \$53  = remaining[2] | \$52 ;
+  assign \$54  = remaining[3] & \$53 ;
+  assign \$55  = remaining[4] | \$54 ;
+  assign \$59  = remaining[3] & \$58 ;
+  assign \$60  = remaining[4] | \$59 ;
+  assign \$62  = remaining[1] | \$61 ;
+  assign \$63  = remaining[2] & \$62 ;
+  assign \$64  = remaining[3] & \$63 ;
+  assign \$65  = remaining[4] | \$64 ;
+  assign \$68  = remaining[2] & \$67 ;
+  assign \$69  = remaining[3] & \$68 ;
+  assign \$70  = remaining[4] | \$69 ;
+  assign \$72  = remaining[1] & \$71 ;
+  assign \$73  = remaining[2] & \$72 ;
+  assign \$74  = remaining[3] & \$73 ;
+  assign \$75  = remaining[4] | \$74 ;
+  assign \$82  = remaining[1] | \$81 ;
+  assign \$83  = remaining[2] | \$82 ;
+  assign \$84  = remaining[3] | \$83 ;
+  assign \$85  = remaining[4] & \$84 ;
+  assign \$88  = remaining[2] | \$87 ;
+  assign \$89  = remaining[3] | \$88 ;
+  assign \$90  = remaining[4] & \$89 ;
+  assign \$92  = remaining[1] & \$91 ;
+  assign \$93  = remaining[2] | \$92 ;
+  assign \$94  = remaining[3] | \$93 ;
+  assign \$95  = remaining[4] & \$94 ;
+  assign \$99  = remaining[3] | \$98 ;
+  assign \$100  = remaining[4] & \$99 ;
+  assign \$102  = remaining[1] | \$101 ;
+  assign \$103  = remaining[2] & \$102 ;
+  assign \$104  = remaining[3] | \$103 ;
+  assign \$105  = remaining[4] & \$104 ;
+  assign \$108  = remaining[2] & \$107 ;
+  assign \$109  = remaining[3] | \$108 ;
+  assign \$110  = remaining[4] & \$109 ;
+  assign \$112  = remaining[1] & \$111 ;
+  assign \$113  = remaining[2] & \$112 ;
+  assign \$114  = remaining[3] | \$113 ;
+  assign \$115  = remaining[4] & \$114 ;
+  assign \$120  = remaining[4] & \$119 ;
+  assign \$122  = remaining[1] | \$121 ;
+  assign \$123  = remaining[2] | \$122 ;
+  assign \$124  = remaining[3] & \$123 ;
+  assign \$125  = remaining[4] & \$124 ;
+  assign \$128  = remaining[2] | \$127 ;
+  assign \$129  = remaining[3] & \$128 ;
+  assign \$130  = remaining[4] & \$129 ;
+  assign \$132  = remaining[1] & \$131 ;
+  assign \$133  = remaining[2] | \$132 ;
+  assign \$134  = remaining[3] & \$133 ;
+  assign \$135  = remaining[4] & \$134 ;
+  assign \$139  = remaining[3] & \$138 ;
+  assign \$140  = remaining[4] & \$139 ;
+  assign \$142  = remaining[1] | \$141 ;
+  assign \$143  = remaining[2] & \$142 ;
+  assign \$144  = remaining[3] & \$143 ;
+  assign \$145  = remaining[4] & \$144 ;
+  assign \$148  = remaining[2] & \$147 ;
+  assign \$149  = remaining[3] & \$148 ;
+  assign \$150  = remaining[4] & \$149 ;
+  assign \$152  = remaining[1] & \$151 ;
+  assign \$153  = remaining[2] & \$152 ;
+  assign \$154  = remaining[3] & \$153 ;
+  assign \$155  = remaining[4] & \$154 ;
+  assign \$161  = ~ ragged;
+  assign \$162  = \$161  | \real [0];
+  assign \$164  = ~ ragged;
+  assign \$165  = \$164  | \real [1];
+  assign \$167  = ~ ragged;
+  assign \$168  = \$167  | \real [2];
+  assign \$170  = ~ ragged;
+  assign \$171  = \$170  | \real [3];
+  assign \$173  = ~ ragged;
+  assign \$174  = \$173  | \real [4];
+  assign \$176  = ~ ragged;
+  assign \$177  = \$176  | \real [5];
+  assign \$179  = ~ ragged;
+  assign \$180  = \$179  | \real [6];
+  assign \$182  = ~ ragged;
+  assign \$183  = \$182  | \real [7];
+  assign \$185  = ~ ragged;
+  assign \$186  = \$185  | \real [8];
+  assign \$188  = ~ ragged;
+  assign \$189  = \$188  | \real [9];
+  assign \$191  = ~ ragged;
+  assign \$192  = \$191  | \real [10];
+  assign \$194  = ~ ragged;
+  assign \$195  = \$194  | \real [11];
+  assign \$197  = ~ ragged;
+  assign \$198  = \$197  | \real [12];
+  assign \$200  = ~ ragged;
+  assign \$201  = \$200  | \real [13];
+  assign \$203  = ~ ragged;
+  assign \$204  = \$203  | \real [14];
+  assign \$206  = ~ ragged;
+  assign \$207  = \$206  | \real [15];
+  assign \$209  = ~ ragged;
+  assign \$210  = \$209  | \real [16];
+  assign \$212  = ~ ragged;
+  assign \$213  = \$212  | \real [17];
+  assign \$215  = ~ ragged;
+  assign \$216  = \$215  | \real [18];
+  assign \$218  = ~ ragged;
+  assign \$219  = \$218  | \real [19];
+  assign \$221  = ~ ragged;
+  assign \$222  = \$221  | \real [20];
+  assign \$224  = ~ ragged;
+  assign \$225  = \$224  | \real [21];
+  assign \$227  = ~ ragged;
+  assign \$228  = \$227  | \real [22];
+  assign \$230  = ~ ragged;
+  assign \$231  = \$230  | \real [23];
+  assign \$233  = ~ ragged;
+  assign \$234  = \$233  | \real [24];
+  assign \$236  = ~ ragged;
+  assign \$237  = \$236  | \real [25];
+  assign \$239  = ~ ragged;
+  assign \$240  = \$239  | \real [26];
+  assign \$242  = ~ ragged;
+  assign \$243  = \$242  | \real [27];
+  assign \$245  = ~ ragged;
+  assign \$246  = \$245  | \real [28];
+  assign \$248  = ~ ragged;
+  assign \$249  = \$248  | \real [29];
+  assign \$251  = ~ ragged;
+  assign \$252  = \$251  | \real [30];
+  assign \$254  = ~ ragged;
+  assign \$255  = \$254  | \real [31];
+  assign \$257  = | remaining[12:5];
+  assign \$258  = | remaining[12:5];
+  assign \$259  = | remaining[12:5];
+  assign \$260  = | remaining[12:5];
+  assign \$261  = | remaining[12:5];
+  assign \$262  = | remaining[12:5];
+  assign \$263  = | remaining[12:5];
+  assign \$264  = | remaining[12:5];
+  assign \$265  = | remaining[12:5];
+  assign \$266  = | remaining[12:5];
+  assign \$267  = | remaining[12:5];
+  assign \$268  = | remaining[12:5];
+  assign \$269  = | remaining[12:5];
+  assign \$270  = | remaining[12:5];
+  assign \$271  = | remaining[12:5];
+  assign \$272  = | remaining[12:5];
+  assign \$273  = | remaining[12:5];
+  assign \$274  = | remaining[12:5];
+  assign \$275  = | remaining[12:5];
+  assign \$276  = | remaining[12:5];
+  assign \$277  = | remaining[12:5];
+  assign \$278  = | remaining[12:5];
+  assign \$279  = | remaining[12:5];
+  assign \$280  = | remaining[12:5];
+  assign \$281  = | remaining[12:5];
+  assign \$282  = | remaining[12:5];
+  assign \$283  = | remaining[12:5];
+  assign \$284  = | remaining[12:5];
+  assign \$285  = | remaining[12:5];
+  assign \$286  = | remaining[12:5];
+  assign \$287  = | remaining[12:5];
+  assign \$288  = | remaining[12:5];
+  assign \$289  = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  } | { \$288 , \$287 , \$286 , \$285 , \$284 , \$283 , \$282 , \$281 , \$280 , \$279 , \$278 , \$277 , \$276 , \$275 , \$274 , \$273 , \$272 , \$271 , \$270 , \$269 , \$268 , \$267 , \$266 , \$265 , \$264 , \$263 , \$262 , \$261 , \$260 , \$259 , \$258 , \$257  };
+  always @(posedge clk)
+    \real  <= \$290 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$290  = \real ;
+    if (load) begin
+      \$290  = \$289 ;
+    end
+    if (abort) begin
+      \$290  = 32'd0;
+    end
+    if (rst) begin
+      \$290  = 32'd0;
+    end
+  end
+  assign below = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  };
+  assign mask[31] = \$256 ;
+  assign mask[30] = \$253 ;
+  assign mask[29] = \$250 ;
+  assign mask[28] = \$247 ;
+  assign mask[27] = \$244 ;
+  assign mask[26] = \$241 ;
+  assign mask[25] = \$238 ;
+  assign mask[24] = \$235 ;
+  assign mask[23] = \$232 ;
+  assign mask[22] = \$229 ;
+  assign mask[21] = \$226 ;
+  assign mask[20] = \$223 ;
+  assign mask[19] = \$220 ;
+  assign mask[18] = \$217 ;
+  assign mask[17] = \$214 ;
+  assign mask[16] = \$211 ;
+  assign mask[15] = \$208 ;
+  assign mask[14] = \$205 ;
+  assign mask[13] = \$202 ;
+  assign mask[12] = \$199 ;
+  assign mask[11] = \$196 ;
+  assign mask[10] = \$193 ;
+  assign mask[9] = \$190 ;
+  assign mask[8] = \$187 ;
+  assign mask[7] = \$184 ;
+  assign mask[6] = \$181 ;
+  assign mask[5] = \$178 ;
+  assign mask[4] = \$175 ;
+  assign mask[3] = \$172 ;
+  assign mask[2] = \$169 ;
+  assign mask[1] = \$166 ;
+  assign mask[0] = \$163 ;
+  assign \$1  = remaining[0];
+  assign \$6  = 1'h0;
+  assign \$7  = remaining[1];
+  assign \$11  = remaining[0];
+  assign \$16  = 1'h0;
+  assign \$17  = 1'h0;
+  assign \$18  = remaining[2];
+  assign \$21  = remaining[0];
+  assign \$26  = 1'h0;
+  assign \$27  = remaining[1];
+  assign \$31  = remaining[0];
+  assign \$36  = 1'h0;
+  assign \$37  = 1'h0;
+  assign \$38  = 1'h0;
+  assign \$39  = remaining[3];
+  assign \$41  = remaining[0];
+  assign \$46  = 1'h0;
+  assign \$47  = remaining[1];
+  assign \$51  = remaining[0];
+  assign \$56  = 1'h0;
+  assign \$57  = 1'h0;
+  assign \$58  = remaining[2];
+  assign \$61  = remaining[0];
+  assign \$66  = 1'h0;
+  assign \$67  = remaining[1];
+  assign \$71  = remaining[0];
+  assign \$76  = 1'h0;
+  assign \$77  = 1'h0;
+  assign \$78  = 1'h0;
+  assign \$79  = 1'h0;
+  assign \$80  = remaining[4];
+  assign \$81  = remaining[0];
+  assign \$86  = 1'h0;
+  assign \$87  = remaining[1];
+  assign \$91  = remaining[0];
+  assign \$96  = 1'h0;
+  assign \$97  = 1'h0;
+  assign \$98  = remaining[2];
+  assign \$101  = remaining[0];
+  assign \$106  = 1'h0;
+  assign \$107  = remaining[1];
+  assign \$111  = remaining[0];
+  assign \$116  = 1'h0;
+  assign \$117  = 1'h0;
+  assign \$118  = 1'h0;
+  assign \$119  = remaining[3];
+  assign \$121  = remaining[0];
+  assign \$126  = 1'h0;
+  assign \$127  = remaining[1];
+  assign \$131  = remaining[0];
+  assign \$136  = 1'h0;
+  assign \$137  = 1'h0;
+  assign \$138  = remaining[2];
+  assign \$141  = remaining[0];
+  assign \$146  = 1'h0;
+  assign \$147  = remaining[1];
+  assign \$151  = remaining[0];
+  assign \$156  = 1'h0;
+  assign \$157  = 1'h0;
+  assign \$158  = 1'h0;
+  assign \$159  = 1'h0;
+  assign \$160  = 1'h0;
+  assign \$163  = \$162 ;
+  assign \$166  = \$165 ;
+  assign \$169  = \$168 ;
+  assign \$172  = \$171 ;
+  assign \$175  = \$174 ;
+  assign \$178  = \$177 ;
+  assign \$181  = \$180 ;
+  assign \$184  = \$183 ;
+  assign \$187  = \$186 ;
+  assign \$190  = \$189 ;
+  assign \$193  = \$192 ;
+  assign \$196  = \$195 ;
+  assign \$199  = \$198 ;
+  assign \$202  = \$201 ;
+  assign \$205  = \$204 ;
+  assign \$208  = \$207 ;
+  assign \$211  = \$210 ;
+  assign \$214  = \$213 ;
+  assign \$217  = \$216 ;
+  assign \$220  = \$219 ;
+  assign \$223  = \$222 ;
+  assign \$226  = \$225 ;
+  assign \$229  = \$228 ;
+  assign \$232  = \$231 ;
+  assign \$235  = \$234 ;
+  assign \$238  = \$237 ;
+  assign \$241  = \$240 ;
+  assign \$244  = \$243 ;
+  assign \$247  = \$246 ;
+  assign \$250  = \$249 ;
+  assign \$253  = \$252 ;
+  assign \$256  = \$255 ;
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$7423$21 , all_nan, \port$7876$0 , \port$7954$0 , results__valid, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire [187:0] \$1 ;
   reg \$10 ;
   reg \$11 ;
@@ -5343,7 +17234,15 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg \$16 ;
   reg \$17 ;
   reg \$18 ;
+  reg \$19 ;
   wire [1:0] \$2 ;
+  reg \$20 ;
+  reg \$21 ;
+  reg \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  reg \$25 ;
+  reg \$26 ;
   wire [1:0] \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -5361,18 +17260,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
+  reg final_5 = 1'h0;
+  reg final_6 = 1'h0;
+  reg final_7 = 1'h0;
+  reg final_8 = 1'h0;
   reg last = 1'h0;
   wire \last$10 ;
   wire nan;
   reg [1:0] nans = 2'h0;
   input [1:0] \nans$6 ;
   wire [1:0] \nans$6 ;
-  input [2:0] \port$2075$22 ;
-  wire [2:0] \port$2075$22 ;
-  input [93:0] \port$2501$0 ;
-  wire [93:0] \port$2501$0 ;
-  input [93:0] \port$2575$0 ;
-  wire [93:0] \port$2575$0 ;
+  input [2:0] \port$7423$21 ;
+  wire [2:0] \port$7423$21 ;
+  input [93:0] \port$7876$0 ;
+  wire [93:0] \port$7876$0 ;
+  input [93:0] \port$7954$0 ;
+  wire [93:0] \port$7954$0 ;
   wire [16:0] r_data;
   input r_en;
   wire r_en;
@@ -5397,6 +17300,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
+  reg valid_5 = 1'h0;
+  reg valid_6 = 1'h0;
+  reg valid_7 = 1'h0;
+  reg valid_8 = 1'h0;
   wire [16:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
@@ -5421,23 +17328,39 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   always @(posedge clk)
     valid_4 <= \$14 ;
   always @(posedge clk)
-    final_1 <= \$15 ;
+    valid_5 <= \$15 ;
   always @(posedge clk)
-    final_2 <= \$16 ;
+    valid_6 <= \$16 ;
   always @(posedge clk)
-    final_3 <= \$17 ;
+    valid_7 <= \$17 ;
   always @(posedge clk)
-    final_4 <= \$18 ;
+    valid_8 <= \$18 ;
+  always @(posedge clk)
+    final_1 <= \$19 ;
+  always @(posedge clk)
+    final_2 <= \$20 ;
+  always @(posedge clk)
+    final_3 <= \$21 ;
+  always @(posedge clk)
+    final_4 <= \$22 ;
+  always @(posedge clk)
+    final_5 <= \$23 ;
+  always @(posedge clk)
+    final_6 <= \$24 ;
+  always @(posedge clk)
+    final_7 <= \$25 ;
+  always @(posedge clk)
+    final_8 <= \$26 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2603$0 (final_4),
-    .\port$2629$0 (result),
+    .\port$7998$0 (final_8),
+    .\port$8088$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
     .rst(rst),
-    .w_en(valid_4)
+    .w_en(valid_8)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder  rounder (
     .abort(abort),
@@ -5448,10 +17371,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     .total(totals[93:0])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$7  = { \port$2575$0 , \port$2501$0  };
+      \$7  = { \port$7954$0 , \port$7876$0  };
     end else begin
       \$7  = \$1 ;
     end
@@ -5463,7 +17386,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
       \$8  = \nans$6 ;
@@ -5478,10 +17401,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$9  = \port$2075$22 [1:0];
+      \$9  = \port$7423$21 [1:0];
     end else begin
       \$9  = \$3 ;
     end
@@ -5493,10 +17416,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$10  = last;
     if (valid) begin
-      \$10  = \port$2075$22 [2];
+      \$10  = \port$7423$21 [2];
     end
     if (abort) begin
       \$10  = 1'h0;
@@ -5506,7 +17429,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$11  = waiting[0];
     if (abort) begin
       \$11  = 1'h0;
@@ -5516,7 +17439,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$12  = valid_1;
     if (abort) begin
       \$12  = 1'h0;
@@ -5526,7 +17449,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$13  = valid_2;
     if (abort) begin
       \$13  = 1'h0;
@@ -5536,7 +17459,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$14  = valid_3;
     if (abort) begin
       \$14  = 1'h0;
@@ -5546,8 +17469,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$15  = \$6 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$15  = valid_4;
     if (abort) begin
       \$15  = 1'h0;
     end
@@ -5556,8 +17479,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$16  = final_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$16  = valid_5;
     if (abort) begin
       \$16  = 1'h0;
     end
@@ -5566,8 +17489,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$17  = final_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$17  = valid_6;
     if (abort) begin
       \$17  = 1'h0;
     end
@@ -5576,8 +17499,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$18  = final_3;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$18  = valid_7;
     if (abort) begin
       \$18  = 1'h0;
     end
@@ -5585,12 +17508,92 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
       \$18  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$2575$0 , \port$2501$0  };
-  assign rows = \port$2075$22 [1:0];
-  assign \last$10  = \port$2075$22 [2];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$19  = \$6 ;
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$20  = final_1;
+    if (abort) begin
+      \$20  = 1'h0;
+    end
+    if (rst) begin
+      \$20  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$21  = final_2;
+    if (abort) begin
+      \$21  = 1'h0;
+    end
+    if (rst) begin
+      \$21  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$22  = final_3;
+    if (abort) begin
+      \$22  = 1'h0;
+    end
+    if (rst) begin
+      \$22  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$23  = final_4;
+    if (abort) begin
+      \$23  = 1'h0;
+    end
+    if (rst) begin
+      \$23  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$24  = final_5;
+    if (abort) begin
+      \$24  = 1'h0;
+    end
+    if (rst) begin
+      \$24  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$25  = final_6;
+    if (abort) begin
+      \$25  = 1'h0;
+    end
+    if (rst) begin
+      \$25  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$26  = final_7;
+    if (abort) begin
+      \$26  = 1'h0;
+    end
+    if (rst) begin
+      \$26  = 1'h0;
+    end
+  end
+  assign \totals$4  = { \port$7954$0 , \port$7876$0  };
+  assign rows = \port$7423$21 [1:0];
+  assign \last$10  = \port$7423$21 [2];
   assign total = totals[93:0];
-  assign w_en = valid_4;
-  assign w_data = { final_4, result };
+  assign w_en = valid_8;
+  assign w_data = { final_8, result };
   assign r_data = results__payload;
   assign r_rdy = results__valid;
   assign results__ready = r_en;
@@ -5602,8 +17605,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   assign \$4  = waiting[1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$2603$0 , \port$2629$0 , r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$7998$0 , \port$8088$0 , r_rdy, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -5647,10 +17650,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$2603$0 ;
-  wire \port$2603$0 ;
-  input [15:0] \port$2629$0 ;
-  wire [15:0] \port$2629$0 ;
+  input \port$7998$0 ;
+  wire \port$7998$0 ;
+  input [15:0] \port$8088$0 ;
+  wire [15:0] \port$8088$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [16:0] r_data;
@@ -5673,7 +17676,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   wire [16:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [16:0] storage [24:0];
+  reg [16:0] storage [28:0];
   initial begin
     storage[0] = 17'h00000;
     storage[1] = 17'h00000;
@@ -5700,10 +17703,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     storage[22] = 17'h00000;
     storage[23] = 17'h00000;
     storage[24] = 17'h00000;
+    storage[25] = 17'h00000;
+    storage[26] = 17'h00000;
+    storage[27] = 17'h00000;
+    storage[28] = 17'h00000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2603$0 , \port$2629$0  };
+      storage[w_port__addr] <= { \port$7998$0 , \port$8088$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -5712,7 +17719,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h19;
+  assign w_rdy = inner_level != 5'h1d;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -5720,13 +17727,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h18;
+  assign \$5  = w_port__addr == 5'h1c;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 6'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h18;
+  assign \$11  = r_port__addr == 5'h1c;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 6'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -5755,7 +17762,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [4:0];
@@ -5768,7 +17775,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [4:0];
@@ -5781,7 +17788,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [4:0];
@@ -5797,7 +17804,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -5815,1683 +17822,780 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2603$0 , \port$2629$0  };
-  assign w_data = { \port$2603$0 , \port$2629$0  };
+  assign w_port__data = { \port$7998$0 , \port$8088$0  };
+  assign w_data = { \port$7998$0 , \port$8088$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abort, total, result, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire [94:0] \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire [92:0] \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire [92:0] \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire [92:0] \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire [92:0] \$110 ;
-  wire \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [92:0] \$114 ;
-  wire \$115 ;
-  wire \$116 ;
-  wire [1:0] \$117 ;
-  wire [92:0] \$118 ;
-  wire \$119 ;
-  wire [92:0] \$12 ;
-  wire \$120 ;
-  wire [92:0] \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire [92:0] \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire [92:0] \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire [92:0] \$130 ;
-  wire \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire [92:0] \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire [92:0] \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire \$14 ;
-  wire [92:0] \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire [92:0] \$143 ;
-  wire \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire [92:0] \$147 ;
-  wire \$148 ;
-  wire \$149 ;
-  wire [92:0] \$15 ;
-  wire [1:0] \$150 ;
-  wire [92:0] \$151 ;
-  wire \$152 ;
-  wire \$153 ;
-  wire [2:0] \$154 ;
-  wire [92:0] \$155 ;
-  wire \$156 ;
-  wire \$157 ;
-  wire [3:0] \$158 ;
-  wire [92:0] \$159 ;
-  wire \$16 ;
-  wire \$160 ;
-  wire \$161 ;
-  wire [92:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire [92:0] \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire [92:0] \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire [92:0] \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire [92:0] \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire [92:0] \$177 ;
-  wire \$178 ;
-  wire \$179 ;
-  wire [92:0] \$18 ;
-  wire \$180 ;
-  wire [92:0] \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [92:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire [92:0] \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire [92:0] \$190 ;
-  wire \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire [92:0] \$194 ;
-  wire \$195 ;
-  wire \$196 ;
-  wire [1:0] \$197 ;
-  wire [92:0] \$198 ;
-  wire \$199 ;
+  wire [155:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [15:0] \$104 ;
+  wire [155:0] \$11 ;
+  wire [123:0] \$12 ;
+  wire [123:0] \$13 ;
+  wire [107:0] \$14 ;
+  wire [123:0] \$15 ;
+  wire [123:0] \$16 ;
+  wire [107:0] \$17 ;
+  wire [99:0] \$18 ;
+  wire [99:0] \$19 ;
   wire [94:0] \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire [92:0] \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire [92:0] \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire [92:0] \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire [92:0] \$21 ;
-  wire [92:0] \$210 ;
-  wire \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire [92:0] \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire [92:0] \$217 ;
-  wire \$218 ;
-  wire \$219 ;
-  wire \$22 ;
-  wire [92:0] \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire [92:0] \$223 ;
-  wire \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire [92:0] \$227 ;
-  wire \$228 ;
-  wire \$229 ;
-  wire \$23 ;
-  wire [1:0] \$230 ;
-  wire [92:0] \$231 ;
-  wire \$232 ;
-  wire \$233 ;
-  wire [2:0] \$234 ;
-  wire [92:0] \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire [92:0] \$238 ;
-  wire \$239 ;
-  wire [92:0] \$24 ;
-  wire \$240 ;
-  wire [92:0] \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire [92:0] \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire [92:0] \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire \$25 ;
-  wire [92:0] \$250 ;
-  wire \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire [92:0] \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire [92:0] \$257 ;
-  wire \$258 ;
-  wire \$259 ;
-  wire \$26 ;
-  wire [92:0] \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire [92:0] \$263 ;
-  wire \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire [92:0] \$267 ;
-  wire \$268 ;
-  wire \$269 ;
-  wire \$27 ;
-  wire [1:0] \$270 ;
-  wire [92:0] \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire [92:0] \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire [92:0] \$277 ;
-  wire \$278 ;
-  wire \$279 ;
-  wire [92:0] \$28 ;
-  wire [92:0] \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire [92:0] \$283 ;
-  wire \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire [92:0] \$287 ;
-  wire \$288 ;
-  wire \$289 ;
-  wire \$29 ;
-  wire [92:0] \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire [92:0] \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire [92:0] \$296 ;
-  wire \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire [92:0] \$3 ;
-  wire \$30 ;
-  wire [92:0] \$300 ;
-  wire \$301 ;
-  wire \$302 ;
-  wire [1:0] \$303 ;
-  wire [92:0] \$304 ;
-  wire \$305 ;
-  wire \$306 ;
-  wire [2:0] \$307 ;
-  wire [92:0] \$308 ;
-  wire \$309 ;
-  wire [92:0] \$31 ;
-  wire \$310 ;
-  wire [3:0] \$311 ;
-  wire [92:0] \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire [4:0] \$315 ;
-  wire [92:0] \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  wire [92:0] \$319 ;
-  wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire [92:0] \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire [92:0] \$325 ;
-  wire \$326 ;
-  wire \$327 ;
-  wire [92:0] \$328 ;
-  wire \$329 ;
+  wire [95:0] \$20 ;
+  wire [99:0] \$21 ;
+  wire [99:0] \$22 ;
+  wire [95:0] \$23 ;
+  wire [93:0] \$24 ;
+  wire [99:0] \$25 ;
+  wire [99:0] \$26 ;
+  wire [95:0] \$27 ;
+  wire [99:0] \$28 ;
+  wire [99:0] \$29 ;
+  wire \$3 ;
+  wire [95:0] \$30 ;
+  wire [93:0] \$31 ;
+  wire [7:0] \$32 ;
   wire \$33 ;
-  wire \$330 ;
-  wire [92:0] \$331 ;
-  wire \$332 ;
-  wire \$333 ;
-  wire [92:0] \$334 ;
-  wire \$335 ;
-  wire \$336 ;
-  wire [92:0] \$337 ;
-  wire \$338 ;
-  wire \$339 ;
-  wire [92:0] \$34 ;
-  wire \$340 ;
-  wire [92:0] \$341 ;
-  wire \$342 ;
-  wire \$343 ;
-  wire [92:0] \$344 ;
-  wire \$345 ;
-  wire \$346 ;
-  wire [92:0] \$347 ;
-  wire \$348 ;
-  wire \$349 ;
+  wire \$34 ;
   wire \$35 ;
-  wire [92:0] \$350 ;
-  wire \$351 ;
-  wire \$352 ;
-  wire \$353 ;
-  wire [92:0] \$354 ;
-  wire \$355 ;
-  wire \$356 ;
-  wire [1:0] \$357 ;
-  wire [92:0] \$358 ;
-  wire \$359 ;
   wire \$36 ;
-  wire \$360 ;
-  wire [92:0] \$361 ;
-  wire \$362 ;
-  wire \$363 ;
-  wire [92:0] \$364 ;
-  wire \$365 ;
-  wire \$366 ;
-  wire [92:0] \$367 ;
-  wire \$368 ;
-  wire \$369 ;
-  wire [92:0] \$37 ;
-  wire [92:0] \$370 ;
-  wire \$371 ;
-  wire \$372 ;
-  wire \$373 ;
-  wire [92:0] \$374 ;
-  wire \$375 ;
-  wire \$376 ;
-  wire [92:0] \$377 ;
-  wire \$378 ;
-  wire \$379 ;
+  wire \$37 ;
   wire \$38 ;
-  wire [92:0] \$380 ;
-  wire \$381 ;
-  wire \$382 ;
-  wire [92:0] \$383 ;
-  wire \$384 ;
-  wire \$385 ;
-  wire \$386 ;
-  wire [92:0] \$387 ;
-  wire \$388 ;
-  wire \$389 ;
   wire \$39 ;
-  wire [1:0] \$390 ;
-  wire [92:0] \$391 ;
-  wire \$392 ;
-  wire \$393 ;
-  wire [2:0] \$394 ;
-  wire [92:0] \$395 ;
-  wire \$396 ;
-  wire \$397 ;
-  wire [92:0] \$398 ;
-  wire \$399 ;
   wire \$4 ;
-  wire \$40 ;
-  wire \$400 ;
-  wire [92:0] \$401 ;
-  wire \$402 ;
-  wire \$403 ;
-  wire [92:0] \$404 ;
-  wire \$405 ;
-  wire \$406 ;
-  wire [92:0] \$407 ;
-  wire \$408 ;
-  wire \$409 ;
-  wire [92:0] \$41 ;
-  wire [92:0] \$410 ;
-  wire \$411 ;
-  wire \$412 ;
-  wire \$413 ;
-  wire [92:0] \$414 ;
-  wire \$415 ;
-  wire \$416 ;
-  wire [92:0] \$417 ;
-  wire \$418 ;
-  wire \$419 ;
-  wire \$42 ;
-  wire [92:0] \$420 ;
-  wire \$421 ;
-  wire \$422 ;
-  wire [92:0] \$423 ;
-  wire \$424 ;
-  wire \$425 ;
-  wire \$426 ;
-  wire [92:0] \$427 ;
-  wire \$428 ;
-  wire \$429 ;
-  wire \$43 ;
-  wire [1:0] \$430 ;
-  wire [92:0] \$431 ;
-  wire \$432 ;
-  wire \$433 ;
-  wire [92:0] \$434 ;
-  wire \$435 ;
-  wire \$436 ;
-  wire [92:0] \$437 ;
-  wire \$438 ;
-  wire \$439 ;
-  wire [1:0] \$44 ;
-  wire [92:0] \$440 ;
-  wire \$441 ;
-  wire \$442 ;
-  wire [92:0] \$443 ;
-  wire \$444 ;
-  wire \$445 ;
-  wire \$446 ;
-  wire [92:0] \$447 ;
-  wire \$448 ;
-  wire \$449 ;
-  wire [92:0] \$45 ;
-  wire [92:0] \$450 ;
-  wire \$451 ;
-  wire \$452 ;
-  wire [92:0] \$453 ;
-  wire \$454 ;
-  wire \$455 ;
-  wire [92:0] \$456 ;
-  wire \$457 ;
-  wire \$458 ;
-  wire \$459 ;
+  wire [4:0] \$40 ;
+  wire [15:0] \$41 ;
+  wire [15:0] \$42 ;
+  wire [15:0] \$43 ;
+  wire \$44 ;
+  wire \$45 ;
   wire \$46 ;
-  wire [92:0] \$460 ;
-  wire \$461 ;
-  wire \$462 ;
-  wire [1:0] \$463 ;
-  wire [92:0] \$464 ;
-  wire \$465 ;
-  wire \$466 ;
-  wire [2:0] \$467 ;
-  wire [92:0] \$468 ;
-  wire \$469 ;
-  wire \$47 ;
-  wire \$470 ;
-  wire [3:0] \$471 ;
-  wire [92:0] \$472 ;
-  wire \$473 ;
-  wire \$474 ;
-  wire [92:0] \$475 ;
-  wire \$476 ;
-  wire \$477 ;
-  wire [92:0] \$478 ;
-  wire \$479 ;
-  wire [92:0] \$48 ;
-  wire \$480 ;
-  wire [92:0] \$481 ;
-  wire \$482 ;
-  wire \$483 ;
-  wire [92:0] \$484 ;
-  wire \$485 ;
-  wire \$486 ;
-  wire [92:0] \$487 ;
-  wire \$488 ;
-  wire \$489 ;
+  wire [123:0] \$47 ;
+  wire [123:0] \$48 ;
   wire \$49 ;
-  wire [92:0] \$490 ;
-  wire \$491 ;
-  wire \$492 ;
-  wire \$493 ;
-  wire [92:0] \$494 ;
-  wire \$495 ;
-  wire \$496 ;
-  wire [92:0] \$497 ;
-  wire \$498 ;
-  wire \$499 ;
   wire \$5 ;
   wire \$50 ;
-  wire [92:0] \$500 ;
-  wire \$501 ;
-  wire \$502 ;
-  wire [92:0] \$503 ;
-  wire \$504 ;
-  wire \$505 ;
-  wire \$506 ;
-  wire [92:0] \$507 ;
-  wire \$508 ;
-  wire \$509 ;
-  wire [92:0] \$51 ;
-  wire [1:0] \$510 ;
-  wire [92:0] \$511 ;
-  wire \$512 ;
-  wire \$513 ;
-  wire [92:0] \$514 ;
-  wire \$515 ;
-  wire \$516 ;
-  wire [92:0] \$517 ;
-  wire \$518 ;
-  wire \$519 ;
-  wire \$52 ;
-  wire [92:0] \$520 ;
-  wire \$521 ;
-  wire \$522 ;
-  wire [92:0] \$523 ;
-  wire \$524 ;
-  wire \$525 ;
-  wire \$526 ;
-  wire [92:0] \$527 ;
-  wire \$528 ;
-  wire \$529 ;
+  wire [99:0] \$51 ;
+  wire [99:0] \$52 ;
   wire \$53 ;
-  wire [92:0] \$530 ;
-  wire \$531 ;
-  wire \$532 ;
-  wire [92:0] \$533 ;
-  wire \$534 ;
-  wire \$535 ;
-  wire [92:0] \$536 ;
-  wire \$537 ;
-  wire \$538 ;
-  wire \$539 ;
-  wire [92:0] \$54 ;
-  wire [92:0] \$540 ;
-  wire \$541 ;
-  wire \$542 ;
-  wire [1:0] \$543 ;
-  wire [92:0] \$544 ;
-  wire \$545 ;
-  wire \$546 ;
-  wire [2:0] \$547 ;
-  wire [92:0] \$548 ;
-  wire \$549 ;
-  wire \$55 ;
-  wire \$550 ;
-  wire [92:0] \$551 ;
-  wire \$552 ;
-  wire \$553 ;
-  wire [92:0] \$554 ;
-  wire \$555 ;
-  wire \$556 ;
-  wire [92:0] \$557 ;
-  wire \$558 ;
-  wire \$559 ;
-  wire \$56 ;
-  wire [92:0] \$560 ;
-  wire \$561 ;
-  wire \$562 ;
-  wire [92:0] \$563 ;
-  wire \$564 ;
-  wire \$565 ;
-  wire \$566 ;
-  wire [92:0] \$567 ;
-  wire \$568 ;
-  wire \$569 ;
-  wire [92:0] \$57 ;
-  wire [92:0] \$570 ;
-  wire \$571 ;
-  wire \$572 ;
-  wire [92:0] \$573 ;
-  wire \$574 ;
-  wire \$575 ;
-  wire [92:0] \$576 ;
-  wire \$577 ;
-  wire \$578 ;
-  wire \$579 ;
-  wire \$58 ;
-  wire [92:0] \$580 ;
-  wire \$581 ;
-  wire \$582 ;
-  wire [1:0] \$583 ;
-  wire [92:0] \$584 ;
-  wire \$585 ;
-  wire \$586 ;
-  wire [92:0] \$587 ;
-  wire \$588 ;
-  wire \$589 ;
-  wire \$59 ;
-  wire [92:0] \$590 ;
-  wire \$591 ;
-  wire \$592 ;
-  wire [92:0] \$593 ;
-  wire \$594 ;
-  wire \$595 ;
-  wire [92:0] \$596 ;
-  wire \$597 ;
-  wire \$598 ;
-  wire \$599 ;
-  wire [92:0] \$6 ;
+  wire [99:0] \$54 ;
+  wire [99:0] \$55 ;
+  wire [95:0] \$56 ;
+  wire [99:0] \$57 ;
+  wire [99:0] \$58 ;
+  wire [95:0] \$59 ;
+  wire \$6 ;
   wire \$60 ;
-  wire [92:0] \$600 ;
-  wire \$601 ;
-  wire \$602 ;
-  wire [92:0] \$603 ;
-  wire \$604 ;
-  wire \$605 ;
-  wire [92:0] \$606 ;
-  wire \$607 ;
-  wire \$608 ;
-  wire [92:0] \$609 ;
-  wire [92:0] \$61 ;
-  wire \$610 ;
-  wire \$611 ;
-  wire \$612 ;
-  wire [92:0] \$613 ;
-  wire \$614 ;
-  wire \$615 ;
-  wire [1:0] \$616 ;
-  wire [92:0] \$617 ;
-  wire \$618 ;
-  wire \$619 ;
-  wire \$62 ;
-  wire [2:0] \$620 ;
-  wire [92:0] \$621 ;
-  wire \$622 ;
-  wire \$623 ;
-  wire [3:0] \$624 ;
-  wire [92:0] \$625 ;
-  wire \$626 ;
-  wire \$627 ;
-  wire [4:0] \$628 ;
-  wire [92:0] \$629 ;
-  wire \$63 ;
-  wire \$630 ;
-  wire \$631 ;
-  wire [5:0] \$632 ;
-  wire [92:0] \$633 ;
-  wire \$634 ;
-  wire \$635 ;
-  wire [219:0] \$636 ;
-  wire [7:0] \$637 ;
-  wire [15:0] \$638 ;
-  wire [7:0] \$639 ;
-  wire [92:0] \$64 ;
-  wire \$640 ;
-  wire \$641 ;
-  wire \$642 ;
-  wire \$643 ;
-  wire \$644 ;
-  wire [15:0] \$645 ;
-  wire [15:0] \$646 ;
-  reg \$647 ;
-  reg [92:0] \$648 ;
-  reg [6:0] \$649 ;
-  wire \$65 ;
-  reg [92:0] \$650 ;
-  reg [92:0] \$651 ;
-  reg [7:0] \$652 ;
-  reg \$653 ;
-  reg \$654 ;
-  reg \$655 ;
-  reg \$656 ;
-  reg \$657 ;
-  reg [15:0] \$658 ;
-  wire \$66 ;
-  wire [92:0] \$67 ;
-  wire \$68 ;
-  wire \$69 ;
+  reg \$61 ;
+  reg [92:0] \$62 ;
+  reg [92:0] \$63 ;
+  reg \$64 ;
+  reg [92:0] \$65 ;
+  reg \$66 ;
+  reg [92:0] \$67 ;
+  reg \$68 ;
+  reg \$69 ;
   wire \$7 ;
-  wire [92:0] \$70 ;
-  wire \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [92:0] \$74 ;
-  wire \$75 ;
-  wire \$76 ;
-  wire [1:0] \$77 ;
-  wire [92:0] \$78 ;
-  wire \$79 ;
-  wire \$8 ;
-  wire \$80 ;
-  wire [2:0] \$81 ;
-  wire [92:0] \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire [92:0] \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire [92:0] \$88 ;
-  wire \$89 ;
-  wire [92:0] \$9 ;
-  wire \$90 ;
-  wire [92:0] \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire [92:0] \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire [92:0] \$97 ;
-  wire \$98 ;
-  wire \$99 ;
+  reg [92:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg \$73 ;
+  reg \$74 ;
+  reg [92:0] \$75 ;
+  reg \$76 ;
+  reg \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [219:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [7:0] \$87 ;
+  reg [9:0] \$88 ;
+  reg \$89 ;
+  wire [219:0] \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  reg [92:0] \$like  = 93'h000000000000000000000000;
+  reg \$signal  = 1'h0;
   input abort;
   wire abort;
-  wire [14:0] body;
   input clk;
   wire clk;
+  wire empty_1;
+  wire empty_16;
+  wire empty_2;
+  wire empty_32;
+  wire empty_4;
+  wire empty_64;
+  wire empty_8;
   reg [7:0] exponent = 8'h00;
-  wire [4:0] field;
+  reg [9:0] fraction = 10'h000;
   reg [92:0] magnitude = 93'h000000000000000000000000;
-  reg [92:0] magnitude_2 = 93'h000000000000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
-  reg [92:0] normal = 93'h000000000000000000000000;
+  reg nan_4 = 1'h0;
+  reg nan_5 = 1'h0;
+  reg nan_6 = 1'h0;
+  reg nan_7 = 1'h0;
+  reg [92:0] normal_0 = 93'h000000000000000000000000;
+  reg [92:0] normal_1 = 93'h000000000000000000000000;
+  reg [92:0] normal_2 = 93'h000000000000000000000000;
+  reg [92:0] normal_3 = 93'h000000000000000000000000;
   output [15:0] result;
   reg [15:0] result = 16'h0000;
+  reg round_up = 1'h0;
   input rst;
   wire rst;
-  reg [6:0] shift = 7'h00;
+  reg shift_0_0 = 1'h0;
+  reg shift_1_0 = 1'h0;
+  reg shift_1_1 = 1'h0;
+  reg shift_2_0 = 1'h0;
+  reg shift_2_1 = 1'h0;
+  reg shift_2_2 = 1'h0;
+  reg shift_2_3 = 1'h0;
+  reg shift_3_0 = 1'h0;
+  reg shift_3_1 = 1'h0;
+  reg shift_3_2 = 1'h0;
+  reg shift_3_3 = 1'h0;
+  reg shift_3_4 = 1'h0;
+  reg shift_3_5 = 1'h0;
+  reg shift_3_6 = 1'h0;
+  reg sign = 1'h0;
   reg sign_1 = 1'h0;
-  reg \sign_1$9  = 1'h0;
   reg sign_2 = 1'h0;
+  reg sign_3 = 1'h0;
+  reg sign_4 = 1'h0;
+  reg sign_5 = 1'h0;
+  reg sign_6 = 1'h0;
+  reg subnormal = 1'h0;
+  reg subnormal_1 = 1'h0;
+  reg subnormal_2 = 1'h0;
+  reg subnormal_3 = 1'h0;
+  reg subnormal_4 = 1'h0;
   input [93:0] total;
   wire [93:0] total;
-  assign \$342  = | \$341 [32:31];
-  assign \$343  = ~ \$342 ;
-  assign \$345  = | \$344 [36:35];
-  assign \$346  = ~ \$345 ;
-  assign \$352  = ~ \$351 ;
-  assign \$353  = \$345  ? \$352  : 1'h0;
-  assign \$355  = | \$354 [36:35];
-  assign \$356  = ~ \$355 ;
-  assign \$362  = | \$361 [44:41];
-  assign \$363  = ~ \$362 ;
-  assign \$365  = | \$364 [40:39];
-  assign \$366  = ~ \$365 ;
-  assign \$369  = ~ \$368 ;
-  assign \$372  = ~ \$371 ;
-  assign \$373  = \$365  ? \$372  : \$369 ;
-  assign \$375  = | \$374 [40:39];
-  assign \$376  = ~ \$375 ;
-  assign \$378  = | \$377 [44:43];
-  assign \$379  = ~ \$378 ;
-  assign \$382  = ~ \$381 ;
-  assign \$385  = ~ \$384 ;
-  assign \$386  = \$378  ? \$385  : \$382 ;
-  assign \$388  = | \$387 [44:43];
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$362  ? { \$389 , \$386  } : { \$376 , \$373  };
-  assign \$392  = | \$391 [44:41];
-  assign \$393  = ~ \$392 ;
-  assign \$394  = \$326  ? { \$393 , \$390  } : { \$360 , \$357  };
-  assign \$396  = | \$395 [44:37];
-  assign \$397  = ~ \$396 ;
-  assign \$399  = | \$398 [60:53];
-  assign \$400  = ~ \$399 ;
-  assign \$402  = | \$401 [52:49];
-  assign \$403  = ~ \$402 ;
-  assign \$405  = | \$404 [48:47];
-  assign \$406  = ~ \$405 ;
-  assign \$409  = ~ \$408 ;
-  assign \$412  = ~ \$411 ;
-  assign \$413  = \$405  ? \$412  : \$409 ;
-  assign \$415  = | \$414 [48:47];
-  assign \$416  = ~ \$415 ;
-  assign \$418  = | \$417 [52:51];
-  assign \$419  = ~ \$418 ;
-  assign \$422  = ~ \$421 ;
-  assign \$425  = ~ \$424 ;
-  assign \$426  = \$418  ? \$425  : \$422 ;
-  assign \$428  = | \$427 [52:51];
-  assign \$429  = ~ \$428 ;
-  assign \$430  = \$402  ? { \$429 , \$426  } : { \$416 , \$413  };
-  assign \$432  = | \$431 [52:49];
-  assign \$433  = ~ \$432 ;
-  assign \$435  = | \$434 [60:57];
-  assign \$436  = ~ \$435 ;
-  assign \$438  = | \$437 [56:55];
-  assign \$439  = ~ \$438 ;
-  assign \$442  = ~ \$441 ;
-  assign \$445  = ~ \$444 ;
-  assign \$446  = \$438  ? \$445  : \$442 ;
-  assign \$448  = | \$447 [56:55];
-  assign \$449  = ~ \$448 ;
-  assign \$451  = | \$450 [60:59];
-  assign \$452  = ~ \$451 ;
-  assign \$455  = ~ \$454 ;
-  assign \$458  = ~ \$457 ;
-  assign \$459  = \$451  ? \$458  : \$455 ;
-  assign \$461  = | \$460 [60:59];
-  assign \$462  = ~ \$461 ;
-  assign \$463  = \$435  ? { \$462 , \$459  } : { \$449 , \$446  };
-  assign \$465  = | \$464 [60:57];
-  assign \$466  = ~ \$465 ;
-  assign \$467  = \$399  ? { \$466 , \$463  } : { \$433 , \$430  };
-  assign \$469  = | \$468 [60:53];
-  assign \$470  = ~ \$469 ;
-  assign \$471  = \$323  ? { \$470 , \$467  } : { \$397 , \$394  };
-  assign \$473  = | \$472 [60:45];
-  assign \$474  = ~ \$473 ;
-  assign \$476  = | \$475 [92:77];
-  assign \$477  = ~ \$476 ;
-  assign \$479  = | \$478 [76:69];
-  assign \$480  = ~ \$479 ;
-  assign \$482  = | \$481 [68:65];
-  assign \$483  = ~ \$482 ;
-  assign \$485  = | \$484 [64:63];
-  assign \$486  = ~ \$485 ;
-  assign \$489  = ~ \$488 ;
-  assign \$492  = ~ \$491 ;
-  assign \$493  = \$485  ? \$492  : \$489 ;
-  assign \$495  = | \$494 [64:63];
-  assign \$496  = ~ \$495 ;
-  assign \$498  = | \$497 [68:67];
-  assign \$499  = ~ \$498 ;
-  assign \$502  = ~ \$501 ;
-  assign \$505  = ~ \$504 ;
-  assign \$506  = \$498  ? \$505  : \$502 ;
-  assign \$508  = | \$507 [68:67];
-  assign \$509  = ~ \$508 ;
-  assign \$510  = \$482  ? { \$509 , \$506  } : { \$496 , \$493  };
-  assign \$512  = | \$511 [68:65];
-  assign \$513  = ~ \$512 ;
-  assign \$515  = | \$514 [76:73];
-  assign \$516  = ~ \$515 ;
-  assign \$518  = | \$517 [72:71];
-  assign \$519  = ~ \$518 ;
-  assign \$522  = ~ \$521 ;
-  assign \$525  = ~ \$524 ;
-  assign \$526  = \$518  ? \$525  : \$522 ;
-  assign \$528  = | \$527 [72:71];
-  assign \$529  = ~ \$528 ;
-  assign \$531  = | \$530 [76:75];
-  assign \$532  = ~ \$531 ;
-  assign \$535  = ~ \$534 ;
-  assign \$538  = ~ \$537 ;
-  assign \$539  = \$531  ? \$538  : \$535 ;
-  assign \$541  = | \$540 [76:75];
-  assign \$542  = ~ \$541 ;
-  assign \$543  = \$515  ? { \$542 , \$539  } : { \$529 , \$526  };
-  assign \$545  = | \$544 [76:73];
-  assign \$546  = ~ \$545 ;
-  assign \$547  = \$479  ? { \$546 , \$543  } : { \$513 , \$510  };
-  assign \$549  = | \$548 [76:69];
-  assign \$550  = ~ \$549 ;
-  assign \$552  = | \$551 [92:85];
-  assign \$553  = ~ \$552 ;
-  assign \$555  = | \$554 [84:81];
-  assign \$556  = ~ \$555 ;
-  assign \$558  = | \$557 [80:79];
-  assign \$559  = ~ \$558 ;
-  assign \$562  = ~ \$561 ;
-  assign \$565  = ~ \$564 ;
-  assign \$566  = \$558  ? \$565  : \$562 ;
-  assign \$568  = | \$567 [80:79];
-  assign \$569  = ~ \$568 ;
-  assign \$571  = | \$570 [84:83];
-  assign \$572  = ~ \$571 ;
-  assign \$575  = ~ \$574 ;
-  assign \$578  = ~ \$577 ;
-  assign \$579  = \$571  ? \$578  : \$575 ;
-  assign \$581  = | \$580 [84:83];
-  assign \$582  = ~ \$581 ;
-  assign \$583  = \$555  ? { \$582 , \$579  } : { \$569 , \$566  };
-  assign \$585  = | \$584 [84:81];
-  assign \$586  = ~ \$585 ;
-  assign \$588  = | \$587 [92:89];
-  assign \$589  = ~ \$588 ;
-  assign \$591  = | \$590 [88:87];
-  assign \$592  = ~ \$591 ;
-  assign \$595  = ~ \$594 ;
-  assign \$598  = ~ \$597 ;
-  assign \$599  = \$591  ? \$598  : \$595 ;
-  assign \$601  = | \$600 [88:87];
-  assign \$602  = ~ \$601 ;
-  assign \$604  = | \$603 [92:91];
-  assign \$605  = ~ \$604 ;
-  assign \$608  = ~ \$607 ;
-  assign \$611  = ~ \$610 ;
-  assign \$612  = \$604  ? \$611  : \$608 ;
-  assign \$614  = | \$613 [92:91];
-  assign \$615  = ~ \$614 ;
-  assign \$616  = \$588  ? { \$615 , \$612  } : { \$602 , \$599  };
-  assign \$618  = | \$617 [92:89];
-  assign \$619  = ~ \$618 ;
-  assign \$620  = \$552  ? { \$619 , \$616  } : { \$586 , \$583  };
-  assign \$622  = | \$621 [92:85];
-  assign \$623  = ~ \$622 ;
-  assign \$624  = \$476  ? { \$623 , \$620  } : { \$550 , \$547  };
-  assign \$626  = | \$625 [92:77];
-  assign \$627  = ~ \$626 ;
-  assign \$628  = \$320  ? { \$627 , \$624  } : { \$474 , \$471  };
-  assign \$630  = | \$629 [92:61];
-  assign \$631  = ~ \$630 ;
-  assign \$636  = magnitude_2 << shift;
-  assign \$637  = 6'h3b - shift;
-  assign \$638  = nan_3 ? 16'h7e00 : { sign_2, \$646 [14:0] };
-  assign \$639  = normal[92] ? exponent : 8'h00;
-  assign \$640  = $signed(exponent) >= $signed(6'h1f);
-  assign \$641  = normal[92] & \$640 ;
-  assign \$642  = | normal[80:0];
-  assign \$643  = \$642  | normal[82];
-  assign \$644  = normal[81] & \$643 ;
-  assign \$645  = { \$639 [4:0], normal[91:82] } + \$644 ;
-  assign \$646  = \$641  ? 16'h7c00 : \$645 ;
-  always @(posedge clk)
-    sign_1 <= \$647 ;
-  always @(posedge clk)
-    magnitude <= \$648 ;
-  always @(posedge clk)
-    shift <= \$649 ;
-  always @(posedge clk)
-    magnitude_2 <= \$650 ;
-  always @(posedge clk)
-    normal <= \$651 ;
-  always @(posedge clk)
-    exponent <= \$652 ;
-  always @(posedge clk)
-    \sign_1$9  <= \$653 ;
-  always @(posedge clk)
-    sign_2 <= \$654 ;
-  always @(posedge clk)
-    nan_1 <= \$655 ;
-  always @(posedge clk)
-    nan_2 <= \$656 ;
-  always @(posedge clk)
-    nan_3 <= \$657 ;
-  always @(posedge clk)
-    result <= \$658 ;
   assign \$1  = - $signed(total);
   assign \$2  = total[93] ? \$1  : { total[93], total };
-  assign \$7  = | { \$6 [28:0], 3'h0 };
-  assign \$8  = ~ \$7 ;
-  assign \$163  = | \$162 [28:13];
-  assign \$164  = ~ \$163 ;
-  assign \$166  = | \$165 [12:5];
-  assign \$167  = ~ \$166 ;
-  assign \$169  = | \$168 [4:1];
-  assign \$170  = ~ \$169 ;
-  assign \$173  = ~ \$172 ;
-  assign \$179  = ~ \$178 ;
-  assign \$180  = \$172  ? \$179  : 1'h1;
-  assign \$183  = ~ \$182 ;
-  assign \$185  = | \$184 [4:3];
-  assign \$186  = ~ \$185 ;
-  assign \$189  = ~ \$188 ;
-  assign \$192  = ~ \$191 ;
-  assign \$193  = \$185  ? \$192  : \$189 ;
-  assign \$195  = | \$194 [4:3];
-  assign \$196  = ~ \$195 ;
-  assign \$197  = \$169  ? { \$196 , \$193  } : { \$183 , \$180  };
-  assign \$199  = | \$198 [4:1];
-  assign \$200  = ~ \$199 ;
-  assign \$202  = | \$201 [12:9];
-  assign \$203  = ~ \$202 ;
-  assign \$205  = | \$204 [8:7];
-  assign \$206  = ~ \$205 ;
-  assign \$209  = ~ \$208 ;
-  assign \$212  = ~ \$211 ;
-  assign \$213  = \$205  ? \$212  : \$209 ;
-  assign \$215  = | \$214 [8:7];
-  assign \$216  = ~ \$215 ;
-  assign \$218  = | \$217 [12:11];
-  assign \$219  = ~ \$218 ;
-  assign \$222  = ~ \$221 ;
-  assign \$225  = ~ \$224 ;
-  assign \$226  = \$218  ? \$225  : \$222 ;
-  assign \$228  = | \$227 [12:11];
-  assign \$229  = ~ \$228 ;
-  assign \$230  = \$202  ? { \$229 , \$226  } : { \$216 , \$213  };
-  assign \$232  = | \$231 [12:9];
-  assign \$233  = ~ \$232 ;
-  assign \$234  = \$166  ? { \$233 , \$230  } : { \$200 , \$197  };
-  assign \$236  = | \$235 [12:5];
-  assign \$237  = ~ \$236 ;
-  assign \$239  = | \$238 [28:21];
-  assign \$240  = ~ \$239 ;
-  assign \$242  = | \$241 [20:17];
-  assign \$243  = ~ \$242 ;
-  assign \$245  = | \$244 [16:15];
-  assign \$246  = ~ \$245 ;
-  assign \$249  = ~ \$248 ;
-  assign \$252  = ~ \$251 ;
-  assign \$253  = \$245  ? \$252  : \$249 ;
-  assign \$255  = | \$254 [16:15];
-  assign \$256  = ~ \$255 ;
-  assign \$258  = | \$257 [20:19];
-  assign \$259  = ~ \$258 ;
-  assign \$262  = ~ \$261 ;
-  assign \$265  = ~ \$264 ;
-  assign \$266  = \$258  ? \$265  : \$262 ;
-  assign \$268  = | \$267 [20:19];
-  assign \$269  = ~ \$268 ;
-  assign \$270  = \$242  ? { \$269 , \$266  } : { \$256 , \$253  };
-  assign \$272  = | \$271 [20:17];
-  assign \$273  = ~ \$272 ;
-  assign \$275  = | \$274 [28:25];
-  assign \$276  = ~ \$275 ;
-  assign \$278  = | \$277 [24:23];
-  assign \$279  = ~ \$278 ;
-  assign \$282  = ~ \$281 ;
-  assign \$285  = ~ \$284 ;
-  assign \$286  = \$278  ? \$285  : \$282 ;
-  assign \$288  = | \$287 [24:23];
-  assign \$289  = ~ \$288 ;
-  assign \$291  = | \$290 [28:27];
-  assign \$292  = ~ \$291 ;
-  assign \$295  = ~ \$294 ;
-  assign \$298  = ~ \$297 ;
-  assign \$299  = \$291  ? \$298  : \$295 ;
-  assign \$301  = | \$300 [28:27];
-  assign \$302  = ~ \$301 ;
-  assign \$303  = \$275  ? { \$302 , \$299  } : { \$289 , \$286  };
-  assign \$305  = | \$304 [28:25];
-  assign \$306  = ~ \$305 ;
-  assign \$307  = \$239  ? { \$306 , \$303  } : { \$273 , \$270  };
-  assign \$309  = | \$308 [28:21];
-  assign \$310  = ~ \$309 ;
-  assign \$311  = \$163  ? { \$310 , \$307  } : { \$237 , \$234  };
-  assign \$313  = | \$312 [28:13];
-  assign \$314  = ~ \$313 ;
-  assign \$315  = \$7  ? { \$314 , \$311  } : 5'h1f;
-  assign \$317  = | { \$316 [28:0], 3'h0 };
-  assign \$318  = ~ \$317 ;
-  assign \$320  = | \$319 [92:61];
-  assign \$321  = ~ \$320 ;
-  assign \$323  = | \$322 [60:45];
-  assign \$324  = ~ \$323 ;
-  assign \$326  = | \$325 [44:37];
-  assign \$327  = ~ \$326 ;
-  assign \$332  = | \$331 [32:31];
-  assign \$333  = ~ \$332 ;
-  assign \$336  = ~ \$335 ;
-  assign \$339  = ~ \$338 ;
-  assign \$340  = \$332  ? \$339  : \$336 ;
+  assign \$3  = | magnitude[92:34];
+  assign \$4  = ~ \$3 ;
+  assign \$5  = | magnitude[92:34];
+  assign \$6  = ~ \$5 ;
+  assign \$7  = magnitude[34] | \$6 ;
+  assign \$9  = \$44  ? { 127'h00000000000000000000000000000000, \$like  } : \$8 ;
+  assign \$11  = \$45  ? { 63'h0000000000000000, normal_0 } : \$10 ;
+  assign \$13  = \$46  ? { 31'h00000000, normal_1 } : \$12 ;
+  assign \$16  = \$46  ? { 31'h00000000, normal_1 } : \$15 ;
+  assign \$17  = \$49  ? { 15'h0000, \$16 [92:0] } : \$14 ;
+  assign \$19  = \$50  ? { 7'h00, normal_2 } : \$18 ;
+  assign \$22  = \$50  ? { 7'h00, normal_2 } : \$21 ;
+  assign \$23  = \$53  ? { 3'h0, \$22 [92:0] } : \$20 ;
+  assign \$26  = \$50  ? { 7'h00, normal_2 } : \$25 ;
+  assign \$29  = \$50  ? { 7'h00, normal_2 } : \$28 ;
+  assign \$30  = \$53  ? { 3'h0, \$29 [92:0] } : \$27 ;
+  assign \$31  = \$60  ? { 1'h0, \$30 [92:0] } : \$24 ;
+  assign \$32  = 6'h3b - { shift_3_6, shift_3_5, shift_3_4, shift_3_3, shift_3_2, shift_3_1, shift_3_0 };
+  assign \$33  = ~ subnormal_4;
+  assign \$34  = normal_3[92] & \$33 ;
+  assign \$35  = | normal_3[80:0];
+  assign \$36  = \$35  | normal_3[82];
+  assign \$37  = normal_3[81] & \$36 ;
+  assign \$38  = $signed(exponent) >= $signed(6'h1f);
+  assign \$39  = \$signal  & \$38 ;
+  assign \$40  = \$signal  ? exponent[4:0] : 5'h00;
+  assign \$41  = { \$40 , fraction } + round_up;
+  assign \$42  = \$39  ? 16'h7c00 : \$41 ;
+  assign \$43  = nan_7 ? 16'h7e00 : { sign_6, \$42 [14:0] };
+  assign \$44  = | \$like [92:29];
+  assign empty_64 = ~ \$44 ;
+  assign \$45  = | normal_0[92:61];
+  assign empty_32 = ~ \$45 ;
+  assign \$46  = | normal_1[92:77];
+  assign empty_16 = ~ \$46 ;
+  assign \$48  = \$46  ? { 31'h00000000, normal_1 } : \$47 ;
+  assign \$49  = | \$48 [92:85];
+  assign empty_8 = ~ \$49 ;
+  assign \$50  = | normal_2[92:89];
+  assign empty_4 = ~ \$50 ;
+  assign \$52  = \$50  ? { 7'h00, normal_2 } : \$51 ;
+  assign \$53  = | \$52 [92:91];
+  assign empty_2 = ~ \$53 ;
+  assign \$55  = \$50  ? { 7'h00, normal_2 } : \$54 ;
+  assign \$58  = \$50  ? { 7'h00, normal_2 } : \$57 ;
+  assign \$59  = \$53  ? { 3'h0, \$58 [92:0] } : \$56 ;
+  assign empty_1 = ~ \$60 ;
+  always @(posedge clk)
+    sign <= \$61 ;
+  always @(posedge clk)
+    magnitude <= \$62 ;
+  always @(posedge clk)
+    \$like  <= \$63 ;
+  always @(posedge clk)
+    subnormal <= \$64 ;
+  always @(posedge clk)
+    normal_0 <= \$65 ;
+  always @(posedge clk)
+    shift_0_0 <= \$66 ;
+  always @(posedge clk)
+    normal_1 <= \$67 ;
+  always @(posedge clk)
+    shift_1_0 <= \$68 ;
+  always @(posedge clk)
+    shift_1_1 <= \$69 ;
+  always @(posedge clk)
+    normal_2 <= \$70 ;
+  always @(posedge clk)
+    shift_2_0 <= \$71 ;
+  always @(posedge clk)
+    shift_2_1 <= \$72 ;
+  always @(posedge clk)
+    shift_2_2 <= \$73 ;
+  always @(posedge clk)
+    shift_2_3 <= \$74 ;
+  always @(posedge clk)
+    normal_3 <= \$75 ;
+  always @(posedge clk)
+    shift_3_0 <= \$76 ;
+  always @(posedge clk)
+    shift_3_1 <= \$77 ;
+  always @(posedge clk)
+    shift_3_2 <= \$78 ;
+  always @(posedge clk)
+    shift_3_3 <= \$79 ;
+  always @(posedge clk)
+    shift_3_4 <= \$80 ;
+  always @(posedge clk)
+    shift_3_5 <= \$81 ;
+  always @(posedge clk)
+    shift_3_6 <= \$82 ;
+  always @(posedge clk)
+    subnormal_1 <= \$83 ;
+  always @(posedge clk)
+    subnormal_2 <= \$84 ;
+  always @(posedge clk)
+    subnormal_3 <= \$85 ;
+  always @(posedge clk)
+    subnormal_4 <= \$86 ;
+  always @(posedge clk)
+    exponent <= \$87 ;
+  always @(posedge clk)
+    fraction <= \$88 ;
+  always @(posedge clk)
+    \$signal  <= \$89 ;
+  always @(posedge clk)
+    round_up <= \$90 ;
+  always @(posedge clk)
+    sign_1 <= \$91 ;
+  always @(posedge clk)
+    sign_2 <= \$92 ;
+  always @(posedge clk)
+    sign_3 <= \$93 ;
+  always @(posedge clk)
+    sign_4 <= \$94 ;
+  always @(posedge clk)
+    sign_5 <= \$95 ;
+  always @(posedge clk)
+    sign_6 <= \$96 ;
+  always @(posedge clk)
+    nan_1 <= \$97 ;
+  always @(posedge clk)
+    nan_2 <= \$98 ;
+  always @(posedge clk)
+    nan_3 <= \$99 ;
+  always @(posedge clk)
+    nan_4 <= \$100 ;
+  always @(posedge clk)
+    nan_5 <= \$101 ;
+  always @(posedge clk)
+    nan_6 <= \$102 ;
+  always @(posedge clk)
+    nan_7 <= \$103 ;
+  always @(posedge clk)
+    result <= \$104 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$647  = total[93];
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$61  = total[93];
     if (abort) begin
-      \$647  = 1'h0;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$647  = 1'h0;
+      \$61  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$648  = \$2 [92:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$62  = \$2 [92:0];
     if (abort) begin
-      \$648  = 93'h000000000000000000000000;
+      \$62  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$648  = 93'h000000000000000000000000;
+      \$62  = 93'h000000000000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$649  = { \$635 , \$632  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    { \$63 [92:35], \$63 [33:0] } = { magnitude[92:35], magnitude[33:0] };
+    \$63 [34] = \$7 ;
     if (abort) begin
-      \$649  = 7'h00;
+      \$63  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$649  = 7'h00;
+      \$63  = 93'h000000000000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$650  = magnitude;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$64  = \$4 ;
     if (abort) begin
-      \$650  = 93'h000000000000000000000000;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$650  = 93'h000000000000000000000000;
+      \$64  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$651  = \$636 [92:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$65  = \$9 [92:0];
     if (abort) begin
-      \$651  = 93'h000000000000000000000000;
+      \$65  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$651  = 93'h000000000000000000000000;
+      \$65  = 93'h000000000000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$652  = \$637 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$66  = empty_64;
     if (abort) begin
-      \$652  = 8'h00;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$652  = 8'h00;
+      \$66  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$653  = sign_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$67  = \$11 [92:0];
     if (abort) begin
-      \$653  = 1'h0;
+      \$67  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$653  = 1'h0;
+      \$67  = 93'h000000000000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$654  = \sign_1$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$68  = empty_32;
     if (abort) begin
-      \$654  = 1'h0;
+      \$68  = 1'h0;
     end
     if (rst) begin
-      \$654  = 1'h0;
+      \$68  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$655  = nan;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$69  = shift_0_0;
     if (abort) begin
-      \$655  = 1'h0;
+      \$69  = 1'h0;
     end
     if (rst) begin
-      \$655  = 1'h0;
+      \$69  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$656  = nan_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$70  = \$17 [92:0];
     if (abort) begin
-      \$656  = 1'h0;
+      \$70  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$656  = 1'h0;
+      \$70  = 93'h000000000000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$657  = nan_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$71  = empty_8;
     if (abort) begin
-      \$657  = 1'h0;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$657  = 1'h0;
+      \$71  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$658  = \$638 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$72  = empty_16;
     if (abort) begin
-      \$658  = 16'h0000;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$658  = 16'h0000;
+      \$72  = 1'h0;
     end
   end
-  assign body = \$646 [14:0];
-  assign field = \$639 [4:0];
-  assign { \$3 [92:35], \$3 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$3 [34] = 1'h1;
-  assign \$4  = 1'h1;
-  assign \$5  = 1'h0;
-  assign { \$6 [92:35], \$6 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$6 [34] = 1'h1;
-  assign { \$9 [92:35], \$9 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$9 [34] = 1'h1;
-  assign \$10  = 1'h0;
-  assign \$11  = 1'h1;
-  assign { \$12 [92:35], \$12 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$12 [34] = 1'h1;
-  assign \$13  = 1'h0;
-  assign \$14  = 1'h1;
-  assign { \$15 [92:35], \$15 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$15 [34] = 1'h1;
-  assign \$16  = 1'h0;
-  assign \$17  = 1'h1;
-  assign { \$18 [92:35], \$18 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$18 [34] = 1'h1;
-  assign \$19  = 1'h0;
-  assign \$20  = 1'h1;
-  assign { \$21 [92:35], \$21 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$21 [34] = 1'h1;
-  assign \$22  = 1'h0;
-  assign \$23  = 1'h1;
-  assign { \$24 [92:35], \$24 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$24 [34] = 1'h1;
-  assign \$25  = 1'h0;
-  assign \$26  = 1'h1;
-  assign \$27  = 1'h1;
-  assign { \$28 [92:35], \$28 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$28 [34] = 1'h1;
-  assign \$29  = 1'h0;
-  assign \$30  = 1'h1;
-  assign { \$31 [92:35], \$31 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$31 [34] = 1'h1;
-  assign \$32  = 1'h0;
-  assign \$33  = 1'h1;
-  assign { \$34 [92:35], \$34 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$34 [34] = 1'h1;
-  assign \$35  = 1'h0;
-  assign \$36  = 1'h1;
-  assign { \$37 [92:35], \$37 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$37 [34] = 1'h1;
-  assign \$38  = 1'h0;
-  assign \$39  = 1'h1;
-  assign \$40  = 1'h1;
-  assign { \$41 [92:35], \$41 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$41 [34] = 1'h1;
-  assign \$42  = 1'h0;
-  assign \$43  = 1'h1;
-  assign \$44  = 2'h3;
-  assign { \$45 [92:35], \$45 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$45 [34] = 1'h1;
-  assign \$46  = 1'h0;
-  assign \$47  = 1'h1;
-  assign { \$48 [92:35], \$48 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$48 [34] = 1'h1;
-  assign \$49  = 1'h0;
-  assign \$50  = 1'h1;
-  assign { \$51 [92:35], \$51 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$51 [34] = 1'h1;
-  assign \$52  = 1'h0;
-  assign \$53  = 1'h1;
-  assign { \$54 [92:35], \$54 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$54 [34] = 1'h1;
-  assign \$55  = 1'h0;
-  assign \$56  = 1'h1;
-  assign { \$57 [92:35], \$57 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$57 [34] = 1'h1;
-  assign \$58  = 1'h0;
-  assign \$59  = 1'h1;
-  assign \$60  = 1'h1;
-  assign { \$61 [92:35], \$61 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$61 [34] = 1'h1;
-  assign \$62  = 1'h0;
-  assign \$63  = 1'h1;
-  assign { \$64 [92:35], \$64 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$64 [34] = 1'h1;
-  assign \$65  = 1'h0;
-  assign \$66  = 1'h1;
-  assign { \$67 [92:35], \$67 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$67 [34] = 1'h1;
-  assign \$68  = 1'h0;
-  assign \$69  = 1'h1;
-  assign { \$70 [92:35], \$70 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$70 [34] = 1'h1;
-  assign \$71  = 1'h0;
-  assign \$72  = 1'h1;
-  assign \$73  = 1'h1;
-  assign { \$74 [92:35], \$74 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$74 [34] = 1'h1;
-  assign \$75  = 1'h0;
-  assign \$76  = 1'h1;
-  assign \$77  = 2'h3;
-  assign { \$78 [92:35], \$78 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$78 [34] = 1'h1;
-  assign \$79  = 1'h0;
-  assign \$80  = 1'h1;
-  assign \$81  = 3'h7;
-  assign { \$82 [92:35], \$82 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$82 [34] = 1'h1;
-  assign \$83  = 1'h0;
-  assign \$84  = 1'h1;
-  assign { \$85 [92:35], \$85 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$85 [34] = 1'h1;
-  assign \$86  = 1'h0;
-  assign \$87  = 1'h1;
-  assign { \$88 [92:35], \$88 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$88 [34] = 1'h1;
-  assign \$89  = 1'h0;
-  assign \$90  = 1'h1;
-  assign { \$91 [92:35], \$91 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$91 [34] = 1'h1;
-  assign \$92  = 1'h0;
-  assign \$93  = 1'h1;
-  assign { \$94 [92:35], \$94 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$94 [34] = 1'h1;
-  assign \$95  = 1'h0;
-  assign \$96  = 1'h1;
-  assign { \$97 [92:35], \$97 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$97 [34] = 1'h1;
-  assign \$98  = 1'h0;
-  assign \$99  = 1'h1;
-  assign \$100  = 1'h1;
-  assign { \$101 [92:35], \$101 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$101 [34] = 1'h1;
-  assign \$102  = 1'h0;
-  assign \$103  = 1'h1;
-  assign { \$104 [92:35], \$104 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$104 [34] = 1'h1;
-  assign \$105  = 1'h0;
-  assign \$106  = 1'h1;
-  assign { \$107 [92:35], \$107 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$107 [34] = 1'h1;
-  assign \$108  = 1'h0;
-  assign \$109  = 1'h1;
-  assign { \$110 [92:35], \$110 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$110 [34] = 1'h1;
-  assign \$111  = 1'h0;
-  assign \$112  = 1'h1;
-  assign \$113  = 1'h1;
-  assign { \$114 [92:35], \$114 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$114 [34] = 1'h1;
-  assign \$115  = 1'h0;
-  assign \$116  = 1'h1;
-  assign \$117  = 2'h3;
-  assign { \$118 [92:35], \$118 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$118 [34] = 1'h1;
-  assign \$119  = 1'h0;
-  assign \$120  = 1'h1;
-  assign { \$121 [92:35], \$121 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$121 [34] = 1'h1;
-  assign \$122  = 1'h0;
-  assign \$123  = 1'h1;
-  assign { \$124 [92:35], \$124 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$124 [34] = 1'h1;
-  assign \$125  = 1'h0;
-  assign \$126  = 1'h1;
-  assign { \$127 [92:35], \$127 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$127 [34] = 1'h1;
-  assign \$128  = 1'h0;
-  assign \$129  = 1'h1;
-  assign { \$130 [92:35], \$130 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$130 [34] = 1'h1;
-  assign \$131  = 1'h0;
-  assign \$132  = 1'h1;
-  assign \$133  = 1'h1;
-  assign { \$134 [92:35], \$134 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$134 [34] = 1'h1;
-  assign \$135  = 1'h0;
-  assign \$136  = 1'h1;
-  assign { \$137 [92:35], \$137 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$137 [34] = 1'h1;
-  assign \$138  = 1'h0;
-  assign \$139  = 1'h1;
-  assign { \$140 [92:35], \$140 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$140 [34] = 1'h1;
-  assign \$141  = 1'h0;
-  assign \$142  = 1'h1;
-  assign { \$143 [92:35], \$143 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$143 [34] = 1'h1;
-  assign \$144  = 1'h0;
-  assign \$145  = 1'h1;
-  assign \$146  = 1'h1;
-  assign { \$147 [92:35], \$147 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$147 [34] = 1'h1;
-  assign \$148  = 1'h0;
-  assign \$149  = 1'h1;
-  assign \$150  = 2'h3;
-  assign { \$151 [92:35], \$151 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$151 [34] = 1'h1;
-  assign \$152  = 1'h0;
-  assign \$153  = 1'h1;
-  assign \$154  = 3'h7;
-  assign { \$155 [92:35], \$155 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$155 [34] = 1'h1;
-  assign \$156  = 1'h0;
-  assign \$157  = 1'h1;
-  assign \$158  = 4'hf;
-  assign { \$159 [92:35], \$159 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$159 [34] = 1'h1;
-  assign \$160  = 1'h0;
-  assign \$161  = 1'h1;
-  assign { \$162 [92:35], \$162 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$162 [34] = 1'h1;
-  assign { \$165 [92:35], \$165 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$165 [34] = 1'h1;
-  assign { \$168 [92:35], \$168 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$168 [34] = 1'h1;
-  assign { \$171 [92:35], \$171 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$171 [34] = 1'h1;
-  assign \$172  = magnitude[0];
-  assign { \$174 [92:35], \$174 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$174 [34] = 1'h1;
-  assign \$175  = 1'h0;
-  assign \$176  = 1'h1;
-  assign { \$177 [92:35], \$177 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$177 [34] = 1'h1;
-  assign \$178  = magnitude[0];
-  assign { \$181 [92:35], \$181 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$181 [34] = 1'h1;
-  assign \$182  = magnitude[0];
-  assign { \$184 [92:35], \$184 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$184 [34] = 1'h1;
-  assign { \$187 [92:35], \$187 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$187 [34] = 1'h1;
-  assign \$188  = magnitude[2];
-  assign { \$190 [92:35], \$190 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$190 [34] = 1'h1;
-  assign \$191  = magnitude[4];
-  assign { \$194 [92:35], \$194 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$194 [34] = 1'h1;
-  assign { \$198 [92:35], \$198 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$198 [34] = 1'h1;
-  assign { \$201 [92:35], \$201 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$201 [34] = 1'h1;
-  assign { \$204 [92:35], \$204 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$204 [34] = 1'h1;
-  assign { \$207 [92:35], \$207 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$207 [34] = 1'h1;
-  assign \$208  = magnitude[6];
-  assign { \$210 [92:35], \$210 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$210 [34] = 1'h1;
-  assign \$211  = magnitude[8];
-  assign { \$214 [92:35], \$214 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$214 [34] = 1'h1;
-  assign { \$217 [92:35], \$217 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$217 [34] = 1'h1;
-  assign { \$220 [92:35], \$220 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$220 [34] = 1'h1;
-  assign \$221  = magnitude[10];
-  assign { \$223 [92:35], \$223 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$223 [34] = 1'h1;
-  assign \$224  = magnitude[12];
-  assign { \$227 [92:35], \$227 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$227 [34] = 1'h1;
-  assign { \$231 [92:35], \$231 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$231 [34] = 1'h1;
-  assign { \$235 [92:35], \$235 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$235 [34] = 1'h1;
-  assign { \$238 [92:35], \$238 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$238 [34] = 1'h1;
-  assign { \$241 [92:35], \$241 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$241 [34] = 1'h1;
-  assign { \$244 [92:35], \$244 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$244 [34] = 1'h1;
-  assign { \$247 [92:35], \$247 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$247 [34] = 1'h1;
-  assign \$248  = magnitude[14];
-  assign { \$250 [92:35], \$250 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$250 [34] = 1'h1;
-  assign \$251  = magnitude[16];
-  assign { \$254 [92:35], \$254 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$254 [34] = 1'h1;
-  assign { \$257 [92:35], \$257 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$257 [34] = 1'h1;
-  assign { \$260 [92:35], \$260 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$260 [34] = 1'h1;
-  assign \$261  = magnitude[18];
-  assign { \$263 [92:35], \$263 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$263 [34] = 1'h1;
-  assign \$264  = magnitude[20];
-  assign { \$267 [92:35], \$267 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$267 [34] = 1'h1;
-  assign { \$271 [92:35], \$271 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$271 [34] = 1'h1;
-  assign { \$274 [92:35], \$274 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$274 [34] = 1'h1;
-  assign { \$277 [92:35], \$277 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$277 [34] = 1'h1;
-  assign { \$280 [92:35], \$280 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$280 [34] = 1'h1;
-  assign \$281  = magnitude[22];
-  assign { \$283 [92:35], \$283 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$283 [34] = 1'h1;
-  assign \$284  = magnitude[24];
-  assign { \$287 [92:35], \$287 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$287 [34] = 1'h1;
-  assign { \$290 [92:35], \$290 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$290 [34] = 1'h1;
-  assign { \$293 [92:35], \$293 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$293 [34] = 1'h1;
-  assign \$294  = magnitude[26];
-  assign { \$296 [92:35], \$296 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$296 [34] = 1'h1;
-  assign \$297  = magnitude[28];
-  assign { \$300 [92:35], \$300 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$300 [34] = 1'h1;
-  assign { \$304 [92:35], \$304 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$304 [34] = 1'h1;
-  assign { \$308 [92:35], \$308 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$308 [34] = 1'h1;
-  assign { \$312 [92:35], \$312 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$312 [34] = 1'h1;
-  assign { \$316 [92:35], \$316 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$316 [34] = 1'h1;
-  assign { \$319 [92:35], \$319 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$319 [34] = 1'h1;
-  assign { \$322 [92:35], \$322 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$322 [34] = 1'h1;
-  assign { \$325 [92:35], \$325 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$325 [34] = 1'h1;
-  assign { \$328 [92:35], \$328 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$328 [34] = 1'h1;
-  assign \$329  = 1'h1;
-  assign \$330  = 1'h0;
-  assign { \$331 [92:35], \$331 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$331 [34] = 1'h1;
-  assign { \$334 [92:35], \$334 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$334 [34] = 1'h1;
-  assign \$335  = magnitude[30];
-  assign { \$337 [92:35], \$337 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$337 [34] = 1'h1;
-  assign \$338  = magnitude[32];
-  assign { \$341 [92:35], \$341 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$341 [34] = 1'h1;
-  assign { \$344 [92:35], \$344 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$344 [34] = 1'h1;
-  assign { \$347 [92:35], \$347 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$347 [34] = 1'h1;
-  assign \$348  = 1'h1;
-  assign \$349  = 1'h0;
-  assign { \$350 [92:35], \$350 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$350 [34] = 1'h1;
-  assign \$351  = magnitude[36];
-  assign { \$354 [92:35], \$354 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$354 [34] = 1'h1;
-  assign \$357  = { \$356 , \$353  };
-  assign { \$358 [92:35], \$358 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$358 [34] = 1'h1;
-  assign \$359  = 1'h1;
-  assign \$360  = 1'h0;
-  assign { \$361 [92:35], \$361 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$361 [34] = 1'h1;
-  assign { \$364 [92:35], \$364 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$364 [34] = 1'h1;
-  assign { \$367 [92:35], \$367 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$367 [34] = 1'h1;
-  assign \$368  = magnitude[38];
-  assign { \$370 [92:35], \$370 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$370 [34] = 1'h1;
-  assign \$371  = magnitude[40];
-  assign { \$374 [92:35], \$374 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$374 [34] = 1'h1;
-  assign { \$377 [92:35], \$377 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$377 [34] = 1'h1;
-  assign { \$380 [92:35], \$380 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$380 [34] = 1'h1;
-  assign \$381  = magnitude[42];
-  assign { \$383 [92:35], \$383 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$383 [34] = 1'h1;
-  assign \$384  = magnitude[44];
-  assign { \$387 [92:35], \$387 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$387 [34] = 1'h1;
-  assign { \$391 [92:35], \$391 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$391 [34] = 1'h1;
-  assign { \$395 [92:35], \$395 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$395 [34] = 1'h1;
-  assign { \$398 [92:35], \$398 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$398 [34] = 1'h1;
-  assign { \$401 [92:35], \$401 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$401 [34] = 1'h1;
-  assign { \$404 [92:35], \$404 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$404 [34] = 1'h1;
-  assign { \$407 [92:35], \$407 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$407 [34] = 1'h1;
-  assign \$408  = magnitude[46];
-  assign { \$410 [92:35], \$410 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$410 [34] = 1'h1;
-  assign \$411  = magnitude[48];
-  assign { \$414 [92:35], \$414 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$414 [34] = 1'h1;
-  assign { \$417 [92:35], \$417 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$417 [34] = 1'h1;
-  assign { \$420 [92:35], \$420 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$420 [34] = 1'h1;
-  assign \$421  = magnitude[50];
-  assign { \$423 [92:35], \$423 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$423 [34] = 1'h1;
-  assign \$424  = magnitude[52];
-  assign { \$427 [92:35], \$427 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$427 [34] = 1'h1;
-  assign { \$431 [92:35], \$431 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$431 [34] = 1'h1;
-  assign { \$434 [92:35], \$434 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$434 [34] = 1'h1;
-  assign { \$437 [92:35], \$437 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$437 [34] = 1'h1;
-  assign { \$440 [92:35], \$440 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$440 [34] = 1'h1;
-  assign \$441  = magnitude[54];
-  assign { \$443 [92:35], \$443 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$443 [34] = 1'h1;
-  assign \$444  = magnitude[56];
-  assign { \$447 [92:35], \$447 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$447 [34] = 1'h1;
-  assign { \$450 [92:35], \$450 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$450 [34] = 1'h1;
-  assign { \$453 [92:35], \$453 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$453 [34] = 1'h1;
-  assign \$454  = magnitude[58];
-  assign { \$456 [92:35], \$456 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$456 [34] = 1'h1;
-  assign \$457  = magnitude[60];
-  assign { \$460 [92:35], \$460 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$460 [34] = 1'h1;
-  assign { \$464 [92:35], \$464 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$464 [34] = 1'h1;
-  assign { \$468 [92:35], \$468 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$468 [34] = 1'h1;
-  assign { \$472 [92:35], \$472 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$472 [34] = 1'h1;
-  assign { \$475 [92:35], \$475 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$475 [34] = 1'h1;
-  assign { \$478 [92:35], \$478 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$478 [34] = 1'h1;
-  assign { \$481 [92:35], \$481 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$481 [34] = 1'h1;
-  assign { \$484 [92:35], \$484 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$484 [34] = 1'h1;
-  assign { \$487 [92:35], \$487 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$487 [34] = 1'h1;
-  assign \$488  = magnitude[62];
-  assign { \$490 [92:35], \$490 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$490 [34] = 1'h1;
-  assign \$491  = magnitude[64];
-  assign { \$494 [92:35], \$494 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$494 [34] = 1'h1;
-  assign { \$497 [92:35], \$497 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$497 [34] = 1'h1;
-  assign { \$500 [92:35], \$500 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$500 [34] = 1'h1;
-  assign \$501  = magnitude[66];
-  assign { \$503 [92:35], \$503 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$503 [34] = 1'h1;
-  assign \$504  = magnitude[68];
-  assign { \$507 [92:35], \$507 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$507 [34] = 1'h1;
-  assign { \$511 [92:35], \$511 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$511 [34] = 1'h1;
-  assign { \$514 [92:35], \$514 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$514 [34] = 1'h1;
-  assign { \$517 [92:35], \$517 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$517 [34] = 1'h1;
-  assign { \$520 [92:35], \$520 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$520 [34] = 1'h1;
-  assign \$521  = magnitude[70];
-  assign { \$523 [92:35], \$523 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$523 [34] = 1'h1;
-  assign \$524  = magnitude[72];
-  assign { \$527 [92:35], \$527 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$527 [34] = 1'h1;
-  assign { \$530 [92:35], \$530 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$530 [34] = 1'h1;
-  assign { \$533 [92:35], \$533 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$533 [34] = 1'h1;
-  assign \$534  = magnitude[74];
-  assign { \$536 [92:35], \$536 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$536 [34] = 1'h1;
-  assign \$537  = magnitude[76];
-  assign { \$540 [92:35], \$540 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$540 [34] = 1'h1;
-  assign { \$544 [92:35], \$544 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$544 [34] = 1'h1;
-  assign { \$548 [92:35], \$548 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$548 [34] = 1'h1;
-  assign { \$551 [92:35], \$551 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$551 [34] = 1'h1;
-  assign { \$554 [92:35], \$554 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$554 [34] = 1'h1;
-  assign { \$557 [92:35], \$557 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$557 [34] = 1'h1;
-  assign { \$560 [92:35], \$560 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$560 [34] = 1'h1;
-  assign \$561  = magnitude[78];
-  assign { \$563 [92:35], \$563 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$563 [34] = 1'h1;
-  assign \$564  = magnitude[80];
-  assign { \$567 [92:35], \$567 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$567 [34] = 1'h1;
-  assign { \$570 [92:35], \$570 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$570 [34] = 1'h1;
-  assign { \$573 [92:35], \$573 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$573 [34] = 1'h1;
-  assign \$574  = magnitude[82];
-  assign { \$576 [92:35], \$576 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$576 [34] = 1'h1;
-  assign \$577  = magnitude[84];
-  assign { \$580 [92:35], \$580 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$580 [34] = 1'h1;
-  assign { \$584 [92:35], \$584 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$584 [34] = 1'h1;
-  assign { \$587 [92:35], \$587 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$587 [34] = 1'h1;
-  assign { \$590 [92:35], \$590 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$590 [34] = 1'h1;
-  assign { \$593 [92:35], \$593 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$593 [34] = 1'h1;
-  assign \$594  = magnitude[86];
-  assign { \$596 [92:35], \$596 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$596 [34] = 1'h1;
-  assign \$597  = magnitude[88];
-  assign { \$600 [92:35], \$600 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$600 [34] = 1'h1;
-  assign { \$603 [92:35], \$603 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$603 [34] = 1'h1;
-  assign { \$606 [92:35], \$606 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$606 [34] = 1'h1;
-  assign \$607  = magnitude[90];
-  assign { \$609 [92:35], \$609 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$609 [34] = 1'h1;
-  assign \$610  = magnitude[92];
-  assign { \$613 [92:35], \$613 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$613 [34] = 1'h1;
-  assign { \$617 [92:35], \$617 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$617 [34] = 1'h1;
-  assign { \$621 [92:35], \$621 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$621 [34] = 1'h1;
-  assign { \$625 [92:35], \$625 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$625 [34] = 1'h1;
-  assign { \$629 [92:35], \$629 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$629 [34] = 1'h1;
-  assign \$632  = { \$631 , \$628  };
-  assign { \$633 [92:35], \$633 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-  assign \$633 [34] = 1'h1;
-  assign \$634  = 1'h1;
-  assign \$635  = 1'h0;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$73  = shift_1_0;
+    if (abort) begin
+      \$73  = 1'h0;
+    end
+    if (rst) begin
+      \$73  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$74  = shift_1_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$75  = \$31 [92:0];
+    if (abort) begin
+      \$75  = 93'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$75  = 93'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$76  = empty_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$77  = empty_2;
+    if (abort) begin
+      \$77  = 1'h0;
+    end
+    if (rst) begin
+      \$77  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$78  = empty_4;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$79  = shift_2_0;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$80  = shift_2_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$81  = shift_2_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$82  = shift_2_3;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$83  = subnormal;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$84  = subnormal_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$85  = subnormal_2;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$86  = subnormal_3;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$87  = \$32 ;
+    if (abort) begin
+      \$87  = 8'h00;
+    end
+    if (rst) begin
+      \$87  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$88  = normal_3[91:82];
+    if (abort) begin
+      \$88  = 10'h000;
+    end
+    if (rst) begin
+      \$88  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$89  = \$34 ;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$90  = \$37 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$91  = sign;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$92  = sign_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$93  = sign_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$94  = sign_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$95  = sign_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$96  = sign_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$97  = nan;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$98  = nan_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$99  = nan_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$100  = nan_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$101  = nan_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$102  = nan_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$103  = nan_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$104  = \$43 ;
+    if (abort) begin
+      \$104  = 16'h0000;
+    end
+    if (rst) begin
+      \$104  = 16'h0000;
+    end
+  end
+  assign \$18  = { 3'h0, normal_2, 4'h0 };
+  assign \$20  = { 1'h0, \$19 [92:0], 2'h0 };
+  assign \$21  = { 3'h0, normal_2, 4'h0 };
+  assign \$51  = { 3'h0, normal_2, 4'h0 };
+  assign \$24  = { \$23 [92:0], 1'h0 };
+  assign \$25  = { 3'h0, normal_2, 4'h0 };
+  assign \$27  = { 1'h0, \$26 [92:0], 2'h0 };
+  assign \$28  = { 3'h0, normal_2, 4'h0 };
+  assign \$54  = { 3'h0, normal_2, 4'h0 };
+  assign \$56  = { 1'h0, \$55 [92:0], 2'h0 };
+  assign \$57  = { 3'h0, normal_2, 4'h0 };
+  assign \$60  = \$59 [92];
+  assign \$8  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
+  assign \$10  = { 31'h00000000, normal_0, 32'h00000000 };
+  assign \$12  = { 15'h0000, normal_1, 16'h0000 };
+  assign \$14  = { 7'h00, \$13 [92:0], 8'h00 };
+  assign \$15  = { 15'h0000, normal_1, 16'h0000 };
+  assign \$47  = { 15'h0000, normal_1, 16'h0000 };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$196 (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$204 (rst, give, claim, enough, start, abort, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire [5:0] \$1 ;
   wire [1:0] \$2 ;
   wire [6:0] \$3 ;
@@ -7506,7 +18610,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$196 (rst, give, claim, en
   wire enough;
   input give;
   wire give;
-  reg [4:0] left = 5'h1a;
+  reg [4:0] left = 5'h1e;
   input rst;
   wire rst;
   input start;
@@ -7518,722 +18622,167 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$196 (rst, give, claim, en
   assign \$2  = claim ? 2'h2 : 2'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end else begin
       \$4  = \$3 [4:0];
     end
     if (abort) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end
     if (rst) begin
-      \$4  = 5'h1a;
+      \$4  = 5'h1e;
     end
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$1208$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire \$1 ;
-  wire [5:0] \$10 ;
-  wire \$11 ;
-  wire [58:0] \$12 ;
-  wire [89:0] \$13 ;
-  wire [89:0] \$14 ;
-  wire \$15 ;
-  wire [89:0] \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire [95:0] \$19 ;
-  wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  reg [47:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [58:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [87:0] \$32 ;
-  reg \$33 ;
-  reg [47:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
-  wire \$4 ;
-  reg [58:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [87:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [88:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [58:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
-  reg \$56 ;
-  reg \$57 ;
-  reg [93:0] \$58 ;
-  reg \$59 ;
-  wire [89:0] \$6 ;
-  wire [89:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  wire [93:0] \before ;
-  input clk;
-  wire clk;
-  input [47:0] dot;
-  wire [47:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
-  input [47:0] inputs;
-  wire [47:0] inputs;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  input [31:0] \port$1208$0 ;
-  wire [31:0] \port$1208$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [87:0] scale_placed = 88'h0000000000000000000000;
-  reg [58:0] scale_product = 59'h000000000000000;
-  reg [4:0] scale_shift_1 = 5'h00;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
-  reg [47:0] scale_value_1 = 48'h000000000000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [87:0] shift_placed = 88'h0000000000000000000000;
-  reg [58:0] shift_product = 59'h000000000000000;
-  reg [4:0] shift_shift_1 = 5'h00;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
-  reg [47:0] shift_value_1 = 48'h000000000000;
-  reg [88:0] term = 89'h00000000000000000000000;
-  reg term_carry = 1'h0;
-  output [93:0] total;
-  reg [93:0] total = 94'h000000000000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  always @(posedge clk)
-    scale_shift_2 <= \$31 ;
-  always @(posedge clk)
-    scale_placed <= \$32 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
-  always @(posedge clk)
-    shift_value_1 <= \$34 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$35 ;
-  always @(posedge clk)
-    shift_significand_1 <= \$36 ;
-  always @(posedge clk)
-    shift_shift_1 <= \$37 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$38 ;
-  always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
-  always @(posedge clk)
-    shift_product <= \$40 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$41 ;
-  always @(posedge clk)
-    shift_placed <= \$42 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
-  always @(posedge clk)
-    valid_1_1 <= \$44 ;
-  always @(posedge clk)
-    scaled_1 <= \$45 ;
-  always @(posedge clk)
-    term <= \$46 ;
-  always @(posedge clk)
-    term_carry <= \$47 ;
-  always @(posedge clk)
-    valid_4_1 <= \$48 ;
-  always @(posedge clk)
-    valid_4_2 <= \$49 ;
-  always @(posedge clk)
-    valid_4_3 <= \$50 ;
-  always @(posedge clk)
-    first_1 <= \$51 ;
-  always @(posedge clk)
-    first_2 <= \$52 ;
-  always @(posedge clk)
-    first_3 <= \$53 ;
-  always @(posedge clk)
-    first_4 <= \$54 ;
-  always @(posedge clk)
-    bad_1 <= \$55 ;
-  always @(posedge clk)
-    bad_2 <= \$56 ;
-  always @(posedge clk)
-    bad_3 <= \$57 ;
-  always @(posedge clk)
-    total <= \$58 ;
-  always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$1208$0 [14:10];
-  assign \$2  = | \port$1208$0 [14:10];
-  assign \$3  = \port$1208$0 [14:10] - \$2 ;
-  assign \$4  = & \port$1208$0 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1208$0 [30:26];
-  assign \$9  = | \port$1208$0 [30:26];
-  assign \$10  = \port$1208$0 [30:26] - \$9 ;
-  assign \$11  = & \port$1208$0 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 94'h000000000000000000000000 : total;
-  always @(posedge clk)
-    scale_value_1 <= \$24 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$25 ;
-  always @(posedge clk)
-    scale_significand_1 <= \$26 ;
-  always @(posedge clk)
-    scale_shift_1 <= \$27 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$28 ;
-  always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
-  always @(posedge clk)
-    scale_product <= \$30 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$32  = \$7 [87:0];
-    if (abort) begin
-      \$32  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$32  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 48'h000000000000;
-    end
-    if (rst) begin
-      \$34  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$35  = \port$1208$0 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$36  = { \$8 , \port$1208$0 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$40  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$42  = \$14 [87:0];
-    if (abort) begin
-      \$42  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$42  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$46  = \$16 [89:1];
-    if (abort) begin
-      \$46  = 89'h00000000000000000000000;
-    end
-    if (rst) begin
-      \$46  = 89'h00000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$56  = bad_1;
-    if (abort) begin
-      \$56  = 1'h0;
-    end
-    if (rst) begin
-      \$56  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$57  = bad_2;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [94:1];
-    end
-    if (abort) begin
-      \$58  = 94'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$58  = 94'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
-    if (abort) begin
-      \$59  = 1'h0;
-    end
-    if (rst) begin
-      \$59  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$24  = dot;
-    if (abort) begin
-      \$24  = 48'h000000000000;
-    end
-    if (rst) begin
-      \$24  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$25  = \port$1208$0 [15];
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$26  = { \$1 , \port$1208$0 [9:0] };
-    if (abort) begin
-      \$26  = 11'h000;
-    end
-    if (rst) begin
-      \$26  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$27  = \$3 [4:0];
-    if (abort) begin
-      \$27  = 5'h00;
-    end
-    if (rst) begin
-      \$27  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$28  = \$4 ;
-    if (abort) begin
-      \$28  = 1'h0;
-    end
-    if (rst) begin
-      \$28  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$29  = scale_sign_1;
-    if (abort) begin
-      \$29  = 1'h0;
-    end
-    if (rst) begin
-      \$29  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$30  = \$5 ;
-    if (abort) begin
-      \$30  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$30  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$31  = scale_shift_1;
-    if (abort) begin
-      \$31  = 5'h00;
-    end
-    if (rst) begin
-      \$31  = 5'h00;
-    end
-  end
-  assign scale = \port$1208$0 [15:0];
-  assign shift = \port$1208$0 [31:16];
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$1208$32 , inputs, nonfinite, abort, first, dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$7052$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [58:0] \$12 ;
-  wire [89:0] \$13 ;
-  wire [89:0] \$14 ;
-  wire \$15 ;
-  wire [89:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [95:0] \$19 ;
+  wire [61:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [92:0] \$20 ;
+  wire [92:0] \$21 ;
+  wire [92:0] \$22 ;
   wire \$23 ;
-  reg [47:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [58:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [87:0] \$32 ;
-  reg \$33 ;
-  reg [47:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [58:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [87:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [88:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [58:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [61:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [92:0] \$42 ;
+  wire [92:0] \$43 ;
+  wire [92:0] \$44 ;
+  wire \$45 ;
+  wire [89:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [95:0] \$50 ;
+  wire \$51 ;
+  wire [95:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [47:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [93:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [89:0] \$6 ;
-  wire [89:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [61:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [87:0] \$63 ;
+  reg \$64 ;
+  reg [47:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [61:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [87:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [88:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [93:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [93:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [93:0] \before ;
   input clk;
   wire clk;
   input [47:0] dot;
   wire [47:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [47:0] inputs;
   wire [47:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$1208$32 ;
-  wire [31:0] \port$1208$32 ;
+  reg [93:0] part = 94'h000000000000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$7052$0 ;
+  wire [31:0] \port$7052$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [87:0] scale_placed = 88'h0000000000000000000000;
-  reg [58:0] scale_product = 59'h000000000000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [61:0] scale_product = 62'h0000000000000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [47:0] scale_value_1 = 48'h000000000000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [87:0] shift_placed = 88'h0000000000000000000000;
-  reg [58:0] shift_product = 59'h000000000000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [61:0] shift_product = 62'h0000000000000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [47:0] shift_value_1 = 48'h000000000000;
   reg [88:0] term = 89'h00000000000000000000000;
   reg term_carry = 1'h0;
@@ -8245,346 +18794,140 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$7052$0 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$7052$0 [10] | \$10 ;
+  assign \$12  = | \port$7052$0 [14:10];
+  assign \$14  = | \port$7052$0 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$7052$0 [9:0] };
+  assign \$16  = \port$7052$0 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$7052$0 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$7052$0 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$7052$0 [26] | \$24 ;
+  assign \$26  = | \port$7052$0 [30:26];
+  assign \$28  = | \port$7052$0 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$7052$0 [25:16] };
+  assign \$31  = | \port$7052$0 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$7052$0 [26] | \$32 ;
+  assign \$34  = | \port$7052$0 [30:26];
+  assign \$36  = | \port$7052$0 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$7052$0 [25:16] };
+  assign \$38  = \port$7052$0 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$7052$0 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$1208$32 [14:10];
-  assign \$2  = | \port$1208$32 [14:10];
-  assign \$3  = \port$1208$32 [14:10] - \$2 ;
-  assign \$4  = & \port$1208$32 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$1208$32 [30:26];
-  assign \$9  = | \port$1208$32 [30:26];
-  assign \$10  = \port$1208$32 [30:26] - \$9 ;
-  assign \$11  = & \port$1208$32 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 94'h000000000000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$7052$0 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$7052$0 [10] | \$2 ;
+  assign \$4  = | \port$7052$0 [14:10];
+  assign \$6  = | \port$7052$0 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$7052$0 [9:0] };
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$32  = \$7 [87:0];
+    \$55  = dot;
     if (abort) begin
-      \$32  = 88'h0000000000000000000000;
+      \$55  = 48'h000000000000;
     end
     if (rst) begin
-      \$32  = 88'h0000000000000000000000;
+      \$55  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 48'h000000000000;
-    end
-    if (rst) begin
-      \$34  = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$35  = \port$1208$32 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$36  = { \$8 , \port$1208$32 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$40  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$42  = \$14 [87:0];
-    if (abort) begin
-      \$42  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$42  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$46  = \$16 [89:1];
-    if (abort) begin
-      \$46  = 89'h00000000000000000000000;
-    end
-    if (rst) begin
-      \$46  = 89'h00000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = bad_1;
+    \$56  = \port$7052$0 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -8594,33 +18937,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$57  = bad_2;
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [94:1];
-    end
+    \$58  = \port$7052$0 [14:12];
     if (abort) begin
-      \$58  = 94'h000000000000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 94'h000000000000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -8630,90 +18967,1053 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$24  = dot;
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 48'h000000000000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 48'h000000000000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$25  = \port$1208$32 [15];
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$26  = { \$1 , \port$1208$32 [9:0] };
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$27  = \$3 [4:0];
+    \$63  = \$22 [87:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 88'h0000000000000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 88'h0000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$28  = \$4 ;
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$29  = scale_sign_1;
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 48'h000000000000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$30  = \$5 ;
+    \$66  = \port$7052$0 [31];
     if (abort) begin
-      \$30  = 59'h000000000000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 59'h000000000000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$31  = scale_shift_1;
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$1208$32 [15:0];
-  assign shift = \port$1208$32 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$68  = \port$7052$0 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 62'h0000000000000000;
+    end
+    if (rst) begin
+      \$71  = 62'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$73  = \$44 [87:0];
+    if (abort) begin
+      \$73  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$73  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$77  = \$46 [89:1];
+    if (abort) begin
+      \$77  = 89'h00000000000000000000000;
+    end
+    if (rst) begin
+      \$77  = 89'h00000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 94'h000000000000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [94:1];
+    end
+    if (abort) begin
+      \$89  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$89  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [94:1];
+    end
+    if (abort) begin
+      \$91  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$91  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$7052$0 [15:0];
+  assign shift = \port$7052$0 [31:16];
+  assign \$43  = { \$42 [92], \$42 [92:1] };
+  assign \$5  = { \$4 , \port$7052$0 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$7052$0 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [92], \$20 [92:1] };
+  assign \$27  = { \$26 , \port$7052$0 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$7052$0 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$7052$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
+  wire \$17 ;
+  wire [61:0] \$18 ;
+  wire [5:0] \$19 ;
+  wire \$2 ;
+  wire [92:0] \$20 ;
+  wire [92:0] \$21 ;
+  wire [92:0] \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [61:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [92:0] \$42 ;
+  wire [92:0] \$43 ;
+  wire [92:0] \$44 ;
+  wire \$45 ;
+  wire [89:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [95:0] \$50 ;
+  wire \$51 ;
+  wire [95:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [47:0] \$55 ;
+  reg \$56 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
+  reg \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [61:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [87:0] \$63 ;
+  reg \$64 ;
+  reg [47:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [61:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [87:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [88:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [93:0] \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg [93:0] \$91 ;
+  reg \$92 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  input clk;
+  wire clk;
+  input [47:0] dot;
+  wire [47:0] dot;
+  input [47:0] inputs;
+  wire [47:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg [93:0] part = 94'h000000000000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$7052$32 ;
+  wire [31:0] \port$7052$32 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [87:0] scale_placed = 88'h0000000000000000000000;
+  reg [61:0] scale_product = 62'h0000000000000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_2_1 = 1'h0;
+  reg scale_sign_3_1 = 1'h0;
+  reg [47:0] scale_value_1 = 48'h000000000000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [87:0] shift_placed = 88'h0000000000000000000000;
+  reg [61:0] shift_product = 62'h0000000000000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_2_1 = 1'h0;
+  reg shift_sign_3_1 = 1'h0;
+  reg [47:0] shift_value_1 = 48'h000000000000;
+  reg [88:0] term = 89'h00000000000000000000000;
+  reg term_carry = 1'h0;
+  output [93:0] total;
+  reg [93:0] total = 94'h000000000000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  reg valid_4_1 = 1'h0;
+  reg valid_4_2 = 1'h0;
+  reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$7052$32 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$7052$32 [10] | \$10 ;
+  assign \$12  = | \port$7052$32 [14:10];
+  assign \$14  = | \port$7052$32 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$7052$32 [9:0] };
+  assign \$16  = \port$7052$32 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$7052$32 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$7052$32 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$7052$32 [26] | \$24 ;
+  assign \$26  = | \port$7052$32 [30:26];
+  assign \$28  = | \port$7052$32 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$7052$32 [25:16] };
+  assign \$31  = | \port$7052$32 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$7052$32 [26] | \$32 ;
+  assign \$34  = | \port$7052$32 [30:26];
+  assign \$36  = | \port$7052$32 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$7052$32 [25:16] };
+  assign \$38  = \port$7052$32 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$7052$32 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_value_1 <= \$55 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$56 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$57 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$58 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$59 ;
+  always @(posedge clk)
+    scale_sign_2_1 <= \$60 ;
+  always @(posedge clk)
+    scale_product <= \$61 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$62 ;
+  always @(posedge clk)
+    scale_placed <= \$63 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$64 ;
+  always @(posedge clk)
+    shift_value_1 <= \$65 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$66 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$67 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$68 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$69 ;
+  always @(posedge clk)
+    shift_sign_2_1 <= \$70 ;
+  always @(posedge clk)
+    shift_product <= \$71 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$72 ;
+  always @(posedge clk)
+    shift_placed <= \$73 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$74 ;
+  always @(posedge clk)
+    valid_1_1 <= \$75 ;
+  always @(posedge clk)
+    scaled_1 <= \$76 ;
+  always @(posedge clk)
+    term <= \$77 ;
+  always @(posedge clk)
+    term_carry <= \$78 ;
+  always @(posedge clk)
+    valid_4_1 <= \$79 ;
+  always @(posedge clk)
+    valid_4_2 <= \$80 ;
+  always @(posedge clk)
+    valid_4_3 <= \$81 ;
+  always @(posedge clk)
+    last_1 <= \$82 ;
+  always @(posedge clk)
+    last_2 <= \$83 ;
+  always @(posedge clk)
+    last_3 <= \$84 ;
+  always @(posedge clk)
+    last_4 <= \$85 ;
+  always @(posedge clk)
+    bad_1 <= \$86 ;
+  always @(posedge clk)
+    bad_2 <= \$87 ;
+  always @(posedge clk)
+    bad_3 <= \$88 ;
+  always @(posedge clk)
+    part <= \$89 ;
+  always @(posedge clk)
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$7052$32 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$7052$32 [10] | \$2 ;
+  assign \$4  = | \port$7052$32 [14:10];
+  assign \$6  = | \port$7052$32 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$7052$32 [9:0] };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$55  = dot;
+    if (abort) begin
+      \$55  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$55  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$56  = \port$7052$32 [15];
+    if (abort) begin
+      \$56  = 1'h0;
+    end
+    if (rst) begin
+      \$56  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$57  = \$16 [13:0];
+    if (abort) begin
+      \$57  = 14'h0000;
+    end
+    if (rst) begin
+      \$57  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$58  = \port$7052$32 [14:12];
+    if (abort) begin
+      \$58  = 3'h0;
+    end
+    if (rst) begin
+      \$58  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$59  = \$17 ;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$60  = scale_sign_1;
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$61  = \$18 ;
+    if (abort) begin
+      \$61  = 62'h0000000000000000;
+    end
+    if (rst) begin
+      \$61  = 62'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$62  = \$19 [4:0];
+    if (abort) begin
+      \$62  = 5'h00;
+    end
+    if (rst) begin
+      \$62  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$63  = \$22 [87:0];
+    if (abort) begin
+      \$63  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$63  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$64  = scale_sign_2_1;
+    if (abort) begin
+      \$64  = 1'h0;
+    end
+    if (rst) begin
+      \$64  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$65  = inputs;
+    if (abort) begin
+      \$65  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$66  = \port$7052$32 [31];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$67  = \$38 [13:0];
+    if (abort) begin
+      \$67  = 14'h0000;
+    end
+    if (rst) begin
+      \$67  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$68  = \port$7052$32 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 62'h0000000000000000;
+    end
+    if (rst) begin
+      \$71  = 62'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$73  = \$44 [87:0];
+    if (abort) begin
+      \$73  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$73  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$77  = \$46 [89:1];
+    if (abort) begin
+      \$77  = 89'h00000000000000000000000;
+    end
+    if (rst) begin
+      \$77  = 89'h00000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 94'h000000000000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [94:1];
+    end
+    if (abort) begin
+      \$89  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$89  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [94:1];
+    end
+    if (abort) begin
+      \$91  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$91  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$7052$32 [15:0];
+  assign shift = \port$7052$32 [31:16];
+  assign \$43  = { \$42 [92], \$42 [92:1] };
+  assign \$5  = { \$4 , \port$7052$32 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$7052$32 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [92], \$20 [92:1] };
+  assign \$27  = { \$26 , \port$7052$32 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$7052$32 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire [4:0] \$1 ;
   wire \$2 ;
   wire [5:0] \$3 ;
@@ -8740,7 +20040,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   assign \$2  = claim ? 1'h1 : 1'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$4  = 4'h0;
@@ -8757,7 +20057,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -8823,7 +20123,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -8842,7 +20142,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -8909,7 +20209,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
-  reg [63:0] storage [9:0];
+  reg [63:0] storage [10:0];
   initial begin
     storage[0] = 64'h0000000000000000;
     storage[1] = 64'h0000000000000000;
@@ -8921,6 +20221,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
     storage[7] = 64'h0000000000000000;
     storage[8] = 64'h0000000000000000;
     storage[9] = 64'h0000000000000000;
+    storage[10] = 64'h0000000000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
@@ -8933,7 +20234,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 4'ha;
+  assign w_rdy = inner_level != 4'hb;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -8941,13 +20242,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'h9;
+  assign \$5  = w_port__addr == 4'ha;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 5'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'h9;
+  assign \$11  = r_port__addr == 4'ha;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 5'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -8976,7 +20277,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [3:0];
@@ -8989,7 +20290,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [3:0];
@@ -9002,7 +20303,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [3:0];
@@ -9018,7 +20319,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -9041,19 +20342,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
   assign r_port__data = r_data;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, block_last, row_last, start, abort, n, k, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire [13:0] \$1 ;
-  wire [13:0] \$2 ;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [12:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [12:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [13:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   reg [12:0] inputs_left = 13'h0000;
@@ -9063,57 +20372,93 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, bloc
   wire [16:0] n;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 2'h2;
   assign \$3  = outputs_left - 2'h2;
+  assign \$4  = outputs_left <= 3'h4;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 8'h80;
+  assign \$8  = inputs_left - 8'h80;
+  assign \$9  = inputs_left <= 9'h100;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 2'h2;
-  assign row_last = inputs_left <= 8'h80;
-  assign \$1  = inputs_left - 8'h80;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [12:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 13'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 13'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [12:0];
+    end
+    if (abort) begin
+      \$12  = 13'h0000;
+    end
+    if (rst) begin
+      \$12  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, start, abort, n, k, state, \step$50 , load_chunk, load_remaining, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
+, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -9193,12 +20538,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [24:0] \$81 ;
+  wire [23:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
   reg \$84 ;
-  reg [24:0] \$85 ;
-  reg [24:0] \$86 ;
+  reg [23:0] \$85 ;
+  reg [23:0] \$86 ;
   reg [2:0] \$87 ;
   reg [1:0] \$88 ;
   wire \$89 ;
@@ -9228,7 +20573,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire fire;
   reg [1:0] gap = 2'h0;
   wire [4:0] group;
-  wire group_first;
   wire group_last;
   wire [12:0] inputs_left;
   input [12:0] k;
@@ -9240,30 +20584,28 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire [12:0] load_remaining;
   output load_write;
   wire load_write;
-  reg [24:0] loaded_1 = 25'h0000000;
+  reg [23:0] loaded_1 = 24'h000000;
   wire \loaded_1.block_last ;
   wire [6:0] \loaded_1.chunk ;
   wire [4:0] \loaded_1.group ;
-  wire \loaded_1.group_first ;
   wire \loaded_1.group_last ;
   wire \loaded_1.load ;
   wire \loaded_1.poison ;
-  wire \loaded_1.row_first ;
+  wire \loaded_1.ragged ;
   wire \loaded_1.row_last ;
   wire [1:0] \loaded_1.rows ;
   wire \loaded_1.scaled ;
   wire \loaded_1.segment ;
   wire \loaded_1.valid ;
   wire \loaded_1.weighted ;
-  reg [24:0] loaded_2 = 25'h0000000;
+  reg [23:0] loaded_2 = 24'h000000;
   wire \loaded_2.block_last ;
   wire [6:0] \loaded_2.chunk ;
   wire [4:0] \loaded_2.group ;
-  wire \loaded_2.group_first ;
   wire \loaded_2.group_last ;
   wire \loaded_2.load ;
   wire \loaded_2.poison ;
-  wire \loaded_2.row_first ;
+  wire \loaded_2.ragged ;
   wire \loaded_2.row_last ;
   wire [1:0] \loaded_2.rows ;
   wire \loaded_2.scaled ;
@@ -9275,13 +20617,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire [16:0] \n$25 ;
   input over;
   wire over;
+  wire ragged;
   input room;
   wire room;
   output room_claim;
   wire room_claim;
   output room_stall;
   wire room_stall;
-  wire row_first;
   output row_last;
   wire row_last;
   wire [1:0] rows;
@@ -9309,31 +20651,29 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
-  wire [24:0] step;
-  output [24:0] \step$50 ;
-  reg [24:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [6:0] \step$50.chunk ;
-  wire [4:0] \step$50.group ;
-  wire \step$50.group_first ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.row_first ;
-  wire \step$50.row_last ;
-  wire [1:0] \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
+  wire [23:0] step;
+  output [23:0] \step$49 ;
+  reg [23:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [6:0] \step$49.chunk ;
+  wire [4:0] \step$49.group ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.ragged ;
+  wire \step$49.row_last ;
+  wire [1:0] \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire [4:0] \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire [1:0] \step.rows ;
   wire \step.scaled ;
@@ -9462,21 +20802,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     .chunk(load_chunk),
     .clk(clk),
     .group(group),
-    .group_first(group_first),
     .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$343$0 (\$89 ),
-    .\port$344$0 (\$90 ),
-    .row_first(row_first),
+    .\port$345$0 (\$89 ),
+    .\port$346$0 (\$90 ),
     .row_last(row_last),
     .rst(rst),
     .segment(segment),
     .start(\start$23 )
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$84  = \wait ;
     if (room_claim) begin
       \$84  = 1'h1;
@@ -9491,27 +20829,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$85  = step;
     if (abort) begin
-      \$85  = 25'h0000000;
+      \$85  = 24'h000000;
     end
     if (rst) begin
-      \$85  = 25'h0000000;
+      \$85  = 24'h000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$86  = loaded_1;
     if (abort) begin
-      \$86  = 25'h0000000;
+      \$86  = 24'h000000;
     end
     if (rst) begin
-      \$86  = 25'h0000000;
+      \$86  = 24'h000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$87  = state;
     if (\$3 ) begin
       if (start) begin
@@ -9540,7 +20878,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     \$88  = gap;
     if (\$3 ) begin
     end else if (\$4 ) begin
@@ -9558,10 +20896,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \step$50 [0] = \$81 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \step$49 [0] = \$81 [0];
     if (\$82 ) begin
-      \step$50 [0] = \$83 ;
+      \step$49 [0] = \$83 ;
     end
   end
   assign \n$25  = n;
@@ -9570,101 +20908,92 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
+  assign ragged = row_last;
   assign rows = { \$90 , \$89  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[8:2];
   assign \loaded_1.segment  = loaded_1[9];
   assign \loaded_1.group  = loaded_1[14:10];
-  assign \loaded_1.group_first  = loaded_1[15];
-  assign \loaded_1.group_last  = loaded_1[16];
-  assign \loaded_1.row_first  = loaded_1[17];
-  assign \loaded_1.row_last  = loaded_1[18];
-  assign \loaded_1.weighted  = loaded_1[19];
-  assign \loaded_1.scaled  = loaded_1[20];
-  assign \loaded_1.poison  = loaded_1[21];
-  assign \loaded_1.rows  = loaded_1[23:22];
-  assign \loaded_1.block_last  = loaded_1[24];
+  assign \loaded_1.group_last  = loaded_1[15];
+  assign \loaded_1.row_last  = loaded_1[16];
+  assign \loaded_1.ragged  = loaded_1[17];
+  assign \loaded_1.weighted  = loaded_1[18];
+  assign \loaded_1.scaled  = loaded_1[19];
+  assign \loaded_1.poison  = loaded_1[20];
+  assign \loaded_1.rows  = loaded_1[22:21];
+  assign \loaded_1.block_last  = loaded_1[23];
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
   assign \step.segment  = step[9];
   assign \step.group  = step[14:10];
-  assign \step.group_first  = step[15];
-  assign \step.group_last  = step[16];
-  assign \step.row_first  = step[17];
-  assign \step.row_last  = step[18];
-  assign \step.weighted  = step[19];
-  assign \step.scaled  = step[20];
-  assign \step.poison  = step[21];
-  assign \step.rows  = step[23:22];
-  assign \step.block_last  = step[24];
+  assign \step.group_last  = step[15];
+  assign \step.row_last  = step[16];
+  assign \step.ragged  = step[17];
+  assign \step.weighted  = step[18];
+  assign \step.scaled  = step[19];
+  assign \step.poison  = step[20];
+  assign \step.rows  = step[22:21];
+  assign \step.block_last  = step[23];
   assign \loaded_2.valid  = loaded_2[0];
   assign \loaded_2.load  = loaded_2[1];
   assign \loaded_2.chunk  = loaded_2[8:2];
   assign \loaded_2.segment  = loaded_2[9];
   assign \loaded_2.group  = loaded_2[14:10];
-  assign \loaded_2.group_first  = loaded_2[15];
-  assign \loaded_2.group_last  = loaded_2[16];
-  assign \loaded_2.row_first  = loaded_2[17];
-  assign \loaded_2.row_last  = loaded_2[18];
-  assign \loaded_2.weighted  = loaded_2[19];
-  assign \loaded_2.scaled  = loaded_2[20];
-  assign \loaded_2.poison  = loaded_2[21];
-  assign \loaded_2.rows  = loaded_2[23:22];
-  assign \loaded_2.block_last  = loaded_2[24];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [8:2];
-  assign \step$50.segment  = \step$50 [9];
-  assign \step$50.group  = \step$50 [14:10];
-  assign \step$50.group_first  = \step$50 [15];
-  assign \step$50.group_last  = \step$50 [16];
-  assign \step$50.row_first  = \step$50 [17];
-  assign \step$50.row_last  = \step$50 [18];
-  assign \step$50.weighted  = \step$50 [19];
-  assign \step$50.scaled  = \step$50 [20];
-  assign \step$50.poison  = \step$50 [21];
-  assign \step$50.rows  = \step$50 [23:22];
-  assign \step$50.block_last  = \step$50 [24];
+  assign \loaded_2.group_last  = loaded_2[15];
+  assign \loaded_2.row_last  = loaded_2[16];
+  assign \loaded_2.ragged  = loaded_2[17];
+  assign \loaded_2.weighted  = loaded_2[18];
+  assign \loaded_2.scaled  = loaded_2[19];
+  assign \loaded_2.poison  = loaded_2[20];
+  assign \loaded_2.rows  = loaded_2[22:21];
+  assign \loaded_2.block_last  = loaded_2[23];
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [8:2];
+  assign \step$49.segment  = \step$49 [9];
+  assign \step$49.group  = \step$49 [14:10];
+  assign \step$49.group_last  = \step$49 [15];
+  assign \step$49.row_last  = \step$49 [16];
+  assign \step$49.ragged  = \step$49 [17];
+  assign \step$49.weighted  = \step$49 [18];
+  assign \step$49.scaled  = \step$49 [19];
+  assign \step$49.poison  = \step$49 [20];
+  assign \step$49.rows  = \step$49 [22:21];
+  assign \step$49.block_last  = \step$49 [23];
   always @*
-    \step$50 [24:1] = \$81 [24:1];
-  assign step[21] = \$79 ;
-  assign step[20] = \$75 ;
-  assign step[19] = weight_present;
+    \step$49 [23:1] = \$81 [23:1];
+  assign step[20] = \$79 ;
+  assign step[19] = \$75 ;
+  assign step[18] = weight_present;
   assign step[1] = \$74 ;
   assign step[0] = fire;
-  assign step[24] = block_last;
-  assign step[23:22] = { \$90 , \$89  };
-  assign step[18] = row_last;
-  assign step[17] = row_first;
-  assign step[16] = group_last;
-  assign step[15] = group_first;
+  assign step[23] = block_last;
+  assign step[22:21] = { \$90 , \$89  };
+  assign step[17] = row_last;
+  assign step[16] = row_last;
+  assign step[15] = group_last;
   assign step[14:10] = group;
   assign step[9] = segment;
   assign step[8:2] = load_chunk;
-  assign \$33  = segment;
   assign \$1  = \wait ;
   assign \$23  = \wait ;
+  assign \$33  = segment;
   assign \$41  = \wait ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$343$0 , \port$344$0 , beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$345$0 , \port$346$0 , beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire [2:0] \$10 ;
   wire [5:0] \$11 ;
   wire [5:0] \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  reg [6:0] \$16 ;
-  reg \$17 ;
-  reg [4:0] \$18 ;
-  reg [1:0] \$19 ;
+  reg [6:0] \$13 ;
+  reg \$14 ;
+  reg [4:0] \$15 ;
+  reg [1:0] \$16 ;
   wire \$2 ;
-  reg \$20 ;
-  reg \$21 ;
   wire \$3 ;
   wire \$4 ;
   wire [1:0] \$5 ;
@@ -9688,8 +21017,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   wire clk;
   output [4:0] group;
   reg [4:0] group = 5'h00;
-  output group_first;
-  reg group_first = 1'h1;
   output group_last;
   wire group_last;
   reg [1:0] group_step = 2'h0;
@@ -9703,12 +21030,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$343$0 ;
-  wire \port$343$0 ;
-  output \port$344$0 ;
-  wire \port$344$0 ;
-  output row_first;
-  reg row_first = 1'h1;
+  output \port$345$0 ;
+  wire \port$345$0 ;
+  output \port$346$0 ;
+  wire \port$346$0 ;
+  wire ragged;
   output row_last;
   wire row_last;
   wire \row_last$9 ;
@@ -9734,21 +21060,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   assign \$10  = group_last ? 3'h0 : \$9 ;
   assign \$11  = group + group_last;
   assign \$12  = row_last ? 6'h00 : \$11 ;
-  assign \$13  = ~ group_last;
-  assign \$14  = row_first & \$13 ;
-  assign \$15  = row_last | \$14 ;
   always @(posedge clk)
-    chunk <= \$16 ;
+    chunk <= \$13 ;
   always @(posedge clk)
-    segment <= \$17 ;
+    segment <= \$14 ;
   always @(posedge clk)
-    group <= \$18 ;
+    group <= \$15 ;
   always @(posedge clk)
-    group_step <= \$19 ;
-  always @(posedge clk)
-    row_first <= \$20 ;
-  always @(posedge clk)
-    group_first <= \$21 ;
+    group_step <= \$16 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -9763,93 +21082,63 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
     .start(start)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$16  = chunk;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$13  = chunk;
     if (start) begin
-      \$16  = 7'h00;
+      \$13  = 7'h00;
     end else if (advance) begin
-      \$16  = \$8 [6:0];
+      \$13  = \$8 [6:0];
     end
     if (abort) begin
-      \$16  = 7'h00;
+      \$13  = 7'h00;
     end
     if (rst) begin
-      \$16  = 7'h00;
+      \$13  = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$17  = segment;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$14  = segment;
     if (start) begin
-      \$17  = 1'h0;
+      \$14  = 1'h0;
     end else if (advance) begin
-      \$17  = \$6 [0];
+      \$14  = \$6 [0];
     end
     if (abort) begin
-      \$17  = 1'h0;
+      \$14  = 1'h0;
     end
     if (rst) begin
-      \$17  = 1'h0;
+      \$14  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$18  = group;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$15  = group;
     if (start) begin
-      \$18  = 5'h00;
+      \$15  = 5'h00;
     end else if (advance) begin
-      \$18  = \$12 [4:0];
+      \$15  = \$12 [4:0];
     end
     if (abort) begin
-      \$18  = 5'h00;
+      \$15  = 5'h00;
     end
     if (rst) begin
-      \$18  = 5'h00;
+      \$15  = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$19  = group_step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$16  = group_step;
     if (start) begin
-      \$19  = 2'h0;
+      \$16  = 2'h0;
     end else if (advance) begin
-      \$19  = \$10 [1:0];
+      \$16  = \$10 [1:0];
     end
     if (abort) begin
-      \$19  = 2'h0;
+      \$16  = 2'h0;
     end
     if (rst) begin
-      \$19  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$20  = row_first;
-    if (start) begin
-      \$20  = 1'h1;
-    end else if (advance) begin
-      \$20  = \$15 ;
-    end
-    if (abort) begin
-      \$20  = 1'h1;
-    end
-    if (rst) begin
-      \$20  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$21  = group_first;
-    if (start) begin
-      \$21  = 1'h1;
-    end else if (advance) begin
-      \$21  = group_last;
-    end
-    if (abort) begin
-      \$21  = 1'h1;
-    end
-    if (rst) begin
-      \$21  = 1'h1;
+      \$16  = 2'h0;
     end
   end
   assign \start$1  = start;
@@ -9860,23 +21149,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$2 , \$1  };
-  assign \port$343$0  = \$1 ;
-  assign \port$344$0  = \$2 ;
+  assign ragged = row_last;
+  assign \port$345$0  = \$1 ;
+  assign \port$346$0  = \$2 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
-  wire [13:0] \$1 ;
-  wire [13:0] \$2 ;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  wire \$1 ;
+  reg [16:0] \$10 ;
+  reg \$11 ;
+  reg [12:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [17:0] \$3 ;
-  reg [16:0] \$4 ;
-  reg [12:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [13:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   output [12:0] inputs_left;
@@ -9888,56 +21186,92 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, adva
   output [16:0] outputs_left;
   reg [16:0] outputs_left = 17'h00000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 2'h2;
   assign \$3  = outputs_left - 2'h2;
+  assign \$4  = outputs_left <= 3'h4;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 6'h20;
+  assign \$8  = inputs_left - 6'h20;
+  assign \$9  = inputs_left <= 7'h40;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 2'h2;
-  assign row_last = inputs_left <= 6'h20;
-  assign \$1  = inputs_left - 6'h20;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [16:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [16:0];
     end
     if (abort) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
     if (rst) begin
-      \$4  = 17'h00000;
+      \$10  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [12:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 13'h0000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 13'h0000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [12:0];
+    end
+    if (abort) begin
+      \$12  = 13'h0000;
+    end
+    if (rst) begin
+      \$12  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -10003,7 +21337,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -10021,9 +21355,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$168$0 , \port$195$0 , finished, counting, \port$213$0 , \port$307$0 , \port$311$0 , \port$319$0 
-, busy, \port$388$0 , \port$412$0 , \port$436$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$163$0 , \port$170$0 , \port$197$0 , finished, counting, \port$215$0 , \port$309$0 , \port$313$0 , \port$321$0 
+, busy, \port$392$0 , \port$416$0 , \port$440$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -10049,15 +21383,21 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   reg \$119 ;
   wire \$12 ;
   reg [7:0] \$120 ;
-  reg [31:0] \$121 ;
-  reg [31:0] \$122 ;
+  reg \$121 ;
+  reg \$122 ;
   reg [31:0] \$123 ;
-  reg [31:0] \$124 ;
+  reg \$124 ;
   reg [31:0] \$125 ;
   reg \$126 ;
-  reg [1:0] \$127 ;
-  reg [31:0] \$128 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
   wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [1:0] \$133 ;
+  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -10156,6 +21496,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   output abort;
   reg abort = 1'h0;
   reg [31:0] activation_stalls = 32'd0;
+  reg activation_stalls_event_1 = 1'h0;
   input [7:0] axil_araddr;
   wire [7:0] axil_araddr;
   wire axil_arready;
@@ -10195,6 +21536,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   input counting;
   wire counting;
   reg [31:0] cycles = 32'd0;
+  reg cycles_event_1 = 1'h0;
   reg done = 1'h0;
   reg [7:0] errors = 8'h00;
   wire [5:0] faults;
@@ -10205,36 +21547,40 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   reg [12:0] \k$25  = 13'h0000;
   output [16:0] n;
   reg [16:0] n = 17'h00000;
-  input \port$161$0 ;
-  wire \port$161$0 ;
-  input \port$168$0 ;
-  wire \port$168$0 ;
-  input \port$195$0 ;
-  wire \port$195$0 ;
-  input \port$213$0 ;
-  wire \port$213$0 ;
-  input \port$307$0 ;
-  wire \port$307$0 ;
-  input \port$311$0 ;
-  wire \port$311$0 ;
-  input \port$319$0 ;
-  wire \port$319$0 ;
-  input \port$388$0 ;
-  wire \port$388$0 ;
-  input \port$412$0 ;
-  wire \port$412$0 ;
-  input \port$436$0 ;
-  wire \port$436$0 ;
+  input \port$163$0 ;
+  wire \port$163$0 ;
+  input \port$170$0 ;
+  wire \port$170$0 ;
+  input \port$197$0 ;
+  wire \port$197$0 ;
+  input \port$215$0 ;
+  wire \port$215$0 ;
+  input \port$309$0 ;
+  wire \port$309$0 ;
+  input \port$313$0 ;
+  wire \port$313$0 ;
+  input \port$321$0 ;
+  wire \port$321$0 ;
+  input \port$392$0 ;
+  wire \port$392$0 ;
+  input \port$416$0 ;
+  wire \port$416$0 ;
+  input \port$440$0 ;
+  wire \port$440$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
+  reg result_stalls_event_1 = 1'h0;
   input rst;
   wire rst;
   reg [31:0] scale_stalls = 32'd0;
+  reg scale_stalls_event_1 = 1'h0;
   wire [3:0] stalls;
   output start;
   reg start = 1'h0;
+  reg start_1 = 1'h0;
   reg [31:0] weight_stalls = 32'd0;
+  reg weight_stalls_event_1 = 1'h0;
   output write;
   wire write;
   assign \$1  = axil_awvalid & axil_wvalid;
@@ -10337,12 +21683,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$307$0 ;
-  assign \$102  = weight_stalls + \port$311$0 ;
-  assign \$103  = scale_stalls + \port$319$0 ;
-  assign \$104  = result_stalls + \port$213$0 ;
+  assign \$99  = \$72  | { \$98 , \$90 , \port$440$0 , \port$416$0 , \port$392$0 , \port$170$0 , \port$197$0 , \port$163$0  };
+  assign \$100  = cycles + cycles_event_1;
+  assign \$101  = activation_stalls + activation_stalls_event_1;
+  assign \$102  = weight_stalls + weight_stalls_event_1;
+  assign \$103  = scale_stalls + scale_stalls_event_1;
+  assign \$104  = result_stalls + result_stalls_event_1;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
   assign \$107  = axil_araddr[7:2] < 5'h10;
@@ -10369,23 +21715,35 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   always @(posedge clk)
     errors <= \$120 ;
   always @(posedge clk)
-    cycles <= \$121 ;
+    start_1 <= \$121 ;
   always @(posedge clk)
-    activation_stalls <= \$122 ;
+    cycles_event_1 <= \$122 ;
   always @(posedge clk)
-    weight_stalls <= \$123 ;
+    cycles <= \$123 ;
   always @(posedge clk)
-    scale_stalls <= \$124 ;
+    activation_stalls_event_1 <= \$124 ;
   always @(posedge clk)
-    result_stalls <= \$125 ;
+    activation_stalls <= \$125 ;
   always @(posedge clk)
-    axil_rvalid <= \$126 ;
+    weight_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    axil_rresp <= \$127 ;
+    weight_stalls <= \$127 ;
   always @(posedge clk)
-    axil_rdata <= \$128 ;
+    scale_stalls_event_1 <= \$128 ;
+  always @(posedge clk)
+    scale_stalls <= \$129 ;
+  always @(posedge clk)
+    result_stalls_event_1 <= \$130 ;
+  always @(posedge clk)
+    result_stalls <= \$131 ;
+  always @(posedge clk)
+    axil_rvalid <= \$132 ;
+  always @(posedge clk)
+    axil_rresp <= \$133 ;
+  always @(posedge clk)
+    axil_rdata <= \$134 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -10423,14 +21781,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -10442,7 +21800,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -10452,7 +21810,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -10473,7 +21831,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -10494,21 +21852,21 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [16:0];
@@ -10518,7 +21876,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[12:0];
@@ -10528,7 +21886,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -10540,107 +21898,149 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$121  = 32'd0;
-    end else begin
-      \$121  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$121  = start;
     if (rst) begin
-      \$121  = 32'd0;
+      \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$122  = 32'd0;
-    end else begin
-      \$122  = \$101 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$122  = counting;
     if (rst) begin
-      \$122  = 32'd0;
+      \$122  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$123  = 32'd0;
     end else begin
-      \$123  = \$102 [31:0];
+      \$123  = \$100 [31:0];
     end
     if (rst) begin
       \$123  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$124  = 32'd0;
-    end else begin
-      \$124  = \$103 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$124  = \port$309$0 ;
     if (rst) begin
-      \$124  = 32'd0;
+      \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$104 [31:0];
+      \$125  = \$101 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$126  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$126  = \port$313$0 ;
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$127  = 32'd0;
+    end else begin
+      \$127  = \$102 [31:0];
+    end
+    if (rst) begin
+      \$127  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$128  = \port$321$0 ;
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$129  = 32'd0;
+    end else begin
+      \$129  = \$103 [31:0];
+    end
+    if (rst) begin
+      \$129  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$130  = \port$215$0 ;
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$131  = 32'd0;
+    end else begin
+      \$131  = \$104 [31:0];
+    end
+    if (rst) begin
+      \$131  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$132  = axil_rvalid;
     if (read) begin
-      \$126  = 1'h1;
+      \$132  = 1'h1;
     end else if (axil_rready) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$127  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$133  = axil_rresp;
     if (read) begin
-      \$127  = \$106 ;
+      \$133  = \$106 ;
     end
     if (rst) begin
-      \$127  = 2'h0;
+      \$133  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$128  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$134  = axil_rdata;
     if (read) begin
-      \$128  = \$110 ;
+      \$134  = \$110 ;
     end
     if (rst) begin
-      \$128  = 32'd0;
+      \$134  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$436$0 , \port$412$0 , \port$388$0 , \port$168$0 , \port$195$0 , \port$161$0  };
-  assign stalls = { \port$213$0 , \port$319$0 , \port$311$0 , \port$307$0  };
+  assign faults = { \port$440$0 , \port$416$0 , \port$392$0 , \port$170$0 , \port$197$0 , \port$163$0  };
+  assign stalls = { \port$215$0 , \port$321$0 , \port$313$0 , \port$309$0  };
 endmodule

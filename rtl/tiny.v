@@ -3,8 +3,7 @@
 module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_axil_wstrb, s_axil_wvalid, s_axil_bready, s_axil_araddr, s_axil_arprot, s_axil_arvalid, s_axil_rready, s_axis_activation_tdata, s_axis_activation_tvalid, s_axis_activation_tlast, s_axis_weight_tdata, s_axis_weight_tvalid, s_axis_weight_tlast, s_axis_scale_tdata, s_axis_scale_tvalid, s_axis_scale_tlast, m_axis_result_tready, clk
 , rst, s_axil_awready, s_axil_wready, s_axil_bresp, s_axil_bvalid, s_axil_arready, s_axil_rdata, s_axil_rresp, s_axil_rvalid, s_axis_activation_tready, s_axis_weight_tready, s_axis_scale_tready, m_axis_result_tdata, m_axis_result_tvalid, m_axis_result_tlast, s_axil_awaddr);
   wire \$1 ;
-  wire \$10 ;
-  wire [32:0] \$11 ;
+  wire [32:0] \$10 ;
   wire \$2 ;
   wire \$3 ;
   wire \$4 ;
@@ -141,7 +140,7 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   wire weight_tvalid;
   \tern_8x1_int8_row_2bit_k1024_n4096.core  core (
     .abort(abort),
-    .activation_stall(\$5 ),
+    .activation_stall(\$4 ),
     .activation_tready(s_axis_activation_tready),
     .beat(s_axis_activation_tdata),
     .busy(busy),
@@ -149,20 +148,19 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .codes(s_axis_weight_tdata),
     .counting(counting),
     .finished(finished),
-    .illegal(\$2 ),
+    .illegal(\$1 ),
     .k(k),
-    .misframed(\$8 ),
-    .\misframed$142 (\$9 ),
-    .\misframed$143 (\$10 ),
+    .misframed(\$7 ),
+    .\misframed$145 (\$8 ),
+    .\misframed$146 (\$9 ),
     .n(n),
-    .nonfinite(\$1 ),
-    .\port$204$0 (\$4 ),
+    .\port$203$0 (\$3 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
-    .results__payload(\$11 ),
+    .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$3 ),
-    .scale_stall(\$7 ),
+    .scale_nonfinite(\$2 ),
+    .scale_stall(\$6 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -172,7 +170,7 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
     .w_data(s_axis_scale_tdata),
-    .weight_stall(\$6 ),
+    .weight_stall(\$5 ),
     .weight_tready(s_axis_weight_tready)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.registers  registers (
@@ -197,16 +195,15 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .finished(finished),
     .\k$25 (k),
     .n(n),
-    .\port$161$0 (\$1 ),
-    .\port$167$0 (\$2 ),
-    .\port$186$0 (\$3 ),
-    .\port$204$0 (\$4 ),
-    .\port$298$0 (\$5 ),
-    .\port$302$0 (\$6 ),
-    .\port$310$0 (\$7 ),
-    .\port$377$0 (\$8 ),
-    .\port$401$0 (\$9 ),
-    .\port$425$0 (\$10 ),
+    .\port$166$0 (\$1 ),
+    .\port$185$0 (\$2 ),
+    .\port$203$0 (\$3 ),
+    .\port$297$0 (\$4 ),
+    .\port$301$0 (\$5 ),
+    .\port$309$0 (\$6 ),
+    .\port$378$0 (\$7 ),
+    .\port$402$0 (\$8 ),
+    .\port$426$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -243,9 +240,9 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   assign scale_tvalid = s_axis_scale_tvalid;
   assign scale_tlast = s_axis_scale_tlast;
   assign scale_tready = s_axis_scale_tready;
-  assign result_tdata = \$11 [31:0];
+  assign result_tdata = \$10 [31:0];
   assign result_tvalid = m_axis_result_tvalid;
-  assign result_tlast = \$11 [32];
+  assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
   assign \n$75  = n;
@@ -253,17 +250,17 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign \faults$85  = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign stalls = { \$4 , \$7 , \$6 , \$5  };
-  assign \stalls$87  = { \$4 , \$7 , \$6 , \$5  };
+  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
+  assign stalls = { \$3 , \$6 , \$5 , \$4  };
+  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
   assign s_axil_wready = s_axil_awready;
-  assign m_axis_result_tdata = \$11 [31:0];
-  assign m_axis_result_tlast = \$11 [32];
+  assign m_axis_result_tdata = \$10 [31:0];
+  assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$204$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$142 , scale_tready, \misframed$143 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$203$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
+, misframed, weight_tready, \misframed$145 , scale_tready, \misframed$146 , results__payload, start, abort, n, k, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -289,38 +286,31 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \$29 ;
   wire \$3 ;
   wire \$30 ;
-  reg [19:0] \$31 ;
-  reg [19:0] \$32 ;
-  reg [19:0] \$33 ;
-  reg [19:0] \$34 ;
-  reg [19:0] \$35 ;
-  reg [19:0] \$36 ;
-  reg [19:0] \$37 ;
-  reg [19:0] \$38 ;
-  reg [19:0] \$39 ;
+  reg [18:0] \$31 ;
+  reg [18:0] \$32 ;
+  reg [18:0] \$33 ;
+  reg [18:0] \$34 ;
+  reg [18:0] \$35 ;
+  reg [18:0] \$36 ;
+  reg [18:0] \$37 ;
+  reg [18:0] \$38 ;
+  reg [18:0] \$39 ;
   wire \$4 ;
-  reg [19:0] \$40 ;
-  reg \$41 ;
+  reg [18:0] \$40 ;
+  reg [18:0] \$41 ;
   reg \$42 ;
-  wire [7:0] \$43 ;
-  wire [7:0] \$44 ;
-  wire [7:0] \$45 ;
-  wire [7:0] \$46 ;
-  wire [7:0] \$47 ;
-  wire [7:0] \$48 ;
-  wire [7:0] \$49 ;
+  reg \$43 ;
   wire \$5 ;
-  wire [7:0] \$50 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
   wire [6:0] \$signature__addr ;
-  wire \$signature__addr$93 ;
+  wire \$signature__addr$95 ;
   wire [63:0] \$signature__data ;
-  wire [18:0] \$signature__data$95 ;
+  wire [18:0] \$signature__data$97 ;
   wire \$signature__en ;
-  wire \$signature__en$97 ;
+  wire \$signature__en$99 ;
   input abort;
   wire abort;
   wire activation_closed;
@@ -344,76 +334,78 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire busy;
   wire \busy$44 ;
   wire claim;
-  wire \claim$116 ;
+  wire \claim$118 ;
   input clk;
   wire clk;
   wire closed;
   wire \closed$37 ;
-  wire \closed$92 ;
+  wire \closed$94 ;
   input [15:0] codes;
   wire [15:0] codes;
   output counting;
   wire counting;
   wire [18:0] dot;
   wire enough;
-  wire \enough$119 ;
+  wire \enough$121 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$79 ;
+  wire \final$81 ;
   output finished;
   wire finished;
-  wire first;
-  wire \first$102 ;
   wire [63:0] fixed;
   wire give;
-  wire \give$113 ;
+  wire \give$115 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
   wire illegal;
-  wire \illegal$71 ;
+  wire \illegal$73 ;
   wire [18:0] inputs;
   input [10:0] k;
   wire [10:0] k;
   wire [10:0] \k$42 ;
-  wire [10:0] \k$74 ;
+  wire [10:0] \k$76 ;
   wire last;
+  wire \last$104 ;
+  wire \last$125 ;
+  wire load;
   wire [6:0] load_chunk;
   wire [10:0] load_remaining;
   wire load_write;
+  wire [7:0] mask;
+  wire [7:0] \mask$64 ;
   output misframed;
   wire misframed;
-  output \misframed$142 ;
-  wire \misframed$142 ;
-  output \misframed$143 ;
-  wire \misframed$143 ;
+  output \misframed$145 ;
+  wire \misframed$145 ;
+  output \misframed$146 ;
+  wire \misframed$146 ;
   input [12:0] n;
   wire [12:0] n;
   wire [12:0] \n$40 ;
-  wire [12:0] \n$73 ;
+  wire [12:0] \n$75 ;
   wire nan;
   wire nans;
-  output nonfinite;
   wire nonfinite;
-  wire \nonfinite$111 ;
-  wire \nonfinite$59 ;
+  wire \nonfinite$143 ;
   wire ones;
   wire over;
-  reg \over$136  = 1'h1;
-  output \port$204$0 ;
-  wire \port$204$0 ;
+  reg \over$138  = 1'h1;
+  output \port$203$0 ;
+  wire \port$203$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$76 ;
+  wire \present$78 ;
   wire [31:0] r_data;
   wire r_en;
+  wire ragged;
   wire [6:0] read__addr;
-  wire \read__addr$98 ;
+  wire \read__addr$100 ;
   wire [63:0] read__data;
-  wire [18:0] \read__data$105 ;
+  wire [18:0] \read__data$107 ;
   wire read__en;
-  wire \read__en$99 ;
+  wire \read__en$101 ;
   wire [10:0] remaining;
   wire [31:0] result_tdata;
   wire result_tlast;
@@ -454,12 +446,12 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$112 ;
+  wire \start$114 ;
   wire \start$15 ;
   wire \start$38 ;
-  wire \start$72 ;
+  wire \start$74 ;
   wire \start$8 ;
-  wire \start$85 ;
+  wire \start$87 ;
   (* enum_base_type = "State" *)
   (* enum_value_001 = "IDLE" *)
   (* enum_value_010 = "LOAD" *)
@@ -469,165 +461,168 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   (* enum_value_110 = "FIND" *)
   (* enum_value_111 = "ALIGN" *)
   wire [2:0] state;
-  wire [19:0] step;
+  wire [18:0] step;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire \step.rows ;
   wire \step.scaled ;
   wire \step.segment ;
   wire \step.valid ;
   wire \step.weighted ;
-  reg [19:0] step_1 = 20'h00000;
+  reg [18:0] step_1 = 19'h00000;
   wire \step_1.block_last ;
   wire [6:0] \step_1.chunk ;
   wire \step_1.group ;
-  wire \step_1.group_first ;
   wire \step_1.group_last ;
   wire \step_1.load ;
   wire \step_1.poison ;
-  wire \step_1.row_first ;
+  wire \step_1.ragged ;
   wire \step_1.row_last ;
   wire \step_1.rows ;
   wire \step_1.scaled ;
   wire \step_1.segment ;
   wire \step_1.valid ;
   wire \step_1.weighted ;
-  reg [19:0] step_2 = 20'h00000;
+  reg [18:0] step_2 = 19'h00000;
   wire \step_2.block_last ;
   wire [6:0] \step_2.chunk ;
   wire \step_2.group ;
-  wire \step_2.group_first ;
   wire \step_2.group_last ;
   wire \step_2.load ;
   wire \step_2.poison ;
-  wire \step_2.row_first ;
+  wire \step_2.ragged ;
   wire \step_2.row_last ;
   wire \step_2.rows ;
   wire \step_2.scaled ;
   wire \step_2.segment ;
   wire \step_2.valid ;
   wire \step_2.weighted ;
-  reg [19:0] step_3 = 20'h00000;
+  reg [18:0] step_3 = 19'h00000;
   wire \step_3.block_last ;
   wire [6:0] \step_3.chunk ;
   wire \step_3.group ;
-  wire \step_3.group_first ;
   wire \step_3.group_last ;
   wire \step_3.load ;
   wire \step_3.poison ;
-  wire \step_3.row_first ;
+  wire \step_3.ragged ;
   wire \step_3.row_last ;
   wire \step_3.rows ;
   wire \step_3.scaled ;
   wire \step_3.segment ;
   wire \step_3.valid ;
   wire \step_3.weighted ;
-  reg [19:0] step_4 = 20'h00000;
+  reg [18:0] step_4 = 19'h00000;
   wire \step_4.block_last ;
   wire [6:0] \step_4.chunk ;
   wire \step_4.group ;
-  wire \step_4.group_first ;
   wire \step_4.group_last ;
   wire \step_4.load ;
   wire \step_4.poison ;
-  wire \step_4.row_first ;
+  wire \step_4.ragged ;
   wire \step_4.row_last ;
   wire \step_4.rows ;
   wire \step_4.scaled ;
   wire \step_4.segment ;
   wire \step_4.valid ;
   wire \step_4.weighted ;
-  reg [19:0] step_5 = 20'h00000;
+  reg [18:0] step_5 = 19'h00000;
   wire \step_5.block_last ;
   wire [6:0] \step_5.chunk ;
   wire \step_5.group ;
-  wire \step_5.group_first ;
   wire \step_5.group_last ;
   wire \step_5.load ;
   wire \step_5.poison ;
-  wire \step_5.row_first ;
+  wire \step_5.ragged ;
   wire \step_5.row_last ;
   wire \step_5.rows ;
   wire \step_5.scaled ;
   wire \step_5.segment ;
   wire \step_5.valid ;
   wire \step_5.weighted ;
-  reg [19:0] summed_1 = 20'h00000;
+  reg [18:0] step_6 = 19'h00000;
+  wire \step_6.block_last ;
+  wire [6:0] \step_6.chunk ;
+  wire \step_6.group ;
+  wire \step_6.group_last ;
+  wire \step_6.load ;
+  wire \step_6.poison ;
+  wire \step_6.ragged ;
+  wire \step_6.row_last ;
+  wire \step_6.rows ;
+  wire \step_6.scaled ;
+  wire \step_6.segment ;
+  wire \step_6.valid ;
+  wire \step_6.weighted ;
+  reg [18:0] summed_1 = 19'h00000;
   wire \summed_1.block_last ;
   wire [6:0] \summed_1.chunk ;
   wire \summed_1.group ;
-  wire \summed_1.group_first ;
   wire \summed_1.group_last ;
   wire \summed_1.load ;
   wire \summed_1.poison ;
-  wire \summed_1.row_first ;
+  wire \summed_1.ragged ;
   wire \summed_1.row_last ;
   wire \summed_1.rows ;
   wire \summed_1.scaled ;
   wire \summed_1.segment ;
   wire \summed_1.valid ;
   wire \summed_1.weighted ;
-  reg [19:0] summed_2 = 20'h00000;
+  reg [18:0] summed_2 = 19'h00000;
   wire \summed_2.block_last ;
   wire [6:0] \summed_2.chunk ;
   wire \summed_2.group ;
-  wire \summed_2.group_first ;
   wire \summed_2.group_last ;
   wire \summed_2.load ;
   wire \summed_2.poison ;
-  wire \summed_2.row_first ;
+  wire \summed_2.ragged ;
   wire \summed_2.row_last ;
   wire \summed_2.rows ;
   wire \summed_2.scaled ;
   wire \summed_2.segment ;
   wire \summed_2.valid ;
   wire \summed_2.weighted ;
-  reg [19:0] summed_3 = 20'h00000;
+  reg [18:0] summed_3 = 19'h00000;
   wire \summed_3.block_last ;
   wire [6:0] \summed_3.chunk ;
   wire \summed_3.group ;
-  wire \summed_3.group_first ;
   wire \summed_3.group_last ;
   wire \summed_3.load ;
   wire \summed_3.poison ;
-  wire \summed_3.row_first ;
+  wire \summed_3.ragged ;
   wire \summed_3.row_last ;
   wire \summed_3.rows ;
   wire \summed_3.scaled ;
   wire \summed_3.segment ;
   wire \summed_3.valid ;
   wire \summed_3.weighted ;
-  reg [19:0] summed_4 = 20'h00000;
+  reg [18:0] summed_4 = 19'h00000;
   wire \summed_4.block_last ;
   wire [6:0] \summed_4.chunk ;
   wire \summed_4.group ;
-  wire \summed_4.group_first ;
   wire \summed_4.group_last ;
   wire \summed_4.load ;
   wire \summed_4.poison ;
-  wire \summed_4.row_first ;
+  wire \summed_4.ragged ;
   wire \summed_4.row_last ;
   wire \summed_4.rows ;
   wire \summed_4.scaled ;
   wire \summed_4.segment ;
   wire \summed_4.valid ;
   wire \summed_4.weighted ;
-  reg [19:0] summed_5 = 20'h00000;
+  reg [18:0] summed_5 = 19'h00000;
   wire \summed_5.block_last ;
   wire [6:0] \summed_5.chunk ;
   wire \summed_5.group ;
-  wire \summed_5.group_first ;
   wire \summed_5.group_last ;
   wire \summed_5.load ;
   wire \summed_5.poison ;
-  wire \summed_5.row_first ;
+  wire \summed_5.ragged ;
   wire \summed_5.row_last ;
   wire \summed_5.rows ;
   wire \summed_5.scaled ;
@@ -636,7 +631,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \summed_5.weighted ;
   wire take;
   wire \take$30 ;
-  wire \take$78 ;
+  wire \take$80 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -644,7 +639,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [18:0] total;
-  wire [58:0] \total$125 ;
+  wire [58:0] \total$127 ;
   wire [58:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -656,8 +651,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$101 ;
-  wire \valid$120 ;
+  wire \valid$103 ;
+  wire \valid$122 ;
   input [31:0] w_data;
   wire [31:0] w_data;
   wire w_en;
@@ -807,7 +802,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43  };
+      activations[\$signature__addr ] <= beat;
   end
   reg [63:0] _0_;
   always @(posedge clk) begin
@@ -820,18 +815,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     group_sums[1] = 19'h00000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$97 )
-      group_sums[step_5[10]] <= \$signature__data$95 ;
+    if (\$signature__en$99 )
+      group_sums[step_6[10]] <= \$signature__data$97 ;
   end
   reg [18:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_4[10]];
+    _1_ <= group_sums[step_5[10]];
   end
   assign inputs = _1_;
-  always @(posedge clk)
-    step_1 <= \$31 ;
-  always @(posedge clk)
-    step_2 <= \$32 ;
   always @(posedge clk)
     step_3 <= \$33 ;
   always @(posedge clk)
@@ -839,53 +830,55 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   always @(posedge clk)
     step_5 <= \$35 ;
   always @(posedge clk)
-    summed_1 <= \$36 ;
+    step_6 <= \$36 ;
   always @(posedge clk)
-    summed_2 <= \$37 ;
+    summed_1 <= \$37 ;
   always @(posedge clk)
-    summed_3 <= \$38 ;
+    summed_2 <= \$38 ;
   always @(posedge clk)
-    summed_4 <= \$39 ;
+    summed_3 <= \$39 ;
   always @(posedge clk)
-    summed_5 <= \$40 ;
+    summed_4 <= \$40 ;
   always @(posedge clk)
-    \over$136  <= \$41 ;
+    summed_5 <= \$41 ;
   always @(posedge clk)
-    all_nan <= \$42 ;
+    \over$138  <= \$42 ;
+  always @(posedge clk)
+    all_nan <= \$43 ;
   assign \$1  = ~ step_1[1];
   assign \$2  = step_1[0] & \$1 ;
-  assign \$3  = \$2  & step_1[15];
-  assign \$4  = \illegal$71  & step_1[18];
+  assign \$3  = \$2  & step_1[14];
+  assign \$4  = \illegal$73  & step_1[17];
   assign illegal = \$3  & \$5 ;
-  assign advance = \present$76  & w_rdy;
-  assign w_en = \present$76  & w_rdy;
-  assign give = \present$76  & w_rdy;
-  assign \$6  = step_5[0] & step_5[12];
-  assign \$signature__en$97  = \$6  & step_5[1];
-  assign \$7  = step_5[0] & step_5[12];
-  assign \$8  = ~ step_5[1];
+  assign advance = \present$78  & w_rdy;
+  assign w_en = \present$78  & w_rdy;
+  assign give = \present$78  & w_rdy;
+  assign \$6  = step_6[0] & step_6[11];
+  assign \$signature__en$99  = \$6  & step_6[1];
+  assign \$7  = step_6[0] & step_6[11];
+  assign \$8  = ~ step_6[1];
   assign \$9  = \$7  & \$8 ;
-  assign r_en = \$9  & step_5[16];
-  assign \$10  = step_5[0] & step_5[12];
-  assign \$11  = ~ step_5[1];
-  assign \valid$101  = \$10  & \$11 ;
-  assign \$12  = step_5[0] & step_5[12];
-  assign \$13  = ~ step_5[1];
+  assign r_en = \$9  & step_6[15];
+  assign \$10  = step_6[0] & step_6[11];
+  assign \$11  = ~ step_6[1];
+  assign \valid$103  = \$10  & \$11 ;
+  assign \$12  = step_6[0] & step_6[11];
+  assign \$13  = ~ step_6[1];
   assign \$14  = \$12  & \$13 ;
-  assign \$15  = \$14  & step_5[16];
-  assign scaled = \$15  & step_5[18];
-  assign \give$113  = result_tvalid & result_tready;
+  assign \$15  = \$14  & step_6[15];
+  assign scaled = \$15  & step_6[17];
+  assign \give$115  = result_tvalid & result_tready;
   assign \$16  = ~ summed_5[1];
   assign \$17  = summed_5[0] & \$16 ;
-  assign \valid$120  = \$17  & summed_5[14];
-  assign nans = nan | summed_5[17];
+  assign \valid$122  = \$17  & summed_5[12];
+  assign nans = nan | summed_5[16];
   assign \$18  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$136  & \$18 ;
+  assign over = \over$138  & \$18 ;
   assign \$19  = state == 3'h5;
-  assign \$20  = \$19  & \over$136 ;
+  assign \$20  = \$19  & \over$138 ;
   assign \$21  = & { scale_closed, weight_closed, activation_closed };
   assign finished = \$20  & \$21 ;
-  assign \$22  = ~ \over$136 ;
+  assign \$22  = ~ \over$138 ;
   assign counting = busy & \$22 ;
   assign \$23  = state == 3'h5;
   assign \$24  = \$23  & result_tvalid;
@@ -894,6 +887,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \$27  = room_stall | \$26 ;
   assign \$28  = result_tvalid & result_tready;
   assign \$29  = \$28  & results__payload[32];
+  always @(posedge clk)
+    step_1 <= \$31 ;
+  always @(posedge clk)
+    step_2 <= \$32 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -908,66 +905,63 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .tready(activation_tready),
     .tvalid(tvalid)
   );
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.converter  converter (
-    .beat(beat),
-    .\port$446$0 (\$43 ),
-    .\port$447$0 (\$44 ),
-    .\port$448$0 (\$45 ),
-    .\port$449$0 (\$46 ),
-    .\port$450$0 (\$47 ),
-    .\port$451$0 (\$48 ),
-    .\port$452$0 (\$49 ),
-    .\port$453$0 (\$50 ),
-    .remaining(remaining)
-  );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .first(step_4[11]),
-    .illegal(\illegal$71 ),
+    .illegal(\illegal$73 ),
+    .last(step_5[11]),
+    .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .segment(step[9]),
-    .total(\$signature__data$95 ),
-    .valid(step_4[0]),
-    .x(x)
+    .total(\$signature__data$97 ),
+    .valid(step_5[0]),
+    .\x$11 (x)
+  );
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes  lanes (
+    .abort(abort),
+    .clk(clk),
+    .load(\$signature__en ),
+    .mask(mask),
+    .ragged(step[13]),
+    .remaining(remaining),
+    .rst(rst)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results  results (
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
     .\nans$6 (nans),
-    .\port$1070$18 (summed_5[19:18]),
+    .\port$901$17 (summed_5[18:17]),
     .r_en(result_tready),
     .results__payload(results__payload),
     .results__valid(result_tvalid),
     .rst(rst),
     .\totals$4 (totals),
-    .valid(\valid$120 )
+    .valid(\valid$122 )
   );
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172  \room$172  (
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$177  \room$177  (
     .abort(abort),
-    .claim(\claim$116 ),
+    .claim(\claim$118 ),
     .clk(clk),
     .enough(room),
-    .give(\give$113 ),
+    .give(\give$115 ),
     .rst(rst),
     .start(start)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$95 ),
-    .first(step_5[13]),
+    .dot(\$signature__data$97 ),
     .inputs(inputs),
+    .last(step_6[12]),
     .nan(nan),
-    .nonfinite(\nonfinite$111 ),
-    .\port$566$0 (r_data),
+    .nonfinite(nonfinite),
+    .\port$620$0 (r_data),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
-    .valid(\valid$101 )
+    .valid(\valid$103 )
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit  scale_credit (
     .abort(abort),
@@ -982,9 +976,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .abort(abort),
     .clk(clk),
     .closed(scale_closed),
-    .\final (\final$79 ),
-    .misframed(\misframed$143 ),
-    .present(\present$76 ),
+    .\final (\final$81 ),
+    .misframed(\misframed$146 ),
+    .present(\present$78 ),
     .rst(rst),
     .start(start),
     .take(w_rdy),
@@ -1028,7 +1022,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$116 ),
+    .room_claim(\claim$118 ),
     .room_stall(room_stall),
     .row_last(\final ),
     .rst(rst),
@@ -1038,7 +1032,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
+    .\step$48 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1050,7 +1044,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .clk(clk),
     .closed(weight_closed),
     .\final (\final$32 ),
-    .misframed(\misframed$142 ),
+    .misframed(\misframed$145 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -1061,132 +1055,142 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$31  = step;
-    if (abort) begin
-      \$31  = 20'h00000;
-    end
-    if (rst) begin
-      \$31  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$32  = step_1;
-    if (abort) begin
-      \$32  = 20'h00000;
-    end
-    if (rst) begin
-      \$32  = 20'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$33  = step_2;
     if (abort) begin
-      \$33  = 20'h00000;
+      \$33  = 19'h00000;
     end
     if (rst) begin
-      \$33  = 20'h00000;
+      \$33  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$34  = step_3;
     if (abort) begin
-      \$34  = 20'h00000;
+      \$34  = 19'h00000;
     end
     if (rst) begin
-      \$34  = 20'h00000;
+      \$34  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$35  = step_4;
     if (abort) begin
-      \$35  = 20'h00000;
+      \$35  = 19'h00000;
     end
     if (rst) begin
-      \$35  = 20'h00000;
+      \$35  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
     \$36  = step_5;
     if (abort) begin
-      \$36  = 20'h00000;
+      \$36  = 19'h00000;
     end
     if (rst) begin
-      \$36  = 20'h00000;
+      \$36  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = summed_1;
+    \$37  = step_6;
     if (abort) begin
-      \$37  = 20'h00000;
+      \$37  = 19'h00000;
     end
     if (rst) begin
-      \$37  = 20'h00000;
+      \$37  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = summed_2;
+    \$38  = summed_1;
     if (abort) begin
-      \$38  = 20'h00000;
+      \$38  = 19'h00000;
     end
     if (rst) begin
-      \$38  = 20'h00000;
+      \$38  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = summed_3;
+    \$39  = summed_2;
     if (abort) begin
-      \$39  = 20'h00000;
+      \$39  = 19'h00000;
     end
     if (rst) begin
-      \$39  = 20'h00000;
+      \$39  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = summed_4;
+    \$40  = summed_3;
     if (abort) begin
-      \$40  = 20'h00000;
+      \$40  = 19'h00000;
     end
     if (rst) begin
-      \$40  = 20'h00000;
+      \$40  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = \over$136 ;
-    if (start) begin
-      \$41  = 1'h0;
-    end else if (\$29 ) begin
-      \$41  = 1'h1;
-    end
+    \$41  = summed_4;
     if (abort) begin
-      \$41  = 1'h1;
+      \$41  = 19'h00000;
     end
     if (rst) begin
-      \$41  = 1'h1;
+      \$41  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = all_nan;
+    \$42  = \over$138 ;
     if (start) begin
       \$42  = 1'h0;
-    end else if (\$30 ) begin
+    end else if (\$29 ) begin
       \$42  = 1'h1;
     end
     if (abort) begin
-      \$42  = 1'h0;
+      \$42  = 1'h1;
     end
     if (rst) begin
-      \$42  = 1'h0;
+      \$42  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$43  = all_nan;
+    if (start) begin
+      \$43  = 1'h0;
+    end else if (\$30 ) begin
+      \$43  = 1'h1;
+    end
+    if (abort) begin
+      \$43  = 1'h0;
+    end
+    if (rst) begin
+      \$43  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$31  = step;
+    if (abort) begin
+      \$31  = 19'h00000;
+    end
+    if (rst) begin
+      \$31  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$32  = step_1;
+    if (abort) begin
+      \$32  = 19'h00000;
+    end
+    if (rst) begin
+      \$32  = 19'h00000;
     end
   end
   assign \start$1  = start;
@@ -1214,123 +1218,121 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \k$42  = k;
   assign \busy$44  = busy;
   assign activation_tdata = beat;
-  assign load_remaining = remaining;
-  assign \$signature__data  = { \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43  };
-  assign fixed = { \$50 , \$49 , \$48 , \$47 , \$46 , \$45 , \$44 , \$43  };
+  assign \$signature__data  = beat;
+  assign fixed = beat;
   assign load_chunk = \$signature__addr ;
   assign load_write = \$signature__en ;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
-  assign \nonfinite$59  = 1'h0;
-  assign weight_tdata = codes;
+  assign load = \$signature__en ;
+  assign load_remaining = remaining;
   assign segment = step[9];
+  assign ragged = step[13];
+  assign weight_tdata = codes;
+  assign \mask$64  = mask;
   assign ones = step[1];
   assign read__data = x;
-  assign valid = step_4[0];
-  assign first = step_4[11];
-  assign \start$72  = start;
-  assign \n$73  = n;
-  assign \k$74  = k;
-  assign \take$78  = w_rdy;
+  assign valid = step_5[0];
+  assign last = step_5[11];
+  assign \start$74  = start;
+  assign \n$75  = n;
+  assign \k$76  = k;
+  assign \take$80  = w_rdy;
   assign row_last = 1'h1;
   assign scale_tdata = w_data;
-  assign \start$85  = start;
+  assign \start$87  = start;
   assign scale_claim = claim;
   assign enough = scale_available;
-  assign \closed$92  = scale_closed;
-  assign \$signature__addr$93  = step_5[10];
-  assign total = \$signature__data$95 ;
-  assign \read__addr$98  = step_4[10];
-  assign \read__en$99  = 1'h1;
-  assign \first$102  = step_5[13];
-  assign dot = \$signature__data$95 ;
-  assign \read__data$105  = inputs;
+  assign \closed$94  = scale_closed;
+  assign \$signature__addr$95  = step_6[10];
+  assign total = \$signature__data$97 ;
+  assign \read__addr$100  = step_5[10];
+  assign \read__en$101  = 1'h1;
+  assign \last$104  = step_6[12];
+  assign dot = \$signature__data$97 ;
+  assign \read__data$107  = inputs;
   assign scale = r_data[15:0];
   assign shift = r_data[31:16];
-  assign \start$112  = start;
-  assign room_claim = \claim$116 ;
-  assign \enough$119  = room;
-  assign rows = summed_5[18];
-  assign last = summed_5[19];
-  assign \total$125  = totals;
+  assign \start$114  = start;
+  assign room_claim = \claim$118 ;
+  assign \enough$121  = room;
+  assign rows = summed_5[17];
+  assign \last$125  = summed_5[18];
+  assign \total$127  = totals;
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$143 , \misframed$142 , misframed, illegal, scale_nonfinite, nonfinite };
+  assign faults = { \misframed$146 , \misframed$145 , misframed, illegal, scale_nonfinite, 1'h0 };
+  assign \nonfinite$143  = 1'h0;
   assign stalls = { \$27 , scale_stall, weight_stall, activation_stall };
-  assign \port$204$0  = \$27 ;
+  assign \port$203$0  = \$27 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
   assign \step.segment  = step[9];
   assign \step.group  = step[10];
-  assign \step.group_first  = step[11];
-  assign \step.group_last  = step[12];
-  assign \step.row_first  = step[13];
-  assign \step.row_last  = step[14];
-  assign \step.weighted  = step[15];
-  assign \step.scaled  = step[16];
-  assign \step.poison  = step[17];
-  assign \step.rows  = step[18];
-  assign \step.block_last  = step[19];
-  assign \step_4.valid  = step_4[0];
-  assign \step_4.load  = step_4[1];
-  assign \step_4.chunk  = step_4[8:2];
-  assign \step_4.segment  = step_4[9];
-  assign \step_4.group  = step_4[10];
-  assign \step_4.group_first  = step_4[11];
-  assign \step_4.group_last  = step_4[12];
-  assign \step_4.row_first  = step_4[13];
-  assign \step_4.row_last  = step_4[14];
-  assign \step_4.weighted  = step_4[15];
-  assign \step_4.scaled  = step_4[16];
-  assign \step_4.poison  = step_4[17];
-  assign \step_4.rows  = step_4[18];
-  assign \step_4.block_last  = step_4[19];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[8:2];
-  assign \step_1.segment  = step_1[9];
-  assign \step_1.group  = step_1[10];
-  assign \step_1.group_first  = step_1[11];
-  assign \step_1.group_last  = step_1[12];
-  assign \step_1.row_first  = step_1[13];
-  assign \step_1.row_last  = step_1[14];
-  assign \step_1.weighted  = step_1[15];
-  assign \step_1.scaled  = step_1[16];
-  assign \step_1.poison  = step_1[17];
-  assign \step_1.rows  = step_1[18];
-  assign \step_1.block_last  = step_1[19];
+  assign \step.group_last  = step[11];
+  assign \step.row_last  = step[12];
+  assign \step.ragged  = step[13];
+  assign \step.weighted  = step[14];
+  assign \step.scaled  = step[15];
+  assign \step.poison  = step[16];
+  assign \step.rows  = step[17];
+  assign \step.block_last  = step[18];
   assign \step_5.valid  = step_5[0];
   assign \step_5.load  = step_5[1];
   assign \step_5.chunk  = step_5[8:2];
   assign \step_5.segment  = step_5[9];
   assign \step_5.group  = step_5[10];
-  assign \step_5.group_first  = step_5[11];
-  assign \step_5.group_last  = step_5[12];
-  assign \step_5.row_first  = step_5[13];
-  assign \step_5.row_last  = step_5[14];
-  assign \step_5.weighted  = step_5[15];
-  assign \step_5.scaled  = step_5[16];
-  assign \step_5.poison  = step_5[17];
-  assign \step_5.rows  = step_5[18];
-  assign \step_5.block_last  = step_5[19];
+  assign \step_5.group_last  = step_5[11];
+  assign \step_5.row_last  = step_5[12];
+  assign \step_5.ragged  = step_5[13];
+  assign \step_5.weighted  = step_5[14];
+  assign \step_5.scaled  = step_5[15];
+  assign \step_5.poison  = step_5[16];
+  assign \step_5.rows  = step_5[17];
+  assign \step_5.block_last  = step_5[18];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[8:2];
+  assign \step_1.segment  = step_1[9];
+  assign \step_1.group  = step_1[10];
+  assign \step_1.group_last  = step_1[11];
+  assign \step_1.row_last  = step_1[12];
+  assign \step_1.ragged  = step_1[13];
+  assign \step_1.weighted  = step_1[14];
+  assign \step_1.scaled  = step_1[15];
+  assign \step_1.poison  = step_1[16];
+  assign \step_1.rows  = step_1[17];
+  assign \step_1.block_last  = step_1[18];
+  assign \step_6.valid  = step_6[0];
+  assign \step_6.load  = step_6[1];
+  assign \step_6.chunk  = step_6[8:2];
+  assign \step_6.segment  = step_6[9];
+  assign \step_6.group  = step_6[10];
+  assign \step_6.group_last  = step_6[11];
+  assign \step_6.row_last  = step_6[12];
+  assign \step_6.ragged  = step_6[13];
+  assign \step_6.weighted  = step_6[14];
+  assign \step_6.scaled  = step_6[15];
+  assign \step_6.poison  = step_6[16];
+  assign \step_6.rows  = step_6[17];
+  assign \step_6.block_last  = step_6[18];
   assign \summed_5.valid  = summed_5[0];
   assign \summed_5.load  = summed_5[1];
   assign \summed_5.chunk  = summed_5[8:2];
   assign \summed_5.segment  = summed_5[9];
   assign \summed_5.group  = summed_5[10];
-  assign \summed_5.group_first  = summed_5[11];
-  assign \summed_5.group_last  = summed_5[12];
-  assign \summed_5.row_first  = summed_5[13];
-  assign \summed_5.row_last  = summed_5[14];
-  assign \summed_5.weighted  = summed_5[15];
-  assign \summed_5.scaled  = summed_5[16];
-  assign \summed_5.poison  = summed_5[17];
-  assign \summed_5.rows  = summed_5[18];
-  assign \summed_5.block_last  = summed_5[19];
+  assign \summed_5.group_last  = summed_5[11];
+  assign \summed_5.row_last  = summed_5[12];
+  assign \summed_5.ragged  = summed_5[13];
+  assign \summed_5.weighted  = summed_5[14];
+  assign \summed_5.scaled  = summed_5[15];
+  assign \summed_5.poison  = summed_5[16];
+  assign \summed_5.rows  = summed_5[17];
+  assign \summed_5.block_last  = summed_5[18];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
   assign \step_2.valid  = step_2[0];
@@ -1338,93 +1340,99 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \step_2.chunk  = step_2[8:2];
   assign \step_2.segment  = step_2[9];
   assign \step_2.group  = step_2[10];
-  assign \step_2.group_first  = step_2[11];
-  assign \step_2.group_last  = step_2[12];
-  assign \step_2.row_first  = step_2[13];
-  assign \step_2.row_last  = step_2[14];
-  assign \step_2.weighted  = step_2[15];
-  assign \step_2.scaled  = step_2[16];
-  assign \step_2.poison  = step_2[17];
-  assign \step_2.rows  = step_2[18];
-  assign \step_2.block_last  = step_2[19];
+  assign \step_2.group_last  = step_2[11];
+  assign \step_2.row_last  = step_2[12];
+  assign \step_2.ragged  = step_2[13];
+  assign \step_2.weighted  = step_2[14];
+  assign \step_2.scaled  = step_2[15];
+  assign \step_2.poison  = step_2[16];
+  assign \step_2.rows  = step_2[17];
+  assign \step_2.block_last  = step_2[18];
   assign \step_3.valid  = step_3[0];
   assign \step_3.load  = step_3[1];
   assign \step_3.chunk  = step_3[8:2];
   assign \step_3.segment  = step_3[9];
   assign \step_3.group  = step_3[10];
-  assign \step_3.group_first  = step_3[11];
-  assign \step_3.group_last  = step_3[12];
-  assign \step_3.row_first  = step_3[13];
-  assign \step_3.row_last  = step_3[14];
-  assign \step_3.weighted  = step_3[15];
-  assign \step_3.scaled  = step_3[16];
-  assign \step_3.poison  = step_3[17];
-  assign \step_3.rows  = step_3[18];
-  assign \step_3.block_last  = step_3[19];
+  assign \step_3.group_last  = step_3[11];
+  assign \step_3.row_last  = step_3[12];
+  assign \step_3.ragged  = step_3[13];
+  assign \step_3.weighted  = step_3[14];
+  assign \step_3.scaled  = step_3[15];
+  assign \step_3.poison  = step_3[16];
+  assign \step_3.rows  = step_3[17];
+  assign \step_3.block_last  = step_3[18];
+  assign \step_4.valid  = step_4[0];
+  assign \step_4.load  = step_4[1];
+  assign \step_4.chunk  = step_4[8:2];
+  assign \step_4.segment  = step_4[9];
+  assign \step_4.group  = step_4[10];
+  assign \step_4.group_last  = step_4[11];
+  assign \step_4.row_last  = step_4[12];
+  assign \step_4.ragged  = step_4[13];
+  assign \step_4.weighted  = step_4[14];
+  assign \step_4.scaled  = step_4[15];
+  assign \step_4.poison  = step_4[16];
+  assign \step_4.rows  = step_4[17];
+  assign \step_4.block_last  = step_4[18];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[8:2];
   assign \summed_1.segment  = summed_1[9];
   assign \summed_1.group  = summed_1[10];
-  assign \summed_1.group_first  = summed_1[11];
-  assign \summed_1.group_last  = summed_1[12];
-  assign \summed_1.row_first  = summed_1[13];
-  assign \summed_1.row_last  = summed_1[14];
-  assign \summed_1.weighted  = summed_1[15];
-  assign \summed_1.scaled  = summed_1[16];
-  assign \summed_1.poison  = summed_1[17];
-  assign \summed_1.rows  = summed_1[18];
-  assign \summed_1.block_last  = summed_1[19];
+  assign \summed_1.group_last  = summed_1[11];
+  assign \summed_1.row_last  = summed_1[12];
+  assign \summed_1.ragged  = summed_1[13];
+  assign \summed_1.weighted  = summed_1[14];
+  assign \summed_1.scaled  = summed_1[15];
+  assign \summed_1.poison  = summed_1[16];
+  assign \summed_1.rows  = summed_1[17];
+  assign \summed_1.block_last  = summed_1[18];
   assign \summed_2.valid  = summed_2[0];
   assign \summed_2.load  = summed_2[1];
   assign \summed_2.chunk  = summed_2[8:2];
   assign \summed_2.segment  = summed_2[9];
   assign \summed_2.group  = summed_2[10];
-  assign \summed_2.group_first  = summed_2[11];
-  assign \summed_2.group_last  = summed_2[12];
-  assign \summed_2.row_first  = summed_2[13];
-  assign \summed_2.row_last  = summed_2[14];
-  assign \summed_2.weighted  = summed_2[15];
-  assign \summed_2.scaled  = summed_2[16];
-  assign \summed_2.poison  = summed_2[17];
-  assign \summed_2.rows  = summed_2[18];
-  assign \summed_2.block_last  = summed_2[19];
+  assign \summed_2.group_last  = summed_2[11];
+  assign \summed_2.row_last  = summed_2[12];
+  assign \summed_2.ragged  = summed_2[13];
+  assign \summed_2.weighted  = summed_2[14];
+  assign \summed_2.scaled  = summed_2[15];
+  assign \summed_2.poison  = summed_2[16];
+  assign \summed_2.rows  = summed_2[17];
+  assign \summed_2.block_last  = summed_2[18];
   assign \summed_3.valid  = summed_3[0];
   assign \summed_3.load  = summed_3[1];
   assign \summed_3.chunk  = summed_3[8:2];
   assign \summed_3.segment  = summed_3[9];
   assign \summed_3.group  = summed_3[10];
-  assign \summed_3.group_first  = summed_3[11];
-  assign \summed_3.group_last  = summed_3[12];
-  assign \summed_3.row_first  = summed_3[13];
-  assign \summed_3.row_last  = summed_3[14];
-  assign \summed_3.weighted  = summed_3[15];
-  assign \summed_3.scaled  = summed_3[16];
-  assign \summed_3.poison  = summed_3[17];
-  assign \summed_3.rows  = summed_3[18];
-  assign \summed_3.block_last  = summed_3[19];
+  assign \summed_3.group_last  = summed_3[11];
+  assign \summed_3.row_last  = summed_3[12];
+  assign \summed_3.ragged  = summed_3[13];
+  assign \summed_3.weighted  = summed_3[14];
+  assign \summed_3.scaled  = summed_3[15];
+  assign \summed_3.poison  = summed_3[16];
+  assign \summed_3.rows  = summed_3[17];
+  assign \summed_3.block_last  = summed_3[18];
   assign \summed_4.valid  = summed_4[0];
   assign \summed_4.load  = summed_4[1];
   assign \summed_4.chunk  = summed_4[8:2];
   assign \summed_4.segment  = summed_4[9];
   assign \summed_4.group  = summed_4[10];
-  assign \summed_4.group_first  = summed_4[11];
-  assign \summed_4.group_last  = summed_4[12];
-  assign \summed_4.row_first  = summed_4[13];
-  assign \summed_4.row_last  = summed_4[14];
-  assign \summed_4.weighted  = summed_4[15];
-  assign \summed_4.scaled  = summed_4[16];
-  assign \summed_4.poison  = summed_4[17];
-  assign \summed_4.rows  = summed_4[18];
-  assign \summed_4.block_last  = summed_4[19];
-  assign nonfinite = 1'h0;
+  assign \summed_4.group_last  = summed_4[11];
+  assign \summed_4.row_last  = summed_4[12];
+  assign \summed_4.ragged  = summed_4[13];
+  assign \summed_4.weighted  = summed_4[14];
+  assign \summed_4.scaled  = summed_4[15];
+  assign \summed_4.poison  = summed_4[16];
+  assign \summed_4.rows  = summed_4[17];
+  assign \summed_4.block_last  = summed_4[18];
   assign \$5  = \$4 ;
-  assign \final$79  = block_last;
-  assign scale_nonfinite = \nonfinite$111 ;
+  assign \final$81  = block_last;
+  assign scale_nonfinite = nonfinite;
   assign \$30  = activation_missing;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -1509,120 +1517,71 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.converter (\port$446$0 , \port$447$0 , \port$448$0 , \port$449$0 , \port$450$0 , \port$451$0 , \port$452$0 , \port$453$0 , remaining, beat);
-  wire [7:0] \$1 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$3 ;
-  wire [7:0] \$4 ;
-  wire [7:0] \$5 ;
-  wire [7:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire [7:0] \$8 ;
-  input [63:0] beat;
-  wire [63:0] beat;
-  wire [63:0] fixed;
-  output [7:0] \port$446$0 ;
-  wire [7:0] \port$446$0 ;
-  output [7:0] \port$447$0 ;
-  wire [7:0] \port$447$0 ;
-  output [7:0] \port$448$0 ;
-  wire [7:0] \port$448$0 ;
-  output [7:0] \port$449$0 ;
-  wire [7:0] \port$449$0 ;
-  output [7:0] \port$450$0 ;
-  wire [7:0] \port$450$0 ;
-  output [7:0] \port$451$0 ;
-  wire [7:0] \port$451$0 ;
-  output [7:0] \port$452$0 ;
-  wire [7:0] \port$452$0 ;
-  output [7:0] \port$453$0 ;
-  wire [7:0] \port$453$0 ;
-  wire real_0;
-  wire real_1;
-  wire real_2;
-  wire real_3;
-  wire real_4;
-  wire real_5;
-  wire real_6;
-  wire real_7;
-  input [10:0] remaining;
-  wire [10:0] remaining;
-  assign real_1 = remaining > 1'h1;
-  assign real_2 = remaining > 2'h2;
-  assign real_3 = remaining > 2'h3;
-  assign real_4 = remaining > 3'h4;
-  assign real_5 = remaining > 3'h5;
-  assign real_6 = remaining > 3'h6;
-  assign real_7 = remaining > 3'h7;
-  assign \$1  = beat[7:0] & { real_0, real_0, real_0, real_0, real_0, real_0, real_0, real_0 };
-  assign \$2  = beat[15:8] & { real_1, real_1, real_1, real_1, real_1, real_1, real_1, real_1 };
-  assign \$3  = beat[23:16] & { real_2, real_2, real_2, real_2, real_2, real_2, real_2, real_2 };
-  assign \$4  = beat[31:24] & { real_3, real_3, real_3, real_3, real_3, real_3, real_3, real_3 };
-  assign \$5  = beat[39:32] & { real_4, real_4, real_4, real_4, real_4, real_4, real_4, real_4 };
-  assign \$6  = beat[47:40] & { real_5, real_5, real_5, real_5, real_5, real_5, real_5, real_5 };
-  assign \$7  = beat[55:48] & { real_6, real_6, real_6, real_6, real_6, real_6, real_6, real_6 };
-  assign \$8  = beat[63:56] & { real_7, real_7, real_7, real_7, real_7, real_7, real_7, real_7 };
-  assign real_0 = remaining > 1'h0;
-  assign fixed = { \$8 , \$7 , \$6 , \$5 , \$4 , \$3 , \$2 , \$1  };
-  assign \port$446$0  = \$1 ;
-  assign \port$447$0  = \$2 ;
-  assign \port$448$0  = \$3 ;
-  assign \port$449$0  = \$4 ;
-  assign \port$450$0  = \$5 ;
-  assign \port$451$0  = \$6 ;
-  assign \port$452$0  = \$7 ;
-  assign \port$453$0  = \$8 ;
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, x, abort, valid, first, ones, segment, total, illegal, codes);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [20:0] \$1 ;
-  reg [18:0] \$2 ;
+  wire \$2 ;
+  wire [20:0] \$3 ;
+  reg [63:0] \$4 ;
+  reg [7:0] \$5 ;
+  reg [7:0] \$6 ;
+  reg [18:0] \$7 ;
+  reg [18:0] \$8 ;
   input abort;
   wire abort;
-  wire [18:0] \before ;
   wire carry;
   input clk;
   wire clk;
   input [15:0] codes;
   wire [15:0] codes;
   wire [15:0] \codes$1 ;
-  input first;
-  wire first;
   output illegal;
   wire illegal;
   wire \illegal$7 ;
-  wire [7:0] negative;
-  wire [7:0] \negative$13 ;
-  wire [7:0] nonzero;
-  wire [7:0] \nonzero$11 ;
+  input last;
+  wire last;
+  input [7:0] mask;
+  wire [7:0] mask;
+  wire [7:0] \mask$3 ;
+  reg [7:0] negative = 8'h00;
+  wire [7:0] \negative$15 ;
+  reg [7:0] nonzero = 8'h00;
+  wire [7:0] \nonzero$13 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  reg [18:0] part = 19'h00000;
   input rst;
   wire rst;
-  input segment;
-  wire segment;
-  wire \segment$3 ;
   output [18:0] total;
   reg [18:0] total = 19'h00000;
-  wire [10:0] \total$21 ;
+  wire [10:0] \total$20 ;
   input valid;
   wire valid;
-  input [63:0] x;
-  wire [63:0] x;
-  wire [63:0] \x$9 ;
-  assign \before  = first ? 19'h00000 : total;
-  assign \$1  = $signed({ \before , 1'h1 }) + $signed({ \total$21 , carry });
+  reg [63:0] x = 64'h0000000000000000;
+  input [63:0] \x$11 ;
+  wire [63:0] \x$11 ;
+  assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   always @(posedge clk)
-    total <= \$2 ;
+    x <= \$4 ;
+  always @(posedge clk)
+    nonzero <= \$5 ;
+  always @(posedge clk)
+    negative <= \$6 ;
+  always @(posedge clk)
+    total <= \$7 ;
+  always @(posedge clk)
+    part <= \$8 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
-    .negative(negative),
-    .nonzero(nonzero),
+    .mask(mask),
+    .negative(\negative$15 ),
+    .nonzero(\nonzero$13 ),
     .ones(ones),
     .rst(rst)
   );
@@ -1633,32 +1592,74 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, x, abort, valid
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$20 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$2  = total;
-    if (valid) begin
-      \$2  = \$1 [19:1];
-    end
+    \$4  = \x$11 ;
     if (abort) begin
-      \$2  = 19'h00000;
+      \$4  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$2  = 19'h00000;
+      \$4  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$5  = \nonzero$13 ;
+    if (abort) begin
+      \$5  = 8'h00;
+    end
+    if (rst) begin
+      \$5  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$6  = \negative$15 ;
+    if (abort) begin
+      \$6  = 8'h00;
+    end
+    if (rst) begin
+      \$6  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$7  = total;
+    if (valid) begin
+      \$7  = \$1 [19:1];
+    end
+    if (abort) begin
+      \$7  = 19'h00000;
+    end
+    if (rst) begin
+      \$7  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = part;
+    if (\$2 ) begin
+      \$8  = 19'h00000;
+    end else if (valid) begin
+      \$8  = \$3 [19:1];
+    end
+    if (abort) begin
+      \$8  = 19'h00000;
+    end
+    if (rst) begin
+      \$8  = 19'h00000;
     end
   end
   assign \codes$1  = codes;
-  assign \segment$3  = segment;
+  assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
-  assign \x$9  = x;
-  assign \nonzero$11  = nonzero;
-  assign \negative$13  = negative;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, ones, nonzero, negative, illegal, codes);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [7:0] \$1 ;
   wire \$10 ;
@@ -1702,6 +1703,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   wire [15:0] codes;
   output illegal;
   reg illegal = 1'h0;
+  input [7:0] mask;
   wire [7:0] mask;
   output [7:0] negative;
   reg [7:0] negative = 8'h00;
@@ -1713,6 +1715,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   wire rst;
   assign \$1  = ~ { codes[14], codes[12], codes[10], codes[8], codes[6], codes[4], codes[2], codes[0] };
   assign \$2  = \$1  | { ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$3  = \$2  & mask;
   assign \$4  = | codes[1:0];
   assign \$5  = ~ \$4 ;
   assign \$6  = | codes[3:2];
@@ -1731,6 +1734,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   assign \$19  = ~ \$18 ;
   assign \$20  = ~ { ones, ones, ones, ones, ones, ones, ones, ones };
   assign \$21  = { \$19 , \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5  } & \$20 ;
+  assign \$22  = \$21  & mask;
   assign \$23  = & codes[1:0];
   assign \$24  = & codes[3:2];
   assign \$25  = & codes[5:4];
@@ -1776,19 +1780,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
       \$34  = 1'h0;
     end
   end
-  assign mask[7] = 1'h1;
-  assign mask[6] = 1'h1;
-  assign mask[5] = 1'h1;
-  assign mask[4] = 1'h1;
-  assign mask[3] = 1'h1;
-  assign mask[2] = 1'h1;
-  assign mask[1] = 1'h1;
-  assign mask[0] = 1'h1;
-  assign \$3  = \$2 ;
-  assign \$22  = \$21 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, x, abort, nonzero, negative, total, carry, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [7:0] \$1 ;
   wire [9:0] \$10 ;
@@ -2054,8 +2048,167 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, x, abort, nonze
   assign carry_l2_0 = carry;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$1070$18 , all_nan, \totals$4 , results__valid, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged, remaining, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire [7:0] \$57 ;
+  reg [7:0] \$58 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  wire [7:0] below;
+  input clk;
+  wire clk;
+  input load;
+  wire load;
+  output [7:0] mask;
+  wire [7:0] mask;
+  input ragged;
+  wire ragged;
+  reg [7:0] \real  = 8'h00;
+  input [10:0] remaining;
+  wire [10:0] remaining;
+  input rst;
+  wire rst;
+  assign \$43  = ~ ragged;
+  assign \$44  = \$43  | \real [6];
+  assign \$46  = ~ ragged;
+  assign \$47  = \$46  | \real [7];
+  assign \$49  = | remaining[10:3];
+  assign \$50  = | remaining[10:3];
+  assign \$51  = | remaining[10:3];
+  assign \$52  = | remaining[10:3];
+  assign \$53  = | remaining[10:3];
+  assign \$54  = | remaining[10:3];
+  assign \$55  = | remaining[10:3];
+  assign \$56  = | remaining[10:3];
+  assign \$57  = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  } | { \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49  };
+  always @(posedge clk)
+    \real  <= \$58 ;
+  assign \$2  = remaining[1] | \$1 ;
+  assign \$3  = remaining[2] | \$2 ;
+  assign \$6  = remaining[2] | \$5 ;
+  assign \$8  = remaining[1] & \$7 ;
+  assign \$9  = remaining[2] | \$8 ;
+  assign \$14  = remaining[1] | \$13 ;
+  assign \$15  = remaining[2] & \$14 ;
+  assign \$18  = remaining[2] & \$17 ;
+  assign \$20  = remaining[1] & \$19 ;
+  assign \$21  = remaining[2] & \$20 ;
+  assign \$25  = ~ ragged;
+  assign \$26  = \$25  | \real [0];
+  assign \$28  = ~ ragged;
+  assign \$29  = \$28  | \real [1];
+  assign \$31  = ~ ragged;
+  assign \$32  = \$31  | \real [2];
+  assign \$34  = ~ ragged;
+  assign \$35  = \$34  | \real [3];
+  assign \$37  = ~ ragged;
+  assign \$38  = \$37  | \real [4];
+  assign \$40  = ~ ragged;
+  assign \$41  = \$40  | \real [5];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$58  = \real ;
+    if (load) begin
+      \$58  = \$57 ;
+    end
+    if (abort) begin
+      \$58  = 8'h00;
+    end
+    if (rst) begin
+      \$58  = 8'h00;
+    end
+  end
+  assign below = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  };
+  assign mask[7] = \$48 ;
+  assign mask[6] = \$45 ;
+  assign mask[5] = \$42 ;
+  assign mask[4] = \$39 ;
+  assign mask[3] = \$36 ;
+  assign mask[2] = \$33 ;
+  assign mask[1] = \$30 ;
+  assign mask[0] = \$27 ;
+  assign \$1  = remaining[0];
+  assign \$4  = 1'h0;
+  assign \$5  = remaining[1];
+  assign \$7  = remaining[0];
+  assign \$10  = 1'h0;
+  assign \$11  = 1'h0;
+  assign \$12  = remaining[2];
+  assign \$13  = remaining[0];
+  assign \$16  = 1'h0;
+  assign \$17  = remaining[1];
+  assign \$19  = remaining[0];
+  assign \$22  = 1'h0;
+  assign \$23  = 1'h0;
+  assign \$24  = 1'h0;
+  assign \$27  = \$26 ;
+  assign \$30  = \$29 ;
+  assign \$33  = \$32 ;
+  assign \$36  = \$35 ;
+  assign \$39  = \$38 ;
+  assign \$42  = \$41 ;
+  assign \$45  = \$44 ;
+  assign \$48  = \$47 ;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$901$17 , all_nan, \totals$4 , results__valid, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [58:0] \$1 ;
   reg \$10 ;
   reg \$11 ;
@@ -2063,7 +2216,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   reg \$13 ;
   reg \$14 ;
   reg \$15 ;
+  reg \$16 ;
+  reg \$17 ;
+  reg \$18 ;
+  reg \$19 ;
   wire \$2 ;
+  reg \$20 ;
+  reg \$21 ;
   wire \$3 ;
   reg [58:0] \$4 ;
   reg \$5 ;
@@ -2081,14 +2240,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
+  reg final_5 = 1'h0;
+  reg final_6 = 1'h0;
+  reg final_7 = 1'h0;
   reg last = 1'h0;
   wire \last$10 ;
   wire nan;
   reg nans = 1'h0;
   input \nans$6 ;
   wire \nans$6 ;
-  input [1:0] \port$1070$18 ;
-  wire [1:0] \port$1070$18 ;
+  input [1:0] \port$901$17 ;
+  wire [1:0] \port$901$17 ;
   wire [32:0] r_data;
   input r_en;
   wire r_en;
@@ -2115,6 +2277,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
+  reg valid_5 = 1'h0;
+  reg valid_6 = 1'h0;
+  reg valid_7 = 1'h0;
   wire [32:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
@@ -2137,23 +2302,35 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   always @(posedge clk)
     valid_4 <= \$11 ;
   always @(posedge clk)
-    final_1 <= \$12 ;
+    valid_5 <= \$12 ;
   always @(posedge clk)
-    final_2 <= \$13 ;
+    valid_6 <= \$13 ;
   always @(posedge clk)
-    final_3 <= \$14 ;
+    valid_7 <= \$14 ;
   always @(posedge clk)
-    final_4 <= \$15 ;
+    final_1 <= \$15 ;
+  always @(posedge clk)
+    final_2 <= \$16 ;
+  always @(posedge clk)
+    final_3 <= \$17 ;
+  always @(posedge clk)
+    final_4 <= \$18 ;
+  always @(posedge clk)
+    final_5 <= \$19 ;
+  always @(posedge clk)
+    final_6 <= \$20 ;
+  always @(posedge clk)
+    final_7 <= \$21 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$1279$0 (final_4),
-    .\port$1305$0 (result),
+    .\port$1140$0 (final_7),
+    .\port$1214$0 (result),
     .r_data(results__payload),
     .r_en(r_en),
     .r_rdy(results__valid),
     .rst(rst),
-    .w_en(valid_4)
+    .w_en(valid_7)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder  rounder (
     .abort(abort),
@@ -2164,7 +2341,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     .total(totals)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
       \$4  = \totals$4 ;
@@ -2179,7 +2356,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
       \$5  = \nans$6 ;
@@ -2194,10 +2371,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     (* full_case = 32'd1 *)
     if (valid) begin
-      \$6  = \port$1070$18 [0];
+      \$6  = \port$901$17 [0];
     end else begin
       \$6  = \$3 ;
     end
@@ -2209,10 +2386,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$7  = last;
     if (valid) begin
-      \$7  = \port$1070$18 [1];
+      \$7  = \port$901$17 [1];
     end
     if (abort) begin
       \$7  = 1'h0;
@@ -2222,7 +2399,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$8  = waiting;
     if (abort) begin
       \$8  = 1'h0;
@@ -2232,7 +2409,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$9  = valid_1;
     if (abort) begin
       \$9  = 1'h0;
@@ -2242,7 +2419,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$10  = valid_2;
     if (abort) begin
       \$10  = 1'h0;
@@ -2252,7 +2429,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$11  = valid_3;
     if (abort) begin
       \$11  = 1'h0;
@@ -2262,8 +2439,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$12  = last;
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$12  = valid_4;
     if (abort) begin
       \$12  = 1'h0;
     end
@@ -2272,8 +2449,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$13  = final_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$13  = valid_5;
     if (abort) begin
       \$13  = 1'h0;
     end
@@ -2282,8 +2459,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$14  = final_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$14  = valid_6;
     if (abort) begin
       \$14  = 1'h0;
     end
@@ -2292,8 +2469,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$15  = final_3;
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$15  = last;
     if (abort) begin
       \$15  = 1'h0;
     end
@@ -2301,11 +2478,71 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
       \$15  = 1'h0;
     end
   end
-  assign rows = \port$1070$18 [0];
-  assign \last$10  = \port$1070$18 [1];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$16  = final_1;
+    if (abort) begin
+      \$16  = 1'h0;
+    end
+    if (rst) begin
+      \$16  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$17  = final_2;
+    if (abort) begin
+      \$17  = 1'h0;
+    end
+    if (rst) begin
+      \$17  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$18  = final_3;
+    if (abort) begin
+      \$18  = 1'h0;
+    end
+    if (rst) begin
+      \$18  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$19  = final_4;
+    if (abort) begin
+      \$19  = 1'h0;
+    end
+    if (rst) begin
+      \$19  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$20  = final_5;
+    if (abort) begin
+      \$20  = 1'h0;
+    end
+    if (rst) begin
+      \$20  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$21  = final_6;
+    if (abort) begin
+      \$21  = 1'h0;
+    end
+    if (rst) begin
+      \$21  = 1'h0;
+    end
+  end
+  assign rows = \port$901$17 [0];
+  assign \last$10  = \port$901$17 [1];
   assign total = totals;
-  assign w_en = valid_4;
-  assign w_data = { final_4, result };
+  assign w_en = valid_7;
+  assign w_data = { final_7, result };
   assign r_data = results__payload;
   assign r_rdy = results__valid;
   assign results__ready = r_en;
@@ -2316,8 +2553,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   assign \$3  = 1'h0;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$1279$0 , \port$1305$0 , r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$1140$0 , \port$1214$0 , r_rdy, r_en);
+  reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -2361,10 +2598,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$1279$0 ;
-  wire \port$1279$0 ;
-  input [31:0] \port$1305$0 ;
-  wire [31:0] \port$1305$0 ;
+  input \port$1140$0 ;
+  wire \port$1140$0 ;
+  input [31:0] \port$1214$0 ;
+  wire [31:0] \port$1214$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -2387,7 +2624,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   wire [32:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [32:0] storage [19:0];
+  reg [32:0] storage [23:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -2409,10 +2646,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     storage[17] = 33'h000000000;
     storage[18] = 33'h000000000;
     storage[19] = 33'h000000000;
+    storage[20] = 33'h000000000;
+    storage[21] = 33'h000000000;
+    storage[22] = 33'h000000000;
+    storage[23] = 33'h000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$1279$0 , \port$1305$0  };
+      storage[w_port__addr] <= { \port$1140$0 , \port$1214$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -2421,7 +2662,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h14;
+  assign w_rdy = inner_level != 5'h18;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -2429,13 +2670,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h13;
+  assign \$5  = w_port__addr == 5'h17;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 6'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h13;
+  assign \$11  = r_port__addr == 5'h17;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 6'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -2464,7 +2705,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   always @(posedge clk)
     r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
       \$31  = \$7 [4:0];
@@ -2477,7 +2718,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
       \$32  = \$13 [4:0];
@@ -2490,7 +2731,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
       \$33  = \$20 [4:0];
@@ -2506,7 +2747,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
     \$34  = r_rdy;
     if (\$30 ) begin
       \$34  = 1'h1;
@@ -2524,853 +2765,649 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$1279$0 , \port$1305$0  };
-  assign w_data = { \port$1279$0 , \port$1305$0  };
+  assign w_port__data = { \port$1140$0 , \port$1214$0  };
+  assign w_data = { \port$1140$0 , \port$1214$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort, total, result, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [59:0] \$1 ;
-  wire \$10 ;
-  wire \$100 ;
-  wire [57:0] \$101 ;
-  wire \$102 ;
-  wire \$103 ;
-  wire [57:0] \$104 ;
-  wire \$105 ;
-  wire \$106 ;
-  wire [57:0] \$107 ;
-  wire \$108 ;
-  wire \$109 ;
-  wire \$11 ;
-  wire \$110 ;
-  wire [57:0] \$111 ;
-  wire \$112 ;
-  wire \$113 ;
-  wire [1:0] \$114 ;
-  wire [57:0] \$115 ;
-  wire \$116 ;
-  wire \$117 ;
-  wire [57:0] \$118 ;
-  wire \$119 ;
-  wire [57:0] \$12 ;
-  wire \$120 ;
-  wire [57:0] \$121 ;
-  wire \$122 ;
-  wire \$123 ;
-  wire [57:0] \$124 ;
-  wire \$125 ;
-  wire \$126 ;
-  wire [57:0] \$127 ;
-  wire \$128 ;
-  wire \$129 ;
-  wire \$13 ;
-  wire \$130 ;
-  wire [57:0] \$131 ;
-  wire \$132 ;
-  wire \$133 ;
-  wire [57:0] \$134 ;
-  wire \$135 ;
-  wire \$136 ;
-  wire [57:0] \$137 ;
-  wire \$138 ;
-  wire \$139 ;
-  wire \$14 ;
-  wire [57:0] \$140 ;
-  wire \$141 ;
-  wire \$142 ;
-  wire \$143 ;
-  wire [57:0] \$144 ;
-  wire \$145 ;
-  wire \$146 ;
-  wire [1:0] \$147 ;
-  wire [57:0] \$148 ;
-  wire \$149 ;
-  wire [57:0] \$15 ;
-  wire \$150 ;
-  wire [2:0] \$151 ;
-  wire [57:0] \$152 ;
-  wire \$153 ;
-  wire \$154 ;
-  wire [3:0] \$155 ;
-  wire [57:0] \$156 ;
-  wire \$157 ;
-  wire \$158 ;
-  wire [57:0] \$159 ;
-  wire \$16 ;
-  wire \$160 ;
-  wire \$161 ;
-  wire [57:0] \$162 ;
-  wire \$163 ;
-  wire \$164 ;
-  wire [57:0] \$165 ;
-  wire \$166 ;
-  wire \$167 ;
-  wire [57:0] \$168 ;
-  wire \$169 ;
-  wire \$17 ;
-  wire \$170 ;
-  wire [57:0] \$171 ;
-  wire \$172 ;
-  wire \$173 ;
-  wire [57:0] \$174 ;
-  wire \$175 ;
-  wire \$176 ;
-  wire \$177 ;
-  wire [57:0] \$178 ;
-  wire \$179 ;
-  wire [57:0] \$18 ;
-  wire \$180 ;
-  wire [57:0] \$181 ;
-  wire \$182 ;
-  wire \$183 ;
-  wire [57:0] \$184 ;
-  wire \$185 ;
-  wire \$186 ;
-  wire [57:0] \$187 ;
-  wire \$188 ;
-  wire \$189 ;
-  wire \$19 ;
-  wire \$190 ;
-  wire [57:0] \$191 ;
-  wire \$192 ;
-  wire \$193 ;
-  wire [1:0] \$194 ;
-  wire [57:0] \$195 ;
-  wire \$196 ;
-  wire \$197 ;
-  wire [57:0] \$198 ;
-  wire \$199 ;
+  wire [72:0] \$10 ;
+  wire [64:0] \$11 ;
+  wire [64:0] \$12 ;
+  wire [60:0] \$13 ;
+  wire [64:0] \$14 ;
+  wire [64:0] \$15 ;
+  wire [60:0] \$16 ;
+  wire [58:0] \$17 ;
+  wire [64:0] \$18 ;
+  wire [64:0] \$19 ;
   wire [59:0] \$2 ;
-  wire \$20 ;
-  wire \$200 ;
-  wire [57:0] \$201 ;
-  wire \$202 ;
-  wire \$203 ;
-  wire [57:0] \$204 ;
-  wire \$205 ;
-  wire \$206 ;
-  wire [57:0] \$207 ;
-  wire \$208 ;
-  wire \$209 ;
-  wire [57:0] \$21 ;
-  wire \$210 ;
-  wire [57:0] \$211 ;
-  wire \$212 ;
-  wire \$213 ;
-  wire [57:0] \$214 ;
-  wire \$215 ;
-  wire \$216 ;
-  wire [57:0] \$217 ;
-  wire \$218 ;
-  wire \$219 ;
-  wire \$22 ;
-  wire [57:0] \$220 ;
-  wire \$221 ;
-  wire \$222 ;
-  wire \$223 ;
-  wire [57:0] \$224 ;
-  wire \$225 ;
-  wire \$226 ;
-  wire [1:0] \$227 ;
-  wire [57:0] \$228 ;
-  wire \$229 ;
-  wire \$23 ;
-  wire \$230 ;
-  wire [2:0] \$231 ;
-  wire [57:0] \$232 ;
-  wire \$233 ;
-  wire \$234 ;
-  wire [57:0] \$235 ;
-  wire \$236 ;
-  wire \$237 ;
-  wire [57:0] \$238 ;
-  wire \$239 ;
-  wire \$24 ;
-  wire \$240 ;
-  wire [57:0] \$241 ;
-  wire \$242 ;
-  wire \$243 ;
-  wire [57:0] \$244 ;
-  wire \$245 ;
-  wire \$246 ;
-  wire [57:0] \$247 ;
-  wire \$248 ;
-  wire \$249 ;
-  wire [57:0] \$25 ;
-  wire \$250 ;
-  wire [57:0] \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire [57:0] \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire [57:0] \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  wire [60:0] \$20 ;
+  wire [64:0] \$21 ;
+  wire [64:0] \$22 ;
+  wire [60:0] \$23 ;
+  wire [58:0] \$24 ;
+  wire [8:0] \$25 ;
   wire \$26 ;
-  wire [57:0] \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire \$263 ;
-  wire [57:0] \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire [1:0] \$267 ;
-  wire [57:0] \$268 ;
-  wire \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire [57:0] \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire [57:0] \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire [57:0] \$277 ;
-  wire \$278 ;
-  wire \$279 ;
-  wire [57:0] \$28 ;
-  wire [57:0] \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire [57:0] \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire [57:0] \$287 ;
-  wire \$288 ;
-  wire \$289 ;
+  wire \$28 ;
   wire \$29 ;
-  wire [57:0] \$290 ;
-  wire \$291 ;
-  wire \$292 ;
-  wire [57:0] \$293 ;
-  wire \$294 ;
-  wire \$295 ;
-  wire \$296 ;
-  wire [57:0] \$297 ;
-  wire \$298 ;
-  wire \$299 ;
-  wire [57:0] \$3 ;
+  wire [120:0] \$3 ;
   wire \$30 ;
-  wire [1:0] \$300 ;
-  wire [57:0] \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire [2:0] \$304 ;
-  wire [57:0] \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire [3:0] \$308 ;
-  wire [57:0] \$309 ;
-  wire [57:0] \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire [4:0] \$312 ;
-  wire [57:0] \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire [120:0] \$316 ;
-  wire [8:0] \$317 ;
-  wire [31:0] \$318 ;
-  wire [9:0] \$319 ;
+  wire \$31 ;
   wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire [31:0] \$325 ;
-  wire [31:0] \$326 ;
-  reg \$327 ;
-  reg [57:0] \$328 ;
-  reg [5:0] \$329 ;
-  wire \$33 ;
-  reg [57:0] \$330 ;
-  reg [57:0] \$331 ;
-  reg [9:0] \$332 ;
-  reg \$333 ;
-  reg \$334 ;
-  reg \$335 ;
-  reg \$336 ;
-  reg \$337 ;
-  reg [31:0] \$338 ;
-  wire [57:0] \$34 ;
-  wire \$35 ;
-  wire \$36 ;
+  wire [7:0] \$33 ;
+  wire [31:0] \$34 ;
+  wire [31:0] \$35 ;
+  wire [31:0] \$36 ;
   wire \$37 ;
-  wire [57:0] \$38 ;
-  wire \$39 ;
-  wire \$4 ;
-  wire \$40 ;
-  wire [1:0] \$41 ;
-  wire [57:0] \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire [57:0] \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire [57:0] \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire \$50 ;
-  wire [57:0] \$51 ;
+  wire \$38 ;
+  wire [88:0] \$39 ;
+  wire [120:0] \$4 ;
+  wire [88:0] \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire [64:0] \$43 ;
+  wire [64:0] \$44 ;
+  wire \$45 ;
+  wire [64:0] \$46 ;
+  wire [64:0] \$47 ;
+  wire [60:0] \$48 ;
+  wire [64:0] \$49 ;
+  wire [88:0] \$5 ;
+  wire [64:0] \$50 ;
+  wire [60:0] \$51 ;
   wire \$52 ;
-  wire \$53 ;
-  wire [57:0] \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  wire [57:0] \$58 ;
-  wire \$59 ;
-  wire [57:0] \$6 ;
-  wire \$60 ;
-  wire [57:0] \$61 ;
-  wire \$62 ;
-  wire \$63 ;
-  wire [57:0] \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [57:0] \$67 ;
-  wire \$68 ;
-  wire \$69 ;
-  wire \$7 ;
-  wire \$70 ;
-  wire [57:0] \$71 ;
-  wire \$72 ;
-  wire \$73 ;
-  wire [1:0] \$74 ;
-  wire [57:0] \$75 ;
-  wire \$76 ;
-  wire \$77 ;
-  wire [2:0] \$78 ;
-  wire [57:0] \$79 ;
-  wire \$8 ;
-  wire \$80 ;
-  wire \$81 ;
-  wire [57:0] \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire [57:0] \$85 ;
-  wire \$86 ;
-  wire \$87 ;
-  wire [57:0] \$88 ;
-  wire \$89 ;
-  wire [57:0] \$9 ;
-  wire \$90 ;
-  wire [57:0] \$91 ;
-  wire \$92 ;
-  wire \$93 ;
-  wire [57:0] \$94 ;
-  wire \$95 ;
-  wire \$96 ;
-  wire \$97 ;
-  wire [57:0] \$98 ;
-  wire \$99 ;
+  reg \$53 ;
+  reg [57:0] \$54 ;
+  reg [57:0] \$55 ;
+  reg \$56 ;
+  reg [57:0] \$57 ;
+  reg \$58 ;
+  reg [57:0] \$59 ;
+  wire [88:0] \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  reg \$62 ;
+  reg [57:0] \$63 ;
+  reg \$64 ;
+  reg \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [72:0] \$7 ;
+  reg \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [9:0] \$73 ;
+  reg [22:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [88:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg [31:0] \$88 ;
+  wire [88:0] \$9 ;
+  reg [57:0] \$like  = 58'h000000000000000;
+  reg \$signal  = 1'h0;
   input abort;
   wire abort;
-  wire [30:0] body;
   input clk;
   wire clk;
+  wire empty_1;
+  wire empty_16;
+  wire empty_2;
+  wire empty_32;
+  wire empty_4;
+  wire empty_8;
   reg [9:0] exponent = 10'h000;
-  wire [7:0] field;
+  reg [22:0] fraction = 23'h000000;
   reg [57:0] magnitude = 58'h000000000000000;
-  reg [57:0] magnitude_2 = 58'h000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
-  reg [57:0] normal = 58'h000000000000000;
+  reg nan_4 = 1'h0;
+  reg nan_5 = 1'h0;
+  reg nan_6 = 1'h0;
+  reg [57:0] normal_0 = 58'h000000000000000;
+  reg [57:0] normal_1 = 58'h000000000000000;
+  reg [57:0] normal_2 = 58'h000000000000000;
   output [31:0] result;
   reg [31:0] result = 32'd0;
+  reg round_up = 1'h0;
   input rst;
   wire rst;
-  reg [5:0] shift = 6'h00;
+  reg shift_0_0 = 1'h0;
+  reg shift_1_0 = 1'h0;
+  reg shift_1_1 = 1'h0;
+  reg shift_1_2 = 1'h0;
+  reg shift_2_0 = 1'h0;
+  reg shift_2_1 = 1'h0;
+  reg shift_2_2 = 1'h0;
+  reg shift_2_3 = 1'h0;
+  reg shift_2_4 = 1'h0;
+  reg shift_2_5 = 1'h0;
+  reg sign = 1'h0;
   reg sign_1 = 1'h0;
-  reg \sign_1$9  = 1'h0;
   reg sign_2 = 1'h0;
+  reg sign_3 = 1'h0;
+  reg sign_4 = 1'h0;
+  reg sign_5 = 1'h0;
+  reg subnormal = 1'h0;
+  reg subnormal_1 = 1'h0;
+  reg subnormal_2 = 1'h0;
+  reg subnormal_3 = 1'h0;
   input [58:0] total;
   wire [58:0] total;
+  assign \$12  = \$42  ? { 7'h00, normal_1 } : \$11 ;
+  assign \$15  = \$42  ? { 7'h00, normal_1 } : \$14 ;
+  assign \$16  = \$45  ? { 3'h0, \$15 [57:0] } : \$13 ;
+  assign \$19  = \$42  ? { 7'h00, normal_1 } : \$18 ;
+  assign \$22  = \$42  ? { 7'h00, normal_1 } : \$21 ;
+  assign \$23  = \$45  ? { 3'h0, \$22 [57:0] } : \$20 ;
+  assign \$24  = \$52  ? { 1'h0, \$23 [57:0] } : \$17 ;
+  assign \$25  = 8'ha0 - { shift_2_5, shift_2_4, shift_2_3, shift_2_2, shift_2_1, shift_2_0 };
+  assign \$26  = ~ subnormal_3;
+  assign \$27  = normal_2[57] & \$26 ;
+  assign \$28  = | normal_2[32:0];
+  assign \$29  = \$28  | normal_2[34];
+  assign \$30  = normal_2[33] & \$29 ;
+  assign \$31  = $signed(exponent) >= $signed(9'h0ff);
+  assign \$32  = \$signal  & \$31 ;
+  assign \$33  = \$signal  ? exponent[7:0] : 8'h00;
+  assign \$34  = { \$33 , fraction } + round_up;
+  assign \$35  = \$32  ? 32'd2139095040 : \$34 ;
+  assign \$36  = nan_6 ? 32'd2143289344 : { sign_5, \$35 [30:0] };
+  assign \$37  = | \$like [57:26];
+  assign empty_32 = ~ \$37 ;
+  assign \$38  = | normal_0[57:42];
+  assign empty_16 = ~ \$38 ;
+  assign \$40  = \$38  ? { 31'h00000000, normal_0 } : \$39 ;
+  assign \$41  = | \$40 [57:50];
+  assign empty_8 = ~ \$41 ;
+  assign \$42  = | normal_1[57:54];
+  assign empty_4 = ~ \$42 ;
+  assign \$44  = \$42  ? { 7'h00, normal_1 } : \$43 ;
+  assign \$45  = | \$44 [57:56];
+  assign empty_2 = ~ \$45 ;
+  assign \$47  = \$42  ? { 7'h00, normal_1 } : \$46 ;
+  assign \$50  = \$42  ? { 7'h00, normal_1 } : \$49 ;
+  assign \$51  = \$45  ? { 3'h0, \$50 [57:0] } : \$48 ;
+  assign empty_1 = ~ \$52 ;
+  always @(posedge clk)
+    sign <= \$53 ;
+  always @(posedge clk)
+    magnitude <= \$54 ;
+  always @(posedge clk)
+    \$like  <= \$55 ;
+  always @(posedge clk)
+    subnormal <= \$56 ;
+  always @(posedge clk)
+    normal_0 <= \$57 ;
+  always @(posedge clk)
+    shift_0_0 <= \$58 ;
+  always @(posedge clk)
+    normal_1 <= \$59 ;
+  always @(posedge clk)
+    shift_1_0 <= \$60 ;
+  always @(posedge clk)
+    shift_1_1 <= \$61 ;
+  always @(posedge clk)
+    shift_1_2 <= \$62 ;
+  always @(posedge clk)
+    normal_2 <= \$63 ;
+  always @(posedge clk)
+    shift_2_0 <= \$64 ;
+  always @(posedge clk)
+    shift_2_1 <= \$65 ;
+  always @(posedge clk)
+    shift_2_2 <= \$66 ;
+  always @(posedge clk)
+    shift_2_3 <= \$67 ;
+  always @(posedge clk)
+    shift_2_4 <= \$68 ;
+  always @(posedge clk)
+    shift_2_5 <= \$69 ;
+  always @(posedge clk)
+    subnormal_1 <= \$70 ;
+  always @(posedge clk)
+    subnormal_2 <= \$71 ;
+  always @(posedge clk)
+    subnormal_3 <= \$72 ;
+  always @(posedge clk)
+    exponent <= \$73 ;
+  always @(posedge clk)
+    fraction <= \$74 ;
+  always @(posedge clk)
+    \$signal  <= \$75 ;
+  always @(posedge clk)
+    round_up <= \$76 ;
+  always @(posedge clk)
+    sign_1 <= \$77 ;
+  always @(posedge clk)
+    sign_2 <= \$78 ;
+  always @(posedge clk)
+    sign_3 <= \$79 ;
+  always @(posedge clk)
+    sign_4 <= \$80 ;
+  always @(posedge clk)
+    sign_5 <= \$81 ;
+  always @(posedge clk)
+    nan_1 <= \$82 ;
+  always @(posedge clk)
+    nan_2 <= \$83 ;
+  always @(posedge clk)
+    nan_3 <= \$84 ;
+  always @(posedge clk)
+    nan_4 <= \$85 ;
+  always @(posedge clk)
+    nan_5 <= \$86 ;
+  always @(posedge clk)
+    nan_6 <= \$87 ;
+  always @(posedge clk)
+    result <= \$88 ;
   assign \$1  = - $signed(total);
   assign \$2  = total[58] ? \$1  : { total[58], total };
-  assign \$4  = | \$3 [57:26];
-  assign \$5  = ~ \$4 ;
-  assign \$7  = | \$6 [25:10];
-  assign \$8  = ~ \$7 ;
-  assign \$10  = | \$9 [9:2];
-  assign \$11  = ~ \$10 ;
-  assign \$13  = | { \$12 [1:0], 2'h0 };
-  assign \$14  = ~ \$13 ;
-  assign \$29  = | \$28 [1:0];
-  assign \$30  = ~ \$29 ;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = \$29  ? \$36  : 1'h1;
-  assign \$39  = | \$38 [1:0];
-  assign \$40  = ~ \$39 ;
-  assign \$41  = \$13  ? { \$40 , \$37  } : 2'h3;
-  assign \$43  = | { \$42 [1:0], 2'h0 };
-  assign \$44  = ~ \$43 ;
-  assign \$46  = | \$45 [9:6];
-  assign \$47  = ~ \$46 ;
-  assign \$49  = | \$48 [5:4];
-  assign \$50  = ~ \$49 ;
-  assign \$53  = ~ \$52 ;
-  assign \$56  = ~ \$55 ;
-  assign \$57  = \$49  ? \$56  : \$53 ;
-  assign \$59  = | \$58 [5:4];
-  assign \$60  = ~ \$59 ;
-  assign \$62  = | \$61 [9:8];
-  assign \$63  = ~ \$62 ;
-  assign \$66  = ~ \$65 ;
-  assign \$69  = ~ \$68 ;
-  assign \$70  = \$62  ? \$69  : \$66 ;
-  assign \$72  = | \$71 [9:8];
-  assign \$73  = ~ \$72 ;
-  assign \$74  = \$46  ? { \$73 , \$70  } : { \$60 , \$57  };
-  assign \$76  = | \$75 [9:6];
-  assign \$77  = ~ \$76 ;
-  assign \$78  = \$10  ? { \$77 , \$74  } : { \$44 , \$41  };
-  assign \$80  = | \$79 [9:2];
-  assign \$81  = ~ \$80 ;
-  assign \$83  = | \$82 [25:18];
-  assign \$84  = ~ \$83 ;
-  assign \$86  = | \$85 [17:14];
-  assign \$87  = ~ \$86 ;
-  assign \$89  = | \$88 [13:12];
-  assign \$90  = ~ \$89 ;
-  assign \$93  = ~ \$92 ;
-  assign \$96  = ~ \$95 ;
-  assign \$97  = \$89  ? \$96  : \$93 ;
-  assign \$99  = | \$98 [13:12];
-  assign \$100  = ~ \$99 ;
-  assign \$102  = | \$101 [17:16];
-  assign \$103  = ~ \$102 ;
-  assign \$106  = ~ \$105 ;
-  assign \$109  = ~ \$108 ;
-  assign \$110  = \$102  ? \$109  : \$106 ;
-  assign \$112  = | \$111 [17:16];
-  assign \$113  = ~ \$112 ;
-  assign \$114  = \$86  ? { \$113 , \$110  } : { \$100 , \$97  };
-  assign \$116  = | \$115 [17:14];
-  assign \$117  = ~ \$116 ;
-  assign \$119  = | \$118 [25:22];
-  assign \$120  = ~ \$119 ;
-  assign \$122  = | \$121 [21:20];
-  assign \$123  = ~ \$122 ;
-  assign \$126  = ~ \$125 ;
-  assign \$129  = ~ \$128 ;
-  assign \$130  = \$122  ? \$129  : \$126 ;
-  assign \$132  = | \$131 [21:20];
-  assign \$133  = ~ \$132 ;
-  assign \$135  = | \$134 [25:24];
-  assign \$136  = ~ \$135 ;
-  assign \$139  = ~ \$138 ;
-  assign \$142  = ~ \$141 ;
-  assign \$143  = \$135  ? \$142  : \$139 ;
-  assign \$145  = | \$144 [25:24];
-  assign \$146  = ~ \$145 ;
-  assign \$147  = \$119  ? { \$146 , \$143  } : { \$133 , \$130  };
-  assign \$149  = | \$148 [25:22];
-  assign \$150  = ~ \$149 ;
-  assign \$151  = \$83  ? { \$150 , \$147  } : { \$117 , \$114  };
-  assign \$153  = | \$152 [25:18];
-  assign \$154  = ~ \$153 ;
-  assign \$155  = \$7  ? { \$154 , \$151  } : { \$81 , \$78  };
-  assign \$157  = | \$156 [25:10];
-  assign \$158  = ~ \$157 ;
-  assign \$160  = | \$159 [57:42];
-  assign \$161  = ~ \$160 ;
-  assign \$163  = | \$162 [41:34];
-  assign \$164  = ~ \$163 ;
-  assign \$166  = | \$165 [33:30];
-  assign \$167  = ~ \$166 ;
-  assign \$169  = | \$168 [29:28];
-  assign \$170  = ~ \$169 ;
-  assign \$173  = ~ \$172 ;
-  assign \$176  = ~ \$175 ;
-  assign \$177  = \$169  ? \$176  : \$173 ;
-  assign \$179  = | \$178 [29:28];
-  assign \$180  = ~ \$179 ;
-  assign \$182  = | \$181 [33:32];
-  assign \$183  = ~ \$182 ;
-  assign \$186  = ~ \$185 ;
-  assign \$189  = ~ \$188 ;
-  assign \$190  = \$182  ? \$189  : \$186 ;
-  assign \$192  = | \$191 [33:32];
-  assign \$193  = ~ \$192 ;
-  assign \$194  = \$166  ? { \$193 , \$190  } : { \$180 , \$177  };
-  assign \$196  = | \$195 [33:30];
-  assign \$197  = ~ \$196 ;
-  assign \$199  = | \$198 [41:38];
-  assign \$200  = ~ \$199 ;
-  assign \$202  = | \$201 [37:36];
-  assign \$203  = ~ \$202 ;
-  assign \$206  = ~ \$205 ;
-  assign \$209  = ~ \$208 ;
-  assign \$210  = \$202  ? \$209  : \$206 ;
-  assign \$212  = | \$211 [37:36];
-  assign \$213  = ~ \$212 ;
-  assign \$215  = | \$214 [41:40];
-  assign \$216  = ~ \$215 ;
-  assign \$219  = ~ \$218 ;
-  assign \$222  = ~ \$221 ;
-  assign \$223  = \$215  ? \$222  : \$219 ;
-  assign \$225  = | \$224 [41:40];
-  assign \$226  = ~ \$225 ;
-  assign \$227  = \$199  ? { \$226 , \$223  } : { \$213 , \$210  };
-  assign \$229  = | \$228 [41:38];
-  assign \$230  = ~ \$229 ;
-  assign \$231  = \$163  ? { \$230 , \$227  } : { \$197 , \$194  };
-  assign \$233  = | \$232 [41:34];
-  assign \$234  = ~ \$233 ;
-  assign \$236  = | \$235 [57:50];
-  assign \$237  = ~ \$236 ;
-  assign \$239  = | \$238 [49:46];
-  assign \$240  = ~ \$239 ;
-  assign \$242  = | \$241 [45:44];
-  assign \$243  = ~ \$242 ;
-  assign \$246  = ~ \$245 ;
-  assign \$249  = ~ \$248 ;
-  assign \$250  = \$242  ? \$249  : \$246 ;
-  assign \$252  = | \$251 [45:44];
-  assign \$253  = ~ \$252 ;
-  assign \$255  = | \$254 [49:48];
-  assign \$256  = ~ \$255 ;
-  assign \$259  = ~ \$258 ;
-  assign \$262  = ~ \$261 ;
-  assign \$263  = \$255  ? \$262  : \$259 ;
-  assign \$265  = | \$264 [49:48];
-  assign \$266  = ~ \$265 ;
-  assign \$267  = \$239  ? { \$266 , \$263  } : { \$253 , \$250  };
-  assign \$269  = | \$268 [49:46];
-  assign \$270  = ~ \$269 ;
-  assign \$272  = | \$271 [57:54];
-  assign \$273  = ~ \$272 ;
-  assign \$275  = | \$274 [53:52];
-  assign \$276  = ~ \$275 ;
-  assign \$279  = ~ \$278 ;
-  assign \$282  = ~ \$281 ;
-  assign \$283  = \$275  ? \$282  : \$279 ;
-  assign \$285  = | \$284 [53:52];
-  assign \$286  = ~ \$285 ;
-  assign \$288  = | \$287 [57:56];
-  assign \$289  = ~ \$288 ;
-  assign \$292  = ~ \$291 ;
-  assign \$295  = ~ \$294 ;
-  assign \$296  = \$288  ? \$295  : \$292 ;
-  assign \$298  = | \$297 [57:56];
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$272  ? { \$299 , \$296  } : { \$286 , \$283  };
-  assign \$302  = | \$301 [57:54];
-  assign \$303  = ~ \$302 ;
-  assign \$304  = \$236  ? { \$303 , \$300  } : { \$270 , \$267  };
-  assign \$306  = | \$305 [57:50];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = \$160  ? { \$307 , \$304  } : { \$234 , \$231  };
-  assign \$310  = | \$309 [57:42];
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$4  ? { \$311 , \$308  } : { \$158 , \$155  };
-  assign \$314  = | \$313 [57:26];
-  assign \$315  = ~ \$314 ;
-  assign \$316  = magnitude_2 << shift;
-  assign \$317  = 8'ha0 - shift;
-  assign \$318  = nan_3 ? 32'd2143289344 : { sign_2, \$326 [30:0] };
-  assign \$319  = normal[57] ? exponent : 10'h000;
-  assign \$320  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$321  = normal[57] & \$320 ;
-  assign \$322  = | normal[32:0];
-  assign \$323  = \$322  | normal[34];
-  assign \$324  = normal[33] & \$323 ;
-  assign \$325  = { \$319 [7:0], normal[56:34] } + \$324 ;
-  assign \$326  = \$321  ? 32'd2139095040 : \$325 ;
-  always @(posedge clk)
-    sign_1 <= \$327 ;
-  always @(posedge clk)
-    magnitude <= \$328 ;
-  always @(posedge clk)
-    shift <= \$329 ;
-  always @(posedge clk)
-    magnitude_2 <= \$330 ;
-  always @(posedge clk)
-    normal <= \$331 ;
-  always @(posedge clk)
-    exponent <= \$332 ;
-  always @(posedge clk)
-    \sign_1$9  <= \$333 ;
-  always @(posedge clk)
-    sign_2 <= \$334 ;
-  always @(posedge clk)
-    nan_1 <= \$335 ;
-  always @(posedge clk)
-    nan_2 <= \$336 ;
-  always @(posedge clk)
-    nan_3 <= \$337 ;
-  always @(posedge clk)
-    result <= \$338 ;
+  assign \$4  = \$37  ? { 63'h0000000000000000, \$like  } : \$3 ;
+  assign \$6  = \$38  ? { 31'h00000000, normal_0 } : \$5 ;
+  assign \$9  = \$38  ? { 31'h00000000, normal_0 } : \$8 ;
+  assign \$10  = \$41  ? { 15'h0000, \$9 [57:0] } : \$7 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$327  = total[58];
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$53  = total[58];
     if (abort) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
     if (rst) begin
-      \$327  = 1'h0;
+      \$53  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$328  = \$2 [57:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$54  = \$2 [57:0];
     if (abort) begin
-      \$328  = 58'h000000000000000;
+      \$54  = 58'h000000000000000;
     end
     if (rst) begin
-      \$328  = 58'h000000000000000;
+      \$54  = 58'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$329  = { \$315 , \$312  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$55  = magnitude;
     if (abort) begin
-      \$329  = 6'h00;
+      \$55  = 58'h000000000000000;
     end
     if (rst) begin
-      \$329  = 6'h00;
+      \$55  = 58'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$330  = magnitude;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$56  = 1'h0;
     if (abort) begin
-      \$330  = 58'h000000000000000;
+      \$56  = 1'h0;
     end
     if (rst) begin
-      \$330  = 58'h000000000000000;
+      \$56  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$331  = \$316 [57:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$57  = \$4 [57:0];
     if (abort) begin
-      \$331  = 58'h000000000000000;
+      \$57  = 58'h000000000000000;
     end
     if (rst) begin
-      \$331  = 58'h000000000000000;
+      \$57  = 58'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$332  = { \$317 [8], \$317  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$58  = empty_32;
     if (abort) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
     if (rst) begin
-      \$332  = 10'h000;
+      \$58  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$333  = sign_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$59  = \$10 [57:0];
     if (abort) begin
-      \$333  = 1'h0;
+      \$59  = 58'h000000000000000;
     end
     if (rst) begin
-      \$333  = 1'h0;
+      \$59  = 58'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$334  = \sign_1$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$60  = empty_8;
     if (abort) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$334  = 1'h0;
+      \$60  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$335  = nan;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$61  = empty_16;
     if (abort) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$335  = 1'h0;
+      \$61  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$336  = nan_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$62  = shift_0_0;
     if (abort) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$336  = 1'h0;
+      \$62  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$337  = nan_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$63  = \$24 [57:0];
     if (abort) begin
-      \$337  = 1'h0;
+      \$63  = 58'h000000000000000;
     end
     if (rst) begin
-      \$337  = 1'h0;
+      \$63  = 58'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$338  = \$318 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$64  = empty_1;
     if (abort) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$338  = 32'd0;
+      \$64  = 1'h0;
     end
   end
-  assign body = \$326 [30:0];
-  assign field = \$319 [7:0];
-  assign \$3  = magnitude;
-  assign \$6  = magnitude;
-  assign \$9  = magnitude;
-  assign \$12  = magnitude;
-  assign \$15  = magnitude;
-  assign \$16  = 1'h0;
-  assign \$17  = 1'h1;
-  assign \$18  = magnitude;
-  assign \$19  = 1'h0;
-  assign \$20  = 1'h1;
-  assign \$21  = magnitude;
-  assign \$22  = 1'h0;
-  assign \$23  = 1'h1;
-  assign \$24  = 1'h1;
-  assign \$25  = magnitude;
-  assign \$26  = 1'h0;
-  assign \$27  = 1'h1;
-  assign \$28  = magnitude;
-  assign \$31  = magnitude;
-  assign \$32  = 1'h0;
-  assign \$33  = 1'h1;
-  assign \$34  = magnitude;
-  assign \$35  = magnitude[1];
-  assign \$38  = magnitude;
-  assign \$42  = magnitude;
-  assign \$45  = magnitude;
-  assign \$48  = magnitude;
-  assign \$51  = magnitude;
-  assign \$52  = magnitude[3];
-  assign \$54  = magnitude;
-  assign \$55  = magnitude[5];
-  assign \$58  = magnitude;
-  assign \$61  = magnitude;
-  assign \$64  = magnitude;
-  assign \$65  = magnitude[7];
-  assign \$67  = magnitude;
-  assign \$68  = magnitude[9];
-  assign \$71  = magnitude;
-  assign \$75  = magnitude;
-  assign \$79  = magnitude;
-  assign \$82  = magnitude;
-  assign \$85  = magnitude;
-  assign \$88  = magnitude;
-  assign \$91  = magnitude;
-  assign \$92  = magnitude[11];
-  assign \$94  = magnitude;
-  assign \$95  = magnitude[13];
-  assign \$98  = magnitude;
-  assign \$101  = magnitude;
-  assign \$104  = magnitude;
-  assign \$105  = magnitude[15];
-  assign \$107  = magnitude;
-  assign \$108  = magnitude[17];
-  assign \$111  = magnitude;
-  assign \$115  = magnitude;
-  assign \$118  = magnitude;
-  assign \$121  = magnitude;
-  assign \$124  = magnitude;
-  assign \$125  = magnitude[19];
-  assign \$127  = magnitude;
-  assign \$128  = magnitude[21];
-  assign \$131  = magnitude;
-  assign \$134  = magnitude;
-  assign \$137  = magnitude;
-  assign \$138  = magnitude[23];
-  assign \$140  = magnitude;
-  assign \$141  = magnitude[25];
-  assign \$144  = magnitude;
-  assign \$148  = magnitude;
-  assign \$152  = magnitude;
-  assign \$156  = magnitude;
-  assign \$159  = magnitude;
-  assign \$162  = magnitude;
-  assign \$165  = magnitude;
-  assign \$168  = magnitude;
-  assign \$171  = magnitude;
-  assign \$172  = magnitude[27];
-  assign \$174  = magnitude;
-  assign \$175  = magnitude[29];
-  assign \$178  = magnitude;
-  assign \$181  = magnitude;
-  assign \$184  = magnitude;
-  assign \$185  = magnitude[31];
-  assign \$187  = magnitude;
-  assign \$188  = magnitude[33];
-  assign \$191  = magnitude;
-  assign \$195  = magnitude;
-  assign \$198  = magnitude;
-  assign \$201  = magnitude;
-  assign \$204  = magnitude;
-  assign \$205  = magnitude[35];
-  assign \$207  = magnitude;
-  assign \$208  = magnitude[37];
-  assign \$211  = magnitude;
-  assign \$214  = magnitude;
-  assign \$217  = magnitude;
-  assign \$218  = magnitude[39];
-  assign \$220  = magnitude;
-  assign \$221  = magnitude[41];
-  assign \$224  = magnitude;
-  assign \$228  = magnitude;
-  assign \$232  = magnitude;
-  assign \$235  = magnitude;
-  assign \$238  = magnitude;
-  assign \$241  = magnitude;
-  assign \$244  = magnitude;
-  assign \$245  = magnitude[43];
-  assign \$247  = magnitude;
-  assign \$248  = magnitude[45];
-  assign \$251  = magnitude;
-  assign \$254  = magnitude;
-  assign \$257  = magnitude;
-  assign \$258  = magnitude[47];
-  assign \$260  = magnitude;
-  assign \$261  = magnitude[49];
-  assign \$264  = magnitude;
-  assign \$268  = magnitude;
-  assign \$271  = magnitude;
-  assign \$274  = magnitude;
-  assign \$277  = magnitude;
-  assign \$278  = magnitude[51];
-  assign \$280  = magnitude;
-  assign \$281  = magnitude[53];
-  assign \$284  = magnitude;
-  assign \$287  = magnitude;
-  assign \$290  = magnitude;
-  assign \$291  = magnitude[55];
-  assign \$293  = magnitude;
-  assign \$294  = magnitude[57];
-  assign \$297  = magnitude;
-  assign \$301  = magnitude;
-  assign \$305  = magnitude;
-  assign \$309  = magnitude;
-  assign \$313  = magnitude;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$65  = empty_2;
+    if (abort) begin
+      \$65  = 1'h0;
+    end
+    if (rst) begin
+      \$65  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$66  = empty_4;
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$67  = shift_1_0;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$68  = shift_1_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$69  = shift_1_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$70  = subnormal;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$71  = subnormal_1;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$72  = subnormal_2;
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$73  = { \$25 [8], \$25  };
+    if (abort) begin
+      \$73  = 10'h000;
+    end
+    if (rst) begin
+      \$73  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$74  = normal_2[56:34];
+    if (abort) begin
+      \$74  = 23'h000000;
+    end
+    if (rst) begin
+      \$74  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$75  = \$27 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$76  = \$30 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$77  = sign;
+    if (abort) begin
+      \$77  = 1'h0;
+    end
+    if (rst) begin
+      \$77  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$78  = sign_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$79  = sign_2;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$80  = sign_3;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$81  = sign_4;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$82  = nan;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$83  = nan_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$84  = nan_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$85  = nan_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$86  = nan_4;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$87  = nan_5;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$88  = \$36 ;
+    if (abort) begin
+      \$88  = 32'd0;
+    end
+    if (rst) begin
+      \$88  = 32'd0;
+    end
+  end
+  assign \$43  = { 3'h0, normal_1, 4'h0 };
+  assign \$3  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$5  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$7  = { 7'h00, \$6 [57:0], 8'h00 };
+  assign \$8  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$39  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$11  = { 3'h0, normal_1, 4'h0 };
+  assign \$13  = { 1'h0, \$12 [57:0], 2'h0 };
+  assign \$14  = { 3'h0, normal_1, 4'h0 };
+  assign \$17  = { \$16 [57:0], 1'h0 };
+  assign \$18  = { 3'h0, normal_1, 4'h0 };
+  assign \$20  = { 1'h0, \$19 [57:0], 2'h0 };
+  assign \$21  = { 3'h0, normal_1, 4'h0 };
+  assign \$46  = { 3'h0, normal_1, 4'h0 };
+  assign \$48  = { 1'h0, \$47 [57:0], 2'h0 };
+  assign \$49  = { 3'h0, normal_1, 4'h0 };
+  assign \$52  = \$51 [57];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172 (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$177 (rst, give, claim, enough, start, abort, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [5:0] \$1 ;
   wire \$2 ;
   wire [6:0] \$3 ;
@@ -3385,7 +3422,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172 (rst, give, claim, enou
   wire enough;
   input give;
   wire give;
-  reg [4:0] left = 5'h15;
+  reg [4:0] left = 5'h19;
   input rst;
   wire rst;
   input start;
@@ -3397,133 +3434,167 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$172 (rst, give, claim, enou
   assign \$2  = claim ? 1'h1 : 1'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 5'h15;
+      \$4  = 5'h19;
     end else begin
       \$4  = \$3 [4:0];
     end
     if (abort) begin
-      \$4  = 5'h15;
+      \$4  = 5'h19;
     end
     if (rst) begin
-      \$4  = 5'h15;
+      \$4  = 5'h19;
     end
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$566$0 , inputs, nonfinite, abort, first, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$620$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
-  wire [5:0] \$10 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [29:0] \$12 ;
-  wire [60:0] \$13 ;
-  wire [60:0] \$14 ;
-  wire \$15 ;
-  wire [60:0] \$16 ;
+  wire \$12 ;
+  wire [11:0] \$13 ;
+  wire \$14 ;
+  wire [11:0] \$15 ;
+  wire [14:0] \$16 ;
   wire \$17 ;
-  wire \$18 ;
-  wire [61:0] \$19 ;
+  wire [32:0] \$18 ;
+  wire [5:0] \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  wire \$21 ;
-  wire \$22 ;
+  wire [63:0] \$20 ;
+  wire [63:0] \$21 ;
+  wire [63:0] \$22 ;
   wire \$23 ;
-  reg [18:0] \$24 ;
-  reg \$25 ;
-  reg [10:0] \$26 ;
-  reg [4:0] \$27 ;
-  reg \$28 ;
-  reg \$29 ;
-  wire [5:0] \$3 ;
-  reg [29:0] \$30 ;
-  reg [4:0] \$31 ;
-  reg [58:0] \$32 ;
-  reg \$33 ;
-  reg [18:0] \$34 ;
-  reg \$35 ;
-  reg [10:0] \$36 ;
-  reg [4:0] \$37 ;
-  reg \$38 ;
-  reg \$39 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire [11:0] \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [14:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire [11:0] \$35 ;
+  wire \$36 ;
+  wire [11:0] \$37 ;
+  wire [14:0] \$38 ;
+  wire \$39 ;
   wire \$4 ;
-  reg [29:0] \$40 ;
-  reg [4:0] \$41 ;
-  reg [58:0] \$42 ;
-  reg \$43 ;
-  reg \$44 ;
-  reg \$45 ;
-  reg [59:0] \$46 ;
-  reg \$47 ;
-  reg \$48 ;
-  reg \$49 ;
-  wire [29:0] \$5 ;
-  reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  wire [32:0] \$40 ;
+  wire [5:0] \$41 ;
+  wire [63:0] \$42 ;
+  wire [63:0] \$43 ;
+  wire [63:0] \$44 ;
+  wire \$45 ;
+  wire [60:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire [61:0] \$50 ;
+  wire \$51 ;
+  wire [61:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg [18:0] \$55 ;
   reg \$56 ;
-  reg \$57 ;
-  reg [58:0] \$58 ;
+  reg [13:0] \$57 ;
+  reg [2:0] \$58 ;
   reg \$59 ;
-  wire [60:0] \$6 ;
-  wire [60:0] \$7 ;
-  wire \$8 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg [32:0] \$61 ;
+  reg [4:0] \$62 ;
+  reg [58:0] \$63 ;
+  reg \$64 ;
+  reg [18:0] \$65 ;
+  reg \$66 ;
+  reg [13:0] \$67 ;
+  reg [2:0] \$68 ;
+  reg \$69 ;
+  wire [11:0] \$7 ;
+  reg \$70 ;
+  reg [32:0] \$71 ;
+  reg [4:0] \$72 ;
+  reg [58:0] \$73 ;
+  reg \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [59:0] \$77 ;
+  reg \$78 ;
+  reg \$79 ;
+  wire [14:0] \$8 ;
+  reg \$80 ;
+  reg \$81 ;
+  reg \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg \$87 ;
+  reg \$88 ;
+  reg [58:0] \$89 ;
   wire \$9 ;
+  reg \$90 ;
+  reg [58:0] \$91 ;
+  reg \$92 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
-  wire [58:0] \before ;
   input clk;
   wire clk;
   input [18:0] dot;
   wire [18:0] dot;
-  input first;
-  wire first;
-  reg first_1 = 1'h0;
-  reg first_2 = 1'h0;
-  reg first_3 = 1'h0;
-  reg first_4 = 1'h0;
   input [18:0] inputs;
   wire [18:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
-  input [31:0] \port$566$0 ;
-  wire [31:0] \port$566$0 ;
+  reg [58:0] part = 59'h000000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$620$0 ;
+  wire [31:0] \port$620$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
   reg [58:0] scale_placed = 59'h000000000000000;
-  reg [29:0] scale_product = 30'h00000000;
-  reg [4:0] scale_shift_1 = 5'h00;
+  reg [32:0] scale_product = 33'h000000000;
   reg [4:0] scale_shift_2 = 5'h00;
   reg scale_sign_1 = 1'h0;
   reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
-  reg [10:0] scale_significand_1 = 11'h000;
   reg [18:0] scale_value_1 = 19'h00000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
   wire [15:0] shift;
   reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
   reg [58:0] shift_placed = 59'h000000000000000;
-  reg [29:0] shift_product = 30'h00000000;
-  reg [4:0] shift_shift_1 = 5'h00;
+  reg [32:0] shift_product = 33'h000000000;
   reg [4:0] shift_shift_2 = 5'h00;
   reg shift_sign_1 = 1'h0;
   reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
-  reg [10:0] shift_significand_1 = 11'h000;
   reg [18:0] shift_value_1 = 19'h00000;
   reg [59:0] term = 60'h000000000000000;
   reg term_carry = 1'h0;
@@ -3535,346 +3606,140 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg valid_4_1 = 1'h0;
   reg valid_4_2 = 1'h0;
   reg valid_4_3 = 1'h0;
+  assign \$9  = | \port$620$0 [14:10];
+  assign \$10  = ~ \$9 ;
+  assign \$11  = \port$620$0 [10] | \$10 ;
+  assign \$12  = | \port$620$0 [14:10];
+  assign \$14  = | \port$620$0 [14:10];
+  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$620$0 [9:0] };
+  assign \$16  = \port$620$0 [11] ? \$8  : { 3'h0, \$15  };
+  assign \$17  = & \port$620$0 [14:10];
+  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
+  assign \$20  = $signed(scale_product) << scale_shift_2;
+  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
+  assign \$23  = | \port$620$0 [30:26];
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \port$620$0 [26] | \$24 ;
+  assign \$26  = | \port$620$0 [30:26];
+  assign \$28  = | \port$620$0 [30:26];
+  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$620$0 [25:16] };
+  assign \$31  = | \port$620$0 [30:26];
+  assign \$32  = ~ \$31 ;
+  assign \$33  = \port$620$0 [26] | \$32 ;
+  assign \$34  = | \port$620$0 [30:26];
+  assign \$36  = | \port$620$0 [30:26];
+  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$620$0 [25:16] };
+  assign \$38  = \port$620$0 [27] ? \$30  : { 3'h0, \$37  };
+  assign \$39  = & \port$620$0 [30:26];
+  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
+  assign \$42  = $signed(shift_product) << shift_shift_2;
+  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  assign \$45  = valid & scaled;
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = valid_4_3 & last_4;
+  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$51  = part_nan | bad_3;
+  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
+  assign \$53  = part_nan | bad_3;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_shift_2 <= \$31 ;
+    scale_value_1 <= \$55 ;
   always @(posedge clk)
-    scale_placed <= \$32 ;
+    scale_sign_1 <= \$56 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$33 ;
+    scale_operand_1 <= \$57 ;
   always @(posedge clk)
-    shift_value_1 <= \$34 ;
+    scale_coarse_1 <= \$58 ;
   always @(posedge clk)
-    shift_sign_1 <= \$35 ;
+    scale_bad_1 <= \$59 ;
   always @(posedge clk)
-    shift_significand_1 <= \$36 ;
+    scale_sign_2_1 <= \$60 ;
   always @(posedge clk)
-    shift_shift_1 <= \$37 ;
+    scale_product <= \$61 ;
   always @(posedge clk)
-    shift_bad_1 <= \$38 ;
+    scale_shift_2 <= \$62 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$39 ;
+    scale_placed <= \$63 ;
   always @(posedge clk)
-    shift_product <= \$40 ;
+    scale_sign_3_1 <= \$64 ;
   always @(posedge clk)
-    shift_shift_2 <= \$41 ;
+    shift_value_1 <= \$65 ;
   always @(posedge clk)
-    shift_placed <= \$42 ;
+    shift_sign_1 <= \$66 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$43 ;
+    shift_operand_1 <= \$67 ;
   always @(posedge clk)
-    valid_1_1 <= \$44 ;
+    shift_coarse_1 <= \$68 ;
   always @(posedge clk)
-    scaled_1 <= \$45 ;
+    shift_bad_1 <= \$69 ;
   always @(posedge clk)
-    term <= \$46 ;
+    shift_sign_2_1 <= \$70 ;
   always @(posedge clk)
-    term_carry <= \$47 ;
+    shift_product <= \$71 ;
   always @(posedge clk)
-    valid_4_1 <= \$48 ;
+    shift_shift_2 <= \$72 ;
   always @(posedge clk)
-    valid_4_2 <= \$49 ;
+    shift_placed <= \$73 ;
   always @(posedge clk)
-    valid_4_3 <= \$50 ;
+    shift_sign_3_1 <= \$74 ;
   always @(posedge clk)
-    first_1 <= \$51 ;
+    valid_1_1 <= \$75 ;
   always @(posedge clk)
-    first_2 <= \$52 ;
+    scaled_1 <= \$76 ;
   always @(posedge clk)
-    first_3 <= \$53 ;
+    term <= \$77 ;
   always @(posedge clk)
-    first_4 <= \$54 ;
+    term_carry <= \$78 ;
   always @(posedge clk)
-    bad_1 <= \$55 ;
+    valid_4_1 <= \$79 ;
   always @(posedge clk)
-    bad_2 <= \$56 ;
+    valid_4_2 <= \$80 ;
   always @(posedge clk)
-    bad_3 <= \$57 ;
+    valid_4_3 <= \$81 ;
   always @(posedge clk)
-    total <= \$58 ;
+    last_1 <= \$82 ;
   always @(posedge clk)
-    nan <= \$59 ;
-  assign \$1  = | \port$566$0 [14:10];
-  assign \$2  = | \port$566$0 [14:10];
-  assign \$3  = \port$566$0 [14:10] - \$2 ;
-  assign \$4  = & \port$566$0 [14:10];
-  assign \$5  = $signed(scale_value_1) * $signed({ 1'h0, scale_significand_1 });
-  assign \$6  = $signed(scale_product) << scale_shift_2;
-  assign \$7  = \$6  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$8  = | \port$566$0 [30:26];
-  assign \$9  = | \port$566$0 [30:26];
-  assign \$10  = \port$566$0 [30:26] - \$9 ;
-  assign \$11  = & \port$566$0 [30:26];
-  assign \$12  = $signed(shift_value_1) * $signed({ 1'h0, shift_significand_1 });
-  assign \$13  = $signed(shift_product) << shift_shift_2;
-  assign \$14  = \$13  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
-  assign \$15  = valid & scaled;
-  assign \$16  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
-  assign \$17  = scale_bad_1 | shift_bad_1;
-  assign \$18  = scaled_1 & \$17 ;
-  assign \$19  = $signed({ \before , 1'h1 }) + $signed({ term, term_carry });
-  assign \$20  = ~ first_4;
-  assign \$21  = nan & \$20 ;
-  assign \$22  = \$21  | bad_3;
-  assign \$23  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$23 ;
-  assign \before  = first_4 ? 59'h000000000000000 : total;
+    last_2 <= \$83 ;
   always @(posedge clk)
-    scale_value_1 <= \$24 ;
+    last_3 <= \$84 ;
   always @(posedge clk)
-    scale_sign_1 <= \$25 ;
+    last_4 <= \$85 ;
   always @(posedge clk)
-    scale_significand_1 <= \$26 ;
+    bad_1 <= \$86 ;
   always @(posedge clk)
-    scale_shift_1 <= \$27 ;
+    bad_2 <= \$87 ;
   always @(posedge clk)
-    scale_bad_1 <= \$28 ;
+    bad_3 <= \$88 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$29 ;
+    part <= \$89 ;
   always @(posedge clk)
-    scale_product <= \$30 ;
+    part_nan <= \$90 ;
+  always @(posedge clk)
+    total <= \$91 ;
+  always @(posedge clk)
+    nan <= \$92 ;
+  assign \$1  = | \port$620$0 [14:10];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = \port$620$0 [10] | \$2 ;
+  assign \$4  = | \port$620$0 [14:10];
+  assign \$6  = | \port$620$0 [14:10];
+  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$620$0 [9:0] };
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$32  = \$7 [58:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$55  = dot;
     if (abort) begin
-      \$32  = 59'h000000000000000;
+      \$55  = 19'h00000;
     end
     if (rst) begin
-      \$32  = 59'h000000000000000;
+      \$55  = 19'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$33  = scale_sign_2_1;
-    if (abort) begin
-      \$33  = 1'h0;
-    end
-    if (rst) begin
-      \$33  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$34  = inputs;
-    if (abort) begin
-      \$34  = 19'h00000;
-    end
-    if (rst) begin
-      \$34  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$35  = \port$566$0 [31];
-    if (abort) begin
-      \$35  = 1'h0;
-    end
-    if (rst) begin
-      \$35  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$36  = { \$8 , \port$566$0 [25:16] };
-    if (abort) begin
-      \$36  = 11'h000;
-    end
-    if (rst) begin
-      \$36  = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$37  = \$10 [4:0];
-    if (abort) begin
-      \$37  = 5'h00;
-    end
-    if (rst) begin
-      \$37  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$38  = \$11 ;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$39  = shift_sign_1;
-    if (abort) begin
-      \$39  = 1'h0;
-    end
-    if (rst) begin
-      \$39  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$40  = \$12 ;
-    if (abort) begin
-      \$40  = 30'h00000000;
-    end
-    if (rst) begin
-      \$40  = 30'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$41  = shift_shift_1;
-    if (abort) begin
-      \$41  = 5'h00;
-    end
-    if (rst) begin
-      \$41  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$42  = \$14 [58:0];
-    if (abort) begin
-      \$42  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$42  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$43  = shift_sign_2_1;
-    if (abort) begin
-      \$43  = 1'h0;
-    end
-    if (rst) begin
-      \$43  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$44  = valid;
-    if (abort) begin
-      \$44  = 1'h0;
-    end
-    if (rst) begin
-      \$44  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$45  = \$15 ;
-    if (abort) begin
-      \$45  = 1'h0;
-    end
-    if (rst) begin
-      \$45  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$46  = \$16 [60:1];
-    if (abort) begin
-      \$46  = 60'h000000000000000;
-    end
-    if (rst) begin
-      \$46  = 60'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$47  = shift_sign_3_1;
-    if (abort) begin
-      \$47  = 1'h0;
-    end
-    if (rst) begin
-      \$47  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$48  = valid_1_1;
-    if (abort) begin
-      \$48  = 1'h0;
-    end
-    if (rst) begin
-      \$48  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$49  = valid_4_1;
-    if (abort) begin
-      \$49  = 1'h0;
-    end
-    if (rst) begin
-      \$49  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$50  = valid_4_2;
-    if (abort) begin
-      \$50  = 1'h0;
-    end
-    if (rst) begin
-      \$50  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$51  = first;
-    if (abort) begin
-      \$51  = 1'h0;
-    end
-    if (rst) begin
-      \$51  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$52  = first_1;
-    if (abort) begin
-      \$52  = 1'h0;
-    end
-    if (rst) begin
-      \$52  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$53  = first_2;
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$54  = first_3;
-    if (abort) begin
-      \$54  = 1'h0;
-    end
-    if (rst) begin
-      \$54  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$55  = \$18 ;
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$56  = bad_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$56  = \port$620$0 [15];
     if (abort) begin
       \$56  = 1'h0;
     end
@@ -3883,34 +3748,28 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$57  = bad_2;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$57  = \$16 [13:0];
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 14'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$58  = total;
-    if (valid_4_3) begin
-      \$58  = \$19 [59:1];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$58  = \port$620$0 [14:12];
     if (abort) begin
-      \$58  = 59'h000000000000000;
+      \$58  = 3'h0;
     end
     if (rst) begin
-      \$58  = 59'h000000000000000;
+      \$58  = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$59  = nan;
-    if (valid_4_3) begin
-      \$59  = \$22 ;
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$59  = \$17 ;
     if (abort) begin
       \$59  = 1'h0;
     end
@@ -3919,91 +3778,367 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$24  = dot;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$60  = scale_sign_1;
     if (abort) begin
-      \$24  = 19'h00000;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$24  = 19'h00000;
+      \$60  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$25  = \port$566$0 [15];
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$61  = \$18 ;
     if (abort) begin
-      \$25  = 1'h0;
+      \$61  = 33'h000000000;
     end
     if (rst) begin
-      \$25  = 1'h0;
+      \$61  = 33'h000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$26  = { \$1 , \port$566$0 [9:0] };
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$62  = \$19 [4:0];
     if (abort) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
     if (rst) begin
-      \$26  = 11'h000;
+      \$62  = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$27  = \$3 [4:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$63  = \$22 [58:0];
     if (abort) begin
-      \$27  = 5'h00;
+      \$63  = 59'h000000000000000;
     end
     if (rst) begin
-      \$27  = 5'h00;
+      \$63  = 59'h000000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$28  = \$4 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$64  = scale_sign_2_1;
     if (abort) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$29  = scale_sign_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$65  = inputs;
     if (abort) begin
-      \$29  = 1'h0;
+      \$65  = 19'h00000;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$65  = 19'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$30  = \$5 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$66  = \port$620$0 [31];
     if (abort) begin
-      \$30  = 30'h00000000;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$30  = 30'h00000000;
+      \$66  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$31  = scale_shift_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$67  = \$38 [13:0];
     if (abort) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$67  = 14'h0000;
     end
   end
-  assign scale = \port$566$0 [15:0];
-  assign shift = \port$566$0 [31:16];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$68  = \port$620$0 [30:28];
+    if (abort) begin
+      \$68  = 3'h0;
+    end
+    if (rst) begin
+      \$68  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$69  = \$39 ;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$70  = shift_sign_1;
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$71  = \$40 ;
+    if (abort) begin
+      \$71  = 33'h000000000;
+    end
+    if (rst) begin
+      \$71  = 33'h000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$72  = \$41 [4:0];
+    if (abort) begin
+      \$72  = 5'h00;
+    end
+    if (rst) begin
+      \$72  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$73  = \$44 [58:0];
+    if (abort) begin
+      \$73  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$73  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$74  = shift_sign_2_1;
+    if (abort) begin
+      \$74  = 1'h0;
+    end
+    if (rst) begin
+      \$74  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$75  = valid;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$76  = \$45 ;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$77  = \$46 [60:1];
+    if (abort) begin
+      \$77  = 60'h000000000000000;
+    end
+    if (rst) begin
+      \$77  = 60'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$78  = shift_sign_3_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$79  = valid_1_1;
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$80  = valid_4_1;
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$81  = valid_4_2;
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$82  = last;
+    if (abort) begin
+      \$82  = 1'h0;
+    end
+    if (rst) begin
+      \$82  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$83  = last_1;
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$84  = last_2;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$85  = last_3;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$86  = \$48 ;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$87  = bad_1;
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$88  = bad_2;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$89  = part;
+    if (\$49 ) begin
+      \$89  = 59'h000000000000000;
+    end else if (valid_4_3) begin
+      \$89  = \$52 [59:1];
+    end
+    if (abort) begin
+      \$89  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$89  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$90  = part_nan;
+    if (\$49 ) begin
+      \$90  = 1'h0;
+    end else if (valid_4_3) begin
+      \$90  = \$53 ;
+    end
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$91  = total;
+    if (\$49 ) begin
+      \$91  = \$50 [59:1];
+    end
+    if (abort) begin
+      \$91  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$91  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$92  = nan;
+    if (\$49 ) begin
+      \$92  = \$51 ;
+    end
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  assign scale = \port$620$0 [15:0];
+  assign shift = \port$620$0 [31:16];
+  assign \$43  = { \$42 [63], \$42 [63:1] };
+  assign \$5  = { \$4 , \port$620$0 [9:0], 1'h0 };
+  assign \$8  = { 1'h0, \$7 , 2'h0 };
+  assign \$13  = { \$12 , \port$620$0 [9:0], 1'h0 };
+  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$21  = { \$20 [63], \$20 [63:1] };
+  assign \$27  = { \$26 , \port$620$0 [25:16], 1'h0 };
+  assign \$30  = { 1'h0, \$29 , 2'h0 };
+  assign \$35  = { \$34 , \port$620$0 [25:16], 1'h0 };
+  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [4:0] \$1 ;
   wire \$2 ;
   wire [5:0] \$3 ;
@@ -4030,7 +4165,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   assign \$2  = claim ? 1'h1 : 1'h0;
   assign \$3  = \$1  - \$2 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
       \$4  = 4'h0;
@@ -4047,7 +4182,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -4113,7 +4248,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \fi
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -4132,54 +4267,58 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \fi
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
+  wire [4:0] \$12 ;
+  wire [4:0] \$13 ;
   wire \$14 ;
   wire \$15 ;
-  wire [4:0] \$16 ;
+  wire \$16 ;
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
   wire \$2 ;
-  wire \$20 ;
+  wire [4:0] \$20 ;
   wire \$21 ;
   wire \$22 ;
-  wire [4:0] \$23 ;
+  wire \$23 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  reg [2:0] \$27 ;
-  reg [2:0] \$28 ;
-  reg [3:0] \$29 ;
+  wire [4:0] \$27 ;
+  wire \$28 ;
+  wire \$29 ;
   wire [4:0] \$3 ;
-  reg \$30 ;
+  wire \$30 ;
+  reg [3:0] \$31 ;
+  reg [3:0] \$32 ;
+  reg [3:0] \$33 ;
+  reg \$34 ;
   wire \$4 ;
-  wire [3:0] \$5 ;
-  wire \$6 ;
-  wire \$7 ;
+  wire \$5 ;
+  wire [4:0] \$6 ;
+  wire [4:0] \$7 ;
   wire \$8 ;
-  wire [3:0] \$9 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input clk;
   wire clk;
-  (* init = 3'h0 *)
-  wire [2:0] consume;
+  (* init = 4'h0 *)
+  wire [3:0] consume;
   reg [3:0] inner_level = 4'h0;
   wire inner_r_rdy;
   wire [3:0] level;
-  (* init = 3'h0 *)
-  wire [2:0] produce;
+  (* init = 4'h0 *)
+  wire [3:0] produce;
   output [31:0] r_data;
   wire [31:0] r_data;
   input r_en;
   wire r_en;
   wire [3:0] r_level;
-  reg [2:0] r_port__addr = 3'h0;
+  reg [3:0] r_port__addr = 4'h0;
   wire [31:0] r_port__data;
   wire r_port__en;
   reg r_rdy = 1'h0;
@@ -4189,13 +4328,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
   input w_en;
   wire w_en;
   wire [3:0] w_level;
-  reg [2:0] w_port__addr = 3'h0;
+  reg [3:0] w_port__addr = 4'h0;
   input [31:0] w_port__data;
   wire [31:0] w_port__data;
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
-  reg [31:0] storage [7:0];
+  reg [31:0] storage [8:0];
   initial begin
     storage[0] = 32'd0;
     storage[1] = 32'd0;
@@ -4205,6 +4344,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
     storage[5] = 32'd0;
     storage[6] = 32'd0;
     storage[7] = 32'd0;
+    storage[8] = 32'd0;
   end
   always @(posedge clk) begin
     if (w_port__en)
@@ -4217,7 +4357,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 4'h8;
+  assign w_rdy = inner_level != 4'h9;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -4225,91 +4365,95 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr + 1'h1;
-  assign \$6  = ~ r_rdy;
-  assign \$7  = \$6  | r_en;
-  assign \$8  = inner_r_rdy & \$7 ;
-  assign \$9  = r_port__addr + 1'h1;
-  assign \$10  = w_rdy & w_en;
-  assign \$11  = ~ r_rdy;
-  assign \$12  = \$11  | r_en;
-  assign \$13  = inner_r_rdy & \$12 ;
-  assign \$14  = ~ \$13 ;
-  assign \$15  = \$10  & \$14 ;
-  assign \$16  = inner_level + 1'h1;
-  assign \$17  = ~ r_rdy;
-  assign \$18  = \$17  | r_en;
-  assign \$19  = inner_r_rdy & \$18 ;
-  assign \$20  = w_rdy & w_en;
-  assign \$21  = ~ \$20 ;
-  assign \$22  = \$19  & \$21 ;
-  assign \$23  = inner_level - 1'h1;
-  assign \$24  = ~ r_rdy;
-  assign \$25  = \$24  | r_en;
-  assign \$26  = inner_r_rdy & \$25 ;
+  assign \$5  = w_port__addr == 4'h8;
+  assign \$6  = w_port__addr + 1'h1;
+  assign \$7  = \$5  ? 5'h00 : \$6 ;
+  assign \$8  = ~ r_rdy;
+  assign \$9  = \$8  | r_en;
+  assign \$10  = inner_r_rdy & \$9 ;
+  assign \$11  = r_port__addr == 4'h8;
+  assign \$12  = r_port__addr + 1'h1;
+  assign \$13  = \$11  ? 5'h00 : \$12 ;
+  assign \$14  = w_rdy & w_en;
+  assign \$15  = ~ r_rdy;
+  assign \$16  = \$15  | r_en;
+  assign \$17  = inner_r_rdy & \$16 ;
+  assign \$18  = ~ \$17 ;
+  assign \$19  = \$14  & \$18 ;
+  assign \$20  = inner_level + 1'h1;
+  assign \$21  = ~ r_rdy;
+  assign \$22  = \$21  | r_en;
+  assign \$23  = inner_r_rdy & \$22 ;
+  assign \$24  = w_rdy & w_en;
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \$23  & \$25 ;
+  assign \$27  = inner_level - 1'h1;
+  assign \$28  = ~ r_rdy;
+  assign \$29  = \$28  | r_en;
+  assign \$30  = inner_r_rdy & \$29 ;
   always @(posedge clk)
-    w_port__addr <= \$27 ;
+    w_port__addr <= \$31 ;
   always @(posedge clk)
-    r_port__addr <= \$28 ;
+    r_port__addr <= \$32 ;
   always @(posedge clk)
-    inner_level <= \$29 ;
+    inner_level <= \$33 ;
   always @(posedge clk)
-    r_rdy <= \$30 ;
+    r_rdy <= \$34 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$27  = w_port__addr;
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$31  = w_port__addr;
     if (\$4 ) begin
-      \$27  = \$5 [2:0];
+      \$31  = \$7 [3:0];
     end
     if (abort) begin
-      \$27  = 3'h0;
+      \$31  = 4'h0;
     end
     if (rst) begin
-      \$27  = 3'h0;
+      \$31  = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$28  = r_port__addr;
-    if (\$8 ) begin
-      \$28  = \$9 [2:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$32  = r_port__addr;
+    if (\$10 ) begin
+      \$32  = \$13 [3:0];
     end
     if (abort) begin
-      \$28  = 3'h0;
+      \$32  = 4'h0;
     end
     if (rst) begin
-      \$28  = 3'h0;
+      \$32  = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$29  = inner_level;
-    if (\$15 ) begin
-      \$29  = \$16 [3:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$33  = inner_level;
+    if (\$19 ) begin
+      \$33  = \$20 [3:0];
     end
-    if (\$22 ) begin
-      \$29  = \$23 [3:0];
-    end
-    if (abort) begin
-      \$29  = 4'h0;
-    end
-    if (rst) begin
-      \$29  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$30  = r_rdy;
     if (\$26 ) begin
-      \$30  = 1'h1;
-    end else if (r_en) begin
-      \$30  = 1'h0;
+      \$33  = \$27 [3:0];
     end
     if (abort) begin
-      \$30  = 1'h0;
+      \$33  = 4'h0;
     end
     if (rst) begin
-      \$30  = 1'h0;
+      \$33  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$34  = r_rdy;
+    if (\$30 ) begin
+      \$34  = 1'h1;
+    end else if (r_en) begin
+      \$34  = 1'h0;
+    end
+    if (abort) begin
+      \$34  = 1'h0;
+    end
+    if (rst) begin
+      \$34  = 1'h0;
     end
   end
   assign w_level = \$3 [3:0];
@@ -4321,16 +4465,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
   assign r_port__data = r_data;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, block_last, start, abort, n, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire [13:0] \$1 ;
-  reg [12:0] \$2 ;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, start, abort, n, inputs_left, block_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire \$1 ;
+  wire \$2 ;
+  wire [13:0] \$3 ;
+  wire \$4 ;
+  reg [12:0] \$5 ;
+  reg \$6 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   input [10:0] inputs_left;
@@ -4344,32 +4492,51 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, block_
   wire rst;
   input start;
   wire start;
-  assign block_last = outputs_left <= 1'h1;
-  assign \$1  = outputs_left - 1'h1;
+  assign \$4  = outputs_left <= 2'h2;
   always @(posedge clk)
-    outputs_left <= \$2 ;
+    outputs_left <= \$5 ;
+  always @(posedge clk)
+    block_last <= \$6 ;
+  assign \$2  = n <= 1'h1;
+  assign \$3  = outputs_left - 1'h1;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$2  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$5  = outputs_left;
     if (start) begin
-      \$2  = n;
-    end else if (advance) begin
-      \$2  = \$1 [12:0];
+      \$5  = n;
+    end else if (\$1 ) begin
+      \$5  = \$3 [12:0];
     end
     if (abort) begin
-      \$2  = 13'h0000;
+      \$5  = 13'h0000;
     end
     if (rst) begin
-      \$2  = 13'h0000;
+      \$5  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$6  = block_last;
+    if (start) begin
+      \$6  = \$2 ;
+    end else if (\$1 ) begin
+      \$6  = \$4 ;
+    end
+    if (abort) begin
+      \$6  = 1'h0;
+    end
+    if (rst) begin
+      \$6  = 1'h0;
     end
   end
   assign row_last = 1'h1;
   assign k = inputs_left;
+  assign \$1  = advance;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, row_last, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available
-, room, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
+, start, abort, n, k, state, \step$48 , load_chunk, load_remaining, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -4449,11 +4616,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [19:0] \$81 ;
+  wire [18:0] \$81 ;
   wire \$82 ;
   wire \$83 ;
   reg \$84 ;
-  reg [19:0] \$85 ;
+  reg [18:0] \$85 ;
   reg [2:0] \$86 ;
   reg \$87 ;
   wire [1:0] \$9 ;
@@ -4481,7 +4648,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire fire;
   reg gap = 1'h0;
   wire group;
-  wire group_first;
   wire group_last;
   wire [10:0] inputs_left;
   input [10:0] k;
@@ -4493,15 +4659,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire [10:0] load_remaining;
   output load_write;
   wire load_write;
-  reg [19:0] loaded_1 = 20'h00000;
+  reg [18:0] loaded_1 = 19'h00000;
   wire \loaded_1.block_last ;
   wire [6:0] \loaded_1.chunk ;
   wire \loaded_1.group ;
-  wire \loaded_1.group_first ;
   wire \loaded_1.group_last ;
   wire \loaded_1.load ;
   wire \loaded_1.poison ;
-  wire \loaded_1.row_first ;
+  wire \loaded_1.ragged ;
   wire \loaded_1.row_last ;
   wire \loaded_1.rows ;
   wire \loaded_1.scaled ;
@@ -4513,13 +4678,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire [12:0] \n$24 ;
   input over;
   wire over;
+  wire ragged;
   input room;
   wire room;
   output room_claim;
   wire room_claim;
   output room_stall;
   wire room_stall;
-  wire row_first;
   output row_last;
   wire row_last;
   wire rows;
@@ -4547,31 +4712,29 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   (* enum_value_111 = "ALIGN" *)
   output [2:0] state;
   reg [2:0] state = 3'h1;
-  wire [19:0] step;
-  output [19:0] \step$49 ;
-  reg [19:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [6:0] \step$49.chunk ;
-  wire \step$49.group ;
-  wire \step$49.group_first ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.row_first ;
-  wire \step$49.row_last ;
-  wire \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
+  wire [18:0] step;
+  output [18:0] \step$48 ;
+  reg [18:0] \step$48 ;
+  wire \step$48.block_last ;
+  wire [6:0] \step$48.chunk ;
+  wire \step$48.group ;
+  wire \step$48.group_last ;
+  wire \step$48.load ;
+  wire \step$48.poison ;
+  wire \step$48.ragged ;
+  wire \step$48.row_last ;
+  wire \step$48.rows ;
+  wire \step$48.scaled ;
+  wire \step$48.segment ;
+  wire \step$48.valid ;
+  wire \step$48.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire \step.group ;
-  wire \step.group_first ;
   wire \step.group_last ;
   wire \step.load ;
   wire \step.poison ;
-  wire \step.row_first ;
+  wire \step.ragged ;
   wire \step.row_last ;
   wire \step.rows ;
   wire \step.scaled ;
@@ -4697,12 +4860,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     .chunk(load_chunk),
     .clk(clk),
     .group(group),
-    .group_first(group_first),
     .group_last(group_last),
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .row_first(row_first),
     .row_last(row_last),
     .rows(rows),
     .rst(rst),
@@ -4710,7 +4871,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     .start(\start$22 )
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$84  = \wait ;
     if (room_claim) begin
       \$84  = 1'h0;
@@ -4725,17 +4886,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$85  = step;
     if (abort) begin
-      \$85  = 20'h00000;
+      \$85  = 19'h00000;
     end
     if (rst) begin
-      \$85  = 20'h00000;
+      \$85  = 19'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$86  = state;
     if (\$3 ) begin
       if (start) begin
@@ -4764,7 +4925,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$87  = gap;
     if (\$3 ) begin
     end else if (\$4 ) begin
@@ -4782,10 +4943,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \step$49 [0] = \$81 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \step$48 [0] = \$81 [0];
     if (\$82 ) begin
-      \step$49 [0] = \$83 ;
+      \step$48 [0] = \$83 ;
     end
   end
   assign \n$24  = n;
@@ -4794,83 +4955,75 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign activation_final = row_last;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
+  assign ragged = row_last;
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[8:2];
   assign \loaded_1.segment  = loaded_1[9];
   assign \loaded_1.group  = loaded_1[10];
-  assign \loaded_1.group_first  = loaded_1[11];
-  assign \loaded_1.group_last  = loaded_1[12];
-  assign \loaded_1.row_first  = loaded_1[13];
-  assign \loaded_1.row_last  = loaded_1[14];
-  assign \loaded_1.weighted  = loaded_1[15];
-  assign \loaded_1.scaled  = loaded_1[16];
-  assign \loaded_1.poison  = loaded_1[17];
-  assign \loaded_1.rows  = loaded_1[18];
-  assign \loaded_1.block_last  = loaded_1[19];
+  assign \loaded_1.group_last  = loaded_1[11];
+  assign \loaded_1.row_last  = loaded_1[12];
+  assign \loaded_1.ragged  = loaded_1[13];
+  assign \loaded_1.weighted  = loaded_1[14];
+  assign \loaded_1.scaled  = loaded_1[15];
+  assign \loaded_1.poison  = loaded_1[16];
+  assign \loaded_1.rows  = loaded_1[17];
+  assign \loaded_1.block_last  = loaded_1[18];
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
   assign \step.segment  = step[9];
   assign \step.group  = step[10];
-  assign \step.group_first  = step[11];
-  assign \step.group_last  = step[12];
-  assign \step.row_first  = step[13];
-  assign \step.row_last  = step[14];
-  assign \step.weighted  = step[15];
-  assign \step.scaled  = step[16];
-  assign \step.poison  = step[17];
-  assign \step.rows  = step[18];
-  assign \step.block_last  = step[19];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [8:2];
-  assign \step$49.segment  = \step$49 [9];
-  assign \step$49.group  = \step$49 [10];
-  assign \step$49.group_first  = \step$49 [11];
-  assign \step$49.group_last  = \step$49 [12];
-  assign \step$49.row_first  = \step$49 [13];
-  assign \step$49.row_last  = \step$49 [14];
-  assign \step$49.weighted  = \step$49 [15];
-  assign \step$49.scaled  = \step$49 [16];
-  assign \step$49.poison  = \step$49 [17];
-  assign \step$49.rows  = \step$49 [18];
-  assign \step$49.block_last  = \step$49 [19];
+  assign \step.group_last  = step[11];
+  assign \step.row_last  = step[12];
+  assign \step.ragged  = step[13];
+  assign \step.weighted  = step[14];
+  assign \step.scaled  = step[15];
+  assign \step.poison  = step[16];
+  assign \step.rows  = step[17];
+  assign \step.block_last  = step[18];
+  assign \step$48.valid  = \step$48 [0];
+  assign \step$48.load  = \step$48 [1];
+  assign \step$48.chunk  = \step$48 [8:2];
+  assign \step$48.segment  = \step$48 [9];
+  assign \step$48.group  = \step$48 [10];
+  assign \step$48.group_last  = \step$48 [11];
+  assign \step$48.row_last  = \step$48 [12];
+  assign \step$48.ragged  = \step$48 [13];
+  assign \step$48.weighted  = \step$48 [14];
+  assign \step$48.scaled  = \step$48 [15];
+  assign \step$48.poison  = \step$48 [16];
+  assign \step$48.rows  = \step$48 [17];
+  assign \step$48.block_last  = \step$48 [18];
   always @*
-    \step$49 [19:1] = \$81 [19:1];
-  assign step[17] = \$79 ;
-  assign step[16] = \$75 ;
-  assign step[15] = weight_present;
+    \step$48 [18:1] = \$81 [18:1];
+  assign step[16] = \$79 ;
+  assign step[15] = \$75 ;
+  assign step[14] = weight_present;
   assign step[1] = \$74 ;
   assign step[0] = fire;
-  assign step[19] = block_last;
-  assign step[18] = rows;
-  assign step[14] = row_last;
-  assign step[13] = row_first;
-  assign step[12] = group_last;
-  assign step[11] = group_first;
+  assign step[18] = block_last;
+  assign step[17] = rows;
+  assign step[13] = row_last;
+  assign step[12] = row_last;
+  assign step[11] = group_last;
   assign step[10] = group;
   assign step[9] = segment;
   assign step[8:2] = load_chunk;
+  assign \$41  = \wait ;
   assign \$1  = \wait ;
   assign \$23  = \wait ;
   assign \$10  = gap;
   assign \$33  = segment;
-  assign \$41  = \wait ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, beat_last, group_last, block_last, row_last, abort, n, k, chunk, segment, group, row_first, group_first, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  reg [6:0] \$13 ;
-  reg \$14 ;
-  reg \$15 ;
-  reg \$16 ;
-  reg \$17 ;
-  reg \$18 ;
+  reg [6:0] \$10 ;
+  reg \$11 ;
+  reg \$12 ;
+  reg \$13 ;
   wire [1:0] \$2 ;
   wire [1:0] \$3 ;
   wire [7:0] \$4 ;
@@ -4895,8 +5048,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   wire clk;
   output group;
   reg group = 1'h0;
-  output group_first;
-  reg group_first = 1'h1;
   output group_last;
   wire group_last;
   reg group_step = 1'h0;
@@ -4910,8 +5061,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   wire [12:0] n;
   wire [12:0] \n$3 ;
   wire [12:0] outputs_left;
-  output row_first;
-  reg row_first = 1'h1;
+  wire ragged;
   output row_last;
   wire row_last;
   wire \row_last$9 ;
@@ -4935,21 +5085,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   assign \$7  = group_last ? 2'h0 : \$6 ;
   assign \$8  = group + group_last;
   assign \$9  = row_last ? 2'h0 : \$8 ;
-  assign \$10  = ~ group_last;
-  assign \$11  = row_first & \$10 ;
-  assign \$12  = row_last | \$11 ;
   always @(posedge clk)
-    chunk <= \$13 ;
+    chunk <= \$10 ;
   always @(posedge clk)
-    segment <= \$14 ;
+    segment <= \$11 ;
   always @(posedge clk)
-    group <= \$15 ;
+    group <= \$12 ;
   always @(posedge clk)
-    group_step <= \$16 ;
-  always @(posedge clk)
-    row_first <= \$17 ;
-  always @(posedge clk)
-    group_first <= \$18 ;
+    group_step <= \$13 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -4964,93 +5107,63 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
     .start(start)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$13  = chunk;
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$10  = chunk;
     if (start) begin
-      \$13  = 7'h00;
+      \$10  = 7'h00;
     end else if (advance) begin
-      \$13  = \$5 [6:0];
+      \$10  = \$5 [6:0];
     end
     if (abort) begin
-      \$13  = 7'h00;
+      \$10  = 7'h00;
     end
     if (rst) begin
-      \$13  = 7'h00;
+      \$10  = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$14  = segment;
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$11  = segment;
     if (start) begin
-      \$14  = 1'h0;
+      \$11  = 1'h0;
     end else if (advance) begin
-      \$14  = \$3 [0];
+      \$11  = \$3 [0];
     end
     if (abort) begin
-      \$14  = 1'h0;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$14  = 1'h0;
+      \$11  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$15  = group;
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$12  = group;
     if (start) begin
-      \$15  = 1'h0;
+      \$12  = 1'h0;
     end else if (advance) begin
-      \$15  = \$9 [0];
+      \$12  = \$9 [0];
     end
     if (abort) begin
-      \$15  = 1'h0;
+      \$12  = 1'h0;
     end
     if (rst) begin
-      \$15  = 1'h0;
+      \$12  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$16  = group_step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$13  = group_step;
     if (start) begin
-      \$16  = 1'h0;
+      \$13  = 1'h0;
     end else if (advance) begin
-      \$16  = \$7 [0];
+      \$13  = \$7 [0];
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$13  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$17  = row_first;
-    if (start) begin
-      \$17  = 1'h1;
-    end else if (advance) begin
-      \$17  = \$12 ;
-    end
-    if (abort) begin
-      \$17  = 1'h1;
-    end
-    if (rst) begin
-      \$17  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$18  = group_first;
-    if (start) begin
-      \$18  = 1'h1;
-    end else if (advance) begin
-      \$18  = group_last;
-    end
-    if (abort) begin
-      \$18  = 1'h1;
-    end
-    if (rst) begin
-      \$18  = 1'h1;
+      \$13  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -5060,22 +5173,31 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   assign \row_last$9  = row_last;
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
+  assign ragged = row_last;
   assign group_last = row_last;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, advance, start, block_last, row_last, abort, n, k, outputs_left, inputs_left, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire [11:0] \$1 ;
-  wire [11:0] \$2 ;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  wire \$1 ;
+  reg [12:0] \$10 ;
+  reg \$11 ;
+  reg [10:0] \$12 ;
+  reg \$13 ;
+  wire \$2 ;
   wire [13:0] \$3 ;
-  reg [12:0] \$4 ;
-  reg [10:0] \$5 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire [11:0] \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   output block_last;
-  wire block_last;
+  reg block_last = 1'h0;
   input clk;
   wire clk;
   output [10:0] inputs_left;
@@ -5087,56 +5209,92 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, advanc
   output [12:0] outputs_left;
   reg [12:0] outputs_left = 13'h0000;
   output row_last;
-  wire row_last;
+  reg row_last = 1'h0;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = advance & row_last;
+  assign \$2  = n <= 1'h1;
   assign \$3  = outputs_left - 1'h1;
+  assign \$4  = outputs_left <= 2'h2;
+  assign \$5  = advance & row_last;
+  assign \$6  = start | \$5 ;
+  assign \$7  = k <= 4'h8;
+  assign \$8  = inputs_left - 4'h8;
+  assign \$9  = inputs_left <= 5'h10;
   always @(posedge clk)
-    outputs_left <= \$4 ;
+    outputs_left <= \$10 ;
   always @(posedge clk)
-    inputs_left <= \$5 ;
-  assign block_last = outputs_left <= 1'h1;
-  assign row_last = inputs_left <= 4'h8;
-  assign \$1  = inputs_left - 4'h8;
-  assign \$2  = row_last ? { 1'h0, k } : \$1 ;
+    block_last <= \$11 ;
+  always @(posedge clk)
+    inputs_left <= \$12 ;
+  always @(posedge clk)
+    row_last <= \$13 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$4  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$10  = outputs_left;
     if (start) begin
-      \$4  = n;
-    end else if (advance) begin
-      if (row_last) begin
-        \$4  = \$3 [12:0];
-      end
+      \$10  = n;
+    end else if (\$1 ) begin
+      \$10  = \$3 [12:0];
     end
     if (abort) begin
-      \$4  = 13'h0000;
+      \$10  = 13'h0000;
     end
     if (rst) begin
-      \$4  = 13'h0000;
+      \$10  = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$5  = inputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$11  = block_last;
     if (start) begin
-      \$5  = k;
-    end else if (advance) begin
-      \$5  = \$2 [10:0];
+      \$11  = \$2 ;
+    end else if (\$1 ) begin
+      \$11  = \$4 ;
     end
     if (abort) begin
-      \$5  = 11'h000;
+      \$11  = 1'h0;
     end
     if (rst) begin
-      \$5  = 11'h000;
+      \$11  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$12  = inputs_left;
+    if (\$6 ) begin
+      \$12  = k;
+    end else if (advance) begin
+      \$12  = \$8 [10:0];
+    end
+    if (abort) begin
+      \$12  = 11'h000;
+    end
+    if (rst) begin
+      \$12  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$13  = row_last;
+    if (\$6 ) begin
+      \$13  = \$7 ;
+    end else if (advance) begin
+      \$13  = \$9 ;
+    end
+    if (abort) begin
+      \$13  = 1'h0;
+    end
+    if (rst) begin
+      \$13  = 1'h0;
     end
   end
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
@@ -5202,7 +5360,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   always @(posedge clk)
     state <= \$15 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     \$15  = state;
     if (start) begin
       \$15  = 2'h2;
@@ -5220,9 +5378,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$161$0 , \port$167$0 , \port$186$0 , finished, counting, \port$204$0 , \port$298$0 , \port$302$0 , \port$310$0 
-, busy, \port$377$0 , \port$401$0 , \port$425$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$166$0 , \port$185$0 , finished, counting, \port$203$0 , \port$297$0 , \port$301$0 , \port$309$0 , busy
+, \port$378$0 , \port$402$0 , \port$426$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
   wire [32:0] \$100 ;
@@ -5248,15 +5406,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   reg \$119 ;
   wire \$12 ;
   reg [7:0] \$120 ;
-  reg [31:0] \$121 ;
-  reg [31:0] \$122 ;
+  reg \$121 ;
+  reg \$122 ;
   reg [31:0] \$123 ;
-  reg [31:0] \$124 ;
+  reg \$124 ;
   reg [31:0] \$125 ;
   reg \$126 ;
-  reg [1:0] \$127 ;
-  reg [31:0] \$128 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
   wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [1:0] \$133 ;
+  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -5355,6 +5519,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   output abort;
   reg abort = 1'h0;
   reg [31:0] activation_stalls = 32'd0;
+  reg activation_stalls_event_1 = 1'h0;
   input [7:0] axil_araddr;
   wire [7:0] axil_araddr;
   wire axil_arready;
@@ -5394,6 +5559,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   input counting;
   wire counting;
   reg [31:0] cycles = 32'd0;
+  reg cycles_event_1 = 1'h0;
   reg done = 1'h0;
   reg [7:0] errors = 8'h00;
   wire [5:0] faults;
@@ -5404,36 +5570,38 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   reg [10:0] \k$25  = 11'h000;
   output [12:0] n;
   reg [12:0] n = 13'h0000;
-  input \port$161$0 ;
-  wire \port$161$0 ;
-  input \port$167$0 ;
-  wire \port$167$0 ;
-  input \port$186$0 ;
-  wire \port$186$0 ;
-  input \port$204$0 ;
-  wire \port$204$0 ;
-  input \port$298$0 ;
-  wire \port$298$0 ;
-  input \port$302$0 ;
-  wire \port$302$0 ;
-  input \port$310$0 ;
-  wire \port$310$0 ;
-  input \port$377$0 ;
-  wire \port$377$0 ;
-  input \port$401$0 ;
-  wire \port$401$0 ;
-  input \port$425$0 ;
-  wire \port$425$0 ;
+  input \port$166$0 ;
+  wire \port$166$0 ;
+  input \port$185$0 ;
+  wire \port$185$0 ;
+  input \port$203$0 ;
+  wire \port$203$0 ;
+  input \port$297$0 ;
+  wire \port$297$0 ;
+  input \port$301$0 ;
+  wire \port$301$0 ;
+  input \port$309$0 ;
+  wire \port$309$0 ;
+  input \port$378$0 ;
+  wire \port$378$0 ;
+  input \port$402$0 ;
+  wire \port$402$0 ;
+  input \port$426$0 ;
+  wire \port$426$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
+  reg result_stalls_event_1 = 1'h0;
   input rst;
   wire rst;
   reg [31:0] scale_stalls = 32'd0;
+  reg scale_stalls_event_1 = 1'h0;
   wire [3:0] stalls;
   output start;
   reg start = 1'h0;
+  reg start_1 = 1'h0;
   reg [31:0] weight_stalls = 32'd0;
+  reg weight_stalls_event_1 = 1'h0;
   output write;
   wire write;
   assign \$1  = axil_awvalid & axil_wvalid;
@@ -5536,12 +5704,12 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$425$0 , \port$401$0 , \port$377$0 , \port$167$0 , \port$186$0 , \port$161$0  };
-  assign \$100  = cycles + counting;
-  assign \$101  = activation_stalls + \port$298$0 ;
-  assign \$102  = weight_stalls + \port$302$0 ;
-  assign \$103  = scale_stalls + \port$310$0 ;
-  assign \$104  = result_stalls + \port$204$0 ;
+  assign \$99  = \$72  | { \$98 , \$90 , \port$426$0 , \port$402$0 , \port$378$0 , \port$166$0 , \port$185$0 , 1'h0 };
+  assign \$100  = cycles + cycles_event_1;
+  assign \$101  = activation_stalls + activation_stalls_event_1;
+  assign \$102  = weight_stalls + weight_stalls_event_1;
+  assign \$103  = scale_stalls + scale_stalls_event_1;
+  assign \$104  = result_stalls + result_stalls_event_1;
   assign \$105  = axil_araddr[7:2] < 5'h10;
   assign \$106  = \$105  ? 2'h0 : 2'h2;
   assign \$107  = axil_araddr[7:2] < 5'h10;
@@ -5568,23 +5736,35 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   always @(posedge clk)
     errors <= \$120 ;
   always @(posedge clk)
-    cycles <= \$121 ;
+    start_1 <= \$121 ;
   always @(posedge clk)
-    activation_stalls <= \$122 ;
+    cycles_event_1 <= \$122 ;
   always @(posedge clk)
-    weight_stalls <= \$123 ;
+    cycles <= \$123 ;
   always @(posedge clk)
-    scale_stalls <= \$124 ;
+    activation_stalls_event_1 <= \$124 ;
   always @(posedge clk)
-    result_stalls <= \$125 ;
+    activation_stalls <= \$125 ;
   always @(posedge clk)
-    axil_rvalid <= \$126 ;
+    weight_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    axil_rresp <= \$127 ;
+    weight_stalls <= \$127 ;
   always @(posedge clk)
-    axil_rdata <= \$128 ;
+    scale_stalls_event_1 <= \$128 ;
+  always @(posedge clk)
+    scale_stalls <= \$129 ;
+  always @(posedge clk)
+    result_stalls_event_1 <= \$130 ;
+  always @(posedge clk)
+    result_stalls <= \$131 ;
+  always @(posedge clk)
+    axil_rvalid <= \$132 ;
+  always @(posedge clk)
+    axil_rresp <= \$133 ;
+  always @(posedge clk)
+    axil_rdata <= \$134 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
@@ -5622,14 +5802,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$111  = axil_bvalid;
     if (write) begin
       \$111  = 1'h1;
@@ -5641,7 +5821,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$112  = axil_bresp;
     if (write) begin
       \$112  = \$10 ;
@@ -5651,7 +5831,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$113  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
@@ -5672,7 +5852,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$114  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
@@ -5693,21 +5873,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$115  = \$31 ;
     if (rst) begin
       \$115  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$116  = \$35 ;
     if (rst) begin
       \$116  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$117  = n;
     if (\$52 ) begin
       \$117  = \$signal [12:0];
@@ -5717,7 +5897,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$118  = \k$25 ;
     if (\$52 ) begin
       \$118  = k[10:0];
@@ -5727,7 +5907,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$119  = done;
     if (\$70 ) begin
       \$119  = 1'h0;
@@ -5739,107 +5919,149 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     \$120  = \$99 ;
     if (rst) begin
       \$120  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$121  = 32'd0;
-    end else begin
-      \$121  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$121  = start;
     if (rst) begin
-      \$121  = 32'd0;
+      \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$122  = 32'd0;
-    end else begin
-      \$122  = \$101 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$122  = counting;
     if (rst) begin
-      \$122  = 32'd0;
+      \$122  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$123  = 32'd0;
     end else begin
-      \$123  = \$102 [31:0];
+      \$123  = \$100 [31:0];
     end
     if (rst) begin
       \$123  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$124  = 32'd0;
-    end else begin
-      \$124  = \$103 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$124  = \port$297$0 ;
     if (rst) begin
-      \$124  = 32'd0;
+      \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
     (* full_case = 32'd1 *)
-    if (start) begin
+    if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$104 [31:0];
+      \$125  = \$101 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$126  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$126  = \port$301$0 ;
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$127  = 32'd0;
+    end else begin
+      \$127  = \$102 [31:0];
+    end
+    if (rst) begin
+      \$127  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$128  = \port$309$0 ;
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$129  = 32'd0;
+    end else begin
+      \$129  = \$103 [31:0];
+    end
+    if (rst) begin
+      \$129  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$130  = \port$203$0 ;
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$131  = 32'd0;
+    end else begin
+      \$131  = \$104 [31:0];
+    end
+    if (rst) begin
+      \$131  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$132  = axil_rvalid;
     if (read) begin
-      \$126  = 1'h1;
+      \$132  = 1'h1;
     end else if (axil_rready) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$132  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$127  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$133  = axil_rresp;
     if (read) begin
-      \$127  = \$106 ;
+      \$133  = \$106 ;
     end
     if (rst) begin
-      \$127  = 2'h0;
+      \$133  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$128  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$134  = axil_rdata;
     if (read) begin
-      \$128  = \$110 ;
+      \$134  = \$110 ;
     end
     if (rst) begin
-      \$128  = 32'd0;
+      \$134  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$425$0 , \port$401$0 , \port$377$0 , \port$167$0 , \port$186$0 , \port$161$0  };
-  assign stalls = { \port$204$0 , \port$310$0 , \port$302$0 , \port$298$0  };
+  assign faults = { \port$426$0 , \port$402$0 , \port$378$0 , \port$166$0 , \port$185$0 , 1'h0 };
+  assign stalls = { \port$203$0 , \port$309$0 , \port$301$0 , \port$297$0  };
 endmodule
