@@ -20,7 +20,7 @@ MOST_POINTS: Final = 4000
 
 def page(facts: dict[str, Any]) -> str:
     """Return the page: plotly's own script, the data and the table are in it."""
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+    from plotly.offline import get_plotlyjs
 
     points = page_points(facts)
     names = [*facts["axes"]]

@@ -27,7 +27,6 @@ from tests.gateware.float_oracles import (
 QUICK, MILLIONS = 100_000, 10_000_000
 #: Operands of one run through the Verilog.
 CHUNK = 2_000_000
-HAS_SOFTFLOAT = importlib.util.find_spec("softfloatpy") is not None
 
 
 def ecp5_cells(folder: Path) -> Path:
@@ -133,7 +132,6 @@ def test_model_without_a_product_or_a_sum_is_numpys_own_arithmetic(accumulator):
         assert np.array_equal(found[real], expected[real])
 
 
-@pytest.mark.skipif(not HAS_SOFTFLOAT, reason="softfloatpy is not installed (pip, optional)")
 def test_model_equals_berkeley_softfloat():
     """The arithmetic that Berkeley TestFloat tests others against, in its own code."""
     sf = importlib.import_module("softfloatpy")
