@@ -19,7 +19,7 @@ from tern_hw.exploration.axes import FIXED, Axis, spelled
 
 __all__ = ["MAX_COMBINATIONS", "Plan", "Point", "Skips", "make_plan"]
 
-#: Most combinations of a sweep: planning that many takes minutes and some gigabytes.
+#: Most combinations of a sweep: planning that many takes minutes, evaluating them an hour.
 MAX_COMBINATIONS: Final = 1_000_000
 #: Decides which points --limit takes; any number will do, as long as it stays.
 SEED: Final = 0

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from typing import Any, Final
 
 from tern_hw.exploration.axes import spelled
@@ -11,8 +12,9 @@ __all__ = ["column", "front_csv", "front_points", "minimised", "print_report", "
 
 #: Most points of the front in the table.
 MOST_ROWS: Final = 20
-#: Columns of a table that goes into a file, and of one without a terminal.
-WIDTH: Final = 100
+#: Columns that a table may take where there is no terminal, and those of a paragraph.
+WIDTH: Final = 240
+PARAGRAPH: Final = 100
 
 
 def minimised(facts: dict[str, Any]) -> list[Objective]:
@@ -73,7 +75,7 @@ def print_report(facts: dict[str, Any], written: list[str]) -> None:
     if (more := counts["front"] - MOST_ROWS) > 0:
         say(f"and {more} more of the front, in --csv, --html and --json")
     _say_best(say, facts)
-    say(facts["note"])
+    say(textwrap.fill(facts["note"], PARAGRAPH))
     say(f"figures are kept in {facts['results']}")
     for path in written:
         say(f"wrote {path}")

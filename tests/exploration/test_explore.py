@@ -99,6 +99,19 @@ def test_report_tells_front_skips_and_commands(small, tmp_path, capsys):
     assert f"wrote {path}" in text
 
 
+def test_a_table_of_many_axes_is_not_cut(small, capsys):
+    axes = ["--memory", "lpddr5,hbm2", "--clock", "500,600", "--result", "fp32,fp16"]
+    axes += ["--activation", "int8,fp16", "--float-macs", "32,64", "--bandwidth", "20,30"]
+    names = ["--minimise", ",".join(OBJECTIVES), "--limit", "30"]
+    assert explore.main(["--model", small, *OPTIONS, *axes, *names]) == 0
+    text = capsys.readouterr().out
+    assert "…" not in text
+    head = next(line for line in text.splitlines() if line.lstrip().startswith("memory"))
+    assert head.split()[:4] == ["memory", "bandwidth", "clock", "float"]
+    assert "768 combinations, 30 points" in text
+    assert "skipped 256: group_size must be" in text
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
