@@ -447,7 +447,7 @@ class ArrayConfig:
     @property
     def unit_cycles(self) -> int:
         """Latency of finding a group's unit, after its last activation."""
-        return 6
+        return 12
 
     @property
     def decode_cycles(self) -> int:

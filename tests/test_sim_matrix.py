@@ -77,18 +77,10 @@ def test_an_aligned_array_passes_and_hits_its_bins(runs):
     check(runs.get(QUICK_ALIGNED, Simulator.VERILATOR), QUICK_ALIGNED)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", ALIGNED, ids=lambda config: config.name)
-def test_long_runs_of_aligned_arrays(config, simulator, runs):
-    needs(simulator)
-    check(runs.get(config, simulator, LONG_RUN), config)
-
-
 #: Icarus takes every fifth configuration: it is ten times slower.
 LONG_RUNS = [
     (config, simulator)
-    for at, config in enumerate(EVERY_CHOICE)
+    for at, config in enumerate(EVERY_CHOICE + ALIGNED)
     for simulator in Simulator
     if simulator is Simulator.VERILATOR or at % 5 == 0
 ]

@@ -12,6 +12,8 @@ __all__ = ["ActivationAligner", "AlignedLoader", "UnitFinder"]
 #: Bits of the exponent field of a binary16, and what it holds where the value is not finite.
 EXPONENT_BITS = 5
 NONFINITE = 31
+#: Cycles that the finder takes for each: who has the bit, and whether anybody has.
+BIT_CYCLES = 2
 #: Bits of the significand of a binary16.
 SIGNIFICAND_BITS = 11
 #: Bits of a shift that its first cycle does.
@@ -29,9 +31,11 @@ def real_lanes(m: Module, remaining, lanes: int):
 
     One shift for all lanes: comparisons would take a carry chain each.
     """
-    low = remaining[: lanes.bit_length()]
-    beyond = C((1 << lanes) - 1, lanes) << low
-    return ~beyond[:lanes] | (remaining >= lanes).replicate(lanes)
+    bits = (lanes - 1).bit_length()
+    # Lanes of a power of two need no comparison either.
+    all_real = remaining[bits:].any() if lanes == 1 << bits else remaining >= lanes
+    beyond = C((1 << lanes) - 1, lanes) << remaining[:bits]
+    return ~beyond[:lanes] | all_real.replicate(lanes)
 
 
 class UnitFinder(wiring.Component):
@@ -40,7 +44,7 @@ class UnitFinder(wiring.Component):
     The largest exponent is found bit by bit from the top: lanes that lack a bit which another
     has are out. Its unit is 2**(u - 24), u = max(exponent field, 1, W - 11) - (W - 11).
 
-    Latency: `latency` = 6, `config.unit_cycles`. Throughput: a beat a cycle. Backpressure: none.
+    Latency: `latency` = 12, `config.unit_cycles`. Throughput: a beat a cycle. Backpressure: none.
 
     Members
     -------
@@ -58,7 +62,7 @@ class UnitFinder(wiring.Component):
 
     def __init__(self, config: ArrayConfig):
         self.config = config
-        self.latency = EXPONENT_BITS + 1
+        self.latency = 1 + BIT_CYCLES * EXPONENT_BITS + 1
         super().__init__(
             {
                 "beat": In(config.lanes * 16),
@@ -73,8 +77,8 @@ class UnitFinder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        valid = delay(m, self.valid, EXPONENT_BITS, name="valid")
-        first = delay(m, self.first, EXPONENT_BITS, name="first")
+        valid = delay(m, self.valid, self.latency - 1, name="valid")
+        first = delay(m, self.first, self.latency - 1, name="first")
         units, bad = [], []
         for segment in range(config.segments):
             largest = self._largest(m, segment)
@@ -90,23 +94,27 @@ class UnitFinder(wiring.Component):
         return m
 
     def _largest(self, m, segment):
-        """Return the largest exponent field of a segment's real lanes, `EXPONENT_BITS` later."""
+        """Return the largest exponent field of a segment's real lanes, `latency` - 1 later."""
         lanes = range(segment * self.config.step_inputs, (segment + 1) * self.config.step_inputs)
-        able = real_lanes(m, self.remaining, self.config.lanes)[lanes.start : lanes.stop]
+        real = real_lanes(m, self.remaining, self.config.lanes)[lanes.start : lanes.stop]
+        able = delay(m, real, 1, name=f"s{segment}_real")
         places = range(EXPONENT_BITS)
         planes = [Cat(self.beat[16 * lane + 10 + at] for lane in lanes) for at in places]
+        planes = [delay(m, each, 1, name=f"s{segment}_{at}") for at, each in enumerate(planes)]
         tops = []
         for place in reversed(places):
             bits = planes.pop()
             name = f"s{segment}_bit{place}"
             top = Signal(name=f"{name}_top")
-            m.d.sync += top.eq((able & bits).any())
-            # In the next cycle: who has the bit, or all where none has it.
-            able_now = delay(m, able, 1, name=f"{name}_able")
-            bits_now = delay(m, bits, 1, name=f"{name}_plane")
+            m.d.sync += top.eq(delay(m, able & bits, 1, name=f"{name}_has").any())
+            # Then: who has the bit, or all where none has it.
+            able_now = delay(m, able, BIT_CYCLES, name=f"{name}_able")
+            bits_now = delay(m, bits, BIT_CYCLES, name=f"{name}_plane")
             able = able_now & (bits_now | (~top).replicate(len(lanes)))
-            planes = [delay(m, each, 1, name=f"{name}_p{at}") for at, each in enumerate(planes)]
-            tops.append(delay(m, top, place, name=f"{name}_kept"))
+            planes = [
+                delay(m, each, BIT_CYCLES, name=f"{name}_p{at}") for at, each in enumerate(planes)
+            ]
+            tops.append(delay(m, top, BIT_CYCLES * place, name=f"{name}_kept"))
         return Cat(*reversed(tops))
 
     def _unit(self, m, field, segment):

@@ -218,12 +218,12 @@ def test_words_come_back_aligned_and_units_stay(config):
 def test_latency_is_as_stated(bits):
     config = small(activation="fp16", aligned=bits)
     finder, aligner = UnitFinder(config), ActivationAligner(config)
-    assert finder.latency == config.unit_cycles == 6
+    assert finder.latency == config.unit_cycles == 12
     assert aligner.latency == 5
     assert AlignedLoader(config).latency == config.conversion_cycles == 6
     before = {"beat": ONE, "remaining": 8, "valid": 1, "first": 1}
-    assert observed_latency(finder, before, {"beat": LARGEST}, "units") == 6
-    assert observed_latency(UnitFinder(config), before, {"beat": NAN}, "nonfinite") == 6
+    assert observed_latency(finder, before, {"beat": LARGEST}, "units") == 12
+    assert observed_latency(UnitFinder(config), before, {"beat": NAN}, "nonfinite") == 12
     before = {"word": LARGEST, "remaining": 8, "units": config.unit_max}
     for change in ({"word": LARGEST ^ 0x8000}, {"remaining": 0}):
         assert observed_latency(ActivationAligner(config), before, change, "fixed") == 5
