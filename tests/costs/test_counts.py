@@ -14,6 +14,7 @@ from tern_hw.beats import activation_beats, scale_beats, weight_beats
 from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.costs import count_matmul
 from tern_hw.costs.actions import group_end, lane_mask, load_chunk, result, row_step
+from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
@@ -153,7 +154,11 @@ def test_chains_add_as_often_as_a_tree_and_have_more_registers():
         ({"aligned": 12}, "aligned must be left out where actions are counted, not 12"),
     ],
 )
-@pytest.mark.parametrize("count", [lambda c: count_matmul(c, 1, 4, 4), row_step])
+@pytest.mark.parametrize(
+    "count",
+    [lambda c: count_matmul(c, 1, 4, 4), lambda c: paced_job(c, 4, 4, Pace()), row_step],
+    ids=["matmul", "paced", "step"],
+)
 def test_an_array_that_is_not_counted_is_refused(fields, sentence, count):
     with pytest.raises(TernError, match=f"^{sentence}$"):
         count(ArrayConfig(activation="fp16", **fields))
