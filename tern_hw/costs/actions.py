@@ -2,15 +2,26 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
-from tern_hw.config import FP16_MAX_UNITS, Activation, ArrayConfig, Dot, OutputFormat, Packing
+from tern_hw.config import (
+    FP16_MAX_UNITS,
+    Activation,
+    ArrayConfig,
+    Dot,
+    OutputFormat,
+    Packing,
+    Weights,
+)
 from tern_hw.errors import TernError
 
 __all__ = [
     "Action",
     "activation_word",
+    "check_counted",
     "group_end",
+    "lane_mask",
     "load_chunk",
     "result",
     "row_step",
@@ -21,15 +32,20 @@ __all__ = [
 #: Bits of a binary16 significand, and of its places to the left.
 SIGNIFICAND_BITS: Final = 11
 SHIFT_BITS: Final = 5
+#: Of the places, those that a scale is shifted by before its multiplier, and an activation before
+#: it is put to its place.
+SCALE_FINE_BITS: Final = 2
+LOAD_FINE_BITS: Final = 3
 #: Two-input gates of a 2:1 multiplexer.
 MUX_GATES: Final = 3
 #: Two-input gates that tell zero, minus one and illegal from a 2-bit field.
 FIELD_GATES: Final = 3
-#: Register bits beside the data of scale and shift, of the queue of sums, of the rounder: what is
-#: valid, first, last, not finite, negative.
-SCALE_TAG_BITS: Final = 13
-QUEUE_TAG_BITS: Final = 9
-ROUNDER_TAG_BITS: Final = 6
+#: Two-input gates a lane that mask its trit, or make it +1: two for each of its two bits.
+MASKED_GATES: Final = 4
+#: Two-input gates a lane that tell whether it lies within K.
+REAL_GATES: Final = 3
+#: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
+SCALE_TAG_BITS: Final = 14
 #: Digits of a base-3 byte that stand in a register in the middle of its decoder.
 EARLY_DIGITS: Final = 3
 
@@ -52,17 +68,33 @@ class Action:
     capacity_bytes: int = 0
 
 
+def check_counted(config: ArrayConfig) -> None:
+    """Refuse an array whose actions are not counted."""
+    if config.weights is not Weights.TERNARY:
+        raise TernError(f"weights must be ternary where actions are counted, not {config.weights}")
+    if config.aligned is not None:
+        raise TernError(f"aligned must be left out where actions are counted, not {config.aligned}")
+
+
 def row_step(config: ArrayConfig) -> Counter[Action]:
     """Return what one row does in one step: decode, select, add up the lanes, sum the group."""
-    if config.dot is not Dot.TREE:
-        raise TernError(f"dot must be tree where actions are counted, not {config.dot}")
+    check_counted(config)
     lanes, bits = config.lanes, config.fixed_bits
     counts = _decode(config)
+    if config.activation is Activation.FP16:
+        # The activation's sign joins the trit's: an XOR, and an AND that keeps 0 without sign.
+        counts[Action("gate", bits=2 * lanes)] += 1
+    # Activations and trits meet in a register.
+    counts[Action("register", bits=lanes * (bits + 2))] += 1
     # A lane is its activation, complemented or not, or zero: an XOR and an AND a bit.
     counts[Action("gate", bits=2 * lanes * bits)] += 1
-    counts += _tree(lanes, bits)
+    if config.dot is Dot.CARRY:
+        counts += _chains(config)
+    else:
+        counts += _tree([1] * lanes, bits)
     counts[Action("add", bits=config.sum_bits, lanes=config.step_inputs)] += 1
-    counts[Action("register", bits=config.sum_bits)] += 1
+    # The sum so far, which restarts with each group, and the sum that goes on.
+    counts[Action("register", bits=config.sum_bits)] += 2
     return counts
 
 
@@ -77,24 +109,58 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
         counts[Action("add", bits=8)] += config.row_beat_bytes
         counts[Action("gate", bits=2 * digits)] += 1
         middle = config.row_beat_bytes * (2 * EARLY_DIGITS + 8)
-        # The mask of the segment's lanes, and whether all are +1, wait as long.
-        counts[Action("register", bits=middle + config.lanes + 1)] += 1
+        counts[Action("register", bits=middle)] += 1
+    counts[Action("gate", bits=MASKED_GATES * config.lanes)] += 1
     counts[Action("register", bits=2 * config.lanes + 1)] += 1
     return counts
 
 
-def _tree(lanes: int, bits: int) -> Counter[Action]:
-    """Return the adders of a tree over the lanes, and its registers of sum and carry."""
+def _chains(config: ArrayConfig) -> Counter[Action]:
+    """Return the adders of chains, which take two lanes a cycle, and of the tree over them.
+
+    A carry cell selects, negates and adds: its gates are counted as the tree's are, apart.
+    """
     counts: Counter[Action] = Counter()
-    level = [1] * lanes
+    bits, chains = config.fixed_bits, config.dot_chains
+    edges = [config.lanes * at // chains for at in range(chains + 1)]
+    sizes = [end - first for first, end in pairwise(edges)]
+    for size in sizes:
+        for below in range(2, size + 1):
+            counts[Action("add", bits=_sum_bits(below, bits), lanes=below)] += 1
+            # A lane and its trit wait for the sum that comes along.
+            if waits := (below - 1) // 2:
+                counts[Action("register", bits=bits + 2)] += waits
+        for stage in range(1, config.chain_cycles + 1):
+            counts[Action("register", bits=_sum_bits(min(2 * stage, size), bits) + 1)] += 1
+    return counts + _tree(sizes, bits)
+
+
+def _tree(level: list[int], bits: int) -> Counter[Action]:
+    """Return the adders of a tree over sums of so many lanes; its registers of sum and carry."""
+    counts: Counter[Action] = Counter()
     while len(level) > 1:
         pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
         level = [sum(pair) for pair in pairs]
         for pair, below in zip(pairs, level, strict=True):
-            width = bits + (below - 1).bit_length()
+            width = _sum_bits(below, bits)
             if len(pair) == 2:
                 counts[Action("add", bits=width, lanes=below)] += 1
             counts[Action("register", bits=width + 1)] += 1
+    return counts
+
+
+def _sum_bits(lanes: int, bits: int) -> int:
+    """Return the width of a sum over some lanes."""
+    return bits + (lanes - 1).bit_length()
+
+
+def lane_mask(config: ArrayConfig) -> Counter[Action]:
+    """Return what finds the lanes of a step that count; the rows share it."""
+    counts: Counter[Action] = Counter()
+    # The segment's lanes, of the last beat those within K: an OR and an AND.
+    counts[Action("gate", bits=2 * config.lanes)] += 1
+    if waits := config.decode_cycles - 1:
+        counts[Action("register", bits=config.lanes)] += waits
     return counts
 
 
@@ -102,54 +168,91 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     """Return what one row does where a group ends: scale and shift, and the sum over the row."""
     bits = config.sum_bits
     placed = bits + FP16_MAX_UNITS.bit_length()
-    product = bits + SIGNIFICAND_BITS
-    factor = 1 + SIGNIFICAND_BITS + SHIFT_BITS
+    coarse_bits = SHIFT_BITS - SCALE_FINE_BITS
+    operand_bits = _fine_widths(SCALE_FINE_BITS)[-1]
     counts: Counter[Action] = Counter()
-    counts[Action("multiply", bits=bits, by=SIGNIFICAND_BITS)] = 2
-    # Each product is moved to its place and complemented where its factor is negative.
-    counts[Action("gate", bits=placed * (MUX_GATES * SHIFT_BITS + 1))] = 2
-    counts[Action("add", bits=placed + 1)] = 1
-    counts[Action("add", bits=config.accumulator_bits)] = 1
-    counts[Action("register", bits=bits + factor + 1)] = 2
-    counts[Action("register", bits=product + SHIFT_BITS + 1)] = 2
-    counts[Action("register", bits=placed + 1)] = 2
-    counts[Action("register", bits=placed + 2)] = 1
-    counts[Action("register", bits=config.accumulator_bits)] = 1
-    counts[Action("register", bits=SCALE_TAG_BITS)] = 1
+    # Each factor is shifted a little, its product to its place, and complemented where the factor
+    # is negative.
+    counts[Action("gate", bits=MUX_GATES * sum(_fine_widths(SCALE_FINE_BITS)))] += 2
+    counts[Action("multiply", bits=bits, by=operand_bits)] += 2
+    counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 2
+    counts[Action("add", bits=placed + 1)] += 1
+    counts[Action("add", bits=config.accumulator_bits)] += 1
+    # Of each factor: sign, operand, shift, and whether it is not finite.
+    counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1)] += 2
+    counts[Action("register", bits=bits + operand_bits + SHIFT_BITS + 1)] += 2
+    counts[Action("register", bits=placed + 1)] += 2
+    counts[Action("register", bits=placed + 2)] += 1
+    # The sum so far, which restarts with each row, and the row's.
+    counts[Action("register", bits=config.accumulator_bits)] += 2
+    counts[Action("register", bits=SCALE_TAG_BITS)] += 1
     return counts
+
+
+def _fine_widths(places: int) -> list[int]:
+    """Return the widths of a significand after each of the shifts by 1, 2, 4, ... places."""
+    return [SIGNIFICAND_BITS + (2 << place) - 1 for place in range(places)]
 
 
 def result(config: ArrayConfig) -> Counter[Action]:
     """Return what an output takes: its place in the queue of sums, and the rounding."""
-    width = config.accumulator_bits
-    exponent_bits = 8 if config.output is OutputFormat.FP32 else 5
-    bias = (1 << (exponent_bits - 1)) - 1
-    top_exponent = width - 2 - config.accumulator_fraction_bits + bias
+    width = config.accumulator_bits - 1  # of the magnitude
+    places = (width - 1).bit_length()
     counts: Counter[Action] = Counter()
-    counts[Action("add", bits=width)] = 1  # the magnitude
-    counts[Action("gate", bits=MUX_GATES * width)] = 1  # leading zeros
-    counts[Action("gate", bits=MUX_GATES * width * width.bit_length())] = 1  # normalise
+    counts[Action("add", bits=width + 1)] = 1  # the magnitude
+    # Three times every bit is looked at: where the shift must stop, for zeros, for what is lost.
+    counts[Action("gate", bits=3 * width)] = 1
+    counts[Action("gate", bits=MUX_GATES * width * places)] = 1  # normalise
     counts[Action("add", bits=config.result_bits)] = 1  # round up
     # The queue of the rows' sums moves up by one for each output.
-    counts[Action("register", bits=config.rows * (width + 2) + QUEUE_TAG_BITS)] = 1
-    counts[Action("register", bits=width - 1)] = 3
-    counts[Action("register", bits=(width - 2).bit_length())] += 1
-    exponent = max(exponent_bits, top_exponent.bit_length()) + 2
-    counts[Action("register", bits=exponent + config.result_bits + ROUNDER_TAG_BITS)] += 1
+    counts[Action("register", bits=config.rows * (config.accumulator_bits + 2) + 1)] = 1
+    counts += _rounder_registers(config, width, places)
     counts[Action("register", bits=config.result_bits + 1)] += 2  # in and out of the FIFO
+    return counts
+
+
+def _rounder_registers(config: ArrayConfig, width: int, places: int) -> Counter[Action]:
+    counts: Counter[Action] = Counter()
+    # All but the last five shifts have a cycle each; then come two shifts, and three.
+    stages = [*range(1, places - 4), places - 3, places]
+    # Magnitude, magnitude with the bit that stops, and the value after each stage.
+    counts[Action("register", bits=width)] = 2 + len(stages)
+    for decided in stages:
+        counts[Action("register", bits=decided)] += 1
+    exponent_bits, fraction_bits = (8, 23) if config.output is OutputFormat.FP32 else (5, 10)
+    bias = (1 << (exponent_bits - 1)) - 1
+    top_exponent = width - 1 - config.accumulator_fraction_bits + bias
+    exponent = max(exponent_bits, top_exponent.bit_length()) + 2
+    # What is rounded, whether it is normal, whether it goes up.
+    counts[Action("register", bits=exponent + fraction_bits + 2)] += 1
+    counts[Action("register", bits=config.result_bits)] += 1
+    # Beside it: valid, last, negative, not a number, and too small for the smallest exponent.
+    cycles = config.rounder_cycles
+    counts[Action("register", bits=4 * cycles - 2)] += 1
+    counts[Action("register", bits=len(stages) + 1)] += 1
     return counts
 
 
 def load_chunk(config: ArrayConfig) -> Counter[Action]:
     """Return what a beat of activations takes on its way into the activation memory."""
-    lanes, bits = config.lanes, config.fixed_bits
-    counts: Counter[Action] = Counter()
-    counts[Action("gate", bits=lanes * config.activation_bits)] = 1  # lanes beyond K are zero
-    if config.activation is Activation.FP16:
-        counts[Action("gate", bits=lanes * MUX_GATES * SHIFT_BITS * (bits - 1))] = 1
-        counts[Action("add", bits=bits)] = lanes  # the negation
-        counts[Action("register", bits=lanes * bits + 1)] = 1
+    counts = _convert(config)
+    # Which lanes lie within K: a comparison of a few gates a lane, kept for the row's last beat.
+    counts[Action("gate", bits=REAL_GATES * config.lanes)] += 1
+    counts[Action("register", bits=config.lanes)] += 1
     counts[activation_word(config, "write")] = 1
+    return counts
+
+
+def _convert(config: ArrayConfig) -> Counter[Action]:
+    """Return what turns a beat of binary16 into signs and magnitudes; int8 takes nothing."""
+    counts: Counter[Action] = Counter()
+    if config.activation is Activation.FP16:
+        widths = _fine_widths(LOAD_FINE_BITS)
+        # Each bit of the operand may go to one of four places: an AND and an OR for each.
+        coarse = 2 * widths[-1] << (SHIFT_BITS - LOAD_FINE_BITS)
+        counts[Action("gate", bits=config.lanes * (MUX_GATES * sum(widths) + coarse))] += 1
+        # The magnitude, its sign, and whether it is not finite.
+        counts[Action("register", bits=config.lanes * (config.fixed_bits + 1))] += 1
     return counts
 
 

@@ -9,6 +9,7 @@ from tern_hw.costs.actions import (
     Action,
     activation_word,
     group_end,
+    lane_mask,
     load_chunk,
     result,
     row_step,
@@ -56,7 +57,7 @@ def units(engine: Engine) -> Counter[Action]:
         rows = engine.array.rows
     else:
         row = row_step(engine) + group_end(engine)
-        shared = result(engine) + load_chunk(engine) + scale_beat(engine)
+        shared = result(engine) + load_chunk(engine) + scale_beat(engine) + lane_mask(engine)
         shared[sum_word(engine, "write")] += 1
         rows = engine.rows
         assert activation_word(engine, "write") in shared

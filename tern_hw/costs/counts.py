@@ -10,7 +10,9 @@ from tern_hw.config import ArrayConfig
 from tern_hw.costs.actions import (
     Action,
     activation_word,
+    check_counted,
     group_end,
+    lane_mask,
     load_chunk,
     result,
     row_step,
@@ -120,7 +122,7 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
     Raises
     ------
     TernError
-        If a dimension is out of range.
+        If a dimension is out of range, or the array is of a kind whose actions are not counted.
     """
     check_shape(config, m, n, k)
     steps, chunks, groups = config.steps(k), config.chunks(k), config.groups(k)
@@ -129,6 +131,7 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
     actions: Counter[Action] = Counter()
     for part, times in (
         (row_step(config), config.rows * (1 + blocks) * steps),
+        (lane_mask(config), (1 + blocks) * steps),
         (group_end(config), config.rows * ends),
         (result(config), n),
         (load_chunk(config), chunks),
@@ -161,7 +164,8 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
 
 
 def check_shape(config: ArrayConfig, m: int, n: int, k: int) -> None:
-    """Refuse a product that the array cannot do."""
+    """Refuse a product that the array cannot do, or an array that is not counted."""
+    check_counted(config)
     for name, value, high in (
         ("m (tokens)", m, MAX_TOKENS),
         ("n (outputs)", n, config.max_n),

@@ -11,8 +11,11 @@ from tern_hw.errors import TernError
 
 __all__ = ["Pace", "PacedJob", "paced_job"]
 
-#: Cycles from a group's end to its result's transfer: scale and shift, serializer, rounder, FIFO.
-BEHIND_DOT_CYCLES: Final = 5 + 1 + 4 + 2
+#: Cycles from a group's end to its result's transfer, but for the rounder: scale and shift,
+#: serializer, FIFO.
+BESIDE_ROUNDER_CYCLES: Final = 5 + 1 + 2
+#: Places of the FIFO of scales beyond the cycles of a dot product.
+SCALE_PLACES: Final = 4
 
 #: Longest pause, in cycles.
 MAX_PAUSE: Final = 10_000
@@ -140,11 +143,12 @@ def paced_job(config: ArrayConfig, n: int, k: int, pace: Pace) -> PacedJob:
     check_shape(config, 1, n, k)
     # The start is cycle 0; the counter counts from cycle 1 to the last result's transfer.
     cycle, waited = _load(config, k, _Stream(pace.activation))
+    dot_cycles = config.latency_cycles - BESIDE_ROUNDER_CYCLES - config.rounder_cycles
     scales = _Scales(
         _Stream(pace.scale),
         config.row_blocks(n) * config.groups(k),
-        config.latency_cycles - BEHIND_DOT_CYCLES + 4,
-        config.latency_cycles - BEHIND_DOT_CYCLES,
+        dot_cycles + SCALE_PLACES,
+        dot_cycles,
     )
     for before in range(1, cycle):  # scales arrive while activations load
         scales.advance(before, claimed=False)

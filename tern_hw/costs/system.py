@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from tern_hw.config import ArrayConfig
+from tern_hw.costs.actions import check_counted
 from tern_hw.costs.area import AreaModel, Engine
 from tern_hw.costs.opponents import FORMATS, MAX_HEAD, Opponent
 from tern_hw.costs.technology import Values
@@ -38,6 +39,7 @@ class System:
     reuse: int = 1
 
     def __post_init__(self) -> None:
+        check_counted(self.array)
         number = isinstance(self.clock_mhz, int | float) and math.isfinite(self.clock_mhz)
         if not number or not 0.001 <= self.clock_mhz <= 10_000:
             raise TernError(f"clock must be from 0.001 to 10000 MHz, not {self.clock_mhz}")

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from tern_hw.beats import activation_beats, scale_beats, weight_beats
 from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.costs import count_matmul
-from tern_hw.costs.actions import group_end, load_chunk, result, row_step
+from tern_hw.costs.actions import group_end, lane_mask, load_chunk, result, row_step
+from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
+from tern_hw.gateware.dot import GroupDot
+from tern_hw.gateware.emit import convert
 from tests.costs.walk import walk
 from tests.layers import random_layer
 
@@ -32,6 +35,13 @@ CASES = {
         40,
     ),
     "smollm2": (ArrayConfig(packing="base3", max_k=1536), 1, 96, 576),
+    "chains": (ArrayConfig(lanes=20, rows=2, group_size=40, dot="carry", max_k=200), 2, 5, 90),
+    "fp16 chains": (
+        ArrayConfig(lanes=64, rows=1, activation="fp16", dot="carry", max_k=512),
+        1,
+        3,
+        200,
+    ),
     "one weight": (ArrayConfig(lanes=16, rows=4, max_k=128), 1, 1, 1),
 }
 
@@ -58,7 +68,7 @@ def test_counts_are_those_of_a_walk(case):
     assert observed(count_matmul(*CASES[case])) == walk(*CASES[case])
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0].lanes != 13])
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0].lanes not in (13, 20)])
 def test_bytes_are_those_of_the_beats(case):
     config, tokens, n, k = CASES[case]
     rng = np.random.default_rng(3)
@@ -82,14 +92,15 @@ def test_cycles_are_those_of_the_jobs(case):
     assert counts.weight_window_cycles >= counts.compute_steps // tokens
 
 
-def register_bits(name):
-    """Return the bits of the named registers of each module of an emitted array."""
-    text = (RTL / f"{name}.v").read_text()
+def register_bits(text):
+    """Return the bits of the named registers of each module of a Verilog text."""
     bits = Counter()
     for module, body in re.findall(r"^module \\?(\S+)\s*\(.*?\n(.*?)^endmodule", text, re.S | re.M):
         for high, register in re.findall(r"^  reg (?:\[(\d+):0\] )?(\S+)\s+= ", body, re.M):
-            if not register.startswith("\\$"):
+            if not register.startswith("\\$auto"):  # the writer's own
                 bits[module.partition(".")[2]] += int(high or 0) + 1
+                if register.startswith("mask"):
+                    bits["mask"] += int(high or 0) + 1
     return bits
 
 
@@ -101,14 +112,56 @@ def counted_bits(actions):
 
 @pytest.mark.parametrize("name", NAMED_CONFIGS)
 def test_register_bits_are_those_of_the_verilog(name):
-    config, bits = NAMED_CONFIGS[name], register_bits(name)
+    config, bits = NAMED_CONFIGS[name], register_bits((RTL / f"{name}.v").read_text())
     dot = sum(bits[f"core.dot_0{part}"] for part in ("", ".decoder", ".tree"))
     assert counted_bits(row_step(config)) == dot > 0
+    assert counted_bits(lane_mask(config)) == bits["mask"]
     assert counted_bits(group_end(config)) == bits["core.scale_0"] > 0
     queue = 2 * (config.result_bits + 1)  # the FIFO is a memory there
     output = bits["core.results"] + bits["core.results.rounder"]
     assert counted_bits(result(config)) - queue == output > 0
-    assert counted_bits(load_chunk(config)) == bits["core.converter"]
+    loaded = bits["core.converter"] + bits["core.lanes"]
+    assert counted_bits(load_chunk(config)) == loaded > 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ArrayConfig(lanes=8, dot="carry", packing="base3", group_size="row", max_k=64),
+        ArrayConfig(lanes=13, dot="carry", activation="fp16", group_size=26, max_k=130),
+        ArrayConfig(lanes=20, dot="carry", group_size=40),
+        ArrayConfig(lanes=64, dot="carry"),
+    ],
+    ids=lambda config: config.name,
+)
+def test_register_bits_of_chains_are_those_of_the_verilog(config):
+    bits = register_bits(convert(GroupDot(config), "top"))
+    assert bits["tree"] > 0
+    assert counted_bits(row_step(config)) == bits[""] + bits["decoder"] + bits["tree"]
+
+
+def test_chains_add_as_often_as_a_tree_and_have_more_registers():
+    tree, chains = (count_matmul(ArrayConfig(dot=dot), 1, 8, 256) for dot in ("tree", "carry"))
+    assert sum(tree.adds_by_bits.values()) == sum(chains.adds_by_bits.values())
+    registers = [counted_bits(each.actions) for each in (tree, chains)]
+    assert registers[0] < registers[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"weights": "fp16"}, "weights must be ternary where actions are counted, not fp16"),
+        ({"aligned": 12}, "aligned must be left out where actions are counted, not 12"),
+    ],
+)
+@pytest.mark.parametrize(
+    "count",
+    [lambda c: count_matmul(c, 1, 4, 4), lambda c: paced_job(c, 4, 4, Pace()), row_step],
+    ids=["matmul", "paced", "step"],
+)
+def test_an_array_that_is_not_counted_is_refused(fields, sentence, count):
+    with pytest.raises(TernError, match=f"^{sentence}$"):
+        count(ArrayConfig(activation="fp16", **fields))
 
 
 def test_a_tree_has_an_adder_less_than_lanes_and_grows_a_bit_a_level():

@@ -116,7 +116,7 @@ def test_a_step_by_hand():
     assert config.accumulator_bits == 52
     adds += (53 + 2 * 52) * 0.03 / 32 + 0.03
     narrow, steep = 0.07 / 64, 1.48 / 1024 - 0.07 / 64
-    multiplies = 2 * 12 * 11 * (narrow + steep * (math.sqrt(132) - 8) / 24)
+    multiplies = 2 * 12 * 14 * (narrow + steep * (math.sqrt(168) - 8) / 24)
     others = sum(
         times * action.bits * SEVEN[f"energy.{name}"]
         for action, times in counts.actions.items()

@@ -83,7 +83,11 @@ def test_pauses_never_make_a_job_shorter(n, k, pauses, config):
     assert found.cycles <= config.job_cycles(n, k) + sum(found.stalls) + n
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config",
+    [*CONFIGS, ArrayConfig(lanes=20, rows=2, group_size=20, dot="carry", **SMALL)],
+    ids=lambda config: config.name,
+)
 def test_without_pauses_it_is_the_formula(config):
     for n in range(1, 50, 7):
         for k in range(1, 65, 5):

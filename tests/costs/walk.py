@@ -27,6 +27,23 @@ def tree_step(done, lanes, bits):
         level = above
 
 
+def chains_step(done, lanes, bits):
+    """Write down one pass through chains of at most eight lanes, then through a tree."""
+    chains = -(-lanes // 8)
+    ends = [lanes * (at + 1) // chains for at in range(chains)]
+    sizes = []
+    for end in ends:
+        size = end - sum(sizes)
+        for below in range(2, size + 1):
+            done["add", width_of(below, bits), below] += 1
+        sizes.append(size)
+    while len(sizes) > 1:
+        pairs = [sum(sizes[at : at + 2]) for at in range(0, len(sizes) - 1, 2)]
+        for both in pairs:
+            done["add", width_of(both, bits), both] += 1
+        sizes = pairs + sizes[2 * len(pairs) :]
+
+
 def walk(config, tokens, n, k):
     """Return everything that happens, by the README's schedule.
 
@@ -61,8 +78,6 @@ def _load(config, done, k, quantum, size):
         if first % config.lanes == 0:
             done["activation_beats"] += 1
             done["write", config.lanes * config.fixed_bits] += 1
-            if config.activation == "fp16":
-                done["add", config.fixed_bits, 0] += config.lanes
         last = min(first + quantum, k)
         if last == k or last % size == 0:
             done["write", config.sum_bits] += 1
@@ -71,7 +86,8 @@ def _load(config, done, k, quantum, size):
 def _step(config, done, size):
     done["read", config.lanes * config.fixed_bits] += 1
     for _ in range(config.rows):
-        tree_step(done, config.lanes, config.fixed_bits)
+        dot_step = chains_step if config.dot == "carry" else tree_step
+        dot_step(done, config.lanes, config.fixed_bits)
         done["add", config.sum_bits, min(config.lanes, size)] += 1
         if config.packing == "base3":
             for _ in range(config.row_beat_bytes):
@@ -84,7 +100,8 @@ def _group_end(config, done):
     done["read", config.sum_bits] += 1
     for _ in range(config.rows):
         done["group_sums"] += 1
-        done["multiply", config.sum_bits, 11] += 2
+        # A significand of 11 bits that is shifted by up to three places.
+        done["multiply", config.sum_bits, 14] += 2
         # 41 bits hold any binary16 in units of 2**-24.
         done["add", config.sum_bits + 41, 0] += 1
         done["add", config.accumulator_bits, 0] += 1

@@ -32,6 +32,11 @@ def test_an_option_that_is_added_becomes_an_axis():
     assert "voltage" in {each.dest for each in axis_actions(parser)}
 
 
+def test_the_dot_product_is_an_axis(small):
+    points = planned(small, lanes="16", rows="2", group_size="64", packing="2bit", dot="tree,carry")
+    assert [str(each.system.array.dot) for each in points.points] == ["tree", "carry"]
+
+
 def test_points_are_all_combinations_that_go_together(small):
     plan = planned(small, packing="2bit,base3", **SMALL)
     fitting = [
@@ -116,6 +121,10 @@ def test_a_limit_draws_the_same_points_again(small):
         (
             {"lanes": "64", "group_size": "128,48"},
             'group_size must be "row", a multiple of lanes or a divisor of lanes (lanes = 64), not',
+        ),
+        (
+            {"weights": "ternary,fp16", "activation": "fp16"},
+            "weights must be ternary where actions are counted, not fp16",
         ),
         ({"context": 0}, "context must be an integer from 1 to 16777216, not 0"),
         ({"zeros": 1.0}, "--zeros must be from 0 to below 1, not 1.0"),
