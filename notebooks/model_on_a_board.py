@@ -75,7 +75,7 @@ style.table(
 forms = {"ternary": "ternary", "int4": "INT4", "int8": "INT8", "fp16": "FP16"}
 drawn, axes = style.figure(width=9.5, height=4.6)
 peak = ARRAY.lanes * ARRAY.rows * CLOCK_MHZ / 1e3
-span = (0.35, 60)
+span = (0.35, 150)
 rates = {name: load_inputs("7nm", name).values()["memory.bandwidth"] for name in MEMORIES}
 rows = []
 for memory, rate in rates.items():
@@ -298,9 +298,10 @@ for axes, name in ((left, "energy of a token, J"), (right, "tokens a second")):
     axes.set_xlim(9e7, 1.3e10)
     style.tidy(axes, x="parameters of the model (logarithmic)", y=f"{name} (logarithmic)")
 left.set_title("Energy: lines modelled by us, stars reported by others", fontsize=10, loc="left")
-right.set_title("Speed: the same", fontsize=10, loc="left")
+right.set_title(
+    "Speed: the same colours; LPDDR5 and DDR4 lie on each other", fontsize=10, loc="left"
+)
 left.legend(title="our array with", loc="lower right", fontsize=8)
-right.legend(title="our array with (LPDDR5, DDR4 alike)", loc="lower left", fontsize=8)
 style.show(drawn, "board_published")
 
 # %% [markdown]
@@ -309,16 +310,18 @@ style.show(drawn, "board_published")
 # memories, leakage at 7 nm and the memory's bits, without wires, clock tree and host; that they lie
 # below is what such a model must give, and no claim of a better design. What can be set side by
 # side are orders of magnitude and directions: energy a parameter falls as weights come closer to
-# the array, and each board's speed implies a stream of weights that a memory of its kind can carry.
+# the array, and the bytes a second that a row implies say what memory it takes: TerEffic's design
+# with HBM needs more than the one stack modelled here, TeLLMe's a fraction of a DDR4 channel.
 #
 # ## How far to trust it
 #
 # * Bands are all coefficients at their low or at their high ends together: no confidence interval.
+#   The wide one of SRAM is the leakage of its banks.
 # * A row's figures are those of the cited text; we ran none of these designs.
 # * Our system is an array of one shape with memory-bound decoding; a batch above 1, or a prompt,
 #   would look different.
 # * "SRAM" holds all weights, the tables and the cache on the chip: the area that this takes is
-#   printed below.
+#   printed below. It is never late: the array alone sets that line's speed.
 
 # %%
 for each in models:
