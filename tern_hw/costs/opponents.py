@@ -113,6 +113,7 @@ class Opponent:
         return dataclasses.replace(
             self.array,
             activation=Activation.INT8,
+            aligned=None,
             packing=Packing.BITS2,
             output=OutputFormat.FP32,
             group_size="row",

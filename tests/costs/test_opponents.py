@@ -98,3 +98,15 @@ def test_a_multiply_accumulate_of_fp16_is_the_table_s_sum_and_its_registers():
     # A word of 64 activations of 16 bits serves four rows.
     word = 16 * VALUES["energy.sram_32kb"] / 64 / 4
     assert memory / counts.macs == pytest.approx(word, rel=1e-3)
+
+
+def test_an_array_of_aligned_activations_stands_beside_the_same_opponent():
+    plain, aligned = (
+        ArrayConfig(activation="fp16", aligned=bits, lanes=16, rows=2, max_k=256)
+        for bits in (None, 12)
+    )
+    for form in FORMATS:
+        counts = [
+            count_opponent(Opponent.beside(form, array), 2, 7, 100) for array in (plain, aligned)
+        ]
+        assert counts[0] == counts[1]
