@@ -410,8 +410,8 @@ class ArrayConfig:
 
     @property
     def chain_cycles(self) -> int:
-        """Pipeline registers of a chain: it takes two lanes a cycle."""
-        return 0 if self.dot is Dot.TREE else math.ceil(self.lanes / self.dot_chains / 2)
+        """Pipeline registers of a chain: its first two lanes, then a lane a cycle."""
+        return math.ceil(self.lanes / self.dot_chains) - 1
 
     @property
     def tree_levels(self) -> int:
