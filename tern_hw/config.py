@@ -159,8 +159,8 @@ def _member(name: str, value: Any, kind: type[enum.StrEnum]) -> Any:
 class ArrayConfig:
     """Parameters of one array, and the numbers that follow from them.
 
-    With `weights` of binary16 there is no scale stream; sums have the output's format, and group
-    size, packing and implementation of the dot product stay at their defaults.
+    With `weights` of binary16 there is no scale stream; sums have the output's format, group size
+    and packing stay at their defaults, and `dot` says what the multiply-adds' adders are made of.
 
     Raises
     ------
@@ -216,7 +216,7 @@ class ArrayConfig:
             raise TernError(f"activation must be fp16 with fp16 weights, not {self.activation}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            ternary = field.name in ("group_size", "packing", "dot", "aligned")
+            ternary = field.name in ("group_size", "packing", "aligned")
             if ternary and value != field.default:
                 raise TernError(
                     f"{field.name} must be left at {field.default} with fp16 weights, not {value}"
@@ -410,8 +410,8 @@ class ArrayConfig:
 
     @property
     def chain_cycles(self) -> int:
-        """Pipeline registers of a chain: it takes two lanes a cycle."""
-        return 0 if self.dot is Dot.TREE else math.ceil(self.lanes / self.dot_chains / 2)
+        """Pipeline registers of a chain: its first two lanes, then a lane a cycle."""
+        return math.ceil(self.lanes / self.dot_chains) - 1
 
     @property
     def tree_levels(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tern_hw.cli import ArgumentParser, integer, run, stages
-from tern_hw.config import NAMED_CONFIGS
+from tern_hw.config import NAMED_CONFIGS, ArrayConfig, Weights
 from tern_hw.errors import TernError
 from tern_hw.files import write_atomic
 from tern_hw.shape import SHAPE, add_shape_options, shaped_config
@@ -31,6 +31,7 @@ EPILOG = """examples:
   python -m tern_hw.synth --target xc7 --no-dsp --block dots trees decoder --activation fp16
   python -m tern_hw.synth --target ecp5 --block core --pnr registered --seeds 5 --clock 200
   python -m tern_hw.synth --target ecp5 --overhead --no-dsp --json
+  python -m tern_hw.synth --activation fp16 --weights fp16 --result fp16 --block mac macs --no-dsp
 
 Area is counted after synthesis (Yosys). --pnr places and routes with nextpnr: "registered" within a
 top of four pins, whose registers feed every input and take every output; "bare" without pads,
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         return _list(args)
     options = _options(args)
     config = shaped_config(args)
-    blocks = _blocks(args)
+    blocks = _blocks(args, config)
     folder = None if args.output is None else _folder(args.output)
 
     from tern_hw.synthesis import measure, save
@@ -157,14 +158,17 @@ def _surroundings(args: "argparse.Namespace", options: "SynthesisOptions") -> tu
     return PLACES[args.pnr]
 
 
-def _blocks(args: "argparse.Namespace") -> list[str]:
+def _blocks(args: "argparse.Namespace", config: ArrayConfig) -> list[str]:
     """Return the blocks to measure, each once; all names are known before the first tool runs."""
-    from tern_hw.gateware.blocks import BLOCKS
+    from tern_hw.gateware.blocks import blocks_of
 
+    if args.overhead and config.weights is not Weights.TERNARY:
+        raise TernError(f"--overhead must go with ternary weights, not {config.weights}")
+    known = blocks_of(config)
     wanted = args.block or ([] if args.overhead else ["array"])
     for name in wanted:
-        if name not in BLOCKS:
-            raise TernError(f"--block must be one of {', '.join(BLOCKS)}, not {name!r}")
+        if name not in known:
+            raise TernError(f"--block must be one of {', '.join(known)}, not {name!r}")
     if args.overhead:
         from tern_hw.synthesis import OVERHEAD_BLOCKS
 

@@ -176,5 +176,12 @@ def test_what_only_trits_have_is_refused_with_binary16_weights(fields, sentence)
         ArrayConfig(**{"activation": "fp16", "weights": "fp16"} | fields)
 
 
+def test_binary16_weights_may_have_adders_of_carry_cells():
+    config = ArrayConfig(activation="fp16", weights="fp16", dot="carry")
+    assert config.name == "mac_64x4_fp16_carry"
+    assert config.latency_cycles == PLAIN.latency_cycles
+    assert config.job_cycles(70, 9) == PLAIN.job_cycles(70, 9)
+
+
 def test_binary16_weights_need_no_lanes_that_fit_a_group():
     assert ArrayConfig(lanes=10, activation="fp16", weights="fp16").chunks(25) == 3

@@ -10,7 +10,7 @@ import pytest
 from tern_hw import synth, synthesis_report
 from tern_hw.cache import CACHE_VARIABLE
 from tern_hw.cli import run, stages
-from tern_hw.config import NAMED_CONFIGS
+from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.flows.nextpnr import Hop, Placement
 from tern_hw.flows.targets import TARGETS
 from tern_hw.gateware.blocks import BLOCKS
@@ -143,7 +143,7 @@ def test_overhead_is_what_is_neither_dot_product_nor_conversion(activation, rest
 
 def test_overhead_asks_for_the_three_blocks_it_needs():
     args = synth._parser().parse_args(["--overhead", "--block", "scale"])
-    assert synth._blocks(args) == ["scale", "array", "dots", "converter"]
+    assert synth._blocks(args, ArrayConfig()) == ["scale", "array", "dots", "converter"]
 
 
 def test_output_folder_holds_verilog_netlists_logs_and_report(capsys, tmp_path):
@@ -171,6 +171,14 @@ def test_list_names_targets_blocks_and_configurations(capsys):
     [
         (["--target", "virtex"], "--target must be one of ecp5, ice40, xc7, gowin, not 'virtex'"),
         (["--block", "heart"], "--block must be one of array, core, dots, "),
+        (
+            ["--activation", "fp16", "--weights", "fp16", "--group-size", "128", "--block", "dots"],
+            "--block must be one of array, core, registers, macs, ",
+        ),
+        (
+            ["--activation", "fp16", "--weights", "fp16", "--group-size", "128", "--overhead"],
+            "--overhead must go with ternary weights, not fp16",
+        ),
         (["--lanes", "7"], "lanes must be an integer from 8 to 1024, not 7"),
         (["--config", "huge"], "--config must be one of tiny, base, base3, fine, half, not 'huge'"),
         (["--pnr", "fast"], "--pnr must be one of both, registered, bare, not 'fast'"),

@@ -2,9 +2,10 @@
 
 from amaranth.hdl import Cat, Const, Instance, Module, Signal, Value
 
+from tern_hw.config import ArrayConfig, Dot
 from tern_hw.gateware.pipeline import add_with_carry
 
-__all__ = ["Adders", "Ecp5Adders"]
+__all__ = ["Adders", "Ecp5Adders", "adders_of"]
 
 #: CCU2C's tables, index 8 * D + 4 * C + 2 * B + A. A cell's sum is table ^ carry-in; its carry-out
 #: is the carry-in where the table gives 1, and else what the low four entries say of A and B.
@@ -105,3 +106,8 @@ class Ecp5Adders(Adders):
             )
             carry = out
         return total
+
+
+def adders_of(config: ArrayConfig) -> Adders:
+    """Return the adders of an array's multiply-adds: by the means of its dot products."""
+    return Ecp5Adders() if config.dot is Dot.CARRY else Adders()

@@ -8,19 +8,25 @@ from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from tern_hw.config import ArrayConfig, Packing
+from tern_hw.config import ArrayConfig, Packing, Weights
 from tern_hw.errors import TernError
+from tern_hw.gateware.adders import adders_of
 from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.core import ArrayCore
 from tern_hw.gateware.decode import TritDecoder
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
+from tern_hw.gateware.fp16_mac import Fp16Mac
+from tern_hw.gateware.int8_mac import Int8Mac
+from tern_hw.gateware.mac_array import MacArray
+from tern_hw.gateware.mac_core import MacCore
+from tern_hw.gateware.mac_loop import MacLoop
 from tern_hw.gateware.registers import RegisterFile
 from tern_hw.gateware.rounder import Rounder
 from tern_hw.gateware.scale import ScaleShift
 
-__all__ = ["BLOCKS", "Block", "Rows", "TritPorts", "emit_block"]
+__all__ = ["BLOCKS", "Block", "Rows", "TritPorts", "blocks_of", "emit_block"]
 
 
 class TritPorts(TritDecoder):
@@ -125,6 +131,30 @@ def _trees(config: ArrayConfig) -> Rows:
     return _rows_of(config, TritPorts)
 
 
+def _core(config: ArrayConfig) -> ArrayCore | MacCore:
+    return ArrayCore(config) if config.weights is Weights.TERNARY else MacCore(config)
+
+
+def _fp16_mac(config: ArrayConfig, **options) -> MacLoop:
+    return MacLoop(Fp16Mac(config.output, adders=adders_of(config), **options))
+
+
+def _pipelined_mac(config: ArrayConfig) -> MacLoop:
+    return _fp16_mac(config, registers=config.mac_registers)
+
+
+def _dsp_mac(config: ArrayConfig) -> MacLoop:
+    return _fp16_mac(config, dsp=True)
+
+
+def _int8_mac(config: ArrayConfig, **options) -> MacLoop:
+    return MacLoop(Int8Mac(registers=1, adders=adders_of(config), **options))
+
+
+def _int8_dsp_mac(config: ArrayConfig) -> MacLoop:
+    return _int8_mac(config, dsp=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """One entry of the registry: how it is made, and what its size is divided by."""
@@ -139,6 +169,8 @@ class Block:
     units: Callable[[ArrayConfig], int]
     #: How many of it the array has.
     copies: Callable[[ArrayConfig], int] = lambda config: 1
+    #: It is a part of arrays with ternary weights alone.
+    ternary: bool = False
 
 
 def _one(config: ArrayConfig) -> int:
@@ -167,7 +199,7 @@ BLOCKS: dict[str, Block] = {
     ),
     "core": Block(
         about="the accelerator without its AXI4-Lite registers",
-        build=ArrayCore,
+        build=_core,
         unit="MAC",
         units=_macs,
     ),
@@ -176,18 +208,21 @@ BLOCKS: dict[str, Block] = {
         build=_dots,
         unit="MAC",
         units=_macs,
+        ternary=True,
     ),
     "trees": Block(
         about="the rows' bare dot products: tree and group sum, trits decoded outside",
         build=_trees,
         unit="MAC",
         units=_macs,
+        ternary=True,
     ),
     "converter": Block(
         about="activations to integers, all lanes, shared by the rows",
         build=ActivationConverter,
         unit="lane",
         units=_lanes,
+        ternary=True,
     ),
     "decoder": Block(
         about="the trit decoder of one row",
@@ -195,6 +230,7 @@ BLOCKS: dict[str, Block] = {
         unit="weight",
         units=_lanes,
         copies=_rows,
+        ternary=True,
     ),
     "decoder-unchecked": Block(
         about="the same without the check for illegal codes",
@@ -202,6 +238,7 @@ BLOCKS: dict[str, Block] = {
         unit="weight",
         units=_lanes,
         copies=_rows,
+        ternary=True,
     ),
     "scale": Block(
         about="scale and shift of one row, and its sum over the groups",
@@ -209,12 +246,14 @@ BLOCKS: dict[str, Block] = {
         unit="row",
         units=_one,
         copies=_rows,
+        ternary=True,
     ),
     "rounder": Block(
         about="the one rounding, shared by the rows",
         build=Rounder,
         unit="array",
         units=_one,
+        ternary=True,
     ),
     "registers": Block(
         about="the AXI4-Lite registers",
@@ -222,7 +261,54 @@ BLOCKS: dict[str, Block] = {
         unit="array",
         units=_one,
     ),
+    "macs": Block(
+        about="the opponent's multiply-adds of binary16, lanes x rows, as its array has them",
+        build=MacArray,
+        unit="MAC",
+        units=_macs,
+    ),
+    "mac": Block(
+        about="one multiply-add of binary16, unpipelined, its operands and sum in registers",
+        build=_fp16_mac,
+        unit="MAC",
+        units=_one,
+        copies=_macs,
+    ),
+    "mac-pipelined": Block(
+        about="the same with the registers that the array gives it",
+        build=_pipelined_mac,
+        unit="MAC",
+        units=_one,
+        copies=_macs,
+    ),
+    "mac-dsp": Block(
+        about="the unpipelined one, its product left to a multiplier",
+        build=_dsp_mac,
+        unit="MAC",
+        units=_one,
+        copies=_macs,
+    ),
+    "int8-mac": Block(
+        about="one multiply-add of 8-bit integers into 32 bits, likewise",
+        build=_int8_mac,
+        unit="MAC",
+        units=_one,
+        copies=_macs,
+    ),
+    "int8-mac-dsp": Block(
+        about="the same, its product left to a multiplier",
+        build=_int8_dsp_mac,
+        unit="MAC",
+        units=_one,
+        copies=_macs,
+    ),
 }
+
+
+def blocks_of(config: ArrayConfig) -> list[str]:
+    """Return the names of the blocks that may be measured beside an array."""
+    ternary = config.weights is Weights.TERNARY
+    return [name for name, block in BLOCKS.items() if ternary or not block.ternary]
 
 
 def emit_block(config: ArrayConfig, name: str) -> tuple[str, str]:
@@ -242,10 +328,11 @@ def emit_block(config: ArrayConfig, name: str) -> tuple[str, str]:
     Raises
     ------
     TernError
-        If there is no such block.
+        If there is no such block, or only with ternary weights.
     """
-    if name not in BLOCKS:
-        raise TernError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
+    known = blocks_of(config)
+    if name not in known:
+        raise TernError(f"block must be one of {', '.join(known)}, not {name!r}")
     suffix = "" if name == "array" else f"_{name.replace('-', '_')}"
     module = config.name + suffix
     return module, convert(BLOCKS[name].build(config), module)

@@ -65,15 +65,16 @@ class CarryChains(wiring.Component):
     """Sum trit * activation over the lanes: exactly `total + carry`.
 
     The lanes are cut into chains of at most `config.CHAIN_LANES`. A chain's first lane is masked
-    and negated by LUTs, as in the tree; each further lane is one row of carry cells, two rows a
-    cycle, so a lane's inputs wait for the sum that comes along. Chains that are longer have wider
+    and negated by LUTs, as in the tree; each further lane is one row of carry cells, a row a cycle,
+    so a lane's inputs wait for the sum that comes along: registers, which cost no LUTs, and two
+    rows in a cycle would set the array's clock. Chains that are longer have wider
     sums than a tree would; shorter ones have more lanes that need LUTs of their own. The chains'
     totals meet in a tree.
 
     The cells are ECP5's: the block runs in a simulator with their models
     (`tern_hw.flows.cells`), not in Amaranth's.
 
-    Latency: `latency` = ceil(lanes of a chain / 2) + ceil(log2(chains)). Throughput: a dot
+    Latency: `latency` = lanes of the longest chain - 1 + ceil(log2(chains)). Throughput: a dot
     product a cycle. Backpressure: none.
 
     Members
@@ -115,8 +116,7 @@ class CarryChains(wiring.Component):
         bits = self.config.fixed_bits
         node = leaf(m, self.config, self, lanes[0])
         for stage in range(self.config.chain_cycles):
-            arrived = lanes[1:2] if stage == 0 else lanes[2 * stage : 2 * stage + 2]
-            for lane in arrived:
+            for lane in lanes[stage + 1 : stage + 2]:
                 x, nonzero, negative = (
                     delay(m, value, stage, name=f"{part}_{lane}")
                     for value, part in (

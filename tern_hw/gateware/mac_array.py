@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
+from tern_hw.gateware.adders import adders_of
 from tern_hw.gateware.fp16_mac import Fp16Mac
 from tern_hw.gateware.pipeline import delay
 
@@ -37,7 +38,10 @@ class MacArray(wiring.Component):
     def __init__(self, config: ArrayConfig):
         self.config = config
         count = config.lanes * config.rows
-        self.macs = [Fp16Mac(config.output, registers=config.mac_registers) for _ in range(count)]
+        adders, registers = adders_of(config), config.mac_registers
+        self.macs = [
+            Fp16Mac(config.output, registers=registers, adders=adders) for _ in range(count)
+        ]
         self.latency = 1 + self.macs[0].latency
         super().__init__(
             {

@@ -118,5 +118,5 @@ def test_dot_products_of_converted_halves(simulator, tmp_path):
 def test_latency_is_that_of_the_longest_chain_and_of_the_tree(lanes):
     chains = ceil(lanes / 8)
     longest = max(lanes * (at + 1) // chains - lanes * at // chains for at in range(chains))
-    expected = ceil(longest / 2) + ceil(log2(chains))
+    expected = longest - 1 + ceil(log2(chains))
     assert CarryChains(small(lanes=lanes, dot="carry")).latency == expected
