@@ -111,7 +111,7 @@ def test_netlist_of_the_dot_product_gives_the_sum(family, tmp_path):
                 "x": blocks.pack(x, 8),
                 "codes": blocks.pack([trit & 1 for trit in trits], 1)
                 | blocks.pack([trit < 0 for trit in trits], 1) << 8,
-                "first": 1,
+                "last": 1,
                 "valid": 1,
             }
         )

@@ -174,7 +174,7 @@ def test_ports_are_read_from_emitted_verilog():
     ports = {port.name: (port.direction, port.bits) for port in module_ports(text, module)}
     assert ports == {
         "codes": ("input", 16),
-        "segment": ("input", 1),
+        "mask": ("input", 8),
         "ones": ("input", 1),
         "nonzero": ("output", 8),
         "negative": ("output", 8),
@@ -242,7 +242,7 @@ def test_shell_of_pins_computes_what_the_block_computes(tmp_path):
     vectors = [(0, 0), (0xFFFF, 0), (0xFFFF, 1)]
     vectors += [(rng.randrange(1 << 16), int(rng.randrange(4) == 0)) for _ in range(40)]
     sent = sum(
-        word({"codes": codes, "ones": ones}, inputs) << bits * at
+        word({"codes": codes, "ones": ones, "mask": 0xFF}, inputs) << bits * at
         for at, (codes, ones) in enumerate(vectors)
     )
     bench = BENCH.format(
