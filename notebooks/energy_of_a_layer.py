@@ -26,7 +26,14 @@ import style
 
 from tern_hw.config import ArrayConfig
 from tern_hw.costs import Opponent, count_matmul, count_opponent, load_inputs, open_model
-from tern_hw.costs.actions import group_end, load_chunk, result, row_step, scale_beat
+from tern_hw.costs.actions import (
+    group_end,
+    lane_mask,
+    load_chunk,
+    result,
+    row_step,
+    scale_beat,
+)
 from tern_hw.costs.energy import MEMORY_ACTIONS, action_energy_pj, energy_pj
 
 MEMORIES = ("sram", "hbm2", "lpddr5", "ddr4")
@@ -84,6 +91,8 @@ def parts(values, array=array):
     tree = {action: count for action, count in step.items() if action.lanes}
     registers = {action: n for action, n in step.items() if action.component == "register"}
     decode = {a: n for a, n in step.items() if a not in tree and a not in registers}
+    # The rows share one mask of lanes.
+    shared = cost(lane_mask(array), ours.load_steps + ours.compute_steps)
     ends_pj = cost(group_end(array), ends) + cost(scale_beat(array), ours.scale_beats)
     load = load_chunk(array)
     entry = {a: n for a, n in load.items() if a.component not in MEMORY_ACTIONS}
@@ -96,7 +105,7 @@ def parts(values, array=array):
     ternary = {
         "adders at their real widths": cost(tree, steps, still),
         "zeros keep adders still": cost(tree, steps) - cost(tree, steps, still),
-        "decoding and selecting trits": cost(decode, steps),
+        "decoding and selecting trits": cost(decode, steps) + shared,
         "registers": cost(registers, steps),
         "scales, shifts, rounding": ends_pj + other,
         "activation memory": memory,

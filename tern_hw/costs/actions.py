@@ -72,8 +72,6 @@ def check_counted(config: ArrayConfig) -> None:
     """Refuse an array whose actions are not counted."""
     if config.weights is not Weights.TERNARY:
         raise TernError(f"weights must be ternary where actions are counted, not {config.weights}")
-    if config.aligned is not None:
-        raise TernError(f"aligned must be left out where actions are counted, not {config.aligned}")
 
 
 def row_step(config: ArrayConfig) -> Counter[Action]:
@@ -81,7 +79,7 @@ def row_step(config: ArrayConfig) -> Counter[Action]:
     check_counted(config)
     lanes, bits = config.lanes, config.fixed_bits
     counts = _decode(config)
-    if config.activation is Activation.FP16:
+    if config.activation is Activation.FP16 and config.aligned is None:
         # The activation's sign joins the trit's: an XOR, and an AND that keeps 0 without sign.
         counts[Action("gate", bits=2 * lanes)] += 1
     # Activations and trits meet in a register.
@@ -116,7 +114,7 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
 
 
 def _chains(config: ArrayConfig) -> Counter[Action]:
-    """Return the adders of chains, which take two lanes a cycle, and of the tree over them.
+    """Return the adders of chains, which take a lane a cycle, and of the tree over them.
 
     A carry cell selects, negates and adds: its gates are counted as the tree's are, apart.
     """
@@ -128,10 +126,10 @@ def _chains(config: ArrayConfig) -> Counter[Action]:
         for below in range(2, size + 1):
             counts[Action("add", bits=_sum_bits(below, bits), lanes=below)] += 1
             # A lane and its trit wait for the sum that comes along.
-            if waits := (below - 1) // 2:
+            if waits := below - 2:
                 counts[Action("register", bits=bits + 2)] += waits
         for stage in range(1, config.chain_cycles + 1):
-            counts[Action("register", bits=_sum_bits(min(2 * stage, size), bits) + 1)] += 1
+            counts[Action("register", bits=_sum_bits(min(stage + 1, size), bits) + 1)] += 1
     return counts + _tree(sizes, bits)
 
 
@@ -167,7 +165,7 @@ def lane_mask(config: ArrayConfig) -> Counter[Action]:
 def group_end(config: ArrayConfig) -> Counter[Action]:
     """Return what one row does where a group ends: scale and shift, and the sum over the row."""
     bits = config.sum_bits
-    placed = bits + FP16_MAX_UNITS.bit_length()
+    placed = bits + FP16_MAX_UNITS.bit_length() + config.unit_max
     coarse_bits = SHIFT_BITS - SCALE_FINE_BITS
     operand_bits = _fine_widths(SCALE_FINE_BITS)[-1]
     counts: Counter[Action] = Counter()
@@ -234,8 +232,17 @@ def _rounder_registers(config: ArrayConfig, width: int, places: int) -> Counter[
 
 
 def load_chunk(config: ArrayConfig) -> Counter[Action]:
-    """Return what a beat of activations takes on its way into the activation memory."""
+    """Return what a beat of activations takes on its way into the activation memory.
+
+    Of aligned activations the memory in which they wait for their group's unit is counted, and an
+    alignment that works as the exact conversion does; the search for the unit is not.
+    """
     counts = _convert(config)
+    if config.aligned is not None:
+        bits = config.lanes * config.activation_bits
+        for component in ("write", "read"):
+            waiting = Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
+            counts[waiting] += 1
     # Which lanes lie within K: a comparison of a few gates a lane, kept for the row's last beat.
     counts[Action("gate", bits=REAL_GATES * config.lanes)] += 1
     counts[Action("register", bits=config.lanes)] += 1

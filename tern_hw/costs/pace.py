@@ -141,6 +141,8 @@ def paced_job(config: ArrayConfig, n: int, k: int, pace: Pace) -> PacedJob:
         If the array cannot do such a job.
     """
     check_shape(config, 1, n, k)
+    if config.aligned is not None:
+        raise TernError(f"aligned must be left out where a job is paced, not {config.aligned}")
     # The start is cycle 0; the counter counts from cycle 1 to the last result's transfer.
     cycle, waited = _load(config, k, _Stream(pace.activation))
     dot_cycles = config.latency_cycles - BESIDE_ROUNDER_CYCLES - config.rounder_cycles

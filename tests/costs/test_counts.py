@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from tern_hw.beats import activation_beats, scale_beats, weight_beats
 from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.costs import count_matmul
-from tern_hw.costs.actions import group_end, lane_mask, load_chunk, result, row_step
+from tern_hw.costs.actions import (
+    Action,
+    group_end,
+    lane_mask,
+    load_chunk,
+    result,
+    row_step,
+)
 from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
 from tern_hw.gateware.dot import GroupDot
@@ -148,20 +155,27 @@ def test_chains_add_as_often_as_a_tree_and_have_more_registers():
 
 
 @pytest.mark.parametrize(
-    ("fields", "sentence"),
-    [
-        ({"weights": "fp16"}, "weights must be ternary where actions are counted, not fp16"),
-        ({"aligned": 12}, "aligned must be left out where actions are counted, not 12"),
-    ],
-)
-@pytest.mark.parametrize(
     "count",
     [lambda c: count_matmul(c, 1, 4, 4), lambda c: paced_job(c, 4, 4, Pace()), row_step],
     ids=["matmul", "paced", "step"],
 )
-def test_an_array_that_is_not_counted_is_refused(fields, sentence, count):
+def test_an_array_that_is_not_counted_is_refused(count):
+    sentence = "weights must be ternary where actions are counted, not fp16"
     with pytest.raises(TernError, match=f"^{sentence}$"):
-        count(ArrayConfig(activation="fp16", **fields))
+        count(ArrayConfig(activation="fp16", weights="fp16"))
+
+
+def test_aligned_jobs_are_not_paced():
+    with pytest.raises(TernError, match="^aligned must be left out where a job is paced, not 12$"):
+        paced_job(ArrayConfig(activation="fp16", aligned=12), 4, 4, Pace())
+
+
+def test_aligned_activations_wait_in_a_memory_of_their_own():
+    config = ArrayConfig(activation="fp16", aligned=12, max_k=1024)
+    beat = load_chunk(config)
+    for component in ("write", "read"):
+        assert beat[Action(component, bits=64 * 16, capacity_bytes=1024 * 2)] == 1
+    assert beat[Action("write", bits=64 * 12, capacity_bytes=1024 * 12 // 8)] == 1
 
 
 def test_a_tree_has_an_adder_less_than_lanes_and_grows_a_bit_a_level():

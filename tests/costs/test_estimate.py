@@ -172,10 +172,6 @@ def test_an_artifact_s_group_size_and_layers_must_fit(tmp_path, capsys):
             ["--activation", "fp16", "--weights", "fp16"],
             "weights must be ternary where actions are counted, not fp16",
         ),
-        (
-            ["--activation", "fp16", "--aligned", "12"],
-            "aligned must be left out where actions are counted, not 12",
-        ),
         (["--clock", "0"], "clock must be from 0.001 to 10000 MHz, not 0.0"),
         (["--clock", "-1"], "clock must be from 0.001 to 10000 MHz, not -1.0"),
         (["--clock", "nan"], "clock must be from 0.001 to 10000 MHz, not nan"),
