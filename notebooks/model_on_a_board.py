@@ -33,6 +33,7 @@ from tern_hw.costs import (
     estimate,
     load_inputs,
     open_model,
+    tornado,
 )
 
 CONTEXT = 1024
@@ -91,6 +92,7 @@ for memory, rate in rates.items():
         textcoords="offset points",
         fontsize=8,
         va="top",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
     for form, label in forms.items():
         found = run(model, memory, form)
@@ -250,20 +252,19 @@ drawn, (left, right) = style.figure(2, width=11.5, height=4.8)
 names = ("smollm2-135m", "opt-350m", "opt-1.3b", "bitnet-2b4t", "opt-6.7b")
 models = sorted((open_model(name) for name in names), key=lambda each: each.parameters)
 sizes = [each.parameters for each in models]
+
+
+def joules_of(model):
+    """Return the energy of a token as a function of the coefficients."""
+    system = System(engine=ARRAY, clock_mhz=CLOCK_MHZ, float_macs=FLOAT_MACS)
+    return lambda values: estimate(system, decode(model, CONTEXT), values).joules_per_token
+
+
 for memory, (colour, marker) in zip(("sram", "hbm2", "lpddr5", "ddr4"), style.LOOKS, strict=False):
-    energy = [
-        bracket(
-            load_inputs("7nm", memory),
-            lambda values, each=each: (
-                estimate(
-                    System(engine=ARRAY, clock_mhz=CLOCK_MHZ, float_macs=FLOAT_MACS),
-                    decode(each, CONTEXT),
-                    values,
-                ).joules_per_token
-            ),
-        )
-        for each in models
-    ]
+    known = load_inputs("7nm", memory)
+    # Whether a coefficient raises or lowers the energy is the same for all sizes: found once.
+    swings = tornado(known, joules_of(models[0]))
+    energy = [bracket(known, joules_of(each), swings) for each in models]
     left.plot(
         sizes, [each.mid for each in energy], color=colour, marker=marker, label=memory.upper()
     )
