@@ -25,6 +25,7 @@ from tern_hw.gateware.mac_loop import MacLoop
 from tern_hw.gateware.registers import RegisterFile
 from tern_hw.gateware.rounder import Rounder
 from tern_hw.gateware.scale import ScaleShift
+from tern_hw.gateware.table import TableDot
 
 __all__ = ["BLOCKS", "Block", "Rows", "TritPorts", "blocks_of", "emit_block"]
 
@@ -260,6 +261,14 @@ BLOCKS: dict[str, Block] = {
         build=RegisterFile,
         unit="array",
         units=_one,
+    ),
+    "table": Block(
+        about="one row's dot product from tables in distributed RAM: bare, in no array",
+        build=TableDot,
+        unit="MAC",
+        units=_lanes,
+        copies=_rows,
+        ternary=True,
     ),
     "macs": Block(
         about="the opponent's multiply-adds of binary16, lanes x rows, as its array has them",
