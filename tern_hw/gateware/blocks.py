@@ -149,7 +149,7 @@ def _dsp_mac(config: ArrayConfig) -> MacLoop:
 
 
 def _int8_mac(config: ArrayConfig, **options) -> MacLoop:
-    return MacLoop(Int8Mac(registers=1, adders=adders_of(config), **options))
+    return MacLoop(Int8Mac(adders=adders_of(config), **options))
 
 
 def _int8_dsp_mac(config: ArrayConfig) -> MacLoop:
