@@ -25,6 +25,7 @@ from tern_hw.gateware.mac_loop import MacLoop
 from tern_hw.gateware.registers import RegisterFile
 from tern_hw.gateware.rounder import Rounder
 from tern_hw.gateware.scale import ScaleShift
+from tern_hw.gateware.table import TableDot
 
 __all__ = ["BLOCKS", "Block", "Rows", "TritPorts", "blocks_of", "emit_block"]
 
@@ -148,7 +149,7 @@ def _dsp_mac(config: ArrayConfig) -> MacLoop:
 
 
 def _int8_mac(config: ArrayConfig, **options) -> MacLoop:
-    return MacLoop(Int8Mac(registers=1, adders=adders_of(config), **options))
+    return MacLoop(Int8Mac(adders=adders_of(config), **options))
 
 
 def _int8_dsp_mac(config: ArrayConfig) -> MacLoop:
@@ -260,6 +261,14 @@ BLOCKS: dict[str, Block] = {
         build=RegisterFile,
         unit="array",
         units=_one,
+    ),
+    "table": Block(
+        about="one row's dot product from tables in distributed RAM: bare, in no array",
+        build=TableDot,
+        unit="MAC",
+        units=_lanes,
+        copies=_rows,
+        ternary=True,
     ),
     "macs": Block(
         about="the opponent's multiply-adds of binary16, lanes x rows, as its array has them",

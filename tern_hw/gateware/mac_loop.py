@@ -14,7 +14,8 @@ __all__ = ["MacLoop"]
 class MacLoop(wiring.Component):
     """Feed a multiply-add's sum back to it.
 
-    As in the array, a pipelined one takes turns among `contexts` sums.
+    As in the array, a pipelined one takes turns among `contexts` sums. Where it has no register of
+    its own, sums restart by a reset, as those of `GroupDot` do: a second register, and no LUTs.
 
     Latency: `latency`, a register in front, the multiply-add, and the sum's register where the
     multiply-add has none. Throughput: a step a cycle. Backpressure: none.
@@ -23,13 +24,15 @@ class MacLoop(wiring.Component):
     -------
     a, b : In
         The multiply-add's.
-    first : In
-        The step is the first of its sum.
+    last : In
+        The step is the last of its sum; that of the step `contexts` later begins at 0.
     sum : Out
-        The sum so far, `latency` after the step; that of the step `contexts` before, and a * b.
+        The sum so far, `latency` after the step.
     """
 
     def __init__(self, mac: Fp16Mac | Int8Mac):
+        if not mac.loop and mac.latency:
+            raise ValueError(f"registers must be 0, or one in the loop, not {mac.latency}")
         self.mac = mac
         self.contexts = max(1, mac.loop)
         self.latency = 1 + mac.latency + (mac.loop == 0)
@@ -37,7 +40,7 @@ class MacLoop(wiring.Component):
             {
                 "a": In(mac.a.shape()),
                 "b": In(mac.b.shape()),
-                "first": In(1),
+                "last": In(1),
                 "sum": Out(mac.result.shape()),
             }
         )
@@ -45,10 +48,13 @@ class MacLoop(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.mac = mac = self.mac
-        first = Signal()
-        m.d.sync += [mac.a.eq(self.a), mac.b.eq(self.b), first.eq(self.first)]
-        begins = delay(m, first, mac.latency - mac.loop, name="first")
-        m.d.comb += mac.c.eq(Mux(begins, 0, self.sum))
-        held = m.d.comb if mac.loop else m.d.sync
-        held += self.sum.eq(mac.result)
+        last = Signal()
+        m.d.sync += [mac.a.eq(self.a), mac.b.eq(self.b), last.eq(self.last)]
+        over = delay(m, last, mac.latency, name="last")
+        if mac.loop:
+            m.d.comb += [self.sum.eq(mac.result), mac.c.eq(Mux(over, 0, self.sum))]
+        else:
+            m.d.sync += [self.sum.eq(mac.result), mac.c.eq(mac.result)]
+            with m.If(over):
+                m.d.sync += mac.c.eq(0)
         return m

@@ -55,10 +55,20 @@ endmodule
 """
 
 
-def respond(dut, vectors, outputs, *, family: str, simulator: Simulator, folder: Path):
+def respond(
+    dut,
+    vectors,
+    outputs,
+    *,
+    family: str,
+    simulator: Simulator,
+    folder: Path,
+    netlist: str | None = None,
+):
     """Drive vector i in cycle i and return, for each, the outputs `dut.latency` cycles later.
 
-    Every input of the block is in every vector; `folder` is the run's own.
+    Every input of the block is in every vector; `folder` is the run's own. A `netlist`, of a
+    module "block", is run in place of the block's own Verilog.
     """
     inputs = [name for name, member in dut.signature.members.items() if member.flow.name == "In"]
     widths = {name: len(getattr(dut, name)) for name in (*inputs, *outputs)}
@@ -78,7 +88,9 @@ def respond(dut, vectors, outputs, *, family: str, simulator: Simulator, folder:
         )
     )
     block = folder / "block.v"
-    block.write_text(verilog.convert(dut, name="block", emit_src=False, strip_internal_attrs=True))
+    if netlist is None:
+        netlist = verilog.convert(dut, name="block", emit_src=False, strip_internal_attrs=True)
+    block.write_text(netlist)
     models = cell_models(family)
     run = _run_icarus if simulator is Simulator.ICARUS else _run_verilator
     lines = [line for line in run(folder, block, models).splitlines() if line.startswith("read ")]

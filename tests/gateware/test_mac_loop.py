@@ -17,14 +17,14 @@ MACS = {
     "fp16": lambda: Fp16Mac("fp16"),
     "fp16 pipelined, ecp5": lambda: Fp16Mac("fp16", registers=9, adders=Ecp5Adders()),
     "fp32 with a multiplier": lambda: Fp16Mac("fp32", dsp=True),
-    "int8": lambda: Int8Mac(registers=1),
+    "int8": Int8Mac,
     "int8 pipelined, ecp5": lambda: Int8Mac(registers=2, adders=Ecp5Adders()),
 }
 
 
 def sums(mac, steps, contexts):
     """Return the sum after each step of (a, b, first), of outputs that take turns."""
-    found = []
+    found: list[int] = []
     for at, (a, b, first) in enumerate(steps):
         before = 0 if first or at < contexts else found[at - contexts]
         found.append(mac.model(a, b, before))
@@ -41,15 +41,18 @@ def test_every_sum_of_one_multiply_add(name, tmp_path):
     needs(Simulator.ICARUS)
     loop, rng = MacLoop(MACS[name]()), randoms("mac loop", name)
     draw = (lambda: rng.randint(-128, 127)) if "int8" in name else (lambda: half(rng))
-    steps = [(draw(), draw(), at < loop.contexts or rng.random() < 0.1) for at in range(150)]
+    operands = [(draw(), draw()) for _ in range(150)]
+    lasts = [rng.random() < 0.1 for _ in operands]
     seen = respond(
         loop,
-        [dict(zip(("a", "b", "first"), step, strict=True)) for step in steps],
+        [{"a": a, "b": b, "last": last} for (a, b), last in zip(operands, lasts, strict=True)],
         ["sum"],
         family="ecp5",
         simulator=Simulator.ICARUS,
         folder=tmp_path,
     )
+    firsts = [True] * loop.contexts + lasts
+    steps = [(a, b, first) for (a, b), first in zip(operands, firsts, strict=False)]
     assert [value for (value,) in seen] == sums(loop.mac, steps, loop.contexts)
 
 
