@@ -27,6 +27,7 @@ __all__ = [
     "row_step",
     "scale_beat",
     "sum_word",
+    "waiting_word",
 ]
 
 #: Bits of a binary16 significand, and of its places to the left.
@@ -239,14 +240,11 @@ def load_chunk(config: ArrayConfig) -> Counter[Action]:
     """
     counts = _convert(config)
     if config.aligned is not None:
-        bits = config.lanes * config.activation_bits
-        for component in ("write", "read"):
-            waiting = Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
-            counts[waiting] += 1
+        counts[waiting_word(config, "write")] += 1
     # Which lanes lie within K: a comparison of a few gates a lane, kept for the row's last beat.
     counts[Action("gate", bits=REAL_GATES * config.lanes)] += 1
     counts[Action("register", bits=config.lanes)] += 1
-    counts[activation_word(config, "write")] = 1
+    counts[activation_word(config, "write")] += 1
     return counts
 
 
@@ -271,6 +269,12 @@ def scale_beat(config: ArrayConfig) -> Counter[Action]:
 def activation_word(config: ArrayConfig, component: str) -> Action:
     """Return the read or write of a word of the activation memory."""
     bits = config.lanes * config.fixed_bits
+    return Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
+
+
+def waiting_word(config: ArrayConfig, component: str) -> Action:
+    """Return the read or write of a beat that waits for its groups' units to be aligned."""
+    bits = config.lanes * config.activation_bits
     return Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
 
 

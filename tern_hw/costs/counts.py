@@ -18,6 +18,7 @@ from tern_hw.costs.actions import (
     row_step,
     scale_beat,
     sum_word,
+    waiting_word,
 )
 from tern_hw.errors import TernError
 
@@ -137,6 +138,7 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
         (load_chunk(config), chunks),
         (scale_beat(config), ends),
         ({activation_word(config, "read"): 1}, (1 + blocks) * steps),
+        ({waiting_word(config, "read"): 1}, 0 if config.aligned is None else chunks),
         ({sum_word(config, "write"): 1}, groups),
         ({sum_word(config, "read"): 1}, ends),
     ):
