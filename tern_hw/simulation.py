@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from tern_hw.flows.harness import Jobs
     from tern_hw.matrix import TernaryMatrix
 
-__all__ = ["MAX_STALL", "MAX_TOKENS", "SimulationResult", "check_activations", "simulate_layer"]
+__all__ = [
+    "MAX_STALL",
+    "MAX_TOKENS",
+    "SimulationResult",
+    "check_activations",
+    "compiled",
+    "simulate_layer",
+]
 
 #: Most tokens of one run, and the largest seed.
 MAX_TOKENS, MAX_SEED = 1 << 20, (1 << 32) - 1
@@ -90,7 +97,7 @@ def simulate_layer(
     tell = progress or (lambda count: None)
     tell(0)
     begun = time.monotonic()
-    binary = _build(config)
+    binary = compiled(config)
     return _run(binary, jobs, expected, time.monotonic() - begun, tell)
 
 
@@ -116,8 +123,8 @@ def check_activations(activations: "NDArray[Any]", in_features: int, config: Arr
 
 
 @lru_cache(maxsize=32)
-def _build(config: ArrayConfig) -> Path:
-    """Emit and compile an array, once in a process."""
+def compiled(config: ArrayConfig) -> Path:
+    """Emit and compile an array, once in a process; returns the program."""
     from tern_hw.flows.harness import build_harness
     from tern_hw.gateware.emit import emit
 

@@ -37,6 +37,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture
 def fresh_builds() -> Iterator[None]:
     """No simulation that was built before, so that a changed one is not overlooked."""
-    simulation._build.cache_clear()
+    simulation.compiled.cache_clear()
     yield
-    simulation._build.cache_clear()
+    simulation.compiled.cache_clear()

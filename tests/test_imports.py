@@ -46,6 +46,8 @@ ARROWS = {
     "tern_hw.costs": "config",
     "tern_hw.estimation": "config packing matrix artifact files shape costs",
     "tern_hw.exploration": "config files cache cli costs estimation",
+    "tern_hw.validation": "config packing matrix beats files flows gateware gates costs simulation "
+    "synthesis",
     "sim": "config packing matrix beats reference flows cli files",
     "quant": "packing matrix artifact files cache cli",
     "quant.runtime": "packing matrix artifact files cache cli reference kernels",
@@ -60,6 +62,7 @@ VERBS = (
     "tern_hw.prove",
     "tern_hw.estimate",
     "tern_hw.explore",
+    "tern_hw.validate",
 )
 VERBS_AT_THE_TOP = "config files cli shape simulation"
 

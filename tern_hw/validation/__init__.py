@@ -1,0 +1,1 @@
+"""The cost model held to the RTL, its synthesis and its gates."""

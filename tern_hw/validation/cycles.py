@@ -1,0 +1,174 @@
+"""Counts and cycles of the cost model beside the counters of the simulated Verilog: exactly."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from tern_hw import beats
+from tern_hw.config import Activation, ArrayConfig, Register
+from tern_hw.costs import Pace, count_matmul, paced_job
+from tern_hw.flows.harness import STALLS, Finished, Jobs, run_jobs
+from tern_hw.matrix import TernaryMatrix
+from tern_hw.simulation import compiled
+from tern_hw.validation.idle import idle_pauses
+
+__all__ = ["CONFIGURATIONS", "QUICK", "CycleCheck", "check_cycles"]
+
+
+def _small(**fields: Any) -> ArrayConfig:
+    return ArrayConfig.from_dict(
+        {**ArrayConfig().as_dict(), "max_k": 256, "max_n": 256, "packing": "base3", **fields}
+    )
+
+
+#: Arrays simulated by default, and all: every activation, packing, dot product, kind of group.
+QUICK: Final = (
+    _small(lanes=8, rows=2, group_size=16, packing="2bit"),
+    _small(lanes=16, rows=3, group_size=4),
+)
+CONFIGURATIONS: Final = (
+    *QUICK,
+    _small(lanes=8, rows=1, group_size="row"),
+    _small(lanes=8, rows=12, group_size=8, packing="2bit", output="fp16", dot="carry"),
+    _small(lanes=12, rows=3, group_size=4, activation="fp16"),
+    _small(lanes=16, rows=1, group_size=32, packing="2bit", activation="fp16", dot="carry"),
+)
+#: Outputs and inputs of the jobs: one of each, a short last block, a short last group, several.
+SHAPES: Final = ((1, 1), (5, 20), (37, 9), (24, 130))
+#: Probability that a source pauses a cycle, that the sink does, and the seed.
+STREAMS: Final = ((0.0, 0.0, 0), (0.3, 0.0, 1), (0.7, 0.0, 2), (0.0, 0.4, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleCheck:
+    """One job: what the model says of it, and what the counters read."""
+
+    config: ArrayConfig
+    n: int
+    k: int
+    #: Probabilities that a source and the sink pause a cycle.
+    idle: float
+    backpressure: float
+    #: Name -> count: cycles, stalls by stream, beats by stream.
+    predicted: dict[str, int]
+    measured: dict[str, int]
+
+    @property
+    def wrong(self) -> dict[str, int]:
+        """Return measured less predicted of each count that differs.
+
+        Under a sink that pauses at random only two ends are predicted: a wait may fall into cycles
+        that pass anyway, and what piled
+        up leaves in cycles that are no stalls, at most one a result.
+        """
+        names = self.predicted
+        differ = {name: self.measured[name] - value for name, value in names.items()}
+        if self.backpressure:
+            late = sum(value for name, value in self.measured.items() if name in STALLS)
+            differ["cycles"] = _outside(differ["cycles"], 0, late + self.n)
+        return {name: error for name, error in differ.items() if error}
+
+
+def _outside(value: int, low: int, high: int) -> int:
+    """Return how far a value lies outside [low, high]."""
+    return min(value - low, 0) + max(value - high, 0)
+
+
+def check_cycles(
+    configs: tuple[ArrayConfig, ...], advance: Callable[[int], None] = lambda count: None
+) -> Iterator[CycleCheck]:
+    """Simulate small jobs on each array and yield predicted and measured counts.
+
+    Parameters
+    ----------
+    configs : tuple of ArrayConfig
+    advance : callable
+        Called with 1 after each array.
+
+    Raises
+    ------
+    TernError
+        If Verilator or a C++ compiler is not installed.
+    """
+    for config in configs:
+        binary = compiled(config)
+        for n, k in SHAPES:
+            for idle, backpressure, seed in STREAMS:
+                jobs = _jobs(config, n, k, idle=idle, backpressure=backpressure, seed=seed)
+                (done,) = (each for each in run_jobs(binary, jobs) if isinstance(each, Finished))
+                yield CycleCheck(
+                    config=config,
+                    n=n,
+                    k=k,
+                    idle=idle,
+                    backpressure=backpressure,
+                    predicted=_predicted(jobs),
+                    measured=_measured(done),
+                )
+        advance(1)
+
+
+def _jobs(
+    config: ArrayConfig, n: int, k: int, *, idle: float, backpressure: float, seed: int
+) -> Jobs:
+    """Return one job of random operands."""
+    rng = np.random.default_rng(seed)
+    groups = config.groups(k)
+    matrix = TernaryMatrix.from_digits(
+        rng.integers(0, 3, (n, k)).astype(np.uint8),
+        rng.normal(0, 1, (n, groups)).astype(np.float16),
+        rng.normal(0, 1, (n, groups)).astype(np.float16),
+        group_size=config.group_size,
+        packing=config.packing,
+    )
+    integers = config.activation is Activation.INT8
+    token = rng.integers(-128, 128, k).astype(np.int8 if integers else np.float16)
+    return Jobs(
+        config=config,
+        n=n,
+        k=k,
+        weights=beats.weight_beats(matrix, config),
+        scales=beats.scale_beats(matrix, config),
+        activations=beats.activation_beats(token, config)[None],
+        idle=idle,
+        backpressure=backpressure,
+        seed=seed,
+    )
+
+
+def _predicted(jobs: Jobs) -> dict[str, int]:
+    config, n, k = jobs.config, jobs.n, jobs.k
+    counts = count_matmul(config, 1, n, k)
+    found = {"cycles": counts.cycles}
+    if not jobs.backpressure:
+        pauses = {
+            name: idle_pauses(jobs.idle, 4 * jobs.seed + at, beats)
+            for at, (name, beats) in enumerate(
+                (
+                    ("activation", counts.activation_beats),
+                    ("weight", counts.weight_beats),
+                    ("scale", counts.scale_beats),
+                )
+            )
+        }
+        paced = paced_job(config, n, k, Pace(**pauses))
+        found = {"cycles": paced.cycles, **dict(zip(STALLS, paced.stalls, strict=True))}
+    return found | {
+        "activation beats": counts.activation_beats,
+        "weight beats": counts.weight_beats,
+        "scale beats": counts.scale_beats,
+        "results": counts.result_beats,
+    }
+
+
+def _measured(done: Finished) -> dict[str, int]:
+    return {
+        "cycles": done.registers[Register.CYCLES],
+        **{name: done.registers[register] for name, register in STALLS.items()},
+        "activation beats": done.event.activations,
+        "weight beats": done.event.weights,
+        "scale beats": done.event.scales,
+        "results": done.event.results,
+    }

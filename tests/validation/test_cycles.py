@@ -1,0 +1,65 @@
+"""Counts against counters: pauses drawn again as the harness draws them, and what is wrong."""
+
+import dataclasses
+
+import pytest
+
+from tern_hw.config import ArrayConfig
+from tern_hw.validation.cycles import CONFIGURATIONS, QUICK, CycleCheck, check_cycles
+from tern_hw.validation.idle import idle_pauses
+
+STALLS = {"activation": 0, "weight": 3, "scale": 0, "result": 2}
+
+
+def check_of(cycles, *, backpressure=0.0):
+    predicted = {"cycles": 100, "weight beats": 7}
+    if not backpressure:
+        predicted |= STALLS
+    return CycleCheck(
+        config=ArrayConfig(),
+        n=4,
+        k=9,
+        idle=0.0,
+        backpressure=backpressure,
+        predicted=predicted,
+        measured={"cycles": cycles, "weight beats": 7, **STALLS},
+    )
+
+
+def test_a_source_without_idle_cycles_never_pauses():
+    assert idle_pauses(0.0, 3, 5) == (0, 0, 0, 0, 0)
+
+
+def test_pauses_are_those_of_the_probability():
+    pauses = idle_pauses(0.7, 5, 4000)
+    assert len(pauses) == 4000
+    assert sum(pauses) / 4000 == pytest.approx(0.7 / 0.3, rel=0.05)
+    assert idle_pauses(0.7, 5, 40)[:39] == pauses[:39]
+    assert idle_pauses(0.7, 6, 40) != idle_pauses(0.7, 5, 40)
+
+
+def test_every_count_must_be_equal():
+    assert check_of(100).wrong == {}
+    assert check_of(101).wrong == {"cycles": 1}
+    late = dataclasses.replace(check_of(100), measured=check_of(100).measured | {"weight": 4})
+    assert late.wrong == {"weight": 1}
+
+
+@pytest.mark.parametrize(("cycles", "error"), [(99, -1), (100, 0), (109, 0), (110, 1)])
+def test_a_busy_sink_leaves_two_ends(cycles, error):
+    # 100 to 100 + 5 stalls + 4 results.
+    assert check_of(cycles, backpressure=0.4).wrong == ({"cycles": error} if error else {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda config: config.name)
+def test_counters_of_the_verilog_are_the_models(config):
+    checks = list(check_cycles((config,)))
+    assert all(not check.wrong for check in checks)
+    # Pauses did reach the array: each of the sources and the sink made it wait somewhere.
+    waited = {name for check in checks for name in STALLS if check.measured.get(name)}
+    assert waited >= {"activation", "weight", "result"}
+
+
+def test_quick_arrays_are_among_all():
+    assert set(QUICK) <= set(CONFIGURATIONS)
