@@ -147,10 +147,10 @@ def test_arrays_of_another_kind_are_refused(fields, message):
 
 def test_a_fit_without_source_or_coefficient_is_refused():
     head = {"target": "ecp5", "unit": "LUT4-eq", "source": "a test", "tools": "none"}
-    with pytest.raises(TernError, match="fit.source must be given, not ''"):
+    with pytest.raises(TernError, match=r"fit\.source must be given, not ''"):
         read_fit({"fit": head | {"source": ""}, "coefficients": TRUE})
     lacking = TRUE | {"scales": {"sum_bits": 1.0}}
-    with pytest.raises(TernError, match="coefficients.scales must have accumulator_bits, sum_bits"):
+    with pytest.raises(TernError, match=r"coefficients\.scales must have accumulator_bits"):
         read_fit({"fit": head, "coefficients": lacking})
 
 

@@ -1,0 +1,102 @@
+"""The verb: what is a regression, its exit status, and the whole command once."""
+
+import json
+import tomllib
+
+import pytest
+
+from tern_hw import validate
+from tern_hw.costs.fpga import read_fit
+from tern_hw.errors import TernError
+from tern_hw.validation import area, checks, switching
+from tern_hw.validation.configurations import TRAINING
+
+CASE = switching.QUICK[0]
+
+
+def ratio(error):
+    pj = {"ternary": 0.1, "fp16": 1.0}
+    found = {"name": CASE.name, "predicted": 10 * (1 + error), "measured": 10.0, "error": error}
+    found |= {"within": abs(error) <= switching.BAR, "bar": switching.BAR}
+    return found | {"analytic_pj_per_mac": pj, "gates_pj_per_mac": pj}
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """Let a ratio have an error beside a recorded one of +30 %, which misses the bar."""
+    path = tmp_path / "switching.json"
+    path.write_text(json.dumps({"errors": {CASE.name: 0.30}}))
+    monkeypatch.setattr(checks, "RATIOS", path)
+
+    def let(error):
+        monkeypatch.setattr(switching, "check_ratios", lambda cases: iter([ratio(error)]))
+
+    return let
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.31, 0), (-0.31, 0), (0.33, 1), (-0.33, 1)])
+def test_an_error_beyond_the_recorded_one_is_a_regression(measured, capsys, error, status):
+    measured(error)
+    assert validate.main(["--part", "switching"]) == status
+    out = capsys.readouterr().out
+    assert "bar missed" in out
+    assert ("regression: 16 lanes" in out) == bool(status)
+
+
+def test_json_holds_predicted_measured_and_error(measured, capsys):
+    measured(0.10)
+    assert validate.main(["--part", "switching", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (found,) = facts["switching"]["ratios"]
+    assert found["predicted"] == pytest.approx(11.0)
+    assert found["error"] == 0.10
+    assert found["recorded_error"] == 0.30
+    assert facts["regressions"] == []
+
+
+def test_a_case_without_a_record_is_refused(measured):
+    checks.RATIOS.write_text(json.dumps({"errors": {}}))
+    measured(0.0)
+    with pytest.raises(TernError, match=r"switching.json must have '16 lanes.*run --refit"):
+        validate.main(["--part", "switching"])
+
+
+@pytest.mark.parametrize(("change", "regressions"), [(1.01, 0), (1.03, 1), (0.97, 1)])
+def test_a_synthesis_that_left_the_record_is_a_regression(
+    monkeypatch, tmp_path, change, regressions
+):
+    parts = {"scales": 400.0, "results": 700.0, "rest": 1100.0}
+    monkeypatch.setattr(area, "measured_parts", lambda config, notify: dict(parts))
+    arrays = TRAINING[:3]
+    fit_path, record_path = tmp_path / "fit.toml", tmp_path / "area.json"
+    area.refit(arrays[:1], arrays[1:], fit_path=fit_path, record_path=record_path)
+    model = read_fit(tomllib.loads(fit_path.read_text()))
+    monkeypatch.setattr(checks, "fitted_area", lambda target: model)
+    record = area.read_record(record_path)
+    monkeypatch.setattr(area, "read_record", lambda: record)
+    monkeypatch.setattr(area, "MEDIAN_BAR", 10.0)
+    monkeypatch.setattr(area, "WORST_BAR", 10.0)
+    parts["rest"] = 2200 * change - 1100
+    facts = checks.validation_facts(["area"], full=False, notify=lambda text: None)
+    assert len(facts["area"]["again"]) == checks.SAMPLES
+    assert len(facts["regressions"]) == regressions * checks.SAMPLES
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(TernError, match="--part must be one of cycles, area, switching, not 'gas'"):
+        validate.main(["--part", "gas"])
+
+
+def test_ratio_by_the_table_in_closed_form():
+    found = switching._analytic(CASE)
+    # fp16: 1.1 + 0.4 pJ and the result's register of 16 bits.
+    assert found["fp16"] == pytest.approx(1.5 + 16 * 0.0039, rel=1e-3)
+    assert 10 < found["fp16"] / found["ternary"] < 12
+
+
+@pytest.mark.slow
+def test_the_command_finds_no_regression_in_cycles_and_switching(capsys):
+    assert validate.main(["--part", "cycles", "switching"]) == 0
+    out = capsys.readouterr().out
+    assert "no regression(s)" in out
+    assert "FP16 over ternary" in out
