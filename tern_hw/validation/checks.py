@@ -12,7 +12,7 @@ from tern_hw.files import write_atomic
 from tern_hw.validation import area, cycles, switching
 from tern_hw.validation.configurations import HELD_OUT, TRAINING
 
-__all__ = ["record_anew", "validation_facts"]
+__all__ = ["record_anew", "recorded_parts", "validation_facts"]
 
 Notify = Callable[[str], None]
 #: Errors of the ratios when they were recorded.
@@ -22,6 +22,11 @@ RATIO_SLACK: Final = 0.02
 AREA_SLACK: Final = 0.02
 #: Held-out arrays that are synthesised anew by default.
 SAMPLES: Final = 2
+
+
+def recorded_parts(parts: Sequence[str]) -> list[str]:
+    """Return the parts whose measurements are recorded, or need no record."""
+    return [part for part in parts if part != "area" or area.RECORD.is_file()]
 
 
 def validation_facts(parts: Sequence[str], *, full: bool, notify: Notify) -> dict[str, Any]:
