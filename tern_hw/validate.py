@@ -20,7 +20,8 @@ area       synthesised arrays (ECP5) that the fitted coefficients have not seen
 switching  toggles of gates: the ratio of FP16 over ternary beside the tables' ratio
 
 By default, of what is recorded, two arrays are simulated, two held-out ones synthesised, one ratio
-measured; --full does all. --refit takes what it measured before from the store of syntheses, so it may be interrupted.
+measured; --full does all. --refit takes what it measured before from the store of syntheses, so it
+may be interrupted.
 
 Exit status: 0; 1 where a count differs, the area's bars are missed, or anything is worse than what
 is recorded; 2 for a mistake in the command or a tool that fails.
