@@ -143,7 +143,9 @@ def fitted_area(target: str = "ecp5") -> FpgaArea:
     """
     path = importlib.resources.files("tern_hw.costs") / "fitted" / f"{target}.toml"
     if not path.is_file():
-        raise TernError(f"target must be one with a fitted area (ecp5), not {target!r}")
+        raise TernError(
+            f"target must be one whose area was fitted (validate --refit), not {target!r}"
+        )
     return read_fit(tomllib.loads(path.read_text(encoding="utf-8")))
 
 

@@ -42,6 +42,8 @@ def validation_facts(parts: Sequence[str], *, full: bool, notify: Notify) -> dic
         "area": _area,
         "switching": _switching,
     }
+    if "area" in parts:
+        area.read_record()  # a missing one is told before anything is simulated
     facts: dict[str, Any] = {"format": 1}
     regressions: list[str] = []
     for part in parts:

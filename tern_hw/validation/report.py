@@ -11,7 +11,7 @@ __all__ = ["print_report"]
 
 def print_report(facts: dict[str, Any]) -> None:
     """Print the facts of `validation_facts`."""
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(110, Console().width))
     for part, show in (("cycles", _cycles), ("area", _area), ("switching", _switching)):
         if part in facts:
             show(console, facts[part])
