@@ -21,6 +21,7 @@ LIMIT_MS = 0.05
 PROPERTY = "array, counters"
 #: Seconds for it.
 PROOF_LIMIT_S = 900
+PROJECT = Path(__file__).resolve().parent.parent.parent
 #: Characters of a failure's message that are kept.
 MESSAGE_CHARACTERS = 160
 
@@ -100,4 +101,6 @@ def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) ->
 
 
 def _short(message: str) -> str:
-    return " ".join(message.split())[:MESSAGE_CHARACTERS]
+    """Return a message in one line, without where this project lies on the disk."""
+    local = message.replace(f"{PROJECT}/", "")
+    return " ".join(local.split())[:MESSAGE_CHARACTERS]
