@@ -199,11 +199,16 @@ class ExactScale(Harness):
         Of the factor's binary16; its fraction and its sign are free.
     bits
         The sums S and X are integers of so many bits, sign included.
+    groups
+        Groups that a row has at most: 1 or 2.
     """
 
-    def __init__(self, block: Any, text: str, *, factor: str, exponent: int, bits: int) -> None:
+    def __init__(
+        self, block: Any, text: str, *, factor: str, exponent: int, bits: int, groups: int
+    ) -> None:
         super().__init__(block, text)
         self.factor, self.exponent, self.bits = factor, exponent, bits
+        self.groups = groups
 
     def state(self) -> None:
         m, dut = self.m, self.dut
@@ -228,6 +233,8 @@ class ExactScale(Harness):
         end = history(m, ends, late, "end")
         again = history(m, goes_on, late + 1, "again")
         begun = history(m, ends, late + BEFORE, "begun")
+        if self.groups == 1:
+            begun, again = begun & ~again, Const(0, 1)
         term = history(m, product, late, "term")
         earlier = Mux(again, history(m, product, late + 1, "earlier"), 0)
         # What an infinity or a missing factor adds is nobody's business.

@@ -121,13 +121,17 @@ def _scales() -> list[Property]:
     # A constant exponent makes the shift a wiring; all 32 together are every binary16.
     return [
         Property(
-            block=f"scale and shift, {factor}, sums of 3 bits",
-            text=f"a row of one or two groups is {factor} * {name}, exactly; NaN where not finite",
+            block=f"scale and shift, {factor}",
+            text=f"a row is {factor} * {name}: of one group of 3 bits, of two of 1 bit; NaN, too",
             build=partial(ScaleShift, small(max_k=1)),
             harness=arithmetic.ExactScale,
             method=Method.PIPELINE,
             cycles=arithmetic.BEFORE,
-            cases=tuple({"factor": factor, "exponent": at, "bits": 3} for at in range(32)),
+            cases=tuple(
+                {"factor": factor, "exponent": at, "bits": bits, "groups": groups}
+                for at in range(32)
+                for bits, groups in ((3, 1), (1, 2))
+            ),
             quick=False,
         )
         for factor, name in (("scale", "S"), ("shift", "X"))
