@@ -80,13 +80,16 @@ def test_score_leaves_out_what_is_proven_equivalent(mutants):
 
 
 @pytest.mark.slow
-def test_equivalence_is_proven_of_a_dead_bit_and_not_of_a_live_one(folder, mutants):
-    recorded = json.loads(RECORDED.read_text())["all"]
-    states = {line["number"]: line["state"] for line in recorded}
-    dead = [each for each in mutants if states[each.number] == "equivalent"]
-    live = [each for each in mutants if states[each.number] == "killed"]
-    assert all(prove_equivalent(folder, CONFIG, each) for each in dead[:2])
-    assert not any(prove_equivalent(folder, CONFIG, each) for each in live[:4])
+def test_equivalence_is_proven_of_what_is_whole_and_not_of_what_is_broken(folder, mutants):
+    live = [each for each in mutants if each.module == "registers" and each.mode == "inv"][:2]
+    assert live
+    # Yosys' mode that breaks nothing.
+    dead = [
+        dataclasses.replace(each, options=each.options.replace("-mode inv", "-mode none"))
+        for each in live
+    ]
+    assert all(prove_equivalent(folder, CONFIG, each) for each in dead)
+    assert not any(prove_equivalent(folder, CONFIG, each) for each in live)
 
 
 def test_the_recorded_run_is_whole_and_reaches_the_bar():

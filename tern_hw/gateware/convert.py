@@ -90,8 +90,10 @@ class ActivationConverter(wiring.Component):
             sign, operand, coarse, bad = half_fields(half, FINE_BITS)
             bits, name = config.fixed_bits - 1, f"magnitude_{lane}"
             magnitude = magnitude_of(m, operand, coarse, bits=bits, name=name)
-            fixed.append(Cat(magnitude, sign))
+            # A register for each lane: one for all would be a line that Verilator cannot read.
+            value = Cat(magnitude, sign)
+            fixed.append(delay(m, value, self.latency, name=f"fixed_{lane}"))
             nonfinite.append(bad)
-        m.d.comb += self.fixed.eq(delay(m, Cat(*fixed), self.latency, name="fixed"))
+        m.d.comb += self.fixed.eq(Cat(*fixed))
         m.d.comb += self.nonfinite.eq(delay(m, Cat(*nonfinite), self.latency, name="bad"))
         return m
