@@ -31,7 +31,7 @@ FIGURES: Final[dict[str, str]] = {
     "area_mm2": "mm2",
 }
 #: What decides figures beside a job: these files of the package, or folders of them.
-CODE: Final = ("config.py", "costs", "exploration/figures.py")
+CODE: Final = ("config", "costs", "exploration/figures.py")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,33 +4,23 @@ import dataclasses
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from tern_hw.config.formats import (
+    CHAIN_LANES,
+    FP16_FRACTION_BITS,
+    FP16_MAX_UNITS,
+    Activation,
+    Dot,
+    GroupSize,
+    OutputFormat,
+    Packing,
+    Weights,
+)
 from tern_hw.errors import TernError
 
-__all__ = [
-    "ARRAY_ID",
-    "NAMED_CONFIGS",
-    "REGISTER_VERSION",
-    "TARGETS",
-    "Activation",
-    "ArrayConfig",
-    "Dot",
-    "ErrorFlag",
-    "GroupSize",
-    "OutputFormat",
-    "Packing",
-    "Register",
-    "Weights",
-]
+__all__ = ["ALIGNED_BITS", "ArrayConfig"]
 
-#: Inputs per scale and shift; "row" is one group for the whole row (per channel).
-GroupSize = int | Literal["row"]
-
-#: A finite binary16 is an integer multiple of 2**-24 ...
-FP16_FRACTION_BITS: Final = 24
-#: ... whose magnitude in that unit is at most 65504 * 2**24 = 2047 * 2**29.
-FP16_MAX_UNITS: Final = 2047 << 29
 #: Pipeline registers of a binary16 multiply-add, and those of them before its accumulator's loop.
 MAC_REGISTERS: Final = 9
 MAC_PRODUCT_REGISTERS: Final = 2
@@ -38,108 +28,6 @@ MAC_PRODUCT_REGISTERS: Final = 2
 ALIGNED_BITS: Final = (8, FP16_MAX_UNITS.bit_length())
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
-
-
-class Activation(enum.StrEnum):
-    """Number format of an activation at the port."""
-
-    INT8 = "int8"
-    FP16 = "fp16"
-
-
-class Weights(enum.StrEnum):
-    """What a weight is: a trit with a scale and shift by group, or a number by itself."""
-
-    TERNARY = "ternary"
-    #: binary16, multiplied and added one by one: what the ternary array is compared with.
-    FP16 = "fp16"
-
-
-class Packing(enum.StrEnum):
-    """Code of the trits on the weight port: four in a byte, or five."""
-
-    BITS2 = "2bit"
-    BASE3 = "base3"
-
-    @property
-    def digits_per_byte(self) -> int:
-        return 5 if self is Packing.BASE3 else 4
-
-
-class OutputFormat(enum.StrEnum):
-    """Number format of a result: the exact value, rounded once to nearest even.
-
-    With binary16 weights it is the accumulator's, and every multiply-add is rounded to it.
-    """
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-
-
-class Dot(enum.StrEnum):
-    """Implementation of the dot product; all keep one contract."""
-
-    #: Adder tree; runs on any part.
-    TREE = "tree"
-    #: Chains of ECP5 carry cells, each of which selects, negates and adds.
-    CARRY = "carry"
-
-    @property
-    def cell_family(self) -> str | None:
-        """Family whose vendor cells the Verilog instantiates; None where it has none."""
-        return "ecp5" if self is Dot.CARRY else None
-
-    @classmethod
-    def for_target(cls, target: str) -> "Dot":
-        """Return the implementation that is smallest on a family of parts."""
-        return cls.CARRY if target == "ecp5" else cls.TREE
-
-
-#: Families of parts that `Dot.for_target` knows.
-TARGETS: Final = ("ecp5", "ice40", "xc7")
-#: Most lanes of a chain. A lane that begins one costs LUTs for its mask and negation; one that
-#: joins it costs the width of the sum so far: 8 is least for 8-bit activations.
-CHAIN_LANES: Final = {Dot.TREE: 1, Dot.CARRY: 8}
-
-
-class Register(enum.IntEnum):
-    """Byte offsets of the AXI4-Lite registers (32 bits each)."""
-
-    ID = 0x00  #: ro: `ARRAY_ID`
-    VERSION = 0x04  #: ro: `REGISTER_VERSION`
-    ARRAY = 0x08  #: ro: lanes [15:0], rows [23:16]; [24] fp16 in, base-3, fp16 out, fp16 weights
-    GROUP = 0x0C  #: ro: group size [23:0], 0 where it is the row; `aligned` [31:24]
-    MAX_K = 0x10  #: ro
-    MAX_N = 0x14  #: ro
-    CONTROL = 0x18  #: wo: start [0], abort [1]
-    STATUS = 0x1C  #: ro: busy [0], done [1]
-    ERRORS = 0x20  #: sticky `ErrorFlag`s; write 1 to clear
-    N = 0x24  #: rw: outputs of the next job
-    K = 0x28  #: rw: inputs of the next job
-    CYCLES = 0x2C  #: ro: from the accepted start to the last result's transfer
-    ACTIVATION_STALLS = 0x30  #: ro: cycles in which the array waited for an activation beat
-    WEIGHT_STALLS = 0x34  #: ro: ... for a weight beat
-    SCALE_STALLS = 0x38  #: ro: ... for a scale beat
-    RESULT_STALLS = 0x3C  #: ro: ... for room for results
-
-
-class ErrorFlag(enum.IntFlag):
-    """Sticky faults, each with a defined answer (see the README)."""
-
-    ACTIVATION_NONFINITE = 1 << 0  #: all results of the job are NaN
-    SCALE_NONFINITE = 1 << 1  #: that row's result is NaN
-    ILLEGAL_CODE = 1 << 2  #: its trits count as 0
-    ACTIVATION_TLAST = 1 << 3  #: early: all results NaN; late: the rest is discarded
-    WEIGHT_TLAST = 1 << 4  #: early: rows that lack a beat are NaN; late: the rest is discarded
-    SCALE_TLAST = 1 << 5  #: as WEIGHT_TLAST
-    BAD_SHAPE = 1 << 6  #: N or K is 0 or beyond the maximum: start refused
-    START_BUSY = 1 << 7  #: start while a job runs: refused
-
-
-#: What `Register.ID` reads: "TERN".
-ARRAY_ID: Final = 0x5445524E
-#: What `Register.VERSION` reads; raised when the ports or registers change.
-REGISTER_VERSION: Final = 1
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> None:
@@ -529,15 +417,3 @@ class ArrayConfig:
             if name not in known:
                 raise TernError(f"configuration field must be one of {sorted(known)}, not {name!r}")
         return cls(**fields)
-
-
-#: Configurations with a name, whose Verilog `rtl/` holds.
-NAMED_CONFIGS: Final[dict[str, ArrayConfig]] = {
-    "tiny": ArrayConfig(lanes=8, rows=1, group_size="row", max_k=1024, max_n=4096),
-    "base": ArrayConfig(),
-    "base3": ArrayConfig(packing=Packing.BASE3),
-    "fine": ArrayConfig(lanes=32, rows=2, group_size=16, packing=Packing.BASE3),
-    "half": ArrayConfig(
-        lanes=32, rows=2, activation=Activation.FP16, output=OutputFormat.FP16, max_k=4096
-    ),
-}
