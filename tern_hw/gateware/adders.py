@@ -1,15 +1,14 @@
 """Adders with logic in front: portable, or in the ECP5's carry cells, which hold that logic."""
 
-from amaranth.hdl import Cat, Const, Instance, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 
 from tern_hw.config import ArrayConfig, Dot
+from tern_hw.gateware.carry_cell import carry_chain
 from tern_hw.gateware.pipeline import add_with_carry
 
 __all__ = ["Adders", "Ecp5Adders", "adders_of"]
 
-#: CCU2C's tables, index 8 * D + 4 * C + 2 * B + A. A cell's sum is table ^ carry-in; its carry-out
-#: is the carry-in where the table gives 1, and else what the low four entries say of A and B.
-#: A ^ ((B & C) ^ D): where that is 0, A is both operands' bit.
+#: Tables of `carry_chain`. A ^ ((B & C) ^ D): where that is 0, A is both operands' bit.
 MASKED = 0x956A
 #: (A & B) ^ (C & D): where that is 0, so is A & B both operands' bit.
 PAIR = 0x7888
@@ -62,11 +61,7 @@ class Adders:
 
 
 class Ecp5Adders(Adders):
-    """The same in cells of the ECP5: masks and flips cost nothing.
-
-    A CCU2C is two bits of a carry chain with a table of four inputs each (Lattice FPGA-TN-02200,
-    slice in ripple mode).
-    """
+    """The same in cells of the ECP5: masks and flips cost nothing."""
 
     def add(self, m: Module, a: Value, b: Value, mask: Value, flip: Value, carry: Value) -> Value:
         bits = len(a)
@@ -86,25 +81,7 @@ class Ecp5Adders(Adders):
         rows = [*rows, (Const(0),) * 4]
         rows += [(Const(0),) * 4] * (len(rows) % 2)
         total = Signal(len(rows))
-        for at in range(0, len(rows), 2):
-            out = Signal()
-            ports = {}
-            for half in (0, 1):
-                for name, value in zip("ABCD", rows[at + half], strict=True):
-                    ports[f"i_{name}{half}"] = value
-            m.submodules += Instance(
-                "CCU2C",
-                p_INIT0=Const(table, 16),
-                p_INIT1=Const(table, 16),
-                p_INJECT1_0="NO",
-                p_INJECT1_1="NO",
-                i_CIN=carry,
-                o_S0=total[at],
-                o_S1=total[at + 1],
-                o_COUT=out,
-                **ports,
-            )
-            carry = out
+        carry_chain(m, rows, table, carry, sums=[*total])
         return total
 
 

@@ -1,15 +1,14 @@
 """The ECP5 dot product: a carry cell that selects, negates and adds in one, in short chains."""
 
 from itertools import pairwise
-from typing import Any
 
-from amaranth.hdl import Const, Instance, Module, Signal, signed
+from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
+from tern_hw.gateware.carry_cell import carry_chain
 from tern_hw.gateware.pipeline import delay
-from tern_hw.gateware.tree import Node, join, leaf, sum_bits
+from tern_hw.gateware.tree import Node, add_up, dot_members, join, leaf, sum_bits
 
 __all__ = ["CarryChains", "fused_add"]
 
@@ -26,33 +25,15 @@ def fused_add(m: Module, total, x, nonzero, negative, carry, *, width: int, name
     PFU in ripple mode); the carry enters as the chain's lowest bit, 1 + carry.
     """
     result = Signal(signed(width), name=name)
-    high = Const(1, 1)
-    a = [high, *_extended(total, width)]
-    b = [carry, *_extended(x, width)]
-    controls = [(high, Const(0, 1)), *[(nonzero, negative)] * width]
+    one, zero = Const(1, 1), Const(0, 1)
+    rows = [(one, carry, one, zero)]
+    operands = zip(_extended(total, width), _extended(x, width), strict=True)
+    rows += [(a, b, nonzero, negative) for a, b in operands]
     sums = [Signal(name=f"{name}_carry_in"), *result]
-    if len(sums) % 2:
-        a, b = [*a, a[-1]], [*b, b[-1]]
-        controls.append(controls[-1])
+    if len(rows) % 2:
+        rows.append(rows[-1])
         sums.append(Signal(name=f"{name}_unused"))
-    carry_in: Const | Signal = Const(0, 1)
-    for at in range(0, len(sums), 2):
-        carry_out = Signal(name=f"{name}_carry_{at}")
-        halves: dict[str, Any] = {}
-        for half in range(2):
-            bit = at + half
-            halves |= {
-                f"p_INIT{half}": Const(FUSED_INIT, 16),
-                f"p_INJECT1_{half}": "NO",
-                f"i_A{half}": a[bit],
-                f"i_B{half}": b[bit],
-                f"i_C{half}": controls[bit][0],
-                f"i_D{half}": controls[bit][1],
-                f"o_S{half}": sums[bit],
-            }
-        cell = Instance("CCU2C", i_CIN=carry_in, o_COUT=carry_out, **halves)
-        setattr(m.submodules, f"{name}_{at}", cell)
-        carry_in = carry_out
+    carry_chain(m, rows, FUSED_INIT, zero, sums=sums, name=name)
     return result
 
 
@@ -86,15 +67,7 @@ class CarryChains(wiring.Component):
     def __init__(self, config: ArrayConfig):
         self.config = config
         self.latency = config.tree_levels
-        super().__init__(
-            {
-                "x": In(config.lanes * config.fixed_bits),
-                "nonzero": In(config.lanes),
-                "negative": In(config.lanes),
-                "total": Out(signed(sum_bits(config, config.lanes))),
-                "carry": Out(1),
-            }
-        )
+        super().__init__(dot_members(config))
 
     def elaborate(self, platform):
         m = Module()
@@ -103,12 +76,8 @@ class CarryChains(wiring.Component):
         level = [
             self._chain(m, range(first, end), f"chain_{first}") for first, end in pairwise(edges)
         ]
-        depth = 0
-        while len(level) > 1:
-            pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
-            level = [join(m, self.config, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
-            depth += 1
-        m.d.comb += [self.total.eq(level[0].value), self.carry.eq(level[0].carry)]
+        total = add_up(m, self.config, level)
+        m.d.comb += [self.total.eq(total.value), self.carry.eq(total.carry)]
         return m
 
     def _chain(self, m, lanes: range, name: str) -> Node:

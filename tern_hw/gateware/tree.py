@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import add_with_carry
 
-__all__ = ["AdderTree", "Node", "join", "leaf", "sum_bits"]
+__all__ = ["AdderTree", "Node", "add_up", "dot_members", "join", "leaf", "sum_bits"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,27 @@ def join(m: Module, config: ArrayConfig, nodes: list[Node], name: str) -> Node:
     return Node(value, carry, lanes)
 
 
+def add_up(m: Module, config: ArrayConfig, level: list[Node]) -> Node:
+    """Return the sum of all nodes, ceil(log2) of their number of cycles later."""
+    depth = 0
+    while len(level) > 1:
+        pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
+        level = [join(m, config, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
+        depth += 1
+    return level[0]
+
+
+def dot_members(config: ArrayConfig) -> dict:
+    """Return the members of a dot product over the lanes, whatever it is made of."""
+    return {
+        "x": In(config.lanes * config.fixed_bits),
+        "nonzero": In(config.lanes),
+        "negative": In(config.lanes),
+        "total": Out(signed(sum_bits(config, config.lanes))),
+        "carry": Out(1),
+    }
+
+
 class AdderTree(wiring.Component):
     """Sum trit * activation over the lanes: exactly `total + carry`.
 
@@ -77,23 +98,11 @@ class AdderTree(wiring.Component):
     def __init__(self, config: ArrayConfig):
         self.config = config
         self.latency = config.tree_levels
-        super().__init__(
-            {
-                "x": In(config.lanes * config.fixed_bits),
-                "nonzero": In(config.lanes),
-                "negative": In(config.lanes),
-                "total": Out(signed(sum_bits(config, config.lanes))),
-                "carry": Out(1),
-            }
-        )
+        super().__init__(dot_members(config))
 
     def elaborate(self, platform):
         m = Module()
         level = [leaf(m, self.config, self, lane) for lane in range(self.config.lanes)]
-        depth = 0
-        while len(level) > 1:
-            pairs = [level[at : at + 2] for at in range(0, len(level), 2)]
-            level = [join(m, self.config, pair, f"l{depth}_{at}") for at, pair in enumerate(pairs)]
-            depth += 1
-        m.d.comb += [self.total.eq(level[0].value), self.carry.eq(level[0].carry)]
+        total = add_up(m, self.config, level)
+        m.d.comb += [self.total.eq(total.value), self.carry.eq(total.carry)]
         return m
