@@ -2076,7 +2076,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
-  wire \$33 ;
+  wire [7:0] \$33 ;
   wire \$34 ;
   wire \$35 ;
   wire \$36 ;
@@ -2102,7 +2102,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire \$54 ;
   wire \$55 ;
   wire \$56 ;
-  wire [7:0] \$57 ;
+  wire \$57 ;
   reg [7:0] \$58 ;
   wire \$6 ;
   wire \$7 ;
@@ -2110,7 +2110,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire \$9 ;
   input abort;
   wire abort;
-  wire [7:0] below;
   input clk;
   wire clk;
   input load;
@@ -2125,18 +2124,15 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   input rst;
   wire rst;
   assign \$43  = ~ ragged;
-  assign \$44  = \$43  | \real [6];
+  assign \$44  = \$43  | \real [3];
   assign \$46  = ~ ragged;
-  assign \$47  = \$46  | \real [7];
-  assign \$49  = | remaining[10:3];
-  assign \$50  = | remaining[10:3];
-  assign \$51  = | remaining[10:3];
-  assign \$52  = | remaining[10:3];
-  assign \$53  = | remaining[10:3];
-  assign \$54  = | remaining[10:3];
-  assign \$55  = | remaining[10:3];
-  assign \$56  = | remaining[10:3];
-  assign \$57  = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  } | { \$56 , \$55 , \$54 , \$53 , \$52 , \$51 , \$50 , \$49  };
+  assign \$47  = \$46  | \real [4];
+  assign \$49  = ~ ragged;
+  assign \$50  = \$49  | \real [5];
+  assign \$52  = ~ ragged;
+  assign \$53  = \$52  | \real [6];
+  assign \$55  = ~ ragged;
+  assign \$56  = \$55  | \real [7];
   always @(posedge clk)
     \real  <= \$58 ;
   assign \$2  = remaining[1] | \$1 ;
@@ -2149,23 +2145,26 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   assign \$18  = remaining[2] & \$17 ;
   assign \$20  = remaining[1] & \$19 ;
   assign \$21  = remaining[2] & \$20 ;
-  assign \$25  = ~ ragged;
-  assign \$26  = \$25  | \real [0];
-  assign \$28  = ~ ragged;
-  assign \$29  = \$28  | \real [1];
-  assign \$31  = ~ ragged;
-  assign \$32  = \$31  | \real [2];
+  assign \$25  = | remaining[10:3];
+  assign \$26  = | remaining[10:3];
+  assign \$27  = | remaining[10:3];
+  assign \$28  = | remaining[10:3];
+  assign \$29  = | remaining[10:3];
+  assign \$30  = | remaining[10:3];
+  assign \$31  = | remaining[10:3];
+  assign \$32  = | remaining[10:3];
+  assign \$33  = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  } | { \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25  };
   assign \$34  = ~ ragged;
-  assign \$35  = \$34  | \real [3];
+  assign \$35  = \$34  | \real [0];
   assign \$37  = ~ ragged;
-  assign \$38  = \$37  | \real [4];
+  assign \$38  = \$37  | \real [1];
   assign \$40  = ~ ragged;
-  assign \$41  = \$40  | \real [5];
+  assign \$41  = \$40  | \real [2];
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
     \$58  = \real ;
     if (load) begin
-      \$58  = \$57 ;
+      \$58  = \$33 ;
     end
     if (abort) begin
       \$58  = 8'h00;
@@ -2174,15 +2173,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
       \$58  = 8'h00;
     end
   end
-  assign below = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  };
-  assign mask[7] = \$48 ;
-  assign mask[6] = \$45 ;
-  assign mask[5] = \$42 ;
-  assign mask[4] = \$39 ;
-  assign mask[3] = \$36 ;
-  assign mask[2] = \$33 ;
-  assign mask[1] = \$30 ;
-  assign mask[0] = \$27 ;
+  assign mask[7] = \$57 ;
+  assign mask[6] = \$54 ;
+  assign mask[5] = \$51 ;
+  assign mask[4] = \$48 ;
+  assign mask[3] = \$45 ;
+  assign mask[2] = \$42 ;
+  assign mask[1] = \$39 ;
+  assign mask[0] = \$36 ;
   assign \$1  = remaining[0];
   assign \$4  = 1'h0;
   assign \$5  = remaining[1];
@@ -2197,14 +2195,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   assign \$22  = 1'h0;
   assign \$23  = 1'h0;
   assign \$24  = 1'h0;
-  assign \$27  = \$26 ;
-  assign \$30  = \$29 ;
-  assign \$33  = \$32 ;
   assign \$36  = \$35 ;
   assign \$39  = \$38 ;
   assign \$42  = \$41 ;
   assign \$45  = \$44 ;
   assign \$48  = \$47 ;
+  assign \$51  = \$50 ;
+  assign \$54  = \$53 ;
+  assign \$57  = \$56 ;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$901$17 , all_nan, \totals$4 , results__valid, r_en);

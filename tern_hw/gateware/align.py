@@ -1,10 +1,11 @@
 """Aligned activations: the unit of each group, and binary16 to integers of that unit."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
+from tern_hw.gateware.lanes import lanes_within
 from tern_hw.gateware.pipeline import add_with_carry, delay, index_bits, memory_depth, step_layout
 
 __all__ = ["ActivationAligner", "AlignedLoader", "UnitFinder"]
@@ -24,18 +25,6 @@ def field_of_unit(config: ArrayConfig) -> int:
     """Return the exponent field of the largest activations where a group's unit is 2**-24."""
     assert config.aligned is not None
     return config.aligned - SIGNIFICAND_BITS
-
-
-def real_lanes(m: Module, remaining, lanes: int):
-    """Return a bit for each lane: whether it is below `remaining`.
-
-    One shift for all lanes: comparisons would take a carry chain each.
-    """
-    bits = (lanes - 1).bit_length()
-    # Lanes of a power of two need no comparison either.
-    all_real = remaining[bits:].any() if lanes == 1 << bits else remaining >= lanes
-    beyond = C((1 << lanes) - 1, lanes) << remaining[:bits]
-    return ~beyond[:lanes] | all_real.replicate(lanes)
 
 
 class UnitFinder(wiring.Component):
@@ -96,7 +85,7 @@ class UnitFinder(wiring.Component):
     def _largest(self, m, segment):
         """Return the largest exponent field of a segment's real lanes, `latency` - 1 later."""
         lanes = range(segment * self.config.step_inputs, (segment + 1) * self.config.step_inputs)
-        real = real_lanes(m, self.remaining, self.config.lanes)[lanes.start : lanes.stop]
+        real = lanes_within(self.remaining, self.config.lanes)[lanes.start : lanes.stop]
         able = delay(m, real, 1, name=f"s{segment}_real")
         places = range(EXPONENT_BITS)
         planes = [Cat(self.beat[16 * lane + 10 + at] for lane in lanes) for at in places]
@@ -165,7 +154,7 @@ class ActivationAligner(wiring.Component):
         config = self.config
         bits = config.unit_max.bit_length()
         fixed = []
-        real = delay(m, real_lanes(m, self.remaining, config.lanes), 1, name="real")
+        real = delay(m, lanes_within(self.remaining, config.lanes), 1, name="real")
         for segment in range(config.segments):
             # Cycle 1: the exponent field of a significand that fills the W bits.
             full = Signal(

@@ -1,13 +1,13 @@
 """Which lanes count: those of a step's segment, and in a row's last beat those that hold inputs."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import index_bits
 
-__all__ = ["LaneMask"]
+__all__ = ["LaneMask", "lanes_within"]
 
 
 def thermometer(value, count: int) -> list:
@@ -18,6 +18,13 @@ def thermometer(value, count: int) -> list:
     high, low = value[-1], thermometer(value[:-1], min(half, count))
     # Of the lower half none is above 2**(n-1) - 1, its last place: `high` alone decides that.
     return [*(high | bit for bit in low), *(high & bit for bit in low)][:count]
+
+
+def lanes_within(remaining, lanes: int):
+    """Return a bit for each lane of a beat: whether it is below `remaining`, the inputs left."""
+    bits = (lanes - 1).bit_length()
+    many = remaining[bits:].any()
+    return Cat(*thermometer(remaining[:bits], lanes)) | many.replicate(lanes)
 
 
 class LaneMask(wiring.Component):
@@ -58,12 +65,8 @@ class LaneMask(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes, size = self.config.lanes, self.config.step_inputs
-        bits = (lanes - 1).bit_length()
-        many = self.remaining[bits:].any()
-        below = Signal(lanes)
-        m.d.comb += below.eq(Cat(*thermometer(self.remaining[:bits], lanes)))
         with m.If(self.load):
-            m.d.sync += self.real.eq(below | many.replicate(lanes))
+            m.d.sync += self.real.eq(lanes_within(self.remaining, lanes))
         for segment in range(self.config.segments):
             chosen = self._is(segment) if self.config.segments > 1 else 1
             for lane in range(segment * size, (segment + 1) * size):
