@@ -4,20 +4,19 @@ import math
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, fifo, memory, wiring
-from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.align import AlignedLoader
 from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
-from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.frame import packet_gate
 from tern_hw.gateware.lanes import LaneMask
 from tern_hw.gateware.pipeline import delay, delay_lines, memory_depth
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
 from tern_hw.gateware.sequencer import Sequencer, State
-from tern_hw.gateware.streams import axi_stream_ports
+from tern_hw.gateware.streams import core_ports
 from tern_hw.gateware.walk import JobWalk
 
 __all__ = ["INPUTS", "ArrayCore"]
@@ -63,22 +62,7 @@ class ArrayCore(wiring.Component):
         self.latency = self.sum_latency + self.results.latency
         # Scale beats: those claimed, not yet used, when every step claims one.
         self.scale_depth = self.dots[0].latency + SCALE_FIFO_LATENCY + 2
-        super().__init__(
-            {
-                **axi_stream_ports("activation", 8 * config.activation_beat_bytes, source=False),
-                **axi_stream_ports("weight", 8 * config.weight_beat_bytes, source=False),
-                **axi_stream_ports("scale", 8 * config.scale_beat_bytes, source=False),
-                **axi_stream_ports("result", config.result_bits, source=True),
-                "start": In(1),
-                "n": In(config.max_n.bit_length()),
-                "k": In(config.max_k.bit_length()),
-                "busy": Out(1),
-                "finished": Out(1),
-                "counting": Out(1),
-                "faults": Out(6),
-                "stalls": Out(4),
-            }
-        )
+        super().__init__(core_ports(config))
 
     def blocks(self) -> dict[str, int]:
         """Return the latency by block."""
@@ -138,16 +122,7 @@ class ArrayCore(wiring.Component):
 
     def _gates(self, m, sequencer):
         """Put a gate on every input; the sequencer takes activations and weights itself."""
-        gates = {}
-        for name in INPUTS:
-            gates[name] = gate = PacketGate()
-            m.submodules[f"{name}_gate"] = gate
-            m.d.comb += [
-                gate.start.eq(self.start),
-                gate.tvalid.eq(getattr(self, f"{name}_tvalid")),
-                gate.tlast.eq(getattr(self, f"{name}_tlast")),
-                getattr(self, f"{name}_tready").eq(gate.tready),
-            ]
+        gates = {name: packet_gate(m, self, name) for name in INPUTS}
         for name in ("activation", "weight"):
             m.d.comb += [
                 gates[name].take.eq(getattr(sequencer, f"{name}_take")),

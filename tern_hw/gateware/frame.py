@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["PacketGate"]
+__all__ = ["PacketGate", "packet_gate"]
 
 
 class State(enum.Enum, shape=2):
@@ -75,3 +75,15 @@ class PacketGate(wiring.Component):
         with m.Elif(taken & is_open & self.final):
             m.d.sync += state.eq(State.DRAIN)
         return m
+
+
+def packet_gate(m: Module, core: wiring.Component, name: str) -> PacketGate:
+    """Put a gate on one of a core's input streams, opened by the core's start."""
+    m.submodules[f"{name}_gate"] = gate = PacketGate()
+    m.d.comb += [
+        gate.start.eq(core.start),
+        gate.tvalid.eq(getattr(core, f"{name}_tvalid")),
+        gate.tlast.eq(getattr(core, f"{name}_tlast")),
+        getattr(core, f"{name}_tready").eq(gate.tready),
+    ]
+    return gate

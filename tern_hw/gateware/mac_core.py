@@ -2,15 +2,14 @@
 
 from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.collect import Collector
-from tern_hw.gateware.frame import PacketGate
+from tern_hw.gateware.frame import packet_gate
 from tern_hw.gateware.mac_array import MacArray
 from tern_hw.gateware.pipeline import delay, index_bits, memory_depth
 from tern_hw.gateware.sequencer import State
-from tern_hw.gateware.streams import axi_stream_ports
+from tern_hw.gateware.streams import core_ports
 from tern_hw.gateware.walk import JobWalk
 
 __all__ = ["MacCore"]
@@ -44,21 +43,7 @@ class MacCore(wiring.Component):
         self.array = MacArray(config)
         self.collector = Collector(config)
         self.latency = self.array.latency + self.collector.latency
-        super().__init__(
-            {
-                **axi_stream_ports("activation", 8 * config.activation_beat_bytes, source=False),
-                **axi_stream_ports("weight", 8 * config.weight_beat_bytes, source=False),
-                **axi_stream_ports("result", config.result_bits, source=True),
-                "start": In(1),
-                "n": In(config.max_n.bit_length()),
-                "k": In(config.max_k.bit_length()),
-                "busy": Out(1),
-                "finished": Out(1),
-                "counting": Out(1),
-                "faults": Out(6),
-                "stalls": Out(4),
-            }
-        )
+        super().__init__(core_ports(config))
 
     def blocks(self) -> dict[str, int]:
         """Return the latency by block."""
@@ -66,7 +51,7 @@ class MacCore(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        gates = {name: self._gate(m, name) for name in self.config.input_streams}
+        gates = {name: packet_gate(m, self, name) for name in self.config.input_streams}
         state = Signal(State, init=State.IDLE)
         load_write, load_chunk, loaded = self._load(m, gates["activation"], state)
         step, stalls = self._issue(m, gates["weight"], state)
@@ -91,16 +76,6 @@ class MacCore(wiring.Component):
         ]
         self._phases(m, state, loaded, step, over & closed)
         return m
-
-    def _gate(self, m, name):
-        m.submodules[f"{name}_gate"] = gate = PacketGate()
-        m.d.comb += [
-            gate.start.eq(self.start),
-            gate.tvalid.eq(getattr(self, f"{name}_tvalid")),
-            gate.tlast.eq(getattr(self, f"{name}_tlast")),
-            getattr(self, f"{name}_tready").eq(gate.tready),
-        ]
-        return gate
 
     def _walk(self, m, name, quantum):
         config = self.config
