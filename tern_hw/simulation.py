@@ -23,6 +23,7 @@ __all__ = [
     "SimulationResult",
     "check_activations",
     "compiled",
+    "jobs_of",
     "simulate_layer",
 ]
 
@@ -92,7 +93,7 @@ def simulate_layer(
     """
     from tern_hw import reference
 
-    jobs = _jobs(matrix, activations, config, idle=idle, backpressure=backpressure, seed=seed)
+    jobs = jobs_of(matrix, activations, config, idle=idle, backpressure=backpressure, seed=seed)
     expected = reference.matmul(activations, matrix, output=config.output, aligned=config.aligned)
     tell = progress or (lambda count: None)
     tell(0)
@@ -191,7 +192,7 @@ def _compare(outputs: "NDArray[Any]", expected: "NDArray[Any]") -> tuple[int, li
     return len(wrong), [f"result {row} of token {token} must be {want!r}, not {got!r}"]
 
 
-def _jobs(
+def jobs_of(
     matrix: "TernaryMatrix",
     activations: "NDArray[Any]",
     config: ArrayConfig,
@@ -200,6 +201,24 @@ def _jobs(
     backpressure: float,
     seed: int,
 ) -> "Jobs":
+    """Return the beats of a layer's jobs, one a token, and how their streams pause.
+
+    Parameters
+    ----------
+    matrix : TernaryMatrix [N, K]
+    activations : int8 or float16 [M, K]
+    config
+        The array.
+    idle, backpressure
+        Probability that a source, and the sink, pauses a cycle.
+    seed
+        Of the pauses.
+
+    Raises
+    ------
+    TernError
+        If the layer does not fit the array, or a number is out of its range.
+    """
     import numpy as np
 
     from tern_hw import beats

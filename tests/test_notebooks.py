@@ -137,7 +137,7 @@ def markdown_cells(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs_as_a_notebook(name, tmp_path, monkeypatch):
-    import jupytext  # type: ignore[import-untyped]
+    import jupytext
     from nbclient import NotebookClient
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tern_hw.errors import TernError
 
 __all__ = ["TARGETS", "CellCount", "Device", "Target", "find_target"]
+
+T = TypeVar("T")
 
 #: Kinds of cells, in the order of a report's columns.
 KINDS = ("lut", "carry", "ff", "dsp", "block_ram", "lutram", "mux")
@@ -95,7 +98,7 @@ class CellCount:
     cells: dict[str, int]
 
 
-def _lookup(table: Mapping[str, object], cell: str):  # type: ignore[no-untyped-def]
+def _lookup(table: Mapping[str, T], cell: str) -> T | None:
     return next((value for rule, value in table.items() if re.fullmatch(rule, cell)), None)
 
 

@@ -1,6 +1,7 @@
 """The arithmetic blocks: decoder, adder tree, scale and shift, rounder, activation converter."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Mux, Signal, Value, signed
@@ -19,14 +20,14 @@ __all__ = [
 ]
 
 
-def byte_trits(byte: int, packing: Packing) -> list[int] | None:
+def byte_trits(byte: int, packing: Packing) -> Sequence[int | None] | None:
     """Return a byte's trits, first digit's first; None where the byte (base-3) is no code.
 
     An illegal field of a 2-bit code is None in the list's place.
     """
     if packing is Packing.BITS2:
         fields = [byte >> at & 3 for at in (0, 2, 4, 6)]
-        return [None if field == 3 else field - 1 for field in fields]  # type: ignore[misc]
+        return [None if field == 3 else field - 1 for field in fields]
     return BASE3_CODES.get(byte)
 
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from tern_hw.gates.layer import Layer
 
 EPILOG = """examples:
-  python -m tern_hw.gates --mac mac16.v:fp16:1:1 --mac mac32.v:fp32:1:1
-  python -m tern_hw.gates --liberty osu018 --mac mac16.v:fp16:1:1
+  python -m tern_hw.gates
+  python -m tern_hw.gates --liberty osu018 --packing base3
+  python -m tern_hw.gates --mac mine.v:fp16:1:1
   python -m tern_hw.gates model/ model.layers.0.mlp.gate_proj --activations x.safetensors \\
-      --weights teacher/model.safetensors --mac mac16.v:fp16:1:1
+      --weights teacher/model.safetensors
 
 Zero delay (no glitches), no wires, an ideal clock: good for ratios, not for a chip's consumption.
 """
@@ -30,17 +31,17 @@ def main(argv: list[str] | None = None) -> int:
     config = ArrayConfig(
         lanes=args.lanes, group_size=parse_group_size(args.group_size), packing=args.packing
     )
-    opponents = [_opponent(text) for text in args.mac]
+    opponents = [_opponent(text) for text in args.mac] or _own_opponents()
     layer = _layer(args, config).some_rows(args.rows)
     from tern_hw.gates.comparison import compare
     from tern_hw.gates.liberty import liberty_path
-    from tern_hw.gateware.single import emit_single
+    from tern_hw.gateware.blocks import emit_block
 
     library = liberty_path(args.liberty) if args.liberty else None
     with progress("measuring blocks", 4 + len(opponents)) as advance:
         lines = []
         for line in compare(
-            config, layer, opponents, emit_single, parts=args.parts, library=library
+            config, layer, opponents, emit_block, parts=args.parts, library=library
         ):
             lines.append(line)
             advance(1)
@@ -77,13 +78,13 @@ def _parser() -> ArgumentParser:
         default=[],
         metavar="FILE:SUM:LATENCY:LOOP",
         help="Verilog of a module `mac` (a, b, c, result), its sum's format (fp16, fp32), cycles "
-        "from a and from c to the result",
+        "from a and from c to the result (our own, with one register and as its array has it)",
     )
     default = ArrayConfig()
     parser.add_argument("--lanes", type=integer, default=default.lanes, help="(%(default)s)")
     parser.add_argument("--group-size", default=str(default.group_size), help="(%(default)s)")
     parser.add_argument("--packing", default=str(default.packing), help="2bit, base3 (%(default)s)")
-    parser.add_argument("--rows", type=integer, default=64, help="rows taken (%(default)s)")
+    parser.add_argument("--rows", type=integer, default=56, help="rows taken (%(default)s)")
     parser.add_argument(
         "--parts", type=integer, default=4, help="streams a token, each a share of the rows (4)"
     )
@@ -93,6 +94,27 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", type=integer, default=0, help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     return parser
+
+
+def _own_opponents() -> "list[Opponent]":
+    """Return our multiply-adds: with one register, the least that sums take, and as in an array."""
+    from tern_hw.config import Activation, OutputFormat, Weights
+    from tern_hw.gates.comparison import Opponent
+    from tern_hw.gateware.emit import convert
+    from tern_hw.gateware.fp16_mac import Fp16Mac
+
+    array = ArrayConfig(activation=Activation.FP16, weights=Weights.FP16)
+    return [
+        Opponent(
+            name="of ours",
+            verilog=convert(Fp16Mac(form, registers=latency), "mac"),
+            accumulator=str(form),
+            latency=latency,
+            loop=loop,
+        )
+        for form in (OutputFormat.FP16, OutputFormat.FP32)
+        for latency, loop in ((1, 1), (array.mac_registers, array.mac_contexts))
+    ]
 
 
 def _opponent(text: str) -> "Opponent":

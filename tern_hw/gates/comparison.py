@@ -46,7 +46,7 @@ def compare(
     config: ArrayConfig,
     layer: Layer,
     opponents: list[Opponent],
-    emit: Callable[[ArrayConfig, str], str],
+    emit: Callable[[ArrayConfig, str], tuple[str, str]],
     *,
     parts: int,
     library: Path | None = None,
@@ -62,7 +62,7 @@ def compare(
     opponents
         The MACs, with the layer's weights as they were before they became ternary.
     emit
-        Returns the Verilog of a block ("dot", "scale") of an array, the module named so.
+        Returns module and Verilog of a block ("dot", "scale") of an array.
     library
         As in `measure`.
 
@@ -84,7 +84,7 @@ def compare(
         works = {"dot": dot, "scale": scale_work(array, dot, *scales, x, parts=parts)}
         for block, work in works.items():
             name = f"ternary {activation} {block}"
-            yield _line(name, emit(array, block), block, work, library)
+            yield _line(name, *emit(array, block), work, library)
     for opponent in opponents:
         work = mac_work(
             layer.weight,
@@ -97,7 +97,7 @@ def compare(
         name = (
             f"FP16 MAC {opponent.name}: {opponent.accumulator} sum, {opponent.latency} register(s)"
         )
-        yield _line(name, opponent.verilog, "mac", work, library)
+        yield _line(name, "mac", opponent.verilog, work, library)
 
 
 def _with_activation(config: ArrayConfig, activation: Activation) -> ArrayConfig:
@@ -105,6 +105,6 @@ def _with_activation(config: ArrayConfig, activation: Activation) -> ArrayConfig
     return ArrayConfig.from_dict(fields)
 
 
-def _line(name: str, verilog: str, top: str, work: Work, library: Path | None) -> Line:
+def _line(name: str, top: str, verilog: str, work: Work, library: Path | None) -> Line:
     energy = measure(verilog, top, work.stimulus, library, warm_up=work.warm_up)
     return Line(name=name, energy=energy, macs_per_cycle=work.macs_per_cycle)

@@ -211,6 +211,14 @@ BLOCKS: dict[str, Block] = {
         units=_macs,
         ternary=True,
     ),
+    "dot": Block(
+        about="the dot product of one row: decoder, tree and group sum",
+        build=GroupDot,
+        unit="MAC",
+        units=_lanes,
+        copies=_rows,
+        ternary=True,
+    ),
     "trees": Block(
         about="the rows' bare dot products: tree and group sum, trits decoded outside",
         build=_trees,

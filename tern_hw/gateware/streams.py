@@ -20,7 +20,7 @@ def axi_stream_ports(prefix: str, bits: int, *, source: bool) -> dict:
 
 def core_ports(config: ArrayConfig) -> dict:
     """Return the members of an array's core: its streams, and what its registers see of it."""
-    ports = {}
+    ports: dict = {}
     for name in config.input_streams:
         bits = 8 * getattr(config, f"{name}_beat_bytes")
         ports |= axi_stream_ports(name, bits, source=False)

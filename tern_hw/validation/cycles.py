@@ -6,12 +6,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from tern_hw import beats
 from tern_hw.config import Activation, ArrayConfig, Register
 from tern_hw.costs import Pace, count_matmul, paced_job
 from tern_hw.flows.harness import STALLS, Finished, Jobs, run_jobs
 from tern_hw.matrix import TernaryMatrix
-from tern_hw.simulation import compiled
+from tern_hw.simulation import compiled, jobs_of
 from tern_hw.validation.idle import idle_pauses
 
 __all__ = ["CONFIGURATIONS", "QUICK", "CycleCheck", "check_cycles"]
@@ -125,17 +124,7 @@ def _jobs(
     )
     integers = config.activation is Activation.INT8
     token = rng.integers(-128, 128, k).astype(np.int8 if integers else np.float16)
-    return Jobs(
-        config=config,
-        n=n,
-        k=k,
-        weights=beats.weight_beats(matrix, config),
-        scales=beats.scale_beats(matrix, config),
-        activations=beats.activation_beats(token, config)[None],
-        idle=idle,
-        backpressure=backpressure,
-        seed=seed,
-    )
+    return jobs_of(matrix, token[None], config, idle=idle, backpressure=backpressure, seed=seed)
 
 
 def _predicted(jobs: Jobs) -> dict[str, int]:

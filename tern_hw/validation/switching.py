@@ -12,9 +12,9 @@ from tern_hw.costs.energy import energy_pj
 from tern_hw.gates.energy import measure
 from tern_hw.gates.layer import random_layer
 from tern_hw.gates.stimulus import dot_work, mac_work
+from tern_hw.gateware.blocks import emit_block
 from tern_hw.gateware.emit import convert
 from tern_hw.gateware.fp16_mac import Fp16Mac
-from tern_hw.gateware.single import emit_single
 
 __all__ = ["FULL", "QUICK", "SCOPE", "RatioCase", "check_ratios"]
 
@@ -127,10 +127,10 @@ def _gates(case: RatioCase) -> dict[str, float]:
     )
     verilog = convert(Fp16Mac(case.accumulator, registers=1), "mac")
     found = {
-        "ternary": (emit_single(config, "dot"), "dot", dot),
-        "fp16": (verilog, "mac", mac),
+        "ternary": (*emit_block(config, "dot"), dot),
+        "fp16": ("mac", verilog, mac),
     }
     return {
         name: measure(text, top, work.stimulus, warm_up=work.warm_up).per(work.macs_per_cycle).value
-        for name, (text, top, work) in found.items()
+        for name, (top, text, work) in found.items()
     }

@@ -17,7 +17,7 @@ from tern_hw.gates.layer import random_layer
 from tern_hw.gates.netlist import read_netlist
 from tern_hw.gates.simulator import simulate
 from tern_hw.gates.stimulus import dot_work, mac_work, scale_work
-from tern_hw.gateware.single import emit_single
+from tern_hw.gateware.blocks import emit_block
 
 #: A short last group and a short last chunk; base-3 is decoded in two cycles.
 CONFIG = ArrayConfig(lanes=8, group_size=16, packing="base3", max_k=64, max_n=64)
@@ -48,7 +48,8 @@ def test_netlist_of_the_dot_product_computes_the_layer(activation):
     layer = random_layer(5, 16, 37, 3, config, zeros=0.4)
     x = layer.activations(config.activation)
     work = dot_work(config, layer.matrix.digits(), x, parts=4)
-    netlist = read_netlist(gate_netlist(emit_single(config, "dot"), top="dot"), CMOS)
+    module, verilog = emit_block(config, "dot")
+    netlist = read_netlist(gate_netlist(verilog, top=module), CMOS)
     seen = simulate(netlist, work.stimulus, warm_up=work.warm_up).outputs["total"]
     weights = np.array([1 << at for at in range(seen.shape[2] - 1)] + [-(1 << seen.shape[2] - 1)])
     totals = (seen * weights).sum(axis=2)[:, work.latency :]
@@ -215,7 +216,7 @@ def test_what_cannot_be_computed_is_refused(call, sentence):
 
 
 def stand_in(config, name):
-    """Return a module with the ports of a block of the array, and next to nothing inside."""
+    """Return a module of the block's name with its ports, and next to nothing inside."""
     bits = {"dot": config.sum_bits, "x": config.lanes * config.fixed_bits}
     wide = {"codes": 8 * config.row_beat_bytes, "mask": config.lanes, "x": bits["x"]}
     wide |= {"valid": 1, "last": 1}
@@ -224,14 +225,14 @@ def stand_in(config, name):
         wide |= dict.fromkeys(("valid", "last", "scaled"), 1)
     ports = ", ".join(f"input [{width - 1}:0] {port}" for port, width in wide.items())
     taps = " ^ ".join(f"(^{port})" for port in wide)
-    return (
+    return name, (
         f"module {name}(input clk, input rst, {ports}, output reg total);\n"
         f"initial total = 0; always @(posedge clk) total <= {taps};\nendmodule\n"
     )
 
 
 def test_command_measures_all_blocks(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tern_hw.gateware.single.emit_single", stand_in)
+    monkeypatch.setattr("tern_hw.gateware.blocks.emit_block", stand_in)
     path = tmp_path / "mac.v"
     path.write_text(INTEGER_MAC)
     arguments = ["--lanes", "8", "--group-size", "16", "--rows", "8", "--inputs", "37"]

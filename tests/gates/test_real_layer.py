@@ -14,7 +14,7 @@ from tern_hw.gates.liberty import OSU018_PATH
 from tern_hw.gates.netlist import read_netlist
 from tern_hw.gates.simulator import simulate
 from tern_hw.gates.stimulus import dot_work
-from tern_hw.gateware.single import emit_single
+from tern_hw.gateware.blocks import emit_block
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +44,10 @@ def dot_energy(layer, activation, library=None):
         config, layer.matrix.digits(), layer.activations(config.activation), parts=PARTS
     )
     cells = cell_set(library)
+    top, verilog = emit_block(config, "dot")
     module = gate_netlist(
-        emit_single(config, "dot"),
-        top="dot",
+        verilog,
+        top=top,
         liberty=library,
         constraint=cells.constraint,
         delay_ps=DELAY_PS if library else 0,
