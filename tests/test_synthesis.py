@@ -2,26 +2,19 @@
 
 import dataclasses
 import itertools
-import random
-import re
-import subprocess
 
 import pytest
 
-from sim.runner import Simulator
 from tern_hw.cache import CACHE_VARIABLE
 from tern_hw.errors import TernError
 from tern_hw.flows import nextpnr
-from tern_hw.flows.cells import FAMILIES, cell_models
 from tern_hw.flows.nextpnr import Hop
 from tern_hw.flows.parts import cells_by_part, part_of
-from tern_hw.flows.pins import Port, module_ports, pins_verilog
 from tern_hw.flows.process import ToolError
 from tern_hw.flows.synthesis import SynthesisOptions, synthesize
 from tern_hw.flows.targets import TARGETS, CellCount, find_target
-from tern_hw.gateware.blocks import BLOCKS, blocks_of, emit_block
+from tern_hw.gateware.blocks import emit_block
 from tests.gateware.blocks import small
-from tests.simulations import needs
 
 #: A 4-input function, a register behind it, and an 8-bit sum: their cells are known beforehand.
 LUT = "assign y = a[0] ^ (a[1] & a[2] & a[3]);"
@@ -166,112 +159,6 @@ def test_scopes_name_every_instance():
         assert sum(parts) == getattr(result.counts, name) > 0
 
 
-# ------------------------------------------------------------------------------- pins
-
-
-def test_ports_are_read_from_emitted_verilog():
-    module, text = emit_block(small(), "decoder")
-    ports = {port.name: (port.direction, port.bits) for port in module_ports(text, module)}
-    assert ports == {
-        "codes": ("input", 16),
-        "mask": ("input", 8),
-        "ones": ("input", 1),
-        "nonzero": ("output", 8),
-        "negative": ("output", 8),
-        "illegal": ("output", 1),
-        "clk": ("input", 1),
-        "rst": ("input", 1),
-    }
-    with pytest.raises(TernError, match="must have a module none"):
-        module_ports(text, "none")
-
-
-BENCH = """
-module bench;
-  reg clk = 0, data_in = 0, load = 0;
-  wire data_out;
-  reg [{last}:0] sent = {vectors};
-  integer at, each;
-  shell dut(.clk(clk), .data_in(data_in), .load(load), .data_out(data_out));
-  task tick; begin #1 clk = 1; #1 clk = 0; end endtask
-  initial for (each = 0; each < {count}; each = each + 1) begin
-    for (at = 0; at < {bits}; at = at + 1) begin
-      data_in = sent[each * {bits} + at];
-      tick;
-    end
-    // The decoder's register, then the shell's.
-    tick;
-    load = 1; tick; load = 0;
-    for (at = 0; at < {results}; at = at + 1) begin
-      $write("%b", data_out);
-      tick;
-    end
-    $write("\\n");
-  end
-endmodule
-"""
-
-
-def decoded(codes: int, ones: int) -> dict[str, int]:
-    """Return what the decoder makes of eight 2-bit digits."""
-    digits = [codes >> 2 * lane & 3 for lane in range(8)]
-    return {
-        "nonzero": sum((ones or digit in (0, 2)) << lane for lane, digit in enumerate(digits)),
-        "negative": sum((not ones and digit == 0) << lane for lane, digit in enumerate(digits)),
-        "illegal": int(3 in digits),
-    }
-
-
-def word(values: dict[str, int], ports: list[Port]) -> int:
-    """Return the values side by side in the order of the ports, the first one lowest; others 0."""
-    total, at = 0, 0
-    for port in ports:
-        total |= values.get(port.name, 0) << at
-        at += port.bits
-    return total
-
-
-def test_shell_of_pins_computes_what_the_block_computes(tmp_path):
-    needs(Simulator.ICARUS)
-    module, text = emit_block(small(), "decoder")
-    ports = module_ports(text, module)
-    inputs = [port for port in ports if port.direction == "input" and port.name != "clk"]
-    outputs = [port for port in ports if port.direction == "output"]
-    bits = sum(port.bits for port in inputs)
-    rng = random.Random(5)
-    vectors = [(0, 0), (0xFFFF, 0), (0xFFFF, 1)]
-    vectors += [(rng.randrange(1 << 16), int(rng.randrange(4) == 0)) for _ in range(40)]
-    sent = sum(
-        word({"codes": codes, "ones": ones, "mask": 0xFF}, inputs) << bits * at
-        for at, (codes, ones) in enumerate(vectors)
-    )
-    bench = BENCH.format(
-        vectors=f"{bits * len(vectors)}'h{sent:x}",
-        last=bits * len(vectors) - 1,
-        count=len(vectors),
-        bits=bits,
-        results=sum(port.bits for port in outputs),
-    )
-    path = tmp_path / "all.v"
-    path.write_text(text + pins_verilog(module, ports, "shell") + bench)
-    subprocess.run(["iverilog", "-g2005", "-o", tmp_path / "run", path], check=True, timeout=60)
-    done = subprocess.run([tmp_path / "run"], capture_output=True, text=True, timeout=60)
-    seen = [int(line[::-1], 2) for line in done.stdout.split()]
-    assert seen == [word(decoded(*vector), outputs) for vector in vectors]
-
-
-def test_shell_keeps_the_whole_design():
-    """Nothing is optimised away for a pin that is missing: the shell adds to the block's cells."""
-    module, text = emit_block(small(), "decoder")
-    options = SynthesisOptions(target=TARGETS["ecp5"])
-    bare = synthesize(text, module, options).counts
-    ports = module_ports(text, module)
-    shell = pins_verilog(module, ports, "shell")
-    whole = synthesize(text + shell, "shell", options).counts
-    bits = sum(port.bits for port in ports if port.name != "clk")
-    assert whole.ff == bare.ff + bits
-
-
 # ------------------------------------------------------------------------------ paths
 
 
@@ -334,79 +221,6 @@ def test_hops_add_up_to_the_path():
         Hop("a", 0.625, 0.25, 2),
         Hop("b", 0.062, 1.0, 1),
     ]
-
-
-# ------------------------------------------------------------------------------ cells
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_models_of_every_cell_are_read_by_icarus(family, tmp_path):
-    needs(Simulator.ICARUS)
-    (path,) = cell_models(family)
-    text = path.read_text()
-    assert "specify" not in text
-    assert set(re.findall(r"^module (\S+?)\s*\(", text, re.MULTILINE)) == set(
-        FAMILIES[family].cells
-    )
-    subprocess.run(["iverilog", "-g2005", "-t", "null", path], check=True, timeout=60)
-
-
-def test_unknown_family_has_no_models():
-    with pytest.raises(TernError, match="family must be one of ecp5, xc7, not 'ice9'"):
-        cell_models("ice9")
-
-
-# ----------------------------------------------------------------------------- blocks
-
-
-def test_blocks_are_emitted_under_their_own_names():
-    config = small()
-    modules = {}
-    for name in BLOCKS:
-        module, text = emit_block(config, name)
-        modules[name] = module
-        assert f"module {module}(" in text
-    assert modules["array"] == config.name
-    assert len(set(modules.values())) == len(BLOCKS)
-    with pytest.raises(TernError, match=r"block must be one of array, core, .*, not 'heart'"):
-        emit_block(config, "heart")
-
-
-@pytest.mark.parametrize("packing", ["2bit", "base3"])
-def test_shares_of_an_array_count_its_copies(packing):
-    config = small(packing=packing, rows=3)
-    for name, block in BLOCKS.items():
-        assert block.units(config) * block.copies(config) in (1, 3, 8, 24), name
-    assert BLOCKS["dots"].units(config) == 24
-    assert BLOCKS["decoder"].units(config) == 8
-    assert BLOCKS["decoder"].copies(config) == BLOCKS["scale"].copies(config) == 3
-    assert BLOCKS["macs"].units(config) == BLOCKS["mac"].copies(config) == 24
-
-
-def test_opponents_blocks_are_those_that_need_no_trits():
-    config = small(activation="fp16", weights="fp16", group_size=128)
-    opponents = {"mac", "macs", "mac-pipelined", "mac-dsp", "int8-mac", "int8-mac-dsp"}
-    assert set(blocks_of(config)) == {"array", "core", "registers"} | opponents
-    module, text = emit_block(config, "core")
-    assert f"module {module}(" in text
-    assert "scale_tdata" not in text
-    with pytest.raises(TernError, match=r"block must be one of array, core, .*, not 'dots'"):
-        emit_block(config, "dots")
-
-
-@pytest.mark.parametrize("name", ["mac", "int8-mac"])
-def test_opponents_are_made_by_the_means_of_the_dot_products(name):
-    """The ECP5's carry cells spare the masks' LUTs, and a multiplier spares both."""
-    options = SynthesisOptions(target=TARGETS["ecp5"])
-    areas = []
-    for block, dot in ((name, "tree"), (name, "carry"), (f"{name}-dsp", "carry")):
-        config = small(activation="fp16", weights="fp16", group_size=128, output="fp16", dot=dot)
-        module, text = emit_block(config, block)
-        counts = synthesize(text, module, options).counts
-        assert counts.dsp == block.endswith("-dsp")
-        areas.append(counts.area)
-    assert areas == sorted(areas, reverse=True)
-    assert len(set(areas)) == 3
 
 
 # ------------------------------------------------------------------- placed and routed
