@@ -115,6 +115,7 @@ def test_aligned_widths_reach_from_the_largest_binary16_to_its_unit(bits):
     # The largest in the largest unit: no bit is missing, and none is idle.
     assert config.fixed_max.bit_length() == bits - 1
     assert (FP16_MAX_UNITS >> config.unit_max).bit_length() == bits - 1
+    assert config.fixed_max << config.unit_max <= FP16_MAX_UNITS
     assert config.accumulator_fraction_bits == 48
     assert (config.sum_bits, config.accumulator_bits) == (bits + 7, 96)
 
@@ -138,6 +139,12 @@ def test_configuration_is_frozen():
 def test_name_tells_configurations_apart(config, max_n, max_k):
     other = dataclasses.replace(config, max_n=max_n, max_k=max(max_k, config.lanes))
     assert (other.name == config.name) == (other == config)
+
+
+def test_name_tells_the_width_of_aligned_activations():
+    names = [ArrayConfig(activation="fp16", aligned=bits).name for bits in (None, 8, 16)]
+    groups = ["fp16", "fp16a8", "fp16a16"]
+    assert names == [f"tern_64x4_{activation}_g128_2bit" for activation in groups]
 
 
 # --------------------------------------------------------------------- binary16 weights
@@ -169,6 +176,7 @@ def test_a_job_of_binary16_weights_takes_a_step_an_input_and_context():
         ({"activation": "int8"}, "activation must be fp16 with fp16 weights, not int8"),
         ({"packing": "base3"}, "packing must be left at 2bit with fp16 weights, not base3"),
         ({"group_size": 64}, "group_size must be left at 128 with fp16 weights, not 64"),
+        ({"aligned": 16}, "aligned must be left at None with fp16 weights, not 16"),
     ],
 )
 def test_what_only_trits_have_is_refused_with_binary16_weights(fields, sentence):

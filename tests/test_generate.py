@@ -65,6 +65,11 @@ def test_output_may_be_a_file_or_a_folder(tmp_path):
         (["--target", "ecp4"], "--target must be one of ecp5, ice40, xc7, not 'ecp4'"),
         (["--target", "ecp5", "--dot", "tree"], "--target must stand without --dot"),
         (["--all", "--target", "ecp5"], "--all must stand without --target, not beside it"),
+        (["--all", "--aligned", "16"], "--all must stand without --aligned, not beside it"),
+        (["--check", "--weights", "fp16"], "--check must stand without --weights, not beside it"),
+        (["--list", "--dot", "carry"], "--list must stand without --dot, not beside it"),
+        (["--aligned", "16"], "aligned must stand beside activation fp16, not int8"),
+        (["--weights", "int4"], "weights must be one of ternary, fp16, not 'int4'"),
         (["--result", "fp64"], "--result must be one of fp32, fp16, not 'fp64'"),
         (["--check", "--lanes", "8"], "--check must stand without --lanes, not beside it"),
         (["--list", "-o", "x"], "--list must stand without --output"),
@@ -101,6 +106,26 @@ def test_target_and_dot_choose_the_dot_product(option, dot, tmp_path):
     text = (tmp_path / "array.v").read_text()
     assert f"module {sidecar['module']}(" in text
     assert ("CCU2C" in text) == (dot == "carry")
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value", "name"),
+    [
+        ([*TINY, "--aligned", "16"], "aligned", 16, "tern_8x1_fp16a16_g8_2bit_k64_n64"),
+        (
+            ["--lanes", "8", "--rows", "1", "--max-k", "64", "--max-n", "64", "--weights", "fp16"],
+            "weights",
+            "fp16",
+            "mac_8x1_fp16_k64_n64",
+        ),
+    ],
+    ids=["aligned", "weights"],
+)
+def test_options_of_binary16_reach_the_array(options, field, value, name, tmp_path):
+    assert generate.main([*options, "--activation", "fp16", "-o", f"{tmp_path}/"]) == 0
+    sidecar = json.loads((tmp_path / f"{name}.json").read_text())
+    assert sidecar["configuration"][field] == value
+    assert f"module {name}(" in (tmp_path / f"{name}.v").read_text()
 
 
 def test_unwritable_target_leaves_nothing(tmp_path, capsys):

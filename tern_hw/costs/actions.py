@@ -33,6 +33,8 @@ __all__ = [
 #: Bits of a binary16 significand, and of its places to the left.
 SIGNIFICAND_BITS: Final = 11
 SHIFT_BITS: Final = 5
+#: Largest shift of a scale's product, but for the unit of aligned activations.
+LARGEST_SHIFT: Final = 28
 #: Of the places, those that a scale is shifted by before its multiplier, and an activation before
 #: it is put to its place.
 SCALE_FINE_BITS: Final = 2
@@ -177,9 +179,11 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 2
     counts[Action("add", bits=placed + 1)] += 1
     counts[Action("add", bits=config.accumulator_bits)] += 1
-    # Of each factor: sign, operand, shift, and whether it is not finite.
-    counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1)] += 2
-    counts[Action("register", bits=bits + operand_bits + SHIFT_BITS + 1)] += 2
+    # Of each factor: sign, operand, shift, and whether it is not finite; the group's unit.
+    unit_bits = config.unit_max.bit_length()
+    counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1 + unit_bits)] += 2
+    largest_shift = LARGEST_SHIFT + config.unit_max
+    counts[Action("register", bits=bits + operand_bits + largest_shift.bit_length() + 1)] += 2
     counts[Action("register", bits=placed + 1)] += 2
     counts[Action("register", bits=placed + 2)] += 1
     # The sum so far, which restarts with each row, and the row's.

@@ -21,11 +21,14 @@ from tern_hw.costs.actions import (
     load_chunk,
     result,
     row_step,
+    sum_word,
 )
+from tern_hw.costs.area import units
 from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
+from tern_hw.gateware.scale import ScaleShift
 from tests.costs.walk import walk
 from tests.layers import random_layer
 
@@ -146,6 +149,47 @@ def test_register_bits_of_chains_are_those_of_the_verilog(config):
     bits = register_bits(convert(GroupDot(config), "top"))
     assert bits["tree"] > 0
     assert counted_bits(row_step(config)) == bits[""] + bits["decoder"] + bits["tree"]
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 40])
+def test_register_bits_of_aligned_arrays_are_those_of_the_verilog(bits):
+    config = ArrayConfig(lanes=8, rows=1, activation="fp16", aligned=bits, group_size=16, max_k=64)
+    assert counted_bits(row_step(config)) == sum(
+        register_bits(convert(GroupDot(config), "top")).values()
+    )
+    scales = register_bits(convert(ScaleShift(config), "top"))
+    assert counted_bits(group_end(config)) == scales[""] > 0
+
+
+def test_a_step_of_aligned_activations_joins_no_signs():
+    exact = ArrayConfig(lanes=8, activation="fp16", group_size=16)
+    joined = Action("gate", bits=2 * 8)
+    assert row_step(exact)[joined] == 1
+    assert row_step(dataclasses.replace(exact, aligned=16))[joined] == 0
+
+
+def test_the_lane_mask_is_found_once_a_step_for_all_rows():
+    # 10 outputs are three blocks of four rows; 300 inputs five steps, and five to load them.
+    actions = count_matmul(ArrayConfig(max_k=512), 2, 10, 300).actions
+    assert lane_mask(ArrayConfig())[Action("gate", bits=2 * 64)] == 1
+    assert actions[Action("gate", bits=2 * 64)] == 2 * (1 + 3) * 5
+
+
+def test_a_group_s_sum_waits_in_a_memory_of_all_groups():
+    config = ArrayConfig(lanes=32, group_size=8, max_k=1000)
+    bits = config.sum_bits
+    word = Action("read", bits=bits, capacity_bytes=-(-bits * 125 // 8))
+    assert sum_word(config, "read") == word
+    assert count_matmul(config, 1, 8, 80).actions[word] == 2 * 10
+
+
+def test_units_are_a_row_s_times_rows_and_what_the_rows_share_once():
+    config = ArrayConfig(packing="base3", max_k=512)
+    shared = result(config) + load_chunk(config) + lane_mask(config)
+    shared[Action("register", bits=8 * 16)] += 2  # scales and shifts of four rows
+    shared[sum_word(config, "write")] += 1
+    row = row_step(config) + group_end(config)
+    assert units(config) == Counter({each: 4 * times for each, times in row.items()}) + shared
 
 
 def test_chains_add_as_often_as_a_tree_and_have_more_registers():

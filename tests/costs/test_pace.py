@@ -53,8 +53,9 @@ def check(config, pace, shapes):
 
 @pytest.mark.parametrize(
     ("config", "pace"),
-    [(CONFIGS[0], PACES[7]), (CONFIGS[0], random_pace(2))],
-    ids=["periodic", "random"],
+    # The last one fills the FIFO of scales: a place more or less would be seen.
+    [(CONFIGS[0], PACES[7]), (CONFIGS[0], random_pace(2)), (CONFIGS[0], random_pace(44))],
+    ids=["periodic", "random", "full"],
 )
 def test_cycles_and_stalls_are_those_of_the_array(config, pace):
     stalls = check(config, pace, [(5, 20), (40, 8)])
@@ -95,8 +96,8 @@ def test_without_pauses_it_is_the_formula(config):
             assert (found.cycles, found.stalls) == (config.job_cycles(n, k), (0, 0, 0, 0))
 
 
-def test_an_absurd_pace_is_refused():
-    with pytest.raises(
-        TernError, match=r"pace of scale must be from 0 to 10000 cycles, not \(1, -1\)"
-    ):
-        Pace(scale=(1, -1))
+@pytest.mark.parametrize("pause", [(1, -1), (), 10_001, 1.5, True])
+def test_an_absurd_pace_is_refused(pause):
+    with pytest.raises(TernError, match="pace of scale must be from 0 to 10000 cycles, not ") as e:
+        Pace(scale=pause)
+    assert str(e.value).endswith(repr(pause))

@@ -226,6 +226,24 @@ def test_an_absurd_companion_is_refused(macs):
         dataclasses.replace(SYSTEM, float_macs=macs)
 
 
+def test_an_array_that_is_not_counted_is_no_engine():
+    array = ArrayConfig(activation="fp16", weights="fp16")
+    with pytest.raises(
+        TernError, match="weights must be ternary where actions are counted, not fp16"
+    ):
+        System(engine=array, clock_mhz=500)
+
+
+def test_waiting_counts_where_the_bound_is_told():
+    # At 20 GB/s weights take most of the time, and most of that is waiting.
+    slow = INPUTS.replaced("memory.bandwidth", 20, "a test, 2026").values()
+    found = estimate(SYSTEM, decode(SMALL, 100), slow)
+    taken = {}
+    for each in found.kinds:
+        taken[each.bound] = taken.get(each.bound, 0) + each.cycles + each.stall_cycles
+    assert found.bound == max(taken, key=taken.get) == "weights"
+
+
 def test_a_context_beyond_the_model_is_refused():
     with pytest.raises(TernError, match="context must be at most 8192 tokens for smollm2-135m"):
         decode(SMOLLM2, 8193)

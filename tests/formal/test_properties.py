@@ -48,6 +48,17 @@ def test_long_property_holds(name):
     [
         # A base-3 code above the legal ones passes as legal.
         ("decoder, base3, 8 lanes", ">= 8'hf3", ">= 8'hf4"),
+        # What a block says is wrong, each output by itself.
+        ("decoder, 2bit, 8 lanes", "    illegal <= ", "    illegal <= ~"),
+        ("decoder, 2bit, 8 lanes", "    nonzero <= ", "    nonzero <= ~"),
+        ("decoder, base3, 8 lanes", "    negative <= ", "    negative <= ~"),
+        ("lane mask, 8 lanes, 2 segments", "mask[5] = ", "mask[5] = ~"),
+        ("converter, int8, 8 lanes", "assign fixed = ", "assign fixed = ~"),
+        ("rounder, 49 bits to fp16", "    result <= ", "    result <= 16'h1 ^ "),
+        ("packet gate", "assign misframed = ", "assign misframed = ~"),
+        ("registers, reads", "    axil_rresp <= ", "    axil_rresp <= ~"),
+        ("registers, writes", "    axil_bresp <= ", "    axil_bresp <= ~"),
+        ("registers, contents", "    errors <= ", "    errors <= ~"),
         # One lane's trit counts for another's.
         ("tree, 8 lanes, 4 bits", "nonzero[3]", "nonzero[2]"),
         # A beat is on offer whether the gate is open or not.

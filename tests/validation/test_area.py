@@ -1,5 +1,6 @@
 """The fitted area: coefficients come back, bars are judged, a damaged file is refused."""
 
+import dataclasses
 import json
 import tomllib
 
@@ -35,6 +36,29 @@ def test_coefficients_come_back_from_areas_made_of_them():
     found = area.fit([(config, invented(config)) for config in TRAINING])
     for part, wanted in TRUE.items():
         assert found[part] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_sum_of_squared_shares_is_least():
+    measured = [
+        (config, invented(config, 1 + 0.05 * (-1) ** at)) for at, config in enumerate(TRAINING)
+    ]
+    model = FpgaArea("ecp5", "LUT4-eq", "a test", "none", area.fit(measured))
+
+    def shares(changed, part):
+        wrong = (
+            (changed.parts(config)[part] - areas[part]) / sum(areas.values())
+            for config, areas in measured
+        )
+        return sum(each**2 for each in wrong)
+
+    for part, values in model.coefficients.items():
+        for name, value in values.items():
+            for factor in (0.99, 1.01) if value else ():
+                moved = dict(values) | {name: factor * value}
+                changed = dataclasses.replace(
+                    model, coefficients=dict(model.coefficients) | {part: moved}
+                )
+                assert shares(changed, part) > shares(model, part), (part, name)
 
 
 def test_no_coefficient_is_negative():
@@ -124,6 +148,12 @@ def test_median_and_worst_are_judged(factors, within):
     found = area.judge(MODEL, record_of(factors))
     assert found["enough"]
     assert found["within"] is within
+
+
+def test_an_error_is_what_the_prediction_lies_above_the_measurement():
+    found = area.judge(MODEL, record_of([1.25] * 20))
+    assert found["median"] == pytest.approx(0.2)
+    assert found["arrays"][0]["error"] == pytest.approx(-0.2, rel=1e-3)
 
 
 def test_training_arrays_are_not_judged():

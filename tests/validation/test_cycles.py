@@ -38,6 +38,12 @@ def test_pauses_are_those_of_the_probability():
     assert idle_pauses(0.7, 6, 40) != idle_pauses(0.7, 5, 40)
 
 
+def test_pauses_are_the_ones_that_the_compiled_harness_makes():
+    # Held to its counters by the slow test below; written down for the quick run.
+    assert idle_pauses(0.5, 1, 12) == (0, 1, 1, 4, 1, 0, 0, 1, 1, 0, 3, 0)
+    assert idle_pauses(0.7, 8, 8) == (1, 6, 0, 0, 2, 3, 0, 0)
+
+
 def test_every_count_must_be_equal():
     assert check_of(100).wrong == {}
     assert check_of(101).wrong == {"cycles": 1}

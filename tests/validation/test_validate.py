@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
 from tern_hw import validate
 from tern_hw.costs.fpga import read_fit
 from tern_hw.errors import TernError
-from tern_hw.validation import area, checks, switching
+from tern_hw.validation import area, checks, cycles, switching
 from tern_hw.validation.configurations import TRAINING
 
 CASE = switching.QUICK[0]
@@ -54,6 +55,51 @@ def test_json_holds_predicted_measured_and_error(measured, capsys):
     assert facts["regressions"] == []
 
 
+@pytest.mark.parametrize(("error", "status"), [(0.31, 0), (-0.31, 0), (0.33, 1), (-0.33, 1)])
+def test_a_recorded_error_counts_by_its_size(measured, error, status):
+    checks.RATIOS.write_text(json.dumps({"errors": {CASE.name: -0.30}}))
+    measured(error)
+    assert validate.main(["--part", "switching"]) == status
+
+
+def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
+    counts = {"cycles": 100, "results": 4}
+    done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "idle": 0.0, "backpressure": 0.0}
+    right = cycles.CycleCheck(**done, predicted=counts, measured=dict(counts))
+    wrong = cycles.CycleCheck(**done, predicted=counts, measured=counts | {"cycles": 101})
+    monkeypatch.setattr(cycles, "check_cycles", lambda configs: iter([right]))
+    assert validate.main(["--part", "cycles"]) == 0
+    monkeypatch.setattr(cycles, "check_cycles", lambda configs: iter([right, wrong]))
+    capsys.readouterr()
+    assert validate.main(["--part", "cycles", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["regressions"]
+    assert len(told) == len(cycles.QUICK)
+    assert told[0].endswith("4 x 9, idle 0.0: counters less model must be 0, not {'cycles': 1}")
+
+
+@pytest.mark.parametrize(("within", "regressions"), [(True, 0), (False, 1)])
+def test_a_missed_bar_of_the_area_is_a_regression(monkeypatch, within, regressions):
+    found = {"within": within, "median": 0.05, "worst": 0.3}
+    monkeypatch.setattr(area, "read_record", lambda: {"arrays": []})
+    monkeypatch.setattr(area, "judge", lambda model, record: dict(found))
+    monkeypatch.setattr(checks, "fitted_area", lambda target: SimpleNamespace(source="a test"))
+    facts = checks.validation_facts(["area"], full=False, notify=lambda text: None)
+    assert len(facts["regressions"]) == regressions
+    assert all("not 5.0% and 30.0%" in each for each in facts["regressions"])
+
+
+def test_the_smallest_held_out_arrays_are_made_again_or_all():
+    arrays = [
+        {"role": role, "parts": {"rest": size}}
+        for role, size in (("held out", 5), ("training", 1), ("held out", 9), ("held out", 3))
+    ]
+    sizes = {
+        full: [each["parts"]["rest"] for each in checks._samples({"arrays": arrays}, full)]
+        for full in (False, True)
+    }
+    assert sizes == {False: [3, 5], True: [3, 5, 9]}
+
+
 def test_a_case_without_a_record_is_refused(measured):
     checks.RATIOS.write_text(json.dumps({"errors": {}}))
     measured(0.0)
@@ -92,6 +138,9 @@ def test_ratio_by_the_table_in_closed_form():
     # fp16: 1.1 + 0.4 pJ and the result's register of 16 bits.
     assert found["fp16"] == pytest.approx(1.5 + 16 * 0.0039, rel=1e-3)
     assert 10 < found["fp16"] / found["ternary"] < 12
+    # fp32: 1.1 + 0.9 pJ and 32 bits.
+    wide = switching._analytic(switching.FULL[3])
+    assert wide["fp16"] == pytest.approx(2.0 + 32 * 0.0039, rel=1e-3)
 
 
 @pytest.mark.slow
