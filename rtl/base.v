@@ -153,7 +153,7 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\misframed$199 (\$8 ),
     .\misframed$200 (\$9 ),
     .n(n),
-    .\port$230$0 (\$3 ),
+    .\port$228$0 (\$3 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$10 ),
@@ -197,13 +197,13 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .n(n),
     .\port$169$0 (\$1 ),
     .\port$212$0 (\$2 ),
-    .\port$230$0 (\$3 ),
-    .\port$324$0 (\$4 ),
-    .\port$328$0 (\$5 ),
-    .\port$336$0 (\$6 ),
-    .\port$409$0 (\$7 ),
-    .\port$433$0 (\$8 ),
-    .\port$457$0 (\$9 ),
+    .\port$228$0 (\$3 ),
+    .\port$327$0 (\$4 ),
+    .\port$330$0 (\$5 ),
+    .\port$337$0 (\$6 ),
+    .\port$404$0 (\$7 ),
+    .\port$428$0 (\$8 ),
+    .\port$452$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -259,8 +259,8 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$230$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
-, misframed, weight_tready, \misframed$199 , scale_tready, \misframed$200 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$228$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
+, misframed, weight_tready, \misframed$199 , scale_tready, \misframed$200 , start, abort, n, k, results__payload, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -307,8 +307,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$48 ;
   wire \$49 ;
   wire \$5 ;
-  wire \$50 ;
-  wire \$51 ;
+  reg [28:0] \$50 ;
+  reg [28:0] \$51 ;
   reg [28:0] \$52 ;
   reg [28:0] \$53 ;
   reg [28:0] \$54 ;
@@ -323,9 +323,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [28:0] \$62 ;
   reg [28:0] \$63 ;
   reg [28:0] \$64 ;
-  reg [28:0] \$65 ;
+  reg \$65 ;
   reg \$66 ;
-  reg \$67 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
@@ -412,8 +411,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \last$88 ;
   wire load;
   wire [7:0] load_chunk;
+  wire load_open;
   wire [14:0] load_remaining;
-  wire load_write;
   wire [63:0] mask;
   wire [63:0] \mask$64 ;
   wire [63:0] \mask$72 ;
@@ -445,8 +444,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \ones$85 ;
   wire over;
   reg \over$192  = 1'h1;
-  output \port$230$0 ;
-  wire \port$230$0 ;
+  output \port$228$0 ;
+  wire \port$228$0 ;
   wire present;
   wire \present$35 ;
   wire \present$99 ;
@@ -515,14 +514,14 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \start$8 ;
   wire \start$95 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  wire [2:0] state;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  wire [6:0] state;
   wire [28:0] step;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
@@ -733,6 +732,20 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \summed_5.segment ;
   wire \summed_5.valid ;
   wire \summed_5.weighted ;
+  reg [28:0] summed_6 = 29'h00000000;
+  wire \summed_6.block_last ;
+  wire [7:0] \summed_6.chunk ;
+  wire [6:0] \summed_6.group ;
+  wire \summed_6.group_last ;
+  wire \summed_6.load ;
+  wire \summed_6.poison ;
+  wire \summed_6.ragged ;
+  wire \summed_6.row_last ;
+  wire [3:0] \summed_6.rows ;
+  wire \summed_6.scaled ;
+  wire \summed_6.segment ;
+  wire \summed_6.valid ;
+  wire \summed_6.weighted ;
   wire take;
   wire \take$101 ;
   wire \take$30 ;
@@ -789,6 +802,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire [511:0] \x$74 ;
   wire [511:0] \x$80 ;
   wire [511:0] \x$86 ;
+  (* no_rw_check = 32'd1 *)
   reg [511:0] activations [255:0];
   initial begin
     activations[0] = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
@@ -1057,6 +1071,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     _0_ <= activations[step[9:2]];
   end
   assign x = _0_;
+  (* no_rw_check = 32'd1 *)
   reg [15:0] group_sums [127:0];
   initial begin
     group_sums[0] = 16'h0000;
@@ -1197,7 +1212,6 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     _1_ <= group_sums[step_8[17:11]];
   end
   assign inputs = _1_;
-  assign \$23  = \$21  & \$22 ;
   assign \$24  = \$23  & step_9[22];
   assign \scaled$140  = \$24  & step_9[25];
   assign \$25  = step_9[0] & step_9[18];
@@ -1218,57 +1232,57 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \scaled$156  = \$36  & step_9[27];
   assign scale_nonfinite = | { \nonfinite$161 , \nonfinite$160 , \nonfinite$159 , nonfinite };
   assign \give$163  = result_tvalid & result_tready;
-  assign \$37  = ~ summed_5[1];
-  assign \$38  = summed_5[0] & \$37 ;
-  assign \valid$170  = \$38  & summed_5[19];
-  assign nans = { \nan$183 , \nan$182 , \nan$181 , nan } | { summed_5[23], summed_5[23], summed_5[23], summed_5[23] };
+  assign \$37  = ~ summed_6[1];
+  assign \$38  = summed_6[0] & \$37 ;
+  assign \valid$170  = \$38  & summed_6[19];
+  assign nans = { \nan$183 , \nan$182 , \nan$181 , nan } | { summed_6[23], summed_6[23], summed_6[23], summed_6[23] };
   assign \$39  = & { scale_closed, weight_closed, activation_closed };
   assign over = \over$192  & \$39 ;
-  assign \$40  = state == 3'h5;
-  assign \$41  = \$40  & \over$192 ;
-  assign \$42  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$41  & \$42 ;
-  assign \$43  = ~ \over$192 ;
-  assign counting = busy & \$43 ;
-  assign \$44  = state == 3'h5;
-  assign \$45  = \$44  & result_tvalid;
-  assign \$46  = ~ result_tready;
-  assign \$47  = \$45  & \$46 ;
-  assign \$48  = room_stall | \$47 ;
-  assign \$49  = result_tvalid & result_tready;
-  assign \$50  = \$49  & results__payload[32];
+  assign \$40  = state[4] & \over$192 ;
+  assign \$41  = & { scale_closed, weight_closed, activation_closed };
+  assign finished = \$40  & \$41 ;
+  assign \$42  = ~ \over$192 ;
+  assign counting = busy & \$42 ;
+  assign \$43  = state[4] & result_tvalid;
+  assign \$44  = ~ result_tready;
+  assign \$45  = \$43  & \$44 ;
+  assign \$46  = room_stall | \$45 ;
+  assign \$47  = result_tvalid & result_tready;
+  assign \$48  = \$47  & results__payload[32];
   always @(posedge clk)
-    step_1 <= \$52 ;
+    step_1 <= \$50 ;
   always @(posedge clk)
-    step_2 <= \$53 ;
+    step_2 <= \$51 ;
   always @(posedge clk)
-    step_3 <= \$54 ;
+    step_3 <= \$52 ;
   always @(posedge clk)
-    step_4 <= \$55 ;
+    step_4 <= \$53 ;
   always @(posedge clk)
-    step_5 <= \$56 ;
+    step_5 <= \$54 ;
   always @(posedge clk)
-    step_6 <= \$57 ;
+    step_6 <= \$55 ;
   always @(posedge clk)
-    step_7 <= \$58 ;
+    step_7 <= \$56 ;
   always @(posedge clk)
-    step_8 <= \$59 ;
+    step_8 <= \$57 ;
   always @(posedge clk)
-    step_9 <= \$60 ;
+    step_9 <= \$58 ;
   always @(posedge clk)
-    summed_1 <= \$61 ;
+    summed_1 <= \$59 ;
   always @(posedge clk)
-    summed_2 <= \$62 ;
+    summed_2 <= \$60 ;
   always @(posedge clk)
-    summed_3 <= \$63 ;
+    summed_3 <= \$61 ;
   always @(posedge clk)
-    summed_4 <= \$64 ;
+    summed_4 <= \$62 ;
   always @(posedge clk)
-    summed_5 <= \$65 ;
+    summed_5 <= \$63 ;
   always @(posedge clk)
-    \over$192  <= \$66 ;
+    summed_6 <= \$64 ;
   always @(posedge clk)
-    all_nan <= \$67 ;
+    \over$192  <= \$65 ;
+  always @(posedge clk)
+    all_nan <= \$66 ;
   assign \$1  = ~ step_1[1];
   assign \$2  = step_1[0] & \$1 ;
   assign \$3  = \$2  & step_1[21];
@@ -1301,6 +1315,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \valid$133  = \$19  & \$20 ;
   assign \$21  = step_9[0] & step_9[18];
   assign \$22  = ~ step_9[1];
+  assign \$23  = \$21  & \$22 ;
   \tern_64x4_int8_g128_2bit.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1326,7 +1341,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .rst(rst),
     .total(\$signature__data$118 ),
     .valid(step_8[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1  dot_1 (
     .abort(abort),
@@ -1338,7 +1353,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .rst(rst),
     .total(\dot$135 ),
     .valid(step_8[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2  dot_2 (
     .abort(abort),
@@ -1350,7 +1365,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .rst(rst),
     .total(\dot$143 ),
     .valid(step_8[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3  dot_3 (
     .abort(abort),
@@ -1362,7 +1377,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .rst(rst),
     .total(\dot$151 ),
     .valid(step_8[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_64x4_int8_g128_2bit.core.lanes  lanes (
     .abort(abort),
@@ -1377,19 +1392,19 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
-    .\nans$6 (nans),
-    .\port$3261$24 (summed_5[28:24]),
-    .\port$4510$0 (\total$175 ),
-    .\port$4588$0 (\total$176 ),
-    .\port$4666$0 (\total$177 ),
-    .\port$4744$0 (\total$178 ),
-    .r_en(result_tready),
-    .results__payload(results__payload),
+    .leaving(results__payload),
+    .nans(nans),
+    .\port$3314$24 (summed_6[28:24]),
+    .\port$4573$0 (\total$175 ),
+    .\port$4665$0 (\total$176 ),
+    .\port$4757$0 (\total$177 ),
+    .\port$4849$0 (\total$178 ),
+    .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
     .valid(\valid$170 )
   );
-  \tern_64x4_int8_g128_2bit.core.room$240  \room$240  (
+  \tern_64x4_int8_g128_2bit.core.room$241  \room$241  (
     .abort(abort),
     .claim(\claim$166 ),
     .clk(clk),
@@ -1406,7 +1421,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[19]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$2783$0 (r_data[31:0]),
+    .\port$2778$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$175 ),
@@ -1420,7 +1435,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[19]),
     .nan(\nan$181 ),
     .nonfinite(\nonfinite$159 ),
-    .\port$2783$32 (r_data[63:32]),
+    .\port$2778$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$140 ),
     .total(\total$176 ),
@@ -1434,7 +1449,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[19]),
     .nan(\nan$182 ),
     .nonfinite(\nonfinite$160 ),
-    .\port$2783$64 (r_data[95:64]),
+    .\port$2778$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$148 ),
     .total(\total$177 ),
@@ -1448,7 +1463,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[19]),
     .nan(\nan$183 ),
     .nonfinite(\nonfinite$161 ),
-    .\port$2783$96 (r_data[127:96]),
+    .\port$2778$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$156 ),
     .total(\total$178 ),
@@ -1509,8 +1524,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .k(k),
     .load_chunk(\$signature__addr ),
+    .load_open(\$signature__en ),
     .load_remaining(remaining),
-    .load_write(\$signature__en ),
     .n(n),
     .over(over),
     .room(room),
@@ -1524,7 +1539,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$48 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1547,7 +1562,27 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = step;
+    \$50  = step;
+    if (abort) begin
+      \$50  = 29'h00000000;
+    end
+    if (rst) begin
+      \$50  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$51  = step_1;
+    if (abort) begin
+      \$51  = 29'h00000000;
+    end
+    if (rst) begin
+      \$51  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$52  = step_2;
     if (abort) begin
       \$52  = 29'h00000000;
     end
@@ -1557,7 +1592,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = step_1;
+    \$53  = step_3;
     if (abort) begin
       \$53  = 29'h00000000;
     end
@@ -1567,7 +1602,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = step_2;
+    \$54  = step_4;
     if (abort) begin
       \$54  = 29'h00000000;
     end
@@ -1577,7 +1612,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = step_3;
+    \$55  = step_5;
     if (abort) begin
       \$55  = 29'h00000000;
     end
@@ -1587,7 +1622,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = step_4;
+    \$56  = step_6;
     if (abort) begin
       \$56  = 29'h00000000;
     end
@@ -1597,7 +1632,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = step_5;
+    \$57  = step_7;
     if (abort) begin
       \$57  = 29'h00000000;
     end
@@ -1607,7 +1642,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$58  = step_6;
+    \$58  = step_8;
     if (abort) begin
       \$58  = 29'h00000000;
     end
@@ -1617,7 +1652,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$59  = step_7;
+    \$59  = step_9;
     if (abort) begin
       \$59  = 29'h00000000;
     end
@@ -1627,7 +1662,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$60  = step_8;
+    \$60  = summed_1;
     if (abort) begin
       \$60  = 29'h00000000;
     end
@@ -1637,7 +1672,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = step_9;
+    \$61  = summed_2;
     if (abort) begin
       \$61  = 29'h00000000;
     end
@@ -1647,7 +1682,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_1;
+    \$62  = summed_3;
     if (abort) begin
       \$62  = 29'h00000000;
     end
@@ -1657,7 +1692,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = summed_2;
+    \$63  = summed_4;
     if (abort) begin
       \$63  = 29'h00000000;
     end
@@ -1667,7 +1702,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = summed_3;
+    \$64  = summed_5;
     if (abort) begin
       \$64  = 29'h00000000;
     end
@@ -1677,42 +1712,32 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$65  = summed_4;
+    \$65  = \over$192 ;
+    if (start) begin
+      \$65  = 1'h0;
+    end else if (\$48 ) begin
+      \$65  = 1'h1;
+    end
     if (abort) begin
-      \$65  = 29'h00000000;
+      \$65  = 1'h1;
     end
     if (rst) begin
-      \$65  = 29'h00000000;
+      \$65  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$66  = \over$192 ;
+    \$66  = all_nan;
     if (start) begin
       \$66  = 1'h0;
-    end else if (\$50 ) begin
+    end else if (\$49 ) begin
       \$66  = 1'h1;
     end
     if (abort) begin
-      \$66  = 1'h1;
+      \$66  = 1'h0;
     end
     if (rst) begin
-      \$66  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$67  = all_nan;
-    if (start) begin
-      \$67  = 1'h0;
-    end else if (\$51 ) begin
-      \$67  = 1'h1;
-    end
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
+      \$66  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1743,7 +1768,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \$signature__data  = beat;
   assign fixed = beat;
   assign load_chunk = \$signature__addr ;
-  assign load_write = \$signature__en ;
+  assign load_open = \$signature__en ;
   assign read__addr = step[9:2];
   assign read__en = 1'h1;
   assign load = \$signature__en ;
@@ -1810,8 +1835,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \start$162  = start;
   assign room_claim = \claim$166 ;
   assign \enough$169  = room;
-  assign rows = summed_5[27:24];
-  assign \last$173  = summed_5[28];
+  assign rows = summed_6[27:24];
+  assign \last$173  = summed_6[28];
   assign totals = { \total$178 , \total$177 , \total$176 , \total$175  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
@@ -1820,8 +1845,8 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign results__ready = result_tready;
   assign faults = { \misframed$200 , \misframed$199 , misframed, illegal, scale_nonfinite, 1'h0 };
   assign \nonfinite$197  = 1'h0;
-  assign stalls = { \$48 , scale_stall, weight_stall, activation_stall };
-  assign \port$230$0  = \$48 ;
+  assign stalls = { \$46 , scale_stall, weight_stall, activation_stall };
+  assign \port$228$0  = \$46 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[9:2];
@@ -1874,19 +1899,19 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_9.poison  = step_9[23];
   assign \step_9.rows  = step_9[27:24];
   assign \step_9.block_last  = step_9[28];
-  assign \summed_5.valid  = summed_5[0];
-  assign \summed_5.load  = summed_5[1];
-  assign \summed_5.chunk  = summed_5[9:2];
-  assign \summed_5.segment  = summed_5[10];
-  assign \summed_5.group  = summed_5[17:11];
-  assign \summed_5.group_last  = summed_5[18];
-  assign \summed_5.row_last  = summed_5[19];
-  assign \summed_5.ragged  = summed_5[20];
-  assign \summed_5.weighted  = summed_5[21];
-  assign \summed_5.scaled  = summed_5[22];
-  assign \summed_5.poison  = summed_5[23];
-  assign \summed_5.rows  = summed_5[27:24];
-  assign \summed_5.block_last  = summed_5[28];
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[9:2];
+  assign \summed_6.segment  = summed_6[10];
+  assign \summed_6.group  = summed_6[17:11];
+  assign \summed_6.group_last  = summed_6[18];
+  assign \summed_6.row_last  = summed_6[19];
+  assign \summed_6.ragged  = summed_6[20];
+  assign \summed_6.weighted  = summed_6[21];
+  assign \summed_6.scaled  = summed_6[22];
+  assign \summed_6.poison  = summed_6[23];
+  assign \summed_6.rows  = summed_6[27:24];
+  assign \summed_6.block_last  = summed_6[28];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
   assign \step_2.valid  = step_2[0];
@@ -2019,7 +2044,20 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \summed_4.poison  = summed_4[23];
   assign \summed_4.rows  = summed_4[27:24];
   assign \summed_4.block_last  = summed_4[28];
-  assign \$51  = activation_missing;
+  assign \summed_5.valid  = summed_5[0];
+  assign \summed_5.load  = summed_5[1];
+  assign \summed_5.chunk  = summed_5[9:2];
+  assign \summed_5.segment  = summed_5[10];
+  assign \summed_5.group  = summed_5[17:11];
+  assign \summed_5.group_last  = summed_5[18];
+  assign \summed_5.row_last  = summed_5[19];
+  assign \summed_5.ragged  = summed_5[20];
+  assign \summed_5.weighted  = summed_5[21];
+  assign \summed_5.scaled  = summed_5[22];
+  assign \summed_5.poison  = summed_5[23];
+  assign \summed_5.rows  = summed_5[27:24];
+  assign \summed_5.block_last  = summed_5[28];
+  assign \$49  = activation_missing;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
@@ -2068,22 +2106,22 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -2107,16 +2145,15 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
-  reg [511:0] \$4 ;
+  reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [63:0] \$6 ;
+  reg [15:0] \$6 ;
   reg [15:0] \$7 ;
-  reg [15:0] \$8 ;
   input abort;
   wire abort;
   wire carry;
@@ -2134,44 +2171,46 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$11 , abort, valid, las
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
   reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$15 ;
+  wire [63:0] \negative$16 ;
   reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$13 ;
+  wire [63:0] \nonzero$14 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] operands;
   reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$20 ;
+  wire [13:0] \total$21 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$11 ;
-  wire [511:0] \x$11 ;
+  input [511:0] \x$12 ;
+  wire [511:0] \x$12 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    x <= \x$12 ;
+  always @(posedge clk)
+    nonzero <= \$4 ;
+  always @(posedge clk)
+    negative <= \$5 ;
+  always @(posedge clk)
+    total <= \$6 ;
+  always @(posedge clk)
+    part <= \$7 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
-  always @(posedge clk)
-    x <= \$4 ;
-  always @(posedge clk)
-    nonzero <= \$5 ;
-  always @(posedge clk)
-    negative <= \$6 ;
-  always @(posedge clk)
-    total <= \$7 ;
-  always @(posedge clk)
-    part <= \$8 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .ones(ones),
     .rst(rst)
   );
@@ -2182,22 +2221,22 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$11 , abort, valid, las
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \x$11 ;
+    \$4  = \nonzero$14 ;
     if (abort) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \nonzero$13 ;
+    \$5  = \negative$16 ;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -2207,46 +2246,37 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$11 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = \negative$15 ;
-    if (abort) begin
-      \$6  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$6  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = total;
+    \$6  = total;
     if (valid) begin
-      \$7  = \$1 [16:1];
+      \$6  = \$1 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$8  = part;
+    \$7  = part;
     if (\$2 ) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end else if (valid) begin
-      \$8  = \$3 [16:1];
+      \$7  = \$3 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
@@ -4878,16 +4908,15 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
-  reg [511:0] \$4 ;
+  reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [63:0] \$6 ;
+  reg [15:0] \$6 ;
   reg [15:0] \$7 ;
-  reg [15:0] \$8 ;
   input abort;
   wire abort;
   wire carry;
@@ -4905,43 +4934,45 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, las
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
   reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$15 ;
+  wire [63:0] \negative$16 ;
   reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$13 ;
+  wire [63:0] \nonzero$14 ;
   wire ones;
   wire \ones$5 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] operands;
   reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$20 ;
+  wire [13:0] \total$21 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$11 ;
-  wire [511:0] \x$11 ;
+  input [511:0] \x$12 ;
+  wire [511:0] \x$12 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    x <= \x$12 ;
+  always @(posedge clk)
+    nonzero <= \$4 ;
+  always @(posedge clk)
+    negative <= \$5 ;
+  always @(posedge clk)
+    total <= \$6 ;
+  always @(posedge clk)
+    part <= \$7 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
-  always @(posedge clk)
-    x <= \$4 ;
-  always @(posedge clk)
-    nonzero <= \$5 ;
-  always @(posedge clk)
-    negative <= \$6 ;
-  always @(posedge clk)
-    total <= \$7 ;
-  always @(posedge clk)
-    part <= \$8 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1.tree  tree (
@@ -4951,22 +4982,22 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, las
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$4  = \x$11 ;
+    \$4  = \nonzero$14 ;
     if (abort) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = \nonzero$13 ;
+    \$5  = \negative$16 ;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -4976,40 +5007,30 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = \negative$15 ;
-    if (abort) begin
-      \$6  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$6  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = total;
+    \$6  = total;
     if (valid) begin
-      \$7  = \$1 [16:1];
+      \$6  = \$1 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$8  = part;
+    \$7  = part;
     if (\$2 ) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end else if (valid) begin
-      \$8  = \$3 [16:1];
+      \$7  = \$3 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -5017,6 +5038,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$11 , abort, valid, las
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
@@ -7648,16 +7670,15 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
-  reg [511:0] \$4 ;
+  reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [63:0] \$6 ;
+  reg [15:0] \$6 ;
   reg [15:0] \$7 ;
-  reg [15:0] \$8 ;
   input abort;
   wire abort;
   wire carry;
@@ -7675,43 +7696,45 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, las
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
   reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$15 ;
+  wire [63:0] \negative$16 ;
   reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$13 ;
+  wire [63:0] \nonzero$14 ;
   wire ones;
   wire \ones$5 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] operands;
   reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$20 ;
+  wire [13:0] \total$21 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$11 ;
-  wire [511:0] \x$11 ;
+  input [511:0] \x$12 ;
+  wire [511:0] \x$12 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    x <= \x$12 ;
+  always @(posedge clk)
+    nonzero <= \$4 ;
+  always @(posedge clk)
+    negative <= \$5 ;
+  always @(posedge clk)
+    total <= \$6 ;
+  always @(posedge clk)
+    part <= \$7 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
-  always @(posedge clk)
-    x <= \$4 ;
-  always @(posedge clk)
-    nonzero <= \$5 ;
-  always @(posedge clk)
-    negative <= \$6 ;
-  always @(posedge clk)
-    total <= \$7 ;
-  always @(posedge clk)
-    part <= \$8 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_2.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2.tree  tree (
@@ -7721,22 +7744,22 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, las
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$4  = \x$11 ;
+    \$4  = \nonzero$14 ;
     if (abort) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = \nonzero$13 ;
+    \$5  = \negative$16 ;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -7746,40 +7769,30 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = \negative$15 ;
-    if (abort) begin
-      \$6  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$6  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = total;
+    \$6  = total;
     if (valid) begin
-      \$7  = \$1 [16:1];
+      \$6  = \$1 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$8  = part;
+    \$7  = part;
     if (\$2 ) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end else if (valid) begin
-      \$8  = \$3 [16:1];
+      \$7  = \$3 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -7787,6 +7800,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$11 , abort, valid, las
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
@@ -10418,16 +10432,15 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
-  reg [511:0] \$4 ;
+  reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [63:0] \$6 ;
+  reg [15:0] \$6 ;
   reg [15:0] \$7 ;
-  reg [15:0] \$8 ;
   input abort;
   wire abort;
   wire carry;
@@ -10445,43 +10458,45 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, las
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
   reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$15 ;
+  wire [63:0] \negative$16 ;
   reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$13 ;
+  wire [63:0] \nonzero$14 ;
   wire ones;
   wire \ones$5 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] operands;
   reg [15:0] part = 16'h0000;
   input rst;
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$20 ;
+  wire [13:0] \total$21 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$11 ;
-  wire [511:0] \x$11 ;
+  input [511:0] \x$12 ;
+  wire [511:0] \x$12 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    x <= \x$12 ;
+  always @(posedge clk)
+    nonzero <= \$4 ;
+  always @(posedge clk)
+    negative <= \$5 ;
+  always @(posedge clk)
+    total <= \$6 ;
+  always @(posedge clk)
+    part <= \$7 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
-  always @(posedge clk)
-    x <= \$4 ;
-  always @(posedge clk)
-    nonzero <= \$5 ;
-  always @(posedge clk)
-    negative <= \$6 ;
-  always @(posedge clk)
-    total <= \$7 ;
-  always @(posedge clk)
-    part <= \$8 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_64x4_int8_g128_2bit.core.dot_3.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3.tree  tree (
@@ -10491,22 +10506,22 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, las
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$4  = \x$11 ;
+    \$4  = \nonzero$14 ;
     if (abort) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$4  = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$4  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$5  = \nonzero$13 ;
+    \$5  = \negative$16 ;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -10516,40 +10531,30 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$6  = \negative$15 ;
-    if (abort) begin
-      \$6  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$6  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$7  = total;
+    \$6  = total;
     if (valid) begin
-      \$7  = \$1 [16:1];
+      \$6  = \$1 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$6  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$8  = part;
+    \$7  = part;
     if (\$2 ) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end else if (valid) begin
-      \$8  = \$3 [16:1];
+      \$7  = \$3 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$7  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -10557,6 +10562,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$11 , abort, valid, las
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
@@ -14569,32 +14575,58 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   assign \$641  = \$640 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$3261$24 , all_nan, \port$4510$0 , \port$4588$0 , \port$4666$0 , \port$4744$0 , results__valid, r_en);
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3314$24 , all_nan, \port$4573$0 , \port$4665$0 , \port$4757$0 , \port$4849$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
-  wire [251:0] \$1 ;
-  reg \$10 ;
-  reg \$11 ;
-  reg \$12 ;
-  reg \$13 ;
-  reg \$14 ;
-  reg \$15 ;
-  reg \$16 ;
-  reg \$17 ;
-  reg \$18 ;
-  reg \$19 ;
-  wire [3:0] \$2 ;
-  reg \$20 ;
-  reg \$21 ;
+  wire \$1 ;
+  wire \$10 ;
+  wire [3:0] \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire [62:0] \$17 ;
+  wire [62:0] \$18 ;
+  wire [3:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  reg [1:0] \$21 ;
   reg \$22 ;
-  reg \$23 ;
-  reg \$24 ;
-  wire [3:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  reg [251:0] \$7 ;
-  reg [3:0] \$8 ;
-  reg [3:0] \$9 ;
+  reg [3:0] \$23 ;
+  reg [3:0] \$24 ;
+  reg \$25 ;
+  reg \$26 ;
+  reg \$27 ;
+  reg \$28 ;
+  reg \$29 ;
+  wire [2:0] \$3 ;
+  reg \$30 ;
+  reg \$31 ;
+  reg \$32 ;
+  reg \$33 ;
+  reg \$34 ;
+  reg \$35 ;
+  reg \$36 ;
+  reg \$37 ;
+  reg \$38 ;
+  reg \$39 ;
+  wire [2:0] \$4 ;
+  reg \$40 ;
+  reg \$41 ;
+  reg \$42 ;
+  reg \$43 ;
+  reg \$44 ;
+  reg [32:0] \$45 ;
+  reg \$46 ;
+  wire [3:0] \$5 ;
+  wire [3:0] \$6 ;
+  wire [3:0] \$7 ;
+  wire [3:0] \$8 ;
+  wire [3:0] \$9 ;
+  reg [1:0] \$signal  = 2'h0;
+  reg \$signal$4  = 1'h0;
+  reg [3:0] \$signal$6  = 4'h0;
+  reg [3:0] \$signal$8  = 4'h0;
   input abort;
   wire abort;
   input all_nan;
@@ -14602,109 +14634,146 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   input clk;
   wire clk;
   reg final_1 = 1'h0;
+  reg final_10 = 1'h0;
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
   reg final_5 = 1'h0;
   reg final_6 = 1'h0;
   reg final_7 = 1'h0;
-  reg last = 1'h0;
-  wire \last$10 ;
+  reg final_8 = 1'h0;
+  reg final_9 = 1'h0;
+  wire last;
+  output [32:0] leaving;
+  reg [32:0] leaving = 33'h000000000;
   wire nan;
-  reg [3:0] nans = 4'h0;
-  input [3:0] \nans$6 ;
-  wire [3:0] \nans$6 ;
-  input [4:0] \port$3261$24 ;
-  wire [4:0] \port$3261$24 ;
-  input [62:0] \port$4510$0 ;
-  wire [62:0] \port$4510$0 ;
-  input [62:0] \port$4588$0 ;
-  wire [62:0] \port$4588$0 ;
-  input [62:0] \port$4666$0 ;
-  wire [62:0] \port$4666$0 ;
-  input [62:0] \port$4744$0 ;
-  wire [62:0] \port$4744$0 ;
+  input [3:0] nans;
+  wire [3:0] nans;
+  input [4:0] \port$3314$24 ;
+  wire [4:0] \port$3314$24 ;
+  input [62:0] \port$4573$0 ;
+  wire [62:0] \port$4573$0 ;
+  input [62:0] \port$4665$0 ;
+  wire [62:0] \port$4665$0 ;
+  input [62:0] \port$4757$0 ;
+  wire [62:0] \port$4757$0 ;
+  input [62:0] \port$4849$0 ;
+  wire [62:0] \port$4849$0 ;
   wire [32:0] r_data;
-  input r_en;
   wire r_en;
   wire r_rdy;
   wire [31:0] result;
-  output [32:0] results__payload;
+  (* init = 33'h000000000 *)
   wire [32:0] results__payload;
   wire \results__payload.last ;
   wire [31:0] \results__payload.value ;
+  input results__ready;
   wire results__ready;
   output results__valid;
-  wire results__valid;
+  reg results__valid = 1'h0;
   wire [3:0] rows;
   input rst;
   wire rst;
   wire [62:0] total;
-  reg [251:0] totals = 252'h000000000000000000000000000000000000000000000000000000000000000;
-  wire [251:0] \totals$4 ;
+  wire [251:0] totals;
   input valid;
   wire valid;
   reg valid_1 = 1'h0;
+  reg valid_10 = 1'h0;
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
   reg valid_5 = 1'h0;
   reg valid_6 = 1'h0;
   reg valid_7 = 1'h0;
+  reg valid_8 = 1'h0;
+  reg valid_9 = 1'h0;
   wire [32:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
-  reg [3:0] waiting = 4'h0;
-  assign \$4  = | waiting[3:1];
-  assign \$5  = ~ \$4 ;
-  assign \$6  = last & \$5 ;
-  assign nan = nans[0] | all_nan;
   always @(posedge clk)
-    totals <= \$7 ;
+    final_2 <= \$36 ;
   always @(posedge clk)
-    nans <= \$8 ;
+    final_3 <= \$37 ;
   always @(posedge clk)
-    waiting <= \$9 ;
+    final_4 <= \$38 ;
   always @(posedge clk)
-    last <= \$10 ;
+    final_5 <= \$39 ;
   always @(posedge clk)
-    valid_1 <= \$11 ;
+    final_6 <= \$40 ;
   always @(posedge clk)
-    valid_2 <= \$12 ;
+    final_7 <= \$41 ;
   always @(posedge clk)
-    valid_3 <= \$13 ;
+    final_8 <= \$42 ;
   always @(posedge clk)
-    valid_4 <= \$14 ;
+    final_9 <= \$43 ;
   always @(posedge clk)
-    valid_5 <= \$15 ;
+    final_10 <= \$44 ;
   always @(posedge clk)
-    valid_6 <= \$16 ;
+    leaving <= \$45 ;
   always @(posedge clk)
-    valid_7 <= \$17 ;
+    results__valid <= \$46 ;
+  assign \$1  = | \$signal ;
+  assign \$2  = \$signal  == 2'h3;
+  assign \$3  = \$signal  + 1'h1;
+  assign \$4  = \$2  ? 3'h0 : \$3 ;
+  assign \$5  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
+  assign \$7  = valid ? nans : \$signal$8 ;
+  assign \$9  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$3314$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
+  assign \$12  = | \$11 [3:1];
+  assign \$13  = ~ \$12 ;
+  assign \$14  = \$10  & \$13 ;
+  assign \$15  = ~ results__valid;
+  assign \$16  = \$15  | results__ready;
+  assign \$17  = \$signal [0] ? \port$4849$0  : \port$4757$0 ;
+  assign \$18  = \$signal [0] ? \port$4665$0  : \port$4573$0 ;
+  assign total = \$signal [1] ? \$17  : \$18 ;
+  assign \$19  = valid ? nans : \$signal$8 ;
+  assign nan = \$19 [0] | all_nan;
+  assign \$20  = ~ results__valid;
+  assign r_en = \$20  | results__ready;
   always @(posedge clk)
-    final_1 <= \$18 ;
+    \$signal  <= \$21 ;
   always @(posedge clk)
-    final_2 <= \$19 ;
+    \$signal$4  <= \$22 ;
   always @(posedge clk)
-    final_3 <= \$20 ;
+    \$signal$6  <= \$23 ;
   always @(posedge clk)
-    final_4 <= \$21 ;
+    \$signal$8  <= \$24 ;
   always @(posedge clk)
-    final_5 <= \$22 ;
+    valid_1 <= \$25 ;
   always @(posedge clk)
-    final_6 <= \$23 ;
+    valid_2 <= \$26 ;
   always @(posedge clk)
-    final_7 <= \$24 ;
+    valid_3 <= \$27 ;
+  always @(posedge clk)
+    valid_4 <= \$28 ;
+  always @(posedge clk)
+    valid_5 <= \$29 ;
+  always @(posedge clk)
+    valid_6 <= \$30 ;
+  always @(posedge clk)
+    valid_7 <= \$31 ;
+  always @(posedge clk)
+    valid_8 <= \$32 ;
+  always @(posedge clk)
+    valid_9 <= \$33 ;
+  always @(posedge clk)
+    valid_10 <= \$34 ;
+  always @(posedge clk)
+    final_1 <= \$35 ;
   \tern_64x4_int8_g128_2bit.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$4784$0 (final_7),
-    .\port$4858$0 (result),
-    .r_data(results__payload),
+    .\port$4901$0 (final_10),
+    .\port$5023$0 (result),
+    .r_data(r_data),
     .r_en(r_en),
-    .r_rdy(results__valid),
+    .r_rdy(r_rdy),
     .rst(rst),
-    .w_en(valid_7)
+    .w_en(valid_10)
   );
   \tern_64x4_int8_g128_2bit.core.results.rounder  rounder (
     .abort(abort),
@@ -14712,179 +14781,139 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
     .nan(nan),
     .result(result),
     .rst(rst),
-    .total(totals[62:0])
+    .total(total)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
+    \$36  = final_1;
+    if (abort) begin
+      \$36  = 1'h0;
+    end
+    if (rst) begin
+      \$36  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$37  = final_2;
+    if (abort) begin
+      \$37  = 1'h0;
+    end
+    if (rst) begin
+      \$37  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$38  = final_3;
+    if (abort) begin
+      \$38  = 1'h0;
+    end
+    if (rst) begin
+      \$38  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$39  = final_4;
+    if (abort) begin
+      \$39  = 1'h0;
+    end
+    if (rst) begin
+      \$39  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$40  = final_5;
+    if (abort) begin
+      \$40  = 1'h0;
+    end
+    if (rst) begin
+      \$40  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$41  = final_6;
+    if (abort) begin
+      \$41  = 1'h0;
+    end
+    if (rst) begin
+      \$41  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$42  = final_7;
+    if (abort) begin
+      \$42  = 1'h0;
+    end
+    if (rst) begin
+      \$42  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$43  = final_8;
+    if (abort) begin
+      \$43  = 1'h0;
+    end
+    if (rst) begin
+      \$43  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$44  = final_9;
+    if (abort) begin
+      \$44  = 1'h0;
+    end
+    if (rst) begin
+      \$44  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$45  = leaving;
+    if (\$16 ) begin
+      \$45  = r_data;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$46  = results__valid;
+    if (\$16 ) begin
+      \$46  = r_rdy;
+    end
+    if (abort) begin
+      \$46  = 1'h0;
+    end
+    if (rst) begin
+      \$46  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$21  = \$signal ;
     if (valid) begin
-      \$7  = { \port$4744$0 , \port$4666$0 , \port$4588$0 , \port$4510$0  };
-    end else begin
-      \$7  = \$1 ;
+      \$21  = 2'h1;
+    end else if (\$1 ) begin
+      \$21  = \$4 [1:0];
     end
     if (abort) begin
-      \$7  = 252'h000000000000000000000000000000000000000000000000000000000000000;
+      \$21  = 2'h0;
     end
     if (rst) begin
-      \$7  = 252'h000000000000000000000000000000000000000000000000000000000000000;
+      \$21  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
+    \$22  = \$signal$4 ;
     if (valid) begin
-      \$8  = \nans$6 ;
-    end else begin
-      \$8  = \$2 ;
+      \$22  = \port$3314$24 [4];
     end
-    if (abort) begin
-      \$8  = 4'h0;
-    end
-    if (rst) begin
-      \$8  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
-    if (valid) begin
-      \$9  = \port$3261$24 [3:0];
-    end else begin
-      \$9  = \$3 ;
-    end
-    if (abort) begin
-      \$9  = 4'h0;
-    end
-    if (rst) begin
-      \$9  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$10  = last;
-    if (valid) begin
-      \$10  = \port$3261$24 [4];
-    end
-    if (abort) begin
-      \$10  = 1'h0;
-    end
-    if (rst) begin
-      \$10  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$11  = waiting[0];
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$12  = valid_1;
-    if (abort) begin
-      \$12  = 1'h0;
-    end
-    if (rst) begin
-      \$12  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$13  = valid_2;
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$14  = valid_3;
-    if (abort) begin
-      \$14  = 1'h0;
-    end
-    if (rst) begin
-      \$14  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$15  = valid_4;
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$16  = valid_5;
-    if (abort) begin
-      \$16  = 1'h0;
-    end
-    if (rst) begin
-      \$16  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$17  = valid_6;
-    if (abort) begin
-      \$17  = 1'h0;
-    end
-    if (rst) begin
-      \$17  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$18  = \$6 ;
-    if (abort) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$19  = final_1;
-    if (abort) begin
-      \$19  = 1'h0;
-    end
-    if (rst) begin
-      \$19  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$20  = final_2;
-    if (abort) begin
-      \$20  = 1'h0;
-    end
-    if (rst) begin
-      \$20  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$21  = final_3;
-    if (abort) begin
-      \$21  = 1'h0;
-    end
-    if (rst) begin
-      \$21  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$22  = final_4;
     if (abort) begin
       \$22  = 1'h0;
     end
@@ -14894,41 +14923,147 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, \nans$6 , result
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$23  = final_5;
+    \$23  = \$6 ;
     if (abort) begin
-      \$23  = 1'h0;
+      \$23  = 4'h0;
     end
     if (rst) begin
-      \$23  = 1'h0;
+      \$23  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$24  = final_6;
+    \$24  = \$8 ;
     if (abort) begin
-      \$24  = 1'h0;
+      \$24  = 4'h0;
     end
     if (rst) begin
-      \$24  = 1'h0;
+      \$24  = 4'h0;
     end
   end
-  assign \totals$4  = { \port$4744$0 , \port$4666$0 , \port$4588$0 , \port$4510$0  };
-  assign rows = \port$3261$24 [3:0];
-  assign \last$10  = \port$3261$24 [4];
-  assign total = totals[62:0];
-  assign w_en = valid_7;
-  assign w_data = { final_7, result };
-  assign r_data = results__payload;
-  assign r_rdy = results__valid;
-  assign results__ready = r_en;
-  assign \results__payload.value  = results__payload[31:0];
-  assign \results__payload.last  = results__payload[32];
-  assign \$1  = { 63'h0000000000000000, totals[251:63] };
-  assign \$2  = { 1'h0, nans[3:1] };
-  assign \$3  = { 1'h0, waiting[3:1] };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$25  = \$9 [0];
+    if (abort) begin
+      \$25  = 1'h0;
+    end
+    if (rst) begin
+      \$25  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$26  = valid_1;
+    if (abort) begin
+      \$26  = 1'h0;
+    end
+    if (rst) begin
+      \$26  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$27  = valid_2;
+    if (abort) begin
+      \$27  = 1'h0;
+    end
+    if (rst) begin
+      \$27  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$28  = valid_3;
+    if (abort) begin
+      \$28  = 1'h0;
+    end
+    if (rst) begin
+      \$28  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$29  = valid_4;
+    if (abort) begin
+      \$29  = 1'h0;
+    end
+    if (rst) begin
+      \$29  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$30  = valid_5;
+    if (abort) begin
+      \$30  = 1'h0;
+    end
+    if (rst) begin
+      \$30  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$31  = valid_6;
+    if (abort) begin
+      \$31  = 1'h0;
+    end
+    if (rst) begin
+      \$31  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$32  = valid_7;
+    if (abort) begin
+      \$32  = 1'h0;
+    end
+    if (rst) begin
+      \$32  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$33  = valid_8;
+    if (abort) begin
+      \$33  = 1'h0;
+    end
+    if (rst) begin
+      \$33  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$34  = valid_9;
+    if (abort) begin
+      \$34  = 1'h0;
+    end
+    if (rst) begin
+      \$34  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$35  = \$14 ;
+    if (abort) begin
+      \$35  = 1'h0;
+    end
+    if (rst) begin
+      \$35  = 1'h0;
+    end
+  end
+  assign last = \port$3314$24 [4];
+  assign rows = \port$3314$24 [3:0];
+  assign totals = { \port$4849$0 , \port$4757$0 , \port$4665$0 , \port$4573$0  };
+  assign w_en = valid_10;
+  assign w_data = { final_10, result };
+  assign results__payload = leaving;
+  assign \results__payload.value  = leaving[31:0];
+  assign \results__payload.last  = leaving[32];
+  assign \$6  = { 1'h0, \$5 [3:1] };
+  assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_en, \port$4784$0 , \port$4858$0 , r_rdy, r_en);
+module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w_en, \port$4901$0 , \port$5023$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14973,10 +15108,10 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$4784$0 ;
-  wire \port$4784$0 ;
-  input [31:0] \port$4858$0 ;
-  wire [31:0] \port$4858$0 ;
+  input \port$4901$0 ;
+  wire \port$4901$0 ;
+  input [31:0] \port$5023$0 ;
+  wire [31:0] \port$5023$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -14999,7 +15134,8 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   wire [32:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [32:0] storage [34:0];
+  (* no_rw_check = 32'd1 *)
+  reg [32:0] storage [38:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -15036,10 +15172,14 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
     storage[32] = 33'h000000000;
     storage[33] = 33'h000000000;
     storage[34] = 33'h000000000;
+    storage[35] = 33'h000000000;
+    storage[36] = 33'h000000000;
+    storage[37] = 33'h000000000;
+    storage[38] = 33'h000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$4784$0 , \port$4858$0  };
+      storage[w_port__addr] <= { \port$4901$0 , \port$5023$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -15048,7 +15188,7 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 6'h23;
+  assign w_rdy = inner_level != 6'h27;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -15056,13 +15196,13 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 6'h22;
+  assign \$5  = w_port__addr == 6'h26;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 7'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 6'h22;
+  assign \$11  = r_port__addr == 6'h26;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 7'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -15151,114 +15291,160 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (clk, rst, r_data, abort, w_
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$4784$0 , \port$4858$0  };
-  assign w_data = { \port$4784$0 , \port$4858$0  };
+  assign w_port__data = { \port$4901$0 , \port$5023$0  };
+  assign w_data = { \port$4901$0 , \port$5023$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, result, clk);
+module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire [63:0] \$1 ;
-  wire [76:0] \$10 ;
-  wire [68:0] \$11 ;
-  wire [68:0] \$12 ;
-  wire [64:0] \$13 ;
-  wire [68:0] \$14 ;
-  wire [68:0] \$15 ;
-  wire [64:0] \$16 ;
-  wire [62:0] \$17 ;
-  wire [68:0] \$18 ;
-  wire [68:0] \$19 ;
-  wire [63:0] \$2 ;
-  wire [64:0] \$20 ;
-  wire [68:0] \$21 ;
-  wire [68:0] \$22 ;
-  wire [64:0] \$23 ;
-  wire [62:0] \$24 ;
-  wire [8:0] \$25 ;
+  wire [61:0] \$1 ;
+  wire \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg \$107 ;
+  reg \$108 ;
+  reg \$109 ;
+  wire [124:0] \$11 ;
+  reg \$110 ;
+  reg [9:0] \$111 ;
+  reg [22:0] \$112 ;
+  reg \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [124:0] \$12 ;
+  reg \$120 ;
+  reg \$121 ;
+  reg \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg \$125 ;
+  reg \$126 ;
+  reg \$127 ;
+  reg \$128 ;
+  reg \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg \$131 ;
+  reg [31:0] \$132 ;
+  wire [124:0] \$14 ;
+  wire [124:0] \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [62:0] \$2 ;
+  wire \$20 ;
+  wire [87:0] \$21 ;
+  wire [87:0] \$22 ;
+  wire \$23 ;
+  wire [87:0] \$24 ;
+  wire [87:0] \$25 ;
   wire \$26 ;
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [124:0] \$3 ;
+  wire \$3 ;
   wire \$30 ;
-  wire \$31 ;
-  wire \$32 ;
-  wire [7:0] \$33 ;
-  wire [31:0] \$34 ;
-  wire [31:0] \$35 ;
-  wire [31:0] \$36 ;
+  wire [55:0] \$31 ;
+  wire [55:0] \$32 ;
+  wire \$33 ;
+  wire [55:0] \$34 ;
+  wire [55:0] \$35 ;
+  wire \$36 ;
   wire \$37 ;
   wire \$38 ;
-  wire [92:0] \$39 ;
-  wire [124:0] \$4 ;
-  wire [92:0] \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire [68:0] \$43 ;
-  wire [68:0] \$44 ;
-  wire \$45 ;
-  wire [68:0] \$46 ;
-  wire [68:0] \$47 ;
-  wire [64:0] \$48 ;
-  wire [68:0] \$49 ;
-  wire [92:0] \$5 ;
-  wire [68:0] \$50 ;
-  wire [64:0] \$51 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire [39:0] \$41 ;
+  wire [39:0] \$42 ;
+  wire \$43 ;
+  wire [39:0] \$44 ;
+  wire [39:0] \$45 ;
+  wire [31:0] \$46 ;
+  wire [31:0] \$47 ;
+  wire [29:0] \$48 ;
+  wire [31:0] \$49 ;
+  wire [1:0] \$5 ;
+  wire [31:0] \$50 ;
+  wire [29:0] \$51 ;
   wire \$52 ;
-  reg \$53 ;
-  reg [61:0] \$54 ;
-  reg [61:0] \$55 ;
-  reg \$56 ;
-  reg [61:0] \$57 ;
-  reg \$58 ;
-  reg [61:0] \$59 ;
-  wire [92:0] \$6 ;
-  reg \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [61:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg \$66 ;
-  reg \$67 ;
-  reg \$68 ;
-  reg \$69 ;
-  wire [76:0] \$7 ;
-  reg \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [9:0] \$73 ;
-  reg [22:0] \$74 ;
+  wire [31:0] \$53 ;
+  wire [31:0] \$54 ;
+  wire [29:0] \$55 ;
+  wire [31:0] \$56 ;
+  wire [31:0] \$57 ;
+  wire [29:0] \$58 ;
+  wire [8:0] \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire [7:0] \$67 ;
+  wire [31:0] \$68 ;
+  wire [31:0] \$69 ;
+  wire \$7 ;
+  wire [31:0] \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
   reg \$75 ;
-  reg \$76 ;
-  reg \$77 ;
-  reg \$78 ;
+  reg [61:0] \$76 ;
+  reg [61:0] \$77 ;
+  reg [61:0] \$78 ;
   reg \$79 ;
-  wire [92:0] \$8 ;
+  wire \$8 ;
   reg \$80 ;
   reg \$81 ;
-  reg \$82 ;
+  reg [56:0] \$82 ;
   reg \$83 ;
   reg \$84 ;
-  reg \$85 ;
+  reg [40:0] \$85 ;
   reg \$86 ;
   reg \$87 ;
-  reg [31:0] \$88 ;
-  wire [92:0] \$9 ;
+  reg \$88 ;
+  reg [32:0] \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg [28:0] \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg [25:0] \$99 ;
   reg [61:0] \$like  = 62'h0000000000000000;
   reg \$signal  = 1'h0;
+  reg \$signal$42  = 1'h0;
+  reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  reg empty = 1'h0;
   wire empty_1;
-  wire empty_16;
-  wire empty_2;
-  wire empty_32;
-  wire empty_4;
-  wire empty_8;
+  reg empty_16 = 1'h0;
+  reg empty_2 = 1'h0;
+  reg empty_4 = 1'h0;
+  reg empty_8 = 1'h0;
   reg [9:0] exponent = 10'h000;
   reg [22:0] fraction = 23'h000000;
   reg [61:0] magnitude = 62'h0000000000000000;
@@ -15270,9 +15456,15 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   reg nan_4 = 1'h0;
   reg nan_5 = 1'h0;
   reg nan_6 = 1'h0;
-  reg [61:0] normal_0 = 62'h0000000000000000;
-  reg [61:0] normal_1 = 62'h0000000000000000;
-  reg [61:0] normal_2 = 62'h0000000000000000;
+  reg nan_7 = 1'h0;
+  reg nan_8 = 1'h0;
+  reg nan_9 = 1'h0;
+  reg [56:0] normal_0 = 57'h000000000000000;
+  reg [40:0] normal_1 = 41'h00000000000;
+  reg [32:0] normal_2 = 33'h000000000;
+  reg [28:0] normal_3 = 29'h00000000;
+  reg [25:0] normal_4 = 26'h0000000;
+  reg [61:0] ones = 62'h0000000000000000;
   output [31:0] result;
   reg [31:0] result = 32'd0;
   reg round_up = 1'h0;
@@ -15281,361 +15473,210 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   reg shift_0_0 = 1'h0;
   reg shift_1_0 = 1'h0;
   reg shift_1_1 = 1'h0;
-  reg shift_1_2 = 1'h0;
   reg shift_2_0 = 1'h0;
   reg shift_2_1 = 1'h0;
   reg shift_2_2 = 1'h0;
-  reg shift_2_3 = 1'h0;
-  reg shift_2_4 = 1'h0;
-  reg shift_2_5 = 1'h0;
-  reg sign = 1'h0;
+  reg shift_3_0 = 1'h0;
+  reg shift_3_1 = 1'h0;
+  reg shift_3_2 = 1'h0;
+  reg shift_3_3 = 1'h0;
+  reg shift_4_0 = 1'h0;
+  reg shift_4_1 = 1'h0;
+  reg shift_4_2 = 1'h0;
+  reg shift_4_3 = 1'h0;
+  reg shift_4_4 = 1'h0;
+  reg shift_4_5 = 1'h0;
   reg sign_1 = 1'h0;
   reg sign_2 = 1'h0;
   reg sign_3 = 1'h0;
   reg sign_4 = 1'h0;
   reg sign_5 = 1'h0;
-  reg subnormal = 1'h0;
+  reg sign_6 = 1'h0;
+  reg sign_7 = 1'h0;
+  reg sign_8 = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
+  reg subnormal_4 = 1'h0;
+  reg subnormal_5 = 1'h0;
   input [62:0] total;
   wire [62:0] total;
-  assign \$12  = \$42  ? { 7'h00, normal_1 } : \$11 ;
-  assign \$15  = \$42  ? { 7'h00, normal_1 } : \$14 ;
-  assign \$16  = \$45  ? { 3'h0, \$15 [61:0] } : \$13 ;
-  assign \$19  = \$42  ? { 7'h00, normal_1 } : \$18 ;
-  assign \$22  = \$42  ? { 7'h00, normal_1 } : \$21 ;
-  assign \$23  = \$45  ? { 3'h0, \$22 [61:0] } : \$20 ;
-  assign \$24  = \$52  ? { 1'h0, \$23 [61:0] } : \$17 ;
-  assign \$25  = 8'ha4 - { shift_2_5, shift_2_4, shift_2_3, shift_2_2, shift_2_1, shift_2_0 };
-  assign \$26  = ~ subnormal_3;
-  assign \$27  = normal_2[61] & \$26 ;
-  assign \$28  = | normal_2[36:0];
-  assign \$29  = \$28  | normal_2[38];
-  assign \$30  = normal_2[37] & \$29 ;
-  assign \$31  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$32  = \$signal  & \$31 ;
-  assign \$33  = \$signal  ? exponent[7:0] : 8'h00;
-  assign \$34  = { \$33 , fraction } + round_up;
-  assign \$35  = \$32  ? 32'd2139095040 : \$34 ;
-  assign \$36  = nan_6 ? 32'd2143289344 : { sign_5, \$35 [30:0] };
-  assign \$37  = | \$like [61:30];
-  assign empty_32 = ~ \$37 ;
-  assign \$38  = | normal_0[61:46];
-  assign empty_16 = ~ \$38 ;
-  assign \$40  = \$38  ? { 31'h00000000, normal_0 } : \$39 ;
-  assign \$41  = | \$40 [61:54];
-  assign empty_8 = ~ \$41 ;
-  assign \$42  = | normal_1[61:58];
-  assign empty_4 = ~ \$42 ;
-  assign \$44  = \$42  ? { 7'h00, normal_1 } : \$43 ;
-  assign \$45  = | \$44 [61:60];
-  assign empty_2 = ~ \$45 ;
-  assign \$47  = \$42  ? { 7'h00, normal_1 } : \$46 ;
-  assign \$50  = \$42  ? { 7'h00, normal_1 } : \$49 ;
-  assign \$51  = \$45  ? { 3'h0, \$50 [61:0] } : \$48 ;
-  assign empty_1 = ~ \$52 ;
-  always @(posedge clk)
-    sign <= \$53 ;
-  always @(posedge clk)
-    magnitude <= \$54 ;
-  always @(posedge clk)
-    \$like  <= \$55 ;
-  always @(posedge clk)
-    subnormal <= \$56 ;
-  always @(posedge clk)
-    normal_0 <= \$57 ;
-  always @(posedge clk)
-    shift_0_0 <= \$58 ;
-  always @(posedge clk)
-    normal_1 <= \$59 ;
-  always @(posedge clk)
-    shift_1_0 <= \$60 ;
-  always @(posedge clk)
-    shift_1_1 <= \$61 ;
-  always @(posedge clk)
-    shift_1_2 <= \$62 ;
-  always @(posedge clk)
-    normal_2 <= \$63 ;
-  always @(posedge clk)
-    shift_2_0 <= \$64 ;
-  always @(posedge clk)
-    shift_2_1 <= \$65 ;
-  always @(posedge clk)
-    shift_2_2 <= \$66 ;
-  always @(posedge clk)
-    shift_2_3 <= \$67 ;
-  always @(posedge clk)
-    shift_2_4 <= \$68 ;
-  always @(posedge clk)
-    shift_2_5 <= \$69 ;
-  always @(posedge clk)
-    subnormal_1 <= \$70 ;
-  always @(posedge clk)
-    subnormal_2 <= \$71 ;
-  always @(posedge clk)
-    subnormal_3 <= \$72 ;
-  always @(posedge clk)
-    exponent <= \$73 ;
-  always @(posedge clk)
-    fraction <= \$74 ;
+  assign \$1  = total[61:0] ^ { total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62], total[62] };
+  assign \$2  = ones + \$signal ;
+  assign \$3  = | magnitude[61:30];
+  assign \$4  = ~ \$3 ;
+  assign \$6  = | \$like [29:14];
+  assign \$7  = ~ \$6 ;
+  assign \$8  = | \$like [61:46];
+  assign \$9  = ~ \$8 ;
+  assign \$10  = empty ? \$7  : \$9 ;
+  assign \$12  = empty ? \$11  : { 63'h0000000000000000, \$like  };
+  assign \$13  = | \$12 [5:0];
+  assign \$15  = empty ? \$14  : { 63'h0000000000000000, \$like  };
+  assign \$16  = | normal_0[40:33];
+  assign \$17  = ~ \$16 ;
+  assign \$18  = | normal_0[56:49];
+  assign \$19  = ~ \$18 ;
+  assign \$20  = empty_16 ? \$17  : \$19 ;
+  assign \$22  = empty_16 ? \$21  : { 31'h00000000, normal_0 };
+  assign \$23  = | \$22 [16:0];
+  assign \$25  = empty_16 ? \$24  : { 31'h00000000, normal_0 };
+  assign \$26  = | normal_1[32:29];
+  assign \$27  = ~ \$26 ;
+  assign \$28  = | normal_1[40:37];
+  assign \$29  = ~ \$28 ;
+  assign \$30  = empty_8 ? \$27  : \$29 ;
+  assign \$32  = empty_8 ? \$31  : { 15'h0000, normal_1 };
+  assign \$33  = | \$32 [8:0];
+  assign \$35  = empty_8 ? \$34  : { 15'h0000, normal_1 };
+  assign \$36  = | normal_2[28:27];
+  assign \$37  = ~ \$36 ;
+  assign \$38  = | normal_2[32:31];
+  assign \$39  = ~ \$38 ;
+  assign \$40  = empty_4 ? \$37  : \$39 ;
+  assign \$42  = empty_4 ? \$41  : { 7'h00, normal_2 };
+  assign \$43  = | \$42 [4:0];
+  assign \$45  = empty_4 ? \$44  : { 7'h00, normal_2 };
+  assign \$47  = empty_2 ? \$46  : { 3'h0, normal_3 };
+  assign \$50  = empty_2 ? \$49  : { 3'h0, normal_3 };
+  assign \$51  = empty_1 ? \$48  : { 1'h0, \$50 [28:0] };
+  assign \$52  = | \$51 [3:0];
+  assign \$54  = empty_2 ? \$53  : { 3'h0, normal_3 };
+  assign \$57  = empty_2 ? \$56  : { 3'h0, normal_3 };
+  assign \$58  = empty_1 ? \$55  : { 1'h0, \$57 [28:0] };
+  assign \$59  = 8'ha4 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
+  assign \$60  = ~ subnormal_5;
+  assign \$61  = normal_4[25] & \$60 ;
+  assign \$63  = \$62  | normal_4[2];
+  assign \$64  = normal_4[1] & \$63 ;
+  assign \$65  = $signed(exponent) >= $signed(9'h0ff);
+  assign \$66  = \$signal$42  & \$65 ;
+  assign \$67  = \$signal$42  ? exponent[7:0] : 8'h00;
+  assign \$68  = { \$67 , fraction } + round_up;
+  assign \$69  = \$66  ? 32'd2139095040 : \$68 ;
+  assign \$70  = nan_9 ? 32'd2143289344 : { sign_8, \$69 [30:0] };
+  assign \$72  = ~ \$71 ;
+  assign \$74  = ~ \$73 ;
+  assign empty_1 = empty_2 ? \$72  : \$74 ;
   always @(posedge clk)
     \$signal  <= \$75 ;
   always @(posedge clk)
-    round_up <= \$76 ;
+    ones <= \$76 ;
   always @(posedge clk)
-    sign_1 <= \$77 ;
+    magnitude <= \$77 ;
   always @(posedge clk)
-    sign_2 <= \$78 ;
+    \$like  <= \$78 ;
   always @(posedge clk)
-    sign_3 <= \$79 ;
+    \$signal$7  <= \$79 ;
   always @(posedge clk)
-    sign_4 <= \$80 ;
+    empty <= \$80 ;
   always @(posedge clk)
-    sign_5 <= \$81 ;
+    empty_16 <= \$81 ;
   always @(posedge clk)
-    nan_1 <= \$82 ;
+    normal_0 <= \$82 ;
   always @(posedge clk)
-    nan_2 <= \$83 ;
+    shift_0_0 <= \$83 ;
   always @(posedge clk)
-    nan_3 <= \$84 ;
+    empty_8 <= \$84 ;
   always @(posedge clk)
-    nan_4 <= \$85 ;
+    normal_1 <= \$85 ;
   always @(posedge clk)
-    nan_5 <= \$86 ;
+    shift_1_0 <= \$86 ;
   always @(posedge clk)
-    nan_6 <= \$87 ;
+    shift_1_1 <= \$87 ;
   always @(posedge clk)
-    result <= \$88 ;
-  assign \$1  = - $signed(total);
-  assign \$2  = total[62] ? \$1  : { total[62], total };
-  assign \$4  = \$37  ? { 63'h0000000000000000, \$like  } : \$3 ;
-  assign \$6  = \$38  ? { 31'h00000000, normal_0 } : \$5 ;
-  assign \$9  = \$38  ? { 31'h00000000, normal_0 } : \$8 ;
-  assign \$10  = \$41  ? { 15'h0000, \$9 [61:0] } : \$7 ;
+    empty_4 <= \$88 ;
+  always @(posedge clk)
+    normal_2 <= \$89 ;
+  always @(posedge clk)
+    shift_2_0 <= \$90 ;
+  always @(posedge clk)
+    shift_2_1 <= \$91 ;
+  always @(posedge clk)
+    shift_2_2 <= \$92 ;
+  always @(posedge clk)
+    empty_2 <= \$93 ;
+  always @(posedge clk)
+    normal_3 <= \$94 ;
+  always @(posedge clk)
+    shift_3_0 <= \$95 ;
+  always @(posedge clk)
+    shift_3_1 <= \$96 ;
+  always @(posedge clk)
+    shift_3_2 <= \$97 ;
+  always @(posedge clk)
+    shift_3_3 <= \$98 ;
+  always @(posedge clk)
+    normal_4 <= \$99 ;
+  always @(posedge clk)
+    shift_4_0 <= \$100 ;
+  always @(posedge clk)
+    shift_4_1 <= \$101 ;
+  always @(posedge clk)
+    shift_4_2 <= \$102 ;
+  always @(posedge clk)
+    shift_4_3 <= \$103 ;
+  always @(posedge clk)
+    shift_4_4 <= \$104 ;
+  always @(posedge clk)
+    shift_4_5 <= \$105 ;
+  always @(posedge clk)
+    subnormal_1 <= \$106 ;
+  always @(posedge clk)
+    subnormal_2 <= \$107 ;
+  always @(posedge clk)
+    subnormal_3 <= \$108 ;
+  always @(posedge clk)
+    subnormal_4 <= \$109 ;
+  always @(posedge clk)
+    subnormal_5 <= \$110 ;
+  always @(posedge clk)
+    exponent <= \$111 ;
+  always @(posedge clk)
+    fraction <= \$112 ;
+  always @(posedge clk)
+    \$signal$42  <= \$113 ;
+  always @(posedge clk)
+    round_up <= \$114 ;
+  always @(posedge clk)
+    sign_1 <= \$115 ;
+  always @(posedge clk)
+    sign_2 <= \$116 ;
+  always @(posedge clk)
+    sign_3 <= \$117 ;
+  always @(posedge clk)
+    sign_4 <= \$118 ;
+  always @(posedge clk)
+    sign_5 <= \$119 ;
+  always @(posedge clk)
+    sign_6 <= \$120 ;
+  always @(posedge clk)
+    sign_7 <= \$121 ;
+  always @(posedge clk)
+    sign_8 <= \$122 ;
+  always @(posedge clk)
+    nan_1 <= \$123 ;
+  always @(posedge clk)
+    nan_2 <= \$124 ;
+  always @(posedge clk)
+    nan_3 <= \$125 ;
+  always @(posedge clk)
+    nan_4 <= \$126 ;
+  always @(posedge clk)
+    nan_5 <= \$127 ;
+  always @(posedge clk)
+    nan_6 <= \$128 ;
+  always @(posedge clk)
+    nan_7 <= \$129 ;
+  always @(posedge clk)
+    nan_8 <= \$130 ;
+  always @(posedge clk)
+    nan_9 <= \$131 ;
+  always @(posedge clk)
+    result <= \$132 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$53  = total[62];
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$54  = \$2 [61:0];
-    if (abort) begin
-      \$54  = 62'h0000000000000000;
-    end
-    if (rst) begin
-      \$54  = 62'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$55  = magnitude;
-    if (abort) begin
-      \$55  = 62'h0000000000000000;
-    end
-    if (rst) begin
-      \$55  = 62'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$56  = 1'h0;
-    if (abort) begin
-      \$56  = 1'h0;
-    end
-    if (rst) begin
-      \$56  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$57  = \$4 [61:0];
-    if (abort) begin
-      \$57  = 62'h0000000000000000;
-    end
-    if (rst) begin
-      \$57  = 62'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$58  = empty_32;
-    if (abort) begin
-      \$58  = 1'h0;
-    end
-    if (rst) begin
-      \$58  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$59  = \$10 [61:0];
-    if (abort) begin
-      \$59  = 62'h0000000000000000;
-    end
-    if (rst) begin
-      \$59  = 62'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$60  = empty_8;
-    if (abort) begin
-      \$60  = 1'h0;
-    end
-    if (rst) begin
-      \$60  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$61  = empty_16;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$62  = shift_0_0;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$63  = \$24 [61:0];
-    if (abort) begin
-      \$63  = 62'h0000000000000000;
-    end
-    if (rst) begin
-      \$63  = 62'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$64  = empty_1;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$65  = empty_2;
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$66  = empty_4;
-    if (abort) begin
-      \$66  = 1'h0;
-    end
-    if (rst) begin
-      \$66  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$67  = shift_1_0;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$68  = shift_1_1;
-    if (abort) begin
-      \$68  = 1'h0;
-    end
-    if (rst) begin
-      \$68  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$69  = shift_1_2;
-    if (abort) begin
-      \$69  = 1'h0;
-    end
-    if (rst) begin
-      \$69  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$70  = subnormal;
-    if (abort) begin
-      \$70  = 1'h0;
-    end
-    if (rst) begin
-      \$70  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$71  = subnormal_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$72  = subnormal_2;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$73  = { \$25 [8], \$25  };
-    if (abort) begin
-      \$73  = 10'h000;
-    end
-    if (rst) begin
-      \$73  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$74  = normal_2[60:38];
-    if (abort) begin
-      \$74  = 23'h000000;
-    end
-    if (rst) begin
-      \$74  = 23'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$75  = \$27 ;
+    \$75  = total[62];
     if (abort) begin
       \$75  = 1'h0;
     end
@@ -15645,37 +15686,37 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$76  = \$30 ;
+    \$76  = \$1 ;
     if (abort) begin
-      \$76  = 1'h0;
+      \$76  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$76  = 1'h0;
+      \$76  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$77  = sign;
+    \$77  = \$2 [61:0];
     if (abort) begin
-      \$77  = 1'h0;
+      \$77  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$77  = 1'h0;
+      \$77  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$78  = sign_1;
+    \$78  = magnitude;
     if (abort) begin
-      \$78  = 1'h0;
+      \$78  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$78  = 1'h0;
+      \$78  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$79  = sign_2;
+    \$79  = 1'h0;
     if (abort) begin
       \$79  = 1'h0;
     end
@@ -15685,7 +15726,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$80  = sign_3;
+    \$80  = \$5 [0];
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -15695,7 +15736,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$81  = sign_4;
+    \$81  = \$10 ;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -15705,17 +15746,17 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$82  = nan;
+    \$82  = { \$15 [61:6], \$13  };
     if (abort) begin
-      \$82  = 1'h0;
+      \$82  = 57'h000000000000000;
     end
     if (rst) begin
-      \$82  = 1'h0;
+      \$82  = 57'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$83  = nan_1;
+    \$83  = empty;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -15725,7 +15766,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$84  = nan_2;
+    \$84  = \$20 ;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -15735,17 +15776,17 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$85  = nan_3;
+    \$85  = { \$25 [56:17], \$23  };
     if (abort) begin
-      \$85  = 1'h0;
+      \$85  = 41'h00000000000;
     end
     if (rst) begin
-      \$85  = 1'h0;
+      \$85  = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$86  = nan_4;
+    \$86  = empty_16;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -15755,7 +15796,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$87  = nan_5;
+    \$87  = shift_0_0;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -15765,39 +15806,492 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, nan, abort, total, r
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$88  = \$36 ;
+    \$88  = \$30 ;
     if (abort) begin
-      \$88  = 32'd0;
+      \$88  = 1'h0;
     end
     if (rst) begin
-      \$88  = 32'd0;
+      \$88  = 1'h0;
     end
   end
-  assign \$43  = { 3'h0, normal_1, 4'h0 };
-  assign \$3  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$5  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$7  = { 7'h00, \$6 [61:0], 8'h00 };
-  assign \$8  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$39  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$11  = { 3'h0, normal_1, 4'h0 };
-  assign \$13  = { 1'h0, \$12 [61:0], 2'h0 };
-  assign \$14  = { 3'h0, normal_1, 4'h0 };
-  assign \$17  = { \$16 [61:0], 1'h0 };
-  assign \$18  = { 3'h0, normal_1, 4'h0 };
-  assign \$20  = { 1'h0, \$19 [61:0], 2'h0 };
-  assign \$21  = { 3'h0, normal_1, 4'h0 };
-  assign \$46  = { 3'h0, normal_1, 4'h0 };
-  assign \$48  = { 1'h0, \$47 [61:0], 2'h0 };
-  assign \$49  = { 3'h0, normal_1, 4'h0 };
-  assign \$52  = \$51 [61];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$89  = { \$35 [40:9], \$33  };
+    if (abort) begin
+      \$89  = 33'h000000000;
+    end
+    if (rst) begin
+      \$89  = 33'h000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$90  = empty_8;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$91  = shift_1_0;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$92  = shift_1_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$93  = \$40 ;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$94  = { \$45 [32:5], \$43  };
+    if (abort) begin
+      \$94  = 29'h00000000;
+    end
+    if (rst) begin
+      \$94  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$95  = empty_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$96  = shift_2_0;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$97  = shift_2_1;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$98  = shift_2_2;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$99  = { \$58 [28:4], \$52  };
+    if (abort) begin
+      \$99  = 26'h0000000;
+    end
+    if (rst) begin
+      \$99  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$100  = empty_1;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$101  = empty_2;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$102  = shift_3_0;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$103  = shift_3_1;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$104  = shift_3_2;
+    if (abort) begin
+      \$104  = 1'h0;
+    end
+    if (rst) begin
+      \$104  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$105  = shift_3_3;
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$106  = \$signal$7 ;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$107  = subnormal_1;
+    if (abort) begin
+      \$107  = 1'h0;
+    end
+    if (rst) begin
+      \$107  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$108  = subnormal_2;
+    if (abort) begin
+      \$108  = 1'h0;
+    end
+    if (rst) begin
+      \$108  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$109  = subnormal_3;
+    if (abort) begin
+      \$109  = 1'h0;
+    end
+    if (rst) begin
+      \$109  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$110  = subnormal_4;
+    if (abort) begin
+      \$110  = 1'h0;
+    end
+    if (rst) begin
+      \$110  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$111  = { \$59 [8], \$59  };
+    if (abort) begin
+      \$111  = 10'h000;
+    end
+    if (rst) begin
+      \$111  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$112  = normal_4[24:2];
+    if (abort) begin
+      \$112  = 23'h000000;
+    end
+    if (rst) begin
+      \$112  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$113  = \$61 ;
+    if (abort) begin
+      \$113  = 1'h0;
+    end
+    if (rst) begin
+      \$113  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$114  = \$64 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$115  = \$signal ;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$116  = sign_1;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$117  = sign_2;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$118  = sign_3;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$119  = sign_4;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$120  = sign_5;
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$121  = sign_6;
+    if (abort) begin
+      \$121  = 1'h0;
+    end
+    if (rst) begin
+      \$121  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$122  = sign_7;
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$123  = nan;
+    if (abort) begin
+      \$123  = 1'h0;
+    end
+    if (rst) begin
+      \$123  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$124  = nan_1;
+    if (abort) begin
+      \$124  = 1'h0;
+    end
+    if (rst) begin
+      \$124  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$125  = nan_2;
+    if (abort) begin
+      \$125  = 1'h0;
+    end
+    if (rst) begin
+      \$125  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$126  = nan_3;
+    if (abort) begin
+      \$126  = 1'h0;
+    end
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$127  = nan_4;
+    if (abort) begin
+      \$127  = 1'h0;
+    end
+    if (rst) begin
+      \$127  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$128  = nan_5;
+    if (abort) begin
+      \$128  = 1'h0;
+    end
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$129  = nan_6;
+    if (abort) begin
+      \$129  = 1'h0;
+    end
+    if (rst) begin
+      \$129  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$130  = nan_7;
+    if (abort) begin
+      \$130  = 1'h0;
+    end
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$131  = nan_8;
+    if (abort) begin
+      \$131  = 1'h0;
+    end
+    if (rst) begin
+      \$131  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$132  = \$70 ;
+    if (abort) begin
+      \$132  = 32'd0;
+    end
+    if (rst) begin
+      \$132  = 32'd0;
+    end
+  end
+  assign \$5  = { 1'h0, \$4  };
+  assign \$11  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$14  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$21  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$24  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$31  = { 7'h00, normal_1, 8'h00 };
+  assign \$34  = { 7'h00, normal_1, 8'h00 };
+  assign \$41  = { 3'h0, normal_2, 4'h0 };
+  assign \$44  = { 3'h0, normal_2, 4'h0 };
+  assign \$46  = { 1'h0, normal_3, 2'h0 };
+  assign \$48  = { \$47 [28:0], 1'h0 };
+  assign \$49  = { 1'h0, normal_3, 2'h0 };
+  assign \$71  = normal_3[26];
+  assign \$73  = normal_3[28];
+  assign \$53  = { 1'h0, normal_3, 2'h0 };
+  assign \$55  = { \$54 [28:0], 1'h0 };
+  assign \$56  = { 1'h0, normal_3, 2'h0 };
+  assign \$62  = normal_4[0];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.room$240 (rst, give, claim, enough, start, abort, clk);
+module \tern_64x4_int8_g128_2bit.core.room$241 (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire [6:0] \$1 ;
-  wire [2:0] \$2 ;
+  wire [7:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [5:0] \$15 ;
+  reg \$16 ;
+  wire [7:0] \$2 ;
   wire [7:0] \$3 ;
-  reg [5:0] \$4 ;
+  wire [6:0] \$4 ;
+  wire [6:0] \$5 ;
+  wire [6:0] \$6 ;
+  wire [7:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -15805,50 +16299,80 @@ module \tern_64x4_int8_g128_2bit.core.room$240 (rst, give, claim, enough, start,
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h1;
+  (* init = 1'h1 *)
+  wire \enough$1 ;
   input give;
   wire give;
-  reg [5:0] left = 6'h24;
+  reg [5:0] left = 6'h28;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 8'hfd;
+  assign \$2  = left + 8'hfc;
+  assign \$3  = give ? \$1  : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 3'h7;
+  assign \$9  = left >= 4'h8;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 2'h3;
+  assign \$12  = left >= 3'h4;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 3'h4;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 3'h4 : 3'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 6'h24;
+      \$15  = 6'h28;
     end else begin
-      \$4  = \$3 [5:0];
+      \$15  = \$7 [5:0];
     end
     if (abort) begin
-      \$4  = 6'h24;
+      \$15  = 6'h28;
     end
     if (rst) begin
-      \$4  = 6'h24;
+      \$15  = 6'h28;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h1;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h1;
+    end
+    if (rst) begin
+      \$16  = 1'h1;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2778$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [29:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [29:0] \$19 ;
   wire \$2 ;
   wire [60:0] \$20 ;
   wire [60:0] \$21 ;
@@ -15857,23 +16381,23 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [29:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [29:0] \$41 ;
   wire [60:0] \$42 ;
   wire [60:0] \$43 ;
   wire [60:0] \$44 ;
@@ -15882,32 +16406,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [64:0] \$50 ;
   wire \$51 ;
   wire [64:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [15:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [29:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [55:0] \$63 ;
   reg \$64 ;
-  reg [15:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [29:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [55:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -15915,7 +16439,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   reg [56:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -15925,16 +16449,20 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [62:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [62:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [62:0] \$92 ;
+  reg \$93 ;
+  reg [62:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [15:0] dot;
@@ -15947,27 +16475,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$2783$0 ;
-  wire [31:0] \port$2783$0 ;
+  input [31:0] \port$2778$0 ;
+  wire [31:0] \port$2778$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
   reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -15975,13 +16508,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
   reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
   output [62:0] total;
@@ -15989,88 +16526,107 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$2783$0 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$2783$0 [10] | \$10 ;
-  assign \$12  = | \port$2783$0 [14:10];
-  assign \$14  = | \port$2783$0 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$0 [9:0] };
-  assign \$16  = \port$2783$0 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$2783$0 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$2783$0 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$2783$0 [26] | \$24 ;
-  assign \$26  = | \port$2783$0 [30:26];
-  assign \$28  = | \port$2783$0 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$0 [25:16] };
-  assign \$31  = | \port$2783$0 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$2783$0 [26] | \$32 ;
-  assign \$34  = | \port$2783$0 [30:26];
-  assign \$36  = | \port$2783$0 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$0 [25:16] };
-  assign \$38  = \port$2783$0 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$2783$0 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$2778$0 [14:10];
+  assign \$7  = | \port$2778$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$0 [9:0] };
+  assign \$10  = | \port$2778$0 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$2778$0 [10] | \$11 ;
+  assign \$13  = | \port$2778$0 [14:10];
+  assign \$15  = | \port$2778$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$0 [9:0] };
+  assign \$17  = \port$2778$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$2778$0 [30:26];
+  assign \$24  = | \port$2778$0 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$2778$0 [26] | \$25 ;
+  assign \$27  = | \port$2778$0 [30:26];
+  assign \$29  = | \port$2778$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$0 [25:16] };
+  assign \$32  = | \port$2778$0 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$2778$0 [26] | \$33 ;
+  assign \$35  = | \port$2778$0 [30:26];
+  assign \$37  = | \port$2778$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$0 [25:16] };
+  assign \$39  = \port$2778$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -16080,117 +16636,121 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$2783$0 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$2783$0 [10] | \$2 ;
-  assign \$4  = | \port$2783$0 [14:10];
-  assign \$6  = | \port$2783$0 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$0 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$2778$0 [14:10];
+  assign \$2  = | \port$2778$0 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$2778$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$55  = dot;
+    \$55  = \port$2778$0 [15];
     if (abort) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$56  = \port$2783$0 [15];
+    \$56  = \port$2778$0 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$58  = \port$2783$0 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -16205,7 +16765,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -16215,82 +16775,82 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$65  = inputs;
+    \$65  = \port$2778$0 [31];
     if (abort) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$66  = \port$2783$0 [31];
+    \$66  = \port$2778$0 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$68  = \port$2783$0 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -16305,7 +16865,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -16345,7 +16905,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -16365,7 +16925,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -16375,7 +16935,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -16385,7 +16945,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -16395,7 +16955,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -16405,7 +16965,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -16415,7 +16975,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -16425,7 +16985,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -16435,7 +16995,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -16445,7 +17005,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -16455,27 +17015,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 63'h0000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [63:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -16485,57 +17035,97 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2783$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [63:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 63'h0000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [63:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
   end
-  assign scale = \port$2783$0 [15:0];
-  assign shift = \port$2783$0 [31:16];
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-  assign \$5  = { \$4 , \port$2783$0 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$2783$0 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$94  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$94  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$2778$0 [15:0];
+  assign shift = \port$2778$0 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$2778$0 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$2778$0 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$27  = { \$26 , \port$2783$0 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$2783$0 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$2778$0 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$2778$0 [25:16], 1'h0 };
+  assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2778$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [29:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [29:0] \$19 ;
   wire \$2 ;
   wire [60:0] \$20 ;
   wire [60:0] \$21 ;
@@ -16544,23 +17134,23 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [29:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [29:0] \$41 ;
   wire [60:0] \$42 ;
   wire [60:0] \$43 ;
   wire [60:0] \$44 ;
@@ -16569,32 +17159,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [64:0] \$50 ;
   wire \$51 ;
   wire [64:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [15:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [29:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [55:0] \$63 ;
   reg \$64 ;
-  reg [15:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [29:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [55:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -16602,7 +17192,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   reg [56:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -16612,16 +17202,20 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [62:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [62:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [62:0] \$92 ;
+  reg \$93 ;
+  reg [62:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [15:0] dot;
@@ -16634,27 +17228,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$2783$32 ;
-  wire [31:0] \port$2783$32 ;
+  input [31:0] \port$2778$32 ;
+  wire [31:0] \port$2778$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
   reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -16662,13 +17261,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
   reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
   output [62:0] total;
@@ -16676,88 +17279,107 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$2783$32 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$2783$32 [10] | \$10 ;
-  assign \$12  = | \port$2783$32 [14:10];
-  assign \$14  = | \port$2783$32 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$32 [9:0] };
-  assign \$16  = \port$2783$32 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$2783$32 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$2783$32 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$2783$32 [26] | \$24 ;
-  assign \$26  = | \port$2783$32 [30:26];
-  assign \$28  = | \port$2783$32 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$32 [25:16] };
-  assign \$31  = | \port$2783$32 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$2783$32 [26] | \$32 ;
-  assign \$34  = | \port$2783$32 [30:26];
-  assign \$36  = | \port$2783$32 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$32 [25:16] };
-  assign \$38  = \port$2783$32 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$2783$32 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$2778$32 [14:10];
+  assign \$7  = | \port$2778$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$32 [9:0] };
+  assign \$10  = | \port$2778$32 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$2778$32 [10] | \$11 ;
+  assign \$13  = | \port$2778$32 [14:10];
+  assign \$15  = | \port$2778$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$32 [9:0] };
+  assign \$17  = \port$2778$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$2778$32 [30:26];
+  assign \$24  = | \port$2778$32 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$2778$32 [26] | \$25 ;
+  assign \$27  = | \port$2778$32 [30:26];
+  assign \$29  = | \port$2778$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$32 [25:16] };
+  assign \$32  = | \port$2778$32 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$2778$32 [26] | \$33 ;
+  assign \$35  = | \port$2778$32 [30:26];
+  assign \$37  = | \port$2778$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$32 [25:16] };
+  assign \$39  = \port$2778$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -16767,117 +17389,121 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$2783$32 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$2783$32 [10] | \$2 ;
-  assign \$4  = | \port$2783$32 [14:10];
-  assign \$6  = | \port$2783$32 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$32 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$2778$32 [14:10];
+  assign \$2  = | \port$2778$32 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$2778$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = dot;
+    \$55  = \port$2778$32 [15];
     if (abort) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = \port$2783$32 [15];
+    \$56  = \port$2778$32 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$58  = \port$2783$32 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -16892,7 +17518,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -16902,82 +17528,82 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$65  = inputs;
+    \$65  = \port$2778$32 [31];
     if (abort) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$66  = \port$2783$32 [31];
+    \$66  = \port$2778$32 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$68  = \port$2783$32 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -16992,7 +17618,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -17032,7 +17658,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -17052,7 +17678,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -17062,7 +17688,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -17072,7 +17698,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -17082,7 +17708,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -17092,7 +17718,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -17102,7 +17728,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -17112,7 +17738,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -17122,7 +17748,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -17132,7 +17758,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -17142,27 +17768,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 63'h0000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [63:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -17172,57 +17788,97 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2783$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [63:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 63'h0000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [63:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
   end
-  assign scale = \port$2783$32 [15:0];
-  assign shift = \port$2783$32 [31:16];
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-  assign \$5  = { \$4 , \port$2783$32 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$2783$32 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$94  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$94  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$2778$32 [15:0];
+  assign shift = \port$2778$32 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$2778$32 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$2778$32 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$27  = { \$26 , \port$2783$32 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$2783$32 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$2778$32 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$2778$32 [25:16], 1'h0 };
+  assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2778$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [29:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [29:0] \$19 ;
   wire \$2 ;
   wire [60:0] \$20 ;
   wire [60:0] \$21 ;
@@ -17231,23 +17887,23 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [29:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [29:0] \$41 ;
   wire [60:0] \$42 ;
   wire [60:0] \$43 ;
   wire [60:0] \$44 ;
@@ -17256,32 +17912,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [64:0] \$50 ;
   wire \$51 ;
   wire [64:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [15:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [29:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [55:0] \$63 ;
   reg \$64 ;
-  reg [15:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [29:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [55:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -17289,7 +17945,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   reg [56:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -17299,16 +17955,20 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [62:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [62:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [62:0] \$92 ;
+  reg \$93 ;
+  reg [62:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [15:0] dot;
@@ -17321,27 +17981,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$2783$64 ;
-  wire [31:0] \port$2783$64 ;
+  input [31:0] \port$2778$64 ;
+  wire [31:0] \port$2778$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
   reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -17349,13 +18014,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
   reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
   output [62:0] total;
@@ -17363,88 +18032,107 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$2783$64 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$2783$64 [10] | \$10 ;
-  assign \$12  = | \port$2783$64 [14:10];
-  assign \$14  = | \port$2783$64 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$64 [9:0] };
-  assign \$16  = \port$2783$64 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$2783$64 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$2783$64 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$2783$64 [26] | \$24 ;
-  assign \$26  = | \port$2783$64 [30:26];
-  assign \$28  = | \port$2783$64 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$64 [25:16] };
-  assign \$31  = | \port$2783$64 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$2783$64 [26] | \$32 ;
-  assign \$34  = | \port$2783$64 [30:26];
-  assign \$36  = | \port$2783$64 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$64 [25:16] };
-  assign \$38  = \port$2783$64 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$2783$64 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$2778$64 [14:10];
+  assign \$7  = | \port$2778$64 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$64 [9:0] };
+  assign \$10  = | \port$2778$64 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$2778$64 [10] | \$11 ;
+  assign \$13  = | \port$2778$64 [14:10];
+  assign \$15  = | \port$2778$64 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$64 [9:0] };
+  assign \$17  = \port$2778$64 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$2778$64 [30:26];
+  assign \$24  = | \port$2778$64 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$2778$64 [26] | \$25 ;
+  assign \$27  = | \port$2778$64 [30:26];
+  assign \$29  = | \port$2778$64 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$64 [25:16] };
+  assign \$32  = | \port$2778$64 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$2778$64 [26] | \$33 ;
+  assign \$35  = | \port$2778$64 [30:26];
+  assign \$37  = | \port$2778$64 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$64 [25:16] };
+  assign \$39  = \port$2778$64 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -17454,117 +18142,121 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$2783$64 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$2783$64 [10] | \$2 ;
-  assign \$4  = | \port$2783$64 [14:10];
-  assign \$6  = | \port$2783$64 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$64 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$2778$64 [14:10];
+  assign \$2  = | \port$2778$64 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$2778$64 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = dot;
+    \$55  = \port$2778$64 [15];
     if (abort) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = \port$2783$64 [15];
+    \$56  = \port$2778$64 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$58  = \port$2783$64 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -17579,7 +18271,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -17589,82 +18281,82 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$65  = inputs;
+    \$65  = \port$2778$64 [31];
     if (abort) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$66  = \port$2783$64 [31];
+    \$66  = \port$2778$64 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$68  = \port$2783$64 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -17679,7 +18371,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -17719,7 +18411,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -17739,7 +18431,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -17749,7 +18441,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -17759,7 +18451,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -17769,7 +18461,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -17779,7 +18471,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -17789,7 +18481,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -17799,7 +18491,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -17809,7 +18501,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -17819,7 +18511,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -17829,27 +18521,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 63'h0000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [63:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -17859,57 +18541,97 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2783$64
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [63:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 63'h0000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [63:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
   end
-  assign scale = \port$2783$64 [15:0];
-  assign shift = \port$2783$64 [31:16];
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-  assign \$5  = { \$4 , \port$2783$64 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$2783$64 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$94  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$94  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$2778$64 [15:0];
+  assign shift = \port$2778$64 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$2778$64 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$2778$64 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$27  = { \$26 , \port$2783$64 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$2783$64 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$2778$64 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$2778$64 [25:16], 1'h0 };
+  assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2778$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [29:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [29:0] \$19 ;
   wire \$2 ;
   wire [60:0] \$20 ;
   wire [60:0] \$21 ;
@@ -17918,23 +18640,23 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [29:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [29:0] \$41 ;
   wire [60:0] \$42 ;
   wire [60:0] \$43 ;
   wire [60:0] \$44 ;
@@ -17943,32 +18665,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [64:0] \$50 ;
   wire \$51 ;
   wire [64:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [15:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [29:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [55:0] \$63 ;
   reg \$64 ;
-  reg [15:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [29:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [55:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -17976,7 +18698,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   reg [56:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -17986,16 +18708,20 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [62:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [62:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [62:0] \$92 ;
+  reg \$93 ;
+  reg [62:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [15:0] dot;
@@ -18008,27 +18734,32 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$2783$96 ;
-  wire [31:0] \port$2783$96 ;
+  input [31:0] \port$2778$96 ;
+  wire [31:0] \port$2778$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [55:0] scale_placed = 56'h00000000000000;
   reg [29:0] scale_product = 30'h00000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -18036,13 +18767,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [55:0] shift_placed = 56'h00000000000000;
   reg [29:0] shift_product = 30'h00000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
   reg [56:0] term = 57'h000000000000000;
   reg term_carry = 1'h0;
   output [62:0] total;
@@ -18050,88 +18785,107 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$2783$96 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$2783$96 [10] | \$10 ;
-  assign \$12  = | \port$2783$96 [14:10];
-  assign \$14  = | \port$2783$96 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$2783$96 [9:0] };
-  assign \$16  = \port$2783$96 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$2783$96 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$2783$96 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$2783$96 [26] | \$24 ;
-  assign \$26  = | \port$2783$96 [30:26];
-  assign \$28  = | \port$2783$96 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$2783$96 [25:16] };
-  assign \$31  = | \port$2783$96 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$2783$96 [26] | \$32 ;
-  assign \$34  = | \port$2783$96 [30:26];
-  assign \$36  = | \port$2783$96 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$2783$96 [25:16] };
-  assign \$38  = \port$2783$96 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$2783$96 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$2778$96 [14:10];
+  assign \$7  = | \port$2778$96 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$96 [9:0] };
+  assign \$10  = | \port$2778$96 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$2778$96 [10] | \$11 ;
+  assign \$13  = | \port$2778$96 [14:10];
+  assign \$15  = | \port$2778$96 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$96 [9:0] };
+  assign \$17  = \port$2778$96 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$2778$96 [30:26];
+  assign \$24  = | \port$2778$96 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$2778$96 [26] | \$25 ;
+  assign \$27  = | \port$2778$96 [30:26];
+  assign \$29  = | \port$2778$96 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$96 [25:16] };
+  assign \$32  = | \port$2778$96 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$2778$96 [26] | \$33 ;
+  assign \$35  = | \port$2778$96 [30:26];
+  assign \$37  = | \port$2778$96 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$96 [25:16] };
+  assign \$39  = \port$2778$96 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -18141,117 +18895,121 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$2783$96 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$2783$96 [10] | \$2 ;
-  assign \$4  = | \port$2783$96 [14:10];
-  assign \$6  = | \port$2783$96 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$2783$96 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$2778$96 [14:10];
+  assign \$2  = | \port$2778$96 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$2778$96 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$55  = dot;
+    \$55  = \port$2778$96 [15];
     if (abort) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 16'h0000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$56  = \port$2783$96 [15];
+    \$56  = \port$2778$96 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$58  = \port$2783$96 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 30'h00000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -18266,7 +19024,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -18276,82 +19034,82 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$65  = inputs;
+    \$65  = \port$2778$96 [31];
     if (abort) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 16'h0000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$66  = \port$2783$96 [31];
+    \$66  = \port$2778$96 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$68  = \port$2783$96 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 30'h00000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -18366,7 +19124,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -18406,7 +19164,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -18426,7 +19184,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -18436,7 +19194,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -18446,7 +19204,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -18456,7 +19214,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -18466,7 +19224,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -18476,7 +19234,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -18486,7 +19244,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -18496,7 +19254,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -18506,7 +19264,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -18516,27 +19274,17 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 63'h0000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [63:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 63'h0000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -18546,50 +19294,102 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2783$96
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [63:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 63'h0000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 63'h0000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [63:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 63'h0000000000000000;
     end
   end
-  assign scale = \port$2783$96 [15:0];
-  assign shift = \port$2783$96 [31:16];
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-  assign \$5  = { \$4 , \port$2783$96 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$2783$96 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [63:1];
+    end
+    if (abort) begin
+      \$94  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$94  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$2778$96 [15:0];
+  assign shift = \port$2778$96 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$2778$96 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$2778$96 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$27  = { \$26 , \port$2783$96 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$2783$96 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$2778$96 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$2778$96 [25:16], 1'h0 };
+  assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, start, abort, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire [4:0] \$1 ;
-  wire \$2 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [3:0] \$15 ;
+  reg \$16 ;
+  wire [5:0] \$2 ;
   wire [5:0] \$3 ;
-  reg [3:0] \$4 ;
+  wire [4:0] \$4 ;
+  wire [4:0] \$5 ;
+  wire [4:0] \$6 ;
+  wire [5:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -18597,7 +19397,9 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, st
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h0;
+  (* init = 1'h0 *)
+  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -18605,27 +19407,55 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, enough, st
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 1'h0;
+  assign \$2  = left + 6'h3f;
+  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 1'h1;
+  assign \$9  = left >= 2'h2;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 1'h0;
+  assign \$12  = left >= 1'h1;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 1'h1;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 1'h1 : 1'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end else begin
-      \$4  = \$3 [3:0];
+      \$15  = \$7 [3:0];
     end
     if (abort) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
     if (rst) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h0;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h0;
+    end
+    if (rst) begin
+      \$16  = 1'h0;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
@@ -18674,22 +19504,22 @@ module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , trea
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -18781,6 +19611,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, 
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
+  (* no_rw_check = 32'd1 *)
   reg [127:0] storage [11:0];
   initial begin
     storage[0] = 128'h00000000000000000000000000000000;
@@ -19029,11 +19860,16 @@ module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, start, abort, n,
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
-, start, abort, n, k, state, \step$48 , load_chunk, load_remaining, row_last, clk);
+module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_open, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start, abort
+, n, k, state, \step$49 , load_chunk, load_remaining, row_last, scale_available, room, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
   wire \$1 ;
   wire \$10 ;
+  reg [6:0] \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -19054,7 +19890,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire \$3 ;
+  wire [1:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -19065,7 +19901,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire \$4 ;
+  wire [1:0] \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -19111,18 +19947,26 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [28:0] \$81 ;
+  wire \$81 ;
   wire \$82 ;
   wire \$83 ;
-  reg [1:0] \$84 ;
-  reg [28:0] \$85 ;
-  reg [2:0] \$86 ;
-  reg \$87 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
   wire \$88 ;
   wire \$89 ;
-  wire [1:0] \$9 ;
+  wire \$9 ;
   wire \$90 ;
   wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire [28:0] \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  reg [1:0] \$97 ;
+  reg [28:0] \$98 ;
+  reg \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -19154,9 +19998,10 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire [14:0] \k$26 ;
   output [7:0] load_chunk;
   wire [7:0] load_chunk;
+  output load_open;
+  wire load_open;
   output [14:0] load_remaining;
   wire [14:0] load_remaining;
-  output load_write;
   wire load_write;
   reg [28:0] loaded_1 = 29'h00000000;
   wire \loaded_1.block_last ;
@@ -19202,31 +20047,31 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire start;
   wire \start$22 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  output [2:0] state;
-  reg [2:0] state = 3'h1;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
   wire [28:0] step;
-  output [28:0] \step$48 ;
-  reg [28:0] \step$48 ;
-  wire \step$48.block_last ;
-  wire [7:0] \step$48.chunk ;
-  wire [6:0] \step$48.group ;
-  wire \step$48.group_last ;
-  wire \step$48.load ;
-  wire \step$48.poison ;
-  wire \step$48.ragged ;
-  wire \step$48.row_last ;
-  wire [3:0] \step$48.rows ;
-  wire \step$48.scaled ;
-  wire \step$48.segment ;
-  wire \step$48.valid ;
-  wire \step$48.weighted ;
+  output [28:0] \step$49 ;
+  wire [28:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [7:0] \step$49.chunk ;
+  wire [6:0] \step$49.group ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.ragged ;
+  wire \step$49.row_last ;
+  wire [3:0] \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [7:0] \step.chunk ;
   wire [6:0] \step.group ;
@@ -19251,113 +20096,118 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$9  = gap + 1'h1;
-  assign \$11  = fire & row_last;
-  assign \$12  = \$11  & block_last;
-  assign \$13  = state == 2'h2;
-  assign \$14  = \$13  & activation_present;
-  assign \$15  = state == 3'h4;
-  assign \$16  = weight_present | weight_closed;
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = ~ group_last;
-  assign \$19  = \$18  | scale_available;
-  assign \$20  = \$19  | scale_closed;
-  assign \$21  = \$17  & \$20 ;
-  assign \$22  = ~ row_last;
-  assign \$23  = | \wait ;
-  assign \$24  = ~ \$23 ;
-  assign \$25  = room & \$24 ;
-  assign \$26  = \$22  | \$25 ;
-  assign \$27  = \$21  & \$26 ;
-  assign fire = \$14  | \$27 ;
-  assign \$28  = state == 2'h3;
-  assign \start$22  = start | \$28 ;
-  assign \$29  = state == 2'h2;
-  assign activation_take = \$29  & beat_last;
-  assign \$30  = state == 2'h2;
-  assign activation_missing = \$30  & activation_closed;
-  assign \$31  = state == 2'h2;
-  assign \$32  = \$31  & activation_present;
-  assign \$34  = ~ \$33 ;
-  assign load_write = \$32  & \$34 ;
-  assign \$35  = state == 3'h4;
-  assign \$36  = ~ group_last;
-  assign \$37  = \$36  | scale_available;
-  assign \$38  = \$37  | scale_closed;
-  assign \$39  = \$35  & \$38 ;
-  assign \$40  = ~ row_last;
-  assign \$41  = | \wait ;
-  assign \$42  = ~ \$41 ;
-  assign \$43  = room & \$42 ;
-  assign \$44  = \$40  | \$43 ;
-  assign \$45  = \$39  & \$44 ;
-  assign weight_take = \$45  & beat_last;
-  assign weight_final = row_last & block_last;
-  assign \$46  = state == 3'h4;
-  assign \$47  = \$46  & fire;
-  assign \$48  = \$47  & group_last;
-  assign scale_claim = \$48  & scale_available;
-  assign \$49  = state == 3'h4;
-  assign \$50  = \$49  & fire;
-  assign room_claim = \$50  & row_last;
-  assign \$51  = state == 2'h2;
-  assign \$52  = ~ fire;
-  assign \$53  = \$51  & \$52 ;
-  assign \$54  = ~ activation_closed;
-  assign activation_stall = \$53  & \$54 ;
-  assign \$55  = state == 3'h4;
-  assign \$56  = weight_present | weight_closed;
-  assign \$57  = ~ \$56 ;
-  assign weight_stall = \$55  & \$57 ;
-  assign \$58  = state == 3'h4;
-  assign \$59  = weight_present | weight_closed;
-  assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ group_last;
-  assign \$62  = \$61  | scale_available;
-  assign \$63  = \$62  | scale_closed;
-  assign \$64  = ~ \$63 ;
-  assign scale_stall = \$60  & \$64 ;
-  assign \$65  = state == 3'h4;
-  assign \$66  = weight_present | weight_closed;
-  assign \$67  = \$65  & \$66 ;
-  assign \$68  = ~ group_last;
-  assign \$69  = \$68  | scale_available;
-  assign \$70  = \$69  | scale_closed;
-  assign \$71  = \$67  & \$70 ;
-  assign \$72  = \$71  & row_last;
-  assign \$73  = ~ room;
-  assign room_stall = \$72  & \$73 ;
-  assign \$74  = state == 2'h2;
-  assign \$75  = group_last & scale_available;
-  assign \$76  = ~ weight_present;
-  assign \$77  = ~ scale_available;
-  assign \$78  = group_last & \$77 ;
-  assign \$79  = \$76  | \$78 ;
-  assign \$80  = loaded_1[0] & loaded_1[1];
-  assign \$81  = \$80  ? loaded_1 : step;
-  assign \$82  = state == 2'h2;
-  assign \$83  = loaded_1[0] & loaded_1[1];
-  assign busy = state != 1'h1;
-  always @(posedge clk)
-    \wait  <= \$84 ;
-  always @(posedge clk)
-    loaded_1 <= \$85 ;
-  always @(posedge clk)
-    state <= \$86 ;
-  always @(posedge clk)
-    gap <= \$87 ;
   assign \$1  = | \wait ;
   assign \$2  = \wait  - 1'h1;
-  assign \$3  = state == 1'h1;
-  assign \$4  = state == 2'h2;
-  assign \$5  = state == 2'h3;
-  assign \$6  = state == 3'h4;
-  assign \$7  = fire & row_last;
-  assign \$8  = \$7  | activation_closed;
+  assign \$3  = gap + 1'h1;
+  assign \$4  = state[2] ? \$3  : 2'h0;
+  assign \$5  = ~ start;
+  assign \$6  = state[0] & \$5 ;
+  assign \$7  = state[4] & over;
+  assign \$8  = \$6  | \$7 ;
+  assign \$9  = state[0] & start;
+  assign \$10  = fire & row_last;
+  assign \$11  = \$10  | activation_closed;
+  assign \$12  = state[1] & \$11 ;
+  assign \$13  = ~ \$12 ;
+  assign \$14  = state[1] & \$13 ;
+  assign \$15  = \$9  | \$14 ;
+  assign \$16  = fire & row_last;
+  assign \$17  = \$16  | activation_closed;
+  assign \$18  = state[1] & \$17 ;
+  assign \$20  = state[2] & \$19 ;
+  assign \$21  = ~ \$20 ;
+  assign \$22  = state[2] & \$21 ;
+  assign \$23  = \$18  | \$22 ;
+  assign \$25  = state[2] & \$24 ;
+  assign \$26  = fire & row_last;
+  assign \$27  = state[3] & \$26 ;
+  assign \$28  = \$27  & block_last;
+  assign \$29  = ~ \$28 ;
+  assign \$30  = state[3] & \$29 ;
+  assign \$31  = \$25  | \$30 ;
+  assign \$32  = fire & row_last;
+  assign \$33  = state[3] & \$32 ;
+  assign \$34  = \$33  & block_last;
+  assign \$35  = state[4] & over;
+  assign \$36  = ~ \$35 ;
+  assign \$37  = state[4] & \$36 ;
+  assign \$38  = \$34  | \$37 ;
+  assign \$39  = state[1] & activation_present;
+  assign \$40  = weight_present | weight_closed;
+  assign \$41  = state[3] & \$40 ;
+  assign \$42  = ~ group_last;
+  assign \$43  = \$42  | scale_available;
+  assign \$44  = \$43  | scale_closed;
+  assign \$45  = \$41  & \$44 ;
+  assign \$46  = ~ row_last;
+  assign \$47  = | \wait ;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = room & \$48 ;
+  assign \$50  = \$46  | \$49 ;
+  assign \$51  = \$45  & \$50 ;
+  assign fire = \$39  | \$51 ;
+  assign \start$22  = start | state[2];
+  assign activation_missing = state[1] & activation_closed;
+  assign \$54  = state[1] & activation_present;
+  assign \$57  = ~ group_last;
+  assign \$58  = \$57  | scale_available;
+  assign \$59  = \$58  | scale_closed;
+  assign \$60  = state[3] & \$59 ;
+  assign \$61  = ~ row_last;
+  assign \$62  = | \wait ;
+  assign \$63  = ~ \$62 ;
+  assign \$64  = room & \$63 ;
+  assign \$65  = \$61  | \$64 ;
+  assign \$66  = \$60  & \$65 ;
+  assign weight_final = row_last & block_last;
+  assign \$67  = state[3] & fire;
+  assign \$68  = \$67  & group_last;
+  assign scale_claim = \$68  & scale_available;
+  assign \$69  = state[3] & fire;
+  assign room_claim = \$69  & row_last;
+  assign \$70  = ~ fire;
+  assign \$71  = state[1] & \$70 ;
+  assign \$72  = ~ activation_closed;
+  assign activation_stall = \$71  & \$72 ;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = ~ \$73 ;
+  assign weight_stall = state[3] & \$74 ;
+  assign \$75  = weight_present | weight_closed;
+  assign \$76  = state[3] & \$75 ;
+  assign \$77  = ~ group_last;
+  assign \$78  = \$77  | scale_available;
+  assign \$79  = \$78  | scale_closed;
+  assign \$80  = ~ \$79 ;
+  assign scale_stall = \$76  & \$80 ;
+  assign \$81  = weight_present | weight_closed;
+  assign \$82  = state[3] & \$81 ;
+  assign \$83  = ~ group_last;
+  assign \$84  = \$83  | scale_available;
+  assign \$85  = \$84  | scale_closed;
+  assign \$86  = \$82  & \$85 ;
+  assign \$87  = \$86  & row_last;
+  assign \$88  = ~ room;
+  assign room_stall = \$87  & \$88 ;
+  assign \$89  = group_last & scale_available;
+  assign \$90  = ~ weight_present;
+  assign \$91  = ~ scale_available;
+  assign \$92  = group_last & \$91 ;
+  assign \$93  = \$90  | \$92 ;
+  assign \$94  = state[3] ? step : loaded_1;
+  assign \$95  = loaded_1[0] & loaded_1[1];
+  assign \$96  = state[3] ? fire : \$95 ;
+  assign busy = ~ state[0];
+  always @(posedge clk)
+    \wait  <= \$97 ;
+  always @(posedge clk)
+    loaded_1 <= \$98 ;
+  always @(posedge clk)
+    gap <= \$99 ;
+  always @(posedge clk)
+    state <= \$100 ;
   \tern_64x4_int8_g128_2bit.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
-    .beat_last(beat_last),
     .block_last(block_last),
     .chunk(load_chunk),
     .clk(clk),
@@ -19366,102 +20216,69 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$360$0 (\$88 ),
-    .\port$361$0 (\$89 ),
-    .\port$362$0 (\$90 ),
-    .\port$363$0 (\$91 ),
+    .\port$356$0 (\$101 ),
+    .\port$357$0 (\$102 ),
+    .\port$358$0 (\$103 ),
+    .\port$359$0 (\$104 ),
     .row_last(row_last),
     .rst(rst),
-    .segment(segment),
     .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$84  = \wait ;
+    \$97  = \wait ;
     if (room_claim) begin
-      \$84  = 2'h3;
+      \$97  = 2'h3;
     end else if (\$1 ) begin
-      \$84  = \$2 [1:0];
+      \$97  = \$2 [1:0];
     end
     if (abort) begin
-      \$84  = 2'h0;
+      \$97  = 2'h0;
     end
     if (rst) begin
-      \$84  = 2'h0;
+      \$97  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$85  = step;
+    \$98  = step;
     if (abort) begin
-      \$85  = 29'h00000000;
+      \$98  = 29'h00000000;
     end
     if (rst) begin
-      \$85  = 29'h00000000;
+      \$98  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$86  = state;
-    if (\$3 ) begin
-      if (start) begin
-        \$86  = 3'h2;
-      end
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$86  = 3'h3;
-      end
-    end else if (\$5 ) begin
-      if (\$10 ) begin
-        \$86  = 3'h4;
-      end
-    end else if (\$6 ) begin
-      if (\$12 ) begin
-        \$86  = 3'h5;
-      end
-    end else if (over) begin
-      \$86  = 3'h1;
-    end
+    \$99  = \$4 [0];
     if (abort) begin
-      \$86  = 3'h1;
+      \$99  = 1'h0;
     end
     if (rst) begin
-      \$86  = 3'h1;
+      \$99  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$87  = gap;
-    if (\$3 ) begin
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$87  = 1'h0;
-      end
-    end else if (\$5 ) begin
-      \$87  = \$9 [0];
-    end
+    \$100  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
     if (abort) begin
-      \$87  = 1'h0;
+      \$100  = 7'h01;
     end
     if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \step$48 [0] = \$81 [0];
-    if (\$82 ) begin
-      \step$48 [0] = \$83 ;
+      \$100  = 7'h01;
     end
   end
   assign \n$24  = n;
   assign \k$26  = k;
   assign advance = fire;
+  assign beat_last = 1'h1;
   assign activation_final = row_last;
+  assign segment = 1'h0;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
   assign ragged = row_last;
-  assign rows = { \$91 , \$90 , \$89 , \$88  };
+  assign rows = { \$104 , \$103 , \$102 , \$101  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[9:2];
@@ -19488,64 +20305,67 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   assign \step.poison  = step[23];
   assign \step.rows  = step[27:24];
   assign \step.block_last  = step[28];
-  assign \step$48.valid  = \step$48 [0];
-  assign \step$48.load  = \step$48 [1];
-  assign \step$48.chunk  = \step$48 [9:2];
-  assign \step$48.segment  = \step$48 [10];
-  assign \step$48.group  = \step$48 [17:11];
-  assign \step$48.group_last  = \step$48 [18];
-  assign \step$48.row_last  = \step$48 [19];
-  assign \step$48.ragged  = \step$48 [20];
-  assign \step$48.weighted  = \step$48 [21];
-  assign \step$48.scaled  = \step$48 [22];
-  assign \step$48.poison  = \step$48 [23];
-  assign \step$48.rows  = \step$48 [27:24];
-  assign \step$48.block_last  = \step$48 [28];
-  always @*
-    \step$48 [28:1] = \$81 [28:1];
-  assign step[23] = \$79 ;
-  assign step[22] = \$75 ;
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [9:2];
+  assign \step$49.segment  = \step$49 [10];
+  assign \step$49.group  = \step$49 [17:11];
+  assign \step$49.group_last  = \step$49 [18];
+  assign \step$49.row_last  = \step$49 [19];
+  assign \step$49.ragged  = \step$49 [20];
+  assign \step$49.weighted  = \step$49 [21];
+  assign \step$49.scaled  = \step$49 [22];
+  assign \step$49.poison  = \step$49 [23];
+  assign \step$49.rows  = \step$49 [27:24];
+  assign \step$49.block_last  = \step$49 [28];
+  assign \step$49 [0] = \$96 ;
+  assign \step$49 [28:1] = \$94 [28:1];
+  assign step[23] = \$93 ;
+  assign step[22] = \$89 ;
   assign step[21] = weight_present;
-  assign step[1] = \$74 ;
+  assign step[1] = state[1];
   assign step[0] = fire;
   assign step[28] = block_last;
-  assign step[27:24] = { \$91 , \$90 , \$89 , \$88  };
+  assign step[27:24] = { \$104 , \$103 , \$102 , \$101  };
   assign step[20] = row_last;
   assign step[19] = row_last;
   assign step[18] = group_last;
   assign step[17:11] = group;
-  assign step[10] = segment;
+  assign step[10] = 1'h0;
   assign step[9:2] = load_chunk;
-  assign \$10  = gap;
-  assign \$33  = segment;
+  assign \$24  = gap;
+  assign \$19  = gap;
+  assign activation_take = state[1];
+  assign \$52  = 1'h0;
+  assign \$53  = 1'h1;
+  assign load_open = state[1];
+  assign \$55  = 1'h0;
+  assign \$56  = 1'h1;
+  assign load_write = \$54 ;
+  assign weight_take = \$66 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$360$0 , \port$361$0 , \port$362$0 , \port$363$0 , beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$356$0 , \port$357$0 , \port$358$0 , \port$359$0 , group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
   wire \$1 ;
-  wire [8:0] \$10 ;
-  wire [1:0] \$11 ;
-  wire [1:0] \$12 ;
-  wire [7:0] \$13 ;
-  wire [7:0] \$14 ;
-  reg [7:0] \$15 ;
-  reg \$16 ;
-  reg [6:0] \$17 ;
-  reg \$18 ;
+  wire [7:0] \$10 ;
+  wire [7:0] \$11 ;
+  reg \$12 ;
+  reg [7:0] \$13 ;
+  reg [6:0] \$14 ;
   wire \$2 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
-  wire \$6 ;
+  wire [1:0] \$6 ;
   wire [1:0] \$7 ;
-  wire [1:0] \$8 ;
+  wire [8:0] \$8 ;
   wire [8:0] \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   wire \advance$7 ;
-  output beat_last;
   wire beat_last;
   output block_last;
   wire block_last;
@@ -19569,14 +20389,14 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$360$0 ;
-  wire \port$360$0 ;
-  output \port$361$0 ;
-  wire \port$361$0 ;
-  output \port$362$0 ;
-  wire \port$362$0 ;
-  output \port$363$0 ;
-  wire \port$363$0 ;
+  output \port$356$0 ;
+  wire \port$356$0 ;
+  output \port$357$0 ;
+  wire \port$357$0 ;
+  output \port$358$0 ;
+  wire \port$358$0 ;
+  output \port$359$0 ;
+  wire \port$359$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -19584,8 +20404,6 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   wire [3:0] rows;
   input rst;
   wire rst;
-  output segment;
-  reg segment = 1'h0;
   input start;
   wire start;
   wire \start$1 ;
@@ -19593,25 +20411,19 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   assign \$2  = outputs_left > 1'h1;
   assign \$3  = outputs_left > 2'h2;
   assign \$4  = outputs_left > 2'h3;
-  assign \$5  = ! segment;
-  assign beat_last = row_last | \$5 ;
-  assign group_last = row_last | \$6 ;
-  assign \$7  = segment + 1'h1;
-  assign \$8  = beat_last ? 2'h0 : \$7 ;
-  assign \$9  = chunk + beat_last;
-  assign \$10  = row_last ? 9'h000 : \$9 ;
-  assign \$11  = group_step + 1'h1;
-  assign \$12  = group_last ? 2'h0 : \$11 ;
-  assign \$13  = group + group_last;
-  assign \$14  = row_last ? 8'h00 : \$13 ;
+  assign group_last = row_last | \$5 ;
+  assign \$6  = group_step + 1'h1;
+  assign \$7  = group_last ? 2'h0 : \$6 ;
+  assign \$8  = chunk + 1'h1;
+  assign \$9  = row_last ? 9'h000 : \$8 ;
+  assign \$10  = group + group_last;
+  assign \$11  = row_last ? 8'h00 : \$10 ;
   always @(posedge clk)
-    chunk <= \$15 ;
+    group_step <= \$12 ;
   always @(posedge clk)
-    segment <= \$16 ;
+    chunk <= \$13 ;
   always @(posedge clk)
-    group <= \$17 ;
-  always @(posedge clk)
-    group_step <= \$18 ;
+    group <= \$14 ;
   \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -19627,62 +20439,47 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$15  = chunk;
+    \$12  = group_step;
     if (start) begin
-      \$15  = 8'h00;
+      \$12  = 1'h0;
     end else if (advance) begin
-      \$15  = \$10 [7:0];
+      \$12  = \$7 [0];
     end
     if (abort) begin
-      \$15  = 8'h00;
+      \$12  = 1'h0;
     end
     if (rst) begin
-      \$15  = 8'h00;
+      \$12  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$16  = segment;
+    \$13  = chunk;
     if (start) begin
-      \$16  = 1'h0;
+      \$13  = 8'h00;
     end else if (advance) begin
-      \$16  = \$8 [0];
+      \$13  = \$9 [7:0];
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$13  = 8'h00;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$13  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$17  = group;
+    \$14  = group;
     if (start) begin
-      \$17  = 7'h00;
+      \$14  = 7'h00;
     end else if (advance) begin
-      \$17  = \$14 [6:0];
+      \$14  = \$11 [6:0];
     end
     if (abort) begin
-      \$17  = 7'h00;
+      \$14  = 7'h00;
     end
     if (rst) begin
-      \$17  = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$18  = group_step;
-    if (start) begin
-      \$18  = 1'h0;
-    end else if (advance) begin
-      \$18  = \$12 [0];
-    end
-    if (abort) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
+      \$14  = 7'h00;
     end
   end
   assign \start$1  = start;
@@ -19693,12 +20490,13 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$4 , \$3 , \$2 , \$1  };
+  assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$360$0  = \$1 ;
-  assign \port$361$0  = \$2 ;
-  assign \port$362$0  = \$3 ;
-  assign \port$363$0  = \$4 ;
-  assign \$6  = group_step;
+  assign \port$356$0  = \$1 ;
+  assign \port$357$0  = \$2 ;
+  assign \port$358$0  = \$3 ;
+  assign \port$359$0  = \$4 ;
+  assign \$5  = group_step;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
@@ -19863,22 +20661,22 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -19902,8 +20700,8 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   end
 endmodule
 
-module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$169$0 , \port$212$0 , finished, counting, \port$230$0 , \port$324$0 , \port$328$0 , \port$336$0 , busy
-, \port$409$0 , \port$433$0 , \port$457$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$169$0 , \port$212$0 , finished, counting, \port$228$0 , \port$327$0 , \port$330$0 , \port$337$0 , busy
+, \port$404$0 , \port$428$0 , \port$452$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$32  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -20098,20 +20896,20 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$169$0 ;
   input \port$212$0 ;
   wire \port$212$0 ;
-  input \port$230$0 ;
-  wire \port$230$0 ;
-  input \port$324$0 ;
-  wire \port$324$0 ;
-  input \port$328$0 ;
-  wire \port$328$0 ;
-  input \port$336$0 ;
-  wire \port$336$0 ;
-  input \port$409$0 ;
-  wire \port$409$0 ;
-  input \port$433$0 ;
-  wire \port$433$0 ;
-  input \port$457$0 ;
-  wire \port$457$0 ;
+  input \port$228$0 ;
+  wire \port$228$0 ;
+  input \port$327$0 ;
+  wire \port$327$0 ;
+  input \port$330$0 ;
+  wire \port$330$0 ;
+  input \port$337$0 ;
+  wire \port$337$0 ;
+  input \port$404$0 ;
+  wire \port$404$0 ;
+  input \port$428$0 ;
+  wire \port$428$0 ;
+  input \port$452$0 ;
+  wire \port$452$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -20228,7 +21026,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$457$0 , \port$433$0 , \port$409$0 , \port$169$0 , \port$212$0 , 1'h0 };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$452$0 , \port$428$0 , \port$404$0 , \port$169$0 , \port$212$0 , 1'h0 };
   assign \$100  = cycles + cycles_event_1;
   assign \$101  = activation_stalls + activation_stalls_event_1;
   assign \$102  = weight_stalls + weight_stalls_event_1;
@@ -20477,7 +21275,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$124  = \port$324$0 ;
+    \$124  = \port$327$0 ;
     if (rst) begin
       \$124  = 1'h0;
     end
@@ -20496,7 +21294,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$126  = \port$328$0 ;
+    \$126  = \port$330$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -20515,7 +21313,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$128  = \port$336$0 ;
+    \$128  = \port$337$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -20534,7 +21332,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$130  = \port$230$0 ;
+    \$130  = \port$228$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -20586,6 +21384,6 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$457$0 , \port$433$0 , \port$409$0 , \port$169$0 , \port$212$0 , 1'h0 };
-  assign stalls = { \port$230$0 , \port$336$0 , \port$328$0 , \port$324$0  };
+  assign faults = { \port$452$0 , \port$428$0 , \port$404$0 , \port$169$0 , \port$212$0 , 1'h0 };
+  assign stalls = { \port$228$0 , \port$337$0 , \port$330$0 , \port$327$0  };
 endmodule

@@ -155,7 +155,7 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .\misframed$168 (\$10 ),
     .n(n),
     .nonfinite(\$1 ),
-    .\port$215$0 (\$4 ),
+    .\port$213$0 (\$4 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$11 ),
@@ -200,13 +200,13 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .\port$163$0 (\$1 ),
     .\port$170$0 (\$2 ),
     .\port$197$0 (\$3 ),
-    .\port$215$0 (\$4 ),
-    .\port$309$0 (\$5 ),
-    .\port$313$0 (\$6 ),
-    .\port$321$0 (\$7 ),
-    .\port$392$0 (\$8 ),
-    .\port$416$0 (\$9 ),
-    .\port$440$0 (\$10 ),
+    .\port$213$0 (\$4 ),
+    .\port$312$0 (\$5 ),
+    .\port$315$0 (\$6 ),
+    .\port$322$0 (\$7 ),
+    .\port$387$0 (\$8 ),
+    .\port$411$0 (\$9 ),
+    .\port$435$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -262,8 +262,8 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   assign m_axis_result_tlast = \$11 [16];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$215$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$167 , scale_tready, \misframed$168 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , activation_stall, weight_stall, scale_stall, busy
+, activation_tready, misframed, weight_tready, \misframed$167 , scale_tready, \misframed$168 , start, abort, n, k, results__payload, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire [31:0] \$1 ;
   wire \$10 ;
@@ -296,12 +296,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \$35 ;
   wire \$36 ;
   wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
+  reg \$38 ;
+  reg [6:0] \$39 ;
   wire \$4 ;
   reg \$40 ;
-  reg [6:0] \$41 ;
-  reg \$42 ;
+  reg [23:0] \$41 ;
+  reg [23:0] \$42 ;
   reg [23:0] \$43 ;
   reg [23:0] \$44 ;
   reg [23:0] \$45 ;
@@ -315,9 +315,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   reg [23:0] \$52 ;
   reg [23:0] \$53 ;
   reg [23:0] \$54 ;
-  reg [23:0] \$55 ;
+  reg \$55 ;
   reg \$56 ;
-  reg \$57 ;
+  wire [40:0] \$57 ;
   wire [40:0] \$58 ;
   wire [40:0] \$59 ;
   wire \$6 ;
@@ -352,7 +352,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire [40:0] \$86 ;
   wire [40:0] \$87 ;
   wire [40:0] \$88 ;
-  wire [40:0] \$89 ;
   wire \$9 ;
   reg [6:0] \$signature__addr  = 7'h00;
   wire [4:0] \$signature__addr$107 ;
@@ -428,6 +427,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire [6:0] load_chunk;
   (* init = 7'h00 *)
   wire [6:0] load_chunk_1;
+  wire load_open;
   wire [12:0] load_remaining;
   wire load_write;
   wire [31:0] mask;
@@ -455,8 +455,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \ones$78 ;
   wire over;
   reg \over$161  = 1'h1;
-  output \port$215$0 ;
-  wire \port$215$0 ;
+  output \port$213$0 ;
+  wire \port$213$0 ;
   wire present;
   wire \present$35 ;
   wire \present$90 ;
@@ -520,14 +520,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \start$86 ;
   wire \start$99 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  wire [2:0] state;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  wire [6:0] state;
   wire [23:0] step;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
@@ -724,6 +724,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \summed_5.segment ;
   wire \summed_5.valid ;
   wire \summed_5.weighted ;
+  reg [23:0] summed_6 = 24'h000000;
+  wire \summed_6.block_last ;
+  wire [6:0] \summed_6.chunk ;
+  wire [4:0] \summed_6.group ;
+  wire \summed_6.group_last ;
+  wire \summed_6.load ;
+  wire \summed_6.poison ;
+  wire \summed_6.ragged ;
+  wire \summed_6.row_last ;
+  wire [1:0] \summed_6.rows ;
+  wire \summed_6.scaled ;
+  wire \summed_6.segment ;
+  wire \summed_6.valid ;
+  wire \summed_6.weighted ;
   wire take;
   wire \take$30 ;
   wire \take$92 ;
@@ -772,6 +786,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire written_1;
   wire [1311:0] x;
   wire [1311:0] \x$79 ;
+  (* no_rw_check = 32'd1 *)
   reg [1311:0] activations [127:0];
   initial begin
     activations[0] = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
@@ -905,13 +920,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58  };
+      activations[\$signature__addr ] <= { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
   end
   reg [1311:0] _0_;
   always @(posedge clk) begin
     _0_ <= activations[step[8:2]];
   end
   assign x = _0_;
+  (* no_rw_check = 32'd1 *)
   reg [47:0] group_sums [31:0];
   initial begin
     group_sums[0] = 48'h000000000000;
@@ -956,7 +972,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     _1_ <= group_sums[step_7[14:10]];
   end
   assign inputs = _1_;
-  assign advance = \present$90  & w_rdy;
   assign \final$93  = row_last & block_last;
   assign w_en = \present$90  & w_rdy;
   assign give = \present$90  & w_rdy;
@@ -984,62 +999,62 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \scaled$131  = \$24  & step_8[22];
   assign scale_nonfinite = | { \nonfinite$134 , \nonfinite$133  };
   assign \give$136  = result_tvalid & result_tready;
-  assign \$25  = ~ summed_5[1];
-  assign \$26  = summed_5[0] & \$25 ;
-  assign \valid$143  = \$26  & summed_5[16];
-  assign nans = { \nan$152 , nan } | { summed_5[20], summed_5[20] };
+  assign \$25  = ~ summed_6[1];
+  assign \$26  = summed_6[0] & \$25 ;
+  assign \valid$143  = \$26  & summed_6[16];
+  assign nans = { \nan$152 , nan } | { summed_6[20], summed_6[20] };
   assign \$27  = & { scale_closed, weight_closed, activation_closed };
   assign over = \over$161  & \$27 ;
-  assign \$28  = state == 3'h5;
-  assign \$29  = \$28  & \over$161 ;
-  assign \$30  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$29  & \$30 ;
-  assign \$31  = ~ \over$161 ;
-  assign counting = busy & \$31 ;
-  assign \$32  = state == 3'h5;
-  assign \$33  = \$32  & result_tvalid;
-  assign \$34  = ~ result_tready;
-  assign \$35  = \$33  & \$34 ;
-  assign \$36  = room_stall | \$35 ;
-  assign \$37  = result_tvalid & result_tready;
-  assign \$38  = \$37  & results__payload[16];
-  assign \$39  = nonfinite | activation_missing;
+  assign \$28  = state[4] & \over$161 ;
+  assign \$29  = & { scale_closed, weight_closed, activation_closed };
+  assign finished = \$28  & \$29 ;
+  assign \$30  = ~ \over$161 ;
+  assign counting = busy & \$30 ;
+  assign \$31  = state[4] & result_tvalid;
+  assign \$32  = ~ result_tready;
+  assign \$33  = \$31  & \$32 ;
+  assign \$34  = room_stall | \$33 ;
+  assign \$35  = result_tvalid & result_tready;
+  assign \$36  = \$35  & results__payload[16];
+  assign \$37  = nonfinite | activation_missing;
   always @(posedge clk)
-    \$signature__en  <= \$40 ;
+    \$signature__en  <= \$38 ;
   always @(posedge clk)
-    \$signature__addr  <= \$41 ;
+    \$signature__addr  <= \$39 ;
   always @(posedge clk)
-    converted_1 <= \$42 ;
+    converted_1 <= \$40 ;
   always @(posedge clk)
-    step_1 <= \$43 ;
+    step_1 <= \$41 ;
   always @(posedge clk)
-    step_2 <= \$44 ;
+    step_2 <= \$42 ;
   always @(posedge clk)
-    step_3 <= \$45 ;
+    step_3 <= \$43 ;
   always @(posedge clk)
-    step_4 <= \$46 ;
+    step_4 <= \$44 ;
   always @(posedge clk)
-    step_5 <= \$47 ;
+    step_5 <= \$45 ;
   always @(posedge clk)
-    step_6 <= \$48 ;
+    step_6 <= \$46 ;
   always @(posedge clk)
-    step_7 <= \$49 ;
+    step_7 <= \$47 ;
   always @(posedge clk)
-    step_8 <= \$50 ;
+    step_8 <= \$48 ;
   always @(posedge clk)
-    summed_1 <= \$51 ;
+    summed_1 <= \$49 ;
   always @(posedge clk)
-    summed_2 <= \$52 ;
+    summed_2 <= \$50 ;
   always @(posedge clk)
-    summed_3 <= \$53 ;
+    summed_3 <= \$51 ;
   always @(posedge clk)
-    summed_4 <= \$54 ;
+    summed_4 <= \$52 ;
   always @(posedge clk)
-    summed_5 <= \$55 ;
+    summed_5 <= \$53 ;
   always @(posedge clk)
-    \over$161  <= \$56 ;
+    summed_6 <= \$54 ;
   always @(posedge clk)
-    all_nan <= \$57 ;
+    \over$161  <= \$55 ;
+  always @(posedge clk)
+    all_nan <= \$56 ;
   assign \$1  = \nonfinite$64  & \real ;
   assign \$2  = | \$1 ;
   assign nonfinite = converted_1 & \$2 ;
@@ -1050,6 +1065,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \$7  = \illegal$85  & step_1[22];
   assign \$8  = | { \$7 , \$6  };
   assign illegal = \$5  & \$8 ;
+  assign advance = \present$90  & w_rdy;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1068,38 +1084,38 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .abort(abort),
     .beat(beat),
     .clk(clk),
-    .fixed_0_1(\$58 ),
-    .fixed_10_1(\$68 ),
-    .fixed_11_1(\$69 ),
-    .fixed_12_1(\$70 ),
-    .fixed_13_1(\$71 ),
-    .fixed_14_1(\$72 ),
-    .fixed_15_1(\$73 ),
-    .fixed_16_1(\$74 ),
-    .fixed_17_1(\$75 ),
-    .fixed_18_1(\$76 ),
-    .fixed_19_1(\$77 ),
-    .fixed_1_1(\$59 ),
-    .fixed_20_1(\$78 ),
-    .fixed_21_1(\$79 ),
-    .fixed_22_1(\$80 ),
-    .fixed_23_1(\$81 ),
-    .fixed_24_1(\$82 ),
-    .fixed_25_1(\$83 ),
-    .fixed_26_1(\$84 ),
-    .fixed_27_1(\$85 ),
-    .fixed_28_1(\$86 ),
-    .fixed_29_1(\$87 ),
-    .fixed_2_1(\$60 ),
-    .fixed_30_1(\$88 ),
-    .fixed_31_1(\$89 ),
-    .fixed_3_1(\$61 ),
-    .fixed_4_1(\$62 ),
-    .fixed_5_1(\$63 ),
-    .fixed_6_1(\$64 ),
-    .fixed_7_1(\$65 ),
-    .fixed_8_1(\$66 ),
-    .fixed_9_1(\$67 ),
+    .fixed_0_1(\$57 ),
+    .fixed_10_1(\$67 ),
+    .fixed_11_1(\$68 ),
+    .fixed_12_1(\$69 ),
+    .fixed_13_1(\$70 ),
+    .fixed_14_1(\$71 ),
+    .fixed_15_1(\$72 ),
+    .fixed_16_1(\$73 ),
+    .fixed_17_1(\$74 ),
+    .fixed_18_1(\$75 ),
+    .fixed_19_1(\$76 ),
+    .fixed_1_1(\$58 ),
+    .fixed_20_1(\$77 ),
+    .fixed_21_1(\$78 ),
+    .fixed_22_1(\$79 ),
+    .fixed_23_1(\$80 ),
+    .fixed_24_1(\$81 ),
+    .fixed_25_1(\$82 ),
+    .fixed_26_1(\$83 ),
+    .fixed_27_1(\$84 ),
+    .fixed_28_1(\$85 ),
+    .fixed_29_1(\$86 ),
+    .fixed_2_1(\$59 ),
+    .fixed_30_1(\$87 ),
+    .fixed_31_1(\$88 ),
+    .fixed_3_1(\$60 ),
+    .fixed_4_1(\$61 ),
+    .fixed_5_1(\$62 ),
+    .fixed_6_1(\$63 ),
+    .fixed_7_1(\$64 ),
+    .fixed_8_1(\$65 ),
+    .fixed_9_1(\$66 ),
     .nonfinite(\nonfinite$64 ),
     .rst(rst)
   );
@@ -1114,7 +1130,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .rst(rst),
     .total(\$signature__data$109 ),
     .valid(step_7[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1  dot_1 (
     .abort(abort),
@@ -1126,7 +1142,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .rst(rst),
     .total(\dot$126 ),
     .valid(step_7[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes  lanes (
     .abort(abort),
@@ -1142,17 +1158,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
-    .\nans$6 (nans),
-    .\port$7423$21 (summed_5[23:21]),
-    .\port$7938$0 (\total$148 ),
-    .\port$8016$0 (\total$149 ),
-    .r_en(result_tready),
-    .results__payload(results__payload),
+    .leaving(results__payload),
+    .nans(nans),
+    .\port$7483$21 (summed_6[23:21]),
+    .\port$8010$0 (\total$148 ),
+    .\port$8102$0 (\total$149 ),
+    .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
     .valid(\valid$143 )
   );
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$204  \room$204  (
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206  \room$206  (
     .abort(abort),
     .claim(\claim$139 ),
     .clk(clk),
@@ -1169,7 +1185,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_8[16]),
     .nan(nan),
     .nonfinite(\nonfinite$133 ),
-    .\port$7052$0 (r_data[31:0]),
+    .\port$7047$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$148 ),
@@ -1183,7 +1199,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_8[16]),
     .nan(\nan$152 ),
     .nonfinite(\nonfinite$134 ),
-    .\port$7052$32 (r_data[63:32]),
+    .\port$7047$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$131 ),
     .total(\total$149 ),
@@ -1244,8 +1260,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .k(k),
     .load_chunk(load_chunk),
+    .load_open(load),
     .load_remaining(remaining),
-    .load_write(load),
+    .load_write(load_write),
     .n(n),
     .over(over),
     .room(room),
@@ -1259,7 +1276,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
+    .\step$50 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1282,7 +1299,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = load;
+    \$38  = load;
+    if (abort) begin
+      \$38  = 1'h0;
+    end
+    if (rst) begin
+      \$38  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$39  = load_chunk;
+    if (abort) begin
+      \$39  = 7'h00;
+    end
+    if (rst) begin
+      \$39  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$40  = load_write;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -1292,27 +1329,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = load_chunk;
+    \$41  = step;
     if (abort) begin
-      \$41  = 7'h00;
+      \$41  = 24'h000000;
     end
     if (rst) begin
-      \$41  = 7'h00;
+      \$41  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = load;
+    \$42  = step_1;
     if (abort) begin
-      \$42  = 1'h0;
+      \$42  = 24'h000000;
     end
     if (rst) begin
-      \$42  = 1'h0;
+      \$42  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step;
+    \$43  = step_2;
     if (abort) begin
       \$43  = 24'h000000;
     end
@@ -1322,7 +1359,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_1;
+    \$44  = step_3;
     if (abort) begin
       \$44  = 24'h000000;
     end
@@ -1332,7 +1369,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_2;
+    \$45  = step_4;
     if (abort) begin
       \$45  = 24'h000000;
     end
@@ -1342,7 +1379,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_3;
+    \$46  = step_5;
     if (abort) begin
       \$46  = 24'h000000;
     end
@@ -1352,7 +1389,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_4;
+    \$47  = step_6;
     if (abort) begin
       \$47  = 24'h000000;
     end
@@ -1362,7 +1399,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = step_5;
+    \$48  = step_7;
     if (abort) begin
       \$48  = 24'h000000;
     end
@@ -1372,7 +1409,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = step_6;
+    \$49  = step_8;
     if (abort) begin
       \$49  = 24'h000000;
     end
@@ -1382,7 +1419,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = step_7;
+    \$50  = summed_1;
     if (abort) begin
       \$50  = 24'h000000;
     end
@@ -1392,7 +1429,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = step_8;
+    \$51  = summed_2;
     if (abort) begin
       \$51  = 24'h000000;
     end
@@ -1402,7 +1439,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = summed_1;
+    \$52  = summed_3;
     if (abort) begin
       \$52  = 24'h000000;
     end
@@ -1412,7 +1449,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = summed_2;
+    \$53  = summed_4;
     if (abort) begin
       \$53  = 24'h000000;
     end
@@ -1422,7 +1459,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = summed_3;
+    \$54  = summed_5;
     if (abort) begin
       \$54  = 24'h000000;
     end
@@ -1432,42 +1469,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = summed_4;
+    \$55  = \over$161 ;
+    if (start) begin
+      \$55  = 1'h0;
+    end else if (\$36 ) begin
+      \$55  = 1'h1;
+    end
     if (abort) begin
-      \$55  = 24'h000000;
+      \$55  = 1'h1;
     end
     if (rst) begin
-      \$55  = 24'h000000;
+      \$55  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = \over$161 ;
+    \$56  = all_nan;
     if (start) begin
       \$56  = 1'h0;
-    end else if (\$38 ) begin
+    end else if (\$37 ) begin
       \$56  = 1'h1;
     end
     if (abort) begin
-      \$56  = 1'h1;
+      \$56  = 1'h0;
     end
     if (rst) begin
-      \$56  = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = all_nan;
-    if (start) begin
-      \$57  = 1'h0;
-    end else if (\$39 ) begin
-      \$57  = 1'h1;
-    end
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
+      \$56  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1495,13 +1522,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \k$42  = k;
   assign \busy$44  = busy;
   assign activation_tdata = beat;
-  assign \$signature__data  = { \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58  };
-  assign fixed = { \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58  };
+  assign \$signature__data  = { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
+  assign fixed = { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
   assign load_chunk_1 = \$signature__addr ;
   assign written_1 = \$signature__en ;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
-  assign load_write = load;
+  assign load_open = load;
   assign load_remaining = remaining;
   assign segment = step[9];
   assign ragged = step[17];
@@ -1543,8 +1570,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \start$135  = start;
   assign room_claim = \claim$139 ;
   assign \enough$142  = room;
-  assign rows = summed_5[22:21];
-  assign \last$146  = summed_5[23];
+  assign rows = summed_6[22:21];
+  assign \last$146  = summed_6[23];
   assign totals = { \total$149 , \total$148  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[15:0];
@@ -1552,8 +1579,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
   assign faults = { \misframed$168 , \misframed$167 , misframed, illegal, scale_nonfinite, nonfinite };
-  assign stalls = { \$36 , scale_stall, weight_stall, activation_stall };
-  assign \port$215$0  = \$36 ;
+  assign stalls = { \$34 , scale_stall, weight_stall, activation_stall };
+  assign \port$213$0  = \$34 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
@@ -1606,19 +1633,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \step_8.poison  = step_8[20];
   assign \step_8.rows  = step_8[22:21];
   assign \step_8.block_last  = step_8[23];
-  assign \summed_5.valid  = summed_5[0];
-  assign \summed_5.load  = summed_5[1];
-  assign \summed_5.chunk  = summed_5[8:2];
-  assign \summed_5.segment  = summed_5[9];
-  assign \summed_5.group  = summed_5[14:10];
-  assign \summed_5.group_last  = summed_5[15];
-  assign \summed_5.row_last  = summed_5[16];
-  assign \summed_5.ragged  = summed_5[17];
-  assign \summed_5.weighted  = summed_5[18];
-  assign \summed_5.scaled  = summed_5[19];
-  assign \summed_5.poison  = summed_5[20];
-  assign \summed_5.rows  = summed_5[22:21];
-  assign \summed_5.block_last  = summed_5[23];
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[8:2];
+  assign \summed_6.segment  = summed_6[9];
+  assign \summed_6.group  = summed_6[14:10];
+  assign \summed_6.group_last  = summed_6[15];
+  assign \summed_6.row_last  = summed_6[16];
+  assign \summed_6.ragged  = summed_6[17];
+  assign \summed_6.weighted  = summed_6[18];
+  assign \summed_6.scaled  = summed_6[19];
+  assign \summed_6.poison  = summed_6[20];
+  assign \summed_6.rows  = summed_6[22:21];
+  assign \summed_6.block_last  = summed_6[23];
   assign \results__payload.value  = results__payload[15:0];
   assign \results__payload.last  = results__payload[16];
   assign \step_2.valid  = step_2[0];
@@ -1738,6 +1765,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \summed_4.poison  = summed_4[20];
   assign \summed_4.rows  = summed_4[22:21];
   assign \summed_4.block_last  = summed_4[23];
+  assign \summed_5.valid  = summed_5[0];
+  assign \summed_5.load  = summed_5[1];
+  assign \summed_5.chunk  = summed_5[8:2];
+  assign \summed_5.segment  = summed_5[9];
+  assign \summed_5.group  = summed_5[14:10];
+  assign \summed_5.group_last  = summed_5[15];
+  assign \summed_5.row_last  = summed_5[16];
+  assign \summed_5.ragged  = summed_5[17];
+  assign \summed_5.weighted  = summed_5[18];
+  assign \summed_5.scaled  = summed_5[19];
+  assign \summed_5.poison  = summed_5[20];
+  assign \summed_5.rows  = summed_5[22:21];
+  assign \summed_5.block_last  = summed_5[23];
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
@@ -1786,22 +1826,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, r
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -14114,17 +14154,16 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (clk, rst, abort, fi
   assign \$5664  = \$5663 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [31:0] \$1 ;
-  reg [47:0] \$10 ;
   wire [31:0] \$2 ;
   wire [49:0] \$3 ;
   wire \$4 ;
   wire [49:0] \$5 ;
-  reg [1311:0] \$6 ;
+  reg [31:0] \$6 ;
   reg [31:0] \$7 ;
-  reg [31:0] \$8 ;
+  reg [47:0] \$8 ;
   reg [47:0] \$9 ;
   input abort;
   wire abort;
@@ -14143,46 +14182,48 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$11 , abort
   wire [31:0] mask;
   wire [31:0] \mask$3 ;
   reg [31:0] negative = 32'd0;
-  wire [31:0] \negative$15 ;
+  wire [31:0] \negative$16 ;
   reg [31:0] nonzero = 32'd0;
-  wire [31:0] \nonzero$13 ;
+  wire [31:0] \nonzero$14 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [1311:0] operands;
   reg [47:0] part = 48'h000000000000;
   input rst;
   wire rst;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$20 ;
+  wire [45:0] \total$21 ;
   input valid;
   wire valid;
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [1311:0] \x$11 ;
-  wire [1311:0] \x$11 ;
-  assign \$1  = \negative$15  ^ { \x$11 [1311], \x$11 [1270], \x$11 [1229], \x$11 [1188], \x$11 [1147], \x$11 [1106], \x$11 [1065], \x$11 [1024], \x$11 [983], \x$11 [942], \x$11 [901], \x$11 [860], \x$11 [819], \x$11 [778], \x$11 [737], \x$11 [696], \x$11 [655], \x$11 [614], \x$11 [573], \x$11 [532], \x$11 [491], \x$11 [450], \x$11 [409], \x$11 [368], \x$11 [327], \x$11 [286], \x$11 [245], \x$11 [204], \x$11 [163], \x$11 [122], \x$11 [81], \x$11 [40] };
-  assign \$2  = \$1  & \nonzero$13 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  input [1311:0] \x$12 ;
+  wire [1311:0] \x$12 ;
+  assign \$1  = \negative$16  ^ { \x$12 [1311], \x$12 [1270], \x$12 [1229], \x$12 [1188], \x$12 [1147], \x$12 [1106], \x$12 [1065], \x$12 [1024], \x$12 [983], \x$12 [942], \x$12 [901], \x$12 [860], \x$12 [819], \x$12 [778], \x$12 [737], \x$12 [696], \x$12 [655], \x$12 [614], \x$12 [573], \x$12 [532], \x$12 [491], \x$12 [450], \x$12 [409], \x$12 [368], \x$12 [327], \x$12 [286], \x$12 [245], \x$12 [204], \x$12 [163], \x$12 [122], \x$12 [81], \x$12 [40] };
+  assign \$2  = \$1  & \nonzero$14 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   always @(posedge clk)
-    x <= \$6 ;
+    x <= { 1'h0, \x$12 [1310:1271], 1'h0, \x$12 [1269:1230], 1'h0, \x$12 [1228:1189], 1'h0, \x$12 [1187:1148], 1'h0, \x$12 [1146:1107], 1'h0, \x$12 [1105:1066], 1'h0, \x$12 [1064:1025], 1'h0, \x$12 [1023:984], 1'h0, \x$12 [982:943], 1'h0, \x$12 [941:902], 1'h0, \x$12 [900:861], 1'h0, \x$12 [859:820], 1'h0, \x$12 [818:779], 1'h0, \x$12 [777:738], 1'h0, \x$12 [736:697], 1'h0, \x$12 [695:656], 1'h0, \x$12 [654:615], 1'h0, \x$12 [613:574], 1'h0, \x$12 [572:533], 1'h0, \x$12 [531:492], 1'h0, \x$12 [490:451], 1'h0, \x$12 [449:410], 1'h0, \x$12 [408:369], 1'h0, \x$12 [367:328], 1'h0, \x$12 [326:287], 1'h0, \x$12 [285:246], 1'h0, \x$12 [244:205], 1'h0, \x$12 [203:164], 1'h0, \x$12 [162:123], 1'h0, \x$12 [121:82], 1'h0, \x$12 [80:41], 1'h0, \x$12 [39:0] };
   always @(posedge clk)
-    nonzero <= \$7 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$8 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$9 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$10 ;
+    part <= \$9 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .ones(ones),
     .rst(rst)
   );
@@ -14193,22 +14234,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$11 , abort
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$6  = { 1'h0, \x$11 [1310:1271], 1'h0, \x$11 [1269:1230], 1'h0, \x$11 [1228:1189], 1'h0, \x$11 [1187:1148], 1'h0, \x$11 [1146:1107], 1'h0, \x$11 [1105:1066], 1'h0, \x$11 [1064:1025], 1'h0, \x$11 [1023:984], 1'h0, \x$11 [982:943], 1'h0, \x$11 [941:902], 1'h0, \x$11 [900:861], 1'h0, \x$11 [859:820], 1'h0, \x$11 [818:779], 1'h0, \x$11 [777:738], 1'h0, \x$11 [736:697], 1'h0, \x$11 [695:656], 1'h0, \x$11 [654:615], 1'h0, \x$11 [613:574], 1'h0, \x$11 [572:533], 1'h0, \x$11 [531:492], 1'h0, \x$11 [490:451], 1'h0, \x$11 [449:410], 1'h0, \x$11 [408:369], 1'h0, \x$11 [367:328], 1'h0, \x$11 [326:287], 1'h0, \x$11 [285:246], 1'h0, \x$11 [244:205], 1'h0, \x$11 [203:164], 1'h0, \x$11 [162:123], 1'h0, \x$11 [121:82], 1'h0, \x$11 [80:41], 1'h0, \x$11 [39:0] };
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$6  = 32'd0;
     end
     if (rst) begin
-      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$6  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$7  = \nonzero$13 ;
+    \$7  = \$2 ;
     if (abort) begin
       \$7  = 32'd0;
     end
@@ -14218,46 +14259,37 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$11 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$8  = \$2 ;
-    if (abort) begin
-      \$8  = 32'd0;
-    end
-    if (rst) begin
-      \$8  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$9  = total;
+    \$8  = total;
     if (valid) begin
-      \$9  = \$3 [48:1];
+      \$8  = \$3 [48:1];
     end
     if (abort) begin
-      \$9  = 48'h000000000000;
+      \$8  = 48'h000000000000;
     end
     if (rst) begin
-      \$9  = 48'h000000000000;
+      \$8  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$10  = part;
+    \$9  = part;
     if (\$4 ) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end else if (valid) begin
-      \$10  = \$5 [48:1];
+      \$9  = \$5 [48:1];
     end
     if (abort) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end
     if (rst) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
@@ -15609,17 +15641,16 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, abort, x, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort, valid, last, mask, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [31:0] \$1 ;
-  reg [47:0] \$10 ;
   wire [31:0] \$2 ;
   wire [49:0] \$3 ;
   wire \$4 ;
   wire [49:0] \$5 ;
-  reg [1311:0] \$6 ;
+  reg [31:0] \$6 ;
   reg [31:0] \$7 ;
-  reg [31:0] \$8 ;
+  reg [47:0] \$8 ;
   reg [47:0] \$9 ;
   input abort;
   wire abort;
@@ -15638,45 +15669,47 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort
   wire [31:0] mask;
   wire [31:0] \mask$3 ;
   reg [31:0] negative = 32'd0;
-  wire [31:0] \negative$15 ;
+  wire [31:0] \negative$16 ;
   reg [31:0] nonzero = 32'd0;
-  wire [31:0] \nonzero$13 ;
+  wire [31:0] \nonzero$14 ;
   wire ones;
   wire \ones$5 ;
+  (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [1311:0] operands;
   reg [47:0] part = 48'h000000000000;
   input rst;
   wire rst;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$20 ;
+  wire [45:0] \total$21 ;
   input valid;
   wire valid;
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [1311:0] \x$11 ;
-  wire [1311:0] \x$11 ;
-  assign \$1  = \negative$15  ^ { \x$11 [1311], \x$11 [1270], \x$11 [1229], \x$11 [1188], \x$11 [1147], \x$11 [1106], \x$11 [1065], \x$11 [1024], \x$11 [983], \x$11 [942], \x$11 [901], \x$11 [860], \x$11 [819], \x$11 [778], \x$11 [737], \x$11 [696], \x$11 [655], \x$11 [614], \x$11 [573], \x$11 [532], \x$11 [491], \x$11 [450], \x$11 [409], \x$11 [368], \x$11 [327], \x$11 [286], \x$11 [245], \x$11 [204], \x$11 [163], \x$11 [122], \x$11 [81], \x$11 [40] };
-  assign \$2  = \$1  & \nonzero$13 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  input [1311:0] \x$12 ;
+  wire [1311:0] \x$12 ;
+  assign \$1  = \negative$16  ^ { \x$12 [1311], \x$12 [1270], \x$12 [1229], \x$12 [1188], \x$12 [1147], \x$12 [1106], \x$12 [1065], \x$12 [1024], \x$12 [983], \x$12 [942], \x$12 [901], \x$12 [860], \x$12 [819], \x$12 [778], \x$12 [737], \x$12 [696], \x$12 [655], \x$12 [614], \x$12 [573], \x$12 [532], \x$12 [491], \x$12 [450], \x$12 [409], \x$12 [368], \x$12 [327], \x$12 [286], \x$12 [245], \x$12 [204], \x$12 [163], \x$12 [122], \x$12 [81], \x$12 [40] };
+  assign \$2  = \$1  & \nonzero$14 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   always @(posedge clk)
-    x <= \$6 ;
+    x <= { 1'h0, \x$12 [1310:1271], 1'h0, \x$12 [1269:1230], 1'h0, \x$12 [1228:1189], 1'h0, \x$12 [1187:1148], 1'h0, \x$12 [1146:1107], 1'h0, \x$12 [1105:1066], 1'h0, \x$12 [1064:1025], 1'h0, \x$12 [1023:984], 1'h0, \x$12 [982:943], 1'h0, \x$12 [941:902], 1'h0, \x$12 [900:861], 1'h0, \x$12 [859:820], 1'h0, \x$12 [818:779], 1'h0, \x$12 [777:738], 1'h0, \x$12 [736:697], 1'h0, \x$12 [695:656], 1'h0, \x$12 [654:615], 1'h0, \x$12 [613:574], 1'h0, \x$12 [572:533], 1'h0, \x$12 [531:492], 1'h0, \x$12 [490:451], 1'h0, \x$12 [449:410], 1'h0, \x$12 [408:369], 1'h0, \x$12 [367:328], 1'h0, \x$12 [326:287], 1'h0, \x$12 [285:246], 1'h0, \x$12 [244:205], 1'h0, \x$12 [203:164], 1'h0, \x$12 [162:123], 1'h0, \x$12 [121:82], 1'h0, \x$12 [80:41], 1'h0, \x$12 [39:0] };
   always @(posedge clk)
-    nonzero <= \$7 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$8 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$9 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$10 ;
+    part <= \$9 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree  tree (
@@ -15686,22 +15719,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = { 1'h0, \x$11 [1310:1271], 1'h0, \x$11 [1269:1230], 1'h0, \x$11 [1228:1189], 1'h0, \x$11 [1187:1148], 1'h0, \x$11 [1146:1107], 1'h0, \x$11 [1105:1066], 1'h0, \x$11 [1064:1025], 1'h0, \x$11 [1023:984], 1'h0, \x$11 [982:943], 1'h0, \x$11 [941:902], 1'h0, \x$11 [900:861], 1'h0, \x$11 [859:820], 1'h0, \x$11 [818:779], 1'h0, \x$11 [777:738], 1'h0, \x$11 [736:697], 1'h0, \x$11 [695:656], 1'h0, \x$11 [654:615], 1'h0, \x$11 [613:574], 1'h0, \x$11 [572:533], 1'h0, \x$11 [531:492], 1'h0, \x$11 [490:451], 1'h0, \x$11 [449:410], 1'h0, \x$11 [408:369], 1'h0, \x$11 [367:328], 1'h0, \x$11 [326:287], 1'h0, \x$11 [285:246], 1'h0, \x$11 [244:205], 1'h0, \x$11 [203:164], 1'h0, \x$11 [162:123], 1'h0, \x$11 [121:82], 1'h0, \x$11 [80:41], 1'h0, \x$11 [39:0] };
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$6  = 32'd0;
     end
     if (rst) begin
-      \$6  = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+      \$6  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = \nonzero$13 ;
+    \$7  = \$2 ;
     if (abort) begin
       \$7  = 32'd0;
     end
@@ -15711,40 +15744,30 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = \$2 ;
-    if (abort) begin
-      \$8  = 32'd0;
-    end
-    if (rst) begin
-      \$8  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$9  = total;
+    \$8  = total;
     if (valid) begin
-      \$9  = \$3 [48:1];
+      \$8  = \$3 [48:1];
     end
     if (abort) begin
-      \$9  = 48'h000000000000;
+      \$8  = 48'h000000000000;
     end
     if (rst) begin
-      \$9  = 48'h000000000000;
+      \$8  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$10  = part;
+    \$9  = part;
     if (\$4 ) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end else if (valid) begin
-      \$10  = \$5 [48:1];
+      \$9  = \$5 [48:1];
     end
     if (abort) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end
     if (rst) begin
-      \$10  = 48'h000000000000;
+      \$9  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
@@ -15752,6 +15775,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$11 , abort
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
@@ -17749,34 +17773,58 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   assign \$289  = \$288 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$7423$21 , all_nan, \port$7938$0 , \port$8016$0 , results__valid, r_en);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$7483$21 , all_nan, \port$8010$0 , \port$8102$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
-  wire [187:0] \$1 ;
-  reg \$10 ;
-  reg \$11 ;
-  reg \$12 ;
-  reg \$13 ;
-  reg \$14 ;
-  reg \$15 ;
-  reg \$16 ;
-  reg \$17 ;
-  reg \$18 ;
+  wire \$1 ;
+  wire \$10 ;
+  wire [1:0] \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire [1:0] \$17 ;
+  wire \$18 ;
   reg \$19 ;
-  wire [1:0] \$2 ;
+  wire \$2 ;
   reg \$20 ;
-  reg \$21 ;
-  reg \$22 ;
+  reg [1:0] \$21 ;
+  reg [1:0] \$22 ;
   reg \$23 ;
   reg \$24 ;
   reg \$25 ;
   reg \$26 ;
+  reg \$27 ;
+  reg \$28 ;
+  reg \$29 ;
   wire [1:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  reg [187:0] \$7 ;
-  reg [1:0] \$8 ;
-  reg [1:0] \$9 ;
+  reg \$30 ;
+  reg \$31 ;
+  reg \$32 ;
+  reg \$33 ;
+  reg \$34 ;
+  reg \$35 ;
+  reg \$36 ;
+  reg \$37 ;
+  reg \$38 ;
+  reg \$39 ;
+  wire [1:0] \$4 ;
+  reg \$40 ;
+  reg \$41 ;
+  reg \$42 ;
+  reg \$43 ;
+  reg \$44 ;
+  reg [16:0] \$45 ;
+  reg \$46 ;
+  wire [1:0] \$5 ;
+  wire [1:0] \$6 ;
+  wire [1:0] \$7 ;
+  wire [1:0] \$8 ;
+  wire [1:0] \$9 ;
+  reg \$signal  = 1'h0;
+  reg \$signal$4  = 1'h0;
+  reg [1:0] \$signal$6  = 2'h0;
+  reg [1:0] \$signal$8  = 2'h0;
   input abort;
   wire abort;
   input all_nan;
@@ -17784,6 +17832,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   input clk;
   wire clk;
   reg final_1 = 1'h0;
+  reg final_10 = 1'h0;
+  reg final_11 = 1'h0;
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
@@ -17791,39 +17841,41 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg final_6 = 1'h0;
   reg final_7 = 1'h0;
   reg final_8 = 1'h0;
-  reg last = 1'h0;
-  wire \last$10 ;
+  reg final_9 = 1'h0;
+  wire last;
+  output [16:0] leaving;
+  reg [16:0] leaving = 17'h00000;
   wire nan;
-  reg [1:0] nans = 2'h0;
-  input [1:0] \nans$6 ;
-  wire [1:0] \nans$6 ;
-  input [2:0] \port$7423$21 ;
-  wire [2:0] \port$7423$21 ;
-  input [93:0] \port$7938$0 ;
-  wire [93:0] \port$7938$0 ;
-  input [93:0] \port$8016$0 ;
-  wire [93:0] \port$8016$0 ;
+  input [1:0] nans;
+  wire [1:0] nans;
+  input [2:0] \port$7483$21 ;
+  wire [2:0] \port$7483$21 ;
+  input [93:0] \port$8010$0 ;
+  wire [93:0] \port$8010$0 ;
+  input [93:0] \port$8102$0 ;
+  wire [93:0] \port$8102$0 ;
   wire [16:0] r_data;
-  input r_en;
   wire r_en;
   wire r_rdy;
   wire [15:0] result;
-  output [16:0] results__payload;
+  (* init = 17'h00000 *)
   wire [16:0] results__payload;
   wire \results__payload.last ;
   wire [15:0] \results__payload.value ;
+  input results__ready;
   wire results__ready;
   output results__valid;
-  wire results__valid;
+  reg results__valid = 1'h0;
   wire [1:0] rows;
   input rst;
   wire rst;
   wire [93:0] total;
-  reg [187:0] totals = 188'h00000000000000000000000000000000000000000000000;
-  wire [187:0] \totals$4 ;
+  wire [187:0] totals;
   input valid;
   wire valid;
   reg valid_1 = 1'h0;
+  reg valid_10 = 1'h0;
+  reg valid_11 = 1'h0;
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
@@ -17831,63 +17883,92 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   reg valid_6 = 1'h0;
   reg valid_7 = 1'h0;
   reg valid_8 = 1'h0;
+  reg valid_9 = 1'h0;
   wire [16:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
-  reg [1:0] waiting = 2'h0;
-  assign \$5  = ~ \$4 ;
-  assign \$6  = last & \$5 ;
-  assign nan = nans[0] | all_nan;
   always @(posedge clk)
-    totals <= \$7 ;
+    final_2 <= \$35 ;
   always @(posedge clk)
-    nans <= \$8 ;
+    final_3 <= \$36 ;
   always @(posedge clk)
-    waiting <= \$9 ;
+    final_4 <= \$37 ;
   always @(posedge clk)
-    last <= \$10 ;
+    final_5 <= \$38 ;
   always @(posedge clk)
-    valid_1 <= \$11 ;
+    final_6 <= \$39 ;
   always @(posedge clk)
-    valid_2 <= \$12 ;
+    final_7 <= \$40 ;
   always @(posedge clk)
-    valid_3 <= \$13 ;
+    final_8 <= \$41 ;
   always @(posedge clk)
-    valid_4 <= \$14 ;
+    final_9 <= \$42 ;
   always @(posedge clk)
-    valid_5 <= \$15 ;
+    final_10 <= \$43 ;
   always @(posedge clk)
-    valid_6 <= \$16 ;
+    final_11 <= \$44 ;
   always @(posedge clk)
-    valid_7 <= \$17 ;
+    leaving <= \$45 ;
   always @(posedge clk)
-    valid_8 <= \$18 ;
+    results__valid <= \$46 ;
+  assign \$3  = \$signal  + 1'h1;
+  assign \$4  = \$2  ? 2'h0 : \$3 ;
+  assign \$5  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
+  assign \$7  = valid ? nans : \$signal$8 ;
+  assign \$9  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$7483$21 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
+  assign \$13  = ~ \$12 ;
+  assign \$14  = \$10  & \$13 ;
+  assign \$15  = ~ results__valid;
+  assign \$16  = \$15  | results__ready;
+  assign total = \$signal  ? \port$8102$0  : \port$8010$0 ;
+  assign \$17  = valid ? nans : \$signal$8 ;
+  assign nan = \$17 [0] | all_nan;
+  assign \$18  = ~ results__valid;
+  assign r_en = \$18  | results__ready;
   always @(posedge clk)
-    final_1 <= \$19 ;
+    \$signal  <= \$19 ;
   always @(posedge clk)
-    final_2 <= \$20 ;
+    \$signal$4  <= \$20 ;
   always @(posedge clk)
-    final_3 <= \$21 ;
+    \$signal$6  <= \$21 ;
   always @(posedge clk)
-    final_4 <= \$22 ;
+    \$signal$8  <= \$22 ;
   always @(posedge clk)
-    final_5 <= \$23 ;
+    valid_1 <= \$23 ;
   always @(posedge clk)
-    final_6 <= \$24 ;
+    valid_2 <= \$24 ;
   always @(posedge clk)
-    final_7 <= \$25 ;
+    valid_3 <= \$25 ;
   always @(posedge clk)
-    final_8 <= \$26 ;
+    valid_4 <= \$26 ;
+  always @(posedge clk)
+    valid_5 <= \$27 ;
+  always @(posedge clk)
+    valid_6 <= \$28 ;
+  always @(posedge clk)
+    valid_7 <= \$29 ;
+  always @(posedge clk)
+    valid_8 <= \$30 ;
+  always @(posedge clk)
+    valid_9 <= \$31 ;
+  always @(posedge clk)
+    valid_10 <= \$32 ;
+  always @(posedge clk)
+    valid_11 <= \$33 ;
+  always @(posedge clk)
+    final_1 <= \$34 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$8060$0 (final_8),
-    .\port$8150$0 (result),
-    .r_data(results__payload),
+    .\port$8158$0 (final_11),
+    .\port$8302$0 (result),
+    .r_data(r_data),
     .r_en(r_en),
-    .r_rdy(results__valid),
+    .r_rdy(r_rdy),
     .rst(rst),
-    .w_en(valid_8)
+    .w_en(valid_11)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder  rounder (
     .abort(abort),
@@ -17895,149 +17976,136 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
     .nan(nan),
     .result(result),
     .rst(rst),
-    .total(totals[93:0])
+    .total(total)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    (* full_case = 32'd1 *)
+    \$35  = final_1;
+    if (abort) begin
+      \$35  = 1'h0;
+    end
+    if (rst) begin
+      \$35  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$36  = final_2;
+    if (abort) begin
+      \$36  = 1'h0;
+    end
+    if (rst) begin
+      \$36  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$37  = final_3;
+    if (abort) begin
+      \$37  = 1'h0;
+    end
+    if (rst) begin
+      \$37  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$38  = final_4;
+    if (abort) begin
+      \$38  = 1'h0;
+    end
+    if (rst) begin
+      \$38  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$39  = final_5;
+    if (abort) begin
+      \$39  = 1'h0;
+    end
+    if (rst) begin
+      \$39  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$40  = final_6;
+    if (abort) begin
+      \$40  = 1'h0;
+    end
+    if (rst) begin
+      \$40  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$41  = final_7;
+    if (abort) begin
+      \$41  = 1'h0;
+    end
+    if (rst) begin
+      \$41  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$42  = final_8;
+    if (abort) begin
+      \$42  = 1'h0;
+    end
+    if (rst) begin
+      \$42  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$43  = final_9;
+    if (abort) begin
+      \$43  = 1'h0;
+    end
+    if (rst) begin
+      \$43  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$44  = final_10;
+    if (abort) begin
+      \$44  = 1'h0;
+    end
+    if (rst) begin
+      \$44  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$45  = leaving;
+    if (\$16 ) begin
+      \$45  = r_data;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$46  = results__valid;
+    if (\$16 ) begin
+      \$46  = r_rdy;
+    end
+    if (abort) begin
+      \$46  = 1'h0;
+    end
+    if (rst) begin
+      \$46  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$19  = \$signal ;
     if (valid) begin
-      \$7  = { \port$8016$0 , \port$7938$0  };
-    end else begin
-      \$7  = \$1 ;
+      \$19  = 1'h1;
+    end else if (\$1 ) begin
+      \$19  = \$4 [0];
     end
-    if (abort) begin
-      \$7  = 188'h00000000000000000000000000000000000000000000000;
-    end
-    if (rst) begin
-      \$7  = 188'h00000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    (* full_case = 32'd1 *)
-    if (valid) begin
-      \$8  = \nans$6 ;
-    end else begin
-      \$8  = \$2 ;
-    end
-    if (abort) begin
-      \$8  = 2'h0;
-    end
-    if (rst) begin
-      \$8  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    (* full_case = 32'd1 *)
-    if (valid) begin
-      \$9  = \port$7423$21 [1:0];
-    end else begin
-      \$9  = \$3 ;
-    end
-    if (abort) begin
-      \$9  = 2'h0;
-    end
-    if (rst) begin
-      \$9  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$10  = last;
-    if (valid) begin
-      \$10  = \port$7423$21 [2];
-    end
-    if (abort) begin
-      \$10  = 1'h0;
-    end
-    if (rst) begin
-      \$10  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$11  = waiting[0];
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$12  = valid_1;
-    if (abort) begin
-      \$12  = 1'h0;
-    end
-    if (rst) begin
-      \$12  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$13  = valid_2;
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$14  = valid_3;
-    if (abort) begin
-      \$14  = 1'h0;
-    end
-    if (rst) begin
-      \$14  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$15  = valid_4;
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$16  = valid_5;
-    if (abort) begin
-      \$16  = 1'h0;
-    end
-    if (rst) begin
-      \$16  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$17  = valid_6;
-    if (abort) begin
-      \$17  = 1'h0;
-    end
-    if (rst) begin
-      \$17  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$18  = valid_7;
-    if (abort) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$19  = \$6 ;
     if (abort) begin
       \$19  = 1'h0;
     end
@@ -18047,7 +18115,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$20  = final_1;
+    \$20  = \$signal$4 ;
+    if (valid) begin
+      \$20  = \port$7483$21 [2];
+    end
     if (abort) begin
       \$20  = 1'h0;
     end
@@ -18057,27 +18128,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$21  = final_2;
+    \$21  = \$6 ;
     if (abort) begin
-      \$21  = 1'h0;
+      \$21  = 2'h0;
     end
     if (rst) begin
-      \$21  = 1'h0;
+      \$21  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$22  = final_3;
+    \$22  = \$8 ;
     if (abort) begin
-      \$22  = 1'h0;
+      \$22  = 2'h0;
     end
     if (rst) begin
-      \$22  = 1'h0;
+      \$22  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$23  = final_4;
+    \$23  = \$9 [0];
     if (abort) begin
       \$23  = 1'h0;
     end
@@ -18087,7 +18158,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$24  = final_5;
+    \$24  = valid_1;
     if (abort) begin
       \$24  = 1'h0;
     end
@@ -18097,7 +18168,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$25  = final_6;
+    \$25  = valid_2;
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -18107,7 +18178,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$26  = final_7;
+    \$26  = valid_3;
     if (abort) begin
       \$26  = 1'h0;
     end
@@ -18115,30 +18186,108 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, \nan
       \$26  = 1'h0;
     end
   end
-  assign \totals$4  = { \port$8016$0 , \port$7938$0  };
-  assign rows = \port$7423$21 [1:0];
-  assign \last$10  = \port$7423$21 [2];
-  assign total = totals[93:0];
-  assign w_en = valid_8;
-  assign w_data = { final_8, result };
-  assign r_data = results__payload;
-  assign r_rdy = results__valid;
-  assign results__ready = r_en;
-  assign \results__payload.value  = results__payload[15:0];
-  assign \results__payload.last  = results__payload[16];
-  assign \$1  = { 94'h000000000000000000000000, totals[187:94] };
-  assign \$2  = { 1'h0, nans[1] };
-  assign \$3  = { 1'h0, waiting[1] };
-  assign \$4  = waiting[1];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$27  = valid_4;
+    if (abort) begin
+      \$27  = 1'h0;
+    end
+    if (rst) begin
+      \$27  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$28  = valid_5;
+    if (abort) begin
+      \$28  = 1'h0;
+    end
+    if (rst) begin
+      \$28  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$29  = valid_6;
+    if (abort) begin
+      \$29  = 1'h0;
+    end
+    if (rst) begin
+      \$29  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$30  = valid_7;
+    if (abort) begin
+      \$30  = 1'h0;
+    end
+    if (rst) begin
+      \$30  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$31  = valid_8;
+    if (abort) begin
+      \$31  = 1'h0;
+    end
+    if (rst) begin
+      \$31  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$32  = valid_9;
+    if (abort) begin
+      \$32  = 1'h0;
+    end
+    if (rst) begin
+      \$32  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$33  = valid_10;
+    if (abort) begin
+      \$33  = 1'h0;
+    end
+    if (rst) begin
+      \$33  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$34  = \$14 ;
+    if (abort) begin
+      \$34  = 1'h0;
+    end
+    if (rst) begin
+      \$34  = 1'h0;
+    end
+  end
+  assign last = \port$7483$21 [2];
+  assign rows = \port$7483$21 [1:0];
+  assign totals = { \port$8102$0 , \port$8010$0  };
+  assign w_en = valid_11;
+  assign w_data = { final_11, result };
+  assign results__payload = leaving;
+  assign \results__payload.value  = leaving[15:0];
+  assign \results__payload.last  = leaving[16];
+  assign \$1  = \$signal ;
+  assign \$2  = \$signal ;
+  assign \$6  = { 1'h0, \$5 [1] };
+  assign \$8  = { 1'h0, \$7 [1] };
+  assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$8060$0 , \port$8150$0 , r_rdy, r_en);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$8158$0 , \port$8302$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
-  wire [5:0] \$12 ;
-  wire [5:0] \$13 ;
+  wire [6:0] \$12 ;
+  wire [6:0] \$13 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -18146,49 +18295,49 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   wire \$18 ;
   wire \$19 ;
   wire \$2 ;
-  wire [5:0] \$20 ;
+  wire [6:0] \$20 ;
   wire \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [5:0] \$27 ;
+  wire [6:0] \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [5:0] \$3 ;
+  wire [6:0] \$3 ;
   wire \$30 ;
-  reg [4:0] \$31 ;
-  reg [4:0] \$32 ;
-  reg [4:0] \$33 ;
+  reg [5:0] \$31 ;
+  reg [5:0] \$32 ;
+  reg [5:0] \$33 ;
   reg \$34 ;
   wire \$4 ;
   wire \$5 ;
-  wire [5:0] \$6 ;
-  wire [5:0] \$7 ;
+  wire [6:0] \$6 ;
+  wire [6:0] \$7 ;
   wire \$8 ;
   wire \$9 ;
   input abort;
   wire abort;
   input clk;
   wire clk;
-  (* init = 5'h00 *)
-  wire [4:0] consume;
-  reg [4:0] inner_level = 5'h00;
+  (* init = 6'h00 *)
+  wire [5:0] consume;
+  reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
-  wire [4:0] level;
-  input \port$8060$0 ;
-  wire \port$8060$0 ;
-  input [15:0] \port$8150$0 ;
-  wire [15:0] \port$8150$0 ;
-  (* init = 5'h00 *)
-  wire [4:0] produce;
+  wire [5:0] level;
+  input \port$8158$0 ;
+  wire \port$8158$0 ;
+  input [15:0] \port$8302$0 ;
+  wire [15:0] \port$8302$0 ;
+  (* init = 6'h00 *)
+  wire [5:0] produce;
   output [16:0] r_data;
   wire [16:0] r_data;
   input r_en;
   wire r_en;
-  wire [4:0] r_level;
-  reg [4:0] r_port__addr = 5'h00;
+  wire [5:0] r_level;
+  reg [5:0] r_port__addr = 6'h00;
   wire [16:0] r_port__data;
   wire r_port__en;
   output r_rdy;
@@ -18198,12 +18347,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   wire [16:0] w_data;
   input w_en;
   wire w_en;
-  wire [4:0] w_level;
-  reg [4:0] w_port__addr = 5'h00;
+  wire [5:0] w_level;
+  reg [5:0] w_port__addr = 6'h00;
   wire [16:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [16:0] storage [28:0];
+  (* no_rw_check = 32'd1 *)
+  reg [16:0] storage [32:0];
   initial begin
     storage[0] = 17'h00000;
     storage[1] = 17'h00000;
@@ -18234,10 +18384,14 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     storage[26] = 17'h00000;
     storage[27] = 17'h00000;
     storage[28] = 17'h00000;
+    storage[29] = 17'h00000;
+    storage[30] = 17'h00000;
+    storage[31] = 17'h00000;
+    storage[32] = 17'h00000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$8060$0 , \port$8150$0  };
+      storage[w_port__addr] <= { \port$8158$0 , \port$8302$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -18246,7 +18400,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h1d;
+  assign w_rdy = inner_level != 6'h21;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -18254,15 +18408,15 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h1c;
+  assign \$5  = w_port__addr == 6'h20;
   assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 6'h00 : \$6 ;
+  assign \$7  = \$5  ? 7'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h1c;
+  assign \$11  = r_port__addr == 6'h20;
   assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 6'h00 : \$12 ;
+  assign \$13  = \$11  ? 7'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
   assign \$15  = ~ r_rdy;
   assign \$16  = \$15  | r_en;
@@ -18292,42 +18446,42 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$31  = w_port__addr;
     if (\$4 ) begin
-      \$31  = \$7 [4:0];
+      \$31  = \$7 [5:0];
     end
     if (abort) begin
-      \$31  = 5'h00;
+      \$31  = 6'h00;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$31  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$32  = r_port__addr;
     if (\$10 ) begin
-      \$32  = \$13 [4:0];
+      \$32  = \$13 [5:0];
     end
     if (abort) begin
-      \$32  = 5'h00;
+      \$32  = 6'h00;
     end
     if (rst) begin
-      \$32  = 5'h00;
+      \$32  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     \$33  = inner_level;
     if (\$19 ) begin
-      \$33  = \$20 [4:0];
+      \$33  = \$20 [5:0];
     end
     if (\$26 ) begin
-      \$33  = \$27 [4:0];
+      \$33  = \$27 [5:0];
     end
     if (abort) begin
-      \$33  = 5'h00;
+      \$33  = 6'h00;
     end
     if (rst) begin
-      \$33  = 5'h00;
+      \$33  = 6'h00;
     end
   end
   always @* begin
@@ -18345,151 +18499,216 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (clk, rst, r_dat
       \$34  = 1'h0;
     end
   end
-  assign w_level = \$3 [4:0];
-  assign level = \$3 [4:0];
-  assign r_level = \$3 [4:0];
+  assign w_level = \$3 [5:0];
+  assign level = \$3 [5:0];
+  assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$8060$0 , \port$8150$0  };
-  assign w_data = { \port$8060$0 , \port$8150$0  };
+  assign w_port__data = { \port$8158$0 , \port$8302$0  };
+  assign w_data = { \port$8158$0 , \port$8302$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abort, total, result, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire [94:0] \$1 ;
-  wire [155:0] \$10 ;
-  reg \$100 ;
+  wire [92:0] \$1 ;
+  wire \$10 ;
+  reg [75:0] \$100 ;
   reg \$101 ;
   reg \$102 ;
-  reg \$103 ;
-  reg [15:0] \$104 ;
-  wire [155:0] \$11 ;
-  wire [123:0] \$12 ;
-  wire [123:0] \$13 ;
-  wire [107:0] \$14 ;
-  wire [123:0] \$15 ;
-  wire [123:0] \$16 ;
-  wire [107:0] \$17 ;
-  wire [99:0] \$18 ;
-  wire [99:0] \$19 ;
-  wire [94:0] \$2 ;
-  wire [95:0] \$20 ;
-  wire [99:0] \$21 ;
-  wire [99:0] \$22 ;
-  wire [95:0] \$23 ;
-  wire [93:0] \$24 ;
-  wire [99:0] \$25 ;
-  wire [99:0] \$26 ;
-  wire [95:0] \$27 ;
-  wire [99:0] \$28 ;
-  wire [99:0] \$29 ;
+  reg [43:0] \$103 ;
+  reg \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [27:0] \$107 ;
+  reg \$108 ;
+  reg \$109 ;
+  wire \$11 ;
+  reg \$110 ;
+  reg \$111 ;
+  reg [19:0] \$112 ;
+  reg \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg [15:0] \$118 ;
+  reg \$119 ;
+  wire \$12 ;
+  reg \$120 ;
+  reg \$121 ;
+  reg \$122 ;
+  reg \$123 ;
+  reg [12:0] \$124 ;
+  reg \$125 ;
+  reg \$126 ;
+  reg \$127 ;
+  reg \$128 ;
+  reg \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg \$131 ;
+  reg \$132 ;
+  reg \$133 ;
+  reg \$134 ;
+  reg \$135 ;
+  reg \$136 ;
+  reg \$137 ;
+  reg [7:0] \$138 ;
+  reg [9:0] \$139 ;
+  wire \$14 ;
+  reg \$140 ;
+  reg \$141 ;
+  reg \$142 ;
+  reg \$143 ;
+  reg \$144 ;
+  reg \$145 ;
+  reg \$146 ;
+  reg \$147 ;
+  reg \$148 ;
+  reg \$149 ;
+  wire \$15 ;
+  reg \$150 ;
+  reg \$151 ;
+  reg \$152 ;
+  reg \$153 ;
+  reg \$154 ;
+  reg \$155 ;
+  reg \$156 ;
+  reg \$157 ;
+  reg \$158 ;
+  reg \$159 ;
+  wire \$16 ;
+  reg \$160 ;
+  reg [15:0] \$161 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire [219:0] \$19 ;
+  wire [93:0] \$2 ;
+  wire [219:0] \$20 ;
+  wire \$21 ;
+  wire [219:0] \$22 ;
+  wire [219:0] \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [138:0] \$29 ;
   wire \$3 ;
-  wire [95:0] \$30 ;
-  wire [93:0] \$31 ;
-  wire [7:0] \$32 ;
-  wire \$33 ;
+  wire [138:0] \$30 ;
+  wire \$31 ;
+  wire [138:0] \$32 ;
+  wire [138:0] \$33 ;
   wire \$34 ;
   wire \$35 ;
   wire \$36 ;
   wire \$37 ;
   wire \$38 ;
-  wire \$39 ;
+  wire [74:0] \$39 ;
   wire \$4 ;
-  wire [4:0] \$40 ;
-  wire [15:0] \$41 ;
-  wire [15:0] \$42 ;
-  wire [15:0] \$43 ;
+  wire [74:0] \$40 ;
+  wire \$41 ;
+  wire [74:0] \$42 ;
+  wire [74:0] \$43 ;
   wire \$44 ;
   wire \$45 ;
   wire \$46 ;
-  wire [123:0] \$47 ;
-  wire [123:0] \$48 ;
-  wire \$49 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire [42:0] \$49 ;
   wire \$5 ;
-  wire \$50 ;
-  wire [99:0] \$51 ;
-  wire [99:0] \$52 ;
-  wire \$53 ;
-  wire [99:0] \$54 ;
-  wire [99:0] \$55 ;
-  wire [95:0] \$56 ;
-  wire [99:0] \$57 ;
-  wire [99:0] \$58 ;
-  wire [95:0] \$59 ;
+  wire [42:0] \$50 ;
+  wire \$51 ;
+  wire [42:0] \$52 ;
+  wire [42:0] \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire [26:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
-  reg \$61 ;
-  reg [92:0] \$62 ;
-  reg [92:0] \$63 ;
-  reg \$64 ;
-  reg [92:0] \$65 ;
-  reg \$66 ;
-  reg [92:0] \$67 ;
-  reg \$68 ;
-  reg \$69 ;
+  wire [26:0] \$60 ;
+  wire \$61 ;
+  wire [26:0] \$62 ;
+  wire [26:0] \$63 ;
+  wire [18:0] \$64 ;
+  wire [18:0] \$65 ;
+  wire [16:0] \$66 ;
+  wire [18:0] \$67 ;
+  wire [18:0] \$68 ;
+  wire [16:0] \$69 ;
   wire \$7 ;
-  reg [92:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg \$73 ;
-  reg \$74 ;
-  reg [92:0] \$75 ;
-  reg \$76 ;
-  reg \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [219:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg [7:0] \$87 ;
-  reg [9:0] \$88 ;
-  reg \$89 ;
-  wire [219:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg \$92 ;
+  wire \$70 ;
+  wire [18:0] \$71 ;
+  wire [18:0] \$72 ;
+  wire [16:0] \$73 ;
+  wire [18:0] \$74 ;
+  wire [18:0] \$75 ;
+  wire [16:0] \$76 ;
+  wire [7:0] \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire [4:0] \$85 ;
+  wire [15:0] \$86 ;
+  wire [15:0] \$87 ;
+  wire [15:0] \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
   reg \$93 ;
-  reg \$94 ;
-  reg \$95 ;
-  reg \$96 ;
+  reg [92:0] \$94 ;
+  reg [92:0] \$95 ;
+  reg [92:0] \$96 ;
   reg \$97 ;
   reg \$98 ;
   reg \$99 ;
   reg [92:0] \$like  = 93'h000000000000000000000000;
   reg \$signal  = 1'h0;
+  reg \$signal$51  = 1'h0;
+  reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  reg empty = 1'h0;
   wire empty_1;
-  wire empty_16;
-  wire empty_2;
-  wire empty_32;
-  wire empty_4;
-  wire empty_64;
-  wire empty_8;
+  reg empty_16 = 1'h0;
+  reg empty_2 = 1'h0;
+  reg empty_32 = 1'h0;
+  reg empty_4 = 1'h0;
+  reg empty_8 = 1'h0;
   reg [7:0] exponent = 8'h00;
   reg [9:0] fraction = 10'h000;
   reg [92:0] magnitude = 93'h000000000000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
+  reg nan_10 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
   reg nan_4 = 1'h0;
   reg nan_5 = 1'h0;
   reg nan_6 = 1'h0;
   reg nan_7 = 1'h0;
-  reg [92:0] normal_0 = 93'h000000000000000000000000;
-  reg [92:0] normal_1 = 93'h000000000000000000000000;
-  reg [92:0] normal_2 = 93'h000000000000000000000000;
-  reg [92:0] normal_3 = 93'h000000000000000000000000;
+  reg nan_8 = 1'h0;
+  reg nan_9 = 1'h0;
+  reg [75:0] normal_0 = 76'h0000000000000000000;
+  reg [43:0] normal_1 = 44'h00000000000;
+  reg [27:0] normal_2 = 28'h0000000;
+  reg [19:0] normal_3 = 20'h00000;
+  reg [15:0] normal_4 = 16'h0000;
+  reg [12:0] normal_5 = 13'h0000;
+  reg [92:0] ones = 93'h000000000000000000000000;
   output [15:0] result;
   reg [15:0] result = 16'h0000;
   reg round_up = 1'h0;
@@ -18501,489 +18720,253 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   reg shift_2_0 = 1'h0;
   reg shift_2_1 = 1'h0;
   reg shift_2_2 = 1'h0;
-  reg shift_2_3 = 1'h0;
   reg shift_3_0 = 1'h0;
   reg shift_3_1 = 1'h0;
   reg shift_3_2 = 1'h0;
   reg shift_3_3 = 1'h0;
-  reg shift_3_4 = 1'h0;
-  reg shift_3_5 = 1'h0;
-  reg shift_3_6 = 1'h0;
-  reg sign = 1'h0;
+  reg shift_4_0 = 1'h0;
+  reg shift_4_1 = 1'h0;
+  reg shift_4_2 = 1'h0;
+  reg shift_4_3 = 1'h0;
+  reg shift_4_4 = 1'h0;
+  reg shift_5_0 = 1'h0;
+  reg shift_5_1 = 1'h0;
+  reg shift_5_2 = 1'h0;
+  reg shift_5_3 = 1'h0;
+  reg shift_5_4 = 1'h0;
+  reg shift_5_5 = 1'h0;
+  reg shift_5_6 = 1'h0;
   reg sign_1 = 1'h0;
   reg sign_2 = 1'h0;
   reg sign_3 = 1'h0;
   reg sign_4 = 1'h0;
   reg sign_5 = 1'h0;
   reg sign_6 = 1'h0;
-  reg subnormal = 1'h0;
+  reg sign_7 = 1'h0;
+  reg sign_8 = 1'h0;
+  reg sign_9 = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
   reg subnormal_4 = 1'h0;
+  reg subnormal_5 = 1'h0;
+  reg subnormal_6 = 1'h0;
   input [93:0] total;
   wire [93:0] total;
-  assign \$1  = - $signed(total);
-  assign \$2  = total[93] ? \$1  : { total[93], total };
+  assign \$1  = total[92:0] ^ { total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93], total[93] };
+  assign \$2  = ones + \$signal ;
   assign \$3  = | magnitude[92:34];
   assign \$4  = ~ \$3 ;
-  assign \$5  = | magnitude[92:34];
+  assign \$5  = | magnitude[92:29];
   assign \$6  = ~ \$5 ;
-  assign \$7  = magnitude[34] | \$6 ;
-  assign \$9  = \$44  ? { 127'h00000000000000000000000000000000, \$like  } : \$8 ;
-  assign \$11  = \$45  ? { 63'h0000000000000000, normal_0 } : \$10 ;
-  assign \$13  = \$46  ? { 31'h00000000, normal_1 } : \$12 ;
-  assign \$16  = \$46  ? { 31'h00000000, normal_1 } : \$15 ;
-  assign \$17  = \$49  ? { 15'h0000, \$16 [92:0] } : \$14 ;
-  assign \$19  = \$50  ? { 7'h00, normal_2 } : \$18 ;
-  assign \$22  = \$50  ? { 7'h00, normal_2 } : \$21 ;
-  assign \$23  = \$53  ? { 3'h0, \$22 [92:0] } : \$20 ;
-  assign \$26  = \$50  ? { 7'h00, normal_2 } : \$25 ;
-  assign \$29  = \$50  ? { 7'h00, normal_2 } : \$28 ;
-  assign \$30  = \$53  ? { 3'h0, \$29 [92:0] } : \$27 ;
-  assign \$31  = \$60  ? { 1'h0, \$30 [92:0] } : \$24 ;
-  assign \$32  = 6'h3b - { shift_3_6, shift_3_5, shift_3_4, shift_3_3, shift_3_2, shift_3_1, shift_3_0 };
-  assign \$33  = ~ subnormal_4;
-  assign \$34  = normal_3[92] & \$33 ;
-  assign \$35  = | normal_3[80:0];
-  assign \$36  = \$35  | normal_3[82];
-  assign \$37  = normal_3[81] & \$36 ;
-  assign \$38  = $signed(exponent) >= $signed(6'h1f);
-  assign \$39  = \$signal  & \$38 ;
-  assign \$40  = \$signal  ? exponent[4:0] : 5'h00;
-  assign \$41  = { \$40 , fraction } + round_up;
-  assign \$42  = \$39  ? 16'h7c00 : \$41 ;
-  assign \$43  = nan_7 ? 16'h7e00 : { sign_6, \$42 [14:0] };
-  assign \$44  = | \$like [92:29];
-  assign empty_64 = ~ \$44 ;
-  assign \$45  = | normal_0[92:61];
-  assign empty_32 = ~ \$45 ;
-  assign \$46  = | normal_1[92:77];
-  assign empty_16 = ~ \$46 ;
-  assign \$48  = \$46  ? { 31'h00000000, normal_1 } : \$47 ;
-  assign \$49  = | \$48 [92:85];
-  assign empty_8 = ~ \$49 ;
-  assign \$50  = | normal_2[92:89];
-  assign empty_4 = ~ \$50 ;
-  assign \$52  = \$50  ? { 7'h00, normal_2 } : \$51 ;
-  assign \$53  = | \$52 [92:91];
-  assign empty_2 = ~ \$53 ;
-  assign \$55  = \$50  ? { 7'h00, normal_2 } : \$54 ;
-  assign \$58  = \$50  ? { 7'h00, normal_2 } : \$57 ;
-  assign \$59  = \$53  ? { 3'h0, \$58 [92:0] } : \$56 ;
-  assign empty_1 = ~ \$60 ;
+  assign \$7  = | magnitude[92:34];
+  assign \$8  = ~ \$7 ;
+  assign \$10  = \$6  & \$9 ;
+  assign \$11  = | magnitude[92:34];
+  assign \$12  = ~ \$11 ;
+  assign \$13  = magnitude[34] | \$12 ;
+  assign \$14  = | \$like [28:0];
+  assign \$15  = ~ \$14 ;
+  assign \$16  = | \$like [92:61];
+  assign \$17  = ~ \$16 ;
+  assign \$18  = empty ? \$15  : \$17 ;
+  assign \$20  = empty ? \$19  : { 127'h00000000000000000000000000000000, \$like  };
+  assign \$21  = | \$20 [17:0];
+  assign \$23  = empty ? \$22  : { 127'h00000000000000000000000000000000, \$like  };
+  assign \$24  = | normal_0[43:28];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = | normal_0[75:60];
+  assign \$27  = ~ \$26 ;
+  assign \$28  = empty_32 ? \$25  : \$27 ;
+  assign \$30  = empty_32 ? \$29  : { 63'h0000000000000000, normal_0 };
+  assign \$31  = | \$30 [32:0];
+  assign \$33  = empty_32 ? \$32  : { 63'h0000000000000000, normal_0 };
+  assign \$34  = | normal_1[27:20];
+  assign \$35  = ~ \$34 ;
+  assign \$36  = | normal_1[43:36];
+  assign \$37  = ~ \$36 ;
+  assign \$38  = empty_16 ? \$35  : \$37 ;
+  assign \$40  = empty_16 ? \$39  : { 31'h00000000, normal_1 };
+  assign \$41  = | \$40 [16:0];
+  assign \$43  = empty_16 ? \$42  : { 31'h00000000, normal_1 };
+  assign \$44  = | normal_2[19:16];
+  assign \$45  = ~ \$44 ;
+  assign \$46  = | normal_2[27:24];
+  assign \$47  = ~ \$46 ;
+  assign \$48  = empty_8 ? \$45  : \$47 ;
+  assign \$50  = empty_8 ? \$49  : { 15'h0000, normal_2 };
+  assign \$51  = | \$50 [8:0];
+  assign \$53  = empty_8 ? \$52  : { 15'h0000, normal_2 };
+  assign \$54  = | normal_3[15:14];
+  assign \$55  = ~ \$54 ;
+  assign \$56  = | normal_3[19:18];
+  assign \$57  = ~ \$56 ;
+  assign \$58  = empty_4 ? \$55  : \$57 ;
+  assign \$60  = empty_4 ? \$59  : { 7'h00, normal_3 };
+  assign \$61  = | \$60 [4:0];
+  assign \$63  = empty_4 ? \$62  : { 7'h00, normal_3 };
+  assign \$65  = empty_2 ? \$64  : { 3'h0, normal_4 };
+  assign \$68  = empty_2 ? \$67  : { 3'h0, normal_4 };
+  assign \$69  = empty_1 ? \$66  : { 1'h0, \$68 [15:0] };
+  assign \$70  = | \$69 [3:0];
+  assign \$72  = empty_2 ? \$71  : { 3'h0, normal_4 };
+  assign \$75  = empty_2 ? \$74  : { 3'h0, normal_4 };
+  assign \$76  = empty_1 ? \$73  : { 1'h0, \$75 [15:0] };
+  assign \$77  = 6'h3b - { shift_5_6, shift_5_5, shift_5_4, shift_5_3, shift_5_2, shift_5_1, shift_5_0 };
+  assign \$78  = ~ subnormal_6;
+  assign \$79  = normal_5[12] & \$78 ;
+  assign \$81  = \$80  | normal_5[2];
+  assign \$82  = normal_5[1] & \$81 ;
+  assign \$83  = $signed(exponent) >= $signed(6'h1f);
+  assign \$84  = \$signal$51  & \$83 ;
+  assign \$85  = \$signal$51  ? exponent[4:0] : 5'h00;
+  assign \$86  = { \$85 , fraction } + round_up;
+  assign \$87  = \$84  ? 16'h7c00 : \$86 ;
+  assign \$88  = nan_10 ? 16'h7e00 : { sign_9, \$87 [14:0] };
+  assign \$90  = ~ \$89 ;
+  assign \$92  = ~ \$91 ;
+  assign empty_1 = empty_2 ? \$90  : \$92 ;
   always @(posedge clk)
-    sign <= \$61 ;
+    \$signal  <= \$93 ;
   always @(posedge clk)
-    magnitude <= \$62 ;
+    ones <= \$94 ;
   always @(posedge clk)
-    \$like  <= \$63 ;
+    magnitude <= \$95 ;
   always @(posedge clk)
-    subnormal <= \$64 ;
+    \$like  <= \$96 ;
   always @(posedge clk)
-    normal_0 <= \$65 ;
+    \$signal$7  <= \$97 ;
   always @(posedge clk)
-    shift_0_0 <= \$66 ;
+    empty <= \$98 ;
   always @(posedge clk)
-    normal_1 <= \$67 ;
+    empty_32 <= \$99 ;
   always @(posedge clk)
-    shift_1_0 <= \$68 ;
+    normal_0 <= \$100 ;
   always @(posedge clk)
-    shift_1_1 <= \$69 ;
+    shift_0_0 <= \$101 ;
   always @(posedge clk)
-    normal_2 <= \$70 ;
+    empty_16 <= \$102 ;
   always @(posedge clk)
-    shift_2_0 <= \$71 ;
+    normal_1 <= \$103 ;
   always @(posedge clk)
-    shift_2_1 <= \$72 ;
+    shift_1_0 <= \$104 ;
   always @(posedge clk)
-    shift_2_2 <= \$73 ;
+    shift_1_1 <= \$105 ;
   always @(posedge clk)
-    shift_2_3 <= \$74 ;
+    empty_8 <= \$106 ;
   always @(posedge clk)
-    normal_3 <= \$75 ;
+    normal_2 <= \$107 ;
   always @(posedge clk)
-    shift_3_0 <= \$76 ;
+    shift_2_0 <= \$108 ;
   always @(posedge clk)
-    shift_3_1 <= \$77 ;
+    shift_2_1 <= \$109 ;
   always @(posedge clk)
-    shift_3_2 <= \$78 ;
+    shift_2_2 <= \$110 ;
   always @(posedge clk)
-    shift_3_3 <= \$79 ;
+    empty_4 <= \$111 ;
   always @(posedge clk)
-    shift_3_4 <= \$80 ;
+    normal_3 <= \$112 ;
   always @(posedge clk)
-    shift_3_5 <= \$81 ;
+    shift_3_0 <= \$113 ;
   always @(posedge clk)
-    shift_3_6 <= \$82 ;
+    shift_3_1 <= \$114 ;
   always @(posedge clk)
-    subnormal_1 <= \$83 ;
+    shift_3_2 <= \$115 ;
   always @(posedge clk)
-    subnormal_2 <= \$84 ;
+    shift_3_3 <= \$116 ;
   always @(posedge clk)
-    subnormal_3 <= \$85 ;
+    empty_2 <= \$117 ;
   always @(posedge clk)
-    subnormal_4 <= \$86 ;
+    normal_4 <= \$118 ;
   always @(posedge clk)
-    exponent <= \$87 ;
+    shift_4_0 <= \$119 ;
   always @(posedge clk)
-    fraction <= \$88 ;
+    shift_4_1 <= \$120 ;
   always @(posedge clk)
-    \$signal  <= \$89 ;
+    shift_4_2 <= \$121 ;
   always @(posedge clk)
-    round_up <= \$90 ;
+    shift_4_3 <= \$122 ;
   always @(posedge clk)
-    sign_1 <= \$91 ;
+    shift_4_4 <= \$123 ;
   always @(posedge clk)
-    sign_2 <= \$92 ;
+    normal_5 <= \$124 ;
   always @(posedge clk)
-    sign_3 <= \$93 ;
+    shift_5_0 <= \$125 ;
   always @(posedge clk)
-    sign_4 <= \$94 ;
+    shift_5_1 <= \$126 ;
   always @(posedge clk)
-    sign_5 <= \$95 ;
+    shift_5_2 <= \$127 ;
   always @(posedge clk)
-    sign_6 <= \$96 ;
+    shift_5_3 <= \$128 ;
   always @(posedge clk)
-    nan_1 <= \$97 ;
+    shift_5_4 <= \$129 ;
   always @(posedge clk)
-    nan_2 <= \$98 ;
+    shift_5_5 <= \$130 ;
   always @(posedge clk)
-    nan_3 <= \$99 ;
+    shift_5_6 <= \$131 ;
   always @(posedge clk)
-    nan_4 <= \$100 ;
+    subnormal_1 <= \$132 ;
   always @(posedge clk)
-    nan_5 <= \$101 ;
+    subnormal_2 <= \$133 ;
   always @(posedge clk)
-    nan_6 <= \$102 ;
+    subnormal_3 <= \$134 ;
   always @(posedge clk)
-    nan_7 <= \$103 ;
+    subnormal_4 <= \$135 ;
   always @(posedge clk)
-    result <= \$104 ;
+    subnormal_5 <= \$136 ;
+  always @(posedge clk)
+    subnormal_6 <= \$137 ;
+  always @(posedge clk)
+    exponent <= \$138 ;
+  always @(posedge clk)
+    fraction <= \$139 ;
+  always @(posedge clk)
+    \$signal$51  <= \$140 ;
+  always @(posedge clk)
+    round_up <= \$141 ;
+  always @(posedge clk)
+    sign_1 <= \$142 ;
+  always @(posedge clk)
+    sign_2 <= \$143 ;
+  always @(posedge clk)
+    sign_3 <= \$144 ;
+  always @(posedge clk)
+    sign_4 <= \$145 ;
+  always @(posedge clk)
+    sign_5 <= \$146 ;
+  always @(posedge clk)
+    sign_6 <= \$147 ;
+  always @(posedge clk)
+    sign_7 <= \$148 ;
+  always @(posedge clk)
+    sign_8 <= \$149 ;
+  always @(posedge clk)
+    sign_9 <= \$150 ;
+  always @(posedge clk)
+    nan_1 <= \$151 ;
+  always @(posedge clk)
+    nan_2 <= \$152 ;
+  always @(posedge clk)
+    nan_3 <= \$153 ;
+  always @(posedge clk)
+    nan_4 <= \$154 ;
+  always @(posedge clk)
+    nan_5 <= \$155 ;
+  always @(posedge clk)
+    nan_6 <= \$156 ;
+  always @(posedge clk)
+    nan_7 <= \$157 ;
+  always @(posedge clk)
+    nan_8 <= \$158 ;
+  always @(posedge clk)
+    nan_9 <= \$159 ;
+  always @(posedge clk)
+    nan_10 <= \$160 ;
+  always @(posedge clk)
+    result <= \$161 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$61  = total[93];
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$62  = \$2 [92:0];
-    if (abort) begin
-      \$62  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$62  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    { \$63 [92:35], \$63 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-    \$63 [34] = \$7 ;
-    if (abort) begin
-      \$63  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$63  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$64  = \$4 ;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$65  = \$9 [92:0];
-    if (abort) begin
-      \$65  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$65  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$66  = empty_64;
-    if (abort) begin
-      \$66  = 1'h0;
-    end
-    if (rst) begin
-      \$66  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$67  = \$11 [92:0];
-    if (abort) begin
-      \$67  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$67  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$68  = empty_32;
-    if (abort) begin
-      \$68  = 1'h0;
-    end
-    if (rst) begin
-      \$68  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$69  = shift_0_0;
-    if (abort) begin
-      \$69  = 1'h0;
-    end
-    if (rst) begin
-      \$69  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$70  = \$17 [92:0];
-    if (abort) begin
-      \$70  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$70  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$71  = empty_8;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$72  = empty_16;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$73  = shift_1_0;
-    if (abort) begin
-      \$73  = 1'h0;
-    end
-    if (rst) begin
-      \$73  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$74  = shift_1_1;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$75  = \$31 [92:0];
-    if (abort) begin
-      \$75  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$75  = 93'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$76  = empty_1;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$77  = empty_2;
-    if (abort) begin
-      \$77  = 1'h0;
-    end
-    if (rst) begin
-      \$77  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$78  = empty_4;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$79  = shift_2_0;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$80  = shift_2_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$81  = shift_2_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$82  = shift_2_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$83  = subnormal;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$84  = subnormal_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$85  = subnormal_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$86  = subnormal_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$87  = \$32 ;
-    if (abort) begin
-      \$87  = 8'h00;
-    end
-    if (rst) begin
-      \$87  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$88  = normal_3[91:82];
-    if (abort) begin
-      \$88  = 10'h000;
-    end
-    if (rst) begin
-      \$88  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$89  = \$34 ;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$90  = \$37 ;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$91  = sign;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$92  = sign_1;
-    if (abort) begin
-      \$92  = 1'h0;
-    end
-    if (rst) begin
-      \$92  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$93  = sign_2;
+    \$93  = total[93];
     if (abort) begin
       \$93  = 1'h0;
     end
@@ -18993,37 +18976,38 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$94  = sign_3;
+    \$94  = \$1 ;
     if (abort) begin
-      \$94  = 1'h0;
+      \$94  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$94  = 1'h0;
+      \$94  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$95  = sign_4;
+    \$95  = \$2 [92:0];
     if (abort) begin
-      \$95  = 1'h0;
+      \$95  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$95  = 1'h0;
+      \$95  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$96  = sign_5;
+    { \$96 [92:35], \$96 [33:0] } = { magnitude[92:35], magnitude[33:0] };
+    \$96 [34] = \$13 ;
     if (abort) begin
-      \$96  = 1'h0;
+      \$96  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$96  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$97  = nan;
+    \$97  = \$4 ;
     if (abort) begin
       \$97  = 1'h0;
     end
@@ -19033,7 +19017,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$98  = nan_1;
+    \$98  = \$10 ;
     if (abort) begin
       \$98  = 1'h0;
     end
@@ -19043,7 +19027,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$99  = nan_2;
+    \$99  = \$18 ;
     if (abort) begin
       \$99  = 1'h0;
     end
@@ -19053,17 +19037,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$100  = nan_3;
+    \$100  = { \$23 [92:18], \$21  };
     if (abort) begin
-      \$100  = 1'h0;
+      \$100  = 76'h0000000000000000000;
     end
     if (rst) begin
-      \$100  = 1'h0;
+      \$100  = 76'h0000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$101  = nan_4;
+    \$101  = empty;
     if (abort) begin
       \$101  = 1'h0;
     end
@@ -19073,7 +19057,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$102  = nan_5;
+    \$102  = \$28 ;
     if (abort) begin
       \$102  = 1'h0;
     end
@@ -19083,50 +19067,634 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, nan, abo
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$103  = nan_6;
+    \$103  = { \$33 [75:33], \$31  };
     if (abort) begin
-      \$103  = 1'h0;
+      \$103  = 44'h00000000000;
     end
     if (rst) begin
-      \$103  = 1'h0;
+      \$103  = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$104  = \$43 ;
+    \$104  = empty_32;
     if (abort) begin
-      \$104  = 16'h0000;
+      \$104  = 1'h0;
     end
     if (rst) begin
-      \$104  = 16'h0000;
+      \$104  = 1'h0;
     end
   end
-  assign \$18  = { 3'h0, normal_2, 4'h0 };
-  assign \$20  = { 1'h0, \$19 [92:0], 2'h0 };
-  assign \$21  = { 3'h0, normal_2, 4'h0 };
-  assign \$51  = { 3'h0, normal_2, 4'h0 };
-  assign \$24  = { \$23 [92:0], 1'h0 };
-  assign \$25  = { 3'h0, normal_2, 4'h0 };
-  assign \$27  = { 1'h0, \$26 [92:0], 2'h0 };
-  assign \$28  = { 3'h0, normal_2, 4'h0 };
-  assign \$54  = { 3'h0, normal_2, 4'h0 };
-  assign \$56  = { 1'h0, \$55 [92:0], 2'h0 };
-  assign \$57  = { 3'h0, normal_2, 4'h0 };
-  assign \$60  = \$59 [92];
-  assign \$8  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
-  assign \$10  = { 31'h00000000, normal_0, 32'h00000000 };
-  assign \$12  = { 15'h0000, normal_1, 16'h0000 };
-  assign \$14  = { 7'h00, \$13 [92:0], 8'h00 };
-  assign \$15  = { 15'h0000, normal_1, 16'h0000 };
-  assign \$47  = { 15'h0000, normal_1, 16'h0000 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$105  = shift_0_0;
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$106  = \$38 ;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$107  = { \$43 [43:17], \$41  };
+    if (abort) begin
+      \$107  = 28'h0000000;
+    end
+    if (rst) begin
+      \$107  = 28'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$108  = empty_16;
+    if (abort) begin
+      \$108  = 1'h0;
+    end
+    if (rst) begin
+      \$108  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$109  = shift_1_0;
+    if (abort) begin
+      \$109  = 1'h0;
+    end
+    if (rst) begin
+      \$109  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$110  = shift_1_1;
+    if (abort) begin
+      \$110  = 1'h0;
+    end
+    if (rst) begin
+      \$110  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$111  = \$48 ;
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$112  = { \$53 [27:9], \$51  };
+    if (abort) begin
+      \$112  = 20'h00000;
+    end
+    if (rst) begin
+      \$112  = 20'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$113  = empty_8;
+    if (abort) begin
+      \$113  = 1'h0;
+    end
+    if (rst) begin
+      \$113  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$114  = shift_2_0;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$115  = shift_2_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$116  = shift_2_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$117  = \$58 ;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$118  = { \$63 [19:5], \$61  };
+    if (abort) begin
+      \$118  = 16'h0000;
+    end
+    if (rst) begin
+      \$118  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$119  = empty_4;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$120  = shift_3_0;
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$121  = shift_3_1;
+    if (abort) begin
+      \$121  = 1'h0;
+    end
+    if (rst) begin
+      \$121  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$122  = shift_3_2;
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$123  = shift_3_3;
+    if (abort) begin
+      \$123  = 1'h0;
+    end
+    if (rst) begin
+      \$123  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$124  = { \$76 [15:4], \$70  };
+    if (abort) begin
+      \$124  = 13'h0000;
+    end
+    if (rst) begin
+      \$124  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$125  = empty_1;
+    if (abort) begin
+      \$125  = 1'h0;
+    end
+    if (rst) begin
+      \$125  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$126  = empty_2;
+    if (abort) begin
+      \$126  = 1'h0;
+    end
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$127  = shift_4_0;
+    if (abort) begin
+      \$127  = 1'h0;
+    end
+    if (rst) begin
+      \$127  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$128  = shift_4_1;
+    if (abort) begin
+      \$128  = 1'h0;
+    end
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$129  = shift_4_2;
+    if (abort) begin
+      \$129  = 1'h0;
+    end
+    if (rst) begin
+      \$129  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$130  = shift_4_3;
+    if (abort) begin
+      \$130  = 1'h0;
+    end
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$131  = shift_4_4;
+    if (abort) begin
+      \$131  = 1'h0;
+    end
+    if (rst) begin
+      \$131  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$132  = \$signal$7 ;
+    if (abort) begin
+      \$132  = 1'h0;
+    end
+    if (rst) begin
+      \$132  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$133  = subnormal_1;
+    if (abort) begin
+      \$133  = 1'h0;
+    end
+    if (rst) begin
+      \$133  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$134  = subnormal_2;
+    if (abort) begin
+      \$134  = 1'h0;
+    end
+    if (rst) begin
+      \$134  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$135  = subnormal_3;
+    if (abort) begin
+      \$135  = 1'h0;
+    end
+    if (rst) begin
+      \$135  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$136  = subnormal_4;
+    if (abort) begin
+      \$136  = 1'h0;
+    end
+    if (rst) begin
+      \$136  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$137  = subnormal_5;
+    if (abort) begin
+      \$137  = 1'h0;
+    end
+    if (rst) begin
+      \$137  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$138  = \$77 ;
+    if (abort) begin
+      \$138  = 8'h00;
+    end
+    if (rst) begin
+      \$138  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$139  = normal_5[11:2];
+    if (abort) begin
+      \$139  = 10'h000;
+    end
+    if (rst) begin
+      \$139  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$140  = \$79 ;
+    if (abort) begin
+      \$140  = 1'h0;
+    end
+    if (rst) begin
+      \$140  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$141  = \$82 ;
+    if (abort) begin
+      \$141  = 1'h0;
+    end
+    if (rst) begin
+      \$141  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$142  = \$signal ;
+    if (abort) begin
+      \$142  = 1'h0;
+    end
+    if (rst) begin
+      \$142  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$143  = sign_1;
+    if (abort) begin
+      \$143  = 1'h0;
+    end
+    if (rst) begin
+      \$143  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$144  = sign_2;
+    if (abort) begin
+      \$144  = 1'h0;
+    end
+    if (rst) begin
+      \$144  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$145  = sign_3;
+    if (abort) begin
+      \$145  = 1'h0;
+    end
+    if (rst) begin
+      \$145  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$146  = sign_4;
+    if (abort) begin
+      \$146  = 1'h0;
+    end
+    if (rst) begin
+      \$146  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$147  = sign_5;
+    if (abort) begin
+      \$147  = 1'h0;
+    end
+    if (rst) begin
+      \$147  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$148  = sign_6;
+    if (abort) begin
+      \$148  = 1'h0;
+    end
+    if (rst) begin
+      \$148  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$149  = sign_7;
+    if (abort) begin
+      \$149  = 1'h0;
+    end
+    if (rst) begin
+      \$149  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$150  = sign_8;
+    if (abort) begin
+      \$150  = 1'h0;
+    end
+    if (rst) begin
+      \$150  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$151  = nan;
+    if (abort) begin
+      \$151  = 1'h0;
+    end
+    if (rst) begin
+      \$151  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$152  = nan_1;
+    if (abort) begin
+      \$152  = 1'h0;
+    end
+    if (rst) begin
+      \$152  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$153  = nan_2;
+    if (abort) begin
+      \$153  = 1'h0;
+    end
+    if (rst) begin
+      \$153  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$154  = nan_3;
+    if (abort) begin
+      \$154  = 1'h0;
+    end
+    if (rst) begin
+      \$154  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$155  = nan_4;
+    if (abort) begin
+      \$155  = 1'h0;
+    end
+    if (rst) begin
+      \$155  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$156  = nan_5;
+    if (abort) begin
+      \$156  = 1'h0;
+    end
+    if (rst) begin
+      \$156  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$157  = nan_6;
+    if (abort) begin
+      \$157  = 1'h0;
+    end
+    if (rst) begin
+      \$157  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$158  = nan_7;
+    if (abort) begin
+      \$158  = 1'h0;
+    end
+    if (rst) begin
+      \$158  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$159  = nan_8;
+    if (abort) begin
+      \$159  = 1'h0;
+    end
+    if (rst) begin
+      \$159  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$160  = nan_9;
+    if (abort) begin
+      \$160  = 1'h0;
+    end
+    if (rst) begin
+      \$160  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$161  = \$88 ;
+    if (abort) begin
+      \$161  = 16'h0000;
+    end
+    if (rst) begin
+      \$161  = 16'h0000;
+    end
+  end
+  assign \$9  = \$7 ;
+  assign \$19  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
+  assign \$22  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
+  assign \$29  = { 31'h00000000, normal_0, 32'h00000000 };
+  assign \$32  = { 31'h00000000, normal_0, 32'h00000000 };
+  assign \$39  = { 15'h0000, normal_1, 16'h0000 };
+  assign \$42  = { 15'h0000, normal_1, 16'h0000 };
+  assign \$49  = { 7'h00, normal_2, 8'h00 };
+  assign \$52  = { 7'h00, normal_2, 8'h00 };
+  assign \$59  = { 3'h0, normal_3, 4'h0 };
+  assign \$62  = { 3'h0, normal_3, 4'h0 };
+  assign \$64  = { 1'h0, normal_4, 2'h0 };
+  assign \$66  = { \$65 [15:0], 1'h0 };
+  assign \$67  = { 1'h0, normal_4, 2'h0 };
+  assign \$89  = normal_4[13];
+  assign \$91  = normal_4[15];
+  assign \$71  = { 1'h0, normal_4, 2'h0 };
+  assign \$73  = { \$72 [15:0], 1'h0 };
+  assign \$74  = { 1'h0, normal_4, 2'h0 };
+  assign \$80  = normal_5[0];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$204 (rst, give, claim, enough, start, abort, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206 (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire [5:0] \$1 ;
-  wire [1:0] \$2 ;
-  wire [6:0] \$3 ;
-  reg [4:0] \$4 ;
+  wire [7:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [5:0] \$15 ;
+  reg \$16 ;
+  wire [7:0] \$2 ;
+  wire [7:0] \$3 ;
+  wire [6:0] \$4 ;
+  wire [6:0] \$5 ;
+  wire [6:0] \$6 ;
+  wire [7:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -19134,50 +19702,80 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$204 (rst, give, claim, en
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h1;
+  (* init = 1'h1 *)
+  wire \enough$1 ;
   input give;
   wire give;
-  reg [4:0] left = 5'h1e;
+  reg [5:0] left = 6'h22;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 8'hff;
+  assign \$2  = left + 8'hfe;
+  assign \$3  = give ? \$1  : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 2'h3;
+  assign \$9  = left >= 3'h4;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = left >= 2'h2;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 2'h2;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 2'h2 : 2'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 5'h1e;
+      \$15  = 6'h22;
     end else begin
-      \$4  = \$3 [4:0];
+      \$15  = \$7 [5:0];
     end
     if (abort) begin
-      \$4  = 5'h1e;
+      \$15  = 6'h22;
     end
     if (rst) begin
-      \$4  = 5'h1e;
+      \$15  = 6'h22;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h1;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h1;
+    end
+    if (rst) begin
+      \$16  = 1'h1;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$7052$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$7047$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [61:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [61:0] \$19 ;
   wire \$2 ;
   wire [92:0] \$20 ;
   wire [92:0] \$21 ;
@@ -19186,23 +19784,23 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [61:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [61:0] \$41 ;
   wire [92:0] \$42 ;
   wire [92:0] \$43 ;
   wire [92:0] \$44 ;
@@ -19211,32 +19809,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [95:0] \$50 ;
   wire \$51 ;
   wire [95:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [47:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [61:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [87:0] \$63 ;
   reg \$64 ;
-  reg [47:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [61:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [87:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -19244,7 +19842,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   reg [88:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -19254,16 +19852,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [93:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [93:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [93:0] \$92 ;
+  reg \$93 ;
+  reg [93:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [47:0] dot;
@@ -19276,27 +19878,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [93:0] part = 94'h000000000000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$7052$0 ;
-  wire [31:0] \port$7052$0 ;
+  input [31:0] \port$7047$0 ;
+  wire [31:0] \port$7047$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [87:0] scale_placed = 88'h0000000000000000000000;
   reg [61:0] scale_product = 62'h0000000000000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [47:0] scale_value_1 = 48'h000000000000;
+  reg [47:0] scale_value_2 = 48'h000000000000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -19304,13 +19911,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [87:0] shift_placed = 88'h0000000000000000000000;
   reg [61:0] shift_product = 62'h0000000000000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [47:0] shift_value_1 = 48'h000000000000;
+  reg [47:0] shift_value_2 = 48'h000000000000;
   reg [88:0] term = 89'h00000000000000000000000;
   reg term_carry = 1'h0;
   output [93:0] total;
@@ -19318,88 +19929,107 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$7052$0 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$7052$0 [10] | \$10 ;
-  assign \$12  = | \port$7052$0 [14:10];
-  assign \$14  = | \port$7052$0 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$7052$0 [9:0] };
-  assign \$16  = \port$7052$0 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$7052$0 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$7052$0 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$7052$0 [26] | \$24 ;
-  assign \$26  = | \port$7052$0 [30:26];
-  assign \$28  = | \port$7052$0 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$7052$0 [25:16] };
-  assign \$31  = | \port$7052$0 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$7052$0 [26] | \$32 ;
-  assign \$34  = | \port$7052$0 [30:26];
-  assign \$36  = | \port$7052$0 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$7052$0 [25:16] };
-  assign \$38  = \port$7052$0 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$7052$0 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$7047$0 [14:10];
+  assign \$7  = | \port$7047$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$7047$0 [9:0] };
+  assign \$10  = | \port$7047$0 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$7047$0 [10] | \$11 ;
+  assign \$13  = | \port$7047$0 [14:10];
+  assign \$15  = | \port$7047$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$7047$0 [9:0] };
+  assign \$17  = \port$7047$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$7047$0 [30:26];
+  assign \$24  = | \port$7047$0 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$7047$0 [26] | \$25 ;
+  assign \$27  = | \port$7047$0 [30:26];
+  assign \$29  = | \port$7047$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$7047$0 [25:16] };
+  assign \$32  = | \port$7047$0 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$7047$0 [26] | \$33 ;
+  assign \$35  = | \port$7047$0 [30:26];
+  assign \$37  = | \port$7047$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$7047$0 [25:16] };
+  assign \$39  = \port$7047$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -19409,117 +20039,121 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$7052$0 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$7052$0 [10] | \$2 ;
-  assign \$4  = | \port$7052$0 [14:10];
-  assign \$6  = | \port$7052$0 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$7052$0 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$7047$0 [14:10];
+  assign \$2  = | \port$7047$0 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$7047$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = dot;
+    \$55  = \port$7047$0 [15];
     if (abort) begin
-      \$55  = 48'h000000000000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 48'h000000000000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = \port$7052$0 [15];
+    \$56  = \port$7047$0 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$58  = \port$7052$0 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 62'h0000000000000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 62'h0000000000000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -19534,7 +20168,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -19544,82 +20178,82 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$65  = inputs;
+    \$65  = \port$7047$0 [31];
     if (abort) begin
-      \$65  = 48'h000000000000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 48'h000000000000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$66  = \port$7052$0 [31];
+    \$66  = \port$7047$0 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$68  = \port$7052$0 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 62'h0000000000000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 62'h0000000000000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -19634,7 +20268,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -19674,7 +20308,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -19694,7 +20328,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -19704,7 +20338,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -19714,7 +20348,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -19724,7 +20358,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -19734,7 +20368,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -19744,7 +20378,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -19754,7 +20388,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -19764,7 +20398,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -19774,7 +20408,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -19784,27 +20418,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 94'h000000000000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [94:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 94'h000000000000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 94'h000000000000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -19814,57 +20438,97 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [94:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 94'h000000000000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 94'h000000000000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 94'h000000000000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [94:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 94'h000000000000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 94'h000000000000000000000000;
     end
   end
-  assign scale = \port$7052$0 [15:0];
-  assign shift = \port$7052$0 [31:16];
-  assign \$43  = { \$42 [92], \$42 [92:1] };
-  assign \$5  = { \$4 , \port$7052$0 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$7052$0 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [94:1];
+    end
+    if (abort) begin
+      \$94  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$94  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$7047$0 [15:0];
+  assign shift = \port$7047$0 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$7047$0 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$7047$0 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [92], \$20 [92:1] };
-  assign \$27  = { \$26 , \port$7052$0 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$7052$0 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$7047$0 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$7047$0 [25:16], 1'h0 };
+  assign \$43  = { \$42 [92], \$42 [92:1] };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$7052$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$7047$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [61:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [61:0] \$19 ;
   wire \$2 ;
   wire [92:0] \$20 ;
   wire [92:0] \$21 ;
@@ -19873,23 +20537,23 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [61:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [61:0] \$41 ;
   wire [92:0] \$42 ;
   wire [92:0] \$43 ;
   wire [92:0] \$44 ;
@@ -19898,32 +20562,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [95:0] \$50 ;
   wire \$51 ;
   wire [95:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [47:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [61:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [87:0] \$63 ;
   reg \$64 ;
-  reg [47:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [61:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [87:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -19931,7 +20595,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg [88:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -19941,16 +20605,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [93:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [93:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [93:0] \$92 ;
+  reg \$93 ;
+  reg [93:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [47:0] dot;
@@ -19963,27 +20631,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [93:0] part = 94'h000000000000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$7052$32 ;
-  wire [31:0] \port$7052$32 ;
+  input [31:0] \port$7047$32 ;
+  wire [31:0] \port$7047$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [87:0] scale_placed = 88'h0000000000000000000000;
   reg [61:0] scale_product = 62'h0000000000000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [47:0] scale_value_1 = 48'h000000000000;
+  reg [47:0] scale_value_2 = 48'h000000000000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -19991,13 +20664,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [87:0] shift_placed = 88'h0000000000000000000000;
   reg [61:0] shift_product = 62'h0000000000000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [47:0] shift_value_1 = 48'h000000000000;
+  reg [47:0] shift_value_2 = 48'h000000000000;
   reg [88:0] term = 89'h00000000000000000000000;
   reg term_carry = 1'h0;
   output [93:0] total;
@@ -20005,88 +20682,107 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$7052$32 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$7052$32 [10] | \$10 ;
-  assign \$12  = | \port$7052$32 [14:10];
-  assign \$14  = | \port$7052$32 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$7052$32 [9:0] };
-  assign \$16  = \port$7052$32 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$7052$32 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$7052$32 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$7052$32 [26] | \$24 ;
-  assign \$26  = | \port$7052$32 [30:26];
-  assign \$28  = | \port$7052$32 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$7052$32 [25:16] };
-  assign \$31  = | \port$7052$32 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$7052$32 [26] | \$32 ;
-  assign \$34  = | \port$7052$32 [30:26];
-  assign \$36  = | \port$7052$32 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$7052$32 [25:16] };
-  assign \$38  = \port$7052$32 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$7052$32 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$7047$32 [14:10];
+  assign \$7  = | \port$7047$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$7047$32 [9:0] };
+  assign \$10  = | \port$7047$32 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$7047$32 [10] | \$11 ;
+  assign \$13  = | \port$7047$32 [14:10];
+  assign \$15  = | \port$7047$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$7047$32 [9:0] };
+  assign \$17  = \port$7047$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$7047$32 [30:26];
+  assign \$24  = | \port$7047$32 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$7047$32 [26] | \$25 ;
+  assign \$27  = | \port$7047$32 [30:26];
+  assign \$29  = | \port$7047$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$7047$32 [25:16] };
+  assign \$32  = | \port$7047$32 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$7047$32 [26] | \$33 ;
+  assign \$35  = | \port$7047$32 [30:26];
+  assign \$37  = | \port$7047$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$7047$32 [25:16] };
+  assign \$39  = \port$7047$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -20096,117 +20792,121 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$7052$32 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$7052$32 [10] | \$2 ;
-  assign \$4  = | \port$7052$32 [14:10];
-  assign \$6  = | \port$7052$32 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$7052$32 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$7047$32 [14:10];
+  assign \$2  = | \port$7047$32 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$7047$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$55  = dot;
+    \$55  = \port$7047$32 [15];
     if (abort) begin
-      \$55  = 48'h000000000000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 48'h000000000000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$56  = \port$7052$32 [15];
+    \$56  = \port$7047$32 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$58  = \port$7052$32 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 62'h0000000000000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 62'h0000000000000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -20221,7 +20921,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -20231,82 +20931,82 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$65  = inputs;
+    \$65  = \port$7047$32 [31];
     if (abort) begin
-      \$65  = 48'h000000000000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 48'h000000000000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$66  = \port$7052$32 [31];
+    \$66  = \port$7047$32 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$68  = \port$7052$32 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 62'h0000000000000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 62'h0000000000000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -20321,7 +21021,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -20361,7 +21061,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -20381,7 +21081,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -20391,7 +21091,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -20401,7 +21101,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -20411,7 +21111,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -20421,7 +21121,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -20431,7 +21131,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -20441,7 +21141,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -20451,7 +21151,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -20461,7 +21161,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -20471,27 +21171,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 94'h000000000000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [94:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 94'h000000000000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 94'h000000000000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -20501,50 +21191,102 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [94:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 94'h000000000000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 94'h000000000000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 94'h000000000000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [94:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 94'h000000000000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 94'h000000000000000000000000;
     end
   end
-  assign scale = \port$7052$32 [15:0];
-  assign shift = \port$7052$32 [31:16];
-  assign \$43  = { \$42 [92], \$42 [92:1] };
-  assign \$5  = { \$4 , \port$7052$32 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$7052$32 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [94:1];
+    end
+    if (abort) begin
+      \$94  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$94  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$7047$32 [15:0];
+  assign shift = \port$7047$32 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$7047$32 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$7047$32 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [92], \$20 [92:1] };
-  assign \$27  = { \$26 , \port$7052$32 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$7052$32 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$7047$32 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$7047$32 [25:16], 1'h0 };
+  assign \$43  = { \$42 [92], \$42 [92:1] };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire [4:0] \$1 ;
-  wire \$2 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [3:0] \$15 ;
+  reg \$16 ;
+  wire [5:0] \$2 ;
   wire [5:0] \$3 ;
-  reg [3:0] \$4 ;
+  wire [4:0] \$4 ;
+  wire [4:0] \$5 ;
+  wire [4:0] \$6 ;
+  wire [5:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -20552,7 +21294,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h0;
+  (* init = 1'h0 *)
+  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -20560,27 +21304,55 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 1'h0;
+  assign \$2  = left + 6'h3f;
+  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 1'h1;
+  assign \$9  = left >= 2'h2;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 1'h0;
+  assign \$12  = left >= 1'h1;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 1'h1;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 1'h1 : 1'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end else begin
-      \$4  = \$3 [3:0];
+      \$15  = \$7 [3:0];
     end
     if (abort) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
     if (rst) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h0;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h0;
+    end
+    if (rst) begin
+      \$16  = 1'h0;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
@@ -20629,22 +21401,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -20736,6 +21508,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
+  (* no_rw_check = 32'd1 *)
   reg [63:0] storage [10:0];
   initial begin
     storage[0] = 64'h0000000000000000;
@@ -20983,11 +21756,15 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, star
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
-, start, abort, n, k, state, \step$49 , load_chunk, load_remaining, row_last, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_open, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start
+, abort, n, k, state, \step$50 , load_chunk, load_remaining, row_last, scale_available, room, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire \$10 ;
+  reg [1:0] \$100 ;
+  reg [6:0] \$101 ;
+  wire \$102 ;
+  wire \$103 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -21008,7 +21785,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire \$3 ;
+  wire [2:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -21019,7 +21796,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire \$4 ;
+  wire [2:0] \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -21065,17 +21842,26 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [23:0] \$81 ;
+  wire \$81 ;
   wire \$82 ;
   wire \$83 ;
-  reg \$84 ;
-  reg [23:0] \$85 ;
-  reg [23:0] \$86 ;
-  reg [2:0] \$87 ;
-  reg [1:0] \$88 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
   wire \$89 ;
-  wire [2:0] \$9 ;
+  wire \$9 ;
   wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire [23:0] \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  reg \$97 ;
+  reg [23:0] \$98 ;
+  reg [23:0] \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -21107,6 +21893,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire [12:0] \k$27 ;
   output [6:0] load_chunk;
   wire [6:0] load_chunk;
+  output load_open;
+  wire load_open;
   output [12:0] load_remaining;
   wire [12:0] load_remaining;
   output load_write;
@@ -21169,31 +21957,31 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire start;
   wire \start$23 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  output [2:0] state;
-  reg [2:0] state = 3'h1;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
   wire [23:0] step;
-  output [23:0] \step$49 ;
-  reg [23:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [6:0] \step$49.chunk ;
-  wire [4:0] \step$49.group ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.ragged ;
-  wire \step$49.row_last ;
-  wire [1:0] \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
+  output [23:0] \step$50 ;
+  wire [23:0] \step$50 ;
+  wire \step$50.block_last ;
+  wire [6:0] \step$50.chunk ;
+  wire [4:0] \step$50.group ;
+  wire \step$50.group_last ;
+  wire \step$50.load ;
+  wire \step$50.poison ;
+  wire \step$50.ragged ;
+  wire \step$50.row_last ;
+  wire [1:0] \step$50.rows ;
+  wire \step$50.scaled ;
+  wire \step$50.segment ;
+  wire \step$50.valid ;
+  wire \step$50.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire [4:0] \step.group ;
@@ -21218,113 +22006,119 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$10  = gap == 2'h2;
-  assign \$11  = fire & row_last;
-  assign \$12  = \$11  & block_last;
-  assign \$13  = state == 2'h2;
-  assign \$14  = \$13  & activation_present;
-  assign \$15  = state == 3'h4;
-  assign \$16  = weight_present | weight_closed;
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = ~ group_last;
-  assign \$19  = \$18  | scale_available;
-  assign \$20  = \$19  | scale_closed;
-  assign \$21  = \$17  & \$20 ;
-  assign \$22  = ~ row_last;
-  assign \$24  = ~ \$23 ;
-  assign \$25  = room & \$24 ;
-  assign \$26  = \$22  | \$25 ;
-  assign \$27  = \$21  & \$26 ;
-  assign fire = \$14  | \$27 ;
-  assign \$28  = state == 2'h3;
-  assign \start$23  = start | \$28 ;
-  assign \$29  = state == 2'h2;
-  assign activation_take = \$29  & beat_last;
-  assign \$30  = state == 2'h2;
-  assign activation_missing = \$30  & activation_closed;
-  assign \$31  = state == 2'h2;
-  assign \$32  = \$31  & activation_present;
-  assign \$34  = ~ \$33 ;
-  assign load_write = \$32  & \$34 ;
-  assign \$35  = state == 3'h4;
-  assign \$36  = ~ group_last;
-  assign \$37  = \$36  | scale_available;
-  assign \$38  = \$37  | scale_closed;
-  assign \$39  = \$35  & \$38 ;
-  assign \$40  = ~ row_last;
-  assign \$42  = ~ \$41 ;
-  assign \$43  = room & \$42 ;
-  assign \$44  = \$40  | \$43 ;
-  assign \$45  = \$39  & \$44 ;
-  assign weight_take = \$45  & beat_last;
-  assign weight_final = row_last & block_last;
-  assign \$46  = state == 3'h4;
-  assign \$47  = \$46  & fire;
-  assign \$48  = \$47  & group_last;
-  assign scale_claim = \$48  & scale_available;
-  assign \$49  = state == 3'h4;
-  assign \$50  = \$49  & fire;
-  assign room_claim = \$50  & row_last;
-  assign \$51  = state == 2'h2;
-  assign \$52  = ~ fire;
-  assign \$53  = \$51  & \$52 ;
-  assign \$54  = ~ activation_closed;
-  assign activation_stall = \$53  & \$54 ;
-  assign \$55  = state == 3'h4;
-  assign \$56  = weight_present | weight_closed;
-  assign \$57  = ~ \$56 ;
-  assign weight_stall = \$55  & \$57 ;
-  assign \$58  = state == 3'h4;
-  assign \$59  = weight_present | weight_closed;
-  assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ group_last;
-  assign \$62  = \$61  | scale_available;
-  assign \$63  = \$62  | scale_closed;
-  assign \$64  = ~ \$63 ;
-  assign scale_stall = \$60  & \$64 ;
-  assign \$65  = state == 3'h4;
-  assign \$66  = weight_present | weight_closed;
-  assign \$67  = \$65  & \$66 ;
-  assign \$68  = ~ group_last;
-  assign \$69  = \$68  | scale_available;
-  assign \$70  = \$69  | scale_closed;
-  assign \$71  = \$67  & \$70 ;
-  assign \$72  = \$71  & row_last;
-  assign \$73  = ~ room;
-  assign room_stall = \$72  & \$73 ;
-  assign \$74  = state == 2'h2;
-  assign \$75  = group_last & scale_available;
-  assign \$76  = ~ weight_present;
-  assign \$77  = ~ scale_available;
-  assign \$78  = group_last & \$77 ;
-  assign \$79  = \$76  | \$78 ;
-  assign \$80  = loaded_2[0] & loaded_2[1];
-  assign \$81  = \$80  ? loaded_2 : step;
-  assign \$82  = state == 2'h2;
-  assign \$83  = loaded_2[0] & loaded_2[1];
-  assign busy = state != 1'h1;
-  always @(posedge clk)
-    \wait  <= \$84 ;
-  always @(posedge clk)
-    loaded_1 <= \$85 ;
-  always @(posedge clk)
-    loaded_2 <= \$86 ;
-  always @(posedge clk)
-    state <= \$87 ;
-  always @(posedge clk)
-    gap <= \$88 ;
   assign \$2  = \wait  - 1'h1;
-  assign \$3  = state == 1'h1;
-  assign \$4  = state == 2'h2;
-  assign \$5  = state == 2'h3;
-  assign \$6  = state == 3'h4;
-  assign \$7  = fire & row_last;
-  assign \$8  = \$7  | activation_closed;
-  assign \$9  = gap + 1'h1;
+  assign \$3  = gap + 1'h1;
+  assign \$4  = state[2] ? \$3  : 3'h0;
+  assign \$5  = ~ start;
+  assign \$6  = state[0] & \$5 ;
+  assign \$7  = state[4] & over;
+  assign \$8  = \$6  | \$7 ;
+  assign \$9  = state[0] & start;
+  assign \$10  = fire & row_last;
+  assign \$11  = \$10  | activation_closed;
+  assign \$12  = state[1] & \$11 ;
+  assign \$13  = ~ \$12 ;
+  assign \$14  = state[1] & \$13 ;
+  assign \$15  = \$9  | \$14 ;
+  assign \$16  = fire & row_last;
+  assign \$17  = \$16  | activation_closed;
+  assign \$18  = state[1] & \$17 ;
+  assign \$19  = gap == 2'h2;
+  assign \$20  = state[2] & \$19 ;
+  assign \$21  = ~ \$20 ;
+  assign \$22  = state[2] & \$21 ;
+  assign \$23  = \$18  | \$22 ;
+  assign \$24  = gap == 2'h2;
+  assign \$25  = state[2] & \$24 ;
+  assign \$26  = fire & row_last;
+  assign \$27  = state[3] & \$26 ;
+  assign \$28  = \$27  & block_last;
+  assign \$29  = ~ \$28 ;
+  assign \$30  = state[3] & \$29 ;
+  assign \$31  = \$25  | \$30 ;
+  assign \$32  = fire & row_last;
+  assign \$33  = state[3] & \$32 ;
+  assign \$34  = \$33  & block_last;
+  assign \$35  = state[4] & over;
+  assign \$36  = ~ \$35 ;
+  assign \$37  = state[4] & \$36 ;
+  assign \$38  = \$34  | \$37 ;
+  assign \$39  = state[1] & activation_present;
+  assign \$40  = weight_present | weight_closed;
+  assign \$41  = state[3] & \$40 ;
+  assign \$42  = ~ group_last;
+  assign \$43  = \$42  | scale_available;
+  assign \$44  = \$43  | scale_closed;
+  assign \$45  = \$41  & \$44 ;
+  assign \$46  = ~ row_last;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = room & \$48 ;
+  assign \$50  = \$46  | \$49 ;
+  assign \$51  = \$45  & \$50 ;
+  assign fire = \$39  | \$51 ;
+  assign \start$23  = start | state[2];
+  assign activation_missing = state[1] & activation_closed;
+  assign \$54  = state[1] & activation_present;
+  assign \$57  = ~ group_last;
+  assign \$58  = \$57  | scale_available;
+  assign \$59  = \$58  | scale_closed;
+  assign \$60  = state[3] & \$59 ;
+  assign \$61  = ~ row_last;
+  assign \$63  = ~ \$62 ;
+  assign \$64  = room & \$63 ;
+  assign \$65  = \$61  | \$64 ;
+  assign \$66  = \$60  & \$65 ;
+  assign weight_final = row_last & block_last;
+  assign \$67  = state[3] & fire;
+  assign \$68  = \$67  & group_last;
+  assign scale_claim = \$68  & scale_available;
+  assign \$69  = state[3] & fire;
+  assign room_claim = \$69  & row_last;
+  assign \$70  = ~ fire;
+  assign \$71  = state[1] & \$70 ;
+  assign \$72  = ~ activation_closed;
+  assign activation_stall = \$71  & \$72 ;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = ~ \$73 ;
+  assign weight_stall = state[3] & \$74 ;
+  assign \$75  = weight_present | weight_closed;
+  assign \$76  = state[3] & \$75 ;
+  assign \$77  = ~ group_last;
+  assign \$78  = \$77  | scale_available;
+  assign \$79  = \$78  | scale_closed;
+  assign \$80  = ~ \$79 ;
+  assign scale_stall = \$76  & \$80 ;
+  assign \$81  = weight_present | weight_closed;
+  assign \$82  = state[3] & \$81 ;
+  assign \$83  = ~ group_last;
+  assign \$84  = \$83  | scale_available;
+  assign \$85  = \$84  | scale_closed;
+  assign \$86  = \$82  & \$85 ;
+  assign \$87  = \$86  & row_last;
+  assign \$88  = ~ room;
+  assign room_stall = \$87  & \$88 ;
+  assign \$89  = group_last & scale_available;
+  assign \$90  = ~ weight_present;
+  assign \$91  = ~ scale_available;
+  assign \$92  = group_last & \$91 ;
+  assign \$93  = \$90  | \$92 ;
+  assign \$94  = state[3] ? step : loaded_2;
+  assign \$95  = loaded_2[0] & loaded_2[1];
+  assign \$96  = state[3] ? fire : \$95 ;
+  assign busy = ~ state[0];
+  always @(posedge clk)
+    \wait  <= \$97 ;
+  always @(posedge clk)
+    loaded_1 <= \$98 ;
+  always @(posedge clk)
+    loaded_2 <= \$99 ;
+  always @(posedge clk)
+    gap <= \$100 ;
+  always @(posedge clk)
+    state <= \$101 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
-    .beat_last(beat_last),
     .block_last(block_last),
     .chunk(load_chunk),
     .clk(clk),
@@ -21333,110 +22127,77 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     .inputs_left(load_remaining),
     .k(k),
     .n(n),
-    .\port$345$0 (\$89 ),
-    .\port$346$0 (\$90 ),
+    .\port$341$0 (\$102 ),
+    .\port$342$0 (\$103 ),
     .row_last(row_last),
     .rst(rst),
-    .segment(segment),
     .start(\start$23 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$84  = \wait ;
+    \$97  = \wait ;
     if (room_claim) begin
-      \$84  = 1'h1;
+      \$97  = 1'h1;
     end else if (\$1 ) begin
-      \$84  = \$2 [0];
+      \$97  = \$2 [0];
     end
     if (abort) begin
-      \$84  = 1'h0;
+      \$97  = 1'h0;
     end
     if (rst) begin
-      \$84  = 1'h0;
+      \$97  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$85  = step;
+    \$98  = step;
     if (abort) begin
-      \$85  = 24'h000000;
+      \$98  = 24'h000000;
     end
     if (rst) begin
-      \$85  = 24'h000000;
+      \$98  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$86  = loaded_1;
+    \$99  = loaded_1;
     if (abort) begin
-      \$86  = 24'h000000;
+      \$99  = 24'h000000;
     end
     if (rst) begin
-      \$86  = 24'h000000;
+      \$99  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$87  = state;
-    if (\$3 ) begin
-      if (start) begin
-        \$87  = 3'h2;
-      end
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$87  = 3'h3;
-      end
-    end else if (\$5 ) begin
-      if (\$10 ) begin
-        \$87  = 3'h4;
-      end
-    end else if (\$6 ) begin
-      if (\$12 ) begin
-        \$87  = 3'h5;
-      end
-    end else if (over) begin
-      \$87  = 3'h1;
-    end
+    \$100  = \$4 [1:0];
     if (abort) begin
-      \$87  = 3'h1;
+      \$100  = 2'h0;
     end
     if (rst) begin
-      \$87  = 3'h1;
+      \$100  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$88  = gap;
-    if (\$3 ) begin
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$88  = 2'h0;
-      end
-    end else if (\$5 ) begin
-      \$88  = \$9 [1:0];
-    end
+    \$101  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
     if (abort) begin
-      \$88  = 2'h0;
+      \$101  = 7'h01;
     end
     if (rst) begin
-      \$88  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \step$49 [0] = \$81 [0];
-    if (\$82 ) begin
-      \step$49 [0] = \$83 ;
+      \$101  = 7'h01;
     end
   end
   assign \n$25  = n;
   assign \k$27  = k;
   assign advance = fire;
+  assign beat_last = 1'h1;
   assign activation_final = row_last;
+  assign segment = 1'h0;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
   assign ragged = row_last;
-  assign rows = { \$90 , \$89  };
+  assign rows = { \$103 , \$102  };
   assign \loaded_1.valid  = loaded_1[0];
   assign \loaded_1.load  = loaded_1[1];
   assign \loaded_1.chunk  = loaded_1[8:2];
@@ -21476,64 +22237,66 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign \loaded_2.poison  = loaded_2[20];
   assign \loaded_2.rows  = loaded_2[22:21];
   assign \loaded_2.block_last  = loaded_2[23];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [8:2];
-  assign \step$49.segment  = \step$49 [9];
-  assign \step$49.group  = \step$49 [14:10];
-  assign \step$49.group_last  = \step$49 [15];
-  assign \step$49.row_last  = \step$49 [16];
-  assign \step$49.ragged  = \step$49 [17];
-  assign \step$49.weighted  = \step$49 [18];
-  assign \step$49.scaled  = \step$49 [19];
-  assign \step$49.poison  = \step$49 [20];
-  assign \step$49.rows  = \step$49 [22:21];
-  assign \step$49.block_last  = \step$49 [23];
-  always @*
-    \step$49 [23:1] = \$81 [23:1];
-  assign step[20] = \$79 ;
-  assign step[19] = \$75 ;
+  assign \step$50.valid  = \step$50 [0];
+  assign \step$50.load  = \step$50 [1];
+  assign \step$50.chunk  = \step$50 [8:2];
+  assign \step$50.segment  = \step$50 [9];
+  assign \step$50.group  = \step$50 [14:10];
+  assign \step$50.group_last  = \step$50 [15];
+  assign \step$50.row_last  = \step$50 [16];
+  assign \step$50.ragged  = \step$50 [17];
+  assign \step$50.weighted  = \step$50 [18];
+  assign \step$50.scaled  = \step$50 [19];
+  assign \step$50.poison  = \step$50 [20];
+  assign \step$50.rows  = \step$50 [22:21];
+  assign \step$50.block_last  = \step$50 [23];
+  assign \step$50 [0] = \$96 ;
+  assign \step$50 [23:1] = \$94 [23:1];
+  assign step[20] = \$93 ;
+  assign step[19] = \$89 ;
   assign step[18] = weight_present;
-  assign step[1] = \$74 ;
+  assign step[1] = state[1];
   assign step[0] = fire;
   assign step[23] = block_last;
-  assign step[22:21] = { \$90 , \$89  };
+  assign step[22:21] = { \$103 , \$102  };
   assign step[17] = row_last;
   assign step[16] = row_last;
   assign step[15] = group_last;
   assign step[14:10] = group;
-  assign step[9] = segment;
+  assign step[9] = 1'h0;
   assign step[8:2] = load_chunk;
+  assign \$47  = \wait ;
   assign \$1  = \wait ;
-  assign \$23  = \wait ;
-  assign \$33  = segment;
-  assign \$41  = \wait ;
+  assign activation_take = state[1];
+  assign \$52  = 1'h0;
+  assign \$53  = 1'h1;
+  assign load_open = state[1];
+  assign \$55  = 1'h0;
+  assign \$56  = 1'h1;
+  assign load_write = \$54 ;
+  assign \$62  = \wait ;
+  assign weight_take = \$66 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$345$0 , \port$346$0 , beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$341$0 , \port$342$0 , group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
-  wire [2:0] \$10 ;
-  wire [5:0] \$11 ;
-  wire [5:0] \$12 ;
-  reg [6:0] \$13 ;
-  reg \$14 ;
-  reg [4:0] \$15 ;
-  reg [1:0] \$16 ;
+  reg [1:0] \$10 ;
+  reg [6:0] \$11 ;
+  reg [4:0] \$12 ;
   wire \$2 ;
   wire \$3 ;
-  wire \$4 ;
-  wire [1:0] \$5 ;
-  wire [1:0] \$6 ;
+  wire [2:0] \$4 ;
+  wire [2:0] \$5 ;
+  wire [7:0] \$6 ;
   wire [7:0] \$7 ;
-  wire [7:0] \$8 ;
-  wire [2:0] \$9 ;
+  wire [5:0] \$8 ;
+  wire [5:0] \$9 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   wire \advance$7 ;
-  output beat_last;
   wire beat_last;
   output block_last;
   wire block_last;
@@ -21557,10 +22320,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   wire [16:0] n;
   wire [16:0] \n$3 ;
   wire [16:0] outputs_left;
-  output \port$345$0 ;
-  wire \port$345$0 ;
-  output \port$346$0 ;
-  wire \port$346$0 ;
+  output \port$341$0 ;
+  wire \port$341$0 ;
+  output \port$342$0 ;
+  wire \port$342$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -21568,33 +22331,25 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   wire [1:0] rows;
   input rst;
   wire rst;
-  output segment;
-  reg segment = 1'h0;
   input start;
   wire start;
   wire \start$1 ;
   assign \$1  = outputs_left > 1'h0;
   assign \$2  = outputs_left > 1'h1;
-  assign \$3  = ! segment;
-  assign beat_last = row_last | \$3 ;
-  assign \$4  = group_step == 2'h3;
-  assign group_last = row_last | \$4 ;
-  assign \$5  = segment + 1'h1;
-  assign \$6  = beat_last ? 2'h0 : \$5 ;
-  assign \$7  = chunk + beat_last;
-  assign \$8  = row_last ? 8'h00 : \$7 ;
-  assign \$9  = group_step + 1'h1;
-  assign \$10  = group_last ? 3'h0 : \$9 ;
-  assign \$11  = group + group_last;
-  assign \$12  = row_last ? 6'h00 : \$11 ;
+  assign \$3  = group_step == 2'h3;
+  assign group_last = row_last | \$3 ;
+  assign \$4  = group_step + 1'h1;
+  assign \$5  = group_last ? 3'h0 : \$4 ;
+  assign \$6  = chunk + 1'h1;
+  assign \$7  = row_last ? 8'h00 : \$6 ;
+  assign \$8  = group + group_last;
+  assign \$9  = row_last ? 6'h00 : \$8 ;
   always @(posedge clk)
-    chunk <= \$13 ;
+    group_step <= \$10 ;
   always @(posedge clk)
-    segment <= \$14 ;
+    chunk <= \$11 ;
   always @(posedge clk)
-    group <= \$15 ;
-  always @(posedge clk)
-    group_step <= \$16 ;
+    group <= \$12 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -21610,62 +22365,47 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$13  = chunk;
+    \$10  = group_step;
     if (start) begin
-      \$13  = 7'h00;
+      \$10  = 2'h0;
     end else if (advance) begin
-      \$13  = \$8 [6:0];
+      \$10  = \$5 [1:0];
     end
     if (abort) begin
-      \$13  = 7'h00;
+      \$10  = 2'h0;
     end
     if (rst) begin
-      \$13  = 7'h00;
+      \$10  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$14  = segment;
+    \$11  = chunk;
     if (start) begin
-      \$14  = 1'h0;
+      \$11  = 7'h00;
     end else if (advance) begin
-      \$14  = \$6 [0];
+      \$11  = \$7 [6:0];
     end
     if (abort) begin
-      \$14  = 1'h0;
+      \$11  = 7'h00;
     end
     if (rst) begin
-      \$14  = 1'h0;
+      \$11  = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$15  = group;
+    \$12  = group;
     if (start) begin
-      \$15  = 5'h00;
+      \$12  = 5'h00;
     end else if (advance) begin
-      \$15  = \$12 [4:0];
+      \$12  = \$9 [4:0];
     end
     if (abort) begin
-      \$15  = 5'h00;
+      \$12  = 5'h00;
     end
     if (rst) begin
-      \$15  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$16  = group_step;
-    if (start) begin
-      \$16  = 2'h0;
-    end else if (advance) begin
-      \$16  = \$10 [1:0];
-    end
-    if (abort) begin
-      \$16  = 2'h0;
-    end
-    if (rst) begin
-      \$16  = 2'h0;
+      \$12  = 5'h00;
     end
   end
   assign \start$1  = start;
@@ -21676,9 +22416,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, 
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
   assign rows = { \$2 , \$1  };
+  assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$345$0  = \$1 ;
-  assign \port$346$0  = \$2 ;
+  assign \port$341$0  = \$1 ;
+  assign \port$342$0  = \$2 ;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
@@ -21843,22 +22584,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -21882,8 +22623,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   end
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$163$0 , \port$170$0 , \port$197$0 , finished, counting, \port$215$0 , \port$309$0 , \port$313$0 , \port$321$0 
-, busy, \port$392$0 , \port$416$0 , \port$440$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$163$0 , \port$170$0 , \port$197$0 , finished, counting, \port$213$0 , \port$312$0 , \port$315$0 , \port$322$0 
+, busy, \port$387$0 , \port$411$0 , \port$435$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -22080,20 +22821,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \port$170$0 ;
   input \port$197$0 ;
   wire \port$197$0 ;
-  input \port$215$0 ;
-  wire \port$215$0 ;
-  input \port$309$0 ;
-  wire \port$309$0 ;
-  input \port$313$0 ;
-  wire \port$313$0 ;
-  input \port$321$0 ;
-  wire \port$321$0 ;
-  input \port$392$0 ;
-  wire \port$392$0 ;
-  input \port$416$0 ;
-  wire \port$416$0 ;
-  input \port$440$0 ;
-  wire \port$440$0 ;
+  input \port$213$0 ;
+  wire \port$213$0 ;
+  input \port$312$0 ;
+  wire \port$312$0 ;
+  input \port$315$0 ;
+  wire \port$315$0 ;
+  input \port$322$0 ;
+  wire \port$322$0 ;
+  input \port$387$0 ;
+  wire \port$387$0 ;
+  input \port$411$0 ;
+  wire \port$411$0 ;
+  input \port$435$0 ;
+  wire \port$435$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -22210,7 +22951,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$440$0 , \port$416$0 , \port$392$0 , \port$170$0 , \port$197$0 , \port$163$0  };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$435$0 , \port$411$0 , \port$387$0 , \port$170$0 , \port$197$0 , \port$163$0  };
   assign \$100  = cycles + cycles_event_1;
   assign \$101  = activation_stalls + activation_stalls_event_1;
   assign \$102  = weight_stalls + weight_stalls_event_1;
@@ -22459,7 +23200,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$124  = \port$309$0 ;
+    \$124  = \port$312$0 ;
     if (rst) begin
       \$124  = 1'h0;
     end
@@ -22478,7 +23219,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$126  = \port$313$0 ;
+    \$126  = \port$315$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -22497,7 +23238,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$128  = \port$321$0 ;
+    \$128  = \port$322$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -22516,7 +23257,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$130  = \port$215$0 ;
+    \$130  = \port$213$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -22568,6 +23309,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$440$0 , \port$416$0 , \port$392$0 , \port$170$0 , \port$197$0 , \port$163$0  };
-  assign stalls = { \port$215$0 , \port$321$0 , \port$313$0 , \port$309$0  };
+  assign faults = { \port$435$0 , \port$411$0 , \port$387$0 , \port$170$0 , \port$197$0 , \port$163$0  };
+  assign stalls = { \port$213$0 , \port$322$0 , \port$315$0 , \port$312$0  };
 endmodule

@@ -154,7 +154,7 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .\misframed$145 (\$8 ),
     .\misframed$146 (\$9 ),
     .n(n),
-    .\port$203$0 (\$3 ),
+    .\port$201$0 (\$3 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$10 ),
@@ -197,13 +197,13 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .n(n),
     .\port$166$0 (\$1 ),
     .\port$185$0 (\$2 ),
-    .\port$203$0 (\$3 ),
-    .\port$297$0 (\$4 ),
-    .\port$301$0 (\$5 ),
-    .\port$309$0 (\$6 ),
-    .\port$378$0 (\$7 ),
-    .\port$402$0 (\$8 ),
-    .\port$426$0 (\$9 ),
+    .\port$201$0 (\$3 ),
+    .\port$300$0 (\$4 ),
+    .\port$303$0 (\$5 ),
+    .\port$310$0 (\$6 ),
+    .\port$368$0 (\$7 ),
+    .\port$392$0 (\$8 ),
+    .\port$416$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -259,8 +259,8 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$203$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
-, misframed, weight_tready, \misframed$145 , scale_tready, \misframed$146 , results__payload, start, abort, n, k, result_tvalid, beat);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$201$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
+, misframed, weight_tready, \misframed$145 , scale_tready, \misframed$146 , start, abort, n, k, results__payload, result_tvalid, beat);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -283,9 +283,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \$26 ;
   wire \$27 ;
   wire \$28 ;
-  wire \$29 ;
+  reg [18:0] \$29 ;
   wire \$3 ;
-  wire \$30 ;
+  reg [18:0] \$30 ;
   reg [18:0] \$31 ;
   reg [18:0] \$32 ;
   reg [18:0] \$33 ;
@@ -297,9 +297,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   reg [18:0] \$39 ;
   wire \$4 ;
   reg [18:0] \$40 ;
-  reg [18:0] \$41 ;
+  reg \$41 ;
   reg \$42 ;
-  reg \$43 ;
   wire \$5 ;
   wire \$6 ;
   wire \$7 ;
@@ -371,8 +370,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \last$125 ;
   wire load;
   wire [6:0] load_chunk;
+  wire load_open;
   wire [10:0] load_remaining;
-  wire load_write;
   wire [7:0] mask;
   wire [7:0] \mask$64 ;
   output misframed;
@@ -392,8 +391,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire ones;
   wire over;
   reg \over$138  = 1'h1;
-  output \port$203$0 ;
-  wire \port$203$0 ;
+  output \port$201$0 ;
+  wire \port$201$0 ;
   wire present;
   wire \present$35 ;
   wire \present$78 ;
@@ -453,14 +452,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \start$8 ;
   wire \start$87 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  wire [2:0] state;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  wire [6:0] state;
   wire [18:0] step;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
@@ -629,6 +628,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \summed_5.segment ;
   wire \summed_5.valid ;
   wire \summed_5.weighted ;
+  reg [18:0] summed_6 = 19'h00000;
+  wire \summed_6.block_last ;
+  wire [6:0] \summed_6.chunk ;
+  wire \summed_6.group ;
+  wire \summed_6.group_last ;
+  wire \summed_6.load ;
+  wire \summed_6.poison ;
+  wire \summed_6.ragged ;
+  wire \summed_6.row_last ;
+  wire \summed_6.rows ;
+  wire \summed_6.scaled ;
+  wire \summed_6.segment ;
+  wire \summed_6.valid ;
+  wire \summed_6.weighted ;
   wire take;
   wire \take$30 ;
   wire \take$80 ;
@@ -669,6 +682,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire weight_tready;
   wire weight_tvalid;
   wire [63:0] x;
+  (* no_rw_check = 32'd1 *)
   reg [63:0] activations [127:0];
   initial begin
     activations[0] = 64'h0000000000000000;
@@ -809,6 +823,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     _0_ <= activations[step[8:2]];
   end
   assign x = _0_;
+  (* no_rw_check = 32'd1 *)
   reg [18:0] group_sums [1:0];
   initial begin
     group_sums[0] = 19'h00000;
@@ -824,27 +839,27 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   assign inputs = _1_;
   always @(posedge clk)
-    step_3 <= \$33 ;
+    step_4 <= \$32 ;
   always @(posedge clk)
-    step_4 <= \$34 ;
+    step_5 <= \$33 ;
   always @(posedge clk)
-    step_5 <= \$35 ;
+    step_6 <= \$34 ;
   always @(posedge clk)
-    step_6 <= \$36 ;
+    summed_1 <= \$35 ;
   always @(posedge clk)
-    summed_1 <= \$37 ;
+    summed_2 <= \$36 ;
   always @(posedge clk)
-    summed_2 <= \$38 ;
+    summed_3 <= \$37 ;
   always @(posedge clk)
-    summed_3 <= \$39 ;
+    summed_4 <= \$38 ;
   always @(posedge clk)
-    summed_4 <= \$40 ;
+    summed_5 <= \$39 ;
   always @(posedge clk)
-    summed_5 <= \$41 ;
+    summed_6 <= \$40 ;
   always @(posedge clk)
-    \over$138  <= \$42 ;
+    \over$138  <= \$41 ;
   always @(posedge clk)
-    all_nan <= \$43 ;
+    all_nan <= \$42 ;
   assign \$1  = ~ step_1[1];
   assign \$2  = step_1[0] & \$1 ;
   assign \$3  = \$2  & step_1[14];
@@ -868,29 +883,29 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \$15  = \$14  & step_6[15];
   assign scaled = \$15  & step_6[17];
   assign \give$115  = result_tvalid & result_tready;
-  assign \$16  = ~ summed_5[1];
-  assign \$17  = summed_5[0] & \$16 ;
-  assign \valid$122  = \$17  & summed_5[12];
-  assign nans = nan | summed_5[16];
+  assign \$16  = ~ summed_6[1];
+  assign \$17  = summed_6[0] & \$16 ;
+  assign \valid$122  = \$17  & summed_6[12];
+  assign nans = nan | summed_6[16];
   assign \$18  = & { scale_closed, weight_closed, activation_closed };
   assign over = \over$138  & \$18 ;
-  assign \$19  = state == 3'h5;
-  assign \$20  = \$19  & \over$138 ;
-  assign \$21  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$20  & \$21 ;
-  assign \$22  = ~ \over$138 ;
-  assign counting = busy & \$22 ;
-  assign \$23  = state == 3'h5;
-  assign \$24  = \$23  & result_tvalid;
-  assign \$25  = ~ result_tready;
-  assign \$26  = \$24  & \$25 ;
-  assign \$27  = room_stall | \$26 ;
-  assign \$28  = result_tvalid & result_tready;
-  assign \$29  = \$28  & results__payload[32];
+  assign \$19  = state[4] & \over$138 ;
+  assign \$20  = & { scale_closed, weight_closed, activation_closed };
+  assign finished = \$19  & \$20 ;
+  assign \$21  = ~ \over$138 ;
+  assign counting = busy & \$21 ;
+  assign \$22  = state[4] & result_tvalid;
+  assign \$23  = ~ result_tready;
+  assign \$24  = \$22  & \$23 ;
+  assign \$25  = room_stall | \$24 ;
+  assign \$26  = result_tvalid & result_tready;
+  assign \$27  = \$26  & results__payload[32];
   always @(posedge clk)
-    step_1 <= \$31 ;
+    step_1 <= \$29 ;
   always @(posedge clk)
-    step_2 <= \$32 ;
+    step_2 <= \$30 ;
+  always @(posedge clk)
+    step_3 <= \$31 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -916,7 +931,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .rst(rst),
     .total(\$signature__data$97 ),
     .valid(step_5[0]),
-    .\x$11 (x)
+    .\x$12 (x)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes  lanes (
     .abort(abort),
@@ -931,16 +946,16 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .abort(abort),
     .all_nan(all_nan),
     .clk(clk),
-    .\nans$6 (nans),
-    .\port$901$17 (summed_5[18:17]),
-    .r_en(result_tready),
-    .results__payload(results__payload),
+    .leaving(results__payload),
+    .nans(nans),
+    .\port$946$17 (summed_6[18:17]),
+    .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
-    .\totals$4 (totals),
+    .totals(totals),
     .valid(\valid$122 )
   );
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$177  \room$177  (
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178  \room$178  (
     .abort(abort),
     .claim(\claim$118 ),
     .clk(clk),
@@ -957,7 +972,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .last(step_6[12]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$620$0 (r_data),
+    .\port$610$0 (r_data),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
@@ -1017,8 +1032,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .clk(clk),
     .k(k),
     .load_chunk(\$signature__addr ),
+    .load_open(\$signature__en ),
     .load_remaining(remaining),
-    .load_write(\$signature__en ),
     .n(n),
     .over(over),
     .room(room),
@@ -1032,7 +1047,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$48 (step),
+    .\step$49 (step),
     .weight_closed(weight_closed),
     .weight_final(\final$32 ),
     .weight_present(weight_present),
@@ -1055,7 +1070,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$33  = step_2;
+    \$33  = step_4;
     if (abort) begin
       \$33  = 19'h00000;
     end
@@ -1065,7 +1080,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$34  = step_3;
+    \$34  = step_5;
     if (abort) begin
       \$34  = 19'h00000;
     end
@@ -1075,7 +1090,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$35  = step_4;
+    \$35  = step_6;
     if (abort) begin
       \$35  = 19'h00000;
     end
@@ -1085,7 +1100,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$36  = step_5;
+    \$36  = summed_1;
     if (abort) begin
       \$36  = 19'h00000;
     end
@@ -1095,7 +1110,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = step_6;
+    \$37  = summed_2;
     if (abort) begin
       \$37  = 19'h00000;
     end
@@ -1105,7 +1120,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = summed_1;
+    \$38  = summed_3;
     if (abort) begin
       \$38  = 19'h00000;
     end
@@ -1115,7 +1130,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = summed_2;
+    \$39  = summed_4;
     if (abort) begin
       \$39  = 19'h00000;
     end
@@ -1125,7 +1140,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = summed_3;
+    \$40  = summed_5;
     if (abort) begin
       \$40  = 19'h00000;
     end
@@ -1135,47 +1150,57 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = summed_4;
+    \$41  = \over$138 ;
+    if (start) begin
+      \$41  = 1'h0;
+    end else if (\$27 ) begin
+      \$41  = 1'h1;
+    end
     if (abort) begin
-      \$41  = 19'h00000;
+      \$41  = 1'h1;
     end
     if (rst) begin
-      \$41  = 19'h00000;
+      \$41  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = \over$138 ;
+    \$42  = all_nan;
     if (start) begin
       \$42  = 1'h0;
-    end else if (\$29 ) begin
+    end else if (\$28 ) begin
       \$42  = 1'h1;
     end
     if (abort) begin
-      \$42  = 1'h1;
+      \$42  = 1'h0;
     end
     if (rst) begin
-      \$42  = 1'h1;
+      \$42  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = all_nan;
-    if (start) begin
-      \$43  = 1'h0;
-    end else if (\$30 ) begin
-      \$43  = 1'h1;
-    end
+    \$29  = step;
     if (abort) begin
-      \$43  = 1'h0;
+      \$29  = 19'h00000;
     end
     if (rst) begin
-      \$43  = 1'h0;
+      \$29  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$31  = step;
+    \$30  = step_1;
+    if (abort) begin
+      \$30  = 19'h00000;
+    end
+    if (rst) begin
+      \$30  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$31  = step_2;
     if (abort) begin
       \$31  = 19'h00000;
     end
@@ -1185,7 +1210,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$32  = step_1;
+    \$32  = step_3;
     if (abort) begin
       \$32  = 19'h00000;
     end
@@ -1221,7 +1246,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \$signature__data  = beat;
   assign fixed = beat;
   assign load_chunk = \$signature__addr ;
-  assign load_write = \$signature__en ;
+  assign load_open = \$signature__en ;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
   assign load = \$signature__en ;
@@ -1256,8 +1281,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \start$114  = start;
   assign room_claim = \claim$118 ;
   assign \enough$121  = room;
-  assign rows = summed_5[17];
-  assign \last$125  = summed_5[18];
+  assign rows = summed_6[17];
+  assign \last$125  = summed_6[18];
   assign \total$127  = totals;
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
@@ -1266,8 +1291,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign results__ready = result_tready;
   assign faults = { \misframed$146 , \misframed$145 , misframed, illegal, scale_nonfinite, 1'h0 };
   assign \nonfinite$143  = 1'h0;
-  assign stalls = { \$27 , scale_stall, weight_stall, activation_stall };
-  assign \port$203$0  = \$27 ;
+  assign stalls = { \$25 , scale_stall, weight_stall, activation_stall };
+  assign \port$201$0  = \$25 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
@@ -1320,19 +1345,19 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \step_6.poison  = step_6[16];
   assign \step_6.rows  = step_6[17];
   assign \step_6.block_last  = step_6[18];
-  assign \summed_5.valid  = summed_5[0];
-  assign \summed_5.load  = summed_5[1];
-  assign \summed_5.chunk  = summed_5[8:2];
-  assign \summed_5.segment  = summed_5[9];
-  assign \summed_5.group  = summed_5[10];
-  assign \summed_5.group_last  = summed_5[11];
-  assign \summed_5.row_last  = summed_5[12];
-  assign \summed_5.ragged  = summed_5[13];
-  assign \summed_5.weighted  = summed_5[14];
-  assign \summed_5.scaled  = summed_5[15];
-  assign \summed_5.poison  = summed_5[16];
-  assign \summed_5.rows  = summed_5[17];
-  assign \summed_5.block_last  = summed_5[18];
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[8:2];
+  assign \summed_6.segment  = summed_6[9];
+  assign \summed_6.group  = summed_6[10];
+  assign \summed_6.group_last  = summed_6[11];
+  assign \summed_6.row_last  = summed_6[12];
+  assign \summed_6.ragged  = summed_6[13];
+  assign \summed_6.weighted  = summed_6[14];
+  assign \summed_6.scaled  = summed_6[15];
+  assign \summed_6.poison  = summed_6[16];
+  assign \summed_6.rows  = summed_6[17];
+  assign \summed_6.block_last  = summed_6[18];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
   assign \step_2.valid  = step_2[0];
@@ -1426,10 +1451,23 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \summed_4.poison  = summed_4[16];
   assign \summed_4.rows  = summed_4[17];
   assign \summed_4.block_last  = summed_4[18];
+  assign \summed_5.valid  = summed_5[0];
+  assign \summed_5.load  = summed_5[1];
+  assign \summed_5.chunk  = summed_5[8:2];
+  assign \summed_5.segment  = summed_5[9];
+  assign \summed_5.group  = summed_5[10];
+  assign \summed_5.group_last  = summed_5[11];
+  assign \summed_5.row_last  = summed_5[12];
+  assign \summed_5.ragged  = summed_5[13];
+  assign \summed_5.weighted  = summed_5[14];
+  assign \summed_5.scaled  = summed_5[15];
+  assign \summed_5.poison  = summed_5[16];
+  assign \summed_5.rows  = summed_5[17];
+  assign \summed_5.block_last  = summed_5[18];
   assign \$5  = \$4 ;
   assign \final$81  = block_last;
   assign scale_nonfinite = nonfinite;
-  assign \$30  = activation_missing;
+  assign \$28  = activation_missing;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
@@ -1478,22 +1516,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -1517,16 +1555,15 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$11 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [20:0] \$1 ;
   wire \$2 ;
   wire [20:0] \$3 ;
-  reg [63:0] \$4 ;
+  reg [7:0] \$4 ;
   reg [7:0] \$5 ;
-  reg [7:0] \$6 ;
+  reg [18:0] \$6 ;
   reg [18:0] \$7 ;
-  reg [18:0] \$8 ;
   input abort;
   wire abort;
   wire carry;
@@ -1544,44 +1581,46 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$11 , abort, 
   wire [7:0] mask;
   wire [7:0] \mask$3 ;
   reg [7:0] negative = 8'h00;
-  wire [7:0] \negative$15 ;
+  wire [7:0] \negative$16 ;
   reg [7:0] nonzero = 8'h00;
-  wire [7:0] \nonzero$13 ;
+  wire [7:0] \nonzero$14 ;
   input ones;
   wire ones;
   wire \ones$5 ;
+  (* init = 64'h0000000000000000 *)
+  wire [63:0] operands;
   reg [18:0] part = 19'h00000;
   input rst;
   wire rst;
   output [18:0] total;
   reg [18:0] total = 19'h00000;
-  wire [10:0] \total$20 ;
+  wire [10:0] \total$21 ;
   input valid;
   wire valid;
   reg [63:0] x = 64'h0000000000000000;
-  input [63:0] \x$11 ;
-  wire [63:0] \x$11 ;
+  input [63:0] \x$12 ;
+  wire [63:0] \x$12 ;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    x <= \x$12 ;
+  always @(posedge clk)
+    nonzero <= \$4 ;
+  always @(posedge clk)
+    negative <= \$5 ;
+  always @(posedge clk)
+    total <= \$6 ;
+  always @(posedge clk)
+    part <= \$7 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
   assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
-  always @(posedge clk)
-    x <= \$4 ;
-  always @(posedge clk)
-    nonzero <= \$5 ;
-  always @(posedge clk)
-    negative <= \$6 ;
-  always @(posedge clk)
-    total <= \$7 ;
-  always @(posedge clk)
-    part <= \$8 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$20 , carry });
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$15 ),
-    .nonzero(\nonzero$13 ),
+    .negative(\negative$16 ),
+    .nonzero(\nonzero$14 ),
     .ones(ones),
     .rst(rst)
   );
@@ -1592,22 +1631,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$11 , abort, 
     .negative(negative),
     .nonzero(nonzero),
     .rst(rst),
-    .total(\total$20 ),
+    .total(\total$21 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \x$11 ;
+    \$4  = \nonzero$14 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$4  = 8'h00;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$4  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \nonzero$13 ;
+    \$5  = \negative$16 ;
     if (abort) begin
       \$5  = 8'h00;
     end
@@ -1617,46 +1656,37 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$11 , abort, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = \negative$15 ;
-    if (abort) begin
-      \$6  = 8'h00;
-    end
-    if (rst) begin
-      \$6  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = total;
+    \$6  = total;
     if (valid) begin
-      \$7  = \$1 [19:1];
+      \$6  = \$1 [19:1];
     end
     if (abort) begin
-      \$7  = 19'h00000;
+      \$6  = 19'h00000;
     end
     if (rst) begin
-      \$7  = 19'h00000;
+      \$6  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$8  = part;
+    \$7  = part;
     if (\$2 ) begin
-      \$8  = 19'h00000;
+      \$7  = 19'h00000;
     end else if (valid) begin
-      \$8  = \$3 [19:1];
+      \$7  = \$3 [19:1];
     end
     if (abort) begin
-      \$8  = 19'h00000;
+      \$7  = 19'h00000;
     end
     if (rst) begin
-      \$8  = 19'h00000;
+      \$7  = 19'h00000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
   assign \illegal$7  = illegal;
+  assign operands = x;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
@@ -2205,14 +2235,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   assign \$57  = \$56 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$6 , results__payload, abort, \port$901$17 , all_nan, \totals$4 , results__valid, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$946$17 , all_nan, totals, leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire [58:0] \$1 ;
-  reg \$10 ;
-  reg \$11 ;
-  reg \$12 ;
-  reg \$13 ;
-  reg \$14 ;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
   reg \$15 ;
   reg \$16 ;
   reg \$17 ;
@@ -2221,13 +2251,36 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   wire \$2 ;
   reg \$20 ;
   reg \$21 ;
-  wire \$3 ;
-  reg [58:0] \$4 ;
-  reg \$5 ;
-  reg \$6 ;
-  reg \$7 ;
-  reg \$8 ;
-  reg \$9 ;
+  reg \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  reg \$25 ;
+  reg \$26 ;
+  reg \$27 ;
+  reg \$28 ;
+  reg \$29 ;
+  wire [1:0] \$3 ;
+  reg \$30 ;
+  reg \$31 ;
+  reg \$32 ;
+  reg \$33 ;
+  reg \$34 ;
+  reg \$35 ;
+  reg \$36 ;
+  reg \$37 ;
+  reg \$38 ;
+  reg [32:0] \$39 ;
+  wire [1:0] \$4 ;
+  reg \$40 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  reg \$signal  = 1'h0;
+  reg \$signal$4  = 1'h0;
+  reg \$signal$6  = 1'h0;
+  reg \$signal$8  = 1'h0;
   input abort;
   wire abort;
   input all_nan;
@@ -2235,100 +2288,131 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   input clk;
   wire clk;
   reg final_1 = 1'h0;
+  reg final_10 = 1'h0;
   reg final_2 = 1'h0;
   reg final_3 = 1'h0;
   reg final_4 = 1'h0;
   reg final_5 = 1'h0;
   reg final_6 = 1'h0;
   reg final_7 = 1'h0;
-  reg last = 1'h0;
-  wire \last$10 ;
+  reg final_8 = 1'h0;
+  reg final_9 = 1'h0;
+  wire last;
+  output [32:0] leaving;
+  reg [32:0] leaving = 33'h000000000;
   wire nan;
-  reg nans = 1'h0;
-  input \nans$6 ;
-  wire \nans$6 ;
-  input [1:0] \port$901$17 ;
-  wire [1:0] \port$901$17 ;
+  input nans;
+  wire nans;
+  input [1:0] \port$946$17 ;
+  wire [1:0] \port$946$17 ;
   wire [32:0] r_data;
-  input r_en;
   wire r_en;
   wire r_rdy;
   wire [31:0] result;
-  output [32:0] results__payload;
+  (* init = 33'h000000000 *)
   wire [32:0] results__payload;
   wire \results__payload.last ;
   wire [31:0] \results__payload.value ;
+  input results__ready;
   wire results__ready;
   output results__valid;
-  wire results__valid;
+  reg results__valid = 1'h0;
   wire rows;
   input rst;
   wire rst;
-  (* init = 59'h000000000000000 *)
   wire [58:0] total;
-  reg [58:0] totals = 59'h000000000000000;
-  input [58:0] \totals$4 ;
-  wire [58:0] \totals$4 ;
+  input [58:0] totals;
+  wire [58:0] totals;
   input valid;
   wire valid;
   reg valid_1 = 1'h0;
+  reg valid_10 = 1'h0;
   reg valid_2 = 1'h0;
   reg valid_3 = 1'h0;
   reg valid_4 = 1'h0;
   reg valid_5 = 1'h0;
   reg valid_6 = 1'h0;
   reg valid_7 = 1'h0;
+  reg valid_8 = 1'h0;
+  reg valid_9 = 1'h0;
   wire [32:0] w_data;
   (* init = 1'h0 *)
   wire w_en;
-  reg waiting = 1'h0;
-  assign nan = nans | all_nan;
   always @(posedge clk)
-    totals <= \$4 ;
+    final_8 <= \$36 ;
   always @(posedge clk)
-    nans <= \$5 ;
+    final_9 <= \$37 ;
   always @(posedge clk)
-    waiting <= \$6 ;
+    final_10 <= \$38 ;
   always @(posedge clk)
-    last <= \$7 ;
+    leaving <= \$39 ;
   always @(posedge clk)
-    valid_1 <= \$8 ;
+    results__valid <= \$40 ;
+  assign \$2  = ! \$signal ;
+  assign \$3  = \$signal  + 1'h1;
+  assign \$4  = \$signal  ? \$3  : 2'h0;
+  assign \$5  = valid ? \port$946$17 [0] : \$signal$6 ;
+  assign \$7  = valid ? nans : \$signal$8 ;
+  assign \$9  = valid ? \port$946$17 [0] : \$signal$6 ;
+  assign \$10  = valid ? \port$946$17 [1] : \$signal$4 ;
+  assign \$11  = ~ results__valid;
+  assign \$12  = \$11  | results__ready;
+  assign \$13  = valid ? nans : \$signal$8 ;
+  assign nan = \$13  | all_nan;
+  assign \$14  = ~ results__valid;
+  assign r_en = \$14  | results__ready;
   always @(posedge clk)
-    valid_2 <= \$9 ;
+    \$signal  <= \$15 ;
   always @(posedge clk)
-    valid_3 <= \$10 ;
+    \$signal$4  <= \$16 ;
   always @(posedge clk)
-    valid_4 <= \$11 ;
+    \$signal$6  <= \$17 ;
   always @(posedge clk)
-    valid_5 <= \$12 ;
+    \$signal$8  <= \$18 ;
   always @(posedge clk)
-    valid_6 <= \$13 ;
+    valid_1 <= \$19 ;
   always @(posedge clk)
-    valid_7 <= \$14 ;
+    valid_2 <= \$20 ;
   always @(posedge clk)
-    final_1 <= \$15 ;
+    valid_3 <= \$21 ;
   always @(posedge clk)
-    final_2 <= \$16 ;
+    valid_4 <= \$22 ;
   always @(posedge clk)
-    final_3 <= \$17 ;
+    valid_5 <= \$23 ;
   always @(posedge clk)
-    final_4 <= \$18 ;
+    valid_6 <= \$24 ;
   always @(posedge clk)
-    final_5 <= \$19 ;
+    valid_7 <= \$25 ;
   always @(posedge clk)
-    final_6 <= \$20 ;
+    valid_8 <= \$26 ;
   always @(posedge clk)
-    final_7 <= \$21 ;
+    valid_9 <= \$27 ;
+  always @(posedge clk)
+    valid_10 <= \$28 ;
+  always @(posedge clk)
+    final_1 <= \$29 ;
+  always @(posedge clk)
+    final_2 <= \$30 ;
+  always @(posedge clk)
+    final_3 <= \$31 ;
+  always @(posedge clk)
+    final_4 <= \$32 ;
+  always @(posedge clk)
+    final_5 <= \$33 ;
+  always @(posedge clk)
+    final_6 <= \$34 ;
+  always @(posedge clk)
+    final_7 <= \$35 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$1140$0 (final_7),
-    .\port$1214$0 (result),
-    .r_data(results__payload),
+    .\port$1208$0 (final_10),
+    .\port$1330$0 (result),
+    .r_data(r_data),
     .r_en(r_en),
-    .r_rdy(results__valid),
+    .r_rdy(r_rdy),
     .rst(rst),
-    .w_en(valid_7)
+    .w_en(valid_10)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder  rounder (
     .abort(abort),
@@ -2336,139 +2420,66 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
     .nan(nan),
     .result(result),
     .rst(rst),
-    .total(totals)
+    .total(total)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    (* full_case = 32'd1 *)
+    \$36  = final_7;
+    if (abort) begin
+      \$36  = 1'h0;
+    end
+    if (rst) begin
+      \$36  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$37  = final_8;
+    if (abort) begin
+      \$37  = 1'h0;
+    end
+    if (rst) begin
+      \$37  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$38  = final_9;
+    if (abort) begin
+      \$38  = 1'h0;
+    end
+    if (rst) begin
+      \$38  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$39  = leaving;
+    if (\$12 ) begin
+      \$39  = r_data;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$40  = results__valid;
+    if (\$12 ) begin
+      \$40  = r_rdy;
+    end
+    if (abort) begin
+      \$40  = 1'h0;
+    end
+    if (rst) begin
+      \$40  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$15  = \$signal ;
     if (valid) begin
-      \$4  = \totals$4 ;
-    end else begin
-      \$4  = \$1 ;
+      \$15  = 1'h0;
+    end else if (\$1 ) begin
+      \$15  = \$4 [0];
     end
-    if (abort) begin
-      \$4  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$4  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    (* full_case = 32'd1 *)
-    if (valid) begin
-      \$5  = \nans$6 ;
-    end else begin
-      \$5  = \$2 ;
-    end
-    if (abort) begin
-      \$5  = 1'h0;
-    end
-    if (rst) begin
-      \$5  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    (* full_case = 32'd1 *)
-    if (valid) begin
-      \$6  = \port$901$17 [0];
-    end else begin
-      \$6  = \$3 ;
-    end
-    if (abort) begin
-      \$6  = 1'h0;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = last;
-    if (valid) begin
-      \$7  = \port$901$17 [1];
-    end
-    if (abort) begin
-      \$7  = 1'h0;
-    end
-    if (rst) begin
-      \$7  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = waiting;
-    if (abort) begin
-      \$8  = 1'h0;
-    end
-    if (rst) begin
-      \$8  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$9  = valid_1;
-    if (abort) begin
-      \$9  = 1'h0;
-    end
-    if (rst) begin
-      \$9  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$10  = valid_2;
-    if (abort) begin
-      \$10  = 1'h0;
-    end
-    if (rst) begin
-      \$10  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$11  = valid_3;
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$12  = valid_4;
-    if (abort) begin
-      \$12  = 1'h0;
-    end
-    if (rst) begin
-      \$12  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$13  = valid_5;
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$14  = valid_6;
-    if (abort) begin
-      \$14  = 1'h0;
-    end
-    if (rst) begin
-      \$14  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$15  = last;
     if (abort) begin
       \$15  = 1'h0;
     end
@@ -2478,7 +2489,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$16  = final_1;
+    \$16  = \$signal$4 ;
+    if (valid) begin
+      \$16  = \port$946$17 [1];
+    end
     if (abort) begin
       \$16  = 1'h0;
     end
@@ -2488,7 +2502,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$17  = final_2;
+    \$17  = \$6 ;
     if (abort) begin
       \$17  = 1'h0;
     end
@@ -2498,7 +2512,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$18  = final_3;
+    \$18  = \$8 ;
     if (abort) begin
       \$18  = 1'h0;
     end
@@ -2508,7 +2522,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$19  = final_4;
+    \$19  = \$9 ;
     if (abort) begin
       \$19  = 1'h0;
     end
@@ -2518,7 +2532,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$20  = final_5;
+    \$20  = valid_1;
     if (abort) begin
       \$20  = 1'h0;
     end
@@ -2528,7 +2542,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$21  = final_6;
+    \$21  = valid_2;
     if (abort) begin
       \$21  = 1'h0;
     end
@@ -2536,22 +2550,160 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, \nans$
       \$21  = 1'h0;
     end
   end
-  assign rows = \port$901$17 [0];
-  assign \last$10  = \port$901$17 [1];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$22  = valid_3;
+    if (abort) begin
+      \$22  = 1'h0;
+    end
+    if (rst) begin
+      \$22  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$23  = valid_4;
+    if (abort) begin
+      \$23  = 1'h0;
+    end
+    if (rst) begin
+      \$23  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$24  = valid_5;
+    if (abort) begin
+      \$24  = 1'h0;
+    end
+    if (rst) begin
+      \$24  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$25  = valid_6;
+    if (abort) begin
+      \$25  = 1'h0;
+    end
+    if (rst) begin
+      \$25  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$26  = valid_7;
+    if (abort) begin
+      \$26  = 1'h0;
+    end
+    if (rst) begin
+      \$26  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$27  = valid_8;
+    if (abort) begin
+      \$27  = 1'h0;
+    end
+    if (rst) begin
+      \$27  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$28  = valid_9;
+    if (abort) begin
+      \$28  = 1'h0;
+    end
+    if (rst) begin
+      \$28  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$29  = \$10 ;
+    if (abort) begin
+      \$29  = 1'h0;
+    end
+    if (rst) begin
+      \$29  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$30  = final_1;
+    if (abort) begin
+      \$30  = 1'h0;
+    end
+    if (rst) begin
+      \$30  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$31  = final_2;
+    if (abort) begin
+      \$31  = 1'h0;
+    end
+    if (rst) begin
+      \$31  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$32  = final_3;
+    if (abort) begin
+      \$32  = 1'h0;
+    end
+    if (rst) begin
+      \$32  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$33  = final_4;
+    if (abort) begin
+      \$33  = 1'h0;
+    end
+    if (rst) begin
+      \$33  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$34  = final_5;
+    if (abort) begin
+      \$34  = 1'h0;
+    end
+    if (rst) begin
+      \$34  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$35  = final_6;
+    if (abort) begin
+      \$35  = 1'h0;
+    end
+    if (rst) begin
+      \$35  = 1'h0;
+    end
+  end
+  assign last = \port$946$17 [1];
+  assign rows = \port$946$17 [0];
+  assign w_en = valid_10;
+  assign w_data = { final_10, result };
+  assign results__payload = leaving;
+  assign \results__payload.value  = leaving[31:0];
+  assign \results__payload.last  = leaving[32];
+  assign \$1  = \$signal ;
+  assign \$6  = 1'h0;
+  assign \$8  = 1'h0;
   assign total = totals;
-  assign w_en = valid_7;
-  assign w_data = { final_7, result };
-  assign r_data = results__payload;
-  assign r_rdy = results__valid;
-  assign results__ready = r_en;
-  assign \results__payload.value  = results__payload[31:0];
-  assign \results__payload.last  = results__payload[32];
-  assign \$1  = 59'h000000000000000;
-  assign \$2  = 1'h0;
-  assign \$3  = 1'h0;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data, abort, w_en, \port$1140$0 , \port$1214$0 , r_rdy, r_en);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$1208$0 , \port$1330$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2596,10 +2748,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$1140$0 ;
-  wire \port$1140$0 ;
-  input [31:0] \port$1214$0 ;
-  wire [31:0] \port$1214$0 ;
+  input \port$1208$0 ;
+  wire \port$1208$0 ;
+  input [31:0] \port$1330$0 ;
+  wire [31:0] \port$1330$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -2622,7 +2774,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   wire [32:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  reg [32:0] storage [23:0];
+  (* no_rw_check = 32'd1 *)
+  reg [32:0] storage [27:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -2648,10 +2801,14 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     storage[21] = 33'h000000000;
     storage[22] = 33'h000000000;
     storage[23] = 33'h000000000;
+    storage[24] = 33'h000000000;
+    storage[25] = 33'h000000000;
+    storage[26] = 33'h000000000;
+    storage[27] = 33'h000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$1140$0 , \port$1214$0  };
+      storage[w_port__addr] <= { \port$1208$0 , \port$1330$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -2660,7 +2817,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
     end
   end
   assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h18;
+  assign w_rdy = inner_level != 5'h1c;
   assign inner_r_rdy = | inner_level;
   assign w_port__en = w_rdy & w_en;
   assign \$1  = ~ r_rdy;
@@ -2668,13 +2825,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   assign r_port__en = inner_r_rdy & \$2 ;
   assign \$3  = inner_level + r_rdy;
   assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h17;
+  assign \$5  = w_port__addr == 5'h1b;
   assign \$6  = w_port__addr + 1'h1;
   assign \$7  = \$5  ? 6'h00 : \$6 ;
   assign \$8  = ~ r_rdy;
   assign \$9  = \$8  | r_en;
   assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h17;
+  assign \$11  = r_port__addr == 5'h1b;
   assign \$12  = r_port__addr + 1'h1;
   assign \$13  = \$11  ? 6'h00 : \$12 ;
   assign \$14  = w_rdy & w_en;
@@ -2763,114 +2920,160 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (clk, rst, r_data,
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$1140$0 , \port$1214$0  };
-  assign w_data = { \port$1140$0 , \port$1214$0  };
+  assign w_port__data = { \port$1208$0 , \port$1330$0  };
+  assign w_data = { \port$1208$0 , \port$1330$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort, total, result, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire [59:0] \$1 ;
-  wire [72:0] \$10 ;
-  wire [64:0] \$11 ;
-  wire [64:0] \$12 ;
-  wire [60:0] \$13 ;
-  wire [64:0] \$14 ;
-  wire [64:0] \$15 ;
-  wire [60:0] \$16 ;
-  wire [58:0] \$17 ;
-  wire [64:0] \$18 ;
-  wire [64:0] \$19 ;
-  wire [59:0] \$2 ;
-  wire [60:0] \$20 ;
-  wire [64:0] \$21 ;
-  wire [64:0] \$22 ;
-  wire [60:0] \$23 ;
-  wire [58:0] \$24 ;
-  wire [8:0] \$25 ;
+  wire [57:0] \$1 ;
+  wire \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg \$107 ;
+  reg \$108 ;
+  reg \$109 ;
+  wire [120:0] \$11 ;
+  reg \$110 ;
+  reg [9:0] \$111 ;
+  reg [22:0] \$112 ;
+  reg \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [120:0] \$12 ;
+  reg \$120 ;
+  reg \$121 ;
+  reg \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg \$125 ;
+  reg \$126 ;
+  reg \$127 ;
+  reg \$128 ;
+  reg \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg \$131 ;
+  reg [31:0] \$132 ;
+  wire [120:0] \$14 ;
+  wire [120:0] \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [58:0] \$2 ;
+  wire \$20 ;
+  wire [87:0] \$21 ;
+  wire [87:0] \$22 ;
+  wire \$23 ;
+  wire [87:0] \$24 ;
+  wire [87:0] \$25 ;
   wire \$26 ;
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [120:0] \$3 ;
+  wire \$3 ;
   wire \$30 ;
-  wire \$31 ;
-  wire \$32 ;
-  wire [7:0] \$33 ;
-  wire [31:0] \$34 ;
-  wire [31:0] \$35 ;
-  wire [31:0] \$36 ;
+  wire [55:0] \$31 ;
+  wire [55:0] \$32 ;
+  wire \$33 ;
+  wire [55:0] \$34 ;
+  wire [55:0] \$35 ;
+  wire \$36 ;
   wire \$37 ;
   wire \$38 ;
-  wire [88:0] \$39 ;
-  wire [120:0] \$4 ;
-  wire [88:0] \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire [64:0] \$43 ;
-  wire [64:0] \$44 ;
-  wire \$45 ;
-  wire [64:0] \$46 ;
-  wire [64:0] \$47 ;
-  wire [60:0] \$48 ;
-  wire [64:0] \$49 ;
-  wire [88:0] \$5 ;
-  wire [64:0] \$50 ;
-  wire [60:0] \$51 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire [39:0] \$41 ;
+  wire [39:0] \$42 ;
+  wire \$43 ;
+  wire [39:0] \$44 ;
+  wire [39:0] \$45 ;
+  wire [31:0] \$46 ;
+  wire [31:0] \$47 ;
+  wire [29:0] \$48 ;
+  wire [31:0] \$49 ;
+  wire [1:0] \$5 ;
+  wire [31:0] \$50 ;
+  wire [29:0] \$51 ;
   wire \$52 ;
-  reg \$53 ;
-  reg [57:0] \$54 ;
-  reg [57:0] \$55 ;
-  reg \$56 ;
-  reg [57:0] \$57 ;
-  reg \$58 ;
-  reg [57:0] \$59 ;
-  wire [88:0] \$6 ;
-  reg \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [57:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg \$66 ;
-  reg \$67 ;
-  reg \$68 ;
-  reg \$69 ;
-  wire [72:0] \$7 ;
-  reg \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [9:0] \$73 ;
-  reg [22:0] \$74 ;
+  wire [31:0] \$53 ;
+  wire [31:0] \$54 ;
+  wire [29:0] \$55 ;
+  wire [31:0] \$56 ;
+  wire [31:0] \$57 ;
+  wire [29:0] \$58 ;
+  wire [8:0] \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire [7:0] \$67 ;
+  wire [31:0] \$68 ;
+  wire [31:0] \$69 ;
+  wire \$7 ;
+  wire [31:0] \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
   reg \$75 ;
-  reg \$76 ;
-  reg \$77 ;
-  reg \$78 ;
+  reg [57:0] \$76 ;
+  reg [57:0] \$77 ;
+  reg [57:0] \$78 ;
   reg \$79 ;
-  wire [88:0] \$8 ;
+  wire \$8 ;
   reg \$80 ;
   reg \$81 ;
-  reg \$82 ;
+  reg [56:0] \$82 ;
   reg \$83 ;
   reg \$84 ;
-  reg \$85 ;
+  reg [40:0] \$85 ;
   reg \$86 ;
   reg \$87 ;
-  reg [31:0] \$88 ;
-  wire [88:0] \$9 ;
+  reg \$88 ;
+  reg [32:0] \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg [28:0] \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg [25:0] \$99 ;
   reg [57:0] \$like  = 58'h000000000000000;
   reg \$signal  = 1'h0;
+  reg \$signal$42  = 1'h0;
+  reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  reg empty = 1'h0;
   wire empty_1;
-  wire empty_16;
-  wire empty_2;
-  wire empty_32;
-  wire empty_4;
-  wire empty_8;
+  reg empty_16 = 1'h0;
+  reg empty_2 = 1'h0;
+  reg empty_4 = 1'h0;
+  reg empty_8 = 1'h0;
   reg [9:0] exponent = 10'h000;
   reg [22:0] fraction = 23'h000000;
   reg [57:0] magnitude = 58'h000000000000000;
@@ -2882,9 +3085,15 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   reg nan_4 = 1'h0;
   reg nan_5 = 1'h0;
   reg nan_6 = 1'h0;
-  reg [57:0] normal_0 = 58'h000000000000000;
-  reg [57:0] normal_1 = 58'h000000000000000;
-  reg [57:0] normal_2 = 58'h000000000000000;
+  reg nan_7 = 1'h0;
+  reg nan_8 = 1'h0;
+  reg nan_9 = 1'h0;
+  reg [56:0] normal_0 = 57'h000000000000000;
+  reg [40:0] normal_1 = 41'h00000000000;
+  reg [32:0] normal_2 = 33'h000000000;
+  reg [28:0] normal_3 = 29'h00000000;
+  reg [25:0] normal_4 = 26'h0000000;
+  reg [57:0] ones = 58'h000000000000000;
   output [31:0] result;
   reg [31:0] result = 32'd0;
   reg round_up = 1'h0;
@@ -2893,361 +3102,210 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   reg shift_0_0 = 1'h0;
   reg shift_1_0 = 1'h0;
   reg shift_1_1 = 1'h0;
-  reg shift_1_2 = 1'h0;
   reg shift_2_0 = 1'h0;
   reg shift_2_1 = 1'h0;
   reg shift_2_2 = 1'h0;
-  reg shift_2_3 = 1'h0;
-  reg shift_2_4 = 1'h0;
-  reg shift_2_5 = 1'h0;
-  reg sign = 1'h0;
+  reg shift_3_0 = 1'h0;
+  reg shift_3_1 = 1'h0;
+  reg shift_3_2 = 1'h0;
+  reg shift_3_3 = 1'h0;
+  reg shift_4_0 = 1'h0;
+  reg shift_4_1 = 1'h0;
+  reg shift_4_2 = 1'h0;
+  reg shift_4_3 = 1'h0;
+  reg shift_4_4 = 1'h0;
+  reg shift_4_5 = 1'h0;
   reg sign_1 = 1'h0;
   reg sign_2 = 1'h0;
   reg sign_3 = 1'h0;
   reg sign_4 = 1'h0;
   reg sign_5 = 1'h0;
-  reg subnormal = 1'h0;
+  reg sign_6 = 1'h0;
+  reg sign_7 = 1'h0;
+  reg sign_8 = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
+  reg subnormal_4 = 1'h0;
+  reg subnormal_5 = 1'h0;
   input [58:0] total;
   wire [58:0] total;
-  assign \$12  = \$42  ? { 7'h00, normal_1 } : \$11 ;
-  assign \$15  = \$42  ? { 7'h00, normal_1 } : \$14 ;
-  assign \$16  = \$45  ? { 3'h0, \$15 [57:0] } : \$13 ;
-  assign \$19  = \$42  ? { 7'h00, normal_1 } : \$18 ;
-  assign \$22  = \$42  ? { 7'h00, normal_1 } : \$21 ;
-  assign \$23  = \$45  ? { 3'h0, \$22 [57:0] } : \$20 ;
-  assign \$24  = \$52  ? { 1'h0, \$23 [57:0] } : \$17 ;
-  assign \$25  = 8'ha0 - { shift_2_5, shift_2_4, shift_2_3, shift_2_2, shift_2_1, shift_2_0 };
-  assign \$26  = ~ subnormal_3;
-  assign \$27  = normal_2[57] & \$26 ;
-  assign \$28  = | normal_2[32:0];
-  assign \$29  = \$28  | normal_2[34];
-  assign \$30  = normal_2[33] & \$29 ;
-  assign \$31  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$32  = \$signal  & \$31 ;
-  assign \$33  = \$signal  ? exponent[7:0] : 8'h00;
-  assign \$34  = { \$33 , fraction } + round_up;
-  assign \$35  = \$32  ? 32'd2139095040 : \$34 ;
-  assign \$36  = nan_6 ? 32'd2143289344 : { sign_5, \$35 [30:0] };
-  assign \$37  = | \$like [57:26];
-  assign empty_32 = ~ \$37 ;
-  assign \$38  = | normal_0[57:42];
-  assign empty_16 = ~ \$38 ;
-  assign \$40  = \$38  ? { 31'h00000000, normal_0 } : \$39 ;
-  assign \$41  = | \$40 [57:50];
-  assign empty_8 = ~ \$41 ;
-  assign \$42  = | normal_1[57:54];
-  assign empty_4 = ~ \$42 ;
-  assign \$44  = \$42  ? { 7'h00, normal_1 } : \$43 ;
-  assign \$45  = | \$44 [57:56];
-  assign empty_2 = ~ \$45 ;
-  assign \$47  = \$42  ? { 7'h00, normal_1 } : \$46 ;
-  assign \$50  = \$42  ? { 7'h00, normal_1 } : \$49 ;
-  assign \$51  = \$45  ? { 3'h0, \$50 [57:0] } : \$48 ;
-  assign empty_1 = ~ \$52 ;
-  always @(posedge clk)
-    sign <= \$53 ;
-  always @(posedge clk)
-    magnitude <= \$54 ;
-  always @(posedge clk)
-    \$like  <= \$55 ;
-  always @(posedge clk)
-    subnormal <= \$56 ;
-  always @(posedge clk)
-    normal_0 <= \$57 ;
-  always @(posedge clk)
-    shift_0_0 <= \$58 ;
-  always @(posedge clk)
-    normal_1 <= \$59 ;
-  always @(posedge clk)
-    shift_1_0 <= \$60 ;
-  always @(posedge clk)
-    shift_1_1 <= \$61 ;
-  always @(posedge clk)
-    shift_1_2 <= \$62 ;
-  always @(posedge clk)
-    normal_2 <= \$63 ;
-  always @(posedge clk)
-    shift_2_0 <= \$64 ;
-  always @(posedge clk)
-    shift_2_1 <= \$65 ;
-  always @(posedge clk)
-    shift_2_2 <= \$66 ;
-  always @(posedge clk)
-    shift_2_3 <= \$67 ;
-  always @(posedge clk)
-    shift_2_4 <= \$68 ;
-  always @(posedge clk)
-    shift_2_5 <= \$69 ;
-  always @(posedge clk)
-    subnormal_1 <= \$70 ;
-  always @(posedge clk)
-    subnormal_2 <= \$71 ;
-  always @(posedge clk)
-    subnormal_3 <= \$72 ;
-  always @(posedge clk)
-    exponent <= \$73 ;
-  always @(posedge clk)
-    fraction <= \$74 ;
+  assign \$1  = total[57:0] ^ { total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58], total[58] };
+  assign \$2  = ones + \$signal ;
+  assign \$3  = | magnitude[57:26];
+  assign \$4  = ~ \$3 ;
+  assign \$6  = | \$like [25:10];
+  assign \$7  = ~ \$6 ;
+  assign \$8  = | \$like [57:42];
+  assign \$9  = ~ \$8 ;
+  assign \$10  = empty ? \$7  : \$9 ;
+  assign \$12  = empty ? \$11  : { 63'h0000000000000000, \$like  };
+  assign \$13  = | \$12 [1:0];
+  assign \$15  = empty ? \$14  : { 63'h0000000000000000, \$like  };
+  assign \$16  = | normal_0[40:33];
+  assign \$17  = ~ \$16 ;
+  assign \$18  = | normal_0[56:49];
+  assign \$19  = ~ \$18 ;
+  assign \$20  = empty_16 ? \$17  : \$19 ;
+  assign \$22  = empty_16 ? \$21  : { 31'h00000000, normal_0 };
+  assign \$23  = | \$22 [16:0];
+  assign \$25  = empty_16 ? \$24  : { 31'h00000000, normal_0 };
+  assign \$26  = | normal_1[32:29];
+  assign \$27  = ~ \$26 ;
+  assign \$28  = | normal_1[40:37];
+  assign \$29  = ~ \$28 ;
+  assign \$30  = empty_8 ? \$27  : \$29 ;
+  assign \$32  = empty_8 ? \$31  : { 15'h0000, normal_1 };
+  assign \$33  = | \$32 [8:0];
+  assign \$35  = empty_8 ? \$34  : { 15'h0000, normal_1 };
+  assign \$36  = | normal_2[28:27];
+  assign \$37  = ~ \$36 ;
+  assign \$38  = | normal_2[32:31];
+  assign \$39  = ~ \$38 ;
+  assign \$40  = empty_4 ? \$37  : \$39 ;
+  assign \$42  = empty_4 ? \$41  : { 7'h00, normal_2 };
+  assign \$43  = | \$42 [4:0];
+  assign \$45  = empty_4 ? \$44  : { 7'h00, normal_2 };
+  assign \$47  = empty_2 ? \$46  : { 3'h0, normal_3 };
+  assign \$50  = empty_2 ? \$49  : { 3'h0, normal_3 };
+  assign \$51  = empty_1 ? \$48  : { 1'h0, \$50 [28:0] };
+  assign \$52  = | \$51 [3:0];
+  assign \$54  = empty_2 ? \$53  : { 3'h0, normal_3 };
+  assign \$57  = empty_2 ? \$56  : { 3'h0, normal_3 };
+  assign \$58  = empty_1 ? \$55  : { 1'h0, \$57 [28:0] };
+  assign \$59  = 8'ha0 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
+  assign \$60  = ~ subnormal_5;
+  assign \$61  = normal_4[25] & \$60 ;
+  assign \$63  = \$62  | normal_4[2];
+  assign \$64  = normal_4[1] & \$63 ;
+  assign \$65  = $signed(exponent) >= $signed(9'h0ff);
+  assign \$66  = \$signal$42  & \$65 ;
+  assign \$67  = \$signal$42  ? exponent[7:0] : 8'h00;
+  assign \$68  = { \$67 , fraction } + round_up;
+  assign \$69  = \$66  ? 32'd2139095040 : \$68 ;
+  assign \$70  = nan_9 ? 32'd2143289344 : { sign_8, \$69 [30:0] };
+  assign \$72  = ~ \$71 ;
+  assign \$74  = ~ \$73 ;
+  assign empty_1 = empty_2 ? \$72  : \$74 ;
   always @(posedge clk)
     \$signal  <= \$75 ;
   always @(posedge clk)
-    round_up <= \$76 ;
+    ones <= \$76 ;
   always @(posedge clk)
-    sign_1 <= \$77 ;
+    magnitude <= \$77 ;
   always @(posedge clk)
-    sign_2 <= \$78 ;
+    \$like  <= \$78 ;
   always @(posedge clk)
-    sign_3 <= \$79 ;
+    \$signal$7  <= \$79 ;
   always @(posedge clk)
-    sign_4 <= \$80 ;
+    empty <= \$80 ;
   always @(posedge clk)
-    sign_5 <= \$81 ;
+    empty_16 <= \$81 ;
   always @(posedge clk)
-    nan_1 <= \$82 ;
+    normal_0 <= \$82 ;
   always @(posedge clk)
-    nan_2 <= \$83 ;
+    shift_0_0 <= \$83 ;
   always @(posedge clk)
-    nan_3 <= \$84 ;
+    empty_8 <= \$84 ;
   always @(posedge clk)
-    nan_4 <= \$85 ;
+    normal_1 <= \$85 ;
   always @(posedge clk)
-    nan_5 <= \$86 ;
+    shift_1_0 <= \$86 ;
   always @(posedge clk)
-    nan_6 <= \$87 ;
+    shift_1_1 <= \$87 ;
   always @(posedge clk)
-    result <= \$88 ;
-  assign \$1  = - $signed(total);
-  assign \$2  = total[58] ? \$1  : { total[58], total };
-  assign \$4  = \$37  ? { 63'h0000000000000000, \$like  } : \$3 ;
-  assign \$6  = \$38  ? { 31'h00000000, normal_0 } : \$5 ;
-  assign \$9  = \$38  ? { 31'h00000000, normal_0 } : \$8 ;
-  assign \$10  = \$41  ? { 15'h0000, \$9 [57:0] } : \$7 ;
+    empty_4 <= \$88 ;
+  always @(posedge clk)
+    normal_2 <= \$89 ;
+  always @(posedge clk)
+    shift_2_0 <= \$90 ;
+  always @(posedge clk)
+    shift_2_1 <= \$91 ;
+  always @(posedge clk)
+    shift_2_2 <= \$92 ;
+  always @(posedge clk)
+    empty_2 <= \$93 ;
+  always @(posedge clk)
+    normal_3 <= \$94 ;
+  always @(posedge clk)
+    shift_3_0 <= \$95 ;
+  always @(posedge clk)
+    shift_3_1 <= \$96 ;
+  always @(posedge clk)
+    shift_3_2 <= \$97 ;
+  always @(posedge clk)
+    shift_3_3 <= \$98 ;
+  always @(posedge clk)
+    normal_4 <= \$99 ;
+  always @(posedge clk)
+    shift_4_0 <= \$100 ;
+  always @(posedge clk)
+    shift_4_1 <= \$101 ;
+  always @(posedge clk)
+    shift_4_2 <= \$102 ;
+  always @(posedge clk)
+    shift_4_3 <= \$103 ;
+  always @(posedge clk)
+    shift_4_4 <= \$104 ;
+  always @(posedge clk)
+    shift_4_5 <= \$105 ;
+  always @(posedge clk)
+    subnormal_1 <= \$106 ;
+  always @(posedge clk)
+    subnormal_2 <= \$107 ;
+  always @(posedge clk)
+    subnormal_3 <= \$108 ;
+  always @(posedge clk)
+    subnormal_4 <= \$109 ;
+  always @(posedge clk)
+    subnormal_5 <= \$110 ;
+  always @(posedge clk)
+    exponent <= \$111 ;
+  always @(posedge clk)
+    fraction <= \$112 ;
+  always @(posedge clk)
+    \$signal$42  <= \$113 ;
+  always @(posedge clk)
+    round_up <= \$114 ;
+  always @(posedge clk)
+    sign_1 <= \$115 ;
+  always @(posedge clk)
+    sign_2 <= \$116 ;
+  always @(posedge clk)
+    sign_3 <= \$117 ;
+  always @(posedge clk)
+    sign_4 <= \$118 ;
+  always @(posedge clk)
+    sign_5 <= \$119 ;
+  always @(posedge clk)
+    sign_6 <= \$120 ;
+  always @(posedge clk)
+    sign_7 <= \$121 ;
+  always @(posedge clk)
+    sign_8 <= \$122 ;
+  always @(posedge clk)
+    nan_1 <= \$123 ;
+  always @(posedge clk)
+    nan_2 <= \$124 ;
+  always @(posedge clk)
+    nan_3 <= \$125 ;
+  always @(posedge clk)
+    nan_4 <= \$126 ;
+  always @(posedge clk)
+    nan_5 <= \$127 ;
+  always @(posedge clk)
+    nan_6 <= \$128 ;
+  always @(posedge clk)
+    nan_7 <= \$129 ;
+  always @(posedge clk)
+    nan_8 <= \$130 ;
+  always @(posedge clk)
+    nan_9 <= \$131 ;
+  always @(posedge clk)
+    result <= \$132 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$53  = total[58];
-    if (abort) begin
-      \$53  = 1'h0;
-    end
-    if (rst) begin
-      \$53  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$54  = \$2 [57:0];
-    if (abort) begin
-      \$54  = 58'h000000000000000;
-    end
-    if (rst) begin
-      \$54  = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$55  = magnitude;
-    if (abort) begin
-      \$55  = 58'h000000000000000;
-    end
-    if (rst) begin
-      \$55  = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$56  = 1'h0;
-    if (abort) begin
-      \$56  = 1'h0;
-    end
-    if (rst) begin
-      \$56  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$57  = \$4 [57:0];
-    if (abort) begin
-      \$57  = 58'h000000000000000;
-    end
-    if (rst) begin
-      \$57  = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$58  = empty_32;
-    if (abort) begin
-      \$58  = 1'h0;
-    end
-    if (rst) begin
-      \$58  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$59  = \$10 [57:0];
-    if (abort) begin
-      \$59  = 58'h000000000000000;
-    end
-    if (rst) begin
-      \$59  = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$60  = empty_8;
-    if (abort) begin
-      \$60  = 1'h0;
-    end
-    if (rst) begin
-      \$60  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$61  = empty_16;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$62  = shift_0_0;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$63  = \$24 [57:0];
-    if (abort) begin
-      \$63  = 58'h000000000000000;
-    end
-    if (rst) begin
-      \$63  = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$64  = empty_1;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$65  = empty_2;
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$66  = empty_4;
-    if (abort) begin
-      \$66  = 1'h0;
-    end
-    if (rst) begin
-      \$66  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$67  = shift_1_0;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$68  = shift_1_1;
-    if (abort) begin
-      \$68  = 1'h0;
-    end
-    if (rst) begin
-      \$68  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$69  = shift_1_2;
-    if (abort) begin
-      \$69  = 1'h0;
-    end
-    if (rst) begin
-      \$69  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$70  = subnormal;
-    if (abort) begin
-      \$70  = 1'h0;
-    end
-    if (rst) begin
-      \$70  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$71  = subnormal_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$72  = subnormal_2;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$73  = { \$25 [8], \$25  };
-    if (abort) begin
-      \$73  = 10'h000;
-    end
-    if (rst) begin
-      \$73  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$74  = normal_2[56:34];
-    if (abort) begin
-      \$74  = 23'h000000;
-    end
-    if (rst) begin
-      \$74  = 23'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$75  = \$27 ;
+    \$75  = total[58];
     if (abort) begin
       \$75  = 1'h0;
     end
@@ -3257,37 +3315,37 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$76  = \$30 ;
+    \$76  = \$1 ;
     if (abort) begin
-      \$76  = 1'h0;
+      \$76  = 58'h000000000000000;
     end
     if (rst) begin
-      \$76  = 1'h0;
+      \$76  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$77  = sign;
+    \$77  = \$2 [57:0];
     if (abort) begin
-      \$77  = 1'h0;
+      \$77  = 58'h000000000000000;
     end
     if (rst) begin
-      \$77  = 1'h0;
+      \$77  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$78  = sign_1;
+    \$78  = magnitude;
     if (abort) begin
-      \$78  = 1'h0;
+      \$78  = 58'h000000000000000;
     end
     if (rst) begin
-      \$78  = 1'h0;
+      \$78  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$79  = sign_2;
+    \$79  = 1'h0;
     if (abort) begin
       \$79  = 1'h0;
     end
@@ -3297,7 +3355,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$80  = sign_3;
+    \$80  = \$5 [0];
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -3307,7 +3365,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$81  = sign_4;
+    \$81  = \$10 ;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -3317,17 +3375,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$82  = nan;
+    \$82  = { \$15 [57:2], \$13  };
     if (abort) begin
-      \$82  = 1'h0;
+      \$82  = 57'h000000000000000;
     end
     if (rst) begin
-      \$82  = 1'h0;
+      \$82  = 57'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$83  = nan_1;
+    \$83  = empty;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -3337,7 +3395,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$84  = nan_2;
+    \$84  = \$20 ;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -3347,17 +3405,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$85  = nan_3;
+    \$85  = { \$25 [56:17], \$23  };
     if (abort) begin
-      \$85  = 1'h0;
+      \$85  = 41'h00000000000;
     end
     if (rst) begin
-      \$85  = 1'h0;
+      \$85  = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$86  = nan_4;
+    \$86  = empty_16;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -3367,7 +3425,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$87  = nan_5;
+    \$87  = shift_0_0;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -3377,39 +3435,492 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, nan, abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$88  = \$36 ;
+    \$88  = \$30 ;
     if (abort) begin
-      \$88  = 32'd0;
+      \$88  = 1'h0;
     end
     if (rst) begin
-      \$88  = 32'd0;
+      \$88  = 1'h0;
     end
   end
-  assign \$43  = { 3'h0, normal_1, 4'h0 };
-  assign \$3  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$5  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$7  = { 7'h00, \$6 [57:0], 8'h00 };
-  assign \$8  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$39  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$11  = { 3'h0, normal_1, 4'h0 };
-  assign \$13  = { 1'h0, \$12 [57:0], 2'h0 };
-  assign \$14  = { 3'h0, normal_1, 4'h0 };
-  assign \$17  = { \$16 [57:0], 1'h0 };
-  assign \$18  = { 3'h0, normal_1, 4'h0 };
-  assign \$20  = { 1'h0, \$19 [57:0], 2'h0 };
-  assign \$21  = { 3'h0, normal_1, 4'h0 };
-  assign \$46  = { 3'h0, normal_1, 4'h0 };
-  assign \$48  = { 1'h0, \$47 [57:0], 2'h0 };
-  assign \$49  = { 3'h0, normal_1, 4'h0 };
-  assign \$52  = \$51 [57];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$89  = { \$35 [40:9], \$33  };
+    if (abort) begin
+      \$89  = 33'h000000000;
+    end
+    if (rst) begin
+      \$89  = 33'h000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$90  = empty_8;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$91  = shift_1_0;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$92  = shift_1_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$93  = \$40 ;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$94  = { \$45 [32:5], \$43  };
+    if (abort) begin
+      \$94  = 29'h00000000;
+    end
+    if (rst) begin
+      \$94  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$95  = empty_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$96  = shift_2_0;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$97  = shift_2_1;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$98  = shift_2_2;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$99  = { \$58 [28:4], \$52  };
+    if (abort) begin
+      \$99  = 26'h0000000;
+    end
+    if (rst) begin
+      \$99  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$100  = empty_1;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$101  = empty_2;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$102  = shift_3_0;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$103  = shift_3_1;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$104  = shift_3_2;
+    if (abort) begin
+      \$104  = 1'h0;
+    end
+    if (rst) begin
+      \$104  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$105  = shift_3_3;
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$106  = \$signal$7 ;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$107  = subnormal_1;
+    if (abort) begin
+      \$107  = 1'h0;
+    end
+    if (rst) begin
+      \$107  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$108  = subnormal_2;
+    if (abort) begin
+      \$108  = 1'h0;
+    end
+    if (rst) begin
+      \$108  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$109  = subnormal_3;
+    if (abort) begin
+      \$109  = 1'h0;
+    end
+    if (rst) begin
+      \$109  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$110  = subnormal_4;
+    if (abort) begin
+      \$110  = 1'h0;
+    end
+    if (rst) begin
+      \$110  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$111  = { \$59 [8], \$59  };
+    if (abort) begin
+      \$111  = 10'h000;
+    end
+    if (rst) begin
+      \$111  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$112  = normal_4[24:2];
+    if (abort) begin
+      \$112  = 23'h000000;
+    end
+    if (rst) begin
+      \$112  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$113  = \$61 ;
+    if (abort) begin
+      \$113  = 1'h0;
+    end
+    if (rst) begin
+      \$113  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$114  = \$64 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$115  = \$signal ;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$116  = sign_1;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$117  = sign_2;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$118  = sign_3;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$119  = sign_4;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$120  = sign_5;
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$121  = sign_6;
+    if (abort) begin
+      \$121  = 1'h0;
+    end
+    if (rst) begin
+      \$121  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$122  = sign_7;
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$123  = nan;
+    if (abort) begin
+      \$123  = 1'h0;
+    end
+    if (rst) begin
+      \$123  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$124  = nan_1;
+    if (abort) begin
+      \$124  = 1'h0;
+    end
+    if (rst) begin
+      \$124  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$125  = nan_2;
+    if (abort) begin
+      \$125  = 1'h0;
+    end
+    if (rst) begin
+      \$125  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$126  = nan_3;
+    if (abort) begin
+      \$126  = 1'h0;
+    end
+    if (rst) begin
+      \$126  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$127  = nan_4;
+    if (abort) begin
+      \$127  = 1'h0;
+    end
+    if (rst) begin
+      \$127  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$128  = nan_5;
+    if (abort) begin
+      \$128  = 1'h0;
+    end
+    if (rst) begin
+      \$128  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$129  = nan_6;
+    if (abort) begin
+      \$129  = 1'h0;
+    end
+    if (rst) begin
+      \$129  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$130  = nan_7;
+    if (abort) begin
+      \$130  = 1'h0;
+    end
+    if (rst) begin
+      \$130  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$131  = nan_8;
+    if (abort) begin
+      \$131  = 1'h0;
+    end
+    if (rst) begin
+      \$131  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$132  = \$70 ;
+    if (abort) begin
+      \$132  = 32'd0;
+    end
+    if (rst) begin
+      \$132  = 32'd0;
+    end
+  end
+  assign \$5  = { 1'h0, \$4  };
+  assign \$11  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$14  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$21  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$24  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$31  = { 7'h00, normal_1, 8'h00 };
+  assign \$34  = { 7'h00, normal_1, 8'h00 };
+  assign \$41  = { 3'h0, normal_2, 4'h0 };
+  assign \$44  = { 3'h0, normal_2, 4'h0 };
+  assign \$46  = { 1'h0, normal_3, 2'h0 };
+  assign \$48  = { \$47 [28:0], 1'h0 };
+  assign \$49  = { 1'h0, normal_3, 2'h0 };
+  assign \$71  = normal_3[26];
+  assign \$73  = normal_3[28];
+  assign \$53  = { 1'h0, normal_3, 2'h0 };
+  assign \$55  = { \$54 [28:0], 1'h0 };
+  assign \$56  = { 1'h0, normal_3, 2'h0 };
+  assign \$62  = normal_4[0];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$177 (rst, give, claim, enough, start, abort, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [5:0] \$1 ;
-  wire \$2 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [4:0] \$15 ;
+  reg \$16 ;
+  wire [6:0] \$2 ;
   wire [6:0] \$3 ;
-  reg [4:0] \$4 ;
+  wire [5:0] \$4 ;
+  wire [5:0] \$5 ;
+  wire [5:0] \$6 ;
+  wire [6:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -3417,50 +3928,80 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$177 (rst, give, claim, enou
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h1;
+  (* init = 1'h1 *)
+  wire \enough$1 ;
   input give;
   wire give;
-  reg [4:0] left = 5'h19;
+  reg [4:0] left = 5'h1d;
   input rst;
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 1'h0;
+  assign \$2  = left + 7'h7f;
+  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 1'h1;
+  assign \$9  = left >= 2'h2;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 1'h0;
+  assign \$12  = left >= 1'h1;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 1'h1;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 1'h1 : 1'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 5'h19;
+      \$15  = 5'h1d;
     end else begin
-      \$4  = \$3 [4:0];
+      \$15  = \$7 [4:0];
     end
     if (abort) begin
-      \$4  = 5'h19;
+      \$15  = 5'h1d;
     end
     if (rst) begin
-      \$4  = 5'h19;
+      \$15  = 5'h1d;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h1;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h1;
+    end
+    if (rst) begin
+      \$16  = 1'h1;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$620$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$610$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
-  wire [11:0] \$13 ;
-  wire \$14 ;
-  wire [11:0] \$15 ;
-  wire [14:0] \$16 ;
-  wire \$17 ;
-  wire [32:0] \$18 ;
-  wire [5:0] \$19 ;
+  wire \$13 ;
+  wire [11:0] \$14 ;
+  wire \$15 ;
+  wire [11:0] \$16 ;
+  wire [14:0] \$17 ;
+  wire [5:0] \$18 ;
+  wire [32:0] \$19 ;
   wire \$2 ;
   wire [63:0] \$20 ;
   wire [63:0] \$21 ;
@@ -3469,23 +4010,23 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire [11:0] \$27 ;
-  wire \$28 ;
-  wire [11:0] \$29 ;
+  wire \$27 ;
+  wire [11:0] \$28 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [14:0] \$30 ;
-  wire \$31 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
   wire \$32 ;
   wire \$33 ;
   wire \$34 ;
-  wire [11:0] \$35 ;
-  wire \$36 ;
-  wire [11:0] \$37 ;
-  wire [14:0] \$38 ;
-  wire \$39 ;
+  wire \$35 ;
+  wire [11:0] \$36 ;
+  wire \$37 ;
+  wire [11:0] \$38 ;
+  wire [14:0] \$39 ;
   wire \$4 ;
-  wire [32:0] \$40 ;
-  wire [5:0] \$41 ;
+  wire [5:0] \$40 ;
+  wire [32:0] \$41 ;
   wire [63:0] \$42 ;
   wire [63:0] \$43 ;
   wire [63:0] \$44 ;
@@ -3494,32 +4035,32 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [11:0] \$5 ;
+  wire \$5 ;
   wire [61:0] \$50 ;
   wire \$51 ;
   wire [61:0] \$52 ;
   wire \$53 ;
   wire \$54 ;
-  reg [18:0] \$55 ;
-  reg \$56 ;
-  reg [13:0] \$57 ;
-  reg [2:0] \$58 ;
-  reg \$59 ;
-  wire \$6 ;
-  reg \$60 ;
-  reg [32:0] \$61 ;
-  reg [4:0] \$62 ;
+  reg \$55 ;
+  reg [2:0] \$56 ;
+  reg \$57 ;
+  reg [13:0] \$58 ;
+  reg [4:0] \$59 ;
+  wire [11:0] \$6 ;
+  reg [4:0] \$60 ;
+  reg \$61 ;
+  reg \$62 ;
   reg [58:0] \$63 ;
   reg \$64 ;
-  reg [18:0] \$65 ;
-  reg \$66 ;
-  reg [13:0] \$67 ;
-  reg [2:0] \$68 ;
-  reg \$69 ;
-  wire [11:0] \$7 ;
-  reg \$70 ;
-  reg [32:0] \$71 ;
-  reg [4:0] \$72 ;
+  reg \$65 ;
+  reg [2:0] \$66 ;
+  reg \$67 ;
+  reg [13:0] \$68 ;
+  reg [4:0] \$69 ;
+  wire \$7 ;
+  reg [4:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
   reg [58:0] \$73 ;
   reg \$74 ;
   reg \$75 ;
@@ -3527,7 +4068,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg [59:0] \$77 ;
   reg \$78 ;
   reg \$79 ;
-  wire [14:0] \$8 ;
+  wire [11:0] \$8 ;
   reg \$80 ;
   reg \$81 ;
   reg \$82 ;
@@ -3537,16 +4078,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg \$86 ;
   reg \$87 ;
   reg \$88 ;
-  reg [58:0] \$89 ;
-  wire \$9 ;
+  reg \$89 ;
+  wire [14:0] \$9 ;
   reg \$90 ;
-  reg [58:0] \$91 ;
-  reg \$92 ;
+  reg \$91 ;
+  reg [58:0] \$92 ;
+  reg \$93 ;
+  reg [58:0] \$94 ;
+  reg \$95 ;
   input abort;
   wire abort;
   reg bad_1 = 1'h0;
   reg bad_2 = 1'h0;
   reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
   input clk;
   wire clk;
   input [18:0] dot;
@@ -3559,27 +4104,32 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg last_2 = 1'h0;
   reg last_3 = 1'h0;
   reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
   output nan;
   reg nan = 1'h0;
   output nonfinite;
   wire nonfinite;
   reg [58:0] part = 59'h000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$620$0 ;
-  wire [31:0] \port$620$0 ;
+  input [31:0] \port$610$0 ;
+  wire [31:0] \port$610$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
   reg scale_bad_1 = 1'h0;
   reg [2:0] scale_coarse_1 = 3'h0;
   reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
   reg [58:0] scale_placed = 59'h000000000000000;
   reg [32:0] scale_product = 33'h000000000;
   reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
   reg scale_sign_1 = 1'h0;
-  reg scale_sign_2_1 = 1'h0;
   reg scale_sign_3_1 = 1'h0;
+  reg scale_sign_3_2 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
   reg [18:0] scale_value_1 = 19'h00000;
+  reg [18:0] scale_value_2 = 19'h00000;
   input scaled;
   wire scaled;
   reg scaled_1 = 1'h0;
@@ -3587,13 +4137,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   reg shift_bad_1 = 1'h0;
   reg [2:0] shift_coarse_1 = 3'h0;
   reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
   reg [58:0] shift_placed = 59'h000000000000000;
   reg [32:0] shift_product = 33'h000000000;
   reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
   reg shift_sign_1 = 1'h0;
-  reg shift_sign_2_1 = 1'h0;
   reg shift_sign_3_1 = 1'h0;
+  reg shift_sign_3_2 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
   reg [18:0] shift_value_1 = 19'h00000;
+  reg [18:0] shift_value_2 = 19'h00000;
   reg [59:0] term = 60'h000000000000000;
   reg term_carry = 1'h0;
   output [58:0] total;
@@ -3601,88 +4155,107 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  reg valid_4_1 = 1'h0;
-  reg valid_4_2 = 1'h0;
-  reg valid_4_3 = 1'h0;
-  assign \$9  = | \port$620$0 [14:10];
-  assign \$10  = ~ \$9 ;
-  assign \$11  = \port$620$0 [10] | \$10 ;
-  assign \$12  = | \port$620$0 [14:10];
-  assign \$14  = | \port$620$0 [14:10];
-  assign \$15  = \$11  ? \$13  : { 1'h0, \$14 , \port$620$0 [9:0] };
-  assign \$16  = \port$620$0 [11] ? \$8  : { 3'h0, \$15  };
-  assign \$17  = & \port$620$0 [14:10];
-  assign \$18  = $signed(scale_value_1) * $signed({ 1'h0, scale_operand_1 });
-  assign \$20  = $signed(scale_product) << scale_shift_2;
-  assign \$22  = \$21  ^ { scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1, scale_sign_2_1 };
-  assign \$23  = | \port$620$0 [30:26];
-  assign \$24  = ~ \$23 ;
-  assign \$25  = \port$620$0 [26] | \$24 ;
-  assign \$26  = | \port$620$0 [30:26];
-  assign \$28  = | \port$620$0 [30:26];
-  assign \$29  = \$25  ? \$27  : { 1'h0, \$28 , \port$620$0 [25:16] };
-  assign \$31  = | \port$620$0 [30:26];
-  assign \$32  = ~ \$31 ;
-  assign \$33  = \port$620$0 [26] | \$32 ;
-  assign \$34  = | \port$620$0 [30:26];
-  assign \$36  = | \port$620$0 [30:26];
-  assign \$37  = \$33  ? \$35  : { 1'h0, \$36 , \port$620$0 [25:16] };
-  assign \$38  = \port$620$0 [27] ? \$30  : { 3'h0, \$37  };
-  assign \$39  = & \port$620$0 [30:26];
-  assign \$40  = $signed(shift_value_1) * $signed({ 1'h0, shift_operand_1 });
-  assign \$42  = $signed(shift_product) << shift_shift_2;
-  assign \$44  = \$43  ^ { shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1, shift_sign_2_1 };
+  reg valid_5_1 = 1'h0;
+  reg valid_5_2 = 1'h0;
+  reg valid_5_3 = 1'h0;
+  reg valid_5_4 = 1'h0;
+  assign \$5  = | \port$610$0 [14:10];
+  assign \$7  = | \port$610$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$610$0 [9:0] };
+  assign \$10  = | \port$610$0 [14:10];
+  assign \$11  = ~ \$10 ;
+  assign \$12  = \port$610$0 [10] | \$11 ;
+  assign \$13  = | \port$610$0 [14:10];
+  assign \$15  = | \port$610$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$610$0 [9:0] };
+  assign \$17  = \port$610$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$20  = $signed(scale_product) << scale_shift_3_1;
+  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
+  assign \$23  = & \port$610$0 [30:26];
+  assign \$24  = | \port$610$0 [30:26];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = \port$610$0 [26] | \$25 ;
+  assign \$27  = | \port$610$0 [30:26];
+  assign \$29  = | \port$610$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$610$0 [25:16] };
+  assign \$32  = | \port$610$0 [30:26];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = \port$610$0 [26] | \$33 ;
+  assign \$35  = | \port$610$0 [30:26];
+  assign \$37  = | \port$610$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$610$0 [25:16] };
+  assign \$39  = \port$610$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$42  = $signed(shift_product) << shift_shift_3_1;
+  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
   assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_3_1 });
+  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
   assign \$47  = scale_bad_1 | shift_bad_1;
   assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_4_3 & last_4;
+  assign \$49  = valid_5_4 & last_5;
   assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_3;
+  assign \$51  = part_nan | bad_4;
   assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_3;
+  assign \$53  = part_nan | bad_4;
   assign \$54  = scale_bad_1 | shift_bad_1;
   assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    scale_value_1 <= \$55 ;
+    scale_sign_1 <= \$55 ;
   always @(posedge clk)
-    scale_sign_1 <= \$56 ;
+    scale_coarse_1 <= \$56 ;
   always @(posedge clk)
-    scale_operand_1 <= \$57 ;
+    scale_bad_1 <= \$57 ;
   always @(posedge clk)
-    scale_coarse_1 <= \$58 ;
+    scale_operand_1 <= \$58 ;
   always @(posedge clk)
-    scale_bad_1 <= \$59 ;
+    scale_shift_2 <= \$59 ;
   always @(posedge clk)
-    scale_sign_2_1 <= \$60 ;
+    scale_value_1 <= dot;
   always @(posedge clk)
-    scale_product <= \$61 ;
+    scale_value_2 <= scale_value_1;
   always @(posedge clk)
-    scale_shift_2 <= \$62 ;
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$19 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$60 ;
+  always @(posedge clk)
+    scale_sign_3_1 <= \$61 ;
+  always @(posedge clk)
+    scale_sign_3_2 <= \$62 ;
   always @(posedge clk)
     scale_placed <= \$63 ;
   always @(posedge clk)
-    scale_sign_3_1 <= \$64 ;
+    scale_sign_4_1 <= \$64 ;
   always @(posedge clk)
-    shift_value_1 <= \$65 ;
+    shift_sign_1 <= \$65 ;
   always @(posedge clk)
-    shift_sign_1 <= \$66 ;
+    shift_coarse_1 <= \$66 ;
   always @(posedge clk)
-    shift_operand_1 <= \$67 ;
+    shift_bad_1 <= \$67 ;
   always @(posedge clk)
-    shift_coarse_1 <= \$68 ;
+    shift_operand_1 <= \$68 ;
   always @(posedge clk)
-    shift_bad_1 <= \$69 ;
+    shift_shift_2 <= \$69 ;
   always @(posedge clk)
-    shift_sign_2_1 <= \$70 ;
+    shift_value_1 <= inputs;
   always @(posedge clk)
-    shift_product <= \$71 ;
+    shift_value_2 <= shift_value_1;
   always @(posedge clk)
-    shift_shift_2 <= \$72 ;
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$41 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$70 ;
+  always @(posedge clk)
+    shift_sign_3_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_3_2 <= \$72 ;
   always @(posedge clk)
     shift_placed <= \$73 ;
   always @(posedge clk)
-    shift_sign_3_1 <= \$74 ;
+    shift_sign_4_1 <= \$74 ;
   always @(posedge clk)
     valid_1_1 <= \$75 ;
   always @(posedge clk)
@@ -3692,117 +4265,121 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   always @(posedge clk)
     term_carry <= \$78 ;
   always @(posedge clk)
-    valid_4_1 <= \$79 ;
+    valid_5_1 <= \$79 ;
   always @(posedge clk)
-    valid_4_2 <= \$80 ;
+    valid_5_2 <= \$80 ;
   always @(posedge clk)
-    valid_4_3 <= \$81 ;
+    valid_5_3 <= \$81 ;
   always @(posedge clk)
-    last_1 <= \$82 ;
+    valid_5_4 <= \$82 ;
   always @(posedge clk)
-    last_2 <= \$83 ;
+    last_1 <= \$83 ;
   always @(posedge clk)
-    last_3 <= \$84 ;
+    last_2 <= \$84 ;
   always @(posedge clk)
-    last_4 <= \$85 ;
+    last_3 <= \$85 ;
   always @(posedge clk)
-    bad_1 <= \$86 ;
+    last_4 <= \$86 ;
   always @(posedge clk)
-    bad_2 <= \$87 ;
+    last_5 <= \$87 ;
   always @(posedge clk)
-    bad_3 <= \$88 ;
+    bad_1 <= \$88 ;
   always @(posedge clk)
-    part <= \$89 ;
+    bad_2 <= \$89 ;
   always @(posedge clk)
-    part_nan <= \$90 ;
+    bad_3 <= \$90 ;
   always @(posedge clk)
-    total <= \$91 ;
+    bad_4 <= \$91 ;
   always @(posedge clk)
-    nan <= \$92 ;
-  assign \$1  = | \port$620$0 [14:10];
-  assign \$2  = ~ \$1 ;
-  assign \$3  = \port$620$0 [10] | \$2 ;
-  assign \$4  = | \port$620$0 [14:10];
-  assign \$6  = | \port$620$0 [14:10];
-  assign \$7  = \$3  ? \$5  : { 1'h0, \$6 , \port$620$0 [9:0] };
+    part <= \$92 ;
+  always @(posedge clk)
+    part_nan <= \$93 ;
+  always @(posedge clk)
+    total <= \$94 ;
+  always @(posedge clk)
+    nan <= \$95 ;
+  assign \$1  = & \port$610$0 [14:10];
+  assign \$2  = | \port$610$0 [14:10];
+  assign \$3  = ~ \$2 ;
+  assign \$4  = \port$610$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$55  = dot;
+    \$55  = \port$610$0 [15];
     if (abort) begin
-      \$55  = 19'h00000;
+      \$55  = 1'h0;
     end
     if (rst) begin
-      \$55  = 19'h00000;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$56  = \port$620$0 [15];
+    \$56  = \port$610$0 [14:12];
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$57  = \$16 [13:0];
+    \$57  = \$1 ;
     if (abort) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
     if (rst) begin
-      \$57  = 14'h0000;
+      \$57  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$58  = \port$620$0 [14:12];
+    \$58  = \$17 [13:0];
     if (abort) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
     if (rst) begin
-      \$58  = 3'h0;
+      \$58  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$59  = \$17 ;
+    \$59  = \$18 [4:0];
     if (abort) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
     if (rst) begin
-      \$59  = 1'h0;
+      \$59  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$60  = scale_sign_1;
+    \$60  = scale_shift_2;
     if (abort) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
     if (rst) begin
-      \$60  = 1'h0;
+      \$60  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$61  = \$18 ;
+    \$61  = scale_sign_1;
     if (abort) begin
-      \$61  = 33'h000000000;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$61  = 33'h000000000;
+      \$61  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$62  = \$19 [4:0];
+    \$62  = scale_sign_3_1;
     if (abort) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
     if (rst) begin
-      \$62  = 5'h00;
+      \$62  = 1'h0;
     end
   end
   always @* begin
@@ -3817,7 +4394,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$64  = scale_sign_2_1;
+    \$64  = scale_sign_3_2;
     if (abort) begin
       \$64  = 1'h0;
     end
@@ -3827,82 +4404,82 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$65  = inputs;
+    \$65  = \port$610$0 [31];
     if (abort) begin
-      \$65  = 19'h00000;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$65  = 19'h00000;
+      \$65  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$66  = \port$620$0 [31];
+    \$66  = \port$610$0 [30:28];
     if (abort) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$66  = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$67  = \$38 [13:0];
+    \$67  = \$23 ;
     if (abort) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
     if (rst) begin
-      \$67  = 14'h0000;
+      \$67  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$68  = \port$620$0 [30:28];
+    \$68  = \$39 [13:0];
     if (abort) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
     if (rst) begin
-      \$68  = 3'h0;
+      \$68  = 14'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$69  = \$39 ;
+    \$69  = \$40 [4:0];
     if (abort) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
     if (rst) begin
-      \$69  = 1'h0;
+      \$69  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$70  = shift_sign_1;
+    \$70  = shift_shift_2;
     if (abort) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
     if (rst) begin
-      \$70  = 1'h0;
+      \$70  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$71  = \$40 ;
+    \$71  = shift_sign_1;
     if (abort) begin
-      \$71  = 33'h000000000;
+      \$71  = 1'h0;
     end
     if (rst) begin
-      \$71  = 33'h000000000;
+      \$71  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$72  = \$41 [4:0];
+    \$72  = shift_sign_3_1;
     if (abort) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
     if (rst) begin
-      \$72  = 5'h00;
+      \$72  = 1'h0;
     end
   end
   always @* begin
@@ -3917,7 +4494,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$74  = shift_sign_2_1;
+    \$74  = shift_sign_3_2;
     if (abort) begin
       \$74  = 1'h0;
     end
@@ -3957,7 +4534,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$78  = shift_sign_3_1;
+    \$78  = shift_sign_4_1;
     if (abort) begin
       \$78  = 1'h0;
     end
@@ -3977,7 +4554,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$80  = valid_4_1;
+    \$80  = valid_5_1;
     if (abort) begin
       \$80  = 1'h0;
     end
@@ -3987,7 +4564,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$81  = valid_4_2;
+    \$81  = valid_5_2;
     if (abort) begin
       \$81  = 1'h0;
     end
@@ -3997,7 +4574,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$82  = last;
+    \$82  = valid_5_3;
     if (abort) begin
       \$82  = 1'h0;
     end
@@ -4007,7 +4584,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$83  = last_1;
+    \$83  = last;
     if (abort) begin
       \$83  = 1'h0;
     end
@@ -4017,7 +4594,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$84  = last_2;
+    \$84  = last_1;
     if (abort) begin
       \$84  = 1'h0;
     end
@@ -4027,7 +4604,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$85  = last_3;
+    \$85  = last_2;
     if (abort) begin
       \$85  = 1'h0;
     end
@@ -4037,7 +4614,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$86  = \$48 ;
+    \$86  = last_3;
     if (abort) begin
       \$86  = 1'h0;
     end
@@ -4047,7 +4624,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$87  = bad_1;
+    \$87  = last_4;
     if (abort) begin
       \$87  = 1'h0;
     end
@@ -4057,7 +4634,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$88  = bad_2;
+    \$88  = \$48 ;
     if (abort) begin
       \$88  = 1'h0;
     end
@@ -4067,27 +4644,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$89  = part;
-    if (\$49 ) begin
-      \$89  = 59'h000000000000000;
-    end else if (valid_4_3) begin
-      \$89  = \$52 [59:1];
-    end
+    \$89  = bad_1;
     if (abort) begin
-      \$89  = 59'h000000000000000;
+      \$89  = 1'h0;
     end
     if (rst) begin
-      \$89  = 59'h000000000000000;
+      \$89  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$90  = part_nan;
-    if (\$49 ) begin
-      \$90  = 1'h0;
-    end else if (valid_4_3) begin
-      \$90  = \$53 ;
-    end
+    \$90  = bad_2;
     if (abort) begin
       \$90  = 1'h0;
     end
@@ -4097,50 +4664,102 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$91  = total;
-    if (\$49 ) begin
-      \$91  = \$50 [59:1];
-    end
+    \$91  = bad_3;
     if (abort) begin
-      \$91  = 59'h000000000000000;
+      \$91  = 1'h0;
     end
     if (rst) begin
-      \$91  = 59'h000000000000000;
+      \$91  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$92  = nan;
+    \$92  = part;
     if (\$49 ) begin
-      \$92  = \$51 ;
+      \$92  = 59'h000000000000000;
+    end else if (valid_5_4) begin
+      \$92  = \$52 [59:1];
     end
     if (abort) begin
-      \$92  = 1'h0;
+      \$92  = 59'h000000000000000;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$92  = 59'h000000000000000;
     end
   end
-  assign scale = \port$620$0 [15:0];
-  assign shift = \port$620$0 [31:16];
-  assign \$43  = { \$42 [63], \$42 [63:1] };
-  assign \$5  = { \$4 , \port$620$0 [9:0], 1'h0 };
-  assign \$8  = { 1'h0, \$7 , 2'h0 };
-  assign \$13  = { \$12 , \port$620$0 [9:0], 1'h0 };
-  assign \$19  = { 1'h0, scale_coarse_1, 2'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$93  = part_nan;
+    if (\$49 ) begin
+      \$93  = 1'h0;
+    end else if (valid_5_4) begin
+      \$93  = \$53 ;
+    end
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$94  = total;
+    if (\$49 ) begin
+      \$94  = \$50 [59:1];
+    end
+    if (abort) begin
+      \$94  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$94  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$95  = nan;
+    if (\$49 ) begin
+      \$95  = \$51 ;
+    end
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  assign scale = \port$610$0 [15:0];
+  assign shift = \port$610$0 [31:16];
+  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$6  = { \$5 , \port$610$0 [9:0], 1'h0 };
+  assign \$9  = { 1'h0, \$8 , 2'h0 };
+  assign \$14  = { \$13 , \port$610$0 [9:0], 1'h0 };
+  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [63], \$20 [63:1] };
-  assign \$27  = { \$26 , \port$620$0 [25:16], 1'h0 };
-  assign \$30  = { 1'h0, \$29 , 2'h0 };
-  assign \$35  = { \$34 , \port$620$0 [25:16], 1'h0 };
-  assign \$41  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$28  = { \$27 , \port$610$0 [25:16], 1'h0 };
+  assign \$31  = { 1'h0, \$30 , 2'h0 };
+  assign \$36  = { \$35 , \port$610$0 [25:16], 1'h0 };
+  assign \$43  = { \$42 [63], \$42 [63:1] };
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, enough, start, abort, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, start, abort, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [4:0] \$1 ;
-  wire \$2 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  reg [3:0] \$15 ;
+  reg \$16 ;
+  wire [5:0] \$2 ;
   wire [5:0] \$3 ;
-  reg [3:0] \$4 ;
+  wire [4:0] \$4 ;
+  wire [4:0] \$5 ;
+  wire [4:0] \$6 ;
+  wire [5:0] \$7 ;
+  wire \$8 ;
+  wire \$9 ;
   input abort;
   wire abort;
   input claim;
@@ -4148,7 +4767,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   input clk;
   wire clk;
   output enough;
-  wire enough;
+  reg enough = 1'h0;
+  (* init = 1'h0 *)
+  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -4156,27 +4777,55 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   wire rst;
   input start;
   wire start;
+  assign \$1  = left + 1'h0;
+  assign \$2  = left + 6'h3f;
+  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
+  assign \$4  = left + 1'h1;
+  assign \$5  = left + 1'h0;
+  assign \$6  = give ? \$4  : \$5 ;
+  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
+  assign \$8  = left >= 1'h1;
+  assign \$9  = left >= 2'h2;
+  assign \$10  = give ? \$8  : \$9 ;
+  assign \$11  = left >= 1'h0;
+  assign \$12  = left >= 1'h1;
+  assign \$13  = give ? \$11  : \$12 ;
+  assign \$14  = claim ? \$10  : \$13 ;
   always @(posedge clk)
-    left <= \$4 ;
-  assign enough = left >= 1'h1;
-  assign \$1  = left + give;
-  assign \$2  = claim ? 1'h1 : 1'h0;
-  assign \$3  = \$1  - \$2 ;
+    left <= \$15 ;
+  always @(posedge clk)
+    enough <= \$16 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end else begin
-      \$4  = \$3 [3:0];
+      \$15  = \$7 [3:0];
     end
     if (abort) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
     if (rst) begin
-      \$4  = 4'h0;
+      \$15  = 4'h0;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$16  = 1'h0;
+    end else begin
+      \$16  = \$14 ;
+    end
+    if (abort) begin
+      \$16  = 1'h0;
+    end
+    if (rst) begin
+      \$16  = 1'h0;
+    end
+  end
+  assign \enough$1  = enough;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
@@ -4225,22 +4874,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \fi
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -4332,6 +4981,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_e
   wire w_port__en;
   output w_rdy;
   wire w_rdy;
+  (* no_rw_check = 32'd1 *)
   reg [31:0] storage [8:0];
   initial begin
     storage[0] = 32'd0;
@@ -4532,11 +5182,12 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, start,
   assign \$1  = advance;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, scale_available, room
-, start, abort, n, k, state, \step$48 , load_chunk, load_remaining, row_last, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_open, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start, abort
+, n, k, state, \step$49 , load_chunk, load_remaining, row_last, scale_available, room, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
+  reg [6:0] \$100 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -4557,7 +5208,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire \$3 ;
+  wire [1:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -4568,7 +5219,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire \$4 ;
+  wire [1:0] \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -4614,14 +5265,26 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$79 ;
   wire \$8 ;
   wire \$80 ;
-  wire [18:0] \$81 ;
+  wire \$81 ;
   wire \$82 ;
   wire \$83 ;
-  reg \$84 ;
-  reg [18:0] \$85 ;
-  reg [2:0] \$86 ;
-  reg \$87 ;
-  wire [1:0] \$9 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire [18:0] \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  reg \$97 ;
+  reg [18:0] \$98 ;
+  reg \$99 ;
   input abort;
   wire abort;
   input activation_closed;
@@ -4653,9 +5316,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire [10:0] \k$26 ;
   output [6:0] load_chunk;
   wire [6:0] load_chunk;
+  output load_open;
+  wire load_open;
   output [10:0] load_remaining;
   wire [10:0] load_remaining;
-  output load_write;
   wire load_write;
   reg [18:0] loaded_1 = 19'h00000;
   wire \loaded_1.block_last ;
@@ -4701,31 +5365,31 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire start;
   wire \start$22 ;
   (* enum_base_type = "State" *)
-  (* enum_value_001 = "IDLE" *)
-  (* enum_value_010 = "LOAD" *)
-  (* enum_value_011 = "GAP" *)
-  (* enum_value_100 = "COMPUTE" *)
-  (* enum_value_101 = "FINISH" *)
-  (* enum_value_110 = "FIND" *)
-  (* enum_value_111 = "ALIGN" *)
-  output [2:0] state;
-  reg [2:0] state = 3'h1;
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
   wire [18:0] step;
-  output [18:0] \step$48 ;
-  reg [18:0] \step$48 ;
-  wire \step$48.block_last ;
-  wire [6:0] \step$48.chunk ;
-  wire \step$48.group ;
-  wire \step$48.group_last ;
-  wire \step$48.load ;
-  wire \step$48.poison ;
-  wire \step$48.ragged ;
-  wire \step$48.row_last ;
-  wire \step$48.rows ;
-  wire \step$48.scaled ;
-  wire \step$48.segment ;
-  wire \step$48.valid ;
-  wire \step$48.weighted ;
+  output [18:0] \step$49 ;
+  wire [18:0] \step$49 ;
+  wire \step$49.block_last ;
+  wire [6:0] \step$49.chunk ;
+  wire \step$49.group ;
+  wire \step$49.group_last ;
+  wire \step$49.load ;
+  wire \step$49.poison ;
+  wire \step$49.ragged ;
+  wire \step$49.row_last ;
+  wire \step$49.rows ;
+  wire \step$49.scaled ;
+  wire \step$49.segment ;
+  wire \step$49.valid ;
+  wire \step$49.weighted ;
   wire \step.block_last ;
   wire [6:0] \step.chunk ;
   wire \step.group ;
@@ -4750,110 +5414,115 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire weight_stall;
   output weight_take;
   wire weight_take;
-  assign \$13  = state == 2'h2;
-  assign \$14  = \$13  & activation_present;
-  assign \$15  = state == 3'h4;
-  assign \$16  = weight_present | weight_closed;
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = ~ group_last;
-  assign \$19  = \$18  | scale_available;
-  assign \$20  = \$19  | scale_closed;
-  assign \$21  = \$17  & \$20 ;
-  assign \$22  = ~ row_last;
-  assign \$24  = ~ \$23 ;
-  assign \$25  = room & \$24 ;
-  assign \$26  = \$22  | \$25 ;
-  assign \$27  = \$21  & \$26 ;
-  assign fire = \$14  | \$27 ;
-  assign \$28  = state == 2'h3;
-  assign \start$22  = start | \$28 ;
-  assign \$29  = state == 2'h2;
-  assign activation_take = \$29  & beat_last;
-  assign \$30  = state == 2'h2;
-  assign activation_missing = \$30  & activation_closed;
-  assign \$31  = state == 2'h2;
-  assign \$32  = \$31  & activation_present;
-  assign \$34  = ~ \$33 ;
-  assign load_write = \$32  & \$34 ;
-  assign \$35  = state == 3'h4;
-  assign \$36  = ~ group_last;
-  assign \$37  = \$36  | scale_available;
-  assign \$38  = \$37  | scale_closed;
-  assign \$39  = \$35  & \$38 ;
-  assign \$40  = ~ row_last;
-  assign \$42  = ~ \$41 ;
-  assign \$43  = room & \$42 ;
-  assign \$44  = \$40  | \$43 ;
-  assign \$45  = \$39  & \$44 ;
-  assign weight_take = \$45  & beat_last;
-  assign weight_final = row_last & block_last;
-  assign \$46  = state == 3'h4;
-  assign \$47  = \$46  & fire;
-  assign \$48  = \$47  & group_last;
-  assign scale_claim = \$48  & scale_available;
-  assign \$49  = state == 3'h4;
-  assign \$50  = \$49  & fire;
-  assign room_claim = \$50  & row_last;
-  assign \$51  = state == 2'h2;
-  assign \$52  = ~ fire;
-  assign \$53  = \$51  & \$52 ;
-  assign \$54  = ~ activation_closed;
-  assign activation_stall = \$53  & \$54 ;
-  assign \$55  = state == 3'h4;
-  assign \$56  = weight_present | weight_closed;
-  assign \$57  = ~ \$56 ;
-  assign weight_stall = \$55  & \$57 ;
-  assign \$58  = state == 3'h4;
-  assign \$59  = weight_present | weight_closed;
-  assign \$60  = \$58  & \$59 ;
-  assign \$61  = ~ group_last;
-  assign \$62  = \$61  | scale_available;
-  assign \$63  = \$62  | scale_closed;
-  assign \$64  = ~ \$63 ;
-  assign scale_stall = \$60  & \$64 ;
-  assign \$65  = state == 3'h4;
-  assign \$66  = weight_present | weight_closed;
-  assign \$67  = \$65  & \$66 ;
-  assign \$68  = ~ group_last;
-  assign \$69  = \$68  | scale_available;
-  assign \$70  = \$69  | scale_closed;
-  assign \$71  = \$67  & \$70 ;
-  assign \$72  = \$71  & row_last;
-  assign \$73  = ~ room;
-  assign room_stall = \$72  & \$73 ;
-  assign \$74  = state == 2'h2;
-  assign \$75  = group_last & scale_available;
-  assign \$76  = ~ weight_present;
-  assign \$77  = ~ scale_available;
-  assign \$78  = group_last & \$77 ;
-  assign \$79  = \$76  | \$78 ;
-  assign \$80  = loaded_1[0] & loaded_1[1];
-  assign \$81  = \$80  ? loaded_1 : step;
-  assign \$82  = state == 2'h2;
-  assign \$83  = loaded_1[0] & loaded_1[1];
-  assign busy = state != 1'h1;
-  always @(posedge clk)
-    \wait  <= \$84 ;
-  always @(posedge clk)
-    loaded_1 <= \$85 ;
-  always @(posedge clk)
-    state <= \$86 ;
-  always @(posedge clk)
-    gap <= \$87 ;
   assign \$2  = \wait  - 1'h1;
-  assign \$3  = state == 1'h1;
-  assign \$4  = state == 2'h2;
-  assign \$5  = state == 2'h3;
-  assign \$6  = state == 3'h4;
-  assign \$7  = fire & row_last;
-  assign \$8  = \$7  | activation_closed;
-  assign \$9  = gap + 1'h1;
-  assign \$11  = fire & row_last;
-  assign \$12  = \$11  & block_last;
+  assign \$3  = gap + 1'h1;
+  assign \$4  = state[2] ? \$3  : 2'h0;
+  assign \$5  = ~ start;
+  assign \$6  = state[0] & \$5 ;
+  assign \$7  = state[4] & over;
+  assign \$8  = \$6  | \$7 ;
+  assign \$9  = state[0] & start;
+  assign \$10  = fire & row_last;
+  assign \$11  = \$10  | activation_closed;
+  assign \$12  = state[1] & \$11 ;
+  assign \$13  = ~ \$12 ;
+  assign \$14  = state[1] & \$13 ;
+  assign \$15  = \$9  | \$14 ;
+  assign \$16  = fire & row_last;
+  assign \$17  = \$16  | activation_closed;
+  assign \$18  = state[1] & \$17 ;
+  assign \$20  = state[2] & \$19 ;
+  assign \$21  = ~ \$20 ;
+  assign \$22  = state[2] & \$21 ;
+  assign \$23  = \$18  | \$22 ;
+  assign \$25  = state[2] & \$24 ;
+  assign \$26  = fire & row_last;
+  assign \$27  = state[3] & \$26 ;
+  assign \$28  = \$27  & block_last;
+  assign \$29  = ~ \$28 ;
+  assign \$30  = state[3] & \$29 ;
+  assign \$31  = \$25  | \$30 ;
+  assign \$32  = fire & row_last;
+  assign \$33  = state[3] & \$32 ;
+  assign \$34  = \$33  & block_last;
+  assign \$35  = state[4] & over;
+  assign \$36  = ~ \$35 ;
+  assign \$37  = state[4] & \$36 ;
+  assign \$38  = \$34  | \$37 ;
+  assign \$39  = state[1] & activation_present;
+  assign \$40  = weight_present | weight_closed;
+  assign \$41  = state[3] & \$40 ;
+  assign \$42  = ~ group_last;
+  assign \$43  = \$42  | scale_available;
+  assign \$44  = \$43  | scale_closed;
+  assign \$45  = \$41  & \$44 ;
+  assign \$46  = ~ row_last;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = room & \$48 ;
+  assign \$50  = \$46  | \$49 ;
+  assign \$51  = \$45  & \$50 ;
+  assign fire = \$39  | \$51 ;
+  assign \start$22  = start | state[2];
+  assign activation_missing = state[1] & activation_closed;
+  assign \$54  = state[1] & activation_present;
+  assign \$57  = ~ group_last;
+  assign \$58  = \$57  | scale_available;
+  assign \$59  = \$58  | scale_closed;
+  assign \$60  = state[3] & \$59 ;
+  assign \$61  = ~ row_last;
+  assign \$63  = ~ \$62 ;
+  assign \$64  = room & \$63 ;
+  assign \$65  = \$61  | \$64 ;
+  assign \$66  = \$60  & \$65 ;
+  assign weight_final = row_last & block_last;
+  assign \$67  = state[3] & fire;
+  assign \$68  = \$67  & group_last;
+  assign scale_claim = \$68  & scale_available;
+  assign \$69  = state[3] & fire;
+  assign room_claim = \$69  & row_last;
+  assign \$70  = ~ fire;
+  assign \$71  = state[1] & \$70 ;
+  assign \$72  = ~ activation_closed;
+  assign activation_stall = \$71  & \$72 ;
+  assign \$73  = weight_present | weight_closed;
+  assign \$74  = ~ \$73 ;
+  assign weight_stall = state[3] & \$74 ;
+  assign \$75  = weight_present | weight_closed;
+  assign \$76  = state[3] & \$75 ;
+  assign \$77  = ~ group_last;
+  assign \$78  = \$77  | scale_available;
+  assign \$79  = \$78  | scale_closed;
+  assign \$80  = ~ \$79 ;
+  assign scale_stall = \$76  & \$80 ;
+  assign \$81  = weight_present | weight_closed;
+  assign \$82  = state[3] & \$81 ;
+  assign \$83  = ~ group_last;
+  assign \$84  = \$83  | scale_available;
+  assign \$85  = \$84  | scale_closed;
+  assign \$86  = \$82  & \$85 ;
+  assign \$87  = \$86  & row_last;
+  assign \$88  = ~ room;
+  assign room_stall = \$87  & \$88 ;
+  assign \$89  = group_last & scale_available;
+  assign \$90  = ~ weight_present;
+  assign \$91  = ~ scale_available;
+  assign \$92  = group_last & \$91 ;
+  assign \$93  = \$90  | \$92 ;
+  assign \$94  = state[3] ? step : loaded_1;
+  assign \$95  = loaded_1[0] & loaded_1[1];
+  assign \$96  = state[3] ? fire : \$95 ;
+  assign busy = ~ state[0];
+  always @(posedge clk)
+    \wait  <= \$97 ;
+  always @(posedge clk)
+    loaded_1 <= \$98 ;
+  always @(posedge clk)
+    gap <= \$99 ;
+  always @(posedge clk)
+    state <= \$100 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk  walk (
     .abort(abort),
     .advance(fire),
-    .beat_last(beat_last),
     .block_last(block_last),
     .chunk(load_chunk),
     .clk(clk),
@@ -4865,92 +5534,59 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     .row_last(row_last),
     .rows(rows),
     .rst(rst),
-    .segment(segment),
     .start(\start$22 )
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$84  = \wait ;
+    \$97  = \wait ;
     if (room_claim) begin
-      \$84  = 1'h0;
+      \$97  = 1'h0;
     end else if (\$1 ) begin
-      \$84  = \$2 [0];
+      \$97  = \$2 [0];
     end
     if (abort) begin
-      \$84  = 1'h0;
+      \$97  = 1'h0;
     end
     if (rst) begin
-      \$84  = 1'h0;
+      \$97  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$85  = step;
+    \$98  = step;
     if (abort) begin
-      \$85  = 19'h00000;
+      \$98  = 19'h00000;
     end
     if (rst) begin
-      \$85  = 19'h00000;
+      \$98  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$86  = state;
-    if (\$3 ) begin
-      if (start) begin
-        \$86  = 3'h2;
-      end
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$86  = 3'h3;
-      end
-    end else if (\$5 ) begin
-      if (\$10 ) begin
-        \$86  = 3'h4;
-      end
-    end else if (\$6 ) begin
-      if (\$12 ) begin
-        \$86  = 3'h5;
-      end
-    end else if (over) begin
-      \$86  = 3'h1;
-    end
+    \$99  = \$4 [0];
     if (abort) begin
-      \$86  = 3'h1;
+      \$99  = 1'h0;
     end
     if (rst) begin
-      \$86  = 3'h1;
+      \$99  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$87  = gap;
-    if (\$3 ) begin
-    end else if (\$4 ) begin
-      if (\$8 ) begin
-        \$87  = 1'h0;
-      end
-    end else if (\$5 ) begin
-      \$87  = \$9 [0];
-    end
+    \$100  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
     if (abort) begin
-      \$87  = 1'h0;
+      \$100  = 7'h01;
     end
     if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \step$48 [0] = \$81 [0];
-    if (\$82 ) begin
-      \step$48 [0] = \$83 ;
+      \$100  = 7'h01;
     end
   end
   assign \n$24  = n;
   assign \k$26  = k;
   assign advance = fire;
+  assign beat_last = 1'h1;
   assign activation_final = row_last;
+  assign segment = 1'h0;
   assign chunk = load_chunk;
   assign inputs_left = load_remaining;
   assign ragged = row_last;
@@ -4980,25 +5616,25 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign \step.poison  = step[16];
   assign \step.rows  = step[17];
   assign \step.block_last  = step[18];
-  assign \step$48.valid  = \step$48 [0];
-  assign \step$48.load  = \step$48 [1];
-  assign \step$48.chunk  = \step$48 [8:2];
-  assign \step$48.segment  = \step$48 [9];
-  assign \step$48.group  = \step$48 [10];
-  assign \step$48.group_last  = \step$48 [11];
-  assign \step$48.row_last  = \step$48 [12];
-  assign \step$48.ragged  = \step$48 [13];
-  assign \step$48.weighted  = \step$48 [14];
-  assign \step$48.scaled  = \step$48 [15];
-  assign \step$48.poison  = \step$48 [16];
-  assign \step$48.rows  = \step$48 [17];
-  assign \step$48.block_last  = \step$48 [18];
-  always @*
-    \step$48 [18:1] = \$81 [18:1];
-  assign step[16] = \$79 ;
-  assign step[15] = \$75 ;
+  assign \step$49.valid  = \step$49 [0];
+  assign \step$49.load  = \step$49 [1];
+  assign \step$49.chunk  = \step$49 [8:2];
+  assign \step$49.segment  = \step$49 [9];
+  assign \step$49.group  = \step$49 [10];
+  assign \step$49.group_last  = \step$49 [11];
+  assign \step$49.row_last  = \step$49 [12];
+  assign \step$49.ragged  = \step$49 [13];
+  assign \step$49.weighted  = \step$49 [14];
+  assign \step$49.scaled  = \step$49 [15];
+  assign \step$49.poison  = \step$49 [16];
+  assign \step$49.rows  = \step$49 [17];
+  assign \step$49.block_last  = \step$49 [18];
+  assign \step$49 [0] = \$96 ;
+  assign \step$49 [18:1] = \$94 [18:1];
+  assign step[16] = \$93 ;
+  assign step[15] = \$89 ;
   assign step[14] = weight_present;
-  assign step[1] = \$74 ;
+  assign step[1] = state[1];
   assign step[0] = fire;
   assign step[18] = block_last;
   assign step[17] = rows;
@@ -5006,36 +5642,36 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign step[12] = row_last;
   assign step[11] = group_last;
   assign step[10] = group;
-  assign step[9] = segment;
+  assign step[9] = 1'h0;
   assign step[8:2] = load_chunk;
-  assign \$41  = \wait ;
   assign \$1  = \wait ;
-  assign \$23  = \wait ;
-  assign \$10  = gap;
-  assign \$33  = segment;
+  assign \$47  = \wait ;
+  assign \$19  = gap;
+  assign \$24  = gap;
+  assign activation_take = state[1];
+  assign \$52  = 1'h0;
+  assign \$53  = 1'h1;
+  assign load_open = state[1];
+  assign \$55  = 1'h0;
+  assign \$56  = 1'h1;
+  assign load_write = \$54 ;
+  assign \$62  = \wait ;
+  assign weight_take = \$66 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, beat_last, group_last, abort, n, k, chunk, segment, group, block_last, inputs_left, row_last, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire \$1 ;
-  reg [6:0] \$10 ;
-  reg \$11 ;
-  reg \$12 ;
-  reg \$13 ;
-  wire [1:0] \$2 ;
+  wire [7:0] \$1 ;
+  wire [7:0] \$2 ;
   wire [1:0] \$3 ;
-  wire [7:0] \$4 ;
-  wire [7:0] \$5 ;
-  wire [1:0] \$6 ;
-  wire [1:0] \$7 ;
-  wire [1:0] \$8 ;
-  wire [1:0] \$9 ;
+  wire [1:0] \$4 ;
+  reg [6:0] \$5 ;
+  reg \$6 ;
   input abort;
   wire abort;
   input advance;
   wire advance;
   wire \advance$7 ;
-  output beat_last;
   wire beat_last;
   output block_last;
   wire block_last;
@@ -5048,7 +5684,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   reg group = 1'h0;
   output group_last;
   wire group_last;
-  reg group_step = 1'h0;
   output [10:0] inputs_left;
   wire [10:0] inputs_left;
   wire [10:0] \inputs_left$13 ;
@@ -5067,30 +5702,18 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   wire rows;
   input rst;
   wire rst;
-  output segment;
-  reg segment = 1'h0;
   input start;
   wire start;
   wire \start$1 ;
+  assign \$2  = row_last ? 8'h00 : \$1 ;
+  assign \$3  = group + group_last;
+  assign \$4  = row_last ? 2'h0 : \$3 ;
+  always @(posedge clk)
+    chunk <= \$5 ;
+  always @(posedge clk)
+    group <= \$6 ;
   assign rows = outputs_left > 1'h0;
-  assign \$1  = ! segment;
-  assign beat_last = row_last | \$1 ;
-  assign \$2  = segment + 1'h1;
-  assign \$3  = beat_last ? 2'h0 : \$2 ;
-  assign \$4  = chunk + beat_last;
-  assign \$5  = row_last ? 8'h00 : \$4 ;
-  assign \$6  = group_step + 1'h1;
-  assign \$7  = group_last ? 2'h0 : \$6 ;
-  assign \$8  = group + group_last;
-  assign \$9  = row_last ? 2'h0 : \$8 ;
-  always @(posedge clk)
-    chunk <= \$10 ;
-  always @(posedge clk)
-    segment <= \$11 ;
-  always @(posedge clk)
-    group <= \$12 ;
-  always @(posedge clk)
-    group_step <= \$13 ;
+  assign \$1  = chunk + 1'h1;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk  walk (
     .abort(abort),
     .advance(advance),
@@ -5106,62 +5729,32 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$10  = chunk;
+    \$5  = chunk;
     if (start) begin
-      \$10  = 7'h00;
+      \$5  = 7'h00;
     end else if (advance) begin
-      \$10  = \$5 [6:0];
+      \$5  = \$2 [6:0];
     end
     if (abort) begin
-      \$10  = 7'h00;
+      \$5  = 7'h00;
     end
     if (rst) begin
-      \$10  = 7'h00;
+      \$5  = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$11  = segment;
+    \$6  = group;
     if (start) begin
-      \$11  = 1'h0;
+      \$6  = 1'h0;
     end else if (advance) begin
-      \$11  = \$3 [0];
+      \$6  = \$4 [0];
     end
     if (abort) begin
-      \$11  = 1'h0;
+      \$6  = 1'h0;
     end
     if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$12  = group;
-    if (start) begin
-      \$12  = 1'h0;
-    end else if (advance) begin
-      \$12  = \$9 [0];
-    end
-    if (abort) begin
-      \$12  = 1'h0;
-    end
-    if (rst) begin
-      \$12  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$13  = group_step;
-    if (start) begin
-      \$13  = 1'h0;
-    end else if (advance) begin
-      \$13  = \$7 [0];
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
+      \$6  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -5171,6 +5764,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, st
   assign \row_last$9  = row_last;
   assign \block_last$11  = block_last;
   assign \inputs_left$13  = inputs_left;
+  assign beat_last = 1'h1;
   assign ragged = row_last;
   assign group_last = row_last;
 endmodule
@@ -5337,22 +5931,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = state == 2'h2;
+  assign \$1  = ~ state[0];
   assign \$2  = \$1  & take;
   assign \$3  = state == 2'h3;
   assign tready = \$2  | \$3 ;
-  assign \$4  = state == 2'h2;
+  assign \$4  = ~ state[0];
   assign present = \$4  & tvalid;
-  assign closed = state == 1'h1;
+  assign closed = ~ state[1];
   assign \$5  = tvalid & tready;
-  assign \$6  = state == 2'h2;
+  assign \$6  = ~ state[0];
   assign \$7  = \$5  & \$6 ;
   assign \$8  = tlast != \final ;
   assign misframed = \$7  & \$8 ;
   assign \$9  = tvalid & tready;
   assign \$10  = \$9  & tlast;
   assign \$11  = tvalid & tready;
-  assign \$12  = state == 2'h2;
+  assign \$12  = ~ state[0];
   assign \$13  = \$11  & \$12 ;
   assign \$14  = \$13  & \final ;
   always @(posedge clk)
@@ -5376,8 +5970,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   end
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$166$0 , \port$185$0 , finished, counting, \port$203$0 , \port$297$0 , \port$301$0 , \port$309$0 , busy
-, \port$378$0 , \port$402$0 , \port$426$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$166$0 , \port$185$0 , finished, counting, \port$201$0 , \port$300$0 , \port$303$0 , \port$310$0 , busy
+, \port$368$0 , \port$392$0 , \port$416$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -5572,20 +6166,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   wire \port$166$0 ;
   input \port$185$0 ;
   wire \port$185$0 ;
-  input \port$203$0 ;
-  wire \port$203$0 ;
-  input \port$297$0 ;
-  wire \port$297$0 ;
-  input \port$301$0 ;
-  wire \port$301$0 ;
-  input \port$309$0 ;
-  wire \port$309$0 ;
-  input \port$378$0 ;
-  wire \port$378$0 ;
-  input \port$402$0 ;
-  wire \port$402$0 ;
-  input \port$426$0 ;
-  wire \port$426$0 ;
+  input \port$201$0 ;
+  wire \port$201$0 ;
+  input \port$300$0 ;
+  wire \port$300$0 ;
+  input \port$303$0 ;
+  wire \port$303$0 ;
+  input \port$310$0 ;
+  wire \port$310$0 ;
+  input \port$368$0 ;
+  wire \port$368$0 ;
+  input \port$392$0 ;
+  wire \port$392$0 ;
+  input \port$416$0 ;
+  wire \port$416$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -5702,7 +6296,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$96  = \$94  & \$95 ;
   assign \$97  = busy | start;
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$426$0 , \port$402$0 , \port$378$0 , \port$166$0 , \port$185$0 , 1'h0 };
+  assign \$99  = \$72  | { \$98 , \$90 , \port$416$0 , \port$392$0 , \port$368$0 , \port$166$0 , \port$185$0 , 1'h0 };
   assign \$100  = cycles + cycles_event_1;
   assign \$101  = activation_stalls + activation_stalls_event_1;
   assign \$102  = weight_stalls + weight_stalls_event_1;
@@ -5951,7 +6545,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$124  = \port$297$0 ;
+    \$124  = \port$300$0 ;
     if (rst) begin
       \$124  = 1'h0;
     end
@@ -5970,7 +6564,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$126  = \port$301$0 ;
+    \$126  = \port$303$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -5989,7 +6583,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$128  = \port$309$0 ;
+    \$128  = \port$310$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -6008,7 +6602,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$130  = \port$203$0 ;
+    \$130  = \port$201$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -6060,6 +6654,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$426$0 , \port$402$0 , \port$378$0 , \port$166$0 , \port$185$0 , 1'h0 };
-  assign stalls = { \port$203$0 , \port$309$0 , \port$301$0 , \port$297$0  };
+  assign faults = { \port$416$0 , \port$392$0 , \port$368$0 , \port$166$0 , \port$185$0 , 1'h0 };
+  assign stalls = { \port$201$0 , \port$310$0 , \port$303$0 , \port$300$0  };
 endmodule

@@ -350,19 +350,20 @@ class ArrayConfig:
     @property
     def rounder_cycles(self) -> int:
         """Latency of the rounder: magnitude, guard, shifts to the first one, round, pack."""
-        return (self.accumulator_bits - 2).bit_length() + 1
+        shifts = (self.accumulator_bits - 2).bit_length()
+        return 2 + 1 + (shifts - 1) + 2
 
     @property
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        Decoder, operands, tree, group sum, scale and shift, serializer, rounder, result FIFO; with
+        Decoder, operands, tree, group sum, scale and shift, rounder, result queue; with
         binary16 weights a register, the multiply-add, and the way to the result port.
         """
         if self.weights is not Weights.TERNARY:
             return 1 + self.mac_registers + 3
         dot = self.decode_cycles + self.operand_cycles + self.tree_levels + 1
-        return dot + 5 + 1 + self.rounder_cycles + 2
+        return dot + 6 + self.rounder_cycles + 3
 
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.

@@ -23,6 +23,7 @@ __all__ = [
     "group_end",
     "lane_mask",
     "load_chunk",
+    "normalised_bits",
     "result",
     "row_step",
     "scale_beat",
@@ -48,7 +49,7 @@ MASKED_GATES: Final = 4
 #: Two-input gates a lane that tell whether it lies within K.
 REAL_GATES: Final = 3
 #: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
-SCALE_TAG_BITS: Final = 14
+SCALE_TAG_BITS: Final = 17
 #: Digits of a base-3 byte that stand in a register in the middle of its decoder.
 EARLY_DIGITS: Final = 3
 
@@ -182,8 +183,9 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     # Of each factor: sign, operand, shift, and whether it is not finite; the group's unit.
     unit_bits = config.unit_max.bit_length()
     counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1 + unit_bits)] += 2
+    # Before the multiplication and behind it, the whole shift and the sign beside it.
     largest_shift = LARGEST_SHIFT + config.unit_max
-    counts[Action("register", bits=bits + operand_bits + largest_shift.bit_length() + 1)] += 2
+    counts[Action("register", bits=bits + operand_bits + largest_shift.bit_length() + 1)] += 4
     counts[Action("register", bits=placed + 1)] += 2
     counts[Action("register", bits=placed + 2)] += 1
     # The sum so far, which restarts with each row, and the row's.
@@ -198,41 +200,75 @@ def _fine_widths(places: int) -> list[int]:
 
 
 def result(config: ArrayConfig) -> Counter[Action]:
-    """Return what an output takes: its place in the queue of sums, and the rounding."""
+    """Return what an output takes: the choice of its row's sum, and the rounding."""
     width = config.accumulator_bits - 1  # of the magnitude
-    places = (width - 1).bit_length()
     counts: Counter[Action] = Counter()
-    counts[Action("add", bits=width + 1)] = 1  # the magnitude
+    counts[Action("gate", bits=MUX_GATES * (config.rows - 1) * config.accumulator_bits)] += 1
+    # A negative sum's complement, and the one that makes it the magnitude.
+    counts[Action("gate", bits=width)] += 1
+    counts[Action("add", bits=width)] = 1
     # Three times every bit is looked at: where the shift must stop, for zeros, for what is lost.
-    counts[Action("gate", bits=3 * width)] = 1
-    counts[Action("gate", bits=MUX_GATES * width * places)] = 1  # normalise
+    counts[Action("gate", bits=3 * width)] += 1
+    counts[Action("gate", bits=MUX_GATES * normalised_bits(config))] += 1
     counts[Action("add", bits=config.result_bits)] = 1  # round up
-    # The queue of the rows' sums moves up by one for each output.
-    counts[Action("register", bits=config.rows * (config.accumulator_bits + 2) + 1)] = 1
-    counts += _rounder_registers(config, width, places)
-    counts[Action("register", bits=config.result_bits + 1)] += 2  # in and out of the FIFO
+    # Whose turn it is; which rows wait, and which of them are not numbers; the last block.
+    turns = max(1, (config.rows - 1).bit_length()) + 2 * config.rows + 1
+    counts[Action("register", bits=turns)] += 1
+    counts += _rounder_registers(config, width)
+    # Into the queue, out of it, and to the port.
+    counts[Action("register", bits=config.result_bits + 1)] += 3
+    counts[Action("register", bits=1)] += 1
     return counts
 
 
-def _rounder_registers(config: ArrayConfig, width: int, places: int) -> Counter[Action]:
+def normalised_bits(config: ArrayConfig) -> int:
+    """Return the bits that the shifts to a sum's first one choose, all shifts together."""
+    width = config.accumulator_bits - 1
+    widths = _normalised_widths(config, width)
+    # Each passes what the one before left; the last two share a cycle.
+    return width + sum(widths[:-1]) + widths[-2]
+
+
+def _normalised_widths(config: ArrayConfig, width: int) -> list[int]:
+    """Return the bits that are left after each cycle of normalising shifts.
+
+    What no later shift can bring into significand and guard bit is one bit together.
+    """
+    exact = _float_format(config)[1] + 2
+    shifts = [1 << place for place in reversed(range((width - 1).bit_length()))]
+    widths = []
+    for places in shifts[:-1]:
+        later = places - 1 if places > 2 else 0
+        width = min(width, exact + later + 1)
+        widths.append(width)
+    return widths
+
+
+def _float_format(config: ArrayConfig) -> tuple[int, int]:
+    """Return the bits of a result's exponent and of its fraction."""
+    return (8, 23) if config.output is OutputFormat.FP32 else (5, 10)
+
+
+def _rounder_registers(config: ArrayConfig, width: int) -> Counter[Action]:
     counts: Counter[Action] = Counter()
-    # All but the last five shifts have a cycle each; then come two shifts, and three.
-    stages = [*range(1, places - 4), places - 3, places]
-    # Magnitude, magnitude with the bit that stops, and the value after each stage.
-    counts[Action("register", bits=width)] = 2 + len(stages)
-    for decided in stages:
-        counts[Action("register", bits=decided)] += 1
-    exponent_bits, fraction_bits = (8, 23) if config.output is OutputFormat.FP32 else (5, 10)
+    # Complement, magnitude, magnitude with the bit that stops, and the value after each shift.
+    counts[Action("register", bits=width)] = 3
+    widths = _normalised_widths(config, width)
+    for at, left in enumerate(widths):
+        # Beside it the shifts so far: the last cycle does two.
+        decided = at + 1 + (at == len(widths) - 1)
+        counts[Action("register", bits=left + decided)] += 1
+    exponent_bits, fraction_bits = _float_format(config)
     bias = (1 << (exponent_bits - 1)) - 1
     top_exponent = width - 1 - config.accumulator_fraction_bits + bias
     exponent = max(exponent_bits, top_exponent.bit_length()) + 2
     # What is rounded, whether it is normal, whether it goes up.
     counts[Action("register", bits=exponent + fraction_bits + 2)] += 1
     counts[Action("register", bits=config.result_bits)] += 1
-    # Beside it: valid, last, negative, not a number, and too small for the smallest exponent.
-    cycles = config.rounder_cycles
-    counts[Action("register", bits=4 * cycles - 2)] += 1
-    counts[Action("register", bits=len(stages) + 1)] += 1
+    # Beside it: valid, last, negative, not a number; whether the next shift is due, and too small
+    # for the smallest exponent.
+    counts[Action("register", bits=4 * config.rounder_cycles - 2)] += 1
+    counts[Action("register", bits=2 * len(widths) + 1)] += 1
     return counts
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from tern_hw.config import Activation, ArrayConfig, Packing, Weights
-from tern_hw.costs.actions import row_step
+from tern_hw.costs.actions import normalised_bits, row_step
 from tern_hw.errors import TernError
 
 __all__ = ["PARTS", "FpgaArea", "features", "fitted_area", "in_range", "part_of"]
@@ -41,8 +41,9 @@ def features(config: ArrayConfig) -> dict[str, dict[str, float]]:
         "scales": {"sum_bits": rows * config.sum_bits, "accumulator_bits": rows * width},
         "results": {
             "array": 1,
-            "normalised_bits": width * (width - 1).bit_length(),
-            "waiting_bits": (rows - 1) * width,
+            "sum_bits": width,
+            "normalised_bits": normalised_bits(config),
+            "selected_bits": (rows - 1) * width,
             "queue_cells": _queue_cells(config),
         },
         "rest": _rest(config),
@@ -79,12 +80,13 @@ def _adder_bits(config: ArrayConfig) -> int:
 
 
 def _queue_cells(config: ArrayConfig) -> int:
-    """Return the cells of distributed RAM of the result queue; deeper ones are block RAM."""
+    """Return the cells of distributed RAM of the result queue; a deeper one is block RAM."""
     in_flight = config.latency_cycles + config.rows + 2
     depth = config.rows * (math.ceil(in_flight / config.rows) + 1)
-    if depth > RAM_MAX_WORDS:
+    words = depth - 1  # one place is the register that it ends in
+    if words > RAM_MAX_WORDS:
         return 0
-    return math.ceil(depth / RAM_WORDS) * math.ceil((config.result_bits + 1) / RAM_BITS)
+    return math.ceil(words / RAM_WORDS) * math.ceil((config.result_bits + 1) / RAM_BITS)
 
 
 @dataclass(frozen=True)

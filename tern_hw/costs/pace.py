@@ -11,9 +11,8 @@ from tern_hw.errors import TernError
 
 __all__ = ["Pace", "PacedJob", "paced_job"]
 
-#: Cycles from a group's end to its result's transfer, but for the rounder: scale and shift,
-#: serializer, FIFO.
-BESIDE_ROUNDER_CYCLES: Final = 5 + 1 + 2
+#: Cycles from a group's end to its result's transfer, but for the rounder: scale and shift, queue.
+BESIDE_ROUNDER_CYCLES: Final = 6 + 3
 #: Places of the FIFO of scales beyond the cycles of a dot product.
 SCALE_PLACES: Final = 4
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tern_hw.errors import TernError
 from tern_hw.flows.cache import cached
+from tern_hw.flows.hard_registers import absorb_registers
 from tern_hw.flows.parts import part_of
 from tern_hw.flows.process import failure, run_tool
 from tern_hw.flows.synthesis import SynthesisResult
@@ -22,7 +23,7 @@ from tern_hw.flows.targets import Device
 __all__ = ["Hop", "Placement", "find_nextpnr", "place_and_route", "spread"]
 
 #: Changes with what an entry of the store holds.
-STORE_FORMAT = "nextpnr 1"
+STORE_FORMAT = "nextpnr 2"
 #: Seconds after which nextpnr is stopped.
 PLACE_LIMIT_S = 7200
 #: Calls the package's command; its own script would need the environment on the PATH.
@@ -120,14 +121,25 @@ def place_and_route(
 
     def build(folder: Path) -> None:
         notify(f"nextpnr: {design.top} on {device.about}, seed {seed}")
-        # To YoWASP's programs /tmp is a folder of their own: only a relative path leads there.
-        netlist = os.path.relpath(design.netlist_json.resolve(), folder.resolve())
-        _run(folder, device, [*options, "--json", netlist])
+        _run(folder, device, [*options, "--json", _netlist(design, folder)])
 
     # A synthesis' folder is named after all that its netlist follows from.
     parts = [STORE_FORMAT, design.folder.name, device.package, find_nextpnr(device), *options]
     entry = cached("nextpnr", parts, build)
     return _read(entry, design, seed)
+
+
+def _netlist(design: SynthesisResult, folder: Path) -> str:
+    """Return the file that nextpnr reads, by its path from its working folder.
+
+    To YoWASP's programs /tmp is a folder of their own: only a relative path leads there.
+    """
+    if design.target.name != "ecp5":
+        return os.path.relpath(design.netlist_json.resolve(), folder.resolve())
+    netlist = json.loads(design.netlist_json.read_text())
+    absorb_registers(netlist)
+    (folder / "packed.json").write_text(json.dumps(netlist))
+    return "packed.json"
 
 
 def _run(folder: Path, device: Device, options: Sequence[str]) -> None:

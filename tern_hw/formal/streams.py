@@ -129,7 +129,7 @@ class ResultOrder(Harness):
         self.assume(entered < (1 << self.count_bits) - config.rows)
 
     def _environment(self, dut: Any, rows: int, leaves: Any) -> None:
-        """Assume what the senders keep: blocks `rows` cycles apart, and a place for each result."""
+        """Assume what the senders keep: sums that stay `rows` cycles, and a place for each."""
         m = self.m
         wait = Signal(range(rows + 1))
         places = Signal(range(self.block.depth + 1), init=self.block.depth)
@@ -139,6 +139,8 @@ class ResultOrder(Harness):
             m.d.sync += wait.eq(wait - 1)
         self.assume(~dut.valid | ((wait == 0) & (places >= rows)))
         m.d.sync += places.eq(places + leaves - Mux(dut.valid, rows, 0))
+        before = history(m, dut.totals, 1, "totals")
+        self.assume((wait == 0) | (dut.totals == before))
 
     def _stable(self, dut: Any) -> None:
         stalled = history(self.m, dut.results__valid & ~dut.results__ready, 1, "stalled")

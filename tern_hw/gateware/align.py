@@ -1,12 +1,13 @@
 """Aligned activations: the unit of each group, and binary16 to integers of that unit."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.lanes import lanes_within
-from tern_hw.gateware.pipeline import add_with_carry, delay, index_bits, memory_depth, step_layout
+from tern_hw.gateware.memories import two_port_memory
+from tern_hw.gateware.pipeline import add_with_carry, delay, index_bits, step_layout
 
 __all__ = ["ActivationAligner", "AlignedLoader", "UnitFinder"]
 
@@ -258,8 +259,8 @@ class AlignedLoader(wiring.Component):
         m = Module()
         m.submodules.finder = finder = self.finder
         m.submodules.aligner = aligner = self.aligner
-        m.submodules.halves = halves = memory.Memory(
-            shape=self.config.lanes * 16, depth=memory_depth(self.config.max_chunks), init=[]
+        m.submodules.halves = halves = two_port_memory(
+            self.config.lanes * 16, self.config.max_chunks
         )
         write, read = halves.write_port(), halves.read_port()
         # A packet that ended early leaves a group behind that no beat has ended.
@@ -291,9 +292,7 @@ class AlignedLoader(wiring.Component):
         config = self.config
         # A word of the memory: a group's unit, or those of a beat's groups.
         places = config.max_groups if config.segments == 1 else config.max_chunks
-        m.submodules.group_units = units = memory.Memory(
-            shape=len(finder.units), depth=memory_depth(places), init=[]
-        )
+        m.submodules.group_units = units = two_port_memory(len(finder.units), places)
         write, read = units.write_port(), units.read_port()
         late = delay(m, self._place(self.step), finder.latency, name="place")
         # Every beat writes what its group has so far; the last one's stays.

@@ -1,11 +1,12 @@
 """From the sums of a block of outputs to the result stream: kept in two banks, sent one by one."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig, OutputFormat
 from tern_hw.gateware.credit import CreditCounter
+from tern_hw.gateware.memories import two_port_memory
 from tern_hw.gateware.pipeline import index_bits
 from tern_hw.gateware.results import result_layout
 
@@ -67,9 +68,7 @@ class Collector(wiring.Component):
         last_context = config.mac_contexts - 1
         m.submodules.room = room = CreditCounter(limit=BANKS, initial=BANKS, cost=1)
         m.submodules.whole = whole = CreditCounter(limit=BANKS, initial=0, cost=1)
-        m.submodules.banks = banks = memory.Memory(
-            shape=bits * count, depth=BANKS << len(self.context), init=[]
-        )
+        m.submodules.banks = banks = two_port_memory(bits * count, BANKS << len(self.context))
         write, read = banks.write_port(), banks.read_port()
         into, out_of = Signal(), Signal()
         poisoned = Signal(BANKS)

@@ -3,7 +3,7 @@
 import math
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, fifo, memory, wiring
+from amaranth.lib import data, wiring
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.align import AlignedLoader
@@ -12,10 +12,11 @@ from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.frame import packet_gate
 from tern_hw.gateware.lanes import LaneMask
-from tern_hw.gateware.pipeline import delay, delay_lines, memory_depth
+from tern_hw.gateware.memories import Queue, two_port_memory
+from tern_hw.gateware.pipeline import delay, delay_lines
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
-from tern_hw.gateware.sequencer import Sequencer, State
+from tern_hw.gateware.sequencer import Sequencer, State, is_in
 from tern_hw.gateware.streams import core_ports
 from tern_hw.gateware.walk import JobWalk
 
@@ -94,9 +95,10 @@ class ArrayCore(wiring.Component):
         summed = self._scales(m, sequencer, gates["scale"], tags, scale_nonfinite)
         over = self._results(m, sequencer, summed, nonfinite)
         closed = Cat(gates[name].closed for name in INPUTS).all()
+        finishing = is_in(sequencer.state, State.FINISH)
         m.d.comb += [
             sequencer.over.eq(over & closed),
-            self.finished.eq((sequencer.state == State.FINISH) & over & closed),
+            self.finished.eq(finishing & over & closed),
             self.counting.eq(sequencer.busy & ~over),
             self.faults.eq(
                 Cat(
@@ -111,10 +113,7 @@ class ArrayCore(wiring.Component):
                     sequencer.activation_stall,
                     sequencer.weight_stall,
                     sequencer.scale_stall,
-                    sequencer.room_stall
-                    | (
-                        (sequencer.state == State.FINISH) & self.result_tvalid & ~self.result_tready
-                    ),
+                    sequencer.room_stall | (finishing & self.result_tvalid & ~self.result_tready),
                 )
             ),
         ]
@@ -136,12 +135,12 @@ class ArrayCore(wiring.Component):
         """Write what is loaded; return the activations of a step, one decode after its issue."""
         config = self.config
         m.submodules.converter = converter = self.converter
-        m.submodules.activations = words = memory.Memory(
-            shape=config.lanes * config.fixed_bits, depth=memory_depth(config.max_chunks), init=[]
+        m.submodules.activations = words = two_port_memory(
+            config.lanes * config.fixed_bits, config.max_chunks
         )
         write, read = words.write_port(), words.read_port()
         late = converter.latency
-        written = delay(m, sequencer.load_write, late, name="written")
+        written = delay(m, sequencer.load_open, late, name="written")
         chunk = sequencer.step.chunk
         m.d.comb += [
             converter.beat.eq(self.activation_tdata),
@@ -165,7 +164,7 @@ class ArrayCore(wiring.Component):
         m.submodules.lanes = lanes = LaneMask(self.config)
         step = sequencer.step
         m.d.comb += [
-            lanes.load.eq(sequencer.load_write),
+            lanes.load.eq(sequencer.load_open),
             lanes.remaining.eq(sequencer.load_remaining),
             lanes.segment.eq(step.segment),
             lanes.ragged.eq(step.ragged),
@@ -207,9 +206,7 @@ class ArrayCore(wiring.Component):
         """Take scale beats, keep the sums X, and scale; return the tag of finished row sums."""
         config = self.config
         queue = self._scale_queue(m, sequencer, gate)
-        m.submodules.group_sums = sums = memory.Memory(
-            shape=config.sum_bits, depth=memory_depth(config.max_groups), init=[]
-        )
+        m.submodules.group_sums = sums = two_port_memory(config.sum_bits, config.max_groups)
         write, read = sums.write_port(), sums.read_port()
         before, tag = tags[-2], tags[-1]
         ends = tag.valid & tag.group_last
@@ -244,7 +241,7 @@ class ArrayCore(wiring.Component):
 
     def _scale_queue(self, m, sequencer, gate):
         config = self.config
-        m.submodules.scale_queue = queue = fifo.SyncFIFOBuffered(
+        m.submodules.scale_queue = queue = Queue(
             width=8 * config.scale_beat_bytes, depth=self.scale_depth
         )
         m.submodules.scale_walk = walk = JobWalk(

@@ -32,9 +32,19 @@ class CreditCounter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         left = Signal(range(self.limit + 1), init=self.initial)
-        m.d.comb += self.enough.eq(left >= self.cost)
+        # Gifts and claims are known late in the cycle: all answers are ready when they are.
+        enough = Signal(init=self.initial >= self.cost)
+        m.d.comb += self.enough.eq(enough)
         with m.If(self.start):
-            m.d.sync += left.eq(self.initial)
+            m.d.sync += [left.eq(self.initial), enough.eq(self.initial >= self.cost)]
         with m.Else():
-            m.d.sync += left.eq(left + self.give - Mux(self.claim, self.cost, 0))
+            m.d.sync += [
+                left.eq(self._after(lambda change: left + change)),
+                enough.eq(self._after(lambda change: left >= self.cost - change)),
+            ]
         return m
+
+    def _after(self, value):
+        """Return `value` of the change that this cycle's gift and claim make."""
+        claimed = Mux(self.give, value(1 - self.cost), value(-self.cost))
+        return Mux(self.claim, claimed, Mux(self.give, value(1), value(0)))

@@ -73,11 +73,14 @@ class GroupDot(wiring.Component):
             self.illegal.eq(decoder.illegal),
         ]
         x, negative = self._operands(decoder)
+        # No reset: a block RAM's own output register can be the activations'.
+        operands = Signal(self.tree.x.shape(), reset_less=True)
         m.d.sync += [
-            tree.x.eq(x),
+            operands.eq(x),
             tree.nonzero.eq(decoder.nonzero),
             tree.negative.eq(negative),
         ]
+        m.d.comb += tree.x.eq(operands)
         # A register that starts each group at 0 costs a reset; a multiplexer before the adder
         # would cost a LUT a bit.
         part = Signal.like(self.total)

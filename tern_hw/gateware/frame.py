@@ -8,7 +8,7 @@ __all__ = ["PacketGate", "packet_gate"]
 
 
 class State(enum.Enum, shape=2):
-    """What the gate knows of the packet."""
+    """What the gate knows of the packet; bit 0 says "not open", bit 1 "not closed"."""
 
     #: No packet is due, or all of it was taken.
     CLOSED = 1
@@ -59,12 +59,13 @@ class PacketGate(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         state = Signal(State, init=State.CLOSED)
-        is_open = state == State.OPEN
+        # One bit of the code each, as much depends on them within the cycle.
+        is_open, is_closed = ~state.as_value()[0], ~state.as_value()[1]
         is_drain = state == State.DRAIN
         m.d.comb += [
             self.tready.eq((is_open & self.take) | is_drain),
             self.present.eq(is_open & self.tvalid),
-            self.closed.eq(state == State.CLOSED),
+            self.closed.eq(is_closed),
         ]
         taken = self.tvalid & self.tready
         m.d.comb += self.misframed.eq(taken & is_open & (self.tlast != self.final))

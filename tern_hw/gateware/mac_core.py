@@ -1,13 +1,14 @@
 """The array with binary16 weights, without its registers: the opponent behind the same ports."""
 
 from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.collect import Collector
 from tern_hw.gateware.frame import packet_gate
 from tern_hw.gateware.mac_array import MacArray
-from tern_hw.gateware.pipeline import delay, index_bits, memory_depth
+from tern_hw.gateware.memories import two_port_memory
+from tern_hw.gateware.pipeline import delay, index_bits
 from tern_hw.gateware.sequencer import State
 from tern_hw.gateware.streams import core_ports
 from tern_hw.gateware.walk import JobWalk
@@ -160,9 +161,7 @@ class MacCore(wiring.Component):
     def _activation(self, m, step, write, chunk):
         """Return the activation of the step that is issued."""
         config = self.config
-        m.submodules.activations = words = memory.Memory(
-            shape=16 * config.lanes, depth=memory_depth(config.max_chunks), init=[]
-        )
+        m.submodules.activations = words = two_port_memory(16 * config.lanes, config.max_chunks)
         into, out_of = words.write_port(), words.read_port()
         at = Signal(data.StructLayout({"lane": index_bits(config.lanes), "chunk": len(chunk)}))
         after = Signal.like(at)

@@ -5,17 +5,12 @@ from amaranth.lib import data
 
 from tern_hw.config import ArrayConfig
 
-__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "memory_depth", "step_layout"]
+__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "step_layout"]
 
 
 def index_bits(count: int) -> int:
     """Return the bits that hold 0 ... count - 1 (at least one)."""
     return max(1, (count - 1).bit_length())
-
-
-def memory_depth(words: int) -> int:
-    """Return a memory's depth: at least 2, as an address of 0 bits is not legal Verilog."""
-    return max(2, words)
 
 
 def delay_lines(m: Module, value, cycles: int, *, name: str) -> list:

@@ -1,22 +1,31 @@
 """From a row block's sums to the result stream: one output after the other through one rounder."""
 
-from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
-from tern_hw.gateware.pipeline import delay
+from tern_hw.gateware.memories import Queue
+from tern_hw.gateware.pipeline import delay, index_bits
 from tern_hw.gateware.rounder import Rounder
 
-__all__ = ["ResultUnit", "result_layout"]
+__all__ = ["ResultUnit", "result_layout", "select"]
 
-#: Cycles from a write into the FIFO to the transfer of what was written.
-FIFO_LATENCY = 2
+#: Cycles from a write into the queue to the transfer of what was written: in, out, a register.
+QUEUE_LATENCY = 3
 
 
 def result_layout(config: ArrayConfig) -> data.StructLayout:
     """Return the payload of the result stream."""
     return data.StructLayout({"value": config.result_bits, "last": 1})
+
+
+def select(index, values: list):
+    """Return values[index]; two LUT4 a bit for four, where a comparison for each takes three."""
+    for bit in index:
+        pairs = [values[at : at + 2] for at in range(0, len(values), 2)]
+        values = [Mux(bit, pair[-1], pair[0]) for pair in pairs]
+    return values[0]
 
 
 class ResultUnit(wiring.Component):
@@ -35,6 +44,7 @@ class ResultUnit(wiring.Component):
     last : In
         The block is the job's last.
     totals : In, rows * signed(accumulator_bits)
+        They stay for `rows` cycles; all else is looked at where `valid`.
     nans : In, rows
     all_nan : In
         Every result of the job is NaN.
@@ -45,8 +55,7 @@ class ResultUnit(wiring.Component):
         self.config = config
         self.depth = depth
         self.rounder = Rounder(config)
-        # Serializer, rounder, queue.
-        self.latency = 1 + self.rounder.latency + FIFO_LATENCY
+        self.latency = self.rounder.latency + QUEUE_LATENCY
         super().__init__(
             {
                 "valid": In(1),
@@ -62,32 +71,39 @@ class ResultUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.rounder = rounder = self.rounder
+        row, sends, nan, final = self._turns(m)
         bits = self.config.accumulator_bits
-        totals = Signal.like(self.totals)
-        nans = Signal.like(self.nans)
-        waiting = Signal.like(self.rows)
-        last = Signal()
-        with m.If(self.valid):
-            m.d.sync += [
-                totals.eq(self.totals),
-                nans.eq(self.nans),
-                waiting.eq(self.rows),
-                last.eq(self.last),
-            ]
-        with m.Else():
-            m.d.sync += [totals.eq(totals >> bits), nans.eq(nans >> 1), waiting.eq(waiting >> 1)]
+        totals = [self.totals[at : at + bits] for at in range(0, len(self.totals), bits)]
         m.d.comb += [
-            rounder.total.eq(totals[:bits].as_signed()),
-            rounder.nan.eq(nans[0] | self.all_nan),
+            rounder.total.eq(select(row, totals).as_signed()),
+            rounder.nan.eq(nan | self.all_nan),
         ]
-        final = last & ~waiting[1:].any() if self.config.rows > 1 else last
         layout = result_layout(self.config)
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=layout.size, depth=self.depth)
+        m.submodules.queue = queue = Queue(width=layout.size, depth=self.depth)
         m.d.comb += [
-            queue.w_en.eq(delay(m, waiting[0], rounder.latency, name="valid")),
+            queue.w_en.eq(delay(m, sends, rounder.latency, name="valid")),
             queue.w_data.eq(Cat(rounder.result, delay(m, final, rounder.latency, name="final"))),
-            self.results.payload.eq(queue.r_data),
-            self.results.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.results.ready),
         ]
+        # A block RAM answers late in the cycle: its word leaves from a register.
+        leaving = Signal(layout.size, reset_less=True)
+        free = ~self.results.valid | self.results.ready
+        m.d.comb += [queue.r_en.eq(free), self.results.payload.eq(leaving)]
+        with m.If(free):
+            m.d.sync += [leaving.eq(queue.r_data), self.results.valid.eq(queue.r_rdy)]
         return m
+
+    def _turns(self, m):
+        """Return (row whose turn it is, whether it has a sum, whether NaN, whether the last)."""
+        rows = self.config.rows
+        row, waiting, nans, last = Signal(index_bits(rows)), Signal(rows), Signal(rows), Signal()
+        with m.If(self.valid):
+            m.d.sync += [row.eq(rows > 1), last.eq(self.last)]
+        with m.Elif(row.any()):
+            m.d.sync += row.eq(Mux(row == rows - 1, 0, row + 1))
+        rows_left = Mux(self.valid, self.rows, waiting)
+        nans_left = Mux(self.valid, self.nans, nans)
+        m.d.sync += [waiting.eq(rows_left >> 1), nans.eq(nans_left >> 1)]
+        final = Mux(self.valid, self.last, last)
+        if rows > 1:
+            final &= ~rows_left[1:].any()
+        return row, rows_left[0], nans_left[0], final

@@ -1,5 +1,7 @@
 """The one rounding: a long two's-complement integer to binary32 or binary16, to nearest even."""
 
+import itertools
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -10,14 +12,22 @@ from tern_hw.gateware.pipeline import delay
 __all__ = ["Rounder"]
 
 
-def shift_stages(width: int) -> list[list[int]]:
-    """Return the left shifts that normalise a value of some width, those of one cycle together.
+def normalising_shifts(width: int) -> list[int]:
+    """Return the left shifts that bring the first one of a value to its top, widest first."""
+    return [1 << place for place in reversed(range((width - 1).bit_length()))]
 
-    The wider a shift, the deeper the test for zeros before it.
-    """
-    places = (width - 1).bit_length()
-    shifts = [1 << place for place in reversed(range(places))]
-    return [[shift] for shift in shifts[:-5]] + [shifts[-5:-3], shifts[-3:]]
+
+def empty_after(value, moved: int, places: int):
+    """Return whether the top `places` bits are zeros, when `value` was shifted left by `moved`."""
+    top = len(value) - moved
+    return ~value[max(0, top - places) : top].any()
+
+
+def gathered(value, exact: int):
+    """Return the top `exact` bits of a value, with one below that is the OR of all the others."""
+    if exact + 1 >= len(value):
+        return value
+    return Cat(value[:-exact].any(), value[-exact:])
 
 
 class Rounder(wiring.Component):
@@ -54,19 +64,21 @@ class Rounder(wiring.Component):
         )
         self.fraction_bits, self.exponent_bits = fraction_bits, exponent_bits
         bias = (1 << (exponent_bits - 1)) - 1
-        # Cycle 1: sign and magnitude; the accumulator is never the most negative integer.
+        # Cycles 1, 2: sign and magnitude; the accumulator is never the most negative integer.
         width = self.config.accumulator_bits - 1
-        sign = Signal()
+        sign, ones = Signal(), Signal(width)
         magnitude = Signal(width)
         negative = self.total[-1]
         m.d.sync += [
             sign.eq(negative),
-            magnitude.eq(Mux(negative, -self.total, self.total)),
+            # Before the adder, where whoever selects `total` has room for it in the same LUT.
+            ones.eq(self.total[:-1] ^ negative.replicate(width)),
+            magnitude.eq(ones + sign),
         ]
-        # Cycle 2: where the exponent would fall below the smallest, a bit that stops the shift.
+        # Cycle 3: where the exponent would fall below the smallest, a bit that stops the shift.
         top_exponent = width - 1 - self.config.accumulator_fraction_bits + bias
-        guarded, subnormal = self._guard(m, magnitude, width - top_exponent)
-        normal, shift, cycles = self._normalise(m, guarded)
+        guarded, subnormal, empty = self._guard(m, magnitude, width - top_exponent)
+        normal, shift, cycles = self._normalise(m, guarded, empty, fraction_bits + 2)
         # The cycle before the last: what is rounded, and how.
         top = normal[-1] & ~delay(m, subnormal, cycles, name="subnormal")
         significand = normal[-fraction_bits - 1 :]
@@ -81,8 +93,8 @@ class Rounder(wiring.Component):
             round_up.eq(guard & (sticky | significand[0])),
         ]
         # The last: round and pack; a carry out of the fraction raises the exponent by itself.
-        sign_now = delay(m, sign, cycles + 2, name="sign")
-        nan_now = delay(m, self.nan, cycles + 3, name="nan")
+        sign_now = delay(m, sign, cycles + 3, name="sign")
+        nan_now = delay(m, self.nan, cycles + 4, name="nan")
         body = self._body(exponent, normal_now, fraction, round_up)
         quiet_nan = self._infinity | 1 << (fraction_bits - 1)
         m.d.sync += self.result.eq(Mux(nan_now, quiet_nan, Cat(body, sign_now)))
@@ -93,34 +105,52 @@ class Rounder(wiring.Component):
         return ((1 << self.exponent_bits) - 1) << self.fraction_bits
 
     def _guard(self, m, magnitude, sentinel):
-        """Return the magnitude, with the stopping bit where that would be the first; whether."""
-        guarded, subnormal = Signal.like(magnitude), Signal()
-        stops = ~magnitude[sentinel:].any() if 0 <= sentinel < len(magnitude) else 0
-        m.d.sync += [guarded.eq(magnitude), subnormal.eq(stops)]
-        if 0 <= sentinel < len(magnitude):
+        """Return the magnitude, with the stopping bit where that would be the first; whether.
+
+        Also whether the first, widest shift is due.
+        """
+        guarded, subnormal, empty = Signal.like(magnitude), Signal(), Signal()
+        inside = 0 <= sentinel < len(magnitude)
+        stops = ~magnitude[sentinel:].any() if inside else 0
+        places = normalising_shifts(len(magnitude))[0]
+        zeros = empty_after(magnitude, 0, places)
+        stopped = stops if inside and sentinel >= len(magnitude) - places else 0
+        m.d.sync += [guarded.eq(magnitude), subnormal.eq(stops), empty.eq(zeros & ~stopped)]
+        if inside:
             m.d.sync += guarded[sentinel].eq(magnitude[sentinel] | stops)
-        return guarded, subnormal
+        return guarded, subnormal, empty
 
     @staticmethod
-    def _normalise(m, value):
-        """Return (value with its first one on top, shift, cycles that this takes)."""
-        stages = shift_stages(len(value))
+    def _normalise(m, value, empty, exact):
+        """Return (value with its first one on top, shift, cycles that this takes).
+
+        `empty` tells whether the first shift is due. Each cycle shifts, and looks at both
+        outcomes at once for zeros at the next one's place; the last does the last two shifts.
+        Bits that no later shift brings into the top `exact` ones are gathered in one.
+        """
+        shifts = normalising_shifts(len(value))
         shift: list = []
-        for at, shifts in enumerate(stages):
-            decisions: list = []
-            for places in shifts:
-                empty = Signal(name=f"empty_{places}")
-                m.d.comb += empty.eq(~value[-places:].any())
-                value = Mux(empty, value << places, value)[: len(value)]
-                decisions.insert(0, empty)
-            value_now = Signal(len(value), name=f"normal_{at}")
-            m.d.sync += value_now.eq(value)
-            value = value_now
+        for at, (places, following) in enumerate(itertools.pairwise(shifts)):
+            shifted = Mux(empty, value << places, value)[: len(value)]
+            next_empty = Mux(
+                empty, empty_after(value, places, following), empty_after(value, 0, following)
+            )
+            shift = [empty, *shift]
+            empty_now = Signal(name=f"empty_{following}")
+            if following == 1:
+                m.d.comb += empty_now.eq(next_empty)
+                shifted = Mux(empty_now, shifted << 1, shifted)[: len(value)]
+                shift = [empty_now, *shift]
+                kept = gathered(shifted, exact)
+            else:
+                m.d.sync += empty_now.eq(next_empty)
+                kept = gathered(shifted, exact + places - 1)
+            value = Signal(len(kept), name=f"normal_{at}")
             # The bits decided now stand below those decided before.
-            bits = [*decisions, *shift]
-            shift = [Signal(name=f"shift_{at}_{bit}") for bit in range(len(bits))]
-            m.d.sync += [now.eq(bit) for now, bit in zip(shift, bits, strict=True)]
-        return value, Cat(*shift), len(stages)
+            bits = [Signal(name=f"shift_{at}_{bit}") for bit in range(len(shift))]
+            m.d.sync += [value.eq(kept), Cat(*bits).eq(Cat(*shift))]
+            shift, empty = bits, empty_now
+        return value, Cat(*shift), len(shifts) - 1
 
     def _body(self, exponent, normal, fraction, round_up):
         """Return exponent and fraction, rounded; infinity where it overflows."""

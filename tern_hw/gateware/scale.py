@@ -26,7 +26,7 @@ class ScaleShift(wiring.Component):
     by that, shifted a little, and a left shift; a negative factor is a complement whose missing
     one is the carry-in of the next adder.
 
-    Latency: `latency` = 5. Throughput: a group a cycle. Backpressure: none.
+    Latency: `latency` = 6. Throughput: a group a cycle. Backpressure: none.
 
     Members
     -------
@@ -52,7 +52,7 @@ class ScaleShift(wiring.Component):
 
     def __init__(self, config: ArrayConfig):
         self.config = config
-        self.latency = 5
+        self.latency = 6
         super().__init__(
             {
                 "valid": In(1),
@@ -77,17 +77,17 @@ class ScaleShift(wiring.Component):
         valid = delay(m, self.valid, 1, name="valid_1")
         bad = delay(m, self.valid & self.scaled, 1, name="scaled") & (scale_bad | shift_bad)
         m.d.comb += self.nonfinite.eq(bad)
-        # Cycle 4: the two products together; the shift's missing one goes one adder on.
+        # Cycle 5: the two products together; the shift's missing one goes one adder on.
         term = Signal(signed(len(scaled) + 1))
         term_carry = Signal()
         m.d.sync += [
             term.eq(add_with_carry(scaled, shifted, scale_sign)),
             term_carry.eq(shift_sign),
         ]
-        # Cycle 5: the row.
-        enable = delay(m, valid, 3, name="valid_4")
-        last = delay(m, self.last, 4, name="last")
-        bad_now = delay(m, bad, 3, name="bad")
+        # Cycle 6: the row.
+        enable = delay(m, valid, 4, name="valid_5")
+        last = delay(m, self.last, 5, name="last")
+        bad_now = delay(m, bad, 4, name="bad")
         part = Signal.like(self.total)
         part_nan = Signal()
         total = add_with_carry(part, term, term_carry)
@@ -100,7 +100,7 @@ class ScaleShift(wiring.Component):
         return m
 
     def _product(self, m, value, half, name):
-        """Return (product, or its complement where the factor is negative; that sign), cycle 3.
+        """Return (product, or its complement where the factor is negative; that sign), cycle 4.
 
         Also whether the factor is not finite, at cycle 1.
         """
@@ -108,25 +108,44 @@ class ScaleShift(wiring.Component):
         fields = [
             delay(m, field, 1, name=f"{name}_{part}")
             for field, part in (
-                (value, "value"),
                 (sign, "sign"),
-                (operand, "operand"),
                 (coarse, "coarse"),
                 (bad, "bad"),
+                (operand, "operand"),
             )
         ]
-        value_1, sign_1, operand_1, coarse_1, bad_1 = fields
-        product = Signal(signed(len(value) + OPERAND_BITS), name=f"{name}_product")
+        sign_1, coarse_1, bad_1, operand_1 = fields
         shift_1 = coarse_1 << FINE_BITS
         if self.config.unit_max:
             # One shift does both powers of two.
             shift_1 = shift_1 + delay(m, self.unit, 1, name=f"{name}_unit")
         shift_2 = Signal(range(LARGEST_SHIFT + self.config.unit_max + 1), name=f"{name}_shift_2")
-        sign_2 = delay(m, sign_1, 1, name=f"{name}_sign_2")
-        m.d.sync += [product.eq(value_1 * operand_1), shift_2.eq(shift_1)]
+        m.d.sync += shift_2.eq(shift_1)
+        product = self._multiplied(m, value, operand_1, name)
+        shift_3 = delay(m, shift_2, 1, name=f"{name}_shift_3")
+        sign_3 = delay(m, sign_1, 2, name=f"{name}_sign_3")
         # The product is at most |value| * 2047 * 2**(29 + unit); its lowest place is always 0.
         bits = len(value) + FP16_MAX_UNITS.bit_length() + self.config.unit_max
         placed = Signal(signed(bits), name=f"{name}_placed")
-        shifted = (product << shift_2) >> 1
-        m.d.sync += placed.eq(shifted ^ sign_2.replicate(bits).as_signed())
-        return placed, delay(m, sign_2, 1, name=f"{name}_sign_3"), bad_1
+        shifted = (product << shift_3) >> 1
+        m.d.sync += placed.eq(shifted ^ sign_3.replicate(bits).as_signed())
+        return placed, delay(m, sign_3, 1, name=f"{name}_sign_4"), bad_1
+
+    @staticmethod
+    def _multiplied(m, value, operand_1, name):
+        """Return the product at cycle 3, of a value at cycle 0 and an operand at cycle 1.
+
+        Plain registers without a reset, so that a multiplier's own can be these.
+        """
+        value_1 = Signal.like(value, name=f"{name}_value_1", reset_less=True)
+        value_2 = Signal.like(value, name=f"{name}_value_2", reset_less=True)
+        operand_2 = Signal.like(operand_1, name=f"{name}_operand_2", reset_less=True)
+        bits = len(value) + OPERAND_BITS
+        product = Signal(signed(bits), name=f"{name}_product", reset_less=True)
+        m.d.sync += [
+            value_1.eq(value),
+            value_2.eq(value_1),
+            operand_2.eq(operand_1),
+            product.eq(value_2 * operand_2),
+        ]
+        return product

@@ -1,6 +1,6 @@
 """The job: loads the activations, then issues one step a cycle while the streams keep up."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,25 +8,30 @@ from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import delay, index_bits, step_layout
 from tern_hw.gateware.walk import StepWalk
 
-__all__ = ["Sequencer", "State"]
+__all__ = ["Sequencer", "State", "is_in"]
 
 
-class State(enum.Enum, shape=3):
-    """Phase of a job."""
+class State(enum.Enum, shape=7):
+    """Phase of a job; a bit each, as much depends on them within the cycle."""
 
     IDLE = 1
     #: Activation beats are taken, written, and summed by a step each.
     LOAD = 2
     #: The last load steps pass the conversion and the memory of group sums.
-    GAP = 3
-    #: Where activations are aligned: LOAD took the beats, the last groups' units are found ...
-    FIND = 6
-    #: ... and the words pass again, each aligned, written, and summed by a step.
-    ALIGN = 7
+    GAP = 4
     #: Weight steps.
-    COMPUTE = 4
+    COMPUTE = 8
     #: All steps are issued; results leave, and late beats are discarded.
-    FINISH = 5
+    FINISH = 16
+    #: Where activations are aligned: LOAD took the beats, the last groups' units are found ...
+    FIND = 32
+    #: ... and the words pass again, each aligned, written, and summed by a step.
+    ALIGN = 64
+
+
+def is_in(state, phase):
+    """Return whether a job is in some phase."""
+    return state.as_value()[State(phase).value.bit_length() - 1]
 
 
 class Sequencer(wiring.Component):
@@ -60,9 +65,13 @@ class Sequencer(wiring.Component):
         All results left and all packets are closed.
     activation_missing : Out
         The activations' packet ended early; for one cycle.
-    load_write : Out
-        Write the activation beat, `load_chunk` its address, `load_remaining` inputs left.
+    load_open : Out
+        The activation beat belongs to `load_chunk`, with `load_remaining` inputs left, and may be
+        written; where it is not there yet, it is written again when it is. So a memory's enable
+        need not wait for the stream.
         Where activations are aligned: align the word of `load_chunk`, and write that.
+    load_write : Out
+        The same, and the beat is there.
     beat_step : Out, step_layout
         Where activations are aligned: valid when an activation beat comes; its place.
     step : Out, step_layout
@@ -93,6 +102,7 @@ class Sequencer(wiring.Component):
                 "weight_final",
                 "scale_claim",
                 "room_claim",
+                "load_open",
                 "load_write",
                 "activation_stall",
                 "weight_stall",
@@ -117,9 +127,9 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.walk = walk = StepWalk(self.config)
         aligned = self.config.aligned is not None
-        loading = self.state == State.LOAD
-        aligning = self.state == State.ALIGN
-        computing = self.state == State.COMPUTE
+        loading = is_in(self.state, State.LOAD)
+        aligning = is_in(self.state, State.ALIGN)
+        computing = is_in(self.state, State.COMPUTE)
         # What a compute step needs: its beat, a scale where a group ends, and a place for the
         # results where a row block ends. A closed packet is not waited for.
         have_weight = self.weight_present | self.weight_closed
@@ -129,9 +139,9 @@ class Sequencer(wiring.Component):
         beat = loading & self.activation_present
         work = computing & have_weight & have_scale & have_room
         # What follows the load begins where that began: at the first input of the first row block.
-        again = self.state == State.GAP
+        again = is_in(self.state, State.GAP)
         if aligned:
-            again |= self.state == State.FIND
+            again |= is_in(self.state, State.FIND)
         m.d.comb += [
             fire.eq(beat | work | aligning if aligned else beat | work),
             walk.start.eq(self.start | again),
@@ -141,6 +151,7 @@ class Sequencer(wiring.Component):
             self.activation_take.eq(loading & walk.beat_last),
             self.activation_final.eq(walk.row_last),
             self.activation_missing.eq(loading & self.activation_closed),
+            self.load_open.eq((aligning if aligned else loading) & ~walk.segment.any()),
             self.load_write.eq((aligning if aligned else beat) & ~walk.segment.any()),
             self.load_chunk.eq(walk.chunk),
             self.load_remaining.eq(walk.inputs_left),
@@ -191,49 +202,48 @@ class Sequencer(wiring.Component):
             step.poison.eq(missing),
         ]
         loaded = delay(m, step, 1 + self.config.conversion_cycles, name="loaded")
-        late = loaded.valid & loaded.load
-        m.d.comb += self.step.eq(Mux(late, loaded, step))
-        with m.If(summing):
-            m.d.comb += self.step.valid.eq(late)
+        # The gap lets the last load step pass before the first compute step.
+        computing = is_in(self.state, State.COMPUTE)
+        m.d.comb += [
+            self.step.eq(Mux(computing, step, loaded)),
+            self.step.valid.eq(Mux(computing, fire, loaded.valid & loaded.load)),
+        ]
         if self.config.aligned is not None:
-            with m.If(self.state == State.LOAD):
-                m.d.comb += self.step.valid.eq(0)
+            loading = is_in(self.state, State.LOAD)
             m.d.comb += [
                 self.beat_step.eq(step),
-                self.beat_step.valid.eq(fire & (self.state == State.LOAD) & ~walk.segment.any()),
+                self.beat_step.valid.eq(fire & loading & ~walk.segment.any()),
             ]
 
     def _phases(self, m, walk, fire):
+        """Go from phase to phase; an equation for each, as an enable for all would come late."""
         aligned = self.config.aligned is not None
-        loaded = State.FIND if aligned else State.GAP
-        gap = Signal(index_bits(self.config.load_gap_cycles))
-        m.d.comb += self.busy.eq(self.state != State.IDLE)
-        with m.If(self.state == State.IDLE):
-            with m.If(self.start):
-                m.d.sync += self.state.eq(State.LOAD)
-        with m.Elif(self.state == State.LOAD):
-            with m.If((fire & walk.row_last) | self.activation_closed):
-                m.d.sync += [self.state.eq(loaded), gap.eq(0)]
-        with m.Elif(self.state == State.GAP):
-            m.d.sync += gap.eq(gap + 1)
-            with m.If(gap == self.config.load_gap_cycles - 1):
-                m.d.sync += self.state.eq(State.COMPUTE)
-        with m.Elif(self.state == State.COMPUTE):
-            with m.If(fire & walk.row_last & walk.block_last):
-                m.d.sync += self.state.eq(State.FINISH)
-        with m.Elif((self.state == State.FINISH) & self.over if aligned else self.over):
-            m.d.sync += self.state.eq(State.IDLE)
+        idle, load, gap, compute, finish, find, align = self.state.as_value()
+        row_ends = fire & walk.row_last
+        loaded = load & (row_ends | self.activation_closed)
+        computed = compute & row_ends & walk.block_last
+        gap_over = gap & self._pause(m, gap, self.config.load_gap_cycles, "gap")
+        found = Const(0)
+        aligning = [Const(0), Const(0)]
         if aligned:
-            self._align_phases(m, walk)
+            found = find & self._pause(m, find, self.config.unit_cycles, "find")
+            aligning = [loaded | (find & ~found), found | (align & ~walk.row_last)]
+        ends = finish & self.over
+        sums_loaded = align & walk.row_last if aligned else loaded
+        following = (
+            (idle & ~self.start) | ends,
+            (idle & self.start) | (load & ~loaded),
+            sums_loaded | (gap & ~gap_over),
+            gap_over | (compute & ~computed),
+            computed | (finish & ~ends),
+            *aligning,
+        )
+        m.d.comb += self.busy.eq(~idle)
+        m.d.sync += self.state.as_value().eq(Cat(*following))
 
-    def _align_phases(self, m, walk):
-        """Wait until every group's unit is found, then take one word a cycle."""
-        wait = Signal(index_bits(self.config.unit_cycles))
-        with m.If(self.state == State.FIND):
-            m.d.sync += wait.eq(wait + 1)
-            with m.If(wait == self.config.unit_cycles - 1):
-                m.d.sync += self.state.eq(State.ALIGN)
-        with m.Elif(self.state == State.ALIGN):
-            m.d.sync += wait.eq(0)
-            with m.If(walk.row_last):
-                m.d.sync += self.state.eq(State.GAP)
+    @staticmethod
+    def _pause(m, counting, cycles, name):
+        """Return whether a pause of so many cycles is in its last; the count restarts after it."""
+        count = Signal(index_bits(cycles), name=name)
+        m.d.sync += count.eq(Mux(counting, count + 1, 0))
+        return count == cycles - 1

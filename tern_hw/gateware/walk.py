@@ -134,23 +134,33 @@ class StepWalk(wiring.Component):
             self.block_last.eq(walk.block_last),
             self.inputs_left.eq(walk.inputs_left),
             self.rows.eq(Cat(walk.outputs_left > row for row in range(config.rows))),
-            self.beat_last.eq(walk.row_last | (self.segment == config.segments - 1)),
         ]
+        self._last_of(m, self.beat_last, self.segment, config.segments)
         group_step = Signal(index_bits(config.group_steps or 1))
-        full = 0 if config.group_steps is None else group_step == config.group_steps - 1
-        m.d.comb += self.group_last.eq(walk.row_last | full)
+        self._last_of(m, self.group_last, group_step, config.group_steps)
         with m.If(self.start):
-            m.d.sync += [self.chunk.eq(0), self.segment.eq(0), self.group.eq(0)]
-            m.d.sync += group_step.eq(0)
+            m.d.sync += [self.chunk.eq(0), self.group.eq(0)]
         with m.Elif(self.advance):
             m.d.sync += [
-                self.segment.eq(Mux(self.beat_last, 0, self.segment + 1)),
                 self.chunk.eq(Mux(self.row_last, 0, self.chunk + self.beat_last)),
-                group_step.eq(Mux(self.group_last, 0, group_step + 1)),
                 self.group.eq(Mux(self.row_last, 0, self.group + self.group_last)),
             ]
         self._ragged(m)
         return m
+
+    def _last_of(self, m, last, step, count):
+        """Count the steps of a beat or of a group (None: of the row); tell the last one."""
+        if count == 1:
+            m.d.comb += last.eq(1)
+            return
+        full = 0 if count is None else step == count - 1
+        m.d.comb += last.eq(self.row_last | full)
+        if count is None:
+            return
+        with m.If(self.start):
+            m.d.sync += step.eq(0)
+        with m.Elif(self.advance):
+            m.d.sync += step.eq(Mux(last, 0, step + 1))
 
     def _ragged(self, m):
         lanes, size = self.config.lanes, self.config.step_inputs

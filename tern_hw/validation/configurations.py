@@ -72,4 +72,6 @@ HELD_OUT: Final = _arrays(
     "24 4 int8 base3 96 carry fp16",
     "16 2 fp16 2bit 128 tree fp32",
     "32 2 fp16 base3 64 carry fp32",
+    "64 1 int8 base3 128 tree fp32",
+    "64 4 int8 2bit 128 carry fp32",
 )

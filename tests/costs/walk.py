@@ -66,7 +66,7 @@ def walk(config, tokens, n, k):
                     _group_end(config, done)
             for _ in range(block, min(block + config.rows, n)):
                 done["result_beats"] += 1
-                done["add", config.accumulator_bits, 0] += 1
+                done["add", config.accumulator_bits - 1, 0] += 1
                 done["add", config.result_bits, 0] += 1
     return done
 

@@ -11,7 +11,6 @@ from tern_hw.gateware.pipeline import (
     delay,
     delay_lines,
     index_bits,
-    memory_depth,
     step_layout,
 )
 from tests.gateware.blocks import randoms, respond
@@ -96,10 +95,6 @@ def test_index_bits_is_the_least_width():
     assert [index_bits(count) for count in (1, 2, 3, 4, 5, 8, 9, 256, 257)] == [
         1, 1, 2, 2, 3, 3, 4, 8, 9,
     ]  # fmt: skip
-
-
-def test_memory_depth_is_at_least_two():
-    assert [memory_depth(words) for words in (1, 2, 3, 7)] == [2, 2, 3, 7]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_total_stays_between_rows():
 @pytest.mark.parametrize(("name", "value"), [("dot", 2), ("inputs", 2), ("scale", 0), ("shift", 0)])
 def test_latency_is_as_stated(name, value):
     scale = ScaleShift(small())
-    assert scale.latency == 5
+    assert scale.latency == 6
     before = group(1, 1, 0x3C00, 0x3C00, last=1)
     assert observed_latency(scale, before, {name: value}, "total") == scale.latency
 
@@ -168,7 +168,7 @@ def test_latency_of_the_unit_is_as_stated():
     assert observed_latency(scale, before, {"unit": 1}, "total") == scale.latency
 
 
-@pytest.mark.parametrize(("output", "cycles"), [("nan", 5), ("nonfinite", 1)])
+@pytest.mark.parametrize(("output", "cycles"), [("nan", 6), ("nonfinite", 1)])
 def test_latency_of_nan_is_as_stated(output, cycles):
     before = group(1, 1, 0x3C00, 0x3C00, last=1)
     assert observed_latency(ScaleShift(small()), before, {"scale": NAN}, output) == cycles

@@ -14,7 +14,13 @@ from tern_hw.validation.configurations import HELD_OUT, TRAINING
 
 TRUE = {
     "scales": {"sum_bits": 14.0, "accumulator_bits": 3.5},
-    "results": {"array": 180.0, "normalised_bits": 1.1, "waiting_bits": 1.2, "queue_cells": 6.0},
+    "results": {
+        "array": 180.0,
+        "sum_bits": 1.5,
+        "normalised_bits": 1.1,
+        "selected_bits": 0.7,
+        "queue_cells": 6.0,
+    },
     "rest": {
         "array": 700.0,
         "rows": 60.0,
