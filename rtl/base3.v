@@ -1424,11 +1424,11 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$5172$24 (summed_6[28:24]),
-    .\port$6639$0 (\total$177 ),
-    .\port$6731$0 (\total$178 ),
-    .\port$6823$0 (\total$179 ),
-    .\port$6915$0 (\total$180 ),
+    .\port$5956$24 (summed_6[28:24]),
+    .\port$7423$0 (\total$177 ),
+    .\port$7515$0 (\total$178 ),
+    .\port$7607$0 (\total$179 ),
+    .\port$7699$0 (\total$180 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1451,7 +1451,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$4630$0 (r_data[31:0]),
+    .\port$5414$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$177 ),
@@ -1465,7 +1465,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$183 ),
     .nonfinite(\nonfinite$161 ),
-    .\port$4630$32 (r_data[63:32]),
+    .\port$5414$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$142 ),
     .total(\total$178 ),
@@ -1479,7 +1479,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$184 ),
     .nonfinite(\nonfinite$162 ),
-    .\port$4630$64 (r_data[95:64]),
+    .\port$5414$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$150 ),
     .total(\total$179 ),
@@ -1493,7 +1493,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$185 ),
     .nonfinite(\nonfinite$163 ),
-    .\port$4630$96 (r_data[127:96]),
+    .\port$5414$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$158 ),
     .total(\total$180 ),
@@ -2354,8 +2354,8 @@ endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, ones, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -2366,7 +2366,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -2388,7 +2388,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
   wire \$132 ;
@@ -2399,7 +2399,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -2421,7 +2421,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -2432,7 +2432,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -2454,7 +2454,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
+  wire [10:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -2465,8 +2465,8 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -2488,7 +2488,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire [10:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -2499,7 +2499,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire [10:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -2521,7 +2521,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire [10:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -2530,10 +2530,10 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$255 ;
   wire \$256 ;
   wire \$257 ;
-  wire [63:0] \$258 ;
-  wire [63:0] \$259 ;
-  wire [8:0] \$26 ;
-  wire [63:0] \$260 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire [10:0] \$26 ;
+  wire \$260 ;
   wire \$261 ;
   wire \$262 ;
   wire \$263 ;
@@ -2554,7 +2554,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire [10:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -2565,7 +2565,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire [10:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
@@ -2588,7 +2588,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$307 ;
   wire \$308 ;
   wire \$309 ;
-  wire [8:0] \$31 ;
+  wire [10:0] \$31 ;
   wire \$310 ;
   wire \$311 ;
   wire \$312 ;
@@ -2599,7 +2599,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$317 ;
   wire \$318 ;
   wire \$319 ;
-  wire [8:0] \$32 ;
+  wire [10:0] \$32 ;
   wire \$320 ;
   wire \$321 ;
   wire \$322 ;
@@ -2621,7 +2621,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$337 ;
   wire \$338 ;
   wire \$339 ;
-  wire [8:0] \$34 ;
+  wire [10:0] \$34 ;
   wire \$340 ;
   wire \$341 ;
   wire \$342 ;
@@ -2632,7 +2632,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$347 ;
   wire \$348 ;
   wire \$349 ;
-  wire [8:0] \$35 ;
+  wire [10:0] \$35 ;
   wire \$350 ;
   wire \$351 ;
   wire \$352 ;
@@ -2654,18 +2654,18 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$367 ;
   wire \$368 ;
   wire \$369 ;
-  wire [8:0] \$37 ;
+  wire [10:0] \$37 ;
   wire \$370 ;
   wire \$371 ;
   wire \$372 ;
   wire \$373 ;
   wire \$374 ;
   wire \$375 ;
-  wire \$376 ;
-  wire \$377 ;
-  wire \$378 ;
+  wire [63:0] \$376 ;
+  wire [63:0] \$377 ;
+  wire [63:0] \$378 ;
   wire \$379 ;
-  wire [8:0] \$38 ;
+  wire [10:0] \$38 ;
   wire \$380 ;
   wire \$381 ;
   wire \$382 ;
@@ -2687,8 +2687,8 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$397 ;
   wire \$398 ;
   wire \$399 ;
-  wire [8:0] \$4 ;
-  wire [8:0] \$40 ;
+  wire [10:0] \$4 ;
+  wire \$40 ;
   wire \$400 ;
   wire \$401 ;
   wire \$402 ;
@@ -2699,7 +2699,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$407 ;
   wire \$408 ;
   wire \$409 ;
-  wire [8:0] \$41 ;
+  wire \$41 ;
   wire \$410 ;
   wire \$411 ;
   wire \$412 ;
@@ -2710,7 +2710,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$417 ;
   wire \$418 ;
   wire \$419 ;
-  wire [8:0] \$42 ;
+  wire \$42 ;
   wire \$420 ;
   wire \$421 ;
   wire \$422 ;
@@ -2721,7 +2721,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$427 ;
   wire \$428 ;
   wire \$429 ;
-  wire [8:0] \$43 ;
+  wire \$43 ;
   wire \$430 ;
   wire \$431 ;
   wire \$432 ;
@@ -2732,7 +2732,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$437 ;
   wire \$438 ;
   wire \$439 ;
-  wire [8:0] \$44 ;
+  wire \$44 ;
   wire \$440 ;
   wire \$441 ;
   wire \$442 ;
@@ -2743,7 +2743,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$447 ;
   wire \$448 ;
   wire \$449 ;
-  wire [8:0] \$45 ;
+  wire \$45 ;
   wire \$450 ;
   wire \$451 ;
   wire \$452 ;
@@ -2754,7 +2754,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$457 ;
   wire \$458 ;
   wire \$459 ;
-  wire [8:0] \$46 ;
+  wire \$46 ;
   wire \$460 ;
   wire \$461 ;
   wire \$462 ;
@@ -2765,7 +2765,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$467 ;
   wire \$468 ;
   wire \$469 ;
-  wire [8:0] \$47 ;
+  wire \$47 ;
   wire \$470 ;
   wire \$471 ;
   wire \$472 ;
@@ -2776,7 +2776,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$477 ;
   wire \$478 ;
   wire \$479 ;
-  wire [8:0] \$48 ;
+  wire \$48 ;
   wire \$480 ;
   wire \$481 ;
   wire \$482 ;
@@ -2787,7 +2787,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$487 ;
   wire \$488 ;
   wire \$489 ;
-  wire [8:0] \$49 ;
+  wire \$49 ;
   wire \$490 ;
   wire \$491 ;
   wire \$492 ;
@@ -2798,8 +2798,8 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$497 ;
   wire \$498 ;
   wire \$499 ;
-  wire [8:0] \$5 ;
-  wire [8:0] \$50 ;
+  wire [10:0] \$5 ;
+  wire \$50 ;
   wire \$500 ;
   wire \$501 ;
   wire \$502 ;
@@ -2810,7 +2810,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$507 ;
   wire \$508 ;
   wire \$509 ;
-  wire [8:0] \$51 ;
+  wire \$51 ;
   wire \$510 ;
   wire \$511 ;
   wire \$512 ;
@@ -2821,7 +2821,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$517 ;
   wire \$518 ;
   wire \$519 ;
-  wire [8:0] \$52 ;
+  wire \$52 ;
   wire \$520 ;
   wire \$521 ;
   wire \$522 ;
@@ -2832,7 +2832,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$527 ;
   wire \$528 ;
   wire \$529 ;
-  wire [8:0] \$53 ;
+  wire \$53 ;
   wire \$530 ;
   wire \$531 ;
   wire \$532 ;
@@ -2843,7 +2843,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$537 ;
   wire \$538 ;
   wire \$539 ;
-  wire [8:0] \$54 ;
+  wire \$54 ;
   wire \$540 ;
   wire \$541 ;
   wire \$542 ;
@@ -2854,7 +2854,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$547 ;
   wire \$548 ;
   wire \$549 ;
-  wire [8:0] \$55 ;
+  wire \$55 ;
   wire \$550 ;
   wire \$551 ;
   wire \$552 ;
@@ -2865,7 +2865,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$557 ;
   wire \$558 ;
   wire \$559 ;
-  wire [8:0] \$56 ;
+  wire \$56 ;
   wire \$560 ;
   wire \$561 ;
   wire \$562 ;
@@ -2876,7 +2876,7 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$567 ;
   wire \$568 ;
   wire \$569 ;
-  wire [8:0] \$57 ;
+  wire \$57 ;
   wire \$570 ;
   wire \$571 ;
   wire \$572 ;
@@ -2887,18 +2887,18 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$577 ;
   wire \$578 ;
   wire \$579 ;
-  wire [8:0] \$58 ;
+  wire \$58 ;
   wire \$580 ;
-  wire [63:0] \$581 ;
-  wire [63:0] \$582 ;
-  wire [63:0] \$583 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
   wire \$584 ;
   wire \$585 ;
   wire \$586 ;
   wire \$587 ;
   wire \$588 ;
   wire \$589 ;
-  wire [8:0] \$59 ;
+  wire \$59 ;
   wire \$590 ;
   wire \$591 ;
   wire \$592 ;
@@ -2907,63 +2907,285 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$595 ;
   wire \$596 ;
   wire \$597 ;
-  reg [5:0] \$598 ;
-  reg [7:0] \$599 ;
+  wire \$598 ;
+  wire \$599 ;
   wire [8:0] \$6 ;
-  wire [8:0] \$60 ;
-  reg [5:0] \$600 ;
-  reg [7:0] \$601 ;
-  reg [5:0] \$602 ;
-  reg [7:0] \$603 ;
-  reg [5:0] \$604 ;
-  reg [7:0] \$605 ;
-  reg [5:0] \$606 ;
-  reg [7:0] \$607 ;
-  reg [5:0] \$608 ;
-  reg [7:0] \$609 ;
-  wire [8:0] \$61 ;
-  reg [5:0] \$610 ;
-  reg [7:0] \$611 ;
-  reg [5:0] \$612 ;
-  reg [7:0] \$613 ;
-  reg [5:0] \$614 ;
-  reg [7:0] \$615 ;
-  reg [5:0] \$616 ;
-  reg [7:0] \$617 ;
-  reg [5:0] \$618 ;
-  reg [7:0] \$619 ;
-  wire [8:0] \$62 ;
-  reg [5:0] \$620 ;
-  reg [7:0] \$621 ;
-  reg [5:0] \$622 ;
-  reg [7:0] \$623 ;
-  reg [63:0] \$624 ;
-  reg [63:0] \$625 ;
-  reg \$626 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
+  wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
+  wire \$62 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire \$641 ;
+  wire \$642 ;
+  wire \$643 ;
+  wire \$644 ;
+  wire \$645 ;
+  wire \$646 ;
+  wire \$647 ;
+  wire \$648 ;
+  wire \$649 ;
+  wire \$65 ;
+  wire \$650 ;
+  wire \$651 ;
+  wire \$652 ;
+  wire \$653 ;
+  wire \$654 ;
+  wire \$655 ;
+  wire \$656 ;
+  wire \$657 ;
+  wire \$658 ;
+  wire \$659 ;
   wire \$66 ;
+  wire \$660 ;
+  wire \$661 ;
+  wire \$662 ;
+  wire \$663 ;
+  wire \$664 ;
+  wire \$665 ;
+  wire \$666 ;
+  wire \$667 ;
+  wire \$668 ;
+  wire \$669 ;
   wire \$67 ;
+  wire \$670 ;
+  wire \$671 ;
+  wire \$672 ;
+  wire \$673 ;
+  wire \$674 ;
+  wire \$675 ;
+  wire \$676 ;
+  wire \$677 ;
+  wire \$678 ;
+  wire \$679 ;
   wire \$68 ;
+  wire \$680 ;
+  wire \$681 ;
+  wire \$682 ;
+  wire \$683 ;
+  wire \$684 ;
+  wire \$685 ;
+  wire \$686 ;
+  wire \$687 ;
+  wire \$688 ;
+  wire \$689 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire \$690 ;
+  wire \$691 ;
+  wire \$692 ;
+  wire \$693 ;
+  wire \$694 ;
+  wire \$695 ;
+  wire \$696 ;
+  wire \$697 ;
+  wire \$698 ;
+  wire \$699 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
+  wire \$700 ;
+  wire \$701 ;
+  wire \$702 ;
+  wire \$703 ;
+  wire \$704 ;
+  wire \$705 ;
+  wire \$706 ;
+  wire \$707 ;
+  wire \$708 ;
+  wire \$709 ;
   wire \$71 ;
+  wire \$710 ;
+  wire \$711 ;
+  wire \$712 ;
+  wire \$713 ;
+  wire \$714 ;
+  wire \$715 ;
+  wire \$716 ;
+  wire \$717 ;
+  wire \$718 ;
+  wire \$719 ;
   wire \$72 ;
+  wire \$720 ;
+  wire \$721 ;
+  wire \$722 ;
+  wire \$723 ;
+  wire \$724 ;
+  wire \$725 ;
+  wire \$726 ;
+  wire \$727 ;
+  wire \$728 ;
+  wire \$729 ;
   wire \$73 ;
+  wire \$730 ;
+  wire \$731 ;
+  wire \$732 ;
+  wire \$733 ;
+  wire \$734 ;
+  wire \$735 ;
+  wire \$736 ;
+  wire \$737 ;
+  wire \$738 ;
+  wire \$739 ;
   wire \$74 ;
+  wire \$740 ;
+  wire \$741 ;
+  wire \$742 ;
+  wire \$743 ;
+  wire \$744 ;
+  wire \$745 ;
+  wire \$746 ;
+  wire \$747 ;
+  wire \$748 ;
+  wire \$749 ;
   wire \$75 ;
+  wire \$750 ;
+  wire \$751 ;
+  wire \$752 ;
+  wire \$753 ;
+  wire \$754 ;
+  wire \$755 ;
+  wire \$756 ;
+  wire \$757 ;
+  wire \$758 ;
+  wire \$759 ;
   wire \$76 ;
+  wire \$760 ;
+  wire \$761 ;
+  wire \$762 ;
+  wire \$763 ;
+  wire \$764 ;
+  wire \$765 ;
+  wire \$766 ;
+  wire \$767 ;
+  wire \$768 ;
+  wire \$769 ;
   wire \$77 ;
+  wire \$770 ;
+  wire \$771 ;
+  wire \$772 ;
+  wire \$773 ;
+  wire \$774 ;
+  wire \$775 ;
+  wire \$776 ;
+  wire \$777 ;
+  wire \$778 ;
+  wire \$779 ;
   wire \$78 ;
+  wire \$780 ;
+  wire \$781 ;
+  wire \$782 ;
+  wire \$783 ;
+  wire \$784 ;
+  wire \$785 ;
+  wire \$786 ;
+  wire \$787 ;
+  wire \$788 ;
+  wire \$789 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire \$790 ;
+  wire \$791 ;
+  wire \$792 ;
+  wire \$793 ;
+  wire \$794 ;
+  wire \$795 ;
+  wire \$796 ;
+  wire \$797 ;
+  wire \$798 ;
+  wire \$799 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
+  wire \$800 ;
+  wire \$801 ;
+  wire \$802 ;
+  wire [63:0] \$803 ;
+  wire [63:0] \$804 ;
+  wire [63:0] \$805 ;
+  wire \$806 ;
+  wire \$807 ;
+  wire \$808 ;
+  wire \$809 ;
   wire \$81 ;
+  wire \$810 ;
+  wire \$811 ;
+  wire \$812 ;
+  wire \$813 ;
+  wire \$814 ;
+  wire \$815 ;
+  wire \$816 ;
+  wire \$817 ;
+  wire \$818 ;
+  wire \$819 ;
   wire \$82 ;
+  reg [7:0] \$820 ;
+  reg [7:0] \$821 ;
+  reg [7:0] \$822 ;
+  reg [7:0] \$823 ;
+  reg [7:0] \$824 ;
+  reg [7:0] \$825 ;
+  reg [7:0] \$826 ;
+  reg [7:0] \$827 ;
+  reg [7:0] \$828 ;
+  reg [7:0] \$829 ;
   wire \$83 ;
+  reg [7:0] \$830 ;
+  reg [7:0] \$831 ;
+  reg [7:0] \$832 ;
+  reg [7:0] \$833 ;
+  reg [7:0] \$834 ;
+  reg [7:0] \$835 ;
+  reg [7:0] \$836 ;
+  reg [7:0] \$837 ;
+  reg [7:0] \$838 ;
+  reg [7:0] \$839 ;
   wire \$84 ;
+  reg [7:0] \$840 ;
+  reg [7:0] \$841 ;
+  reg [7:0] \$842 ;
+  reg [7:0] \$843 ;
+  reg [7:0] \$844 ;
+  reg [7:0] \$845 ;
+  reg [63:0] \$846 ;
+  reg [63:0] \$847 ;
+  reg \$848 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
@@ -2982,97 +3204,71 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b10_0;
-  wire [9:0] b10_1;
+  wire [11:0] b10_0;
+  wire [11:0] b10_1;
   wire [9:0] b10_2;
-  reg [5:0] b10_head = 6'h00;
+  reg [7:0] b10_pairs = 8'h00;
   reg [7:0] b10_residue = 8'h00;
-  wire [9:0] b10_t_0;
-  wire [9:0] b10_t_1;
-  wire [9:0] b11_0;
-  wire [9:0] b11_1;
+  wire [11:0] b11_0;
+  wire [11:0] b11_1;
   wire [9:0] b11_2;
-  reg [5:0] b11_head = 6'h00;
+  reg [7:0] b11_pairs = 8'h00;
   reg [7:0] b11_residue = 8'h00;
-  wire [9:0] b11_t_0;
-  wire [9:0] b11_t_1;
-  wire [9:0] b12_0;
-  wire [9:0] b12_1;
+  wire [11:0] b12_0;
+  wire [11:0] b12_1;
   wire [9:0] b12_2;
-  reg [5:0] b12_head = 6'h00;
+  reg [7:0] b12_pairs = 8'h00;
   reg [7:0] b12_residue = 8'h00;
-  wire [9:0] b12_t_0;
-  wire [9:0] b12_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
-  wire [9:0] b7_0;
-  wire [9:0] b7_1;
+  wire [11:0] b7_0;
+  wire [11:0] b7_1;
   wire [9:0] b7_2;
-  reg [5:0] b7_head = 6'h00;
+  reg [7:0] b7_pairs = 8'h00;
   reg [7:0] b7_residue = 8'h00;
-  wire [9:0] b7_t_0;
-  wire [9:0] b7_t_1;
-  wire [9:0] b8_0;
-  wire [9:0] b8_1;
+  wire [11:0] b8_0;
+  wire [11:0] b8_1;
   wire [9:0] b8_2;
-  reg [5:0] b8_head = 6'h00;
+  reg [7:0] b8_pairs = 8'h00;
   reg [7:0] b8_residue = 8'h00;
-  wire [9:0] b8_t_0;
-  wire [9:0] b8_t_1;
-  wire [9:0] b9_0;
-  wire [9:0] b9_1;
+  wire [11:0] b9_0;
+  wire [11:0] b9_1;
   wire [9:0] b9_2;
-  reg [5:0] b9_head = 6'h00;
+  reg [7:0] b9_pairs = 8'h00;
   reg [7:0] b9_residue = 8'h00;
-  wire [9:0] b9_t_0;
-  wire [9:0] b9_t_1;
   input clk;
   wire clk;
   input [103:0] codes;
@@ -3089,1016 +3285,1212 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire ones;
   input rst;
   wire rst;
-  assign \$309  = ~ \$308 ;
-  assign \$310  = \$307  & \$309 ;
-  assign \$311  = | b2_head[1:0];
-  assign \$312  = ~ \$311 ;
-  assign \$313  = b2_t_1[7:0] >= 8'hf3;
-  assign \$314  = ~ \$313 ;
-  assign \$315  = \$312  & \$314 ;
-  assign \$316  = | b2_head[3:2];
-  assign \$317  = ~ \$316 ;
-  assign \$318  = b2_t_1[7:0] >= 8'hf3;
-  assign \$319  = ~ \$318 ;
-  assign \$320  = \$317  & \$319 ;
-  assign \$321  = | b2_head[5:4];
-  assign \$322  = ~ \$321 ;
-  assign \$323  = b2_t_1[7:0] >= 8'hf3;
-  assign \$324  = ~ \$323 ;
-  assign \$325  = \$322  & \$324 ;
-  assign \$326  = | b2_t_0[9:8];
-  assign \$327  = ~ \$326 ;
-  assign \$328  = b2_t_1[7:0] >= 8'hf3;
-  assign \$329  = ~ \$328 ;
-  assign \$330  = \$327  & \$329 ;
-  assign \$331  = | b2_t_1[9:8];
-  assign \$332  = ~ \$331 ;
-  assign \$333  = b2_t_1[7:0] >= 8'hf3;
-  assign \$334  = ~ \$333 ;
-  assign \$335  = \$332  & \$334 ;
-  assign \$336  = | b3_head[1:0];
-  assign \$337  = ~ \$336 ;
-  assign \$338  = b3_t_1[7:0] >= 8'hf3;
-  assign \$339  = ~ \$338 ;
-  assign \$340  = \$337  & \$339 ;
-  assign \$341  = | b3_head[3:2];
-  assign \$342  = ~ \$341 ;
-  assign \$343  = b3_t_1[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = | b3_head[5:4];
-  assign \$347  = ~ \$346 ;
-  assign \$348  = b3_t_1[7:0] >= 8'hf3;
-  assign \$349  = ~ \$348 ;
-  assign \$350  = \$347  & \$349 ;
-  assign \$351  = | b3_t_0[9:8];
-  assign \$352  = ~ \$351 ;
-  assign \$353  = b3_t_1[7:0] >= 8'hf3;
-  assign \$354  = ~ \$353 ;
-  assign \$355  = \$352  & \$354 ;
-  assign \$356  = | b3_t_1[9:8];
-  assign \$357  = ~ \$356 ;
-  assign \$358  = b3_t_1[7:0] >= 8'hf3;
-  assign \$359  = ~ \$358 ;
-  assign \$360  = \$357  & \$359 ;
-  assign \$361  = | b4_head[1:0];
-  assign \$362  = ~ \$361 ;
-  assign \$363  = b4_t_1[7:0] >= 8'hf3;
-  assign \$364  = ~ \$363 ;
-  assign \$365  = \$362  & \$364 ;
-  assign \$366  = | b4_head[3:2];
-  assign \$367  = ~ \$366 ;
-  assign \$368  = b4_t_1[7:0] >= 8'hf3;
-  assign \$369  = ~ \$368 ;
-  assign \$370  = \$367  & \$369 ;
-  assign \$371  = | b4_head[5:4];
-  assign \$372  = ~ \$371 ;
-  assign \$373  = b4_t_1[7:0] >= 8'hf3;
-  assign \$374  = ~ \$373 ;
-  assign \$375  = \$372  & \$374 ;
-  assign \$376  = | b4_t_0[9:8];
-  assign \$377  = ~ \$376 ;
-  assign \$378  = b4_t_1[7:0] >= 8'hf3;
-  assign \$379  = ~ \$378 ;
-  assign \$380  = \$377  & \$379 ;
-  assign \$381  = | b4_t_1[9:8];
-  assign \$382  = ~ \$381 ;
-  assign \$383  = b4_t_1[7:0] >= 8'hf3;
+  assign \$113  = | { \$112 , \$111 , \$110  };
+  assign \$114  = b2_2[7:0] >= 8'hf3;
+  assign \$115  = \$113  | \$114 ;
+  assign \$116  = b2_2[7:0] >= 8'hf3;
+  assign \$117  = b2_2[8] | \$116 ;
+  assign \$118  = b3_pairs[3:0] == 2'h3;
+  assign \$119  = b3_pairs[3:0] == 3'h4;
+  assign \$120  = b3_pairs[3:0] == 3'h5;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_pairs[3:0] == 1'h1;
+  assign \$125  = b3_pairs[3:0] == 3'h4;
+  assign \$126  = b3_pairs[3:0] == 3'h7;
+  assign \$127  = | { \$126 , \$125 , \$124  };
+  assign \$128  = b3_2[7:0] >= 8'hf3;
+  assign \$129  = \$127  | \$128 ;
+  assign \$130  = b3_pairs[7:4] == 2'h3;
+  assign \$131  = b3_pairs[7:4] == 3'h4;
+  assign \$132  = b3_pairs[7:4] == 3'h5;
+  assign \$133  = | { \$132 , \$131 , \$130  };
+  assign \$134  = b3_2[7:0] >= 8'hf3;
+  assign \$135  = \$133  | \$134 ;
+  assign \$136  = b3_pairs[7:4] == 1'h1;
+  assign \$137  = b3_pairs[7:4] == 3'h4;
+  assign \$138  = b3_pairs[7:4] == 3'h7;
+  assign \$139  = | { \$138 , \$137 , \$136  };
+  assign \$140  = b3_2[7:0] >= 8'hf3;
+  assign \$141  = \$139  | \$140 ;
+  assign \$142  = b3_2[7:0] >= 8'hf3;
+  assign \$143  = b3_2[8] | \$142 ;
+  assign \$144  = b4_pairs[3:0] == 2'h3;
+  assign \$145  = b4_pairs[3:0] == 3'h4;
+  assign \$146  = b4_pairs[3:0] == 3'h5;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_pairs[3:0] == 1'h1;
+  assign \$151  = b4_pairs[3:0] == 3'h4;
+  assign \$152  = b4_pairs[3:0] == 3'h7;
+  assign \$153  = | { \$152 , \$151 , \$150  };
+  assign \$154  = b4_2[7:0] >= 8'hf3;
+  assign \$155  = \$153  | \$154 ;
+  assign \$156  = b4_pairs[7:4] == 2'h3;
+  assign \$157  = b4_pairs[7:4] == 3'h4;
+  assign \$158  = b4_pairs[7:4] == 3'h5;
+  assign \$159  = | { \$158 , \$157 , \$156  };
+  assign \$160  = b4_2[7:0] >= 8'hf3;
+  assign \$161  = \$159  | \$160 ;
+  assign \$162  = b4_pairs[7:4] == 1'h1;
+  assign \$163  = b4_pairs[7:4] == 3'h4;
+  assign \$164  = b4_pairs[7:4] == 3'h7;
+  assign \$165  = | { \$164 , \$163 , \$162  };
+  assign \$166  = b4_2[7:0] >= 8'hf3;
+  assign \$167  = \$165  | \$166 ;
+  assign \$168  = b4_2[7:0] >= 8'hf3;
+  assign \$169  = b4_2[8] | \$168 ;
+  assign \$170  = b5_pairs[3:0] == 2'h3;
+  assign \$171  = b5_pairs[3:0] == 3'h4;
+  assign \$172  = b5_pairs[3:0] == 3'h5;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_pairs[3:0] == 1'h1;
+  assign \$177  = b5_pairs[3:0] == 3'h4;
+  assign \$178  = b5_pairs[3:0] == 3'h7;
+  assign \$179  = | { \$178 , \$177 , \$176  };
+  assign \$180  = b5_2[7:0] >= 8'hf3;
+  assign \$181  = \$179  | \$180 ;
+  assign \$182  = b5_pairs[7:4] == 2'h3;
+  assign \$183  = b5_pairs[7:4] == 3'h4;
+  assign \$184  = b5_pairs[7:4] == 3'h5;
+  assign \$185  = | { \$184 , \$183 , \$182  };
+  assign \$186  = b5_2[7:0] >= 8'hf3;
+  assign \$187  = \$185  | \$186 ;
+  assign \$188  = b5_pairs[7:4] == 1'h1;
+  assign \$189  = b5_pairs[7:4] == 3'h4;
+  assign \$190  = b5_pairs[7:4] == 3'h7;
+  assign \$191  = | { \$190 , \$189 , \$188  };
+  assign \$192  = b5_2[7:0] >= 8'hf3;
+  assign \$193  = \$191  | \$192 ;
+  assign \$194  = b5_2[7:0] >= 8'hf3;
+  assign \$195  = b5_2[8] | \$194 ;
+  assign \$196  = b6_pairs[3:0] == 2'h3;
+  assign \$197  = b6_pairs[3:0] == 3'h4;
+  assign \$198  = b6_pairs[3:0] == 3'h5;
+  assign \$199  = | { \$198 , \$197 , \$196  };
+  assign \$200  = b6_2[7:0] >= 8'hf3;
+  assign \$201  = \$199  | \$200 ;
+  assign \$202  = b6_pairs[3:0] == 1'h1;
+  assign \$203  = b6_pairs[3:0] == 3'h4;
+  assign \$204  = b6_pairs[3:0] == 3'h7;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b6_2[7:0] >= 8'hf3;
+  assign \$207  = \$205  | \$206 ;
+  assign \$208  = b6_pairs[7:4] == 2'h3;
+  assign \$209  = b6_pairs[7:4] == 3'h4;
+  assign \$210  = b6_pairs[7:4] == 3'h5;
+  assign \$211  = | { \$210 , \$209 , \$208  };
+  assign \$212  = b6_2[7:0] >= 8'hf3;
+  assign \$213  = \$211  | \$212 ;
+  assign \$214  = b6_pairs[7:4] == 1'h1;
+  assign \$215  = b6_pairs[7:4] == 3'h4;
+  assign \$216  = b6_pairs[7:4] == 3'h7;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b6_2[7:0] >= 8'hf3;
+  assign \$219  = \$217  | \$218 ;
+  assign \$220  = b6_2[7:0] >= 8'hf3;
+  assign \$221  = b6_2[8] | \$220 ;
+  assign \$222  = b7_pairs[3:0] == 2'h3;
+  assign \$223  = b7_pairs[3:0] == 3'h4;
+  assign \$224  = b7_pairs[3:0] == 3'h5;
+  assign \$225  = | { \$224 , \$223 , \$222  };
+  assign \$226  = b7_2[7:0] >= 8'hf3;
+  assign \$227  = \$225  | \$226 ;
+  assign \$228  = b7_pairs[3:0] == 1'h1;
+  assign \$229  = b7_pairs[3:0] == 3'h4;
+  assign \$230  = b7_pairs[3:0] == 3'h7;
+  assign \$231  = | { \$230 , \$229 , \$228  };
+  assign \$232  = b7_2[7:0] >= 8'hf3;
+  assign \$233  = \$231  | \$232 ;
+  assign \$234  = b7_pairs[7:4] == 2'h3;
+  assign \$235  = b7_pairs[7:4] == 3'h4;
+  assign \$236  = b7_pairs[7:4] == 3'h5;
+  assign \$237  = | { \$236 , \$235 , \$234  };
+  assign \$238  = b7_2[7:0] >= 8'hf3;
+  assign \$239  = \$237  | \$238 ;
+  assign \$240  = b7_pairs[7:4] == 1'h1;
+  assign \$241  = b7_pairs[7:4] == 3'h4;
+  assign \$242  = b7_pairs[7:4] == 3'h7;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b7_2[7:0] >= 8'hf3;
+  assign \$245  = \$243  | \$244 ;
+  assign \$246  = b7_2[7:0] >= 8'hf3;
+  assign \$247  = b7_2[8] | \$246 ;
+  assign \$248  = b8_pairs[3:0] == 2'h3;
+  assign \$249  = b8_pairs[3:0] == 3'h4;
+  assign \$250  = b8_pairs[3:0] == 3'h5;
+  assign \$251  = | { \$250 , \$249 , \$248  };
+  assign \$252  = b8_2[7:0] >= 8'hf3;
+  assign \$253  = \$251  | \$252 ;
+  assign \$254  = b8_pairs[3:0] == 1'h1;
+  assign \$255  = b8_pairs[3:0] == 3'h4;
+  assign \$256  = b8_pairs[3:0] == 3'h7;
+  assign \$257  = | { \$256 , \$255 , \$254  };
+  assign \$258  = b8_2[7:0] >= 8'hf3;
+  assign \$259  = \$257  | \$258 ;
+  assign \$260  = b8_pairs[7:4] == 2'h3;
+  assign \$261  = b8_pairs[7:4] == 3'h4;
+  assign \$262  = b8_pairs[7:4] == 3'h5;
+  assign \$263  = | { \$262 , \$261 , \$260  };
+  assign \$264  = b8_2[7:0] >= 8'hf3;
+  assign \$265  = \$263  | \$264 ;
+  assign \$266  = b8_pairs[7:4] == 1'h1;
+  assign \$267  = b8_pairs[7:4] == 3'h4;
+  assign \$268  = b8_pairs[7:4] == 3'h7;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b8_2[7:0] >= 8'hf3;
+  assign \$271  = \$269  | \$270 ;
+  assign \$272  = b8_2[7:0] >= 8'hf3;
+  assign \$273  = b8_2[8] | \$272 ;
+  assign \$274  = b9_pairs[3:0] == 2'h3;
+  assign \$275  = b9_pairs[3:0] == 3'h4;
+  assign \$276  = b9_pairs[3:0] == 3'h5;
+  assign \$277  = | { \$276 , \$275 , \$274  };
+  assign \$278  = b9_2[7:0] >= 8'hf3;
+  assign \$279  = \$277  | \$278 ;
+  assign \$280  = b9_pairs[3:0] == 1'h1;
+  assign \$281  = b9_pairs[3:0] == 3'h4;
+  assign \$282  = b9_pairs[3:0] == 3'h7;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b9_2[7:0] >= 8'hf3;
+  assign \$285  = \$283  | \$284 ;
+  assign \$286  = b9_pairs[7:4] == 2'h3;
+  assign \$287  = b9_pairs[7:4] == 3'h4;
+  assign \$288  = b9_pairs[7:4] == 3'h5;
+  assign \$289  = | { \$288 , \$287 , \$286  };
+  assign \$290  = b9_2[7:0] >= 8'hf3;
+  assign \$291  = \$289  | \$290 ;
+  assign \$292  = b9_pairs[7:4] == 1'h1;
+  assign \$293  = b9_pairs[7:4] == 3'h4;
+  assign \$294  = b9_pairs[7:4] == 3'h7;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b9_2[7:0] >= 8'hf3;
+  assign \$297  = \$295  | \$296 ;
+  assign \$298  = b9_2[7:0] >= 8'hf3;
+  assign \$299  = b9_2[8] | \$298 ;
+  assign \$300  = b10_pairs[3:0] == 2'h3;
+  assign \$301  = b10_pairs[3:0] == 3'h4;
+  assign \$302  = b10_pairs[3:0] == 3'h5;
+  assign \$303  = | { \$302 , \$301 , \$300  };
+  assign \$304  = b10_2[7:0] >= 8'hf3;
+  assign \$305  = \$303  | \$304 ;
+  assign \$306  = b10_pairs[3:0] == 1'h1;
+  assign \$307  = b10_pairs[3:0] == 3'h4;
+  assign \$308  = b10_pairs[3:0] == 3'h7;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b10_2[7:0] >= 8'hf3;
+  assign \$311  = \$309  | \$310 ;
+  assign \$312  = b10_pairs[7:4] == 2'h3;
+  assign \$313  = b10_pairs[7:4] == 3'h4;
+  assign \$314  = b10_pairs[7:4] == 3'h5;
+  assign \$315  = | { \$314 , \$313 , \$312  };
+  assign \$316  = b10_2[7:0] >= 8'hf3;
+  assign \$317  = \$315  | \$316 ;
+  assign \$318  = b10_pairs[7:4] == 1'h1;
+  assign \$319  = b10_pairs[7:4] == 3'h4;
+  assign \$320  = b10_pairs[7:4] == 3'h7;
+  assign \$321  = | { \$320 , \$319 , \$318  };
+  assign \$322  = b10_2[7:0] >= 8'hf3;
+  assign \$323  = \$321  | \$322 ;
+  assign \$324  = b10_2[7:0] >= 8'hf3;
+  assign \$325  = b10_2[8] | \$324 ;
+  assign \$326  = b11_pairs[3:0] == 2'h3;
+  assign \$327  = b11_pairs[3:0] == 3'h4;
+  assign \$328  = b11_pairs[3:0] == 3'h5;
+  assign \$329  = | { \$328 , \$327 , \$326  };
+  assign \$330  = b11_2[7:0] >= 8'hf3;
+  assign \$331  = \$329  | \$330 ;
+  assign \$332  = b11_pairs[3:0] == 1'h1;
+  assign \$333  = b11_pairs[3:0] == 3'h4;
+  assign \$334  = b11_pairs[3:0] == 3'h7;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b11_2[7:0] >= 8'hf3;
+  assign \$337  = \$335  | \$336 ;
+  assign \$338  = b11_pairs[7:4] == 2'h3;
+  assign \$339  = b11_pairs[7:4] == 3'h4;
+  assign \$340  = b11_pairs[7:4] == 3'h5;
+  assign \$341  = | { \$340 , \$339 , \$338  };
+  assign \$342  = b11_2[7:0] >= 8'hf3;
+  assign \$343  = \$341  | \$342 ;
+  assign \$344  = b11_pairs[7:4] == 1'h1;
+  assign \$345  = b11_pairs[7:4] == 3'h4;
+  assign \$346  = b11_pairs[7:4] == 3'h7;
+  assign \$347  = | { \$346 , \$345 , \$344  };
+  assign \$348  = b11_2[7:0] >= 8'hf3;
+  assign \$349  = \$347  | \$348 ;
+  assign \$350  = b11_2[7:0] >= 8'hf3;
+  assign \$351  = b11_2[8] | \$350 ;
+  assign \$352  = b12_pairs[3:0] == 2'h3;
+  assign \$353  = b12_pairs[3:0] == 3'h4;
+  assign \$354  = b12_pairs[3:0] == 3'h5;
+  assign \$355  = | { \$354 , \$353 , \$352  };
+  assign \$356  = b12_2[7:0] >= 8'hf3;
+  assign \$357  = \$355  | \$356 ;
+  assign \$358  = b12_pairs[3:0] == 1'h1;
+  assign \$359  = b12_pairs[3:0] == 3'h4;
+  assign \$360  = b12_pairs[3:0] == 3'h7;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b12_2[7:0] >= 8'hf3;
+  assign \$363  = \$361  | \$362 ;
+  assign \$364  = b12_pairs[7:4] == 2'h3;
+  assign \$365  = b12_pairs[7:4] == 3'h4;
+  assign \$366  = b12_pairs[7:4] == 3'h5;
+  assign \$367  = | { \$366 , \$365 , \$364  };
+  assign \$368  = b12_2[7:0] >= 8'hf3;
+  assign \$369  = \$367  | \$368 ;
+  assign \$370  = b12_pairs[7:4] == 1'h1;
+  assign \$371  = b12_pairs[7:4] == 3'h4;
+  assign \$372  = b12_pairs[7:4] == 3'h7;
+  assign \$373  = | { \$372 , \$371 , \$370  };
+  assign \$374  = b12_2[7:0] >= 8'hf3;
+  assign \$375  = \$373  | \$374 ;
+  assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
+  assign \$377  = \$376  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$378  = \$377  & mask;
+  assign \$379  = ! b0_pairs[3:0];
+  assign \$380  = b0_pairs[3:0] == 1'h1;
+  assign \$381  = b0_pairs[3:0] == 2'h2;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b0_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_head[1:0];
-  assign \$387  = ~ \$386 ;
-  assign \$388  = b5_t_1[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = | b5_head[3:2];
-  assign \$392  = ~ \$391 ;
-  assign \$393  = b5_t_1[7:0] >= 8'hf3;
-  assign \$394  = ~ \$393 ;
-  assign \$395  = \$392  & \$394 ;
-  assign \$396  = | b5_head[5:4];
-  assign \$397  = ~ \$396 ;
-  assign \$398  = b5_t_1[7:0] >= 8'hf3;
-  assign \$399  = ~ \$398 ;
-  assign \$400  = \$397  & \$399 ;
-  assign \$401  = | b5_t_0[9:8];
-  assign \$402  = ~ \$401 ;
-  assign \$403  = b5_t_1[7:0] >= 8'hf3;
-  assign \$404  = ~ \$403 ;
-  assign \$405  = \$402  & \$404 ;
-  assign \$406  = | b5_t_1[9:8];
-  assign \$407  = ~ \$406 ;
-  assign \$408  = b5_t_1[7:0] >= 8'hf3;
-  assign \$409  = ~ \$408 ;
-  assign \$410  = \$407  & \$409 ;
-  assign \$411  = | b6_head[1:0];
-  assign \$412  = ~ \$411 ;
-  assign \$413  = b6_t_1[7:0] >= 8'hf3;
-  assign \$414  = ~ \$413 ;
-  assign \$415  = \$412  & \$414 ;
-  assign \$416  = | b6_head[3:2];
+  assign \$386  = ! b0_pairs[3:0];
+  assign \$387  = b0_pairs[3:0] == 2'h3;
+  assign \$388  = b0_pairs[3:0] == 3'h6;
+  assign \$389  = | { \$388 , \$387 , \$386  };
+  assign \$390  = b0_2[7:0] >= 8'hf3;
+  assign \$391  = ~ \$390 ;
+  assign \$392  = \$389  & \$391 ;
+  assign \$393  = ! b0_pairs[7:4];
+  assign \$394  = b0_pairs[7:4] == 1'h1;
+  assign \$395  = b0_pairs[7:4] == 2'h2;
+  assign \$396  = | { \$395 , \$394 , \$393  };
+  assign \$397  = b0_2[7:0] >= 8'hf3;
+  assign \$398  = ~ \$397 ;
+  assign \$399  = \$396  & \$398 ;
+  assign \$400  = ! b0_pairs[7:4];
+  assign \$401  = b0_pairs[7:4] == 2'h3;
+  assign \$402  = b0_pairs[7:4] == 3'h6;
+  assign \$403  = | { \$402 , \$401 , \$400  };
+  assign \$404  = b0_2[7:0] >= 8'hf3;
+  assign \$405  = ~ \$404 ;
+  assign \$406  = \$403  & \$405 ;
+  assign \$407  = | b0_2[9:8];
+  assign \$408  = ~ \$407 ;
+  assign \$409  = b0_2[7:0] >= 8'hf3;
+  assign \$410  = ~ \$409 ;
+  assign \$411  = \$408  & \$410 ;
+  assign \$412  = ! b1_pairs[3:0];
+  assign \$413  = b1_pairs[3:0] == 1'h1;
+  assign \$414  = b1_pairs[3:0] == 2'h2;
+  assign \$415  = | { \$414 , \$413 , \$412  };
+  assign \$416  = b1_2[7:0] >= 8'hf3;
   assign \$417  = ~ \$416 ;
-  assign \$418  = b6_t_1[7:0] >= 8'hf3;
-  assign \$419  = ~ \$418 ;
-  assign \$420  = \$417  & \$419 ;
-  assign \$421  = | b6_head[5:4];
-  assign \$422  = ~ \$421 ;
-  assign \$423  = b6_t_1[7:0] >= 8'hf3;
+  assign \$418  = \$415  & \$417 ;
+  assign \$419  = ! b1_pairs[3:0];
+  assign \$420  = b1_pairs[3:0] == 2'h3;
+  assign \$421  = b1_pairs[3:0] == 3'h6;
+  assign \$422  = | { \$421 , \$420 , \$419  };
+  assign \$423  = b1_2[7:0] >= 8'hf3;
   assign \$424  = ~ \$423 ;
   assign \$425  = \$422  & \$424 ;
-  assign \$426  = | b6_t_0[9:8];
-  assign \$427  = ~ \$426 ;
-  assign \$428  = b6_t_1[7:0] >= 8'hf3;
-  assign \$429  = ~ \$428 ;
-  assign \$430  = \$427  & \$429 ;
-  assign \$431  = | b6_t_1[9:8];
-  assign \$432  = ~ \$431 ;
-  assign \$433  = b6_t_1[7:0] >= 8'hf3;
-  assign \$434  = ~ \$433 ;
-  assign \$435  = \$432  & \$434 ;
-  assign \$436  = | b7_head[1:0];
-  assign \$437  = ~ \$436 ;
-  assign \$438  = b7_t_1[7:0] >= 8'hf3;
-  assign \$439  = ~ \$438 ;
-  assign \$440  = \$437  & \$439 ;
-  assign \$441  = | b7_head[3:2];
-  assign \$442  = ~ \$441 ;
-  assign \$443  = b7_t_1[7:0] >= 8'hf3;
-  assign \$444  = ~ \$443 ;
-  assign \$445  = \$442  & \$444 ;
-  assign \$446  = | b7_head[5:4];
-  assign \$447  = ~ \$446 ;
-  assign \$448  = b7_t_1[7:0] >= 8'hf3;
-  assign \$449  = ~ \$448 ;
-  assign \$450  = \$447  & \$449 ;
-  assign \$451  = | b7_t_0[9:8];
-  assign \$452  = ~ \$451 ;
-  assign \$453  = b7_t_1[7:0] >= 8'hf3;
-  assign \$454  = ~ \$453 ;
-  assign \$455  = \$452  & \$454 ;
-  assign \$456  = | b7_t_1[9:8];
+  assign \$426  = ! b1_pairs[7:4];
+  assign \$427  = b1_pairs[7:4] == 1'h1;
+  assign \$428  = b1_pairs[7:4] == 2'h2;
+  assign \$429  = | { \$428 , \$427 , \$426  };
+  assign \$430  = b1_2[7:0] >= 8'hf3;
+  assign \$431  = ~ \$430 ;
+  assign \$432  = \$429  & \$431 ;
+  assign \$433  = ! b1_pairs[7:4];
+  assign \$434  = b1_pairs[7:4] == 2'h3;
+  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$436  = | { \$435 , \$434 , \$433  };
+  assign \$437  = b1_2[7:0] >= 8'hf3;
+  assign \$438  = ~ \$437 ;
+  assign \$439  = \$436  & \$438 ;
+  assign \$440  = | b1_2[9:8];
+  assign \$441  = ~ \$440 ;
+  assign \$442  = b1_2[7:0] >= 8'hf3;
+  assign \$443  = ~ \$442 ;
+  assign \$444  = \$441  & \$443 ;
+  assign \$445  = ! b2_pairs[3:0];
+  assign \$446  = b2_pairs[3:0] == 1'h1;
+  assign \$447  = b2_pairs[3:0] == 2'h2;
+  assign \$448  = | { \$447 , \$446 , \$445  };
+  assign \$449  = b2_2[7:0] >= 8'hf3;
+  assign \$450  = ~ \$449 ;
+  assign \$451  = \$448  & \$450 ;
+  assign \$452  = ! b2_pairs[3:0];
+  assign \$453  = b2_pairs[3:0] == 2'h3;
+  assign \$454  = b2_pairs[3:0] == 3'h6;
+  assign \$455  = | { \$454 , \$453 , \$452  };
+  assign \$456  = b2_2[7:0] >= 8'hf3;
   assign \$457  = ~ \$456 ;
-  assign \$458  = b7_t_1[7:0] >= 8'hf3;
-  assign \$459  = ~ \$458 ;
-  assign \$460  = \$457  & \$459 ;
-  assign \$461  = | b8_head[1:0];
-  assign \$462  = ~ \$461 ;
-  assign \$463  = b8_t_1[7:0] >= 8'hf3;
+  assign \$458  = \$455  & \$457 ;
+  assign \$459  = ! b2_pairs[7:4];
+  assign \$460  = b2_pairs[7:4] == 1'h1;
+  assign \$461  = b2_pairs[7:4] == 2'h2;
+  assign \$462  = | { \$461 , \$460 , \$459  };
+  assign \$463  = b2_2[7:0] >= 8'hf3;
   assign \$464  = ~ \$463 ;
   assign \$465  = \$462  & \$464 ;
-  assign \$466  = | b8_head[3:2];
-  assign \$467  = ~ \$466 ;
-  assign \$468  = b8_t_1[7:0] >= 8'hf3;
-  assign \$469  = ~ \$468 ;
-  assign \$470  = \$467  & \$469 ;
-  assign \$471  = | b8_head[5:4];
-  assign \$472  = ~ \$471 ;
-  assign \$473  = b8_t_1[7:0] >= 8'hf3;
+  assign \$466  = ! b2_pairs[7:4];
+  assign \$467  = b2_pairs[7:4] == 2'h3;
+  assign \$468  = b2_pairs[7:4] == 3'h6;
+  assign \$469  = | { \$468 , \$467 , \$466  };
+  assign \$470  = b2_2[7:0] >= 8'hf3;
+  assign \$471  = ~ \$470 ;
+  assign \$472  = \$469  & \$471 ;
+  assign \$473  = | b2_2[9:8];
   assign \$474  = ~ \$473 ;
-  assign \$475  = \$472  & \$474 ;
-  assign \$476  = | b8_t_0[9:8];
-  assign \$477  = ~ \$476 ;
-  assign \$478  = b8_t_1[7:0] >= 8'hf3;
-  assign \$479  = ~ \$478 ;
-  assign \$480  = \$477  & \$479 ;
-  assign \$481  = | b8_t_1[9:8];
-  assign \$482  = ~ \$481 ;
-  assign \$483  = b8_t_1[7:0] >= 8'hf3;
-  assign \$484  = ~ \$483 ;
-  assign \$485  = \$482  & \$484 ;
-  assign \$486  = | b9_head[1:0];
-  assign \$487  = ~ \$486 ;
-  assign \$488  = b9_t_1[7:0] >= 8'hf3;
-  assign \$489  = ~ \$488 ;
-  assign \$490  = \$487  & \$489 ;
-  assign \$491  = | b9_head[3:2];
-  assign \$492  = ~ \$491 ;
-  assign \$493  = b9_t_1[7:0] >= 8'hf3;
-  assign \$494  = ~ \$493 ;
-  assign \$495  = \$492  & \$494 ;
-  assign \$496  = | b9_head[5:4];
+  assign \$475  = b2_2[7:0] >= 8'hf3;
+  assign \$476  = ~ \$475 ;
+  assign \$477  = \$474  & \$476 ;
+  assign \$478  = ! b3_pairs[3:0];
+  assign \$479  = b3_pairs[3:0] == 1'h1;
+  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$481  = | { \$480 , \$479 , \$478  };
+  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$483  = ~ \$482 ;
+  assign \$484  = \$481  & \$483 ;
+  assign \$485  = ! b3_pairs[3:0];
+  assign \$486  = b3_pairs[3:0] == 2'h3;
+  assign \$487  = b3_pairs[3:0] == 3'h6;
+  assign \$488  = | { \$487 , \$486 , \$485  };
+  assign \$489  = b3_2[7:0] >= 8'hf3;
+  assign \$490  = ~ \$489 ;
+  assign \$491  = \$488  & \$490 ;
+  assign \$492  = ! b3_pairs[7:4];
+  assign \$493  = b3_pairs[7:4] == 1'h1;
+  assign \$494  = b3_pairs[7:4] == 2'h2;
+  assign \$495  = | { \$494 , \$493 , \$492  };
+  assign \$496  = b3_2[7:0] >= 8'hf3;
   assign \$497  = ~ \$496 ;
-  assign \$498  = b9_t_1[7:0] >= 8'hf3;
-  assign \$499  = ~ \$498 ;
-  assign \$500  = \$497  & \$499 ;
-  assign \$501  = | b9_t_0[9:8];
-  assign \$502  = ~ \$501 ;
-  assign \$503  = b9_t_1[7:0] >= 8'hf3;
+  assign \$498  = \$495  & \$497 ;
+  assign \$499  = ! b3_pairs[7:4];
+  assign \$500  = b3_pairs[7:4] == 2'h3;
+  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$502  = | { \$501 , \$500 , \$499  };
+  assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b9_t_1[9:8];
+  assign \$506  = | b3_2[9:8];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b9_t_1[7:0] >= 8'hf3;
+  assign \$508  = b3_2[7:0] >= 8'hf3;
   assign \$509  = ~ \$508 ;
   assign \$510  = \$507  & \$509 ;
-  assign \$511  = | b10_head[1:0];
-  assign \$512  = ~ \$511 ;
-  assign \$513  = b10_t_1[7:0] >= 8'hf3;
-  assign \$514  = ~ \$513 ;
-  assign \$515  = \$512  & \$514 ;
-  assign \$516  = | b10_head[3:2];
-  assign \$517  = ~ \$516 ;
-  assign \$518  = b10_t_1[7:0] >= 8'hf3;
-  assign \$519  = ~ \$518 ;
-  assign \$520  = \$517  & \$519 ;
-  assign \$521  = | b10_head[5:4];
-  assign \$522  = ~ \$521 ;
-  assign \$523  = b10_t_1[7:0] >= 8'hf3;
-  assign \$524  = ~ \$523 ;
-  assign \$525  = \$522  & \$524 ;
-  assign \$526  = | b10_t_0[9:8];
-  assign \$527  = ~ \$526 ;
-  assign \$528  = b10_t_1[7:0] >= 8'hf3;
-  assign \$529  = ~ \$528 ;
-  assign \$530  = \$527  & \$529 ;
-  assign \$531  = | b10_t_1[9:8];
-  assign \$532  = ~ \$531 ;
-  assign \$533  = b10_t_1[7:0] >= 8'hf3;
-  assign \$534  = ~ \$533 ;
-  assign \$535  = \$532  & \$534 ;
-  assign \$536  = | b11_head[1:0];
+  assign \$511  = ! b4_pairs[3:0];
+  assign \$512  = b4_pairs[3:0] == 1'h1;
+  assign \$513  = b4_pairs[3:0] == 2'h2;
+  assign \$514  = | { \$513 , \$512 , \$511  };
+  assign \$515  = b4_2[7:0] >= 8'hf3;
+  assign \$516  = ~ \$515 ;
+  assign \$517  = \$514  & \$516 ;
+  assign \$518  = ! b4_pairs[3:0];
+  assign \$519  = b4_pairs[3:0] == 2'h3;
+  assign \$520  = b4_pairs[3:0] == 3'h6;
+  assign \$521  = | { \$520 , \$519 , \$518  };
+  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$523  = ~ \$522 ;
+  assign \$524  = \$521  & \$523 ;
+  assign \$525  = ! b4_pairs[7:4];
+  assign \$526  = b4_pairs[7:4] == 1'h1;
+  assign \$527  = b4_pairs[7:4] == 2'h2;
+  assign \$528  = | { \$527 , \$526 , \$525  };
+  assign \$529  = b4_2[7:0] >= 8'hf3;
+  assign \$530  = ~ \$529 ;
+  assign \$531  = \$528  & \$530 ;
+  assign \$532  = ! b4_pairs[7:4];
+  assign \$533  = b4_pairs[7:4] == 2'h3;
+  assign \$534  = b4_pairs[7:4] == 3'h6;
+  assign \$535  = | { \$534 , \$533 , \$532  };
+  assign \$536  = b4_2[7:0] >= 8'hf3;
   assign \$537  = ~ \$536 ;
-  assign \$538  = b11_t_1[7:0] >= 8'hf3;
-  assign \$539  = ~ \$538 ;
-  assign \$540  = \$537  & \$539 ;
-  assign \$541  = | b11_head[3:2];
+  assign \$538  = \$535  & \$537 ;
+  assign \$539  = | b4_2[9:8];
+  assign \$540  = ~ \$539 ;
+  assign \$541  = b4_2[7:0] >= 8'hf3;
   assign \$542  = ~ \$541 ;
-  assign \$543  = b11_t_1[7:0] >= 8'hf3;
-  assign \$544  = ~ \$543 ;
-  assign \$545  = \$542  & \$544 ;
-  assign \$546  = | b11_head[5:4];
-  assign \$547  = ~ \$546 ;
-  assign \$548  = b11_t_1[7:0] >= 8'hf3;
+  assign \$543  = \$540  & \$542 ;
+  assign \$544  = ! b5_pairs[3:0];
+  assign \$545  = b5_pairs[3:0] == 1'h1;
+  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$547  = | { \$546 , \$545 , \$544  };
+  assign \$548  = b5_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = | b11_t_0[9:8];
-  assign \$552  = ~ \$551 ;
-  assign \$553  = b11_t_1[7:0] >= 8'hf3;
-  assign \$554  = ~ \$553 ;
-  assign \$555  = \$552  & \$554 ;
-  assign \$556  = | b11_t_1[9:8];
-  assign \$557  = ~ \$556 ;
-  assign \$558  = b11_t_1[7:0] >= 8'hf3;
-  assign \$559  = ~ \$558 ;
-  assign \$560  = \$557  & \$559 ;
-  assign \$561  = | b12_head[1:0];
-  assign \$562  = ~ \$561 ;
-  assign \$563  = b12_t_1[7:0] >= 8'hf3;
-  assign \$564  = ~ \$563 ;
-  assign \$565  = \$562  & \$564 ;
-  assign \$566  = | b12_head[3:2];
-  assign \$567  = ~ \$566 ;
-  assign \$568  = b12_t_1[7:0] >= 8'hf3;
-  assign \$569  = ~ \$568 ;
-  assign \$570  = \$567  & \$569 ;
-  assign \$571  = | b12_head[5:4];
-  assign \$572  = ~ \$571 ;
-  assign \$573  = b12_t_1[7:0] >= 8'hf3;
-  assign \$574  = ~ \$573 ;
-  assign \$575  = \$572  & \$574 ;
-  assign \$576  = | b12_t_0[9:8];
-  assign \$577  = ~ \$576 ;
-  assign \$578  = b12_t_1[7:0] >= 8'hf3;
-  assign \$579  = ~ \$578 ;
-  assign \$580  = \$577  & \$579 ;
-  assign \$581  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$582  = { \$580 , \$575 , \$570 , \$565 , \$560 , \$555 , \$550 , \$545 , \$540 , \$535 , \$530 , \$525 , \$520 , \$515 , \$510 , \$505 , \$500 , \$495 , \$490 , \$485 , \$480 , \$475 , \$470 , \$465 , \$460 , \$455 , \$450 , \$445 , \$440 , \$435 , \$430 , \$425 , \$420 , \$415 , \$410 , \$405 , \$400 , \$395 , \$390 , \$385 , \$380 , \$375 , \$370 , \$365 , \$360 , \$355 , \$350 , \$345 , \$340 , \$335 , \$330 , \$325 , \$320 , \$315 , \$310 , \$305 , \$300 , \$295 , \$290 , \$285 , \$280 , \$275 , \$270 , \$265  } & \$581 ;
-  assign \$583  = \$582  & mask;
-  assign \$584  = b0_t_1[7:0] >= 8'hf3;
-  assign \$585  = b1_t_1[7:0] >= 8'hf3;
-  assign \$586  = b2_t_1[7:0] >= 8'hf3;
-  assign \$587  = b3_t_1[7:0] >= 8'hf3;
-  assign \$588  = b4_t_1[7:0] >= 8'hf3;
-  assign \$589  = b5_t_1[7:0] >= 8'hf3;
-  assign \$590  = b6_t_1[7:0] >= 8'hf3;
-  assign \$591  = b7_t_1[7:0] >= 8'hf3;
-  assign \$592  = b8_t_1[7:0] >= 8'hf3;
-  assign \$593  = b9_t_1[7:0] >= 8'hf3;
-  assign \$594  = b10_t_1[7:0] >= 8'hf3;
-  assign \$595  = b11_t_1[7:0] >= 8'hf3;
-  assign \$596  = b12_t_1[7:0] >= 8'hf3;
-  assign \$597  = | { \$596 , \$595 , \$594 , \$593 , \$592 , \$591 , \$590 , \$589 , \$588 , \$587 , \$586 , \$585 , \$584  };
+  assign \$551  = ! b5_pairs[3:0];
+  assign \$552  = b5_pairs[3:0] == 2'h3;
+  assign \$553  = b5_pairs[3:0] == 3'h6;
+  assign \$554  = | { \$553 , \$552 , \$551  };
+  assign \$555  = b5_2[7:0] >= 8'hf3;
+  assign \$556  = ~ \$555 ;
+  assign \$557  = \$554  & \$556 ;
+  assign \$558  = ! b5_pairs[7:4];
+  assign \$559  = b5_pairs[7:4] == 1'h1;
+  assign \$560  = b5_pairs[7:4] == 2'h2;
+  assign \$561  = | { \$560 , \$559 , \$558  };
+  assign \$562  = b5_2[7:0] >= 8'hf3;
+  assign \$563  = ~ \$562 ;
+  assign \$564  = \$561  & \$563 ;
+  assign \$565  = ! b5_pairs[7:4];
+  assign \$566  = b5_pairs[7:4] == 2'h3;
+  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$568  = | { \$567 , \$566 , \$565  };
+  assign \$569  = b5_2[7:0] >= 8'hf3;
+  assign \$570  = ~ \$569 ;
+  assign \$571  = \$568  & \$570 ;
+  assign \$572  = | b5_2[9:8];
+  assign \$573  = ~ \$572 ;
+  assign \$574  = b5_2[7:0] >= 8'hf3;
+  assign \$575  = ~ \$574 ;
+  assign \$576  = \$573  & \$575 ;
+  assign \$577  = ! b6_pairs[3:0];
+  assign \$578  = b6_pairs[3:0] == 1'h1;
+  assign \$579  = b6_pairs[3:0] == 2'h2;
+  assign \$580  = | { \$579 , \$578 , \$577  };
+  assign \$581  = b6_2[7:0] >= 8'hf3;
+  assign \$582  = ~ \$581 ;
+  assign \$583  = \$580  & \$582 ;
+  assign \$584  = ! b6_pairs[3:0];
+  assign \$585  = b6_pairs[3:0] == 2'h3;
+  assign \$586  = b6_pairs[3:0] == 3'h6;
+  assign \$587  = | { \$586 , \$585 , \$584  };
+  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$589  = ~ \$588 ;
+  assign \$590  = \$587  & \$589 ;
+  assign \$591  = ! b6_pairs[7:4];
+  assign \$592  = b6_pairs[7:4] == 1'h1;
+  assign \$593  = b6_pairs[7:4] == 2'h2;
+  assign \$594  = | { \$593 , \$592 , \$591  };
+  assign \$595  = b6_2[7:0] >= 8'hf3;
+  assign \$596  = ~ \$595 ;
+  assign \$597  = \$594  & \$596 ;
+  assign \$598  = ! b6_pairs[7:4];
+  assign \$599  = b6_pairs[7:4] == 2'h3;
+  assign \$600  = b6_pairs[7:4] == 3'h6;
+  assign \$601  = | { \$600 , \$599 , \$598  };
+  assign \$602  = b6_2[7:0] >= 8'hf3;
+  assign \$603  = ~ \$602 ;
+  assign \$604  = \$601  & \$603 ;
+  assign \$605  = | b6_2[9:8];
+  assign \$606  = ~ \$605 ;
+  assign \$607  = b6_2[7:0] >= 8'hf3;
+  assign \$608  = ~ \$607 ;
+  assign \$609  = \$606  & \$608 ;
+  assign \$610  = ! b7_pairs[3:0];
+  assign \$611  = b7_pairs[3:0] == 1'h1;
+  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$613  = | { \$612 , \$611 , \$610  };
+  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$615  = ~ \$614 ;
+  assign \$616  = \$613  & \$615 ;
+  assign \$617  = ! b7_pairs[3:0];
+  assign \$618  = b7_pairs[3:0] == 2'h3;
+  assign \$619  = b7_pairs[3:0] == 3'h6;
+  assign \$620  = | { \$619 , \$618 , \$617  };
+  assign \$621  = b7_2[7:0] >= 8'hf3;
+  assign \$622  = ~ \$621 ;
+  assign \$623  = \$620  & \$622 ;
+  assign \$624  = ! b7_pairs[7:4];
+  assign \$625  = b7_pairs[7:4] == 1'h1;
+  assign \$626  = b7_pairs[7:4] == 2'h2;
+  assign \$627  = | { \$626 , \$625 , \$624  };
+  assign \$628  = b7_2[7:0] >= 8'hf3;
+  assign \$629  = ~ \$628 ;
+  assign \$630  = \$627  & \$629 ;
+  assign \$631  = ! b7_pairs[7:4];
+  assign \$632  = b7_pairs[7:4] == 2'h3;
+  assign \$633  = b7_pairs[7:4] == 3'h6;
+  assign \$634  = | { \$633 , \$632 , \$631  };
+  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$636  = ~ \$635 ;
+  assign \$637  = \$634  & \$636 ;
+  assign \$638  = | b7_2[9:8];
+  assign \$639  = ~ \$638 ;
+  assign \$640  = b7_2[7:0] >= 8'hf3;
+  assign \$641  = ~ \$640 ;
+  assign \$642  = \$639  & \$641 ;
+  assign \$643  = ! b8_pairs[3:0];
+  assign \$644  = b8_pairs[3:0] == 1'h1;
+  assign \$645  = b8_pairs[3:0] == 2'h2;
+  assign \$646  = | { \$645 , \$644 , \$643  };
+  assign \$647  = b8_2[7:0] >= 8'hf3;
+  assign \$648  = ~ \$647 ;
+  assign \$649  = \$646  & \$648 ;
+  assign \$650  = ! b8_pairs[3:0];
+  assign \$651  = b8_pairs[3:0] == 2'h3;
+  assign \$652  = b8_pairs[3:0] == 3'h6;
+  assign \$653  = | { \$652 , \$651 , \$650  };
+  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$655  = ~ \$654 ;
+  assign \$656  = \$653  & \$655 ;
+  assign \$657  = ! b8_pairs[7:4];
+  assign \$658  = b8_pairs[7:4] == 1'h1;
+  assign \$659  = b8_pairs[7:4] == 2'h2;
+  assign \$660  = | { \$659 , \$658 , \$657  };
+  assign \$661  = b8_2[7:0] >= 8'hf3;
+  assign \$662  = ~ \$661 ;
+  assign \$663  = \$660  & \$662 ;
+  assign \$664  = ! b8_pairs[7:4];
+  assign \$665  = b8_pairs[7:4] == 2'h3;
+  assign \$666  = b8_pairs[7:4] == 3'h6;
+  assign \$667  = | { \$666 , \$665 , \$664  };
+  assign \$668  = b8_2[7:0] >= 8'hf3;
+  assign \$669  = ~ \$668 ;
+  assign \$670  = \$667  & \$669 ;
+  assign \$671  = | b8_2[9:8];
+  assign \$672  = ~ \$671 ;
+  assign \$673  = b8_2[7:0] >= 8'hf3;
+  assign \$674  = ~ \$673 ;
+  assign \$675  = \$672  & \$674 ;
+  assign \$676  = ! b9_pairs[3:0];
+  assign \$677  = b9_pairs[3:0] == 1'h1;
+  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$679  = | { \$678 , \$677 , \$676  };
+  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$681  = ~ \$680 ;
+  assign \$682  = \$679  & \$681 ;
+  assign \$683  = ! b9_pairs[3:0];
+  assign \$684  = b9_pairs[3:0] == 2'h3;
+  assign \$685  = b9_pairs[3:0] == 3'h6;
+  assign \$686  = | { \$685 , \$684 , \$683  };
+  assign \$687  = b9_2[7:0] >= 8'hf3;
+  assign \$688  = ~ \$687 ;
+  assign \$689  = \$686  & \$688 ;
+  assign \$690  = ! b9_pairs[7:4];
+  assign \$691  = b9_pairs[7:4] == 1'h1;
+  assign \$692  = b9_pairs[7:4] == 2'h2;
+  assign \$693  = | { \$692 , \$691 , \$690  };
+  assign \$694  = b9_2[7:0] >= 8'hf3;
+  assign \$695  = ~ \$694 ;
+  assign \$696  = \$693  & \$695 ;
+  assign \$697  = ! b9_pairs[7:4];
+  assign \$698  = b9_pairs[7:4] == 2'h3;
+  assign \$699  = b9_pairs[7:4] == 3'h6;
+  assign \$700  = | { \$699 , \$698 , \$697  };
+  assign \$701  = b9_2[7:0] >= 8'hf3;
+  assign \$702  = ~ \$701 ;
+  assign \$703  = \$700  & \$702 ;
+  assign \$704  = | b9_2[9:8];
+  assign \$705  = ~ \$704 ;
+  assign \$706  = b9_2[7:0] >= 8'hf3;
+  assign \$707  = ~ \$706 ;
+  assign \$708  = \$705  & \$707 ;
+  assign \$709  = ! b10_pairs[3:0];
+  assign \$710  = b10_pairs[3:0] == 1'h1;
+  assign \$711  = b10_pairs[3:0] == 2'h2;
+  assign \$712  = | { \$711 , \$710 , \$709  };
+  assign \$713  = b10_2[7:0] >= 8'hf3;
+  assign \$714  = ~ \$713 ;
+  assign \$715  = \$712  & \$714 ;
+  assign \$716  = ! b10_pairs[3:0];
+  assign \$717  = b10_pairs[3:0] == 2'h3;
+  assign \$718  = b10_pairs[3:0] == 3'h6;
+  assign \$719  = | { \$718 , \$717 , \$716  };
+  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$721  = ~ \$720 ;
+  assign \$722  = \$719  & \$721 ;
+  assign \$723  = ! b10_pairs[7:4];
+  assign \$724  = b10_pairs[7:4] == 1'h1;
+  assign \$725  = b10_pairs[7:4] == 2'h2;
+  assign \$726  = | { \$725 , \$724 , \$723  };
+  assign \$727  = b10_2[7:0] >= 8'hf3;
+  assign \$728  = ~ \$727 ;
+  assign \$729  = \$726  & \$728 ;
+  assign \$730  = ! b10_pairs[7:4];
+  assign \$731  = b10_pairs[7:4] == 2'h3;
+  assign \$732  = b10_pairs[7:4] == 3'h6;
+  assign \$733  = | { \$732 , \$731 , \$730  };
+  assign \$734  = b10_2[7:0] >= 8'hf3;
+  assign \$735  = ~ \$734 ;
+  assign \$736  = \$733  & \$735 ;
+  assign \$737  = | b10_2[9:8];
+  assign \$738  = ~ \$737 ;
+  assign \$739  = b10_2[7:0] >= 8'hf3;
+  assign \$740  = ~ \$739 ;
+  assign \$741  = \$738  & \$740 ;
+  assign \$742  = ! b11_pairs[3:0];
+  assign \$743  = b11_pairs[3:0] == 1'h1;
+  assign \$744  = b11_pairs[3:0] == 2'h2;
+  assign \$745  = | { \$744 , \$743 , \$742  };
+  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$747  = ~ \$746 ;
+  assign \$748  = \$745  & \$747 ;
+  assign \$749  = ! b11_pairs[3:0];
+  assign \$750  = b11_pairs[3:0] == 2'h3;
+  assign \$751  = b11_pairs[3:0] == 3'h6;
+  assign \$752  = | { \$751 , \$750 , \$749  };
+  assign \$753  = b11_2[7:0] >= 8'hf3;
+  assign \$754  = ~ \$753 ;
+  assign \$755  = \$752  & \$754 ;
+  assign \$756  = ! b11_pairs[7:4];
+  assign \$757  = b11_pairs[7:4] == 1'h1;
+  assign \$758  = b11_pairs[7:4] == 2'h2;
+  assign \$759  = | { \$758 , \$757 , \$756  };
+  assign \$760  = b11_2[7:0] >= 8'hf3;
+  assign \$761  = ~ \$760 ;
+  assign \$762  = \$759  & \$761 ;
+  assign \$763  = ! b11_pairs[7:4];
+  assign \$764  = b11_pairs[7:4] == 2'h3;
+  assign \$765  = b11_pairs[7:4] == 3'h6;
+  assign \$766  = | { \$765 , \$764 , \$763  };
+  assign \$767  = b11_2[7:0] >= 8'hf3;
+  assign \$768  = ~ \$767 ;
+  assign \$769  = \$766  & \$768 ;
+  assign \$770  = | b11_2[9:8];
+  assign \$771  = ~ \$770 ;
+  assign \$772  = b11_2[7:0] >= 8'hf3;
+  assign \$773  = ~ \$772 ;
+  assign \$774  = \$771  & \$773 ;
+  assign \$775  = ! b12_pairs[3:0];
+  assign \$776  = b12_pairs[3:0] == 1'h1;
+  assign \$777  = b12_pairs[3:0] == 2'h2;
+  assign \$778  = | { \$777 , \$776 , \$775  };
+  assign \$779  = b12_2[7:0] >= 8'hf3;
+  assign \$780  = ~ \$779 ;
+  assign \$781  = \$778  & \$780 ;
+  assign \$782  = ! b12_pairs[3:0];
+  assign \$783  = b12_pairs[3:0] == 2'h3;
+  assign \$784  = b12_pairs[3:0] == 3'h6;
+  assign \$785  = | { \$784 , \$783 , \$782  };
+  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$787  = ~ \$786 ;
+  assign \$788  = \$785  & \$787 ;
+  assign \$789  = ! b12_pairs[7:4];
+  assign \$790  = b12_pairs[7:4] == 1'h1;
+  assign \$791  = b12_pairs[7:4] == 2'h2;
+  assign \$792  = | { \$791 , \$790 , \$789  };
+  assign \$793  = b12_2[7:0] >= 8'hf3;
+  assign \$794  = ~ \$793 ;
+  assign \$795  = \$792  & \$794 ;
+  assign \$796  = ! b12_pairs[7:4];
+  assign \$797  = b12_pairs[7:4] == 2'h3;
+  assign \$798  = b12_pairs[7:4] == 3'h6;
+  assign \$799  = | { \$798 , \$797 , \$796  };
+  assign \$800  = b12_2[7:0] >= 8'hf3;
+  assign \$801  = ~ \$800 ;
+  assign \$802  = \$799  & \$801 ;
+  assign \$803  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  } & \$803 ;
+  assign \$805  = \$804  & mask;
+  assign \$806  = b0_2[7:0] >= 8'hf3;
+  assign \$807  = b1_2[7:0] >= 8'hf3;
+  assign \$808  = b2_2[7:0] >= 8'hf3;
+  assign \$809  = b3_2[7:0] >= 8'hf3;
+  assign \$810  = b4_2[7:0] >= 8'hf3;
+  assign \$811  = b5_2[7:0] >= 8'hf3;
+  assign \$812  = b6_2[7:0] >= 8'hf3;
+  assign \$813  = b7_2[7:0] >= 8'hf3;
+  assign \$814  = b8_2[7:0] >= 8'hf3;
+  assign \$815  = b9_2[7:0] >= 8'hf3;
+  assign \$816  = b10_2[7:0] >= 8'hf3;
+  assign \$817  = b11_2[7:0] >= 8'hf3;
+  assign \$818  = b12_2[7:0] >= 8'hf3;
+  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
   always @(posedge clk)
-    b0_head <= \$598 ;
+    b0_pairs <= \$820 ;
   always @(posedge clk)
-    b0_residue <= \$599 ;
+    b0_residue <= \$821 ;
   always @(posedge clk)
-    b1_head <= \$600 ;
+    b1_pairs <= \$822 ;
   always @(posedge clk)
-    b1_residue <= \$601 ;
+    b1_residue <= \$823 ;
   always @(posedge clk)
-    b2_head <= \$602 ;
+    b2_pairs <= \$824 ;
   always @(posedge clk)
-    b2_residue <= \$603 ;
+    b2_residue <= \$825 ;
   always @(posedge clk)
-    b3_head <= \$604 ;
+    b3_pairs <= \$826 ;
   always @(posedge clk)
-    b3_residue <= \$605 ;
+    b3_residue <= \$827 ;
   always @(posedge clk)
-    b4_head <= \$606 ;
+    b4_pairs <= \$828 ;
   always @(posedge clk)
-    b4_residue <= \$607 ;
+    b4_residue <= \$829 ;
   always @(posedge clk)
-    b5_head <= \$608 ;
+    b5_pairs <= \$830 ;
   always @(posedge clk)
-    b5_residue <= \$609 ;
+    b5_residue <= \$831 ;
   always @(posedge clk)
-    b6_head <= \$610 ;
+    b6_pairs <= \$832 ;
   always @(posedge clk)
-    b6_residue <= \$611 ;
+    b6_residue <= \$833 ;
   always @(posedge clk)
-    b7_head <= \$612 ;
+    b7_pairs <= \$834 ;
   always @(posedge clk)
-    b7_residue <= \$613 ;
+    b7_residue <= \$835 ;
   always @(posedge clk)
-    b8_head <= \$614 ;
+    b8_pairs <= \$836 ;
   always @(posedge clk)
-    b8_residue <= \$615 ;
+    b8_residue <= \$837 ;
   always @(posedge clk)
-    b9_head <= \$616 ;
+    b9_pairs <= \$838 ;
   always @(posedge clk)
-    b9_residue <= \$617 ;
+    b9_residue <= \$839 ;
   always @(posedge clk)
-    b10_head <= \$618 ;
+    b10_pairs <= \$840 ;
   always @(posedge clk)
-    b10_residue <= \$619 ;
+    b10_residue <= \$841 ;
   always @(posedge clk)
-    b11_head <= \$620 ;
+    b11_pairs <= \$842 ;
   always @(posedge clk)
-    b11_residue <= \$621 ;
+    b11_residue <= \$843 ;
   always @(posedge clk)
-    b12_head <= \$622 ;
+    b12_pairs <= \$844 ;
   always @(posedge clk)
-    b12_residue <= \$623 ;
+    b12_residue <= \$845 ;
   always @(posedge clk)
-    nonzero <= \$624 ;
+    nonzero <= \$846 ;
   always @(posedge clk)
-    negative <= \$625 ;
+    negative <= \$847 ;
   always @(posedge clk)
-    illegal <= \$626 ;
+    illegal <= \$848 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign b7_0 = codes[63:56] + \$36 ;
-  assign b7_1 = b7_0[7:0] + \$37 ;
-  assign b7_2 = b7_1[7:0] + \$38 ;
-  assign b7_t_0 = b7_residue + \$39 ;
-  assign b7_t_1 = b7_t_0[7:0] + \$40 ;
-  assign b8_0 = codes[71:64] + \$41 ;
-  assign b8_1 = b8_0[7:0] + \$42 ;
-  assign b8_2 = b8_1[7:0] + \$43 ;
-  assign b8_t_0 = b8_residue + \$44 ;
-  assign b8_t_1 = b8_t_0[7:0] + \$45 ;
-  assign b9_0 = codes[79:72] + \$46 ;
-  assign b9_1 = b9_0[7:0] + \$47 ;
-  assign b9_2 = b9_1[7:0] + \$48 ;
-  assign b9_t_0 = b9_residue + \$49 ;
-  assign b9_t_1 = b9_t_0[7:0] + \$50 ;
-  assign b10_0 = codes[87:80] + \$51 ;
-  assign b10_1 = b10_0[7:0] + \$52 ;
-  assign b10_2 = b10_1[7:0] + \$53 ;
-  assign b10_t_0 = b10_residue + \$54 ;
-  assign b10_t_1 = b10_t_0[7:0] + \$55 ;
-  assign b11_0 = codes[95:88] + \$56 ;
-  assign b11_1 = b11_0[7:0] + \$57 ;
-  assign b11_2 = b11_1[7:0] + \$58 ;
-  assign b11_t_0 = b11_residue + \$59 ;
-  assign b11_t_1 = b11_t_0[7:0] + \$60 ;
-  assign b12_0 = codes[103:96] + \$61 ;
-  assign b12_1 = b12_0[7:0] + \$62 ;
-  assign b12_2 = b12_1[7:0] + \$63 ;
-  assign b12_t_0 = b12_residue + \$64 ;
-  assign b12_t_1 = b12_t_0[7:0] + \$65 ;
-  assign \$66  = b0_head[1:0] == 1'h1;
-  assign \$67  = b0_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b0_head[3:2] == 1'h1;
-  assign \$70  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign b7_0 = codes[63:56] + \$22 ;
+  assign b7_1 = b7_0[7:0] + \$23 ;
+  assign b7_2 = b7_residue + \$24 ;
+  assign b8_0 = codes[71:64] + \$25 ;
+  assign b8_1 = b8_0[7:0] + \$26 ;
+  assign b8_2 = b8_residue + \$27 ;
+  assign b9_0 = codes[79:72] + \$28 ;
+  assign b9_1 = b9_0[7:0] + \$29 ;
+  assign b9_2 = b9_residue + \$30 ;
+  assign b10_0 = codes[87:80] + \$31 ;
+  assign b10_1 = b10_0[7:0] + \$32 ;
+  assign b10_2 = b10_residue + \$33 ;
+  assign b11_0 = codes[95:88] + \$34 ;
+  assign b11_1 = b11_0[7:0] + \$35 ;
+  assign b11_2 = b11_residue + \$36 ;
+  assign b12_0 = codes[103:96] + \$37 ;
+  assign b12_1 = b12_0[7:0] + \$38 ;
+  assign b12_2 = b12_residue + \$39 ;
+  assign \$40  = b0_pairs[3:0] == 2'h3;
+  assign \$41  = b0_pairs[3:0] == 3'h4;
+  assign \$42  = b0_pairs[3:0] == 3'h5;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_pairs[3:0] == 1'h1;
+  assign \$47  = b0_pairs[3:0] == 3'h4;
+  assign \$48  = b0_pairs[3:0] == 3'h7;
+  assign \$49  = | { \$48 , \$47 , \$46  };
+  assign \$50  = b0_2[7:0] >= 8'hf3;
+  assign \$51  = \$49  | \$50 ;
+  assign \$52  = b0_pairs[7:4] == 2'h3;
+  assign \$53  = b0_pairs[7:4] == 3'h4;
+  assign \$54  = b0_pairs[7:4] == 3'h5;
+  assign \$55  = | { \$54 , \$53 , \$52  };
+  assign \$56  = b0_2[7:0] >= 8'hf3;
+  assign \$57  = \$55  | \$56 ;
+  assign \$58  = b0_pairs[7:4] == 1'h1;
+  assign \$59  = b0_pairs[7:4] == 3'h4;
+  assign \$60  = b0_pairs[7:4] == 3'h7;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b0_head[5:4] == 1'h1;
-  assign \$73  = b0_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b0_t_0[9:8] == 1'h1;
-  assign \$76  = b0_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
   assign \$77  = \$75  | \$76 ;
-  assign \$78  = b0_t_1[9:8] == 1'h1;
-  assign \$79  = b0_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b1_head[1:0] == 1'h1;
-  assign \$82  = b1_t_1[7:0] >= 8'hf3;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
   assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_head[3:2] == 1'h1;
-  assign \$85  = b1_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b1_head[5:4] == 1'h1;
-  assign \$88  = b1_t_1[7:0] >= 8'hf3;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_t_0[9:8] == 1'h1;
-  assign \$91  = b1_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b1_t_1[9:8] == 1'h1;
-  assign \$94  = b1_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b2_head[1:0] == 1'h1;
-  assign \$97  = b2_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b2_head[3:2] == 1'h1;
-  assign \$100  = b2_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b2_head[5:4] == 1'h1;
-  assign \$103  = b2_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b2_t_0[9:8] == 1'h1;
-  assign \$106  = b2_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b2_t_1[9:8] == 1'h1;
-  assign \$109  = b2_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b3_head[1:0] == 1'h1;
-  assign \$112  = b3_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b3_head[3:2] == 1'h1;
-  assign \$115  = b3_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b3_head[5:4] == 1'h1;
-  assign \$118  = b3_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b3_t_0[9:8] == 1'h1;
-  assign \$121  = b3_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b3_t_1[9:8] == 1'h1;
-  assign \$124  = b3_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b4_head[1:0] == 1'h1;
-  assign \$127  = b4_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b4_head[3:2] == 1'h1;
-  assign \$130  = b4_t_1[7:0] >= 8'hf3;
-  assign \$131  = \$129  | \$130 ;
-  assign \$132  = b4_head[5:4] == 1'h1;
-  assign \$133  = b4_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b4_t_0[9:8] == 1'h1;
-  assign \$136  = b4_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b4_t_1[9:8] == 1'h1;
-  assign \$139  = b4_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b5_head[1:0] == 1'h1;
-  assign \$142  = b5_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b5_head[3:2] == 1'h1;
-  assign \$145  = b5_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b5_head[5:4] == 1'h1;
-  assign \$148  = b5_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b5_t_0[9:8] == 1'h1;
-  assign \$151  = b5_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b5_t_1[9:8] == 1'h1;
-  assign \$154  = b5_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b6_head[1:0] == 1'h1;
-  assign \$157  = b6_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b6_head[3:2] == 1'h1;
-  assign \$160  = b6_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b6_head[5:4] == 1'h1;
-  assign \$163  = b6_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b6_t_0[9:8] == 1'h1;
-  assign \$166  = b6_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b6_t_1[9:8] == 1'h1;
-  assign \$169  = b6_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b7_head[1:0] == 1'h1;
-  assign \$172  = b7_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b7_head[3:2] == 1'h1;
-  assign \$175  = b7_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b7_head[5:4] == 1'h1;
-  assign \$178  = b7_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = b7_t_0[9:8] == 1'h1;
-  assign \$181  = b7_t_1[7:0] >= 8'hf3;
-  assign \$182  = \$180  | \$181 ;
-  assign \$183  = b7_t_1[9:8] == 1'h1;
-  assign \$184  = b7_t_1[7:0] >= 8'hf3;
-  assign \$185  = \$183  | \$184 ;
-  assign \$186  = b8_head[1:0] == 1'h1;
-  assign \$187  = b8_t_1[7:0] >= 8'hf3;
-  assign \$188  = \$186  | \$187 ;
-  assign \$189  = b8_head[3:2] == 1'h1;
-  assign \$190  = b8_t_1[7:0] >= 8'hf3;
-  assign \$191  = \$189  | \$190 ;
-  assign \$192  = b8_head[5:4] == 1'h1;
-  assign \$193  = b8_t_1[7:0] >= 8'hf3;
-  assign \$194  = \$192  | \$193 ;
-  assign \$195  = b8_t_0[9:8] == 1'h1;
-  assign \$196  = b8_t_1[7:0] >= 8'hf3;
-  assign \$197  = \$195  | \$196 ;
-  assign \$198  = b8_t_1[9:8] == 1'h1;
-  assign \$199  = b8_t_1[7:0] >= 8'hf3;
-  assign \$200  = \$198  | \$199 ;
-  assign \$201  = b9_head[1:0] == 1'h1;
-  assign \$202  = b9_t_1[7:0] >= 8'hf3;
-  assign \$203  = \$201  | \$202 ;
-  assign \$204  = b9_head[3:2] == 1'h1;
-  assign \$205  = b9_t_1[7:0] >= 8'hf3;
-  assign \$206  = \$204  | \$205 ;
-  assign \$207  = b9_head[5:4] == 1'h1;
-  assign \$208  = b9_t_1[7:0] >= 8'hf3;
-  assign \$209  = \$207  | \$208 ;
-  assign \$210  = b9_t_0[9:8] == 1'h1;
-  assign \$211  = b9_t_1[7:0] >= 8'hf3;
-  assign \$212  = \$210  | \$211 ;
-  assign \$213  = b9_t_1[9:8] == 1'h1;
-  assign \$214  = b9_t_1[7:0] >= 8'hf3;
-  assign \$215  = \$213  | \$214 ;
-  assign \$216  = b10_head[1:0] == 1'h1;
-  assign \$217  = b10_t_1[7:0] >= 8'hf3;
-  assign \$218  = \$216  | \$217 ;
-  assign \$219  = b10_head[3:2] == 1'h1;
-  assign \$220  = b10_t_1[7:0] >= 8'hf3;
-  assign \$221  = \$219  | \$220 ;
-  assign \$222  = b10_head[5:4] == 1'h1;
-  assign \$223  = b10_t_1[7:0] >= 8'hf3;
-  assign \$224  = \$222  | \$223 ;
-  assign \$225  = b10_t_0[9:8] == 1'h1;
-  assign \$226  = b10_t_1[7:0] >= 8'hf3;
-  assign \$227  = \$225  | \$226 ;
-  assign \$228  = b10_t_1[9:8] == 1'h1;
-  assign \$229  = b10_t_1[7:0] >= 8'hf3;
-  assign \$230  = \$228  | \$229 ;
-  assign \$231  = b11_head[1:0] == 1'h1;
-  assign \$232  = b11_t_1[7:0] >= 8'hf3;
-  assign \$233  = \$231  | \$232 ;
-  assign \$234  = b11_head[3:2] == 1'h1;
-  assign \$235  = b11_t_1[7:0] >= 8'hf3;
-  assign \$236  = \$234  | \$235 ;
-  assign \$237  = b11_head[5:4] == 1'h1;
-  assign \$238  = b11_t_1[7:0] >= 8'hf3;
-  assign \$239  = \$237  | \$238 ;
-  assign \$240  = b11_t_0[9:8] == 1'h1;
-  assign \$241  = b11_t_1[7:0] >= 8'hf3;
-  assign \$242  = \$240  | \$241 ;
-  assign \$243  = b11_t_1[9:8] == 1'h1;
-  assign \$244  = b11_t_1[7:0] >= 8'hf3;
-  assign \$245  = \$243  | \$244 ;
-  assign \$246  = b12_head[1:0] == 1'h1;
-  assign \$247  = b12_t_1[7:0] >= 8'hf3;
-  assign \$248  = \$246  | \$247 ;
-  assign \$249  = b12_head[3:2] == 1'h1;
-  assign \$250  = b12_t_1[7:0] >= 8'hf3;
-  assign \$251  = \$249  | \$250 ;
-  assign \$252  = b12_head[5:4] == 1'h1;
-  assign \$253  = b12_t_1[7:0] >= 8'hf3;
-  assign \$254  = \$252  | \$253 ;
-  assign \$255  = b12_t_0[9:8] == 1'h1;
-  assign \$256  = b12_t_1[7:0] >= 8'hf3;
-  assign \$257  = \$255  | \$256 ;
-  assign \$258  = ~ { \$257 , \$254 , \$251 , \$248 , \$245 , \$242 , \$239 , \$236 , \$233 , \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68  };
-  assign \$259  = \$258  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$260  = \$259  & mask;
-  assign \$261  = | b0_head[1:0];
-  assign \$262  = ~ \$261 ;
-  assign \$263  = b0_t_1[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = | b0_head[3:2];
-  assign \$267  = ~ \$266 ;
-  assign \$268  = b0_t_1[7:0] >= 8'hf3;
-  assign \$269  = ~ \$268 ;
-  assign \$270  = \$267  & \$269 ;
-  assign \$271  = | b0_head[5:4];
-  assign \$272  = ~ \$271 ;
-  assign \$273  = b0_t_1[7:0] >= 8'hf3;
-  assign \$274  = ~ \$273 ;
-  assign \$275  = \$272  & \$274 ;
-  assign \$276  = | b0_t_0[9:8];
-  assign \$277  = ~ \$276 ;
-  assign \$278  = b0_t_1[7:0] >= 8'hf3;
-  assign \$279  = ~ \$278 ;
-  assign \$280  = \$277  & \$279 ;
-  assign \$281  = | b0_t_1[9:8];
-  assign \$282  = ~ \$281 ;
-  assign \$283  = b0_t_1[7:0] >= 8'hf3;
-  assign \$284  = ~ \$283 ;
-  assign \$285  = \$282  & \$284 ;
-  assign \$286  = | b1_head[1:0];
-  assign \$287  = ~ \$286 ;
-  assign \$288  = b1_t_1[7:0] >= 8'hf3;
-  assign \$289  = ~ \$288 ;
-  assign \$290  = \$287  & \$289 ;
-  assign \$291  = | b1_head[3:2];
-  assign \$292  = ~ \$291 ;
-  assign \$293  = b1_t_1[7:0] >= 8'hf3;
-  assign \$294  = ~ \$293 ;
-  assign \$295  = \$292  & \$294 ;
-  assign \$296  = | b1_head[5:4];
-  assign \$297  = ~ \$296 ;
-  assign \$298  = b1_t_1[7:0] >= 8'hf3;
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$297  & \$299 ;
-  assign \$301  = | b1_t_0[9:8];
-  assign \$302  = ~ \$301 ;
-  assign \$303  = b1_t_1[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = | b1_t_1[9:8];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = b1_t_1[7:0] >= 8'hf3;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$598  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$820  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
     if (rst) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$599  = b0_2[7:0];
+    \$821  = b0_1[7:0];
     if (abort) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
     if (rst) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$600  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$822  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
     if (rst) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$601  = b1_2[7:0];
+    \$823  = b1_1[7:0];
     if (abort) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
     if (rst) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$602  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$824  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
     if (rst) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$603  = b2_2[7:0];
+    \$825  = b2_1[7:0];
     if (abort) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
     if (rst) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$604  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$826  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
     if (rst) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$605  = b3_2[7:0];
+    \$827  = b3_1[7:0];
     if (abort) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
     if (rst) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$606  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$828  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
     if (rst) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$607  = b4_2[7:0];
+    \$829  = b4_1[7:0];
     if (abort) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
     if (rst) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$608  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$830  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
     if (rst) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$609  = b5_2[7:0];
+    \$831  = b5_1[7:0];
     if (abort) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
     if (rst) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$610  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$832  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
     if (rst) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$611  = b6_2[7:0];
+    \$833  = b6_1[7:0];
     if (abort) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
     if (rst) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$612  = { b7_2[9:8], b7_1[9:8], b7_0[9:8] };
+    \$834  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
     if (rst) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$613  = b7_2[7:0];
+    \$835  = b7_1[7:0];
     if (abort) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
     if (rst) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$614  = { b8_2[9:8], b8_1[9:8], b8_0[9:8] };
+    \$836  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
     if (rst) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$615  = b8_2[7:0];
+    \$837  = b8_1[7:0];
     if (abort) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
     if (rst) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$616  = { b9_2[9:8], b9_1[9:8], b9_0[9:8] };
+    \$838  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
     if (rst) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$617  = b9_2[7:0];
+    \$839  = b9_1[7:0];
     if (abort) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
     if (rst) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$618  = { b10_2[9:8], b10_1[9:8], b10_0[9:8] };
+    \$840  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
     if (rst) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$619  = b10_2[7:0];
+    \$841  = b10_1[7:0];
     if (abort) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
     if (rst) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$620  = { b11_2[9:8], b11_1[9:8], b11_0[9:8] };
+    \$842  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
     if (rst) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$621  = b11_2[7:0];
+    \$843  = b11_1[7:0];
     if (abort) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
     if (rst) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$622  = { b12_2[9:8], b12_1[9:8], b12_0[9:8] };
+    \$844  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
     if (rst) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$623  = b12_2[7:0];
+    \$845  = b12_1[7:0];
     if (abort) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
     if (rst) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$624  = \$260 ;
+    \$846  = \$378 ;
     if (abort) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$625  = \$583 ;
+    \$847  = \$805 ;
     if (abort) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$626  = \$597 ;
+    \$848  = \$819 ;
     if (abort) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
     if (rst) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
   end
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
-  assign \$36  = { codes[63:56], 1'h0 };
-  assign \$37  = { b7_0[7:0], 1'h0 };
-  assign \$38  = { b7_1[7:0], 1'h0 };
-  assign \$39  = { b7_residue, 1'h0 };
-  assign \$40  = { b7_t_0[7:0], 1'h0 };
-  assign \$41  = { codes[71:64], 1'h0 };
-  assign \$42  = { b8_0[7:0], 1'h0 };
-  assign \$43  = { b8_1[7:0], 1'h0 };
-  assign \$44  = { b8_residue, 1'h0 };
-  assign \$45  = { b8_t_0[7:0], 1'h0 };
-  assign \$46  = { codes[79:72], 1'h0 };
-  assign \$47  = { b9_0[7:0], 1'h0 };
-  assign \$48  = { b9_1[7:0], 1'h0 };
-  assign \$49  = { b9_residue, 1'h0 };
-  assign \$50  = { b9_t_0[7:0], 1'h0 };
-  assign \$51  = { codes[87:80], 1'h0 };
-  assign \$52  = { b10_0[7:0], 1'h0 };
-  assign \$53  = { b10_1[7:0], 1'h0 };
-  assign \$54  = { b10_residue, 1'h0 };
-  assign \$55  = { b10_t_0[7:0], 1'h0 };
-  assign \$56  = { codes[95:88], 1'h0 };
-  assign \$57  = { b11_0[7:0], 1'h0 };
-  assign \$58  = { b11_1[7:0], 1'h0 };
-  assign \$59  = { b11_residue, 1'h0 };
-  assign \$60  = { b11_t_0[7:0], 1'h0 };
-  assign \$61  = { codes[103:96], 1'h0 };
-  assign \$62  = { b12_0[7:0], 1'h0 };
-  assign \$63  = { b12_1[7:0], 1'h0 };
-  assign \$64  = { b12_residue, 1'h0 };
-  assign \$65  = { b12_t_0[7:0], 1'h0 };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
+  assign \$22  = { codes[63:56], 3'h0 };
+  assign \$23  = { b7_0[7:0], 3'h0 };
+  assign \$24  = { b7_residue, 1'h0 };
+  assign \$25  = { codes[71:64], 3'h0 };
+  assign \$26  = { b8_0[7:0], 3'h0 };
+  assign \$27  = { b8_residue, 1'h0 };
+  assign \$28  = { codes[79:72], 3'h0 };
+  assign \$29  = { b9_0[7:0], 3'h0 };
+  assign \$30  = { b9_residue, 1'h0 };
+  assign \$31  = { codes[87:80], 3'h0 };
+  assign \$32  = { b10_0[7:0], 3'h0 };
+  assign \$33  = { b10_residue, 1'h0 };
+  assign \$34  = { codes[95:88], 3'h0 };
+  assign \$35  = { b11_0[7:0], 3'h0 };
+  assign \$36  = { b11_residue, 1'h0 };
+  assign \$37  = { codes[103:96], 3'h0 };
+  assign \$38  = { b12_0[7:0], 3'h0 };
+  assign \$39  = { b12_residue, 1'h0 };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -6406,8 +6798,8 @@ endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -6418,7 +6810,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -6440,7 +6832,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
   wire \$132 ;
@@ -6451,7 +6843,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -6473,7 +6865,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -6484,7 +6876,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -6506,7 +6898,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
+  wire [10:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -6517,8 +6909,8 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -6540,7 +6932,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire [10:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -6551,7 +6943,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire [10:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -6573,7 +6965,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire [10:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -6582,10 +6974,10 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$255 ;
   wire \$256 ;
   wire \$257 ;
-  wire [63:0] \$258 ;
-  wire [63:0] \$259 ;
-  wire [8:0] \$26 ;
-  wire [63:0] \$260 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire [10:0] \$26 ;
+  wire \$260 ;
   wire \$261 ;
   wire \$262 ;
   wire \$263 ;
@@ -6606,7 +6998,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire [10:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -6617,7 +7009,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire [10:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
@@ -6640,7 +7032,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$307 ;
   wire \$308 ;
   wire \$309 ;
-  wire [8:0] \$31 ;
+  wire [10:0] \$31 ;
   wire \$310 ;
   wire \$311 ;
   wire \$312 ;
@@ -6651,7 +7043,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$317 ;
   wire \$318 ;
   wire \$319 ;
-  wire [8:0] \$32 ;
+  wire [10:0] \$32 ;
   wire \$320 ;
   wire \$321 ;
   wire \$322 ;
@@ -6673,7 +7065,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$337 ;
   wire \$338 ;
   wire \$339 ;
-  wire [8:0] \$34 ;
+  wire [10:0] \$34 ;
   wire \$340 ;
   wire \$341 ;
   wire \$342 ;
@@ -6684,7 +7076,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$347 ;
   wire \$348 ;
   wire \$349 ;
-  wire [8:0] \$35 ;
+  wire [10:0] \$35 ;
   wire \$350 ;
   wire \$351 ;
   wire \$352 ;
@@ -6706,18 +7098,18 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$367 ;
   wire \$368 ;
   wire \$369 ;
-  wire [8:0] \$37 ;
+  wire [10:0] \$37 ;
   wire \$370 ;
   wire \$371 ;
   wire \$372 ;
   wire \$373 ;
   wire \$374 ;
   wire \$375 ;
-  wire \$376 ;
-  wire \$377 ;
-  wire \$378 ;
+  wire [63:0] \$376 ;
+  wire [63:0] \$377 ;
+  wire [63:0] \$378 ;
   wire \$379 ;
-  wire [8:0] \$38 ;
+  wire [10:0] \$38 ;
   wire \$380 ;
   wire \$381 ;
   wire \$382 ;
@@ -6739,8 +7131,8 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$397 ;
   wire \$398 ;
   wire \$399 ;
-  wire [8:0] \$4 ;
-  wire [8:0] \$40 ;
+  wire [10:0] \$4 ;
+  wire \$40 ;
   wire \$400 ;
   wire \$401 ;
   wire \$402 ;
@@ -6751,7 +7143,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$407 ;
   wire \$408 ;
   wire \$409 ;
-  wire [8:0] \$41 ;
+  wire \$41 ;
   wire \$410 ;
   wire \$411 ;
   wire \$412 ;
@@ -6762,7 +7154,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$417 ;
   wire \$418 ;
   wire \$419 ;
-  wire [8:0] \$42 ;
+  wire \$42 ;
   wire \$420 ;
   wire \$421 ;
   wire \$422 ;
@@ -6773,7 +7165,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$427 ;
   wire \$428 ;
   wire \$429 ;
-  wire [8:0] \$43 ;
+  wire \$43 ;
   wire \$430 ;
   wire \$431 ;
   wire \$432 ;
@@ -6784,7 +7176,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$437 ;
   wire \$438 ;
   wire \$439 ;
-  wire [8:0] \$44 ;
+  wire \$44 ;
   wire \$440 ;
   wire \$441 ;
   wire \$442 ;
@@ -6795,7 +7187,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$447 ;
   wire \$448 ;
   wire \$449 ;
-  wire [8:0] \$45 ;
+  wire \$45 ;
   wire \$450 ;
   wire \$451 ;
   wire \$452 ;
@@ -6806,7 +7198,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$457 ;
   wire \$458 ;
   wire \$459 ;
-  wire [8:0] \$46 ;
+  wire \$46 ;
   wire \$460 ;
   wire \$461 ;
   wire \$462 ;
@@ -6817,7 +7209,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$467 ;
   wire \$468 ;
   wire \$469 ;
-  wire [8:0] \$47 ;
+  wire \$47 ;
   wire \$470 ;
   wire \$471 ;
   wire \$472 ;
@@ -6828,7 +7220,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$477 ;
   wire \$478 ;
   wire \$479 ;
-  wire [8:0] \$48 ;
+  wire \$48 ;
   wire \$480 ;
   wire \$481 ;
   wire \$482 ;
@@ -6839,7 +7231,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$487 ;
   wire \$488 ;
   wire \$489 ;
-  wire [8:0] \$49 ;
+  wire \$49 ;
   wire \$490 ;
   wire \$491 ;
   wire \$492 ;
@@ -6850,8 +7242,8 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$497 ;
   wire \$498 ;
   wire \$499 ;
-  wire [8:0] \$5 ;
-  wire [8:0] \$50 ;
+  wire [10:0] \$5 ;
+  wire \$50 ;
   wire \$500 ;
   wire \$501 ;
   wire \$502 ;
@@ -6862,7 +7254,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$507 ;
   wire \$508 ;
   wire \$509 ;
-  wire [8:0] \$51 ;
+  wire \$51 ;
   wire \$510 ;
   wire \$511 ;
   wire \$512 ;
@@ -6873,7 +7265,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$517 ;
   wire \$518 ;
   wire \$519 ;
-  wire [8:0] \$52 ;
+  wire \$52 ;
   wire \$520 ;
   wire \$521 ;
   wire \$522 ;
@@ -6884,7 +7276,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$527 ;
   wire \$528 ;
   wire \$529 ;
-  wire [8:0] \$53 ;
+  wire \$53 ;
   wire \$530 ;
   wire \$531 ;
   wire \$532 ;
@@ -6895,7 +7287,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$537 ;
   wire \$538 ;
   wire \$539 ;
-  wire [8:0] \$54 ;
+  wire \$54 ;
   wire \$540 ;
   wire \$541 ;
   wire \$542 ;
@@ -6906,7 +7298,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$547 ;
   wire \$548 ;
   wire \$549 ;
-  wire [8:0] \$55 ;
+  wire \$55 ;
   wire \$550 ;
   wire \$551 ;
   wire \$552 ;
@@ -6917,7 +7309,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$557 ;
   wire \$558 ;
   wire \$559 ;
-  wire [8:0] \$56 ;
+  wire \$56 ;
   wire \$560 ;
   wire \$561 ;
   wire \$562 ;
@@ -6928,7 +7320,7 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$567 ;
   wire \$568 ;
   wire \$569 ;
-  wire [8:0] \$57 ;
+  wire \$57 ;
   wire \$570 ;
   wire \$571 ;
   wire \$572 ;
@@ -6939,18 +7331,18 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$577 ;
   wire \$578 ;
   wire \$579 ;
-  wire [8:0] \$58 ;
+  wire \$58 ;
   wire \$580 ;
-  wire [63:0] \$581 ;
-  wire [63:0] \$582 ;
-  wire [63:0] \$583 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
   wire \$584 ;
   wire \$585 ;
   wire \$586 ;
   wire \$587 ;
   wire \$588 ;
   wire \$589 ;
-  wire [8:0] \$59 ;
+  wire \$59 ;
   wire \$590 ;
   wire \$591 ;
   wire \$592 ;
@@ -6959,63 +7351,285 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$595 ;
   wire \$596 ;
   wire \$597 ;
-  reg [5:0] \$598 ;
-  reg [7:0] \$599 ;
+  wire \$598 ;
+  wire \$599 ;
   wire [8:0] \$6 ;
-  wire [8:0] \$60 ;
-  reg [5:0] \$600 ;
-  reg [7:0] \$601 ;
-  reg [5:0] \$602 ;
-  reg [7:0] \$603 ;
-  reg [5:0] \$604 ;
-  reg [7:0] \$605 ;
-  reg [5:0] \$606 ;
-  reg [7:0] \$607 ;
-  reg [5:0] \$608 ;
-  reg [7:0] \$609 ;
-  wire [8:0] \$61 ;
-  reg [5:0] \$610 ;
-  reg [7:0] \$611 ;
-  reg [5:0] \$612 ;
-  reg [7:0] \$613 ;
-  reg [5:0] \$614 ;
-  reg [7:0] \$615 ;
-  reg [5:0] \$616 ;
-  reg [7:0] \$617 ;
-  reg [5:0] \$618 ;
-  reg [7:0] \$619 ;
-  wire [8:0] \$62 ;
-  reg [5:0] \$620 ;
-  reg [7:0] \$621 ;
-  reg [5:0] \$622 ;
-  reg [7:0] \$623 ;
-  reg [63:0] \$624 ;
-  reg [63:0] \$625 ;
-  reg \$626 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
+  wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
+  wire \$62 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire \$641 ;
+  wire \$642 ;
+  wire \$643 ;
+  wire \$644 ;
+  wire \$645 ;
+  wire \$646 ;
+  wire \$647 ;
+  wire \$648 ;
+  wire \$649 ;
+  wire \$65 ;
+  wire \$650 ;
+  wire \$651 ;
+  wire \$652 ;
+  wire \$653 ;
+  wire \$654 ;
+  wire \$655 ;
+  wire \$656 ;
+  wire \$657 ;
+  wire \$658 ;
+  wire \$659 ;
   wire \$66 ;
+  wire \$660 ;
+  wire \$661 ;
+  wire \$662 ;
+  wire \$663 ;
+  wire \$664 ;
+  wire \$665 ;
+  wire \$666 ;
+  wire \$667 ;
+  wire \$668 ;
+  wire \$669 ;
   wire \$67 ;
+  wire \$670 ;
+  wire \$671 ;
+  wire \$672 ;
+  wire \$673 ;
+  wire \$674 ;
+  wire \$675 ;
+  wire \$676 ;
+  wire \$677 ;
+  wire \$678 ;
+  wire \$679 ;
   wire \$68 ;
+  wire \$680 ;
+  wire \$681 ;
+  wire \$682 ;
+  wire \$683 ;
+  wire \$684 ;
+  wire \$685 ;
+  wire \$686 ;
+  wire \$687 ;
+  wire \$688 ;
+  wire \$689 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire \$690 ;
+  wire \$691 ;
+  wire \$692 ;
+  wire \$693 ;
+  wire \$694 ;
+  wire \$695 ;
+  wire \$696 ;
+  wire \$697 ;
+  wire \$698 ;
+  wire \$699 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
+  wire \$700 ;
+  wire \$701 ;
+  wire \$702 ;
+  wire \$703 ;
+  wire \$704 ;
+  wire \$705 ;
+  wire \$706 ;
+  wire \$707 ;
+  wire \$708 ;
+  wire \$709 ;
   wire \$71 ;
+  wire \$710 ;
+  wire \$711 ;
+  wire \$712 ;
+  wire \$713 ;
+  wire \$714 ;
+  wire \$715 ;
+  wire \$716 ;
+  wire \$717 ;
+  wire \$718 ;
+  wire \$719 ;
   wire \$72 ;
+  wire \$720 ;
+  wire \$721 ;
+  wire \$722 ;
+  wire \$723 ;
+  wire \$724 ;
+  wire \$725 ;
+  wire \$726 ;
+  wire \$727 ;
+  wire \$728 ;
+  wire \$729 ;
   wire \$73 ;
+  wire \$730 ;
+  wire \$731 ;
+  wire \$732 ;
+  wire \$733 ;
+  wire \$734 ;
+  wire \$735 ;
+  wire \$736 ;
+  wire \$737 ;
+  wire \$738 ;
+  wire \$739 ;
   wire \$74 ;
+  wire \$740 ;
+  wire \$741 ;
+  wire \$742 ;
+  wire \$743 ;
+  wire \$744 ;
+  wire \$745 ;
+  wire \$746 ;
+  wire \$747 ;
+  wire \$748 ;
+  wire \$749 ;
   wire \$75 ;
+  wire \$750 ;
+  wire \$751 ;
+  wire \$752 ;
+  wire \$753 ;
+  wire \$754 ;
+  wire \$755 ;
+  wire \$756 ;
+  wire \$757 ;
+  wire \$758 ;
+  wire \$759 ;
   wire \$76 ;
+  wire \$760 ;
+  wire \$761 ;
+  wire \$762 ;
+  wire \$763 ;
+  wire \$764 ;
+  wire \$765 ;
+  wire \$766 ;
+  wire \$767 ;
+  wire \$768 ;
+  wire \$769 ;
   wire \$77 ;
+  wire \$770 ;
+  wire \$771 ;
+  wire \$772 ;
+  wire \$773 ;
+  wire \$774 ;
+  wire \$775 ;
+  wire \$776 ;
+  wire \$777 ;
+  wire \$778 ;
+  wire \$779 ;
   wire \$78 ;
+  wire \$780 ;
+  wire \$781 ;
+  wire \$782 ;
+  wire \$783 ;
+  wire \$784 ;
+  wire \$785 ;
+  wire \$786 ;
+  wire \$787 ;
+  wire \$788 ;
+  wire \$789 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire \$790 ;
+  wire \$791 ;
+  wire \$792 ;
+  wire \$793 ;
+  wire \$794 ;
+  wire \$795 ;
+  wire \$796 ;
+  wire \$797 ;
+  wire \$798 ;
+  wire \$799 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
+  wire \$800 ;
+  wire \$801 ;
+  wire \$802 ;
+  wire [63:0] \$803 ;
+  wire [63:0] \$804 ;
+  wire [63:0] \$805 ;
+  wire \$806 ;
+  wire \$807 ;
+  wire \$808 ;
+  wire \$809 ;
   wire \$81 ;
+  wire \$810 ;
+  wire \$811 ;
+  wire \$812 ;
+  wire \$813 ;
+  wire \$814 ;
+  wire \$815 ;
+  wire \$816 ;
+  wire \$817 ;
+  wire \$818 ;
+  wire \$819 ;
   wire \$82 ;
+  reg [7:0] \$820 ;
+  reg [7:0] \$821 ;
+  reg [7:0] \$822 ;
+  reg [7:0] \$823 ;
+  reg [7:0] \$824 ;
+  reg [7:0] \$825 ;
+  reg [7:0] \$826 ;
+  reg [7:0] \$827 ;
+  reg [7:0] \$828 ;
+  reg [7:0] \$829 ;
   wire \$83 ;
+  reg [7:0] \$830 ;
+  reg [7:0] \$831 ;
+  reg [7:0] \$832 ;
+  reg [7:0] \$833 ;
+  reg [7:0] \$834 ;
+  reg [7:0] \$835 ;
+  reg [7:0] \$836 ;
+  reg [7:0] \$837 ;
+  reg [7:0] \$838 ;
+  reg [7:0] \$839 ;
   wire \$84 ;
+  reg [7:0] \$840 ;
+  reg [7:0] \$841 ;
+  reg [7:0] \$842 ;
+  reg [7:0] \$843 ;
+  reg [7:0] \$844 ;
+  reg [7:0] \$845 ;
+  reg [63:0] \$846 ;
+  reg [63:0] \$847 ;
+  reg \$848 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
@@ -7034,97 +7648,71 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b10_0;
-  wire [9:0] b10_1;
+  wire [11:0] b10_0;
+  wire [11:0] b10_1;
   wire [9:0] b10_2;
-  reg [5:0] b10_head = 6'h00;
+  reg [7:0] b10_pairs = 8'h00;
   reg [7:0] b10_residue = 8'h00;
-  wire [9:0] b10_t_0;
-  wire [9:0] b10_t_1;
-  wire [9:0] b11_0;
-  wire [9:0] b11_1;
+  wire [11:0] b11_0;
+  wire [11:0] b11_1;
   wire [9:0] b11_2;
-  reg [5:0] b11_head = 6'h00;
+  reg [7:0] b11_pairs = 8'h00;
   reg [7:0] b11_residue = 8'h00;
-  wire [9:0] b11_t_0;
-  wire [9:0] b11_t_1;
-  wire [9:0] b12_0;
-  wire [9:0] b12_1;
+  wire [11:0] b12_0;
+  wire [11:0] b12_1;
   wire [9:0] b12_2;
-  reg [5:0] b12_head = 6'h00;
+  reg [7:0] b12_pairs = 8'h00;
   reg [7:0] b12_residue = 8'h00;
-  wire [9:0] b12_t_0;
-  wire [9:0] b12_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
-  wire [9:0] b7_0;
-  wire [9:0] b7_1;
+  wire [11:0] b7_0;
+  wire [11:0] b7_1;
   wire [9:0] b7_2;
-  reg [5:0] b7_head = 6'h00;
+  reg [7:0] b7_pairs = 8'h00;
   reg [7:0] b7_residue = 8'h00;
-  wire [9:0] b7_t_0;
-  wire [9:0] b7_t_1;
-  wire [9:0] b8_0;
-  wire [9:0] b8_1;
+  wire [11:0] b8_0;
+  wire [11:0] b8_1;
   wire [9:0] b8_2;
-  reg [5:0] b8_head = 6'h00;
+  reg [7:0] b8_pairs = 8'h00;
   reg [7:0] b8_residue = 8'h00;
-  wire [9:0] b8_t_0;
-  wire [9:0] b8_t_1;
-  wire [9:0] b9_0;
-  wire [9:0] b9_1;
+  wire [11:0] b9_0;
+  wire [11:0] b9_1;
   wire [9:0] b9_2;
-  reg [5:0] b9_head = 6'h00;
+  reg [7:0] b9_pairs = 8'h00;
   reg [7:0] b9_residue = 8'h00;
-  wire [9:0] b9_t_0;
-  wire [9:0] b9_t_1;
   input clk;
   wire clk;
   input [103:0] codes;
@@ -7140,1017 +7728,1213 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
-  assign \$309  = ~ \$308 ;
-  assign \$310  = \$307  & \$309 ;
-  assign \$311  = | b2_head[1:0];
-  assign \$312  = ~ \$311 ;
-  assign \$313  = b2_t_1[7:0] >= 8'hf3;
-  assign \$314  = ~ \$313 ;
-  assign \$315  = \$312  & \$314 ;
-  assign \$316  = | b2_head[3:2];
-  assign \$317  = ~ \$316 ;
-  assign \$318  = b2_t_1[7:0] >= 8'hf3;
-  assign \$319  = ~ \$318 ;
-  assign \$320  = \$317  & \$319 ;
-  assign \$321  = | b2_head[5:4];
-  assign \$322  = ~ \$321 ;
-  assign \$323  = b2_t_1[7:0] >= 8'hf3;
-  assign \$324  = ~ \$323 ;
-  assign \$325  = \$322  & \$324 ;
-  assign \$326  = | b2_t_0[9:8];
-  assign \$327  = ~ \$326 ;
-  assign \$328  = b2_t_1[7:0] >= 8'hf3;
-  assign \$329  = ~ \$328 ;
-  assign \$330  = \$327  & \$329 ;
-  assign \$331  = | b2_t_1[9:8];
-  assign \$332  = ~ \$331 ;
-  assign \$333  = b2_t_1[7:0] >= 8'hf3;
-  assign \$334  = ~ \$333 ;
-  assign \$335  = \$332  & \$334 ;
-  assign \$336  = | b3_head[1:0];
-  assign \$337  = ~ \$336 ;
-  assign \$338  = b3_t_1[7:0] >= 8'hf3;
-  assign \$339  = ~ \$338 ;
-  assign \$340  = \$337  & \$339 ;
-  assign \$341  = | b3_head[3:2];
-  assign \$342  = ~ \$341 ;
-  assign \$343  = b3_t_1[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = | b3_head[5:4];
-  assign \$347  = ~ \$346 ;
-  assign \$348  = b3_t_1[7:0] >= 8'hf3;
-  assign \$349  = ~ \$348 ;
-  assign \$350  = \$347  & \$349 ;
-  assign \$351  = | b3_t_0[9:8];
-  assign \$352  = ~ \$351 ;
-  assign \$353  = b3_t_1[7:0] >= 8'hf3;
-  assign \$354  = ~ \$353 ;
-  assign \$355  = \$352  & \$354 ;
-  assign \$356  = | b3_t_1[9:8];
-  assign \$357  = ~ \$356 ;
-  assign \$358  = b3_t_1[7:0] >= 8'hf3;
-  assign \$359  = ~ \$358 ;
-  assign \$360  = \$357  & \$359 ;
-  assign \$361  = | b4_head[1:0];
-  assign \$362  = ~ \$361 ;
-  assign \$363  = b4_t_1[7:0] >= 8'hf3;
-  assign \$364  = ~ \$363 ;
-  assign \$365  = \$362  & \$364 ;
-  assign \$366  = | b4_head[3:2];
-  assign \$367  = ~ \$366 ;
-  assign \$368  = b4_t_1[7:0] >= 8'hf3;
-  assign \$369  = ~ \$368 ;
-  assign \$370  = \$367  & \$369 ;
-  assign \$371  = | b4_head[5:4];
-  assign \$372  = ~ \$371 ;
-  assign \$373  = b4_t_1[7:0] >= 8'hf3;
-  assign \$374  = ~ \$373 ;
-  assign \$375  = \$372  & \$374 ;
-  assign \$376  = | b4_t_0[9:8];
-  assign \$377  = ~ \$376 ;
-  assign \$378  = b4_t_1[7:0] >= 8'hf3;
-  assign \$379  = ~ \$378 ;
-  assign \$380  = \$377  & \$379 ;
-  assign \$381  = | b4_t_1[9:8];
-  assign \$382  = ~ \$381 ;
-  assign \$383  = b4_t_1[7:0] >= 8'hf3;
+  assign \$113  = | { \$112 , \$111 , \$110  };
+  assign \$114  = b2_2[7:0] >= 8'hf3;
+  assign \$115  = \$113  | \$114 ;
+  assign \$116  = b2_2[7:0] >= 8'hf3;
+  assign \$117  = b2_2[8] | \$116 ;
+  assign \$118  = b3_pairs[3:0] == 2'h3;
+  assign \$119  = b3_pairs[3:0] == 3'h4;
+  assign \$120  = b3_pairs[3:0] == 3'h5;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_pairs[3:0] == 1'h1;
+  assign \$125  = b3_pairs[3:0] == 3'h4;
+  assign \$126  = b3_pairs[3:0] == 3'h7;
+  assign \$127  = | { \$126 , \$125 , \$124  };
+  assign \$128  = b3_2[7:0] >= 8'hf3;
+  assign \$129  = \$127  | \$128 ;
+  assign \$130  = b3_pairs[7:4] == 2'h3;
+  assign \$131  = b3_pairs[7:4] == 3'h4;
+  assign \$132  = b3_pairs[7:4] == 3'h5;
+  assign \$133  = | { \$132 , \$131 , \$130  };
+  assign \$134  = b3_2[7:0] >= 8'hf3;
+  assign \$135  = \$133  | \$134 ;
+  assign \$136  = b3_pairs[7:4] == 1'h1;
+  assign \$137  = b3_pairs[7:4] == 3'h4;
+  assign \$138  = b3_pairs[7:4] == 3'h7;
+  assign \$139  = | { \$138 , \$137 , \$136  };
+  assign \$140  = b3_2[7:0] >= 8'hf3;
+  assign \$141  = \$139  | \$140 ;
+  assign \$142  = b3_2[7:0] >= 8'hf3;
+  assign \$143  = b3_2[8] | \$142 ;
+  assign \$144  = b4_pairs[3:0] == 2'h3;
+  assign \$145  = b4_pairs[3:0] == 3'h4;
+  assign \$146  = b4_pairs[3:0] == 3'h5;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_pairs[3:0] == 1'h1;
+  assign \$151  = b4_pairs[3:0] == 3'h4;
+  assign \$152  = b4_pairs[3:0] == 3'h7;
+  assign \$153  = | { \$152 , \$151 , \$150  };
+  assign \$154  = b4_2[7:0] >= 8'hf3;
+  assign \$155  = \$153  | \$154 ;
+  assign \$156  = b4_pairs[7:4] == 2'h3;
+  assign \$157  = b4_pairs[7:4] == 3'h4;
+  assign \$158  = b4_pairs[7:4] == 3'h5;
+  assign \$159  = | { \$158 , \$157 , \$156  };
+  assign \$160  = b4_2[7:0] >= 8'hf3;
+  assign \$161  = \$159  | \$160 ;
+  assign \$162  = b4_pairs[7:4] == 1'h1;
+  assign \$163  = b4_pairs[7:4] == 3'h4;
+  assign \$164  = b4_pairs[7:4] == 3'h7;
+  assign \$165  = | { \$164 , \$163 , \$162  };
+  assign \$166  = b4_2[7:0] >= 8'hf3;
+  assign \$167  = \$165  | \$166 ;
+  assign \$168  = b4_2[7:0] >= 8'hf3;
+  assign \$169  = b4_2[8] | \$168 ;
+  assign \$170  = b5_pairs[3:0] == 2'h3;
+  assign \$171  = b5_pairs[3:0] == 3'h4;
+  assign \$172  = b5_pairs[3:0] == 3'h5;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_pairs[3:0] == 1'h1;
+  assign \$177  = b5_pairs[3:0] == 3'h4;
+  assign \$178  = b5_pairs[3:0] == 3'h7;
+  assign \$179  = | { \$178 , \$177 , \$176  };
+  assign \$180  = b5_2[7:0] >= 8'hf3;
+  assign \$181  = \$179  | \$180 ;
+  assign \$182  = b5_pairs[7:4] == 2'h3;
+  assign \$183  = b5_pairs[7:4] == 3'h4;
+  assign \$184  = b5_pairs[7:4] == 3'h5;
+  assign \$185  = | { \$184 , \$183 , \$182  };
+  assign \$186  = b5_2[7:0] >= 8'hf3;
+  assign \$187  = \$185  | \$186 ;
+  assign \$188  = b5_pairs[7:4] == 1'h1;
+  assign \$189  = b5_pairs[7:4] == 3'h4;
+  assign \$190  = b5_pairs[7:4] == 3'h7;
+  assign \$191  = | { \$190 , \$189 , \$188  };
+  assign \$192  = b5_2[7:0] >= 8'hf3;
+  assign \$193  = \$191  | \$192 ;
+  assign \$194  = b5_2[7:0] >= 8'hf3;
+  assign \$195  = b5_2[8] | \$194 ;
+  assign \$196  = b6_pairs[3:0] == 2'h3;
+  assign \$197  = b6_pairs[3:0] == 3'h4;
+  assign \$198  = b6_pairs[3:0] == 3'h5;
+  assign \$199  = | { \$198 , \$197 , \$196  };
+  assign \$200  = b6_2[7:0] >= 8'hf3;
+  assign \$201  = \$199  | \$200 ;
+  assign \$202  = b6_pairs[3:0] == 1'h1;
+  assign \$203  = b6_pairs[3:0] == 3'h4;
+  assign \$204  = b6_pairs[3:0] == 3'h7;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b6_2[7:0] >= 8'hf3;
+  assign \$207  = \$205  | \$206 ;
+  assign \$208  = b6_pairs[7:4] == 2'h3;
+  assign \$209  = b6_pairs[7:4] == 3'h4;
+  assign \$210  = b6_pairs[7:4] == 3'h5;
+  assign \$211  = | { \$210 , \$209 , \$208  };
+  assign \$212  = b6_2[7:0] >= 8'hf3;
+  assign \$213  = \$211  | \$212 ;
+  assign \$214  = b6_pairs[7:4] == 1'h1;
+  assign \$215  = b6_pairs[7:4] == 3'h4;
+  assign \$216  = b6_pairs[7:4] == 3'h7;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b6_2[7:0] >= 8'hf3;
+  assign \$219  = \$217  | \$218 ;
+  assign \$220  = b6_2[7:0] >= 8'hf3;
+  assign \$221  = b6_2[8] | \$220 ;
+  assign \$222  = b7_pairs[3:0] == 2'h3;
+  assign \$223  = b7_pairs[3:0] == 3'h4;
+  assign \$224  = b7_pairs[3:0] == 3'h5;
+  assign \$225  = | { \$224 , \$223 , \$222  };
+  assign \$226  = b7_2[7:0] >= 8'hf3;
+  assign \$227  = \$225  | \$226 ;
+  assign \$228  = b7_pairs[3:0] == 1'h1;
+  assign \$229  = b7_pairs[3:0] == 3'h4;
+  assign \$230  = b7_pairs[3:0] == 3'h7;
+  assign \$231  = | { \$230 , \$229 , \$228  };
+  assign \$232  = b7_2[7:0] >= 8'hf3;
+  assign \$233  = \$231  | \$232 ;
+  assign \$234  = b7_pairs[7:4] == 2'h3;
+  assign \$235  = b7_pairs[7:4] == 3'h4;
+  assign \$236  = b7_pairs[7:4] == 3'h5;
+  assign \$237  = | { \$236 , \$235 , \$234  };
+  assign \$238  = b7_2[7:0] >= 8'hf3;
+  assign \$239  = \$237  | \$238 ;
+  assign \$240  = b7_pairs[7:4] == 1'h1;
+  assign \$241  = b7_pairs[7:4] == 3'h4;
+  assign \$242  = b7_pairs[7:4] == 3'h7;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b7_2[7:0] >= 8'hf3;
+  assign \$245  = \$243  | \$244 ;
+  assign \$246  = b7_2[7:0] >= 8'hf3;
+  assign \$247  = b7_2[8] | \$246 ;
+  assign \$248  = b8_pairs[3:0] == 2'h3;
+  assign \$249  = b8_pairs[3:0] == 3'h4;
+  assign \$250  = b8_pairs[3:0] == 3'h5;
+  assign \$251  = | { \$250 , \$249 , \$248  };
+  assign \$252  = b8_2[7:0] >= 8'hf3;
+  assign \$253  = \$251  | \$252 ;
+  assign \$254  = b8_pairs[3:0] == 1'h1;
+  assign \$255  = b8_pairs[3:0] == 3'h4;
+  assign \$256  = b8_pairs[3:0] == 3'h7;
+  assign \$257  = | { \$256 , \$255 , \$254  };
+  assign \$258  = b8_2[7:0] >= 8'hf3;
+  assign \$259  = \$257  | \$258 ;
+  assign \$260  = b8_pairs[7:4] == 2'h3;
+  assign \$261  = b8_pairs[7:4] == 3'h4;
+  assign \$262  = b8_pairs[7:4] == 3'h5;
+  assign \$263  = | { \$262 , \$261 , \$260  };
+  assign \$264  = b8_2[7:0] >= 8'hf3;
+  assign \$265  = \$263  | \$264 ;
+  assign \$266  = b8_pairs[7:4] == 1'h1;
+  assign \$267  = b8_pairs[7:4] == 3'h4;
+  assign \$268  = b8_pairs[7:4] == 3'h7;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b8_2[7:0] >= 8'hf3;
+  assign \$271  = \$269  | \$270 ;
+  assign \$272  = b8_2[7:0] >= 8'hf3;
+  assign \$273  = b8_2[8] | \$272 ;
+  assign \$274  = b9_pairs[3:0] == 2'h3;
+  assign \$275  = b9_pairs[3:0] == 3'h4;
+  assign \$276  = b9_pairs[3:0] == 3'h5;
+  assign \$277  = | { \$276 , \$275 , \$274  };
+  assign \$278  = b9_2[7:0] >= 8'hf3;
+  assign \$279  = \$277  | \$278 ;
+  assign \$280  = b9_pairs[3:0] == 1'h1;
+  assign \$281  = b9_pairs[3:0] == 3'h4;
+  assign \$282  = b9_pairs[3:0] == 3'h7;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b9_2[7:0] >= 8'hf3;
+  assign \$285  = \$283  | \$284 ;
+  assign \$286  = b9_pairs[7:4] == 2'h3;
+  assign \$287  = b9_pairs[7:4] == 3'h4;
+  assign \$288  = b9_pairs[7:4] == 3'h5;
+  assign \$289  = | { \$288 , \$287 , \$286  };
+  assign \$290  = b9_2[7:0] >= 8'hf3;
+  assign \$291  = \$289  | \$290 ;
+  assign \$292  = b9_pairs[7:4] == 1'h1;
+  assign \$293  = b9_pairs[7:4] == 3'h4;
+  assign \$294  = b9_pairs[7:4] == 3'h7;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b9_2[7:0] >= 8'hf3;
+  assign \$297  = \$295  | \$296 ;
+  assign \$298  = b9_2[7:0] >= 8'hf3;
+  assign \$299  = b9_2[8] | \$298 ;
+  assign \$300  = b10_pairs[3:0] == 2'h3;
+  assign \$301  = b10_pairs[3:0] == 3'h4;
+  assign \$302  = b10_pairs[3:0] == 3'h5;
+  assign \$303  = | { \$302 , \$301 , \$300  };
+  assign \$304  = b10_2[7:0] >= 8'hf3;
+  assign \$305  = \$303  | \$304 ;
+  assign \$306  = b10_pairs[3:0] == 1'h1;
+  assign \$307  = b10_pairs[3:0] == 3'h4;
+  assign \$308  = b10_pairs[3:0] == 3'h7;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b10_2[7:0] >= 8'hf3;
+  assign \$311  = \$309  | \$310 ;
+  assign \$312  = b10_pairs[7:4] == 2'h3;
+  assign \$313  = b10_pairs[7:4] == 3'h4;
+  assign \$314  = b10_pairs[7:4] == 3'h5;
+  assign \$315  = | { \$314 , \$313 , \$312  };
+  assign \$316  = b10_2[7:0] >= 8'hf3;
+  assign \$317  = \$315  | \$316 ;
+  assign \$318  = b10_pairs[7:4] == 1'h1;
+  assign \$319  = b10_pairs[7:4] == 3'h4;
+  assign \$320  = b10_pairs[7:4] == 3'h7;
+  assign \$321  = | { \$320 , \$319 , \$318  };
+  assign \$322  = b10_2[7:0] >= 8'hf3;
+  assign \$323  = \$321  | \$322 ;
+  assign \$324  = b10_2[7:0] >= 8'hf3;
+  assign \$325  = b10_2[8] | \$324 ;
+  assign \$326  = b11_pairs[3:0] == 2'h3;
+  assign \$327  = b11_pairs[3:0] == 3'h4;
+  assign \$328  = b11_pairs[3:0] == 3'h5;
+  assign \$329  = | { \$328 , \$327 , \$326  };
+  assign \$330  = b11_2[7:0] >= 8'hf3;
+  assign \$331  = \$329  | \$330 ;
+  assign \$332  = b11_pairs[3:0] == 1'h1;
+  assign \$333  = b11_pairs[3:0] == 3'h4;
+  assign \$334  = b11_pairs[3:0] == 3'h7;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b11_2[7:0] >= 8'hf3;
+  assign \$337  = \$335  | \$336 ;
+  assign \$338  = b11_pairs[7:4] == 2'h3;
+  assign \$339  = b11_pairs[7:4] == 3'h4;
+  assign \$340  = b11_pairs[7:4] == 3'h5;
+  assign \$341  = | { \$340 , \$339 , \$338  };
+  assign \$342  = b11_2[7:0] >= 8'hf3;
+  assign \$343  = \$341  | \$342 ;
+  assign \$344  = b11_pairs[7:4] == 1'h1;
+  assign \$345  = b11_pairs[7:4] == 3'h4;
+  assign \$346  = b11_pairs[7:4] == 3'h7;
+  assign \$347  = | { \$346 , \$345 , \$344  };
+  assign \$348  = b11_2[7:0] >= 8'hf3;
+  assign \$349  = \$347  | \$348 ;
+  assign \$350  = b11_2[7:0] >= 8'hf3;
+  assign \$351  = b11_2[8] | \$350 ;
+  assign \$352  = b12_pairs[3:0] == 2'h3;
+  assign \$353  = b12_pairs[3:0] == 3'h4;
+  assign \$354  = b12_pairs[3:0] == 3'h5;
+  assign \$355  = | { \$354 , \$353 , \$352  };
+  assign \$356  = b12_2[7:0] >= 8'hf3;
+  assign \$357  = \$355  | \$356 ;
+  assign \$358  = b12_pairs[3:0] == 1'h1;
+  assign \$359  = b12_pairs[3:0] == 3'h4;
+  assign \$360  = b12_pairs[3:0] == 3'h7;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b12_2[7:0] >= 8'hf3;
+  assign \$363  = \$361  | \$362 ;
+  assign \$364  = b12_pairs[7:4] == 2'h3;
+  assign \$365  = b12_pairs[7:4] == 3'h4;
+  assign \$366  = b12_pairs[7:4] == 3'h5;
+  assign \$367  = | { \$366 , \$365 , \$364  };
+  assign \$368  = b12_2[7:0] >= 8'hf3;
+  assign \$369  = \$367  | \$368 ;
+  assign \$370  = b12_pairs[7:4] == 1'h1;
+  assign \$371  = b12_pairs[7:4] == 3'h4;
+  assign \$372  = b12_pairs[7:4] == 3'h7;
+  assign \$373  = | { \$372 , \$371 , \$370  };
+  assign \$374  = b12_2[7:0] >= 8'hf3;
+  assign \$375  = \$373  | \$374 ;
+  assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
+  assign \$378  = \$377  & mask;
+  assign \$379  = ! b0_pairs[3:0];
+  assign \$380  = b0_pairs[3:0] == 1'h1;
+  assign \$381  = b0_pairs[3:0] == 2'h2;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b0_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_head[1:0];
-  assign \$387  = ~ \$386 ;
-  assign \$388  = b5_t_1[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = | b5_head[3:2];
-  assign \$392  = ~ \$391 ;
-  assign \$393  = b5_t_1[7:0] >= 8'hf3;
-  assign \$394  = ~ \$393 ;
-  assign \$395  = \$392  & \$394 ;
-  assign \$396  = | b5_head[5:4];
-  assign \$397  = ~ \$396 ;
-  assign \$398  = b5_t_1[7:0] >= 8'hf3;
-  assign \$399  = ~ \$398 ;
-  assign \$400  = \$397  & \$399 ;
-  assign \$401  = | b5_t_0[9:8];
-  assign \$402  = ~ \$401 ;
-  assign \$403  = b5_t_1[7:0] >= 8'hf3;
-  assign \$404  = ~ \$403 ;
-  assign \$405  = \$402  & \$404 ;
-  assign \$406  = | b5_t_1[9:8];
-  assign \$407  = ~ \$406 ;
-  assign \$408  = b5_t_1[7:0] >= 8'hf3;
-  assign \$409  = ~ \$408 ;
-  assign \$410  = \$407  & \$409 ;
-  assign \$411  = | b6_head[1:0];
-  assign \$412  = ~ \$411 ;
-  assign \$413  = b6_t_1[7:0] >= 8'hf3;
-  assign \$414  = ~ \$413 ;
-  assign \$415  = \$412  & \$414 ;
-  assign \$416  = | b6_head[3:2];
+  assign \$386  = ! b0_pairs[3:0];
+  assign \$387  = b0_pairs[3:0] == 2'h3;
+  assign \$388  = b0_pairs[3:0] == 3'h6;
+  assign \$389  = | { \$388 , \$387 , \$386  };
+  assign \$390  = b0_2[7:0] >= 8'hf3;
+  assign \$391  = ~ \$390 ;
+  assign \$392  = \$389  & \$391 ;
+  assign \$393  = ! b0_pairs[7:4];
+  assign \$394  = b0_pairs[7:4] == 1'h1;
+  assign \$395  = b0_pairs[7:4] == 2'h2;
+  assign \$396  = | { \$395 , \$394 , \$393  };
+  assign \$397  = b0_2[7:0] >= 8'hf3;
+  assign \$398  = ~ \$397 ;
+  assign \$399  = \$396  & \$398 ;
+  assign \$400  = ! b0_pairs[7:4];
+  assign \$401  = b0_pairs[7:4] == 2'h3;
+  assign \$402  = b0_pairs[7:4] == 3'h6;
+  assign \$403  = | { \$402 , \$401 , \$400  };
+  assign \$404  = b0_2[7:0] >= 8'hf3;
+  assign \$405  = ~ \$404 ;
+  assign \$406  = \$403  & \$405 ;
+  assign \$407  = | b0_2[9:8];
+  assign \$408  = ~ \$407 ;
+  assign \$409  = b0_2[7:0] >= 8'hf3;
+  assign \$410  = ~ \$409 ;
+  assign \$411  = \$408  & \$410 ;
+  assign \$412  = ! b1_pairs[3:0];
+  assign \$413  = b1_pairs[3:0] == 1'h1;
+  assign \$414  = b1_pairs[3:0] == 2'h2;
+  assign \$415  = | { \$414 , \$413 , \$412  };
+  assign \$416  = b1_2[7:0] >= 8'hf3;
   assign \$417  = ~ \$416 ;
-  assign \$418  = b6_t_1[7:0] >= 8'hf3;
-  assign \$419  = ~ \$418 ;
-  assign \$420  = \$417  & \$419 ;
-  assign \$421  = | b6_head[5:4];
-  assign \$422  = ~ \$421 ;
-  assign \$423  = b6_t_1[7:0] >= 8'hf3;
+  assign \$418  = \$415  & \$417 ;
+  assign \$419  = ! b1_pairs[3:0];
+  assign \$420  = b1_pairs[3:0] == 2'h3;
+  assign \$421  = b1_pairs[3:0] == 3'h6;
+  assign \$422  = | { \$421 , \$420 , \$419  };
+  assign \$423  = b1_2[7:0] >= 8'hf3;
   assign \$424  = ~ \$423 ;
   assign \$425  = \$422  & \$424 ;
-  assign \$426  = | b6_t_0[9:8];
-  assign \$427  = ~ \$426 ;
-  assign \$428  = b6_t_1[7:0] >= 8'hf3;
-  assign \$429  = ~ \$428 ;
-  assign \$430  = \$427  & \$429 ;
-  assign \$431  = | b6_t_1[9:8];
-  assign \$432  = ~ \$431 ;
-  assign \$433  = b6_t_1[7:0] >= 8'hf3;
-  assign \$434  = ~ \$433 ;
-  assign \$435  = \$432  & \$434 ;
-  assign \$436  = | b7_head[1:0];
-  assign \$437  = ~ \$436 ;
-  assign \$438  = b7_t_1[7:0] >= 8'hf3;
-  assign \$439  = ~ \$438 ;
-  assign \$440  = \$437  & \$439 ;
-  assign \$441  = | b7_head[3:2];
-  assign \$442  = ~ \$441 ;
-  assign \$443  = b7_t_1[7:0] >= 8'hf3;
-  assign \$444  = ~ \$443 ;
-  assign \$445  = \$442  & \$444 ;
-  assign \$446  = | b7_head[5:4];
-  assign \$447  = ~ \$446 ;
-  assign \$448  = b7_t_1[7:0] >= 8'hf3;
-  assign \$449  = ~ \$448 ;
-  assign \$450  = \$447  & \$449 ;
-  assign \$451  = | b7_t_0[9:8];
-  assign \$452  = ~ \$451 ;
-  assign \$453  = b7_t_1[7:0] >= 8'hf3;
-  assign \$454  = ~ \$453 ;
-  assign \$455  = \$452  & \$454 ;
-  assign \$456  = | b7_t_1[9:8];
+  assign \$426  = ! b1_pairs[7:4];
+  assign \$427  = b1_pairs[7:4] == 1'h1;
+  assign \$428  = b1_pairs[7:4] == 2'h2;
+  assign \$429  = | { \$428 , \$427 , \$426  };
+  assign \$430  = b1_2[7:0] >= 8'hf3;
+  assign \$431  = ~ \$430 ;
+  assign \$432  = \$429  & \$431 ;
+  assign \$433  = ! b1_pairs[7:4];
+  assign \$434  = b1_pairs[7:4] == 2'h3;
+  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$436  = | { \$435 , \$434 , \$433  };
+  assign \$437  = b1_2[7:0] >= 8'hf3;
+  assign \$438  = ~ \$437 ;
+  assign \$439  = \$436  & \$438 ;
+  assign \$440  = | b1_2[9:8];
+  assign \$441  = ~ \$440 ;
+  assign \$442  = b1_2[7:0] >= 8'hf3;
+  assign \$443  = ~ \$442 ;
+  assign \$444  = \$441  & \$443 ;
+  assign \$445  = ! b2_pairs[3:0];
+  assign \$446  = b2_pairs[3:0] == 1'h1;
+  assign \$447  = b2_pairs[3:0] == 2'h2;
+  assign \$448  = | { \$447 , \$446 , \$445  };
+  assign \$449  = b2_2[7:0] >= 8'hf3;
+  assign \$450  = ~ \$449 ;
+  assign \$451  = \$448  & \$450 ;
+  assign \$452  = ! b2_pairs[3:0];
+  assign \$453  = b2_pairs[3:0] == 2'h3;
+  assign \$454  = b2_pairs[3:0] == 3'h6;
+  assign \$455  = | { \$454 , \$453 , \$452  };
+  assign \$456  = b2_2[7:0] >= 8'hf3;
   assign \$457  = ~ \$456 ;
-  assign \$458  = b7_t_1[7:0] >= 8'hf3;
-  assign \$459  = ~ \$458 ;
-  assign \$460  = \$457  & \$459 ;
-  assign \$461  = | b8_head[1:0];
-  assign \$462  = ~ \$461 ;
-  assign \$463  = b8_t_1[7:0] >= 8'hf3;
+  assign \$458  = \$455  & \$457 ;
+  assign \$459  = ! b2_pairs[7:4];
+  assign \$460  = b2_pairs[7:4] == 1'h1;
+  assign \$461  = b2_pairs[7:4] == 2'h2;
+  assign \$462  = | { \$461 , \$460 , \$459  };
+  assign \$463  = b2_2[7:0] >= 8'hf3;
   assign \$464  = ~ \$463 ;
   assign \$465  = \$462  & \$464 ;
-  assign \$466  = | b8_head[3:2];
-  assign \$467  = ~ \$466 ;
-  assign \$468  = b8_t_1[7:0] >= 8'hf3;
-  assign \$469  = ~ \$468 ;
-  assign \$470  = \$467  & \$469 ;
-  assign \$471  = | b8_head[5:4];
-  assign \$472  = ~ \$471 ;
-  assign \$473  = b8_t_1[7:0] >= 8'hf3;
+  assign \$466  = ! b2_pairs[7:4];
+  assign \$467  = b2_pairs[7:4] == 2'h3;
+  assign \$468  = b2_pairs[7:4] == 3'h6;
+  assign \$469  = | { \$468 , \$467 , \$466  };
+  assign \$470  = b2_2[7:0] >= 8'hf3;
+  assign \$471  = ~ \$470 ;
+  assign \$472  = \$469  & \$471 ;
+  assign \$473  = | b2_2[9:8];
   assign \$474  = ~ \$473 ;
-  assign \$475  = \$472  & \$474 ;
-  assign \$476  = | b8_t_0[9:8];
-  assign \$477  = ~ \$476 ;
-  assign \$478  = b8_t_1[7:0] >= 8'hf3;
-  assign \$479  = ~ \$478 ;
-  assign \$480  = \$477  & \$479 ;
-  assign \$481  = | b8_t_1[9:8];
-  assign \$482  = ~ \$481 ;
-  assign \$483  = b8_t_1[7:0] >= 8'hf3;
-  assign \$484  = ~ \$483 ;
-  assign \$485  = \$482  & \$484 ;
-  assign \$486  = | b9_head[1:0];
-  assign \$487  = ~ \$486 ;
-  assign \$488  = b9_t_1[7:0] >= 8'hf3;
-  assign \$489  = ~ \$488 ;
-  assign \$490  = \$487  & \$489 ;
-  assign \$491  = | b9_head[3:2];
-  assign \$492  = ~ \$491 ;
-  assign \$493  = b9_t_1[7:0] >= 8'hf3;
-  assign \$494  = ~ \$493 ;
-  assign \$495  = \$492  & \$494 ;
-  assign \$496  = | b9_head[5:4];
+  assign \$475  = b2_2[7:0] >= 8'hf3;
+  assign \$476  = ~ \$475 ;
+  assign \$477  = \$474  & \$476 ;
+  assign \$478  = ! b3_pairs[3:0];
+  assign \$479  = b3_pairs[3:0] == 1'h1;
+  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$481  = | { \$480 , \$479 , \$478  };
+  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$483  = ~ \$482 ;
+  assign \$484  = \$481  & \$483 ;
+  assign \$485  = ! b3_pairs[3:0];
+  assign \$486  = b3_pairs[3:0] == 2'h3;
+  assign \$487  = b3_pairs[3:0] == 3'h6;
+  assign \$488  = | { \$487 , \$486 , \$485  };
+  assign \$489  = b3_2[7:0] >= 8'hf3;
+  assign \$490  = ~ \$489 ;
+  assign \$491  = \$488  & \$490 ;
+  assign \$492  = ! b3_pairs[7:4];
+  assign \$493  = b3_pairs[7:4] == 1'h1;
+  assign \$494  = b3_pairs[7:4] == 2'h2;
+  assign \$495  = | { \$494 , \$493 , \$492  };
+  assign \$496  = b3_2[7:0] >= 8'hf3;
   assign \$497  = ~ \$496 ;
-  assign \$498  = b9_t_1[7:0] >= 8'hf3;
-  assign \$499  = ~ \$498 ;
-  assign \$500  = \$497  & \$499 ;
-  assign \$501  = | b9_t_0[9:8];
-  assign \$502  = ~ \$501 ;
-  assign \$503  = b9_t_1[7:0] >= 8'hf3;
+  assign \$498  = \$495  & \$497 ;
+  assign \$499  = ! b3_pairs[7:4];
+  assign \$500  = b3_pairs[7:4] == 2'h3;
+  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$502  = | { \$501 , \$500 , \$499  };
+  assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b9_t_1[9:8];
+  assign \$506  = | b3_2[9:8];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b9_t_1[7:0] >= 8'hf3;
+  assign \$508  = b3_2[7:0] >= 8'hf3;
   assign \$509  = ~ \$508 ;
   assign \$510  = \$507  & \$509 ;
-  assign \$511  = | b10_head[1:0];
-  assign \$512  = ~ \$511 ;
-  assign \$513  = b10_t_1[7:0] >= 8'hf3;
-  assign \$514  = ~ \$513 ;
-  assign \$515  = \$512  & \$514 ;
-  assign \$516  = | b10_head[3:2];
-  assign \$517  = ~ \$516 ;
-  assign \$518  = b10_t_1[7:0] >= 8'hf3;
-  assign \$519  = ~ \$518 ;
-  assign \$520  = \$517  & \$519 ;
-  assign \$521  = | b10_head[5:4];
-  assign \$522  = ~ \$521 ;
-  assign \$523  = b10_t_1[7:0] >= 8'hf3;
-  assign \$524  = ~ \$523 ;
-  assign \$525  = \$522  & \$524 ;
-  assign \$526  = | b10_t_0[9:8];
-  assign \$527  = ~ \$526 ;
-  assign \$528  = b10_t_1[7:0] >= 8'hf3;
-  assign \$529  = ~ \$528 ;
-  assign \$530  = \$527  & \$529 ;
-  assign \$531  = | b10_t_1[9:8];
-  assign \$532  = ~ \$531 ;
-  assign \$533  = b10_t_1[7:0] >= 8'hf3;
-  assign \$534  = ~ \$533 ;
-  assign \$535  = \$532  & \$534 ;
-  assign \$536  = | b11_head[1:0];
+  assign \$511  = ! b4_pairs[3:0];
+  assign \$512  = b4_pairs[3:0] == 1'h1;
+  assign \$513  = b4_pairs[3:0] == 2'h2;
+  assign \$514  = | { \$513 , \$512 , \$511  };
+  assign \$515  = b4_2[7:0] >= 8'hf3;
+  assign \$516  = ~ \$515 ;
+  assign \$517  = \$514  & \$516 ;
+  assign \$518  = ! b4_pairs[3:0];
+  assign \$519  = b4_pairs[3:0] == 2'h3;
+  assign \$520  = b4_pairs[3:0] == 3'h6;
+  assign \$521  = | { \$520 , \$519 , \$518  };
+  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$523  = ~ \$522 ;
+  assign \$524  = \$521  & \$523 ;
+  assign \$525  = ! b4_pairs[7:4];
+  assign \$526  = b4_pairs[7:4] == 1'h1;
+  assign \$527  = b4_pairs[7:4] == 2'h2;
+  assign \$528  = | { \$527 , \$526 , \$525  };
+  assign \$529  = b4_2[7:0] >= 8'hf3;
+  assign \$530  = ~ \$529 ;
+  assign \$531  = \$528  & \$530 ;
+  assign \$532  = ! b4_pairs[7:4];
+  assign \$533  = b4_pairs[7:4] == 2'h3;
+  assign \$534  = b4_pairs[7:4] == 3'h6;
+  assign \$535  = | { \$534 , \$533 , \$532  };
+  assign \$536  = b4_2[7:0] >= 8'hf3;
   assign \$537  = ~ \$536 ;
-  assign \$538  = b11_t_1[7:0] >= 8'hf3;
-  assign \$539  = ~ \$538 ;
-  assign \$540  = \$537  & \$539 ;
-  assign \$541  = | b11_head[3:2];
+  assign \$538  = \$535  & \$537 ;
+  assign \$539  = | b4_2[9:8];
+  assign \$540  = ~ \$539 ;
+  assign \$541  = b4_2[7:0] >= 8'hf3;
   assign \$542  = ~ \$541 ;
-  assign \$543  = b11_t_1[7:0] >= 8'hf3;
-  assign \$544  = ~ \$543 ;
-  assign \$545  = \$542  & \$544 ;
-  assign \$546  = | b11_head[5:4];
-  assign \$547  = ~ \$546 ;
-  assign \$548  = b11_t_1[7:0] >= 8'hf3;
+  assign \$543  = \$540  & \$542 ;
+  assign \$544  = ! b5_pairs[3:0];
+  assign \$545  = b5_pairs[3:0] == 1'h1;
+  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$547  = | { \$546 , \$545 , \$544  };
+  assign \$548  = b5_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = | b11_t_0[9:8];
-  assign \$552  = ~ \$551 ;
-  assign \$553  = b11_t_1[7:0] >= 8'hf3;
-  assign \$554  = ~ \$553 ;
-  assign \$555  = \$552  & \$554 ;
-  assign \$556  = | b11_t_1[9:8];
-  assign \$557  = ~ \$556 ;
-  assign \$558  = b11_t_1[7:0] >= 8'hf3;
-  assign \$559  = ~ \$558 ;
-  assign \$560  = \$557  & \$559 ;
-  assign \$561  = | b12_head[1:0];
-  assign \$562  = ~ \$561 ;
-  assign \$563  = b12_t_1[7:0] >= 8'hf3;
-  assign \$564  = ~ \$563 ;
-  assign \$565  = \$562  & \$564 ;
-  assign \$566  = | b12_head[3:2];
-  assign \$567  = ~ \$566 ;
-  assign \$568  = b12_t_1[7:0] >= 8'hf3;
-  assign \$569  = ~ \$568 ;
-  assign \$570  = \$567  & \$569 ;
-  assign \$571  = | b12_head[5:4];
-  assign \$572  = ~ \$571 ;
-  assign \$573  = b12_t_1[7:0] >= 8'hf3;
-  assign \$574  = ~ \$573 ;
-  assign \$575  = \$572  & \$574 ;
-  assign \$576  = | b12_t_0[9:8];
-  assign \$577  = ~ \$576 ;
-  assign \$578  = b12_t_1[7:0] >= 8'hf3;
-  assign \$579  = ~ \$578 ;
-  assign \$580  = \$577  & \$579 ;
-  assign \$583  = \$582  & mask;
-  assign \$584  = b0_t_1[7:0] >= 8'hf3;
-  assign \$585  = b1_t_1[7:0] >= 8'hf3;
-  assign \$586  = b2_t_1[7:0] >= 8'hf3;
-  assign \$587  = b3_t_1[7:0] >= 8'hf3;
-  assign \$588  = b4_t_1[7:0] >= 8'hf3;
-  assign \$589  = b5_t_1[7:0] >= 8'hf3;
-  assign \$590  = b6_t_1[7:0] >= 8'hf3;
-  assign \$591  = b7_t_1[7:0] >= 8'hf3;
-  assign \$592  = b8_t_1[7:0] >= 8'hf3;
-  assign \$593  = b9_t_1[7:0] >= 8'hf3;
-  assign \$594  = b10_t_1[7:0] >= 8'hf3;
-  assign \$595  = b11_t_1[7:0] >= 8'hf3;
-  assign \$596  = b12_t_1[7:0] >= 8'hf3;
-  assign \$597  = | { \$596 , \$595 , \$594 , \$593 , \$592 , \$591 , \$590 , \$589 , \$588 , \$587 , \$586 , \$585 , \$584  };
+  assign \$551  = ! b5_pairs[3:0];
+  assign \$552  = b5_pairs[3:0] == 2'h3;
+  assign \$553  = b5_pairs[3:0] == 3'h6;
+  assign \$554  = | { \$553 , \$552 , \$551  };
+  assign \$555  = b5_2[7:0] >= 8'hf3;
+  assign \$556  = ~ \$555 ;
+  assign \$557  = \$554  & \$556 ;
+  assign \$558  = ! b5_pairs[7:4];
+  assign \$559  = b5_pairs[7:4] == 1'h1;
+  assign \$560  = b5_pairs[7:4] == 2'h2;
+  assign \$561  = | { \$560 , \$559 , \$558  };
+  assign \$562  = b5_2[7:0] >= 8'hf3;
+  assign \$563  = ~ \$562 ;
+  assign \$564  = \$561  & \$563 ;
+  assign \$565  = ! b5_pairs[7:4];
+  assign \$566  = b5_pairs[7:4] == 2'h3;
+  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$568  = | { \$567 , \$566 , \$565  };
+  assign \$569  = b5_2[7:0] >= 8'hf3;
+  assign \$570  = ~ \$569 ;
+  assign \$571  = \$568  & \$570 ;
+  assign \$572  = | b5_2[9:8];
+  assign \$573  = ~ \$572 ;
+  assign \$574  = b5_2[7:0] >= 8'hf3;
+  assign \$575  = ~ \$574 ;
+  assign \$576  = \$573  & \$575 ;
+  assign \$577  = ! b6_pairs[3:0];
+  assign \$578  = b6_pairs[3:0] == 1'h1;
+  assign \$579  = b6_pairs[3:0] == 2'h2;
+  assign \$580  = | { \$579 , \$578 , \$577  };
+  assign \$581  = b6_2[7:0] >= 8'hf3;
+  assign \$582  = ~ \$581 ;
+  assign \$583  = \$580  & \$582 ;
+  assign \$584  = ! b6_pairs[3:0];
+  assign \$585  = b6_pairs[3:0] == 2'h3;
+  assign \$586  = b6_pairs[3:0] == 3'h6;
+  assign \$587  = | { \$586 , \$585 , \$584  };
+  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$589  = ~ \$588 ;
+  assign \$590  = \$587  & \$589 ;
+  assign \$591  = ! b6_pairs[7:4];
+  assign \$592  = b6_pairs[7:4] == 1'h1;
+  assign \$593  = b6_pairs[7:4] == 2'h2;
+  assign \$594  = | { \$593 , \$592 , \$591  };
+  assign \$595  = b6_2[7:0] >= 8'hf3;
+  assign \$596  = ~ \$595 ;
+  assign \$597  = \$594  & \$596 ;
+  assign \$598  = ! b6_pairs[7:4];
+  assign \$599  = b6_pairs[7:4] == 2'h3;
+  assign \$600  = b6_pairs[7:4] == 3'h6;
+  assign \$601  = | { \$600 , \$599 , \$598  };
+  assign \$602  = b6_2[7:0] >= 8'hf3;
+  assign \$603  = ~ \$602 ;
+  assign \$604  = \$601  & \$603 ;
+  assign \$605  = | b6_2[9:8];
+  assign \$606  = ~ \$605 ;
+  assign \$607  = b6_2[7:0] >= 8'hf3;
+  assign \$608  = ~ \$607 ;
+  assign \$609  = \$606  & \$608 ;
+  assign \$610  = ! b7_pairs[3:0];
+  assign \$611  = b7_pairs[3:0] == 1'h1;
+  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$613  = | { \$612 , \$611 , \$610  };
+  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$615  = ~ \$614 ;
+  assign \$616  = \$613  & \$615 ;
+  assign \$617  = ! b7_pairs[3:0];
+  assign \$618  = b7_pairs[3:0] == 2'h3;
+  assign \$619  = b7_pairs[3:0] == 3'h6;
+  assign \$620  = | { \$619 , \$618 , \$617  };
+  assign \$621  = b7_2[7:0] >= 8'hf3;
+  assign \$622  = ~ \$621 ;
+  assign \$623  = \$620  & \$622 ;
+  assign \$624  = ! b7_pairs[7:4];
+  assign \$625  = b7_pairs[7:4] == 1'h1;
+  assign \$626  = b7_pairs[7:4] == 2'h2;
+  assign \$627  = | { \$626 , \$625 , \$624  };
+  assign \$628  = b7_2[7:0] >= 8'hf3;
+  assign \$629  = ~ \$628 ;
+  assign \$630  = \$627  & \$629 ;
+  assign \$631  = ! b7_pairs[7:4];
+  assign \$632  = b7_pairs[7:4] == 2'h3;
+  assign \$633  = b7_pairs[7:4] == 3'h6;
+  assign \$634  = | { \$633 , \$632 , \$631  };
+  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$636  = ~ \$635 ;
+  assign \$637  = \$634  & \$636 ;
+  assign \$638  = | b7_2[9:8];
+  assign \$639  = ~ \$638 ;
+  assign \$640  = b7_2[7:0] >= 8'hf3;
+  assign \$641  = ~ \$640 ;
+  assign \$642  = \$639  & \$641 ;
+  assign \$643  = ! b8_pairs[3:0];
+  assign \$644  = b8_pairs[3:0] == 1'h1;
+  assign \$645  = b8_pairs[3:0] == 2'h2;
+  assign \$646  = | { \$645 , \$644 , \$643  };
+  assign \$647  = b8_2[7:0] >= 8'hf3;
+  assign \$648  = ~ \$647 ;
+  assign \$649  = \$646  & \$648 ;
+  assign \$650  = ! b8_pairs[3:0];
+  assign \$651  = b8_pairs[3:0] == 2'h3;
+  assign \$652  = b8_pairs[3:0] == 3'h6;
+  assign \$653  = | { \$652 , \$651 , \$650  };
+  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$655  = ~ \$654 ;
+  assign \$656  = \$653  & \$655 ;
+  assign \$657  = ! b8_pairs[7:4];
+  assign \$658  = b8_pairs[7:4] == 1'h1;
+  assign \$659  = b8_pairs[7:4] == 2'h2;
+  assign \$660  = | { \$659 , \$658 , \$657  };
+  assign \$661  = b8_2[7:0] >= 8'hf3;
+  assign \$662  = ~ \$661 ;
+  assign \$663  = \$660  & \$662 ;
+  assign \$664  = ! b8_pairs[7:4];
+  assign \$665  = b8_pairs[7:4] == 2'h3;
+  assign \$666  = b8_pairs[7:4] == 3'h6;
+  assign \$667  = | { \$666 , \$665 , \$664  };
+  assign \$668  = b8_2[7:0] >= 8'hf3;
+  assign \$669  = ~ \$668 ;
+  assign \$670  = \$667  & \$669 ;
+  assign \$671  = | b8_2[9:8];
+  assign \$672  = ~ \$671 ;
+  assign \$673  = b8_2[7:0] >= 8'hf3;
+  assign \$674  = ~ \$673 ;
+  assign \$675  = \$672  & \$674 ;
+  assign \$676  = ! b9_pairs[3:0];
+  assign \$677  = b9_pairs[3:0] == 1'h1;
+  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$679  = | { \$678 , \$677 , \$676  };
+  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$681  = ~ \$680 ;
+  assign \$682  = \$679  & \$681 ;
+  assign \$683  = ! b9_pairs[3:0];
+  assign \$684  = b9_pairs[3:0] == 2'h3;
+  assign \$685  = b9_pairs[3:0] == 3'h6;
+  assign \$686  = | { \$685 , \$684 , \$683  };
+  assign \$687  = b9_2[7:0] >= 8'hf3;
+  assign \$688  = ~ \$687 ;
+  assign \$689  = \$686  & \$688 ;
+  assign \$690  = ! b9_pairs[7:4];
+  assign \$691  = b9_pairs[7:4] == 1'h1;
+  assign \$692  = b9_pairs[7:4] == 2'h2;
+  assign \$693  = | { \$692 , \$691 , \$690  };
+  assign \$694  = b9_2[7:0] >= 8'hf3;
+  assign \$695  = ~ \$694 ;
+  assign \$696  = \$693  & \$695 ;
+  assign \$697  = ! b9_pairs[7:4];
+  assign \$698  = b9_pairs[7:4] == 2'h3;
+  assign \$699  = b9_pairs[7:4] == 3'h6;
+  assign \$700  = | { \$699 , \$698 , \$697  };
+  assign \$701  = b9_2[7:0] >= 8'hf3;
+  assign \$702  = ~ \$701 ;
+  assign \$703  = \$700  & \$702 ;
+  assign \$704  = | b9_2[9:8];
+  assign \$705  = ~ \$704 ;
+  assign \$706  = b9_2[7:0] >= 8'hf3;
+  assign \$707  = ~ \$706 ;
+  assign \$708  = \$705  & \$707 ;
+  assign \$709  = ! b10_pairs[3:0];
+  assign \$710  = b10_pairs[3:0] == 1'h1;
+  assign \$711  = b10_pairs[3:0] == 2'h2;
+  assign \$712  = | { \$711 , \$710 , \$709  };
+  assign \$713  = b10_2[7:0] >= 8'hf3;
+  assign \$714  = ~ \$713 ;
+  assign \$715  = \$712  & \$714 ;
+  assign \$716  = ! b10_pairs[3:0];
+  assign \$717  = b10_pairs[3:0] == 2'h3;
+  assign \$718  = b10_pairs[3:0] == 3'h6;
+  assign \$719  = | { \$718 , \$717 , \$716  };
+  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$721  = ~ \$720 ;
+  assign \$722  = \$719  & \$721 ;
+  assign \$723  = ! b10_pairs[7:4];
+  assign \$724  = b10_pairs[7:4] == 1'h1;
+  assign \$725  = b10_pairs[7:4] == 2'h2;
+  assign \$726  = | { \$725 , \$724 , \$723  };
+  assign \$727  = b10_2[7:0] >= 8'hf3;
+  assign \$728  = ~ \$727 ;
+  assign \$729  = \$726  & \$728 ;
+  assign \$730  = ! b10_pairs[7:4];
+  assign \$731  = b10_pairs[7:4] == 2'h3;
+  assign \$732  = b10_pairs[7:4] == 3'h6;
+  assign \$733  = | { \$732 , \$731 , \$730  };
+  assign \$734  = b10_2[7:0] >= 8'hf3;
+  assign \$735  = ~ \$734 ;
+  assign \$736  = \$733  & \$735 ;
+  assign \$737  = | b10_2[9:8];
+  assign \$738  = ~ \$737 ;
+  assign \$739  = b10_2[7:0] >= 8'hf3;
+  assign \$740  = ~ \$739 ;
+  assign \$741  = \$738  & \$740 ;
+  assign \$742  = ! b11_pairs[3:0];
+  assign \$743  = b11_pairs[3:0] == 1'h1;
+  assign \$744  = b11_pairs[3:0] == 2'h2;
+  assign \$745  = | { \$744 , \$743 , \$742  };
+  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$747  = ~ \$746 ;
+  assign \$748  = \$745  & \$747 ;
+  assign \$749  = ! b11_pairs[3:0];
+  assign \$750  = b11_pairs[3:0] == 2'h3;
+  assign \$751  = b11_pairs[3:0] == 3'h6;
+  assign \$752  = | { \$751 , \$750 , \$749  };
+  assign \$753  = b11_2[7:0] >= 8'hf3;
+  assign \$754  = ~ \$753 ;
+  assign \$755  = \$752  & \$754 ;
+  assign \$756  = ! b11_pairs[7:4];
+  assign \$757  = b11_pairs[7:4] == 1'h1;
+  assign \$758  = b11_pairs[7:4] == 2'h2;
+  assign \$759  = | { \$758 , \$757 , \$756  };
+  assign \$760  = b11_2[7:0] >= 8'hf3;
+  assign \$761  = ~ \$760 ;
+  assign \$762  = \$759  & \$761 ;
+  assign \$763  = ! b11_pairs[7:4];
+  assign \$764  = b11_pairs[7:4] == 2'h3;
+  assign \$765  = b11_pairs[7:4] == 3'h6;
+  assign \$766  = | { \$765 , \$764 , \$763  };
+  assign \$767  = b11_2[7:0] >= 8'hf3;
+  assign \$768  = ~ \$767 ;
+  assign \$769  = \$766  & \$768 ;
+  assign \$770  = | b11_2[9:8];
+  assign \$771  = ~ \$770 ;
+  assign \$772  = b11_2[7:0] >= 8'hf3;
+  assign \$773  = ~ \$772 ;
+  assign \$774  = \$771  & \$773 ;
+  assign \$775  = ! b12_pairs[3:0];
+  assign \$776  = b12_pairs[3:0] == 1'h1;
+  assign \$777  = b12_pairs[3:0] == 2'h2;
+  assign \$778  = | { \$777 , \$776 , \$775  };
+  assign \$779  = b12_2[7:0] >= 8'hf3;
+  assign \$780  = ~ \$779 ;
+  assign \$781  = \$778  & \$780 ;
+  assign \$782  = ! b12_pairs[3:0];
+  assign \$783  = b12_pairs[3:0] == 2'h3;
+  assign \$784  = b12_pairs[3:0] == 3'h6;
+  assign \$785  = | { \$784 , \$783 , \$782  };
+  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$787  = ~ \$786 ;
+  assign \$788  = \$785  & \$787 ;
+  assign \$789  = ! b12_pairs[7:4];
+  assign \$790  = b12_pairs[7:4] == 1'h1;
+  assign \$791  = b12_pairs[7:4] == 2'h2;
+  assign \$792  = | { \$791 , \$790 , \$789  };
+  assign \$793  = b12_2[7:0] >= 8'hf3;
+  assign \$794  = ~ \$793 ;
+  assign \$795  = \$792  & \$794 ;
+  assign \$796  = ! b12_pairs[7:4];
+  assign \$797  = b12_pairs[7:4] == 2'h3;
+  assign \$798  = b12_pairs[7:4] == 3'h6;
+  assign \$799  = | { \$798 , \$797 , \$796  };
+  assign \$800  = b12_2[7:0] >= 8'hf3;
+  assign \$801  = ~ \$800 ;
+  assign \$802  = \$799  & \$801 ;
+  assign \$805  = \$804  & mask;
+  assign \$806  = b0_2[7:0] >= 8'hf3;
+  assign \$807  = b1_2[7:0] >= 8'hf3;
+  assign \$808  = b2_2[7:0] >= 8'hf3;
+  assign \$809  = b3_2[7:0] >= 8'hf3;
+  assign \$810  = b4_2[7:0] >= 8'hf3;
+  assign \$811  = b5_2[7:0] >= 8'hf3;
+  assign \$812  = b6_2[7:0] >= 8'hf3;
+  assign \$813  = b7_2[7:0] >= 8'hf3;
+  assign \$814  = b8_2[7:0] >= 8'hf3;
+  assign \$815  = b9_2[7:0] >= 8'hf3;
+  assign \$816  = b10_2[7:0] >= 8'hf3;
+  assign \$817  = b11_2[7:0] >= 8'hf3;
+  assign \$818  = b12_2[7:0] >= 8'hf3;
+  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
   always @(posedge clk)
-    b0_head <= \$598 ;
+    b0_pairs <= \$820 ;
   always @(posedge clk)
-    b0_residue <= \$599 ;
+    b0_residue <= \$821 ;
   always @(posedge clk)
-    b1_head <= \$600 ;
+    b1_pairs <= \$822 ;
   always @(posedge clk)
-    b1_residue <= \$601 ;
+    b1_residue <= \$823 ;
   always @(posedge clk)
-    b2_head <= \$602 ;
+    b2_pairs <= \$824 ;
   always @(posedge clk)
-    b2_residue <= \$603 ;
+    b2_residue <= \$825 ;
   always @(posedge clk)
-    b3_head <= \$604 ;
+    b3_pairs <= \$826 ;
   always @(posedge clk)
-    b3_residue <= \$605 ;
+    b3_residue <= \$827 ;
   always @(posedge clk)
-    b4_head <= \$606 ;
+    b4_pairs <= \$828 ;
   always @(posedge clk)
-    b4_residue <= \$607 ;
+    b4_residue <= \$829 ;
   always @(posedge clk)
-    b5_head <= \$608 ;
+    b5_pairs <= \$830 ;
   always @(posedge clk)
-    b5_residue <= \$609 ;
+    b5_residue <= \$831 ;
   always @(posedge clk)
-    b6_head <= \$610 ;
+    b6_pairs <= \$832 ;
   always @(posedge clk)
-    b6_residue <= \$611 ;
+    b6_residue <= \$833 ;
   always @(posedge clk)
-    b7_head <= \$612 ;
+    b7_pairs <= \$834 ;
   always @(posedge clk)
-    b7_residue <= \$613 ;
+    b7_residue <= \$835 ;
   always @(posedge clk)
-    b8_head <= \$614 ;
+    b8_pairs <= \$836 ;
   always @(posedge clk)
-    b8_residue <= \$615 ;
+    b8_residue <= \$837 ;
   always @(posedge clk)
-    b9_head <= \$616 ;
+    b9_pairs <= \$838 ;
   always @(posedge clk)
-    b9_residue <= \$617 ;
+    b9_residue <= \$839 ;
   always @(posedge clk)
-    b10_head <= \$618 ;
+    b10_pairs <= \$840 ;
   always @(posedge clk)
-    b10_residue <= \$619 ;
+    b10_residue <= \$841 ;
   always @(posedge clk)
-    b11_head <= \$620 ;
+    b11_pairs <= \$842 ;
   always @(posedge clk)
-    b11_residue <= \$621 ;
+    b11_residue <= \$843 ;
   always @(posedge clk)
-    b12_head <= \$622 ;
+    b12_pairs <= \$844 ;
   always @(posedge clk)
-    b12_residue <= \$623 ;
+    b12_residue <= \$845 ;
   always @(posedge clk)
-    nonzero <= \$624 ;
+    nonzero <= \$846 ;
   always @(posedge clk)
-    negative <= \$625 ;
+    negative <= \$847 ;
   always @(posedge clk)
-    illegal <= \$626 ;
+    illegal <= \$848 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign b7_0 = codes[63:56] + \$36 ;
-  assign b7_1 = b7_0[7:0] + \$37 ;
-  assign b7_2 = b7_1[7:0] + \$38 ;
-  assign b7_t_0 = b7_residue + \$39 ;
-  assign b7_t_1 = b7_t_0[7:0] + \$40 ;
-  assign b8_0 = codes[71:64] + \$41 ;
-  assign b8_1 = b8_0[7:0] + \$42 ;
-  assign b8_2 = b8_1[7:0] + \$43 ;
-  assign b8_t_0 = b8_residue + \$44 ;
-  assign b8_t_1 = b8_t_0[7:0] + \$45 ;
-  assign b9_0 = codes[79:72] + \$46 ;
-  assign b9_1 = b9_0[7:0] + \$47 ;
-  assign b9_2 = b9_1[7:0] + \$48 ;
-  assign b9_t_0 = b9_residue + \$49 ;
-  assign b9_t_1 = b9_t_0[7:0] + \$50 ;
-  assign b10_0 = codes[87:80] + \$51 ;
-  assign b10_1 = b10_0[7:0] + \$52 ;
-  assign b10_2 = b10_1[7:0] + \$53 ;
-  assign b10_t_0 = b10_residue + \$54 ;
-  assign b10_t_1 = b10_t_0[7:0] + \$55 ;
-  assign b11_0 = codes[95:88] + \$56 ;
-  assign b11_1 = b11_0[7:0] + \$57 ;
-  assign b11_2 = b11_1[7:0] + \$58 ;
-  assign b11_t_0 = b11_residue + \$59 ;
-  assign b11_t_1 = b11_t_0[7:0] + \$60 ;
-  assign b12_0 = codes[103:96] + \$61 ;
-  assign b12_1 = b12_0[7:0] + \$62 ;
-  assign b12_2 = b12_1[7:0] + \$63 ;
-  assign b12_t_0 = b12_residue + \$64 ;
-  assign b12_t_1 = b12_t_0[7:0] + \$65 ;
-  assign \$66  = b0_head[1:0] == 1'h1;
-  assign \$67  = b0_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b0_head[3:2] == 1'h1;
-  assign \$70  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign b7_0 = codes[63:56] + \$22 ;
+  assign b7_1 = b7_0[7:0] + \$23 ;
+  assign b7_2 = b7_residue + \$24 ;
+  assign b8_0 = codes[71:64] + \$25 ;
+  assign b8_1 = b8_0[7:0] + \$26 ;
+  assign b8_2 = b8_residue + \$27 ;
+  assign b9_0 = codes[79:72] + \$28 ;
+  assign b9_1 = b9_0[7:0] + \$29 ;
+  assign b9_2 = b9_residue + \$30 ;
+  assign b10_0 = codes[87:80] + \$31 ;
+  assign b10_1 = b10_0[7:0] + \$32 ;
+  assign b10_2 = b10_residue + \$33 ;
+  assign b11_0 = codes[95:88] + \$34 ;
+  assign b11_1 = b11_0[7:0] + \$35 ;
+  assign b11_2 = b11_residue + \$36 ;
+  assign b12_0 = codes[103:96] + \$37 ;
+  assign b12_1 = b12_0[7:0] + \$38 ;
+  assign b12_2 = b12_residue + \$39 ;
+  assign \$40  = b0_pairs[3:0] == 2'h3;
+  assign \$41  = b0_pairs[3:0] == 3'h4;
+  assign \$42  = b0_pairs[3:0] == 3'h5;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_pairs[3:0] == 1'h1;
+  assign \$47  = b0_pairs[3:0] == 3'h4;
+  assign \$48  = b0_pairs[3:0] == 3'h7;
+  assign \$49  = | { \$48 , \$47 , \$46  };
+  assign \$50  = b0_2[7:0] >= 8'hf3;
+  assign \$51  = \$49  | \$50 ;
+  assign \$52  = b0_pairs[7:4] == 2'h3;
+  assign \$53  = b0_pairs[7:4] == 3'h4;
+  assign \$54  = b0_pairs[7:4] == 3'h5;
+  assign \$55  = | { \$54 , \$53 , \$52  };
+  assign \$56  = b0_2[7:0] >= 8'hf3;
+  assign \$57  = \$55  | \$56 ;
+  assign \$58  = b0_pairs[7:4] == 1'h1;
+  assign \$59  = b0_pairs[7:4] == 3'h4;
+  assign \$60  = b0_pairs[7:4] == 3'h7;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b0_head[5:4] == 1'h1;
-  assign \$73  = b0_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b0_t_0[9:8] == 1'h1;
-  assign \$76  = b0_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
   assign \$77  = \$75  | \$76 ;
-  assign \$78  = b0_t_1[9:8] == 1'h1;
-  assign \$79  = b0_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b1_head[1:0] == 1'h1;
-  assign \$82  = b1_t_1[7:0] >= 8'hf3;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
   assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_head[3:2] == 1'h1;
-  assign \$85  = b1_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b1_head[5:4] == 1'h1;
-  assign \$88  = b1_t_1[7:0] >= 8'hf3;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_t_0[9:8] == 1'h1;
-  assign \$91  = b1_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b1_t_1[9:8] == 1'h1;
-  assign \$94  = b1_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b2_head[1:0] == 1'h1;
-  assign \$97  = b2_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b2_head[3:2] == 1'h1;
-  assign \$100  = b2_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b2_head[5:4] == 1'h1;
-  assign \$103  = b2_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b2_t_0[9:8] == 1'h1;
-  assign \$106  = b2_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b2_t_1[9:8] == 1'h1;
-  assign \$109  = b2_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b3_head[1:0] == 1'h1;
-  assign \$112  = b3_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b3_head[3:2] == 1'h1;
-  assign \$115  = b3_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b3_head[5:4] == 1'h1;
-  assign \$118  = b3_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b3_t_0[9:8] == 1'h1;
-  assign \$121  = b3_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b3_t_1[9:8] == 1'h1;
-  assign \$124  = b3_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b4_head[1:0] == 1'h1;
-  assign \$127  = b4_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b4_head[3:2] == 1'h1;
-  assign \$130  = b4_t_1[7:0] >= 8'hf3;
-  assign \$131  = \$129  | \$130 ;
-  assign \$132  = b4_head[5:4] == 1'h1;
-  assign \$133  = b4_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b4_t_0[9:8] == 1'h1;
-  assign \$136  = b4_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b4_t_1[9:8] == 1'h1;
-  assign \$139  = b4_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b5_head[1:0] == 1'h1;
-  assign \$142  = b5_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b5_head[3:2] == 1'h1;
-  assign \$145  = b5_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b5_head[5:4] == 1'h1;
-  assign \$148  = b5_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b5_t_0[9:8] == 1'h1;
-  assign \$151  = b5_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b5_t_1[9:8] == 1'h1;
-  assign \$154  = b5_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b6_head[1:0] == 1'h1;
-  assign \$157  = b6_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b6_head[3:2] == 1'h1;
-  assign \$160  = b6_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b6_head[5:4] == 1'h1;
-  assign \$163  = b6_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b6_t_0[9:8] == 1'h1;
-  assign \$166  = b6_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b6_t_1[9:8] == 1'h1;
-  assign \$169  = b6_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b7_head[1:0] == 1'h1;
-  assign \$172  = b7_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b7_head[3:2] == 1'h1;
-  assign \$175  = b7_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b7_head[5:4] == 1'h1;
-  assign \$178  = b7_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = b7_t_0[9:8] == 1'h1;
-  assign \$181  = b7_t_1[7:0] >= 8'hf3;
-  assign \$182  = \$180  | \$181 ;
-  assign \$183  = b7_t_1[9:8] == 1'h1;
-  assign \$184  = b7_t_1[7:0] >= 8'hf3;
-  assign \$185  = \$183  | \$184 ;
-  assign \$186  = b8_head[1:0] == 1'h1;
-  assign \$187  = b8_t_1[7:0] >= 8'hf3;
-  assign \$188  = \$186  | \$187 ;
-  assign \$189  = b8_head[3:2] == 1'h1;
-  assign \$190  = b8_t_1[7:0] >= 8'hf3;
-  assign \$191  = \$189  | \$190 ;
-  assign \$192  = b8_head[5:4] == 1'h1;
-  assign \$193  = b8_t_1[7:0] >= 8'hf3;
-  assign \$194  = \$192  | \$193 ;
-  assign \$195  = b8_t_0[9:8] == 1'h1;
-  assign \$196  = b8_t_1[7:0] >= 8'hf3;
-  assign \$197  = \$195  | \$196 ;
-  assign \$198  = b8_t_1[9:8] == 1'h1;
-  assign \$199  = b8_t_1[7:0] >= 8'hf3;
-  assign \$200  = \$198  | \$199 ;
-  assign \$201  = b9_head[1:0] == 1'h1;
-  assign \$202  = b9_t_1[7:0] >= 8'hf3;
-  assign \$203  = \$201  | \$202 ;
-  assign \$204  = b9_head[3:2] == 1'h1;
-  assign \$205  = b9_t_1[7:0] >= 8'hf3;
-  assign \$206  = \$204  | \$205 ;
-  assign \$207  = b9_head[5:4] == 1'h1;
-  assign \$208  = b9_t_1[7:0] >= 8'hf3;
-  assign \$209  = \$207  | \$208 ;
-  assign \$210  = b9_t_0[9:8] == 1'h1;
-  assign \$211  = b9_t_1[7:0] >= 8'hf3;
-  assign \$212  = \$210  | \$211 ;
-  assign \$213  = b9_t_1[9:8] == 1'h1;
-  assign \$214  = b9_t_1[7:0] >= 8'hf3;
-  assign \$215  = \$213  | \$214 ;
-  assign \$216  = b10_head[1:0] == 1'h1;
-  assign \$217  = b10_t_1[7:0] >= 8'hf3;
-  assign \$218  = \$216  | \$217 ;
-  assign \$219  = b10_head[3:2] == 1'h1;
-  assign \$220  = b10_t_1[7:0] >= 8'hf3;
-  assign \$221  = \$219  | \$220 ;
-  assign \$222  = b10_head[5:4] == 1'h1;
-  assign \$223  = b10_t_1[7:0] >= 8'hf3;
-  assign \$224  = \$222  | \$223 ;
-  assign \$225  = b10_t_0[9:8] == 1'h1;
-  assign \$226  = b10_t_1[7:0] >= 8'hf3;
-  assign \$227  = \$225  | \$226 ;
-  assign \$228  = b10_t_1[9:8] == 1'h1;
-  assign \$229  = b10_t_1[7:0] >= 8'hf3;
-  assign \$230  = \$228  | \$229 ;
-  assign \$231  = b11_head[1:0] == 1'h1;
-  assign \$232  = b11_t_1[7:0] >= 8'hf3;
-  assign \$233  = \$231  | \$232 ;
-  assign \$234  = b11_head[3:2] == 1'h1;
-  assign \$235  = b11_t_1[7:0] >= 8'hf3;
-  assign \$236  = \$234  | \$235 ;
-  assign \$237  = b11_head[5:4] == 1'h1;
-  assign \$238  = b11_t_1[7:0] >= 8'hf3;
-  assign \$239  = \$237  | \$238 ;
-  assign \$240  = b11_t_0[9:8] == 1'h1;
-  assign \$241  = b11_t_1[7:0] >= 8'hf3;
-  assign \$242  = \$240  | \$241 ;
-  assign \$243  = b11_t_1[9:8] == 1'h1;
-  assign \$244  = b11_t_1[7:0] >= 8'hf3;
-  assign \$245  = \$243  | \$244 ;
-  assign \$246  = b12_head[1:0] == 1'h1;
-  assign \$247  = b12_t_1[7:0] >= 8'hf3;
-  assign \$248  = \$246  | \$247 ;
-  assign \$249  = b12_head[3:2] == 1'h1;
-  assign \$250  = b12_t_1[7:0] >= 8'hf3;
-  assign \$251  = \$249  | \$250 ;
-  assign \$252  = b12_head[5:4] == 1'h1;
-  assign \$253  = b12_t_1[7:0] >= 8'hf3;
-  assign \$254  = \$252  | \$253 ;
-  assign \$255  = b12_t_0[9:8] == 1'h1;
-  assign \$256  = b12_t_1[7:0] >= 8'hf3;
-  assign \$257  = \$255  | \$256 ;
-  assign \$258  = ~ { \$257 , \$254 , \$251 , \$248 , \$245 , \$242 , \$239 , \$236 , \$233 , \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68  };
-  assign \$260  = \$259  & mask;
-  assign \$261  = | b0_head[1:0];
-  assign \$262  = ~ \$261 ;
-  assign \$263  = b0_t_1[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = | b0_head[3:2];
-  assign \$267  = ~ \$266 ;
-  assign \$268  = b0_t_1[7:0] >= 8'hf3;
-  assign \$269  = ~ \$268 ;
-  assign \$270  = \$267  & \$269 ;
-  assign \$271  = | b0_head[5:4];
-  assign \$272  = ~ \$271 ;
-  assign \$273  = b0_t_1[7:0] >= 8'hf3;
-  assign \$274  = ~ \$273 ;
-  assign \$275  = \$272  & \$274 ;
-  assign \$276  = | b0_t_0[9:8];
-  assign \$277  = ~ \$276 ;
-  assign \$278  = b0_t_1[7:0] >= 8'hf3;
-  assign \$279  = ~ \$278 ;
-  assign \$280  = \$277  & \$279 ;
-  assign \$281  = | b0_t_1[9:8];
-  assign \$282  = ~ \$281 ;
-  assign \$283  = b0_t_1[7:0] >= 8'hf3;
-  assign \$284  = ~ \$283 ;
-  assign \$285  = \$282  & \$284 ;
-  assign \$286  = | b1_head[1:0];
-  assign \$287  = ~ \$286 ;
-  assign \$288  = b1_t_1[7:0] >= 8'hf3;
-  assign \$289  = ~ \$288 ;
-  assign \$290  = \$287  & \$289 ;
-  assign \$291  = | b1_head[3:2];
-  assign \$292  = ~ \$291 ;
-  assign \$293  = b1_t_1[7:0] >= 8'hf3;
-  assign \$294  = ~ \$293 ;
-  assign \$295  = \$292  & \$294 ;
-  assign \$296  = | b1_head[5:4];
-  assign \$297  = ~ \$296 ;
-  assign \$298  = b1_t_1[7:0] >= 8'hf3;
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$297  & \$299 ;
-  assign \$301  = | b1_t_0[9:8];
-  assign \$302  = ~ \$301 ;
-  assign \$303  = b1_t_1[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = | b1_t_1[9:8];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = b1_t_1[7:0] >= 8'hf3;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$598  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$820  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
     if (rst) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$599  = b0_2[7:0];
+    \$821  = b0_1[7:0];
     if (abort) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
     if (rst) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$600  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$822  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
     if (rst) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$601  = b1_2[7:0];
+    \$823  = b1_1[7:0];
     if (abort) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
     if (rst) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$602  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$824  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
     if (rst) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$603  = b2_2[7:0];
+    \$825  = b2_1[7:0];
     if (abort) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
     if (rst) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$604  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$826  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
     if (rst) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$605  = b3_2[7:0];
+    \$827  = b3_1[7:0];
     if (abort) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
     if (rst) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$606  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$828  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
     if (rst) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$607  = b4_2[7:0];
+    \$829  = b4_1[7:0];
     if (abort) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
     if (rst) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$608  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$830  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
     if (rst) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$609  = b5_2[7:0];
+    \$831  = b5_1[7:0];
     if (abort) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
     if (rst) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$610  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$832  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
     if (rst) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$611  = b6_2[7:0];
+    \$833  = b6_1[7:0];
     if (abort) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
     if (rst) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$612  = { b7_2[9:8], b7_1[9:8], b7_0[9:8] };
+    \$834  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
     if (rst) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$613  = b7_2[7:0];
+    \$835  = b7_1[7:0];
     if (abort) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
     if (rst) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$614  = { b8_2[9:8], b8_1[9:8], b8_0[9:8] };
+    \$836  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
     if (rst) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$615  = b8_2[7:0];
+    \$837  = b8_1[7:0];
     if (abort) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
     if (rst) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$616  = { b9_2[9:8], b9_1[9:8], b9_0[9:8] };
+    \$838  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
     if (rst) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$617  = b9_2[7:0];
+    \$839  = b9_1[7:0];
     if (abort) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
     if (rst) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$618  = { b10_2[9:8], b10_1[9:8], b10_0[9:8] };
+    \$840  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
     if (rst) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$619  = b10_2[7:0];
+    \$841  = b10_1[7:0];
     if (abort) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
     if (rst) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$620  = { b11_2[9:8], b11_1[9:8], b11_0[9:8] };
+    \$842  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
     if (rst) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$621  = b11_2[7:0];
+    \$843  = b11_1[7:0];
     if (abort) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
     if (rst) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$622  = { b12_2[9:8], b12_1[9:8], b12_0[9:8] };
+    \$844  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
     if (rst) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$623  = b12_2[7:0];
+    \$845  = b12_1[7:0];
     if (abort) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
     if (rst) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$624  = \$260 ;
+    \$846  = \$378 ;
     if (abort) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$625  = \$583 ;
+    \$847  = \$805 ;
     if (abort) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$626  = \$597 ;
+    \$848  = \$819 ;
     if (abort) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
     if (rst) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
   end
   assign ones = 1'h0;
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
-  assign \$36  = { codes[63:56], 1'h0 };
-  assign \$37  = { b7_0[7:0], 1'h0 };
-  assign \$38  = { b7_1[7:0], 1'h0 };
-  assign \$39  = { b7_residue, 1'h0 };
-  assign \$40  = { b7_t_0[7:0], 1'h0 };
-  assign \$41  = { codes[71:64], 1'h0 };
-  assign \$42  = { b8_0[7:0], 1'h0 };
-  assign \$43  = { b8_1[7:0], 1'h0 };
-  assign \$44  = { b8_residue, 1'h0 };
-  assign \$45  = { b8_t_0[7:0], 1'h0 };
-  assign \$46  = { codes[79:72], 1'h0 };
-  assign \$47  = { b9_0[7:0], 1'h0 };
-  assign \$48  = { b9_1[7:0], 1'h0 };
-  assign \$49  = { b9_residue, 1'h0 };
-  assign \$50  = { b9_t_0[7:0], 1'h0 };
-  assign \$51  = { codes[87:80], 1'h0 };
-  assign \$52  = { b10_0[7:0], 1'h0 };
-  assign \$53  = { b10_1[7:0], 1'h0 };
-  assign \$54  = { b10_residue, 1'h0 };
-  assign \$55  = { b10_t_0[7:0], 1'h0 };
-  assign \$56  = { codes[95:88], 1'h0 };
-  assign \$57  = { b11_0[7:0], 1'h0 };
-  assign \$58  = { b11_1[7:0], 1'h0 };
-  assign \$59  = { b11_residue, 1'h0 };
-  assign \$60  = { b11_t_0[7:0], 1'h0 };
-  assign \$61  = { codes[103:96], 1'h0 };
-  assign \$62  = { b12_0[7:0], 1'h0 };
-  assign \$63  = { b12_1[7:0], 1'h0 };
-  assign \$64  = { b12_residue, 1'h0 };
-  assign \$65  = { b12_t_0[7:0], 1'h0 };
-  assign \$259  = \$258 ;
-  assign \$581  = 64'hffffffffffffffff;
-  assign \$582  = { \$580 , \$575 , \$570 , \$565 , \$560 , \$555 , \$550 , \$545 , \$540 , \$535 , \$530 , \$525 , \$520 , \$515 , \$510 , \$505 , \$500 , \$495 , \$490 , \$485 , \$480 , \$475 , \$470 , \$465 , \$460 , \$455 , \$450 , \$445 , \$440 , \$435 , \$430 , \$425 , \$420 , \$415 , \$410 , \$405 , \$400 , \$395 , \$390 , \$385 , \$380 , \$375 , \$370 , \$365 , \$360 , \$355 , \$350 , \$345 , \$340 , \$335 , \$330 , \$325 , \$320 , \$315 , \$310 , \$305 , \$300 , \$295 , \$290 , \$285 , \$280 , \$275 , \$270 , \$265  };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
+  assign \$22  = { codes[63:56], 3'h0 };
+  assign \$23  = { b7_0[7:0], 3'h0 };
+  assign \$24  = { b7_residue, 1'h0 };
+  assign \$25  = { codes[71:64], 3'h0 };
+  assign \$26  = { b8_0[7:0], 3'h0 };
+  assign \$27  = { b8_residue, 1'h0 };
+  assign \$28  = { codes[79:72], 3'h0 };
+  assign \$29  = { b9_0[7:0], 3'h0 };
+  assign \$30  = { b9_residue, 1'h0 };
+  assign \$31  = { codes[87:80], 3'h0 };
+  assign \$32  = { b10_0[7:0], 3'h0 };
+  assign \$33  = { b10_residue, 1'h0 };
+  assign \$34  = { codes[95:88], 3'h0 };
+  assign \$35  = { b11_0[7:0], 3'h0 };
+  assign \$36  = { b11_residue, 1'h0 };
+  assign \$37  = { codes[103:96], 3'h0 };
+  assign \$38  = { b12_0[7:0], 3'h0 };
+  assign \$39  = { b12_residue, 1'h0 };
+  assign \$377  = \$376 ;
+  assign \$803  = 64'hffffffffffffffff;
+  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -10458,8 +11242,8 @@ endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -10470,7 +11254,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -10492,7 +11276,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
   wire \$132 ;
@@ -10503,7 +11287,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -10525,7 +11309,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -10536,7 +11320,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -10558,7 +11342,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
+  wire [10:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -10569,8 +11353,8 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -10592,7 +11376,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire [10:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -10603,7 +11387,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire [10:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -10625,7 +11409,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire [10:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -10634,10 +11418,10 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$255 ;
   wire \$256 ;
   wire \$257 ;
-  wire [63:0] \$258 ;
-  wire [63:0] \$259 ;
-  wire [8:0] \$26 ;
-  wire [63:0] \$260 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire [10:0] \$26 ;
+  wire \$260 ;
   wire \$261 ;
   wire \$262 ;
   wire \$263 ;
@@ -10658,7 +11442,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire [10:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -10669,7 +11453,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire [10:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
@@ -10692,7 +11476,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$307 ;
   wire \$308 ;
   wire \$309 ;
-  wire [8:0] \$31 ;
+  wire [10:0] \$31 ;
   wire \$310 ;
   wire \$311 ;
   wire \$312 ;
@@ -10703,7 +11487,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$317 ;
   wire \$318 ;
   wire \$319 ;
-  wire [8:0] \$32 ;
+  wire [10:0] \$32 ;
   wire \$320 ;
   wire \$321 ;
   wire \$322 ;
@@ -10725,7 +11509,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$337 ;
   wire \$338 ;
   wire \$339 ;
-  wire [8:0] \$34 ;
+  wire [10:0] \$34 ;
   wire \$340 ;
   wire \$341 ;
   wire \$342 ;
@@ -10736,7 +11520,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$347 ;
   wire \$348 ;
   wire \$349 ;
-  wire [8:0] \$35 ;
+  wire [10:0] \$35 ;
   wire \$350 ;
   wire \$351 ;
   wire \$352 ;
@@ -10758,18 +11542,18 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$367 ;
   wire \$368 ;
   wire \$369 ;
-  wire [8:0] \$37 ;
+  wire [10:0] \$37 ;
   wire \$370 ;
   wire \$371 ;
   wire \$372 ;
   wire \$373 ;
   wire \$374 ;
   wire \$375 ;
-  wire \$376 ;
-  wire \$377 ;
-  wire \$378 ;
+  wire [63:0] \$376 ;
+  wire [63:0] \$377 ;
+  wire [63:0] \$378 ;
   wire \$379 ;
-  wire [8:0] \$38 ;
+  wire [10:0] \$38 ;
   wire \$380 ;
   wire \$381 ;
   wire \$382 ;
@@ -10791,8 +11575,8 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$397 ;
   wire \$398 ;
   wire \$399 ;
-  wire [8:0] \$4 ;
-  wire [8:0] \$40 ;
+  wire [10:0] \$4 ;
+  wire \$40 ;
   wire \$400 ;
   wire \$401 ;
   wire \$402 ;
@@ -10803,7 +11587,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$407 ;
   wire \$408 ;
   wire \$409 ;
-  wire [8:0] \$41 ;
+  wire \$41 ;
   wire \$410 ;
   wire \$411 ;
   wire \$412 ;
@@ -10814,7 +11598,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$417 ;
   wire \$418 ;
   wire \$419 ;
-  wire [8:0] \$42 ;
+  wire \$42 ;
   wire \$420 ;
   wire \$421 ;
   wire \$422 ;
@@ -10825,7 +11609,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$427 ;
   wire \$428 ;
   wire \$429 ;
-  wire [8:0] \$43 ;
+  wire \$43 ;
   wire \$430 ;
   wire \$431 ;
   wire \$432 ;
@@ -10836,7 +11620,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$437 ;
   wire \$438 ;
   wire \$439 ;
-  wire [8:0] \$44 ;
+  wire \$44 ;
   wire \$440 ;
   wire \$441 ;
   wire \$442 ;
@@ -10847,7 +11631,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$447 ;
   wire \$448 ;
   wire \$449 ;
-  wire [8:0] \$45 ;
+  wire \$45 ;
   wire \$450 ;
   wire \$451 ;
   wire \$452 ;
@@ -10858,7 +11642,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$457 ;
   wire \$458 ;
   wire \$459 ;
-  wire [8:0] \$46 ;
+  wire \$46 ;
   wire \$460 ;
   wire \$461 ;
   wire \$462 ;
@@ -10869,7 +11653,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$467 ;
   wire \$468 ;
   wire \$469 ;
-  wire [8:0] \$47 ;
+  wire \$47 ;
   wire \$470 ;
   wire \$471 ;
   wire \$472 ;
@@ -10880,7 +11664,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$477 ;
   wire \$478 ;
   wire \$479 ;
-  wire [8:0] \$48 ;
+  wire \$48 ;
   wire \$480 ;
   wire \$481 ;
   wire \$482 ;
@@ -10891,7 +11675,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$487 ;
   wire \$488 ;
   wire \$489 ;
-  wire [8:0] \$49 ;
+  wire \$49 ;
   wire \$490 ;
   wire \$491 ;
   wire \$492 ;
@@ -10902,8 +11686,8 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$497 ;
   wire \$498 ;
   wire \$499 ;
-  wire [8:0] \$5 ;
-  wire [8:0] \$50 ;
+  wire [10:0] \$5 ;
+  wire \$50 ;
   wire \$500 ;
   wire \$501 ;
   wire \$502 ;
@@ -10914,7 +11698,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$507 ;
   wire \$508 ;
   wire \$509 ;
-  wire [8:0] \$51 ;
+  wire \$51 ;
   wire \$510 ;
   wire \$511 ;
   wire \$512 ;
@@ -10925,7 +11709,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$517 ;
   wire \$518 ;
   wire \$519 ;
-  wire [8:0] \$52 ;
+  wire \$52 ;
   wire \$520 ;
   wire \$521 ;
   wire \$522 ;
@@ -10936,7 +11720,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$527 ;
   wire \$528 ;
   wire \$529 ;
-  wire [8:0] \$53 ;
+  wire \$53 ;
   wire \$530 ;
   wire \$531 ;
   wire \$532 ;
@@ -10947,7 +11731,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$537 ;
   wire \$538 ;
   wire \$539 ;
-  wire [8:0] \$54 ;
+  wire \$54 ;
   wire \$540 ;
   wire \$541 ;
   wire \$542 ;
@@ -10958,7 +11742,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$547 ;
   wire \$548 ;
   wire \$549 ;
-  wire [8:0] \$55 ;
+  wire \$55 ;
   wire \$550 ;
   wire \$551 ;
   wire \$552 ;
@@ -10969,7 +11753,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$557 ;
   wire \$558 ;
   wire \$559 ;
-  wire [8:0] \$56 ;
+  wire \$56 ;
   wire \$560 ;
   wire \$561 ;
   wire \$562 ;
@@ -10980,7 +11764,7 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$567 ;
   wire \$568 ;
   wire \$569 ;
-  wire [8:0] \$57 ;
+  wire \$57 ;
   wire \$570 ;
   wire \$571 ;
   wire \$572 ;
@@ -10991,18 +11775,18 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$577 ;
   wire \$578 ;
   wire \$579 ;
-  wire [8:0] \$58 ;
+  wire \$58 ;
   wire \$580 ;
-  wire [63:0] \$581 ;
-  wire [63:0] \$582 ;
-  wire [63:0] \$583 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
   wire \$584 ;
   wire \$585 ;
   wire \$586 ;
   wire \$587 ;
   wire \$588 ;
   wire \$589 ;
-  wire [8:0] \$59 ;
+  wire \$59 ;
   wire \$590 ;
   wire \$591 ;
   wire \$592 ;
@@ -11011,63 +11795,285 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$595 ;
   wire \$596 ;
   wire \$597 ;
-  reg [5:0] \$598 ;
-  reg [7:0] \$599 ;
+  wire \$598 ;
+  wire \$599 ;
   wire [8:0] \$6 ;
-  wire [8:0] \$60 ;
-  reg [5:0] \$600 ;
-  reg [7:0] \$601 ;
-  reg [5:0] \$602 ;
-  reg [7:0] \$603 ;
-  reg [5:0] \$604 ;
-  reg [7:0] \$605 ;
-  reg [5:0] \$606 ;
-  reg [7:0] \$607 ;
-  reg [5:0] \$608 ;
-  reg [7:0] \$609 ;
-  wire [8:0] \$61 ;
-  reg [5:0] \$610 ;
-  reg [7:0] \$611 ;
-  reg [5:0] \$612 ;
-  reg [7:0] \$613 ;
-  reg [5:0] \$614 ;
-  reg [7:0] \$615 ;
-  reg [5:0] \$616 ;
-  reg [7:0] \$617 ;
-  reg [5:0] \$618 ;
-  reg [7:0] \$619 ;
-  wire [8:0] \$62 ;
-  reg [5:0] \$620 ;
-  reg [7:0] \$621 ;
-  reg [5:0] \$622 ;
-  reg [7:0] \$623 ;
-  reg [63:0] \$624 ;
-  reg [63:0] \$625 ;
-  reg \$626 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
+  wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
+  wire \$62 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire \$641 ;
+  wire \$642 ;
+  wire \$643 ;
+  wire \$644 ;
+  wire \$645 ;
+  wire \$646 ;
+  wire \$647 ;
+  wire \$648 ;
+  wire \$649 ;
+  wire \$65 ;
+  wire \$650 ;
+  wire \$651 ;
+  wire \$652 ;
+  wire \$653 ;
+  wire \$654 ;
+  wire \$655 ;
+  wire \$656 ;
+  wire \$657 ;
+  wire \$658 ;
+  wire \$659 ;
   wire \$66 ;
+  wire \$660 ;
+  wire \$661 ;
+  wire \$662 ;
+  wire \$663 ;
+  wire \$664 ;
+  wire \$665 ;
+  wire \$666 ;
+  wire \$667 ;
+  wire \$668 ;
+  wire \$669 ;
   wire \$67 ;
+  wire \$670 ;
+  wire \$671 ;
+  wire \$672 ;
+  wire \$673 ;
+  wire \$674 ;
+  wire \$675 ;
+  wire \$676 ;
+  wire \$677 ;
+  wire \$678 ;
+  wire \$679 ;
   wire \$68 ;
+  wire \$680 ;
+  wire \$681 ;
+  wire \$682 ;
+  wire \$683 ;
+  wire \$684 ;
+  wire \$685 ;
+  wire \$686 ;
+  wire \$687 ;
+  wire \$688 ;
+  wire \$689 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire \$690 ;
+  wire \$691 ;
+  wire \$692 ;
+  wire \$693 ;
+  wire \$694 ;
+  wire \$695 ;
+  wire \$696 ;
+  wire \$697 ;
+  wire \$698 ;
+  wire \$699 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
+  wire \$700 ;
+  wire \$701 ;
+  wire \$702 ;
+  wire \$703 ;
+  wire \$704 ;
+  wire \$705 ;
+  wire \$706 ;
+  wire \$707 ;
+  wire \$708 ;
+  wire \$709 ;
   wire \$71 ;
+  wire \$710 ;
+  wire \$711 ;
+  wire \$712 ;
+  wire \$713 ;
+  wire \$714 ;
+  wire \$715 ;
+  wire \$716 ;
+  wire \$717 ;
+  wire \$718 ;
+  wire \$719 ;
   wire \$72 ;
+  wire \$720 ;
+  wire \$721 ;
+  wire \$722 ;
+  wire \$723 ;
+  wire \$724 ;
+  wire \$725 ;
+  wire \$726 ;
+  wire \$727 ;
+  wire \$728 ;
+  wire \$729 ;
   wire \$73 ;
+  wire \$730 ;
+  wire \$731 ;
+  wire \$732 ;
+  wire \$733 ;
+  wire \$734 ;
+  wire \$735 ;
+  wire \$736 ;
+  wire \$737 ;
+  wire \$738 ;
+  wire \$739 ;
   wire \$74 ;
+  wire \$740 ;
+  wire \$741 ;
+  wire \$742 ;
+  wire \$743 ;
+  wire \$744 ;
+  wire \$745 ;
+  wire \$746 ;
+  wire \$747 ;
+  wire \$748 ;
+  wire \$749 ;
   wire \$75 ;
+  wire \$750 ;
+  wire \$751 ;
+  wire \$752 ;
+  wire \$753 ;
+  wire \$754 ;
+  wire \$755 ;
+  wire \$756 ;
+  wire \$757 ;
+  wire \$758 ;
+  wire \$759 ;
   wire \$76 ;
+  wire \$760 ;
+  wire \$761 ;
+  wire \$762 ;
+  wire \$763 ;
+  wire \$764 ;
+  wire \$765 ;
+  wire \$766 ;
+  wire \$767 ;
+  wire \$768 ;
+  wire \$769 ;
   wire \$77 ;
+  wire \$770 ;
+  wire \$771 ;
+  wire \$772 ;
+  wire \$773 ;
+  wire \$774 ;
+  wire \$775 ;
+  wire \$776 ;
+  wire \$777 ;
+  wire \$778 ;
+  wire \$779 ;
   wire \$78 ;
+  wire \$780 ;
+  wire \$781 ;
+  wire \$782 ;
+  wire \$783 ;
+  wire \$784 ;
+  wire \$785 ;
+  wire \$786 ;
+  wire \$787 ;
+  wire \$788 ;
+  wire \$789 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire \$790 ;
+  wire \$791 ;
+  wire \$792 ;
+  wire \$793 ;
+  wire \$794 ;
+  wire \$795 ;
+  wire \$796 ;
+  wire \$797 ;
+  wire \$798 ;
+  wire \$799 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
+  wire \$800 ;
+  wire \$801 ;
+  wire \$802 ;
+  wire [63:0] \$803 ;
+  wire [63:0] \$804 ;
+  wire [63:0] \$805 ;
+  wire \$806 ;
+  wire \$807 ;
+  wire \$808 ;
+  wire \$809 ;
   wire \$81 ;
+  wire \$810 ;
+  wire \$811 ;
+  wire \$812 ;
+  wire \$813 ;
+  wire \$814 ;
+  wire \$815 ;
+  wire \$816 ;
+  wire \$817 ;
+  wire \$818 ;
+  wire \$819 ;
   wire \$82 ;
+  reg [7:0] \$820 ;
+  reg [7:0] \$821 ;
+  reg [7:0] \$822 ;
+  reg [7:0] \$823 ;
+  reg [7:0] \$824 ;
+  reg [7:0] \$825 ;
+  reg [7:0] \$826 ;
+  reg [7:0] \$827 ;
+  reg [7:0] \$828 ;
+  reg [7:0] \$829 ;
   wire \$83 ;
+  reg [7:0] \$830 ;
+  reg [7:0] \$831 ;
+  reg [7:0] \$832 ;
+  reg [7:0] \$833 ;
+  reg [7:0] \$834 ;
+  reg [7:0] \$835 ;
+  reg [7:0] \$836 ;
+  reg [7:0] \$837 ;
+  reg [7:0] \$838 ;
+  reg [7:0] \$839 ;
   wire \$84 ;
+  reg [7:0] \$840 ;
+  reg [7:0] \$841 ;
+  reg [7:0] \$842 ;
+  reg [7:0] \$843 ;
+  reg [7:0] \$844 ;
+  reg [7:0] \$845 ;
+  reg [63:0] \$846 ;
+  reg [63:0] \$847 ;
+  reg \$848 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
@@ -11086,97 +12092,71 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b10_0;
-  wire [9:0] b10_1;
+  wire [11:0] b10_0;
+  wire [11:0] b10_1;
   wire [9:0] b10_2;
-  reg [5:0] b10_head = 6'h00;
+  reg [7:0] b10_pairs = 8'h00;
   reg [7:0] b10_residue = 8'h00;
-  wire [9:0] b10_t_0;
-  wire [9:0] b10_t_1;
-  wire [9:0] b11_0;
-  wire [9:0] b11_1;
+  wire [11:0] b11_0;
+  wire [11:0] b11_1;
   wire [9:0] b11_2;
-  reg [5:0] b11_head = 6'h00;
+  reg [7:0] b11_pairs = 8'h00;
   reg [7:0] b11_residue = 8'h00;
-  wire [9:0] b11_t_0;
-  wire [9:0] b11_t_1;
-  wire [9:0] b12_0;
-  wire [9:0] b12_1;
+  wire [11:0] b12_0;
+  wire [11:0] b12_1;
   wire [9:0] b12_2;
-  reg [5:0] b12_head = 6'h00;
+  reg [7:0] b12_pairs = 8'h00;
   reg [7:0] b12_residue = 8'h00;
-  wire [9:0] b12_t_0;
-  wire [9:0] b12_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
-  wire [9:0] b7_0;
-  wire [9:0] b7_1;
+  wire [11:0] b7_0;
+  wire [11:0] b7_1;
   wire [9:0] b7_2;
-  reg [5:0] b7_head = 6'h00;
+  reg [7:0] b7_pairs = 8'h00;
   reg [7:0] b7_residue = 8'h00;
-  wire [9:0] b7_t_0;
-  wire [9:0] b7_t_1;
-  wire [9:0] b8_0;
-  wire [9:0] b8_1;
+  wire [11:0] b8_0;
+  wire [11:0] b8_1;
   wire [9:0] b8_2;
-  reg [5:0] b8_head = 6'h00;
+  reg [7:0] b8_pairs = 8'h00;
   reg [7:0] b8_residue = 8'h00;
-  wire [9:0] b8_t_0;
-  wire [9:0] b8_t_1;
-  wire [9:0] b9_0;
-  wire [9:0] b9_1;
+  wire [11:0] b9_0;
+  wire [11:0] b9_1;
   wire [9:0] b9_2;
-  reg [5:0] b9_head = 6'h00;
+  reg [7:0] b9_pairs = 8'h00;
   reg [7:0] b9_residue = 8'h00;
-  wire [9:0] b9_t_0;
-  wire [9:0] b9_t_1;
   input clk;
   wire clk;
   input [103:0] codes;
@@ -11192,1017 +12172,1213 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
-  assign \$309  = ~ \$308 ;
-  assign \$310  = \$307  & \$309 ;
-  assign \$311  = | b2_head[1:0];
-  assign \$312  = ~ \$311 ;
-  assign \$313  = b2_t_1[7:0] >= 8'hf3;
-  assign \$314  = ~ \$313 ;
-  assign \$315  = \$312  & \$314 ;
-  assign \$316  = | b2_head[3:2];
-  assign \$317  = ~ \$316 ;
-  assign \$318  = b2_t_1[7:0] >= 8'hf3;
-  assign \$319  = ~ \$318 ;
-  assign \$320  = \$317  & \$319 ;
-  assign \$321  = | b2_head[5:4];
-  assign \$322  = ~ \$321 ;
-  assign \$323  = b2_t_1[7:0] >= 8'hf3;
-  assign \$324  = ~ \$323 ;
-  assign \$325  = \$322  & \$324 ;
-  assign \$326  = | b2_t_0[9:8];
-  assign \$327  = ~ \$326 ;
-  assign \$328  = b2_t_1[7:0] >= 8'hf3;
-  assign \$329  = ~ \$328 ;
-  assign \$330  = \$327  & \$329 ;
-  assign \$331  = | b2_t_1[9:8];
-  assign \$332  = ~ \$331 ;
-  assign \$333  = b2_t_1[7:0] >= 8'hf3;
-  assign \$334  = ~ \$333 ;
-  assign \$335  = \$332  & \$334 ;
-  assign \$336  = | b3_head[1:0];
-  assign \$337  = ~ \$336 ;
-  assign \$338  = b3_t_1[7:0] >= 8'hf3;
-  assign \$339  = ~ \$338 ;
-  assign \$340  = \$337  & \$339 ;
-  assign \$341  = | b3_head[3:2];
-  assign \$342  = ~ \$341 ;
-  assign \$343  = b3_t_1[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = | b3_head[5:4];
-  assign \$347  = ~ \$346 ;
-  assign \$348  = b3_t_1[7:0] >= 8'hf3;
-  assign \$349  = ~ \$348 ;
-  assign \$350  = \$347  & \$349 ;
-  assign \$351  = | b3_t_0[9:8];
-  assign \$352  = ~ \$351 ;
-  assign \$353  = b3_t_1[7:0] >= 8'hf3;
-  assign \$354  = ~ \$353 ;
-  assign \$355  = \$352  & \$354 ;
-  assign \$356  = | b3_t_1[9:8];
-  assign \$357  = ~ \$356 ;
-  assign \$358  = b3_t_1[7:0] >= 8'hf3;
-  assign \$359  = ~ \$358 ;
-  assign \$360  = \$357  & \$359 ;
-  assign \$361  = | b4_head[1:0];
-  assign \$362  = ~ \$361 ;
-  assign \$363  = b4_t_1[7:0] >= 8'hf3;
-  assign \$364  = ~ \$363 ;
-  assign \$365  = \$362  & \$364 ;
-  assign \$366  = | b4_head[3:2];
-  assign \$367  = ~ \$366 ;
-  assign \$368  = b4_t_1[7:0] >= 8'hf3;
-  assign \$369  = ~ \$368 ;
-  assign \$370  = \$367  & \$369 ;
-  assign \$371  = | b4_head[5:4];
-  assign \$372  = ~ \$371 ;
-  assign \$373  = b4_t_1[7:0] >= 8'hf3;
-  assign \$374  = ~ \$373 ;
-  assign \$375  = \$372  & \$374 ;
-  assign \$376  = | b4_t_0[9:8];
-  assign \$377  = ~ \$376 ;
-  assign \$378  = b4_t_1[7:0] >= 8'hf3;
-  assign \$379  = ~ \$378 ;
-  assign \$380  = \$377  & \$379 ;
-  assign \$381  = | b4_t_1[9:8];
-  assign \$382  = ~ \$381 ;
-  assign \$383  = b4_t_1[7:0] >= 8'hf3;
+  assign \$113  = | { \$112 , \$111 , \$110  };
+  assign \$114  = b2_2[7:0] >= 8'hf3;
+  assign \$115  = \$113  | \$114 ;
+  assign \$116  = b2_2[7:0] >= 8'hf3;
+  assign \$117  = b2_2[8] | \$116 ;
+  assign \$118  = b3_pairs[3:0] == 2'h3;
+  assign \$119  = b3_pairs[3:0] == 3'h4;
+  assign \$120  = b3_pairs[3:0] == 3'h5;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_pairs[3:0] == 1'h1;
+  assign \$125  = b3_pairs[3:0] == 3'h4;
+  assign \$126  = b3_pairs[3:0] == 3'h7;
+  assign \$127  = | { \$126 , \$125 , \$124  };
+  assign \$128  = b3_2[7:0] >= 8'hf3;
+  assign \$129  = \$127  | \$128 ;
+  assign \$130  = b3_pairs[7:4] == 2'h3;
+  assign \$131  = b3_pairs[7:4] == 3'h4;
+  assign \$132  = b3_pairs[7:4] == 3'h5;
+  assign \$133  = | { \$132 , \$131 , \$130  };
+  assign \$134  = b3_2[7:0] >= 8'hf3;
+  assign \$135  = \$133  | \$134 ;
+  assign \$136  = b3_pairs[7:4] == 1'h1;
+  assign \$137  = b3_pairs[7:4] == 3'h4;
+  assign \$138  = b3_pairs[7:4] == 3'h7;
+  assign \$139  = | { \$138 , \$137 , \$136  };
+  assign \$140  = b3_2[7:0] >= 8'hf3;
+  assign \$141  = \$139  | \$140 ;
+  assign \$142  = b3_2[7:0] >= 8'hf3;
+  assign \$143  = b3_2[8] | \$142 ;
+  assign \$144  = b4_pairs[3:0] == 2'h3;
+  assign \$145  = b4_pairs[3:0] == 3'h4;
+  assign \$146  = b4_pairs[3:0] == 3'h5;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_pairs[3:0] == 1'h1;
+  assign \$151  = b4_pairs[3:0] == 3'h4;
+  assign \$152  = b4_pairs[3:0] == 3'h7;
+  assign \$153  = | { \$152 , \$151 , \$150  };
+  assign \$154  = b4_2[7:0] >= 8'hf3;
+  assign \$155  = \$153  | \$154 ;
+  assign \$156  = b4_pairs[7:4] == 2'h3;
+  assign \$157  = b4_pairs[7:4] == 3'h4;
+  assign \$158  = b4_pairs[7:4] == 3'h5;
+  assign \$159  = | { \$158 , \$157 , \$156  };
+  assign \$160  = b4_2[7:0] >= 8'hf3;
+  assign \$161  = \$159  | \$160 ;
+  assign \$162  = b4_pairs[7:4] == 1'h1;
+  assign \$163  = b4_pairs[7:4] == 3'h4;
+  assign \$164  = b4_pairs[7:4] == 3'h7;
+  assign \$165  = | { \$164 , \$163 , \$162  };
+  assign \$166  = b4_2[7:0] >= 8'hf3;
+  assign \$167  = \$165  | \$166 ;
+  assign \$168  = b4_2[7:0] >= 8'hf3;
+  assign \$169  = b4_2[8] | \$168 ;
+  assign \$170  = b5_pairs[3:0] == 2'h3;
+  assign \$171  = b5_pairs[3:0] == 3'h4;
+  assign \$172  = b5_pairs[3:0] == 3'h5;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_pairs[3:0] == 1'h1;
+  assign \$177  = b5_pairs[3:0] == 3'h4;
+  assign \$178  = b5_pairs[3:0] == 3'h7;
+  assign \$179  = | { \$178 , \$177 , \$176  };
+  assign \$180  = b5_2[7:0] >= 8'hf3;
+  assign \$181  = \$179  | \$180 ;
+  assign \$182  = b5_pairs[7:4] == 2'h3;
+  assign \$183  = b5_pairs[7:4] == 3'h4;
+  assign \$184  = b5_pairs[7:4] == 3'h5;
+  assign \$185  = | { \$184 , \$183 , \$182  };
+  assign \$186  = b5_2[7:0] >= 8'hf3;
+  assign \$187  = \$185  | \$186 ;
+  assign \$188  = b5_pairs[7:4] == 1'h1;
+  assign \$189  = b5_pairs[7:4] == 3'h4;
+  assign \$190  = b5_pairs[7:4] == 3'h7;
+  assign \$191  = | { \$190 , \$189 , \$188  };
+  assign \$192  = b5_2[7:0] >= 8'hf3;
+  assign \$193  = \$191  | \$192 ;
+  assign \$194  = b5_2[7:0] >= 8'hf3;
+  assign \$195  = b5_2[8] | \$194 ;
+  assign \$196  = b6_pairs[3:0] == 2'h3;
+  assign \$197  = b6_pairs[3:0] == 3'h4;
+  assign \$198  = b6_pairs[3:0] == 3'h5;
+  assign \$199  = | { \$198 , \$197 , \$196  };
+  assign \$200  = b6_2[7:0] >= 8'hf3;
+  assign \$201  = \$199  | \$200 ;
+  assign \$202  = b6_pairs[3:0] == 1'h1;
+  assign \$203  = b6_pairs[3:0] == 3'h4;
+  assign \$204  = b6_pairs[3:0] == 3'h7;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b6_2[7:0] >= 8'hf3;
+  assign \$207  = \$205  | \$206 ;
+  assign \$208  = b6_pairs[7:4] == 2'h3;
+  assign \$209  = b6_pairs[7:4] == 3'h4;
+  assign \$210  = b6_pairs[7:4] == 3'h5;
+  assign \$211  = | { \$210 , \$209 , \$208  };
+  assign \$212  = b6_2[7:0] >= 8'hf3;
+  assign \$213  = \$211  | \$212 ;
+  assign \$214  = b6_pairs[7:4] == 1'h1;
+  assign \$215  = b6_pairs[7:4] == 3'h4;
+  assign \$216  = b6_pairs[7:4] == 3'h7;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b6_2[7:0] >= 8'hf3;
+  assign \$219  = \$217  | \$218 ;
+  assign \$220  = b6_2[7:0] >= 8'hf3;
+  assign \$221  = b6_2[8] | \$220 ;
+  assign \$222  = b7_pairs[3:0] == 2'h3;
+  assign \$223  = b7_pairs[3:0] == 3'h4;
+  assign \$224  = b7_pairs[3:0] == 3'h5;
+  assign \$225  = | { \$224 , \$223 , \$222  };
+  assign \$226  = b7_2[7:0] >= 8'hf3;
+  assign \$227  = \$225  | \$226 ;
+  assign \$228  = b7_pairs[3:0] == 1'h1;
+  assign \$229  = b7_pairs[3:0] == 3'h4;
+  assign \$230  = b7_pairs[3:0] == 3'h7;
+  assign \$231  = | { \$230 , \$229 , \$228  };
+  assign \$232  = b7_2[7:0] >= 8'hf3;
+  assign \$233  = \$231  | \$232 ;
+  assign \$234  = b7_pairs[7:4] == 2'h3;
+  assign \$235  = b7_pairs[7:4] == 3'h4;
+  assign \$236  = b7_pairs[7:4] == 3'h5;
+  assign \$237  = | { \$236 , \$235 , \$234  };
+  assign \$238  = b7_2[7:0] >= 8'hf3;
+  assign \$239  = \$237  | \$238 ;
+  assign \$240  = b7_pairs[7:4] == 1'h1;
+  assign \$241  = b7_pairs[7:4] == 3'h4;
+  assign \$242  = b7_pairs[7:4] == 3'h7;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b7_2[7:0] >= 8'hf3;
+  assign \$245  = \$243  | \$244 ;
+  assign \$246  = b7_2[7:0] >= 8'hf3;
+  assign \$247  = b7_2[8] | \$246 ;
+  assign \$248  = b8_pairs[3:0] == 2'h3;
+  assign \$249  = b8_pairs[3:0] == 3'h4;
+  assign \$250  = b8_pairs[3:0] == 3'h5;
+  assign \$251  = | { \$250 , \$249 , \$248  };
+  assign \$252  = b8_2[7:0] >= 8'hf3;
+  assign \$253  = \$251  | \$252 ;
+  assign \$254  = b8_pairs[3:0] == 1'h1;
+  assign \$255  = b8_pairs[3:0] == 3'h4;
+  assign \$256  = b8_pairs[3:0] == 3'h7;
+  assign \$257  = | { \$256 , \$255 , \$254  };
+  assign \$258  = b8_2[7:0] >= 8'hf3;
+  assign \$259  = \$257  | \$258 ;
+  assign \$260  = b8_pairs[7:4] == 2'h3;
+  assign \$261  = b8_pairs[7:4] == 3'h4;
+  assign \$262  = b8_pairs[7:4] == 3'h5;
+  assign \$263  = | { \$262 , \$261 , \$260  };
+  assign \$264  = b8_2[7:0] >= 8'hf3;
+  assign \$265  = \$263  | \$264 ;
+  assign \$266  = b8_pairs[7:4] == 1'h1;
+  assign \$267  = b8_pairs[7:4] == 3'h4;
+  assign \$268  = b8_pairs[7:4] == 3'h7;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b8_2[7:0] >= 8'hf3;
+  assign \$271  = \$269  | \$270 ;
+  assign \$272  = b8_2[7:0] >= 8'hf3;
+  assign \$273  = b8_2[8] | \$272 ;
+  assign \$274  = b9_pairs[3:0] == 2'h3;
+  assign \$275  = b9_pairs[3:0] == 3'h4;
+  assign \$276  = b9_pairs[3:0] == 3'h5;
+  assign \$277  = | { \$276 , \$275 , \$274  };
+  assign \$278  = b9_2[7:0] >= 8'hf3;
+  assign \$279  = \$277  | \$278 ;
+  assign \$280  = b9_pairs[3:0] == 1'h1;
+  assign \$281  = b9_pairs[3:0] == 3'h4;
+  assign \$282  = b9_pairs[3:0] == 3'h7;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b9_2[7:0] >= 8'hf3;
+  assign \$285  = \$283  | \$284 ;
+  assign \$286  = b9_pairs[7:4] == 2'h3;
+  assign \$287  = b9_pairs[7:4] == 3'h4;
+  assign \$288  = b9_pairs[7:4] == 3'h5;
+  assign \$289  = | { \$288 , \$287 , \$286  };
+  assign \$290  = b9_2[7:0] >= 8'hf3;
+  assign \$291  = \$289  | \$290 ;
+  assign \$292  = b9_pairs[7:4] == 1'h1;
+  assign \$293  = b9_pairs[7:4] == 3'h4;
+  assign \$294  = b9_pairs[7:4] == 3'h7;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b9_2[7:0] >= 8'hf3;
+  assign \$297  = \$295  | \$296 ;
+  assign \$298  = b9_2[7:0] >= 8'hf3;
+  assign \$299  = b9_2[8] | \$298 ;
+  assign \$300  = b10_pairs[3:0] == 2'h3;
+  assign \$301  = b10_pairs[3:0] == 3'h4;
+  assign \$302  = b10_pairs[3:0] == 3'h5;
+  assign \$303  = | { \$302 , \$301 , \$300  };
+  assign \$304  = b10_2[7:0] >= 8'hf3;
+  assign \$305  = \$303  | \$304 ;
+  assign \$306  = b10_pairs[3:0] == 1'h1;
+  assign \$307  = b10_pairs[3:0] == 3'h4;
+  assign \$308  = b10_pairs[3:0] == 3'h7;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b10_2[7:0] >= 8'hf3;
+  assign \$311  = \$309  | \$310 ;
+  assign \$312  = b10_pairs[7:4] == 2'h3;
+  assign \$313  = b10_pairs[7:4] == 3'h4;
+  assign \$314  = b10_pairs[7:4] == 3'h5;
+  assign \$315  = | { \$314 , \$313 , \$312  };
+  assign \$316  = b10_2[7:0] >= 8'hf3;
+  assign \$317  = \$315  | \$316 ;
+  assign \$318  = b10_pairs[7:4] == 1'h1;
+  assign \$319  = b10_pairs[7:4] == 3'h4;
+  assign \$320  = b10_pairs[7:4] == 3'h7;
+  assign \$321  = | { \$320 , \$319 , \$318  };
+  assign \$322  = b10_2[7:0] >= 8'hf3;
+  assign \$323  = \$321  | \$322 ;
+  assign \$324  = b10_2[7:0] >= 8'hf3;
+  assign \$325  = b10_2[8] | \$324 ;
+  assign \$326  = b11_pairs[3:0] == 2'h3;
+  assign \$327  = b11_pairs[3:0] == 3'h4;
+  assign \$328  = b11_pairs[3:0] == 3'h5;
+  assign \$329  = | { \$328 , \$327 , \$326  };
+  assign \$330  = b11_2[7:0] >= 8'hf3;
+  assign \$331  = \$329  | \$330 ;
+  assign \$332  = b11_pairs[3:0] == 1'h1;
+  assign \$333  = b11_pairs[3:0] == 3'h4;
+  assign \$334  = b11_pairs[3:0] == 3'h7;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b11_2[7:0] >= 8'hf3;
+  assign \$337  = \$335  | \$336 ;
+  assign \$338  = b11_pairs[7:4] == 2'h3;
+  assign \$339  = b11_pairs[7:4] == 3'h4;
+  assign \$340  = b11_pairs[7:4] == 3'h5;
+  assign \$341  = | { \$340 , \$339 , \$338  };
+  assign \$342  = b11_2[7:0] >= 8'hf3;
+  assign \$343  = \$341  | \$342 ;
+  assign \$344  = b11_pairs[7:4] == 1'h1;
+  assign \$345  = b11_pairs[7:4] == 3'h4;
+  assign \$346  = b11_pairs[7:4] == 3'h7;
+  assign \$347  = | { \$346 , \$345 , \$344  };
+  assign \$348  = b11_2[7:0] >= 8'hf3;
+  assign \$349  = \$347  | \$348 ;
+  assign \$350  = b11_2[7:0] >= 8'hf3;
+  assign \$351  = b11_2[8] | \$350 ;
+  assign \$352  = b12_pairs[3:0] == 2'h3;
+  assign \$353  = b12_pairs[3:0] == 3'h4;
+  assign \$354  = b12_pairs[3:0] == 3'h5;
+  assign \$355  = | { \$354 , \$353 , \$352  };
+  assign \$356  = b12_2[7:0] >= 8'hf3;
+  assign \$357  = \$355  | \$356 ;
+  assign \$358  = b12_pairs[3:0] == 1'h1;
+  assign \$359  = b12_pairs[3:0] == 3'h4;
+  assign \$360  = b12_pairs[3:0] == 3'h7;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b12_2[7:0] >= 8'hf3;
+  assign \$363  = \$361  | \$362 ;
+  assign \$364  = b12_pairs[7:4] == 2'h3;
+  assign \$365  = b12_pairs[7:4] == 3'h4;
+  assign \$366  = b12_pairs[7:4] == 3'h5;
+  assign \$367  = | { \$366 , \$365 , \$364  };
+  assign \$368  = b12_2[7:0] >= 8'hf3;
+  assign \$369  = \$367  | \$368 ;
+  assign \$370  = b12_pairs[7:4] == 1'h1;
+  assign \$371  = b12_pairs[7:4] == 3'h4;
+  assign \$372  = b12_pairs[7:4] == 3'h7;
+  assign \$373  = | { \$372 , \$371 , \$370  };
+  assign \$374  = b12_2[7:0] >= 8'hf3;
+  assign \$375  = \$373  | \$374 ;
+  assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
+  assign \$378  = \$377  & mask;
+  assign \$379  = ! b0_pairs[3:0];
+  assign \$380  = b0_pairs[3:0] == 1'h1;
+  assign \$381  = b0_pairs[3:0] == 2'h2;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b0_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_head[1:0];
-  assign \$387  = ~ \$386 ;
-  assign \$388  = b5_t_1[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = | b5_head[3:2];
-  assign \$392  = ~ \$391 ;
-  assign \$393  = b5_t_1[7:0] >= 8'hf3;
-  assign \$394  = ~ \$393 ;
-  assign \$395  = \$392  & \$394 ;
-  assign \$396  = | b5_head[5:4];
-  assign \$397  = ~ \$396 ;
-  assign \$398  = b5_t_1[7:0] >= 8'hf3;
-  assign \$399  = ~ \$398 ;
-  assign \$400  = \$397  & \$399 ;
-  assign \$401  = | b5_t_0[9:8];
-  assign \$402  = ~ \$401 ;
-  assign \$403  = b5_t_1[7:0] >= 8'hf3;
-  assign \$404  = ~ \$403 ;
-  assign \$405  = \$402  & \$404 ;
-  assign \$406  = | b5_t_1[9:8];
-  assign \$407  = ~ \$406 ;
-  assign \$408  = b5_t_1[7:0] >= 8'hf3;
-  assign \$409  = ~ \$408 ;
-  assign \$410  = \$407  & \$409 ;
-  assign \$411  = | b6_head[1:0];
-  assign \$412  = ~ \$411 ;
-  assign \$413  = b6_t_1[7:0] >= 8'hf3;
-  assign \$414  = ~ \$413 ;
-  assign \$415  = \$412  & \$414 ;
-  assign \$416  = | b6_head[3:2];
+  assign \$386  = ! b0_pairs[3:0];
+  assign \$387  = b0_pairs[3:0] == 2'h3;
+  assign \$388  = b0_pairs[3:0] == 3'h6;
+  assign \$389  = | { \$388 , \$387 , \$386  };
+  assign \$390  = b0_2[7:0] >= 8'hf3;
+  assign \$391  = ~ \$390 ;
+  assign \$392  = \$389  & \$391 ;
+  assign \$393  = ! b0_pairs[7:4];
+  assign \$394  = b0_pairs[7:4] == 1'h1;
+  assign \$395  = b0_pairs[7:4] == 2'h2;
+  assign \$396  = | { \$395 , \$394 , \$393  };
+  assign \$397  = b0_2[7:0] >= 8'hf3;
+  assign \$398  = ~ \$397 ;
+  assign \$399  = \$396  & \$398 ;
+  assign \$400  = ! b0_pairs[7:4];
+  assign \$401  = b0_pairs[7:4] == 2'h3;
+  assign \$402  = b0_pairs[7:4] == 3'h6;
+  assign \$403  = | { \$402 , \$401 , \$400  };
+  assign \$404  = b0_2[7:0] >= 8'hf3;
+  assign \$405  = ~ \$404 ;
+  assign \$406  = \$403  & \$405 ;
+  assign \$407  = | b0_2[9:8];
+  assign \$408  = ~ \$407 ;
+  assign \$409  = b0_2[7:0] >= 8'hf3;
+  assign \$410  = ~ \$409 ;
+  assign \$411  = \$408  & \$410 ;
+  assign \$412  = ! b1_pairs[3:0];
+  assign \$413  = b1_pairs[3:0] == 1'h1;
+  assign \$414  = b1_pairs[3:0] == 2'h2;
+  assign \$415  = | { \$414 , \$413 , \$412  };
+  assign \$416  = b1_2[7:0] >= 8'hf3;
   assign \$417  = ~ \$416 ;
-  assign \$418  = b6_t_1[7:0] >= 8'hf3;
-  assign \$419  = ~ \$418 ;
-  assign \$420  = \$417  & \$419 ;
-  assign \$421  = | b6_head[5:4];
-  assign \$422  = ~ \$421 ;
-  assign \$423  = b6_t_1[7:0] >= 8'hf3;
+  assign \$418  = \$415  & \$417 ;
+  assign \$419  = ! b1_pairs[3:0];
+  assign \$420  = b1_pairs[3:0] == 2'h3;
+  assign \$421  = b1_pairs[3:0] == 3'h6;
+  assign \$422  = | { \$421 , \$420 , \$419  };
+  assign \$423  = b1_2[7:0] >= 8'hf3;
   assign \$424  = ~ \$423 ;
   assign \$425  = \$422  & \$424 ;
-  assign \$426  = | b6_t_0[9:8];
-  assign \$427  = ~ \$426 ;
-  assign \$428  = b6_t_1[7:0] >= 8'hf3;
-  assign \$429  = ~ \$428 ;
-  assign \$430  = \$427  & \$429 ;
-  assign \$431  = | b6_t_1[9:8];
-  assign \$432  = ~ \$431 ;
-  assign \$433  = b6_t_1[7:0] >= 8'hf3;
-  assign \$434  = ~ \$433 ;
-  assign \$435  = \$432  & \$434 ;
-  assign \$436  = | b7_head[1:0];
-  assign \$437  = ~ \$436 ;
-  assign \$438  = b7_t_1[7:0] >= 8'hf3;
-  assign \$439  = ~ \$438 ;
-  assign \$440  = \$437  & \$439 ;
-  assign \$441  = | b7_head[3:2];
-  assign \$442  = ~ \$441 ;
-  assign \$443  = b7_t_1[7:0] >= 8'hf3;
-  assign \$444  = ~ \$443 ;
-  assign \$445  = \$442  & \$444 ;
-  assign \$446  = | b7_head[5:4];
-  assign \$447  = ~ \$446 ;
-  assign \$448  = b7_t_1[7:0] >= 8'hf3;
-  assign \$449  = ~ \$448 ;
-  assign \$450  = \$447  & \$449 ;
-  assign \$451  = | b7_t_0[9:8];
-  assign \$452  = ~ \$451 ;
-  assign \$453  = b7_t_1[7:0] >= 8'hf3;
-  assign \$454  = ~ \$453 ;
-  assign \$455  = \$452  & \$454 ;
-  assign \$456  = | b7_t_1[9:8];
+  assign \$426  = ! b1_pairs[7:4];
+  assign \$427  = b1_pairs[7:4] == 1'h1;
+  assign \$428  = b1_pairs[7:4] == 2'h2;
+  assign \$429  = | { \$428 , \$427 , \$426  };
+  assign \$430  = b1_2[7:0] >= 8'hf3;
+  assign \$431  = ~ \$430 ;
+  assign \$432  = \$429  & \$431 ;
+  assign \$433  = ! b1_pairs[7:4];
+  assign \$434  = b1_pairs[7:4] == 2'h3;
+  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$436  = | { \$435 , \$434 , \$433  };
+  assign \$437  = b1_2[7:0] >= 8'hf3;
+  assign \$438  = ~ \$437 ;
+  assign \$439  = \$436  & \$438 ;
+  assign \$440  = | b1_2[9:8];
+  assign \$441  = ~ \$440 ;
+  assign \$442  = b1_2[7:0] >= 8'hf3;
+  assign \$443  = ~ \$442 ;
+  assign \$444  = \$441  & \$443 ;
+  assign \$445  = ! b2_pairs[3:0];
+  assign \$446  = b2_pairs[3:0] == 1'h1;
+  assign \$447  = b2_pairs[3:0] == 2'h2;
+  assign \$448  = | { \$447 , \$446 , \$445  };
+  assign \$449  = b2_2[7:0] >= 8'hf3;
+  assign \$450  = ~ \$449 ;
+  assign \$451  = \$448  & \$450 ;
+  assign \$452  = ! b2_pairs[3:0];
+  assign \$453  = b2_pairs[3:0] == 2'h3;
+  assign \$454  = b2_pairs[3:0] == 3'h6;
+  assign \$455  = | { \$454 , \$453 , \$452  };
+  assign \$456  = b2_2[7:0] >= 8'hf3;
   assign \$457  = ~ \$456 ;
-  assign \$458  = b7_t_1[7:0] >= 8'hf3;
-  assign \$459  = ~ \$458 ;
-  assign \$460  = \$457  & \$459 ;
-  assign \$461  = | b8_head[1:0];
-  assign \$462  = ~ \$461 ;
-  assign \$463  = b8_t_1[7:0] >= 8'hf3;
+  assign \$458  = \$455  & \$457 ;
+  assign \$459  = ! b2_pairs[7:4];
+  assign \$460  = b2_pairs[7:4] == 1'h1;
+  assign \$461  = b2_pairs[7:4] == 2'h2;
+  assign \$462  = | { \$461 , \$460 , \$459  };
+  assign \$463  = b2_2[7:0] >= 8'hf3;
   assign \$464  = ~ \$463 ;
   assign \$465  = \$462  & \$464 ;
-  assign \$466  = | b8_head[3:2];
-  assign \$467  = ~ \$466 ;
-  assign \$468  = b8_t_1[7:0] >= 8'hf3;
-  assign \$469  = ~ \$468 ;
-  assign \$470  = \$467  & \$469 ;
-  assign \$471  = | b8_head[5:4];
-  assign \$472  = ~ \$471 ;
-  assign \$473  = b8_t_1[7:0] >= 8'hf3;
+  assign \$466  = ! b2_pairs[7:4];
+  assign \$467  = b2_pairs[7:4] == 2'h3;
+  assign \$468  = b2_pairs[7:4] == 3'h6;
+  assign \$469  = | { \$468 , \$467 , \$466  };
+  assign \$470  = b2_2[7:0] >= 8'hf3;
+  assign \$471  = ~ \$470 ;
+  assign \$472  = \$469  & \$471 ;
+  assign \$473  = | b2_2[9:8];
   assign \$474  = ~ \$473 ;
-  assign \$475  = \$472  & \$474 ;
-  assign \$476  = | b8_t_0[9:8];
-  assign \$477  = ~ \$476 ;
-  assign \$478  = b8_t_1[7:0] >= 8'hf3;
-  assign \$479  = ~ \$478 ;
-  assign \$480  = \$477  & \$479 ;
-  assign \$481  = | b8_t_1[9:8];
-  assign \$482  = ~ \$481 ;
-  assign \$483  = b8_t_1[7:0] >= 8'hf3;
-  assign \$484  = ~ \$483 ;
-  assign \$485  = \$482  & \$484 ;
-  assign \$486  = | b9_head[1:0];
-  assign \$487  = ~ \$486 ;
-  assign \$488  = b9_t_1[7:0] >= 8'hf3;
-  assign \$489  = ~ \$488 ;
-  assign \$490  = \$487  & \$489 ;
-  assign \$491  = | b9_head[3:2];
-  assign \$492  = ~ \$491 ;
-  assign \$493  = b9_t_1[7:0] >= 8'hf3;
-  assign \$494  = ~ \$493 ;
-  assign \$495  = \$492  & \$494 ;
-  assign \$496  = | b9_head[5:4];
+  assign \$475  = b2_2[7:0] >= 8'hf3;
+  assign \$476  = ~ \$475 ;
+  assign \$477  = \$474  & \$476 ;
+  assign \$478  = ! b3_pairs[3:0];
+  assign \$479  = b3_pairs[3:0] == 1'h1;
+  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$481  = | { \$480 , \$479 , \$478  };
+  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$483  = ~ \$482 ;
+  assign \$484  = \$481  & \$483 ;
+  assign \$485  = ! b3_pairs[3:0];
+  assign \$486  = b3_pairs[3:0] == 2'h3;
+  assign \$487  = b3_pairs[3:0] == 3'h6;
+  assign \$488  = | { \$487 , \$486 , \$485  };
+  assign \$489  = b3_2[7:0] >= 8'hf3;
+  assign \$490  = ~ \$489 ;
+  assign \$491  = \$488  & \$490 ;
+  assign \$492  = ! b3_pairs[7:4];
+  assign \$493  = b3_pairs[7:4] == 1'h1;
+  assign \$494  = b3_pairs[7:4] == 2'h2;
+  assign \$495  = | { \$494 , \$493 , \$492  };
+  assign \$496  = b3_2[7:0] >= 8'hf3;
   assign \$497  = ~ \$496 ;
-  assign \$498  = b9_t_1[7:0] >= 8'hf3;
-  assign \$499  = ~ \$498 ;
-  assign \$500  = \$497  & \$499 ;
-  assign \$501  = | b9_t_0[9:8];
-  assign \$502  = ~ \$501 ;
-  assign \$503  = b9_t_1[7:0] >= 8'hf3;
+  assign \$498  = \$495  & \$497 ;
+  assign \$499  = ! b3_pairs[7:4];
+  assign \$500  = b3_pairs[7:4] == 2'h3;
+  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$502  = | { \$501 , \$500 , \$499  };
+  assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b9_t_1[9:8];
+  assign \$506  = | b3_2[9:8];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b9_t_1[7:0] >= 8'hf3;
+  assign \$508  = b3_2[7:0] >= 8'hf3;
   assign \$509  = ~ \$508 ;
   assign \$510  = \$507  & \$509 ;
-  assign \$511  = | b10_head[1:0];
-  assign \$512  = ~ \$511 ;
-  assign \$513  = b10_t_1[7:0] >= 8'hf3;
-  assign \$514  = ~ \$513 ;
-  assign \$515  = \$512  & \$514 ;
-  assign \$516  = | b10_head[3:2];
-  assign \$517  = ~ \$516 ;
-  assign \$518  = b10_t_1[7:0] >= 8'hf3;
-  assign \$519  = ~ \$518 ;
-  assign \$520  = \$517  & \$519 ;
-  assign \$521  = | b10_head[5:4];
-  assign \$522  = ~ \$521 ;
-  assign \$523  = b10_t_1[7:0] >= 8'hf3;
-  assign \$524  = ~ \$523 ;
-  assign \$525  = \$522  & \$524 ;
-  assign \$526  = | b10_t_0[9:8];
-  assign \$527  = ~ \$526 ;
-  assign \$528  = b10_t_1[7:0] >= 8'hf3;
-  assign \$529  = ~ \$528 ;
-  assign \$530  = \$527  & \$529 ;
-  assign \$531  = | b10_t_1[9:8];
-  assign \$532  = ~ \$531 ;
-  assign \$533  = b10_t_1[7:0] >= 8'hf3;
-  assign \$534  = ~ \$533 ;
-  assign \$535  = \$532  & \$534 ;
-  assign \$536  = | b11_head[1:0];
+  assign \$511  = ! b4_pairs[3:0];
+  assign \$512  = b4_pairs[3:0] == 1'h1;
+  assign \$513  = b4_pairs[3:0] == 2'h2;
+  assign \$514  = | { \$513 , \$512 , \$511  };
+  assign \$515  = b4_2[7:0] >= 8'hf3;
+  assign \$516  = ~ \$515 ;
+  assign \$517  = \$514  & \$516 ;
+  assign \$518  = ! b4_pairs[3:0];
+  assign \$519  = b4_pairs[3:0] == 2'h3;
+  assign \$520  = b4_pairs[3:0] == 3'h6;
+  assign \$521  = | { \$520 , \$519 , \$518  };
+  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$523  = ~ \$522 ;
+  assign \$524  = \$521  & \$523 ;
+  assign \$525  = ! b4_pairs[7:4];
+  assign \$526  = b4_pairs[7:4] == 1'h1;
+  assign \$527  = b4_pairs[7:4] == 2'h2;
+  assign \$528  = | { \$527 , \$526 , \$525  };
+  assign \$529  = b4_2[7:0] >= 8'hf3;
+  assign \$530  = ~ \$529 ;
+  assign \$531  = \$528  & \$530 ;
+  assign \$532  = ! b4_pairs[7:4];
+  assign \$533  = b4_pairs[7:4] == 2'h3;
+  assign \$534  = b4_pairs[7:4] == 3'h6;
+  assign \$535  = | { \$534 , \$533 , \$532  };
+  assign \$536  = b4_2[7:0] >= 8'hf3;
   assign \$537  = ~ \$536 ;
-  assign \$538  = b11_t_1[7:0] >= 8'hf3;
-  assign \$539  = ~ \$538 ;
-  assign \$540  = \$537  & \$539 ;
-  assign \$541  = | b11_head[3:2];
+  assign \$538  = \$535  & \$537 ;
+  assign \$539  = | b4_2[9:8];
+  assign \$540  = ~ \$539 ;
+  assign \$541  = b4_2[7:0] >= 8'hf3;
   assign \$542  = ~ \$541 ;
-  assign \$543  = b11_t_1[7:0] >= 8'hf3;
-  assign \$544  = ~ \$543 ;
-  assign \$545  = \$542  & \$544 ;
-  assign \$546  = | b11_head[5:4];
-  assign \$547  = ~ \$546 ;
-  assign \$548  = b11_t_1[7:0] >= 8'hf3;
+  assign \$543  = \$540  & \$542 ;
+  assign \$544  = ! b5_pairs[3:0];
+  assign \$545  = b5_pairs[3:0] == 1'h1;
+  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$547  = | { \$546 , \$545 , \$544  };
+  assign \$548  = b5_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = | b11_t_0[9:8];
-  assign \$552  = ~ \$551 ;
-  assign \$553  = b11_t_1[7:0] >= 8'hf3;
-  assign \$554  = ~ \$553 ;
-  assign \$555  = \$552  & \$554 ;
-  assign \$556  = | b11_t_1[9:8];
-  assign \$557  = ~ \$556 ;
-  assign \$558  = b11_t_1[7:0] >= 8'hf3;
-  assign \$559  = ~ \$558 ;
-  assign \$560  = \$557  & \$559 ;
-  assign \$561  = | b12_head[1:0];
-  assign \$562  = ~ \$561 ;
-  assign \$563  = b12_t_1[7:0] >= 8'hf3;
-  assign \$564  = ~ \$563 ;
-  assign \$565  = \$562  & \$564 ;
-  assign \$566  = | b12_head[3:2];
-  assign \$567  = ~ \$566 ;
-  assign \$568  = b12_t_1[7:0] >= 8'hf3;
-  assign \$569  = ~ \$568 ;
-  assign \$570  = \$567  & \$569 ;
-  assign \$571  = | b12_head[5:4];
-  assign \$572  = ~ \$571 ;
-  assign \$573  = b12_t_1[7:0] >= 8'hf3;
-  assign \$574  = ~ \$573 ;
-  assign \$575  = \$572  & \$574 ;
-  assign \$576  = | b12_t_0[9:8];
-  assign \$577  = ~ \$576 ;
-  assign \$578  = b12_t_1[7:0] >= 8'hf3;
-  assign \$579  = ~ \$578 ;
-  assign \$580  = \$577  & \$579 ;
-  assign \$583  = \$582  & mask;
-  assign \$584  = b0_t_1[7:0] >= 8'hf3;
-  assign \$585  = b1_t_1[7:0] >= 8'hf3;
-  assign \$586  = b2_t_1[7:0] >= 8'hf3;
-  assign \$587  = b3_t_1[7:0] >= 8'hf3;
-  assign \$588  = b4_t_1[7:0] >= 8'hf3;
-  assign \$589  = b5_t_1[7:0] >= 8'hf3;
-  assign \$590  = b6_t_1[7:0] >= 8'hf3;
-  assign \$591  = b7_t_1[7:0] >= 8'hf3;
-  assign \$592  = b8_t_1[7:0] >= 8'hf3;
-  assign \$593  = b9_t_1[7:0] >= 8'hf3;
-  assign \$594  = b10_t_1[7:0] >= 8'hf3;
-  assign \$595  = b11_t_1[7:0] >= 8'hf3;
-  assign \$596  = b12_t_1[7:0] >= 8'hf3;
-  assign \$597  = | { \$596 , \$595 , \$594 , \$593 , \$592 , \$591 , \$590 , \$589 , \$588 , \$587 , \$586 , \$585 , \$584  };
+  assign \$551  = ! b5_pairs[3:0];
+  assign \$552  = b5_pairs[3:0] == 2'h3;
+  assign \$553  = b5_pairs[3:0] == 3'h6;
+  assign \$554  = | { \$553 , \$552 , \$551  };
+  assign \$555  = b5_2[7:0] >= 8'hf3;
+  assign \$556  = ~ \$555 ;
+  assign \$557  = \$554  & \$556 ;
+  assign \$558  = ! b5_pairs[7:4];
+  assign \$559  = b5_pairs[7:4] == 1'h1;
+  assign \$560  = b5_pairs[7:4] == 2'h2;
+  assign \$561  = | { \$560 , \$559 , \$558  };
+  assign \$562  = b5_2[7:0] >= 8'hf3;
+  assign \$563  = ~ \$562 ;
+  assign \$564  = \$561  & \$563 ;
+  assign \$565  = ! b5_pairs[7:4];
+  assign \$566  = b5_pairs[7:4] == 2'h3;
+  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$568  = | { \$567 , \$566 , \$565  };
+  assign \$569  = b5_2[7:0] >= 8'hf3;
+  assign \$570  = ~ \$569 ;
+  assign \$571  = \$568  & \$570 ;
+  assign \$572  = | b5_2[9:8];
+  assign \$573  = ~ \$572 ;
+  assign \$574  = b5_2[7:0] >= 8'hf3;
+  assign \$575  = ~ \$574 ;
+  assign \$576  = \$573  & \$575 ;
+  assign \$577  = ! b6_pairs[3:0];
+  assign \$578  = b6_pairs[3:0] == 1'h1;
+  assign \$579  = b6_pairs[3:0] == 2'h2;
+  assign \$580  = | { \$579 , \$578 , \$577  };
+  assign \$581  = b6_2[7:0] >= 8'hf3;
+  assign \$582  = ~ \$581 ;
+  assign \$583  = \$580  & \$582 ;
+  assign \$584  = ! b6_pairs[3:0];
+  assign \$585  = b6_pairs[3:0] == 2'h3;
+  assign \$586  = b6_pairs[3:0] == 3'h6;
+  assign \$587  = | { \$586 , \$585 , \$584  };
+  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$589  = ~ \$588 ;
+  assign \$590  = \$587  & \$589 ;
+  assign \$591  = ! b6_pairs[7:4];
+  assign \$592  = b6_pairs[7:4] == 1'h1;
+  assign \$593  = b6_pairs[7:4] == 2'h2;
+  assign \$594  = | { \$593 , \$592 , \$591  };
+  assign \$595  = b6_2[7:0] >= 8'hf3;
+  assign \$596  = ~ \$595 ;
+  assign \$597  = \$594  & \$596 ;
+  assign \$598  = ! b6_pairs[7:4];
+  assign \$599  = b6_pairs[7:4] == 2'h3;
+  assign \$600  = b6_pairs[7:4] == 3'h6;
+  assign \$601  = | { \$600 , \$599 , \$598  };
+  assign \$602  = b6_2[7:0] >= 8'hf3;
+  assign \$603  = ~ \$602 ;
+  assign \$604  = \$601  & \$603 ;
+  assign \$605  = | b6_2[9:8];
+  assign \$606  = ~ \$605 ;
+  assign \$607  = b6_2[7:0] >= 8'hf3;
+  assign \$608  = ~ \$607 ;
+  assign \$609  = \$606  & \$608 ;
+  assign \$610  = ! b7_pairs[3:0];
+  assign \$611  = b7_pairs[3:0] == 1'h1;
+  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$613  = | { \$612 , \$611 , \$610  };
+  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$615  = ~ \$614 ;
+  assign \$616  = \$613  & \$615 ;
+  assign \$617  = ! b7_pairs[3:0];
+  assign \$618  = b7_pairs[3:0] == 2'h3;
+  assign \$619  = b7_pairs[3:0] == 3'h6;
+  assign \$620  = | { \$619 , \$618 , \$617  };
+  assign \$621  = b7_2[7:0] >= 8'hf3;
+  assign \$622  = ~ \$621 ;
+  assign \$623  = \$620  & \$622 ;
+  assign \$624  = ! b7_pairs[7:4];
+  assign \$625  = b7_pairs[7:4] == 1'h1;
+  assign \$626  = b7_pairs[7:4] == 2'h2;
+  assign \$627  = | { \$626 , \$625 , \$624  };
+  assign \$628  = b7_2[7:0] >= 8'hf3;
+  assign \$629  = ~ \$628 ;
+  assign \$630  = \$627  & \$629 ;
+  assign \$631  = ! b7_pairs[7:4];
+  assign \$632  = b7_pairs[7:4] == 2'h3;
+  assign \$633  = b7_pairs[7:4] == 3'h6;
+  assign \$634  = | { \$633 , \$632 , \$631  };
+  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$636  = ~ \$635 ;
+  assign \$637  = \$634  & \$636 ;
+  assign \$638  = | b7_2[9:8];
+  assign \$639  = ~ \$638 ;
+  assign \$640  = b7_2[7:0] >= 8'hf3;
+  assign \$641  = ~ \$640 ;
+  assign \$642  = \$639  & \$641 ;
+  assign \$643  = ! b8_pairs[3:0];
+  assign \$644  = b8_pairs[3:0] == 1'h1;
+  assign \$645  = b8_pairs[3:0] == 2'h2;
+  assign \$646  = | { \$645 , \$644 , \$643  };
+  assign \$647  = b8_2[7:0] >= 8'hf3;
+  assign \$648  = ~ \$647 ;
+  assign \$649  = \$646  & \$648 ;
+  assign \$650  = ! b8_pairs[3:0];
+  assign \$651  = b8_pairs[3:0] == 2'h3;
+  assign \$652  = b8_pairs[3:0] == 3'h6;
+  assign \$653  = | { \$652 , \$651 , \$650  };
+  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$655  = ~ \$654 ;
+  assign \$656  = \$653  & \$655 ;
+  assign \$657  = ! b8_pairs[7:4];
+  assign \$658  = b8_pairs[7:4] == 1'h1;
+  assign \$659  = b8_pairs[7:4] == 2'h2;
+  assign \$660  = | { \$659 , \$658 , \$657  };
+  assign \$661  = b8_2[7:0] >= 8'hf3;
+  assign \$662  = ~ \$661 ;
+  assign \$663  = \$660  & \$662 ;
+  assign \$664  = ! b8_pairs[7:4];
+  assign \$665  = b8_pairs[7:4] == 2'h3;
+  assign \$666  = b8_pairs[7:4] == 3'h6;
+  assign \$667  = | { \$666 , \$665 , \$664  };
+  assign \$668  = b8_2[7:0] >= 8'hf3;
+  assign \$669  = ~ \$668 ;
+  assign \$670  = \$667  & \$669 ;
+  assign \$671  = | b8_2[9:8];
+  assign \$672  = ~ \$671 ;
+  assign \$673  = b8_2[7:0] >= 8'hf3;
+  assign \$674  = ~ \$673 ;
+  assign \$675  = \$672  & \$674 ;
+  assign \$676  = ! b9_pairs[3:0];
+  assign \$677  = b9_pairs[3:0] == 1'h1;
+  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$679  = | { \$678 , \$677 , \$676  };
+  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$681  = ~ \$680 ;
+  assign \$682  = \$679  & \$681 ;
+  assign \$683  = ! b9_pairs[3:0];
+  assign \$684  = b9_pairs[3:0] == 2'h3;
+  assign \$685  = b9_pairs[3:0] == 3'h6;
+  assign \$686  = | { \$685 , \$684 , \$683  };
+  assign \$687  = b9_2[7:0] >= 8'hf3;
+  assign \$688  = ~ \$687 ;
+  assign \$689  = \$686  & \$688 ;
+  assign \$690  = ! b9_pairs[7:4];
+  assign \$691  = b9_pairs[7:4] == 1'h1;
+  assign \$692  = b9_pairs[7:4] == 2'h2;
+  assign \$693  = | { \$692 , \$691 , \$690  };
+  assign \$694  = b9_2[7:0] >= 8'hf3;
+  assign \$695  = ~ \$694 ;
+  assign \$696  = \$693  & \$695 ;
+  assign \$697  = ! b9_pairs[7:4];
+  assign \$698  = b9_pairs[7:4] == 2'h3;
+  assign \$699  = b9_pairs[7:4] == 3'h6;
+  assign \$700  = | { \$699 , \$698 , \$697  };
+  assign \$701  = b9_2[7:0] >= 8'hf3;
+  assign \$702  = ~ \$701 ;
+  assign \$703  = \$700  & \$702 ;
+  assign \$704  = | b9_2[9:8];
+  assign \$705  = ~ \$704 ;
+  assign \$706  = b9_2[7:0] >= 8'hf3;
+  assign \$707  = ~ \$706 ;
+  assign \$708  = \$705  & \$707 ;
+  assign \$709  = ! b10_pairs[3:0];
+  assign \$710  = b10_pairs[3:0] == 1'h1;
+  assign \$711  = b10_pairs[3:0] == 2'h2;
+  assign \$712  = | { \$711 , \$710 , \$709  };
+  assign \$713  = b10_2[7:0] >= 8'hf3;
+  assign \$714  = ~ \$713 ;
+  assign \$715  = \$712  & \$714 ;
+  assign \$716  = ! b10_pairs[3:0];
+  assign \$717  = b10_pairs[3:0] == 2'h3;
+  assign \$718  = b10_pairs[3:0] == 3'h6;
+  assign \$719  = | { \$718 , \$717 , \$716  };
+  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$721  = ~ \$720 ;
+  assign \$722  = \$719  & \$721 ;
+  assign \$723  = ! b10_pairs[7:4];
+  assign \$724  = b10_pairs[7:4] == 1'h1;
+  assign \$725  = b10_pairs[7:4] == 2'h2;
+  assign \$726  = | { \$725 , \$724 , \$723  };
+  assign \$727  = b10_2[7:0] >= 8'hf3;
+  assign \$728  = ~ \$727 ;
+  assign \$729  = \$726  & \$728 ;
+  assign \$730  = ! b10_pairs[7:4];
+  assign \$731  = b10_pairs[7:4] == 2'h3;
+  assign \$732  = b10_pairs[7:4] == 3'h6;
+  assign \$733  = | { \$732 , \$731 , \$730  };
+  assign \$734  = b10_2[7:0] >= 8'hf3;
+  assign \$735  = ~ \$734 ;
+  assign \$736  = \$733  & \$735 ;
+  assign \$737  = | b10_2[9:8];
+  assign \$738  = ~ \$737 ;
+  assign \$739  = b10_2[7:0] >= 8'hf3;
+  assign \$740  = ~ \$739 ;
+  assign \$741  = \$738  & \$740 ;
+  assign \$742  = ! b11_pairs[3:0];
+  assign \$743  = b11_pairs[3:0] == 1'h1;
+  assign \$744  = b11_pairs[3:0] == 2'h2;
+  assign \$745  = | { \$744 , \$743 , \$742  };
+  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$747  = ~ \$746 ;
+  assign \$748  = \$745  & \$747 ;
+  assign \$749  = ! b11_pairs[3:0];
+  assign \$750  = b11_pairs[3:0] == 2'h3;
+  assign \$751  = b11_pairs[3:0] == 3'h6;
+  assign \$752  = | { \$751 , \$750 , \$749  };
+  assign \$753  = b11_2[7:0] >= 8'hf3;
+  assign \$754  = ~ \$753 ;
+  assign \$755  = \$752  & \$754 ;
+  assign \$756  = ! b11_pairs[7:4];
+  assign \$757  = b11_pairs[7:4] == 1'h1;
+  assign \$758  = b11_pairs[7:4] == 2'h2;
+  assign \$759  = | { \$758 , \$757 , \$756  };
+  assign \$760  = b11_2[7:0] >= 8'hf3;
+  assign \$761  = ~ \$760 ;
+  assign \$762  = \$759  & \$761 ;
+  assign \$763  = ! b11_pairs[7:4];
+  assign \$764  = b11_pairs[7:4] == 2'h3;
+  assign \$765  = b11_pairs[7:4] == 3'h6;
+  assign \$766  = | { \$765 , \$764 , \$763  };
+  assign \$767  = b11_2[7:0] >= 8'hf3;
+  assign \$768  = ~ \$767 ;
+  assign \$769  = \$766  & \$768 ;
+  assign \$770  = | b11_2[9:8];
+  assign \$771  = ~ \$770 ;
+  assign \$772  = b11_2[7:0] >= 8'hf3;
+  assign \$773  = ~ \$772 ;
+  assign \$774  = \$771  & \$773 ;
+  assign \$775  = ! b12_pairs[3:0];
+  assign \$776  = b12_pairs[3:0] == 1'h1;
+  assign \$777  = b12_pairs[3:0] == 2'h2;
+  assign \$778  = | { \$777 , \$776 , \$775  };
+  assign \$779  = b12_2[7:0] >= 8'hf3;
+  assign \$780  = ~ \$779 ;
+  assign \$781  = \$778  & \$780 ;
+  assign \$782  = ! b12_pairs[3:0];
+  assign \$783  = b12_pairs[3:0] == 2'h3;
+  assign \$784  = b12_pairs[3:0] == 3'h6;
+  assign \$785  = | { \$784 , \$783 , \$782  };
+  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$787  = ~ \$786 ;
+  assign \$788  = \$785  & \$787 ;
+  assign \$789  = ! b12_pairs[7:4];
+  assign \$790  = b12_pairs[7:4] == 1'h1;
+  assign \$791  = b12_pairs[7:4] == 2'h2;
+  assign \$792  = | { \$791 , \$790 , \$789  };
+  assign \$793  = b12_2[7:0] >= 8'hf3;
+  assign \$794  = ~ \$793 ;
+  assign \$795  = \$792  & \$794 ;
+  assign \$796  = ! b12_pairs[7:4];
+  assign \$797  = b12_pairs[7:4] == 2'h3;
+  assign \$798  = b12_pairs[7:4] == 3'h6;
+  assign \$799  = | { \$798 , \$797 , \$796  };
+  assign \$800  = b12_2[7:0] >= 8'hf3;
+  assign \$801  = ~ \$800 ;
+  assign \$802  = \$799  & \$801 ;
+  assign \$805  = \$804  & mask;
+  assign \$806  = b0_2[7:0] >= 8'hf3;
+  assign \$807  = b1_2[7:0] >= 8'hf3;
+  assign \$808  = b2_2[7:0] >= 8'hf3;
+  assign \$809  = b3_2[7:0] >= 8'hf3;
+  assign \$810  = b4_2[7:0] >= 8'hf3;
+  assign \$811  = b5_2[7:0] >= 8'hf3;
+  assign \$812  = b6_2[7:0] >= 8'hf3;
+  assign \$813  = b7_2[7:0] >= 8'hf3;
+  assign \$814  = b8_2[7:0] >= 8'hf3;
+  assign \$815  = b9_2[7:0] >= 8'hf3;
+  assign \$816  = b10_2[7:0] >= 8'hf3;
+  assign \$817  = b11_2[7:0] >= 8'hf3;
+  assign \$818  = b12_2[7:0] >= 8'hf3;
+  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
   always @(posedge clk)
-    b0_head <= \$598 ;
+    b0_pairs <= \$820 ;
   always @(posedge clk)
-    b0_residue <= \$599 ;
+    b0_residue <= \$821 ;
   always @(posedge clk)
-    b1_head <= \$600 ;
+    b1_pairs <= \$822 ;
   always @(posedge clk)
-    b1_residue <= \$601 ;
+    b1_residue <= \$823 ;
   always @(posedge clk)
-    b2_head <= \$602 ;
+    b2_pairs <= \$824 ;
   always @(posedge clk)
-    b2_residue <= \$603 ;
+    b2_residue <= \$825 ;
   always @(posedge clk)
-    b3_head <= \$604 ;
+    b3_pairs <= \$826 ;
   always @(posedge clk)
-    b3_residue <= \$605 ;
+    b3_residue <= \$827 ;
   always @(posedge clk)
-    b4_head <= \$606 ;
+    b4_pairs <= \$828 ;
   always @(posedge clk)
-    b4_residue <= \$607 ;
+    b4_residue <= \$829 ;
   always @(posedge clk)
-    b5_head <= \$608 ;
+    b5_pairs <= \$830 ;
   always @(posedge clk)
-    b5_residue <= \$609 ;
+    b5_residue <= \$831 ;
   always @(posedge clk)
-    b6_head <= \$610 ;
+    b6_pairs <= \$832 ;
   always @(posedge clk)
-    b6_residue <= \$611 ;
+    b6_residue <= \$833 ;
   always @(posedge clk)
-    b7_head <= \$612 ;
+    b7_pairs <= \$834 ;
   always @(posedge clk)
-    b7_residue <= \$613 ;
+    b7_residue <= \$835 ;
   always @(posedge clk)
-    b8_head <= \$614 ;
+    b8_pairs <= \$836 ;
   always @(posedge clk)
-    b8_residue <= \$615 ;
+    b8_residue <= \$837 ;
   always @(posedge clk)
-    b9_head <= \$616 ;
+    b9_pairs <= \$838 ;
   always @(posedge clk)
-    b9_residue <= \$617 ;
+    b9_residue <= \$839 ;
   always @(posedge clk)
-    b10_head <= \$618 ;
+    b10_pairs <= \$840 ;
   always @(posedge clk)
-    b10_residue <= \$619 ;
+    b10_residue <= \$841 ;
   always @(posedge clk)
-    b11_head <= \$620 ;
+    b11_pairs <= \$842 ;
   always @(posedge clk)
-    b11_residue <= \$621 ;
+    b11_residue <= \$843 ;
   always @(posedge clk)
-    b12_head <= \$622 ;
+    b12_pairs <= \$844 ;
   always @(posedge clk)
-    b12_residue <= \$623 ;
+    b12_residue <= \$845 ;
   always @(posedge clk)
-    nonzero <= \$624 ;
+    nonzero <= \$846 ;
   always @(posedge clk)
-    negative <= \$625 ;
+    negative <= \$847 ;
   always @(posedge clk)
-    illegal <= \$626 ;
+    illegal <= \$848 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign b7_0 = codes[63:56] + \$36 ;
-  assign b7_1 = b7_0[7:0] + \$37 ;
-  assign b7_2 = b7_1[7:0] + \$38 ;
-  assign b7_t_0 = b7_residue + \$39 ;
-  assign b7_t_1 = b7_t_0[7:0] + \$40 ;
-  assign b8_0 = codes[71:64] + \$41 ;
-  assign b8_1 = b8_0[7:0] + \$42 ;
-  assign b8_2 = b8_1[7:0] + \$43 ;
-  assign b8_t_0 = b8_residue + \$44 ;
-  assign b8_t_1 = b8_t_0[7:0] + \$45 ;
-  assign b9_0 = codes[79:72] + \$46 ;
-  assign b9_1 = b9_0[7:0] + \$47 ;
-  assign b9_2 = b9_1[7:0] + \$48 ;
-  assign b9_t_0 = b9_residue + \$49 ;
-  assign b9_t_1 = b9_t_0[7:0] + \$50 ;
-  assign b10_0 = codes[87:80] + \$51 ;
-  assign b10_1 = b10_0[7:0] + \$52 ;
-  assign b10_2 = b10_1[7:0] + \$53 ;
-  assign b10_t_0 = b10_residue + \$54 ;
-  assign b10_t_1 = b10_t_0[7:0] + \$55 ;
-  assign b11_0 = codes[95:88] + \$56 ;
-  assign b11_1 = b11_0[7:0] + \$57 ;
-  assign b11_2 = b11_1[7:0] + \$58 ;
-  assign b11_t_0 = b11_residue + \$59 ;
-  assign b11_t_1 = b11_t_0[7:0] + \$60 ;
-  assign b12_0 = codes[103:96] + \$61 ;
-  assign b12_1 = b12_0[7:0] + \$62 ;
-  assign b12_2 = b12_1[7:0] + \$63 ;
-  assign b12_t_0 = b12_residue + \$64 ;
-  assign b12_t_1 = b12_t_0[7:0] + \$65 ;
-  assign \$66  = b0_head[1:0] == 1'h1;
-  assign \$67  = b0_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b0_head[3:2] == 1'h1;
-  assign \$70  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign b7_0 = codes[63:56] + \$22 ;
+  assign b7_1 = b7_0[7:0] + \$23 ;
+  assign b7_2 = b7_residue + \$24 ;
+  assign b8_0 = codes[71:64] + \$25 ;
+  assign b8_1 = b8_0[7:0] + \$26 ;
+  assign b8_2 = b8_residue + \$27 ;
+  assign b9_0 = codes[79:72] + \$28 ;
+  assign b9_1 = b9_0[7:0] + \$29 ;
+  assign b9_2 = b9_residue + \$30 ;
+  assign b10_0 = codes[87:80] + \$31 ;
+  assign b10_1 = b10_0[7:0] + \$32 ;
+  assign b10_2 = b10_residue + \$33 ;
+  assign b11_0 = codes[95:88] + \$34 ;
+  assign b11_1 = b11_0[7:0] + \$35 ;
+  assign b11_2 = b11_residue + \$36 ;
+  assign b12_0 = codes[103:96] + \$37 ;
+  assign b12_1 = b12_0[7:0] + \$38 ;
+  assign b12_2 = b12_residue + \$39 ;
+  assign \$40  = b0_pairs[3:0] == 2'h3;
+  assign \$41  = b0_pairs[3:0] == 3'h4;
+  assign \$42  = b0_pairs[3:0] == 3'h5;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_pairs[3:0] == 1'h1;
+  assign \$47  = b0_pairs[3:0] == 3'h4;
+  assign \$48  = b0_pairs[3:0] == 3'h7;
+  assign \$49  = | { \$48 , \$47 , \$46  };
+  assign \$50  = b0_2[7:0] >= 8'hf3;
+  assign \$51  = \$49  | \$50 ;
+  assign \$52  = b0_pairs[7:4] == 2'h3;
+  assign \$53  = b0_pairs[7:4] == 3'h4;
+  assign \$54  = b0_pairs[7:4] == 3'h5;
+  assign \$55  = | { \$54 , \$53 , \$52  };
+  assign \$56  = b0_2[7:0] >= 8'hf3;
+  assign \$57  = \$55  | \$56 ;
+  assign \$58  = b0_pairs[7:4] == 1'h1;
+  assign \$59  = b0_pairs[7:4] == 3'h4;
+  assign \$60  = b0_pairs[7:4] == 3'h7;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b0_head[5:4] == 1'h1;
-  assign \$73  = b0_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b0_t_0[9:8] == 1'h1;
-  assign \$76  = b0_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
   assign \$77  = \$75  | \$76 ;
-  assign \$78  = b0_t_1[9:8] == 1'h1;
-  assign \$79  = b0_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b1_head[1:0] == 1'h1;
-  assign \$82  = b1_t_1[7:0] >= 8'hf3;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
   assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_head[3:2] == 1'h1;
-  assign \$85  = b1_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b1_head[5:4] == 1'h1;
-  assign \$88  = b1_t_1[7:0] >= 8'hf3;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_t_0[9:8] == 1'h1;
-  assign \$91  = b1_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b1_t_1[9:8] == 1'h1;
-  assign \$94  = b1_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b2_head[1:0] == 1'h1;
-  assign \$97  = b2_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b2_head[3:2] == 1'h1;
-  assign \$100  = b2_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b2_head[5:4] == 1'h1;
-  assign \$103  = b2_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b2_t_0[9:8] == 1'h1;
-  assign \$106  = b2_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b2_t_1[9:8] == 1'h1;
-  assign \$109  = b2_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b3_head[1:0] == 1'h1;
-  assign \$112  = b3_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b3_head[3:2] == 1'h1;
-  assign \$115  = b3_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b3_head[5:4] == 1'h1;
-  assign \$118  = b3_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b3_t_0[9:8] == 1'h1;
-  assign \$121  = b3_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b3_t_1[9:8] == 1'h1;
-  assign \$124  = b3_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b4_head[1:0] == 1'h1;
-  assign \$127  = b4_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b4_head[3:2] == 1'h1;
-  assign \$130  = b4_t_1[7:0] >= 8'hf3;
-  assign \$131  = \$129  | \$130 ;
-  assign \$132  = b4_head[5:4] == 1'h1;
-  assign \$133  = b4_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b4_t_0[9:8] == 1'h1;
-  assign \$136  = b4_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b4_t_1[9:8] == 1'h1;
-  assign \$139  = b4_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b5_head[1:0] == 1'h1;
-  assign \$142  = b5_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b5_head[3:2] == 1'h1;
-  assign \$145  = b5_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b5_head[5:4] == 1'h1;
-  assign \$148  = b5_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b5_t_0[9:8] == 1'h1;
-  assign \$151  = b5_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b5_t_1[9:8] == 1'h1;
-  assign \$154  = b5_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b6_head[1:0] == 1'h1;
-  assign \$157  = b6_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b6_head[3:2] == 1'h1;
-  assign \$160  = b6_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b6_head[5:4] == 1'h1;
-  assign \$163  = b6_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b6_t_0[9:8] == 1'h1;
-  assign \$166  = b6_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b6_t_1[9:8] == 1'h1;
-  assign \$169  = b6_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b7_head[1:0] == 1'h1;
-  assign \$172  = b7_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b7_head[3:2] == 1'h1;
-  assign \$175  = b7_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b7_head[5:4] == 1'h1;
-  assign \$178  = b7_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = b7_t_0[9:8] == 1'h1;
-  assign \$181  = b7_t_1[7:0] >= 8'hf3;
-  assign \$182  = \$180  | \$181 ;
-  assign \$183  = b7_t_1[9:8] == 1'h1;
-  assign \$184  = b7_t_1[7:0] >= 8'hf3;
-  assign \$185  = \$183  | \$184 ;
-  assign \$186  = b8_head[1:0] == 1'h1;
-  assign \$187  = b8_t_1[7:0] >= 8'hf3;
-  assign \$188  = \$186  | \$187 ;
-  assign \$189  = b8_head[3:2] == 1'h1;
-  assign \$190  = b8_t_1[7:0] >= 8'hf3;
-  assign \$191  = \$189  | \$190 ;
-  assign \$192  = b8_head[5:4] == 1'h1;
-  assign \$193  = b8_t_1[7:0] >= 8'hf3;
-  assign \$194  = \$192  | \$193 ;
-  assign \$195  = b8_t_0[9:8] == 1'h1;
-  assign \$196  = b8_t_1[7:0] >= 8'hf3;
-  assign \$197  = \$195  | \$196 ;
-  assign \$198  = b8_t_1[9:8] == 1'h1;
-  assign \$199  = b8_t_1[7:0] >= 8'hf3;
-  assign \$200  = \$198  | \$199 ;
-  assign \$201  = b9_head[1:0] == 1'h1;
-  assign \$202  = b9_t_1[7:0] >= 8'hf3;
-  assign \$203  = \$201  | \$202 ;
-  assign \$204  = b9_head[3:2] == 1'h1;
-  assign \$205  = b9_t_1[7:0] >= 8'hf3;
-  assign \$206  = \$204  | \$205 ;
-  assign \$207  = b9_head[5:4] == 1'h1;
-  assign \$208  = b9_t_1[7:0] >= 8'hf3;
-  assign \$209  = \$207  | \$208 ;
-  assign \$210  = b9_t_0[9:8] == 1'h1;
-  assign \$211  = b9_t_1[7:0] >= 8'hf3;
-  assign \$212  = \$210  | \$211 ;
-  assign \$213  = b9_t_1[9:8] == 1'h1;
-  assign \$214  = b9_t_1[7:0] >= 8'hf3;
-  assign \$215  = \$213  | \$214 ;
-  assign \$216  = b10_head[1:0] == 1'h1;
-  assign \$217  = b10_t_1[7:0] >= 8'hf3;
-  assign \$218  = \$216  | \$217 ;
-  assign \$219  = b10_head[3:2] == 1'h1;
-  assign \$220  = b10_t_1[7:0] >= 8'hf3;
-  assign \$221  = \$219  | \$220 ;
-  assign \$222  = b10_head[5:4] == 1'h1;
-  assign \$223  = b10_t_1[7:0] >= 8'hf3;
-  assign \$224  = \$222  | \$223 ;
-  assign \$225  = b10_t_0[9:8] == 1'h1;
-  assign \$226  = b10_t_1[7:0] >= 8'hf3;
-  assign \$227  = \$225  | \$226 ;
-  assign \$228  = b10_t_1[9:8] == 1'h1;
-  assign \$229  = b10_t_1[7:0] >= 8'hf3;
-  assign \$230  = \$228  | \$229 ;
-  assign \$231  = b11_head[1:0] == 1'h1;
-  assign \$232  = b11_t_1[7:0] >= 8'hf3;
-  assign \$233  = \$231  | \$232 ;
-  assign \$234  = b11_head[3:2] == 1'h1;
-  assign \$235  = b11_t_1[7:0] >= 8'hf3;
-  assign \$236  = \$234  | \$235 ;
-  assign \$237  = b11_head[5:4] == 1'h1;
-  assign \$238  = b11_t_1[7:0] >= 8'hf3;
-  assign \$239  = \$237  | \$238 ;
-  assign \$240  = b11_t_0[9:8] == 1'h1;
-  assign \$241  = b11_t_1[7:0] >= 8'hf3;
-  assign \$242  = \$240  | \$241 ;
-  assign \$243  = b11_t_1[9:8] == 1'h1;
-  assign \$244  = b11_t_1[7:0] >= 8'hf3;
-  assign \$245  = \$243  | \$244 ;
-  assign \$246  = b12_head[1:0] == 1'h1;
-  assign \$247  = b12_t_1[7:0] >= 8'hf3;
-  assign \$248  = \$246  | \$247 ;
-  assign \$249  = b12_head[3:2] == 1'h1;
-  assign \$250  = b12_t_1[7:0] >= 8'hf3;
-  assign \$251  = \$249  | \$250 ;
-  assign \$252  = b12_head[5:4] == 1'h1;
-  assign \$253  = b12_t_1[7:0] >= 8'hf3;
-  assign \$254  = \$252  | \$253 ;
-  assign \$255  = b12_t_0[9:8] == 1'h1;
-  assign \$256  = b12_t_1[7:0] >= 8'hf3;
-  assign \$257  = \$255  | \$256 ;
-  assign \$258  = ~ { \$257 , \$254 , \$251 , \$248 , \$245 , \$242 , \$239 , \$236 , \$233 , \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68  };
-  assign \$260  = \$259  & mask;
-  assign \$261  = | b0_head[1:0];
-  assign \$262  = ~ \$261 ;
-  assign \$263  = b0_t_1[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = | b0_head[3:2];
-  assign \$267  = ~ \$266 ;
-  assign \$268  = b0_t_1[7:0] >= 8'hf3;
-  assign \$269  = ~ \$268 ;
-  assign \$270  = \$267  & \$269 ;
-  assign \$271  = | b0_head[5:4];
-  assign \$272  = ~ \$271 ;
-  assign \$273  = b0_t_1[7:0] >= 8'hf3;
-  assign \$274  = ~ \$273 ;
-  assign \$275  = \$272  & \$274 ;
-  assign \$276  = | b0_t_0[9:8];
-  assign \$277  = ~ \$276 ;
-  assign \$278  = b0_t_1[7:0] >= 8'hf3;
-  assign \$279  = ~ \$278 ;
-  assign \$280  = \$277  & \$279 ;
-  assign \$281  = | b0_t_1[9:8];
-  assign \$282  = ~ \$281 ;
-  assign \$283  = b0_t_1[7:0] >= 8'hf3;
-  assign \$284  = ~ \$283 ;
-  assign \$285  = \$282  & \$284 ;
-  assign \$286  = | b1_head[1:0];
-  assign \$287  = ~ \$286 ;
-  assign \$288  = b1_t_1[7:0] >= 8'hf3;
-  assign \$289  = ~ \$288 ;
-  assign \$290  = \$287  & \$289 ;
-  assign \$291  = | b1_head[3:2];
-  assign \$292  = ~ \$291 ;
-  assign \$293  = b1_t_1[7:0] >= 8'hf3;
-  assign \$294  = ~ \$293 ;
-  assign \$295  = \$292  & \$294 ;
-  assign \$296  = | b1_head[5:4];
-  assign \$297  = ~ \$296 ;
-  assign \$298  = b1_t_1[7:0] >= 8'hf3;
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$297  & \$299 ;
-  assign \$301  = | b1_t_0[9:8];
-  assign \$302  = ~ \$301 ;
-  assign \$303  = b1_t_1[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = | b1_t_1[9:8];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = b1_t_1[7:0] >= 8'hf3;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$598  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$820  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
     if (rst) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$599  = b0_2[7:0];
+    \$821  = b0_1[7:0];
     if (abort) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
     if (rst) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$600  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$822  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
     if (rst) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$601  = b1_2[7:0];
+    \$823  = b1_1[7:0];
     if (abort) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
     if (rst) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$602  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$824  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
     if (rst) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$603  = b2_2[7:0];
+    \$825  = b2_1[7:0];
     if (abort) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
     if (rst) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$604  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$826  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
     if (rst) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$605  = b3_2[7:0];
+    \$827  = b3_1[7:0];
     if (abort) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
     if (rst) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$606  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$828  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
     if (rst) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$607  = b4_2[7:0];
+    \$829  = b4_1[7:0];
     if (abort) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
     if (rst) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$608  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$830  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
     if (rst) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$609  = b5_2[7:0];
+    \$831  = b5_1[7:0];
     if (abort) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
     if (rst) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$610  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$832  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
     if (rst) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$611  = b6_2[7:0];
+    \$833  = b6_1[7:0];
     if (abort) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
     if (rst) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$612  = { b7_2[9:8], b7_1[9:8], b7_0[9:8] };
+    \$834  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
     if (rst) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$613  = b7_2[7:0];
+    \$835  = b7_1[7:0];
     if (abort) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
     if (rst) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$614  = { b8_2[9:8], b8_1[9:8], b8_0[9:8] };
+    \$836  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
     if (rst) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$615  = b8_2[7:0];
+    \$837  = b8_1[7:0];
     if (abort) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
     if (rst) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$616  = { b9_2[9:8], b9_1[9:8], b9_0[9:8] };
+    \$838  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
     if (rst) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$617  = b9_2[7:0];
+    \$839  = b9_1[7:0];
     if (abort) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
     if (rst) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$618  = { b10_2[9:8], b10_1[9:8], b10_0[9:8] };
+    \$840  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
     if (rst) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$619  = b10_2[7:0];
+    \$841  = b10_1[7:0];
     if (abort) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
     if (rst) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$620  = { b11_2[9:8], b11_1[9:8], b11_0[9:8] };
+    \$842  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
     if (rst) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$621  = b11_2[7:0];
+    \$843  = b11_1[7:0];
     if (abort) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
     if (rst) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$622  = { b12_2[9:8], b12_1[9:8], b12_0[9:8] };
+    \$844  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
     if (rst) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$623  = b12_2[7:0];
+    \$845  = b12_1[7:0];
     if (abort) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
     if (rst) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$624  = \$260 ;
+    \$846  = \$378 ;
     if (abort) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$625  = \$583 ;
+    \$847  = \$805 ;
     if (abort) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$626  = \$597 ;
+    \$848  = \$819 ;
     if (abort) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
     if (rst) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
   end
   assign ones = 1'h0;
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
-  assign \$36  = { codes[63:56], 1'h0 };
-  assign \$37  = { b7_0[7:0], 1'h0 };
-  assign \$38  = { b7_1[7:0], 1'h0 };
-  assign \$39  = { b7_residue, 1'h0 };
-  assign \$40  = { b7_t_0[7:0], 1'h0 };
-  assign \$41  = { codes[71:64], 1'h0 };
-  assign \$42  = { b8_0[7:0], 1'h0 };
-  assign \$43  = { b8_1[7:0], 1'h0 };
-  assign \$44  = { b8_residue, 1'h0 };
-  assign \$45  = { b8_t_0[7:0], 1'h0 };
-  assign \$46  = { codes[79:72], 1'h0 };
-  assign \$47  = { b9_0[7:0], 1'h0 };
-  assign \$48  = { b9_1[7:0], 1'h0 };
-  assign \$49  = { b9_residue, 1'h0 };
-  assign \$50  = { b9_t_0[7:0], 1'h0 };
-  assign \$51  = { codes[87:80], 1'h0 };
-  assign \$52  = { b10_0[7:0], 1'h0 };
-  assign \$53  = { b10_1[7:0], 1'h0 };
-  assign \$54  = { b10_residue, 1'h0 };
-  assign \$55  = { b10_t_0[7:0], 1'h0 };
-  assign \$56  = { codes[95:88], 1'h0 };
-  assign \$57  = { b11_0[7:0], 1'h0 };
-  assign \$58  = { b11_1[7:0], 1'h0 };
-  assign \$59  = { b11_residue, 1'h0 };
-  assign \$60  = { b11_t_0[7:0], 1'h0 };
-  assign \$61  = { codes[103:96], 1'h0 };
-  assign \$62  = { b12_0[7:0], 1'h0 };
-  assign \$63  = { b12_1[7:0], 1'h0 };
-  assign \$64  = { b12_residue, 1'h0 };
-  assign \$65  = { b12_t_0[7:0], 1'h0 };
-  assign \$259  = \$258 ;
-  assign \$581  = 64'hffffffffffffffff;
-  assign \$582  = { \$580 , \$575 , \$570 , \$565 , \$560 , \$555 , \$550 , \$545 , \$540 , \$535 , \$530 , \$525 , \$520 , \$515 , \$510 , \$505 , \$500 , \$495 , \$490 , \$485 , \$480 , \$475 , \$470 , \$465 , \$460 , \$455 , \$450 , \$445 , \$440 , \$435 , \$430 , \$425 , \$420 , \$415 , \$410 , \$405 , \$400 , \$395 , \$390 , \$385 , \$380 , \$375 , \$370 , \$365 , \$360 , \$355 , \$350 , \$345 , \$340 , \$335 , \$330 , \$325 , \$320 , \$315 , \$310 , \$305 , \$300 , \$295 , \$290 , \$285 , \$280 , \$275 , \$270 , \$265  };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
+  assign \$22  = { codes[63:56], 3'h0 };
+  assign \$23  = { b7_0[7:0], 3'h0 };
+  assign \$24  = { b7_residue, 1'h0 };
+  assign \$25  = { codes[71:64], 3'h0 };
+  assign \$26  = { b8_0[7:0], 3'h0 };
+  assign \$27  = { b8_residue, 1'h0 };
+  assign \$28  = { codes[79:72], 3'h0 };
+  assign \$29  = { b9_0[7:0], 3'h0 };
+  assign \$30  = { b9_residue, 1'h0 };
+  assign \$31  = { codes[87:80], 3'h0 };
+  assign \$32  = { b10_0[7:0], 3'h0 };
+  assign \$33  = { b10_residue, 1'h0 };
+  assign \$34  = { codes[95:88], 3'h0 };
+  assign \$35  = { b11_0[7:0], 3'h0 };
+  assign \$36  = { b11_residue, 1'h0 };
+  assign \$37  = { codes[103:96], 3'h0 };
+  assign \$38  = { b12_0[7:0], 3'h0 };
+  assign \$39  = { b12_residue, 1'h0 };
+  assign \$377  = \$376 ;
+  assign \$803  = 64'hffffffffffffffff;
+  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_2.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -14510,8 +15686,8 @@ endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -14522,7 +15698,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -14544,7 +15720,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
   wire \$132 ;
@@ -14555,7 +15731,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -14577,7 +15753,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -14588,7 +15764,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -14610,7 +15786,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
+  wire [10:0] \$19 ;
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
@@ -14621,8 +15797,8 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -14644,7 +15820,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire [10:0] \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -14655,7 +15831,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire [10:0] \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -14677,7 +15853,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire [10:0] \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -14686,10 +15862,10 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$255 ;
   wire \$256 ;
   wire \$257 ;
-  wire [63:0] \$258 ;
-  wire [63:0] \$259 ;
-  wire [8:0] \$26 ;
-  wire [63:0] \$260 ;
+  wire \$258 ;
+  wire \$259 ;
+  wire [10:0] \$26 ;
+  wire \$260 ;
   wire \$261 ;
   wire \$262 ;
   wire \$263 ;
@@ -14710,7 +15886,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire [10:0] \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -14721,7 +15897,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire [10:0] \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
@@ -14744,7 +15920,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$307 ;
   wire \$308 ;
   wire \$309 ;
-  wire [8:0] \$31 ;
+  wire [10:0] \$31 ;
   wire \$310 ;
   wire \$311 ;
   wire \$312 ;
@@ -14755,7 +15931,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$317 ;
   wire \$318 ;
   wire \$319 ;
-  wire [8:0] \$32 ;
+  wire [10:0] \$32 ;
   wire \$320 ;
   wire \$321 ;
   wire \$322 ;
@@ -14777,7 +15953,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$337 ;
   wire \$338 ;
   wire \$339 ;
-  wire [8:0] \$34 ;
+  wire [10:0] \$34 ;
   wire \$340 ;
   wire \$341 ;
   wire \$342 ;
@@ -14788,7 +15964,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$347 ;
   wire \$348 ;
   wire \$349 ;
-  wire [8:0] \$35 ;
+  wire [10:0] \$35 ;
   wire \$350 ;
   wire \$351 ;
   wire \$352 ;
@@ -14810,18 +15986,18 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$367 ;
   wire \$368 ;
   wire \$369 ;
-  wire [8:0] \$37 ;
+  wire [10:0] \$37 ;
   wire \$370 ;
   wire \$371 ;
   wire \$372 ;
   wire \$373 ;
   wire \$374 ;
   wire \$375 ;
-  wire \$376 ;
-  wire \$377 ;
-  wire \$378 ;
+  wire [63:0] \$376 ;
+  wire [63:0] \$377 ;
+  wire [63:0] \$378 ;
   wire \$379 ;
-  wire [8:0] \$38 ;
+  wire [10:0] \$38 ;
   wire \$380 ;
   wire \$381 ;
   wire \$382 ;
@@ -14843,8 +16019,8 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$397 ;
   wire \$398 ;
   wire \$399 ;
-  wire [8:0] \$4 ;
-  wire [8:0] \$40 ;
+  wire [10:0] \$4 ;
+  wire \$40 ;
   wire \$400 ;
   wire \$401 ;
   wire \$402 ;
@@ -14855,7 +16031,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$407 ;
   wire \$408 ;
   wire \$409 ;
-  wire [8:0] \$41 ;
+  wire \$41 ;
   wire \$410 ;
   wire \$411 ;
   wire \$412 ;
@@ -14866,7 +16042,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$417 ;
   wire \$418 ;
   wire \$419 ;
-  wire [8:0] \$42 ;
+  wire \$42 ;
   wire \$420 ;
   wire \$421 ;
   wire \$422 ;
@@ -14877,7 +16053,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$427 ;
   wire \$428 ;
   wire \$429 ;
-  wire [8:0] \$43 ;
+  wire \$43 ;
   wire \$430 ;
   wire \$431 ;
   wire \$432 ;
@@ -14888,7 +16064,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$437 ;
   wire \$438 ;
   wire \$439 ;
-  wire [8:0] \$44 ;
+  wire \$44 ;
   wire \$440 ;
   wire \$441 ;
   wire \$442 ;
@@ -14899,7 +16075,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$447 ;
   wire \$448 ;
   wire \$449 ;
-  wire [8:0] \$45 ;
+  wire \$45 ;
   wire \$450 ;
   wire \$451 ;
   wire \$452 ;
@@ -14910,7 +16086,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$457 ;
   wire \$458 ;
   wire \$459 ;
-  wire [8:0] \$46 ;
+  wire \$46 ;
   wire \$460 ;
   wire \$461 ;
   wire \$462 ;
@@ -14921,7 +16097,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$467 ;
   wire \$468 ;
   wire \$469 ;
-  wire [8:0] \$47 ;
+  wire \$47 ;
   wire \$470 ;
   wire \$471 ;
   wire \$472 ;
@@ -14932,7 +16108,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$477 ;
   wire \$478 ;
   wire \$479 ;
-  wire [8:0] \$48 ;
+  wire \$48 ;
   wire \$480 ;
   wire \$481 ;
   wire \$482 ;
@@ -14943,7 +16119,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$487 ;
   wire \$488 ;
   wire \$489 ;
-  wire [8:0] \$49 ;
+  wire \$49 ;
   wire \$490 ;
   wire \$491 ;
   wire \$492 ;
@@ -14954,8 +16130,8 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$497 ;
   wire \$498 ;
   wire \$499 ;
-  wire [8:0] \$5 ;
-  wire [8:0] \$50 ;
+  wire [10:0] \$5 ;
+  wire \$50 ;
   wire \$500 ;
   wire \$501 ;
   wire \$502 ;
@@ -14966,7 +16142,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$507 ;
   wire \$508 ;
   wire \$509 ;
-  wire [8:0] \$51 ;
+  wire \$51 ;
   wire \$510 ;
   wire \$511 ;
   wire \$512 ;
@@ -14977,7 +16153,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$517 ;
   wire \$518 ;
   wire \$519 ;
-  wire [8:0] \$52 ;
+  wire \$52 ;
   wire \$520 ;
   wire \$521 ;
   wire \$522 ;
@@ -14988,7 +16164,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$527 ;
   wire \$528 ;
   wire \$529 ;
-  wire [8:0] \$53 ;
+  wire \$53 ;
   wire \$530 ;
   wire \$531 ;
   wire \$532 ;
@@ -14999,7 +16175,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$537 ;
   wire \$538 ;
   wire \$539 ;
-  wire [8:0] \$54 ;
+  wire \$54 ;
   wire \$540 ;
   wire \$541 ;
   wire \$542 ;
@@ -15010,7 +16186,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$547 ;
   wire \$548 ;
   wire \$549 ;
-  wire [8:0] \$55 ;
+  wire \$55 ;
   wire \$550 ;
   wire \$551 ;
   wire \$552 ;
@@ -15021,7 +16197,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$557 ;
   wire \$558 ;
   wire \$559 ;
-  wire [8:0] \$56 ;
+  wire \$56 ;
   wire \$560 ;
   wire \$561 ;
   wire \$562 ;
@@ -15032,7 +16208,7 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$567 ;
   wire \$568 ;
   wire \$569 ;
-  wire [8:0] \$57 ;
+  wire \$57 ;
   wire \$570 ;
   wire \$571 ;
   wire \$572 ;
@@ -15043,18 +16219,18 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$577 ;
   wire \$578 ;
   wire \$579 ;
-  wire [8:0] \$58 ;
+  wire \$58 ;
   wire \$580 ;
-  wire [63:0] \$581 ;
-  wire [63:0] \$582 ;
-  wire [63:0] \$583 ;
+  wire \$581 ;
+  wire \$582 ;
+  wire \$583 ;
   wire \$584 ;
   wire \$585 ;
   wire \$586 ;
   wire \$587 ;
   wire \$588 ;
   wire \$589 ;
-  wire [8:0] \$59 ;
+  wire \$59 ;
   wire \$590 ;
   wire \$591 ;
   wire \$592 ;
@@ -15063,63 +16239,285 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$595 ;
   wire \$596 ;
   wire \$597 ;
-  reg [5:0] \$598 ;
-  reg [7:0] \$599 ;
+  wire \$598 ;
+  wire \$599 ;
   wire [8:0] \$6 ;
-  wire [8:0] \$60 ;
-  reg [5:0] \$600 ;
-  reg [7:0] \$601 ;
-  reg [5:0] \$602 ;
-  reg [7:0] \$603 ;
-  reg [5:0] \$604 ;
-  reg [7:0] \$605 ;
-  reg [5:0] \$606 ;
-  reg [7:0] \$607 ;
-  reg [5:0] \$608 ;
-  reg [7:0] \$609 ;
-  wire [8:0] \$61 ;
-  reg [5:0] \$610 ;
-  reg [7:0] \$611 ;
-  reg [5:0] \$612 ;
-  reg [7:0] \$613 ;
-  reg [5:0] \$614 ;
-  reg [7:0] \$615 ;
-  reg [5:0] \$616 ;
-  reg [7:0] \$617 ;
-  reg [5:0] \$618 ;
-  reg [7:0] \$619 ;
-  wire [8:0] \$62 ;
-  reg [5:0] \$620 ;
-  reg [7:0] \$621 ;
-  reg [5:0] \$622 ;
-  reg [7:0] \$623 ;
-  reg [63:0] \$624 ;
-  reg [63:0] \$625 ;
-  reg \$626 ;
-  wire [8:0] \$63 ;
-  wire [8:0] \$64 ;
-  wire [8:0] \$65 ;
+  wire \$60 ;
+  wire \$600 ;
+  wire \$601 ;
+  wire \$602 ;
+  wire \$603 ;
+  wire \$604 ;
+  wire \$605 ;
+  wire \$606 ;
+  wire \$607 ;
+  wire \$608 ;
+  wire \$609 ;
+  wire \$61 ;
+  wire \$610 ;
+  wire \$611 ;
+  wire \$612 ;
+  wire \$613 ;
+  wire \$614 ;
+  wire \$615 ;
+  wire \$616 ;
+  wire \$617 ;
+  wire \$618 ;
+  wire \$619 ;
+  wire \$62 ;
+  wire \$620 ;
+  wire \$621 ;
+  wire \$622 ;
+  wire \$623 ;
+  wire \$624 ;
+  wire \$625 ;
+  wire \$626 ;
+  wire \$627 ;
+  wire \$628 ;
+  wire \$629 ;
+  wire \$63 ;
+  wire \$630 ;
+  wire \$631 ;
+  wire \$632 ;
+  wire \$633 ;
+  wire \$634 ;
+  wire \$635 ;
+  wire \$636 ;
+  wire \$637 ;
+  wire \$638 ;
+  wire \$639 ;
+  wire \$64 ;
+  wire \$640 ;
+  wire \$641 ;
+  wire \$642 ;
+  wire \$643 ;
+  wire \$644 ;
+  wire \$645 ;
+  wire \$646 ;
+  wire \$647 ;
+  wire \$648 ;
+  wire \$649 ;
+  wire \$65 ;
+  wire \$650 ;
+  wire \$651 ;
+  wire \$652 ;
+  wire \$653 ;
+  wire \$654 ;
+  wire \$655 ;
+  wire \$656 ;
+  wire \$657 ;
+  wire \$658 ;
+  wire \$659 ;
   wire \$66 ;
+  wire \$660 ;
+  wire \$661 ;
+  wire \$662 ;
+  wire \$663 ;
+  wire \$664 ;
+  wire \$665 ;
+  wire \$666 ;
+  wire \$667 ;
+  wire \$668 ;
+  wire \$669 ;
   wire \$67 ;
+  wire \$670 ;
+  wire \$671 ;
+  wire \$672 ;
+  wire \$673 ;
+  wire \$674 ;
+  wire \$675 ;
+  wire \$676 ;
+  wire \$677 ;
+  wire \$678 ;
+  wire \$679 ;
   wire \$68 ;
+  wire \$680 ;
+  wire \$681 ;
+  wire \$682 ;
+  wire \$683 ;
+  wire \$684 ;
+  wire \$685 ;
+  wire \$686 ;
+  wire \$687 ;
+  wire \$688 ;
+  wire \$689 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire \$690 ;
+  wire \$691 ;
+  wire \$692 ;
+  wire \$693 ;
+  wire \$694 ;
+  wire \$695 ;
+  wire \$696 ;
+  wire \$697 ;
+  wire \$698 ;
+  wire \$699 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
+  wire \$700 ;
+  wire \$701 ;
+  wire \$702 ;
+  wire \$703 ;
+  wire \$704 ;
+  wire \$705 ;
+  wire \$706 ;
+  wire \$707 ;
+  wire \$708 ;
+  wire \$709 ;
   wire \$71 ;
+  wire \$710 ;
+  wire \$711 ;
+  wire \$712 ;
+  wire \$713 ;
+  wire \$714 ;
+  wire \$715 ;
+  wire \$716 ;
+  wire \$717 ;
+  wire \$718 ;
+  wire \$719 ;
   wire \$72 ;
+  wire \$720 ;
+  wire \$721 ;
+  wire \$722 ;
+  wire \$723 ;
+  wire \$724 ;
+  wire \$725 ;
+  wire \$726 ;
+  wire \$727 ;
+  wire \$728 ;
+  wire \$729 ;
   wire \$73 ;
+  wire \$730 ;
+  wire \$731 ;
+  wire \$732 ;
+  wire \$733 ;
+  wire \$734 ;
+  wire \$735 ;
+  wire \$736 ;
+  wire \$737 ;
+  wire \$738 ;
+  wire \$739 ;
   wire \$74 ;
+  wire \$740 ;
+  wire \$741 ;
+  wire \$742 ;
+  wire \$743 ;
+  wire \$744 ;
+  wire \$745 ;
+  wire \$746 ;
+  wire \$747 ;
+  wire \$748 ;
+  wire \$749 ;
   wire \$75 ;
+  wire \$750 ;
+  wire \$751 ;
+  wire \$752 ;
+  wire \$753 ;
+  wire \$754 ;
+  wire \$755 ;
+  wire \$756 ;
+  wire \$757 ;
+  wire \$758 ;
+  wire \$759 ;
   wire \$76 ;
+  wire \$760 ;
+  wire \$761 ;
+  wire \$762 ;
+  wire \$763 ;
+  wire \$764 ;
+  wire \$765 ;
+  wire \$766 ;
+  wire \$767 ;
+  wire \$768 ;
+  wire \$769 ;
   wire \$77 ;
+  wire \$770 ;
+  wire \$771 ;
+  wire \$772 ;
+  wire \$773 ;
+  wire \$774 ;
+  wire \$775 ;
+  wire \$776 ;
+  wire \$777 ;
+  wire \$778 ;
+  wire \$779 ;
   wire \$78 ;
+  wire \$780 ;
+  wire \$781 ;
+  wire \$782 ;
+  wire \$783 ;
+  wire \$784 ;
+  wire \$785 ;
+  wire \$786 ;
+  wire \$787 ;
+  wire \$788 ;
+  wire \$789 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire \$790 ;
+  wire \$791 ;
+  wire \$792 ;
+  wire \$793 ;
+  wire \$794 ;
+  wire \$795 ;
+  wire \$796 ;
+  wire \$797 ;
+  wire \$798 ;
+  wire \$799 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
+  wire \$800 ;
+  wire \$801 ;
+  wire \$802 ;
+  wire [63:0] \$803 ;
+  wire [63:0] \$804 ;
+  wire [63:0] \$805 ;
+  wire \$806 ;
+  wire \$807 ;
+  wire \$808 ;
+  wire \$809 ;
   wire \$81 ;
+  wire \$810 ;
+  wire \$811 ;
+  wire \$812 ;
+  wire \$813 ;
+  wire \$814 ;
+  wire \$815 ;
+  wire \$816 ;
+  wire \$817 ;
+  wire \$818 ;
+  wire \$819 ;
   wire \$82 ;
+  reg [7:0] \$820 ;
+  reg [7:0] \$821 ;
+  reg [7:0] \$822 ;
+  reg [7:0] \$823 ;
+  reg [7:0] \$824 ;
+  reg [7:0] \$825 ;
+  reg [7:0] \$826 ;
+  reg [7:0] \$827 ;
+  reg [7:0] \$828 ;
+  reg [7:0] \$829 ;
   wire \$83 ;
+  reg [7:0] \$830 ;
+  reg [7:0] \$831 ;
+  reg [7:0] \$832 ;
+  reg [7:0] \$833 ;
+  reg [7:0] \$834 ;
+  reg [7:0] \$835 ;
+  reg [7:0] \$836 ;
+  reg [7:0] \$837 ;
+  reg [7:0] \$838 ;
+  reg [7:0] \$839 ;
   wire \$84 ;
+  reg [7:0] \$840 ;
+  reg [7:0] \$841 ;
+  reg [7:0] \$842 ;
+  reg [7:0] \$843 ;
+  reg [7:0] \$844 ;
+  reg [7:0] \$845 ;
+  reg [63:0] \$846 ;
+  reg [63:0] \$847 ;
+  reg \$848 ;
   wire \$85 ;
   wire \$86 ;
   wire \$87 ;
@@ -15138,97 +16536,71 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b10_0;
-  wire [9:0] b10_1;
+  wire [11:0] b10_0;
+  wire [11:0] b10_1;
   wire [9:0] b10_2;
-  reg [5:0] b10_head = 6'h00;
+  reg [7:0] b10_pairs = 8'h00;
   reg [7:0] b10_residue = 8'h00;
-  wire [9:0] b10_t_0;
-  wire [9:0] b10_t_1;
-  wire [9:0] b11_0;
-  wire [9:0] b11_1;
+  wire [11:0] b11_0;
+  wire [11:0] b11_1;
   wire [9:0] b11_2;
-  reg [5:0] b11_head = 6'h00;
+  reg [7:0] b11_pairs = 8'h00;
   reg [7:0] b11_residue = 8'h00;
-  wire [9:0] b11_t_0;
-  wire [9:0] b11_t_1;
-  wire [9:0] b12_0;
-  wire [9:0] b12_1;
+  wire [11:0] b12_0;
+  wire [11:0] b12_1;
   wire [9:0] b12_2;
-  reg [5:0] b12_head = 6'h00;
+  reg [7:0] b12_pairs = 8'h00;
   reg [7:0] b12_residue = 8'h00;
-  wire [9:0] b12_t_0;
-  wire [9:0] b12_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
-  wire [9:0] b7_0;
-  wire [9:0] b7_1;
+  wire [11:0] b7_0;
+  wire [11:0] b7_1;
   wire [9:0] b7_2;
-  reg [5:0] b7_head = 6'h00;
+  reg [7:0] b7_pairs = 8'h00;
   reg [7:0] b7_residue = 8'h00;
-  wire [9:0] b7_t_0;
-  wire [9:0] b7_t_1;
-  wire [9:0] b8_0;
-  wire [9:0] b8_1;
+  wire [11:0] b8_0;
+  wire [11:0] b8_1;
   wire [9:0] b8_2;
-  reg [5:0] b8_head = 6'h00;
+  reg [7:0] b8_pairs = 8'h00;
   reg [7:0] b8_residue = 8'h00;
-  wire [9:0] b8_t_0;
-  wire [9:0] b8_t_1;
-  wire [9:0] b9_0;
-  wire [9:0] b9_1;
+  wire [11:0] b9_0;
+  wire [11:0] b9_1;
   wire [9:0] b9_2;
-  reg [5:0] b9_head = 6'h00;
+  reg [7:0] b9_pairs = 8'h00;
   reg [7:0] b9_residue = 8'h00;
-  wire [9:0] b9_t_0;
-  wire [9:0] b9_t_1;
   input clk;
   wire clk;
   input [103:0] codes;
@@ -15244,1017 +16616,1213 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
-  assign \$309  = ~ \$308 ;
-  assign \$310  = \$307  & \$309 ;
-  assign \$311  = | b2_head[1:0];
-  assign \$312  = ~ \$311 ;
-  assign \$313  = b2_t_1[7:0] >= 8'hf3;
-  assign \$314  = ~ \$313 ;
-  assign \$315  = \$312  & \$314 ;
-  assign \$316  = | b2_head[3:2];
-  assign \$317  = ~ \$316 ;
-  assign \$318  = b2_t_1[7:0] >= 8'hf3;
-  assign \$319  = ~ \$318 ;
-  assign \$320  = \$317  & \$319 ;
-  assign \$321  = | b2_head[5:4];
-  assign \$322  = ~ \$321 ;
-  assign \$323  = b2_t_1[7:0] >= 8'hf3;
-  assign \$324  = ~ \$323 ;
-  assign \$325  = \$322  & \$324 ;
-  assign \$326  = | b2_t_0[9:8];
-  assign \$327  = ~ \$326 ;
-  assign \$328  = b2_t_1[7:0] >= 8'hf3;
-  assign \$329  = ~ \$328 ;
-  assign \$330  = \$327  & \$329 ;
-  assign \$331  = | b2_t_1[9:8];
-  assign \$332  = ~ \$331 ;
-  assign \$333  = b2_t_1[7:0] >= 8'hf3;
-  assign \$334  = ~ \$333 ;
-  assign \$335  = \$332  & \$334 ;
-  assign \$336  = | b3_head[1:0];
-  assign \$337  = ~ \$336 ;
-  assign \$338  = b3_t_1[7:0] >= 8'hf3;
-  assign \$339  = ~ \$338 ;
-  assign \$340  = \$337  & \$339 ;
-  assign \$341  = | b3_head[3:2];
-  assign \$342  = ~ \$341 ;
-  assign \$343  = b3_t_1[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = | b3_head[5:4];
-  assign \$347  = ~ \$346 ;
-  assign \$348  = b3_t_1[7:0] >= 8'hf3;
-  assign \$349  = ~ \$348 ;
-  assign \$350  = \$347  & \$349 ;
-  assign \$351  = | b3_t_0[9:8];
-  assign \$352  = ~ \$351 ;
-  assign \$353  = b3_t_1[7:0] >= 8'hf3;
-  assign \$354  = ~ \$353 ;
-  assign \$355  = \$352  & \$354 ;
-  assign \$356  = | b3_t_1[9:8];
-  assign \$357  = ~ \$356 ;
-  assign \$358  = b3_t_1[7:0] >= 8'hf3;
-  assign \$359  = ~ \$358 ;
-  assign \$360  = \$357  & \$359 ;
-  assign \$361  = | b4_head[1:0];
-  assign \$362  = ~ \$361 ;
-  assign \$363  = b4_t_1[7:0] >= 8'hf3;
-  assign \$364  = ~ \$363 ;
-  assign \$365  = \$362  & \$364 ;
-  assign \$366  = | b4_head[3:2];
-  assign \$367  = ~ \$366 ;
-  assign \$368  = b4_t_1[7:0] >= 8'hf3;
-  assign \$369  = ~ \$368 ;
-  assign \$370  = \$367  & \$369 ;
-  assign \$371  = | b4_head[5:4];
-  assign \$372  = ~ \$371 ;
-  assign \$373  = b4_t_1[7:0] >= 8'hf3;
-  assign \$374  = ~ \$373 ;
-  assign \$375  = \$372  & \$374 ;
-  assign \$376  = | b4_t_0[9:8];
-  assign \$377  = ~ \$376 ;
-  assign \$378  = b4_t_1[7:0] >= 8'hf3;
-  assign \$379  = ~ \$378 ;
-  assign \$380  = \$377  & \$379 ;
-  assign \$381  = | b4_t_1[9:8];
-  assign \$382  = ~ \$381 ;
-  assign \$383  = b4_t_1[7:0] >= 8'hf3;
+  assign \$113  = | { \$112 , \$111 , \$110  };
+  assign \$114  = b2_2[7:0] >= 8'hf3;
+  assign \$115  = \$113  | \$114 ;
+  assign \$116  = b2_2[7:0] >= 8'hf3;
+  assign \$117  = b2_2[8] | \$116 ;
+  assign \$118  = b3_pairs[3:0] == 2'h3;
+  assign \$119  = b3_pairs[3:0] == 3'h4;
+  assign \$120  = b3_pairs[3:0] == 3'h5;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_pairs[3:0] == 1'h1;
+  assign \$125  = b3_pairs[3:0] == 3'h4;
+  assign \$126  = b3_pairs[3:0] == 3'h7;
+  assign \$127  = | { \$126 , \$125 , \$124  };
+  assign \$128  = b3_2[7:0] >= 8'hf3;
+  assign \$129  = \$127  | \$128 ;
+  assign \$130  = b3_pairs[7:4] == 2'h3;
+  assign \$131  = b3_pairs[7:4] == 3'h4;
+  assign \$132  = b3_pairs[7:4] == 3'h5;
+  assign \$133  = | { \$132 , \$131 , \$130  };
+  assign \$134  = b3_2[7:0] >= 8'hf3;
+  assign \$135  = \$133  | \$134 ;
+  assign \$136  = b3_pairs[7:4] == 1'h1;
+  assign \$137  = b3_pairs[7:4] == 3'h4;
+  assign \$138  = b3_pairs[7:4] == 3'h7;
+  assign \$139  = | { \$138 , \$137 , \$136  };
+  assign \$140  = b3_2[7:0] >= 8'hf3;
+  assign \$141  = \$139  | \$140 ;
+  assign \$142  = b3_2[7:0] >= 8'hf3;
+  assign \$143  = b3_2[8] | \$142 ;
+  assign \$144  = b4_pairs[3:0] == 2'h3;
+  assign \$145  = b4_pairs[3:0] == 3'h4;
+  assign \$146  = b4_pairs[3:0] == 3'h5;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_pairs[3:0] == 1'h1;
+  assign \$151  = b4_pairs[3:0] == 3'h4;
+  assign \$152  = b4_pairs[3:0] == 3'h7;
+  assign \$153  = | { \$152 , \$151 , \$150  };
+  assign \$154  = b4_2[7:0] >= 8'hf3;
+  assign \$155  = \$153  | \$154 ;
+  assign \$156  = b4_pairs[7:4] == 2'h3;
+  assign \$157  = b4_pairs[7:4] == 3'h4;
+  assign \$158  = b4_pairs[7:4] == 3'h5;
+  assign \$159  = | { \$158 , \$157 , \$156  };
+  assign \$160  = b4_2[7:0] >= 8'hf3;
+  assign \$161  = \$159  | \$160 ;
+  assign \$162  = b4_pairs[7:4] == 1'h1;
+  assign \$163  = b4_pairs[7:4] == 3'h4;
+  assign \$164  = b4_pairs[7:4] == 3'h7;
+  assign \$165  = | { \$164 , \$163 , \$162  };
+  assign \$166  = b4_2[7:0] >= 8'hf3;
+  assign \$167  = \$165  | \$166 ;
+  assign \$168  = b4_2[7:0] >= 8'hf3;
+  assign \$169  = b4_2[8] | \$168 ;
+  assign \$170  = b5_pairs[3:0] == 2'h3;
+  assign \$171  = b5_pairs[3:0] == 3'h4;
+  assign \$172  = b5_pairs[3:0] == 3'h5;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_pairs[3:0] == 1'h1;
+  assign \$177  = b5_pairs[3:0] == 3'h4;
+  assign \$178  = b5_pairs[3:0] == 3'h7;
+  assign \$179  = | { \$178 , \$177 , \$176  };
+  assign \$180  = b5_2[7:0] >= 8'hf3;
+  assign \$181  = \$179  | \$180 ;
+  assign \$182  = b5_pairs[7:4] == 2'h3;
+  assign \$183  = b5_pairs[7:4] == 3'h4;
+  assign \$184  = b5_pairs[7:4] == 3'h5;
+  assign \$185  = | { \$184 , \$183 , \$182  };
+  assign \$186  = b5_2[7:0] >= 8'hf3;
+  assign \$187  = \$185  | \$186 ;
+  assign \$188  = b5_pairs[7:4] == 1'h1;
+  assign \$189  = b5_pairs[7:4] == 3'h4;
+  assign \$190  = b5_pairs[7:4] == 3'h7;
+  assign \$191  = | { \$190 , \$189 , \$188  };
+  assign \$192  = b5_2[7:0] >= 8'hf3;
+  assign \$193  = \$191  | \$192 ;
+  assign \$194  = b5_2[7:0] >= 8'hf3;
+  assign \$195  = b5_2[8] | \$194 ;
+  assign \$196  = b6_pairs[3:0] == 2'h3;
+  assign \$197  = b6_pairs[3:0] == 3'h4;
+  assign \$198  = b6_pairs[3:0] == 3'h5;
+  assign \$199  = | { \$198 , \$197 , \$196  };
+  assign \$200  = b6_2[7:0] >= 8'hf3;
+  assign \$201  = \$199  | \$200 ;
+  assign \$202  = b6_pairs[3:0] == 1'h1;
+  assign \$203  = b6_pairs[3:0] == 3'h4;
+  assign \$204  = b6_pairs[3:0] == 3'h7;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b6_2[7:0] >= 8'hf3;
+  assign \$207  = \$205  | \$206 ;
+  assign \$208  = b6_pairs[7:4] == 2'h3;
+  assign \$209  = b6_pairs[7:4] == 3'h4;
+  assign \$210  = b6_pairs[7:4] == 3'h5;
+  assign \$211  = | { \$210 , \$209 , \$208  };
+  assign \$212  = b6_2[7:0] >= 8'hf3;
+  assign \$213  = \$211  | \$212 ;
+  assign \$214  = b6_pairs[7:4] == 1'h1;
+  assign \$215  = b6_pairs[7:4] == 3'h4;
+  assign \$216  = b6_pairs[7:4] == 3'h7;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b6_2[7:0] >= 8'hf3;
+  assign \$219  = \$217  | \$218 ;
+  assign \$220  = b6_2[7:0] >= 8'hf3;
+  assign \$221  = b6_2[8] | \$220 ;
+  assign \$222  = b7_pairs[3:0] == 2'h3;
+  assign \$223  = b7_pairs[3:0] == 3'h4;
+  assign \$224  = b7_pairs[3:0] == 3'h5;
+  assign \$225  = | { \$224 , \$223 , \$222  };
+  assign \$226  = b7_2[7:0] >= 8'hf3;
+  assign \$227  = \$225  | \$226 ;
+  assign \$228  = b7_pairs[3:0] == 1'h1;
+  assign \$229  = b7_pairs[3:0] == 3'h4;
+  assign \$230  = b7_pairs[3:0] == 3'h7;
+  assign \$231  = | { \$230 , \$229 , \$228  };
+  assign \$232  = b7_2[7:0] >= 8'hf3;
+  assign \$233  = \$231  | \$232 ;
+  assign \$234  = b7_pairs[7:4] == 2'h3;
+  assign \$235  = b7_pairs[7:4] == 3'h4;
+  assign \$236  = b7_pairs[7:4] == 3'h5;
+  assign \$237  = | { \$236 , \$235 , \$234  };
+  assign \$238  = b7_2[7:0] >= 8'hf3;
+  assign \$239  = \$237  | \$238 ;
+  assign \$240  = b7_pairs[7:4] == 1'h1;
+  assign \$241  = b7_pairs[7:4] == 3'h4;
+  assign \$242  = b7_pairs[7:4] == 3'h7;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b7_2[7:0] >= 8'hf3;
+  assign \$245  = \$243  | \$244 ;
+  assign \$246  = b7_2[7:0] >= 8'hf3;
+  assign \$247  = b7_2[8] | \$246 ;
+  assign \$248  = b8_pairs[3:0] == 2'h3;
+  assign \$249  = b8_pairs[3:0] == 3'h4;
+  assign \$250  = b8_pairs[3:0] == 3'h5;
+  assign \$251  = | { \$250 , \$249 , \$248  };
+  assign \$252  = b8_2[7:0] >= 8'hf3;
+  assign \$253  = \$251  | \$252 ;
+  assign \$254  = b8_pairs[3:0] == 1'h1;
+  assign \$255  = b8_pairs[3:0] == 3'h4;
+  assign \$256  = b8_pairs[3:0] == 3'h7;
+  assign \$257  = | { \$256 , \$255 , \$254  };
+  assign \$258  = b8_2[7:0] >= 8'hf3;
+  assign \$259  = \$257  | \$258 ;
+  assign \$260  = b8_pairs[7:4] == 2'h3;
+  assign \$261  = b8_pairs[7:4] == 3'h4;
+  assign \$262  = b8_pairs[7:4] == 3'h5;
+  assign \$263  = | { \$262 , \$261 , \$260  };
+  assign \$264  = b8_2[7:0] >= 8'hf3;
+  assign \$265  = \$263  | \$264 ;
+  assign \$266  = b8_pairs[7:4] == 1'h1;
+  assign \$267  = b8_pairs[7:4] == 3'h4;
+  assign \$268  = b8_pairs[7:4] == 3'h7;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b8_2[7:0] >= 8'hf3;
+  assign \$271  = \$269  | \$270 ;
+  assign \$272  = b8_2[7:0] >= 8'hf3;
+  assign \$273  = b8_2[8] | \$272 ;
+  assign \$274  = b9_pairs[3:0] == 2'h3;
+  assign \$275  = b9_pairs[3:0] == 3'h4;
+  assign \$276  = b9_pairs[3:0] == 3'h5;
+  assign \$277  = | { \$276 , \$275 , \$274  };
+  assign \$278  = b9_2[7:0] >= 8'hf3;
+  assign \$279  = \$277  | \$278 ;
+  assign \$280  = b9_pairs[3:0] == 1'h1;
+  assign \$281  = b9_pairs[3:0] == 3'h4;
+  assign \$282  = b9_pairs[3:0] == 3'h7;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b9_2[7:0] >= 8'hf3;
+  assign \$285  = \$283  | \$284 ;
+  assign \$286  = b9_pairs[7:4] == 2'h3;
+  assign \$287  = b9_pairs[7:4] == 3'h4;
+  assign \$288  = b9_pairs[7:4] == 3'h5;
+  assign \$289  = | { \$288 , \$287 , \$286  };
+  assign \$290  = b9_2[7:0] >= 8'hf3;
+  assign \$291  = \$289  | \$290 ;
+  assign \$292  = b9_pairs[7:4] == 1'h1;
+  assign \$293  = b9_pairs[7:4] == 3'h4;
+  assign \$294  = b9_pairs[7:4] == 3'h7;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b9_2[7:0] >= 8'hf3;
+  assign \$297  = \$295  | \$296 ;
+  assign \$298  = b9_2[7:0] >= 8'hf3;
+  assign \$299  = b9_2[8] | \$298 ;
+  assign \$300  = b10_pairs[3:0] == 2'h3;
+  assign \$301  = b10_pairs[3:0] == 3'h4;
+  assign \$302  = b10_pairs[3:0] == 3'h5;
+  assign \$303  = | { \$302 , \$301 , \$300  };
+  assign \$304  = b10_2[7:0] >= 8'hf3;
+  assign \$305  = \$303  | \$304 ;
+  assign \$306  = b10_pairs[3:0] == 1'h1;
+  assign \$307  = b10_pairs[3:0] == 3'h4;
+  assign \$308  = b10_pairs[3:0] == 3'h7;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b10_2[7:0] >= 8'hf3;
+  assign \$311  = \$309  | \$310 ;
+  assign \$312  = b10_pairs[7:4] == 2'h3;
+  assign \$313  = b10_pairs[7:4] == 3'h4;
+  assign \$314  = b10_pairs[7:4] == 3'h5;
+  assign \$315  = | { \$314 , \$313 , \$312  };
+  assign \$316  = b10_2[7:0] >= 8'hf3;
+  assign \$317  = \$315  | \$316 ;
+  assign \$318  = b10_pairs[7:4] == 1'h1;
+  assign \$319  = b10_pairs[7:4] == 3'h4;
+  assign \$320  = b10_pairs[7:4] == 3'h7;
+  assign \$321  = | { \$320 , \$319 , \$318  };
+  assign \$322  = b10_2[7:0] >= 8'hf3;
+  assign \$323  = \$321  | \$322 ;
+  assign \$324  = b10_2[7:0] >= 8'hf3;
+  assign \$325  = b10_2[8] | \$324 ;
+  assign \$326  = b11_pairs[3:0] == 2'h3;
+  assign \$327  = b11_pairs[3:0] == 3'h4;
+  assign \$328  = b11_pairs[3:0] == 3'h5;
+  assign \$329  = | { \$328 , \$327 , \$326  };
+  assign \$330  = b11_2[7:0] >= 8'hf3;
+  assign \$331  = \$329  | \$330 ;
+  assign \$332  = b11_pairs[3:0] == 1'h1;
+  assign \$333  = b11_pairs[3:0] == 3'h4;
+  assign \$334  = b11_pairs[3:0] == 3'h7;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b11_2[7:0] >= 8'hf3;
+  assign \$337  = \$335  | \$336 ;
+  assign \$338  = b11_pairs[7:4] == 2'h3;
+  assign \$339  = b11_pairs[7:4] == 3'h4;
+  assign \$340  = b11_pairs[7:4] == 3'h5;
+  assign \$341  = | { \$340 , \$339 , \$338  };
+  assign \$342  = b11_2[7:0] >= 8'hf3;
+  assign \$343  = \$341  | \$342 ;
+  assign \$344  = b11_pairs[7:4] == 1'h1;
+  assign \$345  = b11_pairs[7:4] == 3'h4;
+  assign \$346  = b11_pairs[7:4] == 3'h7;
+  assign \$347  = | { \$346 , \$345 , \$344  };
+  assign \$348  = b11_2[7:0] >= 8'hf3;
+  assign \$349  = \$347  | \$348 ;
+  assign \$350  = b11_2[7:0] >= 8'hf3;
+  assign \$351  = b11_2[8] | \$350 ;
+  assign \$352  = b12_pairs[3:0] == 2'h3;
+  assign \$353  = b12_pairs[3:0] == 3'h4;
+  assign \$354  = b12_pairs[3:0] == 3'h5;
+  assign \$355  = | { \$354 , \$353 , \$352  };
+  assign \$356  = b12_2[7:0] >= 8'hf3;
+  assign \$357  = \$355  | \$356 ;
+  assign \$358  = b12_pairs[3:0] == 1'h1;
+  assign \$359  = b12_pairs[3:0] == 3'h4;
+  assign \$360  = b12_pairs[3:0] == 3'h7;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b12_2[7:0] >= 8'hf3;
+  assign \$363  = \$361  | \$362 ;
+  assign \$364  = b12_pairs[7:4] == 2'h3;
+  assign \$365  = b12_pairs[7:4] == 3'h4;
+  assign \$366  = b12_pairs[7:4] == 3'h5;
+  assign \$367  = | { \$366 , \$365 , \$364  };
+  assign \$368  = b12_2[7:0] >= 8'hf3;
+  assign \$369  = \$367  | \$368 ;
+  assign \$370  = b12_pairs[7:4] == 1'h1;
+  assign \$371  = b12_pairs[7:4] == 3'h4;
+  assign \$372  = b12_pairs[7:4] == 3'h7;
+  assign \$373  = | { \$372 , \$371 , \$370  };
+  assign \$374  = b12_2[7:0] >= 8'hf3;
+  assign \$375  = \$373  | \$374 ;
+  assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
+  assign \$378  = \$377  & mask;
+  assign \$379  = ! b0_pairs[3:0];
+  assign \$380  = b0_pairs[3:0] == 1'h1;
+  assign \$381  = b0_pairs[3:0] == 2'h2;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b0_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_head[1:0];
-  assign \$387  = ~ \$386 ;
-  assign \$388  = b5_t_1[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = | b5_head[3:2];
-  assign \$392  = ~ \$391 ;
-  assign \$393  = b5_t_1[7:0] >= 8'hf3;
-  assign \$394  = ~ \$393 ;
-  assign \$395  = \$392  & \$394 ;
-  assign \$396  = | b5_head[5:4];
-  assign \$397  = ~ \$396 ;
-  assign \$398  = b5_t_1[7:0] >= 8'hf3;
-  assign \$399  = ~ \$398 ;
-  assign \$400  = \$397  & \$399 ;
-  assign \$401  = | b5_t_0[9:8];
-  assign \$402  = ~ \$401 ;
-  assign \$403  = b5_t_1[7:0] >= 8'hf3;
-  assign \$404  = ~ \$403 ;
-  assign \$405  = \$402  & \$404 ;
-  assign \$406  = | b5_t_1[9:8];
-  assign \$407  = ~ \$406 ;
-  assign \$408  = b5_t_1[7:0] >= 8'hf3;
-  assign \$409  = ~ \$408 ;
-  assign \$410  = \$407  & \$409 ;
-  assign \$411  = | b6_head[1:0];
-  assign \$412  = ~ \$411 ;
-  assign \$413  = b6_t_1[7:0] >= 8'hf3;
-  assign \$414  = ~ \$413 ;
-  assign \$415  = \$412  & \$414 ;
-  assign \$416  = | b6_head[3:2];
+  assign \$386  = ! b0_pairs[3:0];
+  assign \$387  = b0_pairs[3:0] == 2'h3;
+  assign \$388  = b0_pairs[3:0] == 3'h6;
+  assign \$389  = | { \$388 , \$387 , \$386  };
+  assign \$390  = b0_2[7:0] >= 8'hf3;
+  assign \$391  = ~ \$390 ;
+  assign \$392  = \$389  & \$391 ;
+  assign \$393  = ! b0_pairs[7:4];
+  assign \$394  = b0_pairs[7:4] == 1'h1;
+  assign \$395  = b0_pairs[7:4] == 2'h2;
+  assign \$396  = | { \$395 , \$394 , \$393  };
+  assign \$397  = b0_2[7:0] >= 8'hf3;
+  assign \$398  = ~ \$397 ;
+  assign \$399  = \$396  & \$398 ;
+  assign \$400  = ! b0_pairs[7:4];
+  assign \$401  = b0_pairs[7:4] == 2'h3;
+  assign \$402  = b0_pairs[7:4] == 3'h6;
+  assign \$403  = | { \$402 , \$401 , \$400  };
+  assign \$404  = b0_2[7:0] >= 8'hf3;
+  assign \$405  = ~ \$404 ;
+  assign \$406  = \$403  & \$405 ;
+  assign \$407  = | b0_2[9:8];
+  assign \$408  = ~ \$407 ;
+  assign \$409  = b0_2[7:0] >= 8'hf3;
+  assign \$410  = ~ \$409 ;
+  assign \$411  = \$408  & \$410 ;
+  assign \$412  = ! b1_pairs[3:0];
+  assign \$413  = b1_pairs[3:0] == 1'h1;
+  assign \$414  = b1_pairs[3:0] == 2'h2;
+  assign \$415  = | { \$414 , \$413 , \$412  };
+  assign \$416  = b1_2[7:0] >= 8'hf3;
   assign \$417  = ~ \$416 ;
-  assign \$418  = b6_t_1[7:0] >= 8'hf3;
-  assign \$419  = ~ \$418 ;
-  assign \$420  = \$417  & \$419 ;
-  assign \$421  = | b6_head[5:4];
-  assign \$422  = ~ \$421 ;
-  assign \$423  = b6_t_1[7:0] >= 8'hf3;
+  assign \$418  = \$415  & \$417 ;
+  assign \$419  = ! b1_pairs[3:0];
+  assign \$420  = b1_pairs[3:0] == 2'h3;
+  assign \$421  = b1_pairs[3:0] == 3'h6;
+  assign \$422  = | { \$421 , \$420 , \$419  };
+  assign \$423  = b1_2[7:0] >= 8'hf3;
   assign \$424  = ~ \$423 ;
   assign \$425  = \$422  & \$424 ;
-  assign \$426  = | b6_t_0[9:8];
-  assign \$427  = ~ \$426 ;
-  assign \$428  = b6_t_1[7:0] >= 8'hf3;
-  assign \$429  = ~ \$428 ;
-  assign \$430  = \$427  & \$429 ;
-  assign \$431  = | b6_t_1[9:8];
-  assign \$432  = ~ \$431 ;
-  assign \$433  = b6_t_1[7:0] >= 8'hf3;
-  assign \$434  = ~ \$433 ;
-  assign \$435  = \$432  & \$434 ;
-  assign \$436  = | b7_head[1:0];
-  assign \$437  = ~ \$436 ;
-  assign \$438  = b7_t_1[7:0] >= 8'hf3;
-  assign \$439  = ~ \$438 ;
-  assign \$440  = \$437  & \$439 ;
-  assign \$441  = | b7_head[3:2];
-  assign \$442  = ~ \$441 ;
-  assign \$443  = b7_t_1[7:0] >= 8'hf3;
-  assign \$444  = ~ \$443 ;
-  assign \$445  = \$442  & \$444 ;
-  assign \$446  = | b7_head[5:4];
-  assign \$447  = ~ \$446 ;
-  assign \$448  = b7_t_1[7:0] >= 8'hf3;
-  assign \$449  = ~ \$448 ;
-  assign \$450  = \$447  & \$449 ;
-  assign \$451  = | b7_t_0[9:8];
-  assign \$452  = ~ \$451 ;
-  assign \$453  = b7_t_1[7:0] >= 8'hf3;
-  assign \$454  = ~ \$453 ;
-  assign \$455  = \$452  & \$454 ;
-  assign \$456  = | b7_t_1[9:8];
+  assign \$426  = ! b1_pairs[7:4];
+  assign \$427  = b1_pairs[7:4] == 1'h1;
+  assign \$428  = b1_pairs[7:4] == 2'h2;
+  assign \$429  = | { \$428 , \$427 , \$426  };
+  assign \$430  = b1_2[7:0] >= 8'hf3;
+  assign \$431  = ~ \$430 ;
+  assign \$432  = \$429  & \$431 ;
+  assign \$433  = ! b1_pairs[7:4];
+  assign \$434  = b1_pairs[7:4] == 2'h3;
+  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$436  = | { \$435 , \$434 , \$433  };
+  assign \$437  = b1_2[7:0] >= 8'hf3;
+  assign \$438  = ~ \$437 ;
+  assign \$439  = \$436  & \$438 ;
+  assign \$440  = | b1_2[9:8];
+  assign \$441  = ~ \$440 ;
+  assign \$442  = b1_2[7:0] >= 8'hf3;
+  assign \$443  = ~ \$442 ;
+  assign \$444  = \$441  & \$443 ;
+  assign \$445  = ! b2_pairs[3:0];
+  assign \$446  = b2_pairs[3:0] == 1'h1;
+  assign \$447  = b2_pairs[3:0] == 2'h2;
+  assign \$448  = | { \$447 , \$446 , \$445  };
+  assign \$449  = b2_2[7:0] >= 8'hf3;
+  assign \$450  = ~ \$449 ;
+  assign \$451  = \$448  & \$450 ;
+  assign \$452  = ! b2_pairs[3:0];
+  assign \$453  = b2_pairs[3:0] == 2'h3;
+  assign \$454  = b2_pairs[3:0] == 3'h6;
+  assign \$455  = | { \$454 , \$453 , \$452  };
+  assign \$456  = b2_2[7:0] >= 8'hf3;
   assign \$457  = ~ \$456 ;
-  assign \$458  = b7_t_1[7:0] >= 8'hf3;
-  assign \$459  = ~ \$458 ;
-  assign \$460  = \$457  & \$459 ;
-  assign \$461  = | b8_head[1:0];
-  assign \$462  = ~ \$461 ;
-  assign \$463  = b8_t_1[7:0] >= 8'hf3;
+  assign \$458  = \$455  & \$457 ;
+  assign \$459  = ! b2_pairs[7:4];
+  assign \$460  = b2_pairs[7:4] == 1'h1;
+  assign \$461  = b2_pairs[7:4] == 2'h2;
+  assign \$462  = | { \$461 , \$460 , \$459  };
+  assign \$463  = b2_2[7:0] >= 8'hf3;
   assign \$464  = ~ \$463 ;
   assign \$465  = \$462  & \$464 ;
-  assign \$466  = | b8_head[3:2];
-  assign \$467  = ~ \$466 ;
-  assign \$468  = b8_t_1[7:0] >= 8'hf3;
-  assign \$469  = ~ \$468 ;
-  assign \$470  = \$467  & \$469 ;
-  assign \$471  = | b8_head[5:4];
-  assign \$472  = ~ \$471 ;
-  assign \$473  = b8_t_1[7:0] >= 8'hf3;
+  assign \$466  = ! b2_pairs[7:4];
+  assign \$467  = b2_pairs[7:4] == 2'h3;
+  assign \$468  = b2_pairs[7:4] == 3'h6;
+  assign \$469  = | { \$468 , \$467 , \$466  };
+  assign \$470  = b2_2[7:0] >= 8'hf3;
+  assign \$471  = ~ \$470 ;
+  assign \$472  = \$469  & \$471 ;
+  assign \$473  = | b2_2[9:8];
   assign \$474  = ~ \$473 ;
-  assign \$475  = \$472  & \$474 ;
-  assign \$476  = | b8_t_0[9:8];
-  assign \$477  = ~ \$476 ;
-  assign \$478  = b8_t_1[7:0] >= 8'hf3;
-  assign \$479  = ~ \$478 ;
-  assign \$480  = \$477  & \$479 ;
-  assign \$481  = | b8_t_1[9:8];
-  assign \$482  = ~ \$481 ;
-  assign \$483  = b8_t_1[7:0] >= 8'hf3;
-  assign \$484  = ~ \$483 ;
-  assign \$485  = \$482  & \$484 ;
-  assign \$486  = | b9_head[1:0];
-  assign \$487  = ~ \$486 ;
-  assign \$488  = b9_t_1[7:0] >= 8'hf3;
-  assign \$489  = ~ \$488 ;
-  assign \$490  = \$487  & \$489 ;
-  assign \$491  = | b9_head[3:2];
-  assign \$492  = ~ \$491 ;
-  assign \$493  = b9_t_1[7:0] >= 8'hf3;
-  assign \$494  = ~ \$493 ;
-  assign \$495  = \$492  & \$494 ;
-  assign \$496  = | b9_head[5:4];
+  assign \$475  = b2_2[7:0] >= 8'hf3;
+  assign \$476  = ~ \$475 ;
+  assign \$477  = \$474  & \$476 ;
+  assign \$478  = ! b3_pairs[3:0];
+  assign \$479  = b3_pairs[3:0] == 1'h1;
+  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$481  = | { \$480 , \$479 , \$478  };
+  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$483  = ~ \$482 ;
+  assign \$484  = \$481  & \$483 ;
+  assign \$485  = ! b3_pairs[3:0];
+  assign \$486  = b3_pairs[3:0] == 2'h3;
+  assign \$487  = b3_pairs[3:0] == 3'h6;
+  assign \$488  = | { \$487 , \$486 , \$485  };
+  assign \$489  = b3_2[7:0] >= 8'hf3;
+  assign \$490  = ~ \$489 ;
+  assign \$491  = \$488  & \$490 ;
+  assign \$492  = ! b3_pairs[7:4];
+  assign \$493  = b3_pairs[7:4] == 1'h1;
+  assign \$494  = b3_pairs[7:4] == 2'h2;
+  assign \$495  = | { \$494 , \$493 , \$492  };
+  assign \$496  = b3_2[7:0] >= 8'hf3;
   assign \$497  = ~ \$496 ;
-  assign \$498  = b9_t_1[7:0] >= 8'hf3;
-  assign \$499  = ~ \$498 ;
-  assign \$500  = \$497  & \$499 ;
-  assign \$501  = | b9_t_0[9:8];
-  assign \$502  = ~ \$501 ;
-  assign \$503  = b9_t_1[7:0] >= 8'hf3;
+  assign \$498  = \$495  & \$497 ;
+  assign \$499  = ! b3_pairs[7:4];
+  assign \$500  = b3_pairs[7:4] == 2'h3;
+  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$502  = | { \$501 , \$500 , \$499  };
+  assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b9_t_1[9:8];
+  assign \$506  = | b3_2[9:8];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b9_t_1[7:0] >= 8'hf3;
+  assign \$508  = b3_2[7:0] >= 8'hf3;
   assign \$509  = ~ \$508 ;
   assign \$510  = \$507  & \$509 ;
-  assign \$511  = | b10_head[1:0];
-  assign \$512  = ~ \$511 ;
-  assign \$513  = b10_t_1[7:0] >= 8'hf3;
-  assign \$514  = ~ \$513 ;
-  assign \$515  = \$512  & \$514 ;
-  assign \$516  = | b10_head[3:2];
-  assign \$517  = ~ \$516 ;
-  assign \$518  = b10_t_1[7:0] >= 8'hf3;
-  assign \$519  = ~ \$518 ;
-  assign \$520  = \$517  & \$519 ;
-  assign \$521  = | b10_head[5:4];
-  assign \$522  = ~ \$521 ;
-  assign \$523  = b10_t_1[7:0] >= 8'hf3;
-  assign \$524  = ~ \$523 ;
-  assign \$525  = \$522  & \$524 ;
-  assign \$526  = | b10_t_0[9:8];
-  assign \$527  = ~ \$526 ;
-  assign \$528  = b10_t_1[7:0] >= 8'hf3;
-  assign \$529  = ~ \$528 ;
-  assign \$530  = \$527  & \$529 ;
-  assign \$531  = | b10_t_1[9:8];
-  assign \$532  = ~ \$531 ;
-  assign \$533  = b10_t_1[7:0] >= 8'hf3;
-  assign \$534  = ~ \$533 ;
-  assign \$535  = \$532  & \$534 ;
-  assign \$536  = | b11_head[1:0];
+  assign \$511  = ! b4_pairs[3:0];
+  assign \$512  = b4_pairs[3:0] == 1'h1;
+  assign \$513  = b4_pairs[3:0] == 2'h2;
+  assign \$514  = | { \$513 , \$512 , \$511  };
+  assign \$515  = b4_2[7:0] >= 8'hf3;
+  assign \$516  = ~ \$515 ;
+  assign \$517  = \$514  & \$516 ;
+  assign \$518  = ! b4_pairs[3:0];
+  assign \$519  = b4_pairs[3:0] == 2'h3;
+  assign \$520  = b4_pairs[3:0] == 3'h6;
+  assign \$521  = | { \$520 , \$519 , \$518  };
+  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$523  = ~ \$522 ;
+  assign \$524  = \$521  & \$523 ;
+  assign \$525  = ! b4_pairs[7:4];
+  assign \$526  = b4_pairs[7:4] == 1'h1;
+  assign \$527  = b4_pairs[7:4] == 2'h2;
+  assign \$528  = | { \$527 , \$526 , \$525  };
+  assign \$529  = b4_2[7:0] >= 8'hf3;
+  assign \$530  = ~ \$529 ;
+  assign \$531  = \$528  & \$530 ;
+  assign \$532  = ! b4_pairs[7:4];
+  assign \$533  = b4_pairs[7:4] == 2'h3;
+  assign \$534  = b4_pairs[7:4] == 3'h6;
+  assign \$535  = | { \$534 , \$533 , \$532  };
+  assign \$536  = b4_2[7:0] >= 8'hf3;
   assign \$537  = ~ \$536 ;
-  assign \$538  = b11_t_1[7:0] >= 8'hf3;
-  assign \$539  = ~ \$538 ;
-  assign \$540  = \$537  & \$539 ;
-  assign \$541  = | b11_head[3:2];
+  assign \$538  = \$535  & \$537 ;
+  assign \$539  = | b4_2[9:8];
+  assign \$540  = ~ \$539 ;
+  assign \$541  = b4_2[7:0] >= 8'hf3;
   assign \$542  = ~ \$541 ;
-  assign \$543  = b11_t_1[7:0] >= 8'hf3;
-  assign \$544  = ~ \$543 ;
-  assign \$545  = \$542  & \$544 ;
-  assign \$546  = | b11_head[5:4];
-  assign \$547  = ~ \$546 ;
-  assign \$548  = b11_t_1[7:0] >= 8'hf3;
+  assign \$543  = \$540  & \$542 ;
+  assign \$544  = ! b5_pairs[3:0];
+  assign \$545  = b5_pairs[3:0] == 1'h1;
+  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$547  = | { \$546 , \$545 , \$544  };
+  assign \$548  = b5_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = | b11_t_0[9:8];
-  assign \$552  = ~ \$551 ;
-  assign \$553  = b11_t_1[7:0] >= 8'hf3;
-  assign \$554  = ~ \$553 ;
-  assign \$555  = \$552  & \$554 ;
-  assign \$556  = | b11_t_1[9:8];
-  assign \$557  = ~ \$556 ;
-  assign \$558  = b11_t_1[7:0] >= 8'hf3;
-  assign \$559  = ~ \$558 ;
-  assign \$560  = \$557  & \$559 ;
-  assign \$561  = | b12_head[1:0];
-  assign \$562  = ~ \$561 ;
-  assign \$563  = b12_t_1[7:0] >= 8'hf3;
-  assign \$564  = ~ \$563 ;
-  assign \$565  = \$562  & \$564 ;
-  assign \$566  = | b12_head[3:2];
-  assign \$567  = ~ \$566 ;
-  assign \$568  = b12_t_1[7:0] >= 8'hf3;
-  assign \$569  = ~ \$568 ;
-  assign \$570  = \$567  & \$569 ;
-  assign \$571  = | b12_head[5:4];
-  assign \$572  = ~ \$571 ;
-  assign \$573  = b12_t_1[7:0] >= 8'hf3;
-  assign \$574  = ~ \$573 ;
-  assign \$575  = \$572  & \$574 ;
-  assign \$576  = | b12_t_0[9:8];
-  assign \$577  = ~ \$576 ;
-  assign \$578  = b12_t_1[7:0] >= 8'hf3;
-  assign \$579  = ~ \$578 ;
-  assign \$580  = \$577  & \$579 ;
-  assign \$583  = \$582  & mask;
-  assign \$584  = b0_t_1[7:0] >= 8'hf3;
-  assign \$585  = b1_t_1[7:0] >= 8'hf3;
-  assign \$586  = b2_t_1[7:0] >= 8'hf3;
-  assign \$587  = b3_t_1[7:0] >= 8'hf3;
-  assign \$588  = b4_t_1[7:0] >= 8'hf3;
-  assign \$589  = b5_t_1[7:0] >= 8'hf3;
-  assign \$590  = b6_t_1[7:0] >= 8'hf3;
-  assign \$591  = b7_t_1[7:0] >= 8'hf3;
-  assign \$592  = b8_t_1[7:0] >= 8'hf3;
-  assign \$593  = b9_t_1[7:0] >= 8'hf3;
-  assign \$594  = b10_t_1[7:0] >= 8'hf3;
-  assign \$595  = b11_t_1[7:0] >= 8'hf3;
-  assign \$596  = b12_t_1[7:0] >= 8'hf3;
-  assign \$597  = | { \$596 , \$595 , \$594 , \$593 , \$592 , \$591 , \$590 , \$589 , \$588 , \$587 , \$586 , \$585 , \$584  };
+  assign \$551  = ! b5_pairs[3:0];
+  assign \$552  = b5_pairs[3:0] == 2'h3;
+  assign \$553  = b5_pairs[3:0] == 3'h6;
+  assign \$554  = | { \$553 , \$552 , \$551  };
+  assign \$555  = b5_2[7:0] >= 8'hf3;
+  assign \$556  = ~ \$555 ;
+  assign \$557  = \$554  & \$556 ;
+  assign \$558  = ! b5_pairs[7:4];
+  assign \$559  = b5_pairs[7:4] == 1'h1;
+  assign \$560  = b5_pairs[7:4] == 2'h2;
+  assign \$561  = | { \$560 , \$559 , \$558  };
+  assign \$562  = b5_2[7:0] >= 8'hf3;
+  assign \$563  = ~ \$562 ;
+  assign \$564  = \$561  & \$563 ;
+  assign \$565  = ! b5_pairs[7:4];
+  assign \$566  = b5_pairs[7:4] == 2'h3;
+  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$568  = | { \$567 , \$566 , \$565  };
+  assign \$569  = b5_2[7:0] >= 8'hf3;
+  assign \$570  = ~ \$569 ;
+  assign \$571  = \$568  & \$570 ;
+  assign \$572  = | b5_2[9:8];
+  assign \$573  = ~ \$572 ;
+  assign \$574  = b5_2[7:0] >= 8'hf3;
+  assign \$575  = ~ \$574 ;
+  assign \$576  = \$573  & \$575 ;
+  assign \$577  = ! b6_pairs[3:0];
+  assign \$578  = b6_pairs[3:0] == 1'h1;
+  assign \$579  = b6_pairs[3:0] == 2'h2;
+  assign \$580  = | { \$579 , \$578 , \$577  };
+  assign \$581  = b6_2[7:0] >= 8'hf3;
+  assign \$582  = ~ \$581 ;
+  assign \$583  = \$580  & \$582 ;
+  assign \$584  = ! b6_pairs[3:0];
+  assign \$585  = b6_pairs[3:0] == 2'h3;
+  assign \$586  = b6_pairs[3:0] == 3'h6;
+  assign \$587  = | { \$586 , \$585 , \$584  };
+  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$589  = ~ \$588 ;
+  assign \$590  = \$587  & \$589 ;
+  assign \$591  = ! b6_pairs[7:4];
+  assign \$592  = b6_pairs[7:4] == 1'h1;
+  assign \$593  = b6_pairs[7:4] == 2'h2;
+  assign \$594  = | { \$593 , \$592 , \$591  };
+  assign \$595  = b6_2[7:0] >= 8'hf3;
+  assign \$596  = ~ \$595 ;
+  assign \$597  = \$594  & \$596 ;
+  assign \$598  = ! b6_pairs[7:4];
+  assign \$599  = b6_pairs[7:4] == 2'h3;
+  assign \$600  = b6_pairs[7:4] == 3'h6;
+  assign \$601  = | { \$600 , \$599 , \$598  };
+  assign \$602  = b6_2[7:0] >= 8'hf3;
+  assign \$603  = ~ \$602 ;
+  assign \$604  = \$601  & \$603 ;
+  assign \$605  = | b6_2[9:8];
+  assign \$606  = ~ \$605 ;
+  assign \$607  = b6_2[7:0] >= 8'hf3;
+  assign \$608  = ~ \$607 ;
+  assign \$609  = \$606  & \$608 ;
+  assign \$610  = ! b7_pairs[3:0];
+  assign \$611  = b7_pairs[3:0] == 1'h1;
+  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$613  = | { \$612 , \$611 , \$610  };
+  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$615  = ~ \$614 ;
+  assign \$616  = \$613  & \$615 ;
+  assign \$617  = ! b7_pairs[3:0];
+  assign \$618  = b7_pairs[3:0] == 2'h3;
+  assign \$619  = b7_pairs[3:0] == 3'h6;
+  assign \$620  = | { \$619 , \$618 , \$617  };
+  assign \$621  = b7_2[7:0] >= 8'hf3;
+  assign \$622  = ~ \$621 ;
+  assign \$623  = \$620  & \$622 ;
+  assign \$624  = ! b7_pairs[7:4];
+  assign \$625  = b7_pairs[7:4] == 1'h1;
+  assign \$626  = b7_pairs[7:4] == 2'h2;
+  assign \$627  = | { \$626 , \$625 , \$624  };
+  assign \$628  = b7_2[7:0] >= 8'hf3;
+  assign \$629  = ~ \$628 ;
+  assign \$630  = \$627  & \$629 ;
+  assign \$631  = ! b7_pairs[7:4];
+  assign \$632  = b7_pairs[7:4] == 2'h3;
+  assign \$633  = b7_pairs[7:4] == 3'h6;
+  assign \$634  = | { \$633 , \$632 , \$631  };
+  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$636  = ~ \$635 ;
+  assign \$637  = \$634  & \$636 ;
+  assign \$638  = | b7_2[9:8];
+  assign \$639  = ~ \$638 ;
+  assign \$640  = b7_2[7:0] >= 8'hf3;
+  assign \$641  = ~ \$640 ;
+  assign \$642  = \$639  & \$641 ;
+  assign \$643  = ! b8_pairs[3:0];
+  assign \$644  = b8_pairs[3:0] == 1'h1;
+  assign \$645  = b8_pairs[3:0] == 2'h2;
+  assign \$646  = | { \$645 , \$644 , \$643  };
+  assign \$647  = b8_2[7:0] >= 8'hf3;
+  assign \$648  = ~ \$647 ;
+  assign \$649  = \$646  & \$648 ;
+  assign \$650  = ! b8_pairs[3:0];
+  assign \$651  = b8_pairs[3:0] == 2'h3;
+  assign \$652  = b8_pairs[3:0] == 3'h6;
+  assign \$653  = | { \$652 , \$651 , \$650  };
+  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$655  = ~ \$654 ;
+  assign \$656  = \$653  & \$655 ;
+  assign \$657  = ! b8_pairs[7:4];
+  assign \$658  = b8_pairs[7:4] == 1'h1;
+  assign \$659  = b8_pairs[7:4] == 2'h2;
+  assign \$660  = | { \$659 , \$658 , \$657  };
+  assign \$661  = b8_2[7:0] >= 8'hf3;
+  assign \$662  = ~ \$661 ;
+  assign \$663  = \$660  & \$662 ;
+  assign \$664  = ! b8_pairs[7:4];
+  assign \$665  = b8_pairs[7:4] == 2'h3;
+  assign \$666  = b8_pairs[7:4] == 3'h6;
+  assign \$667  = | { \$666 , \$665 , \$664  };
+  assign \$668  = b8_2[7:0] >= 8'hf3;
+  assign \$669  = ~ \$668 ;
+  assign \$670  = \$667  & \$669 ;
+  assign \$671  = | b8_2[9:8];
+  assign \$672  = ~ \$671 ;
+  assign \$673  = b8_2[7:0] >= 8'hf3;
+  assign \$674  = ~ \$673 ;
+  assign \$675  = \$672  & \$674 ;
+  assign \$676  = ! b9_pairs[3:0];
+  assign \$677  = b9_pairs[3:0] == 1'h1;
+  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$679  = | { \$678 , \$677 , \$676  };
+  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$681  = ~ \$680 ;
+  assign \$682  = \$679  & \$681 ;
+  assign \$683  = ! b9_pairs[3:0];
+  assign \$684  = b9_pairs[3:0] == 2'h3;
+  assign \$685  = b9_pairs[3:0] == 3'h6;
+  assign \$686  = | { \$685 , \$684 , \$683  };
+  assign \$687  = b9_2[7:0] >= 8'hf3;
+  assign \$688  = ~ \$687 ;
+  assign \$689  = \$686  & \$688 ;
+  assign \$690  = ! b9_pairs[7:4];
+  assign \$691  = b9_pairs[7:4] == 1'h1;
+  assign \$692  = b9_pairs[7:4] == 2'h2;
+  assign \$693  = | { \$692 , \$691 , \$690  };
+  assign \$694  = b9_2[7:0] >= 8'hf3;
+  assign \$695  = ~ \$694 ;
+  assign \$696  = \$693  & \$695 ;
+  assign \$697  = ! b9_pairs[7:4];
+  assign \$698  = b9_pairs[7:4] == 2'h3;
+  assign \$699  = b9_pairs[7:4] == 3'h6;
+  assign \$700  = | { \$699 , \$698 , \$697  };
+  assign \$701  = b9_2[7:0] >= 8'hf3;
+  assign \$702  = ~ \$701 ;
+  assign \$703  = \$700  & \$702 ;
+  assign \$704  = | b9_2[9:8];
+  assign \$705  = ~ \$704 ;
+  assign \$706  = b9_2[7:0] >= 8'hf3;
+  assign \$707  = ~ \$706 ;
+  assign \$708  = \$705  & \$707 ;
+  assign \$709  = ! b10_pairs[3:0];
+  assign \$710  = b10_pairs[3:0] == 1'h1;
+  assign \$711  = b10_pairs[3:0] == 2'h2;
+  assign \$712  = | { \$711 , \$710 , \$709  };
+  assign \$713  = b10_2[7:0] >= 8'hf3;
+  assign \$714  = ~ \$713 ;
+  assign \$715  = \$712  & \$714 ;
+  assign \$716  = ! b10_pairs[3:0];
+  assign \$717  = b10_pairs[3:0] == 2'h3;
+  assign \$718  = b10_pairs[3:0] == 3'h6;
+  assign \$719  = | { \$718 , \$717 , \$716  };
+  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$721  = ~ \$720 ;
+  assign \$722  = \$719  & \$721 ;
+  assign \$723  = ! b10_pairs[7:4];
+  assign \$724  = b10_pairs[7:4] == 1'h1;
+  assign \$725  = b10_pairs[7:4] == 2'h2;
+  assign \$726  = | { \$725 , \$724 , \$723  };
+  assign \$727  = b10_2[7:0] >= 8'hf3;
+  assign \$728  = ~ \$727 ;
+  assign \$729  = \$726  & \$728 ;
+  assign \$730  = ! b10_pairs[7:4];
+  assign \$731  = b10_pairs[7:4] == 2'h3;
+  assign \$732  = b10_pairs[7:4] == 3'h6;
+  assign \$733  = | { \$732 , \$731 , \$730  };
+  assign \$734  = b10_2[7:0] >= 8'hf3;
+  assign \$735  = ~ \$734 ;
+  assign \$736  = \$733  & \$735 ;
+  assign \$737  = | b10_2[9:8];
+  assign \$738  = ~ \$737 ;
+  assign \$739  = b10_2[7:0] >= 8'hf3;
+  assign \$740  = ~ \$739 ;
+  assign \$741  = \$738  & \$740 ;
+  assign \$742  = ! b11_pairs[3:0];
+  assign \$743  = b11_pairs[3:0] == 1'h1;
+  assign \$744  = b11_pairs[3:0] == 2'h2;
+  assign \$745  = | { \$744 , \$743 , \$742  };
+  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$747  = ~ \$746 ;
+  assign \$748  = \$745  & \$747 ;
+  assign \$749  = ! b11_pairs[3:0];
+  assign \$750  = b11_pairs[3:0] == 2'h3;
+  assign \$751  = b11_pairs[3:0] == 3'h6;
+  assign \$752  = | { \$751 , \$750 , \$749  };
+  assign \$753  = b11_2[7:0] >= 8'hf3;
+  assign \$754  = ~ \$753 ;
+  assign \$755  = \$752  & \$754 ;
+  assign \$756  = ! b11_pairs[7:4];
+  assign \$757  = b11_pairs[7:4] == 1'h1;
+  assign \$758  = b11_pairs[7:4] == 2'h2;
+  assign \$759  = | { \$758 , \$757 , \$756  };
+  assign \$760  = b11_2[7:0] >= 8'hf3;
+  assign \$761  = ~ \$760 ;
+  assign \$762  = \$759  & \$761 ;
+  assign \$763  = ! b11_pairs[7:4];
+  assign \$764  = b11_pairs[7:4] == 2'h3;
+  assign \$765  = b11_pairs[7:4] == 3'h6;
+  assign \$766  = | { \$765 , \$764 , \$763  };
+  assign \$767  = b11_2[7:0] >= 8'hf3;
+  assign \$768  = ~ \$767 ;
+  assign \$769  = \$766  & \$768 ;
+  assign \$770  = | b11_2[9:8];
+  assign \$771  = ~ \$770 ;
+  assign \$772  = b11_2[7:0] >= 8'hf3;
+  assign \$773  = ~ \$772 ;
+  assign \$774  = \$771  & \$773 ;
+  assign \$775  = ! b12_pairs[3:0];
+  assign \$776  = b12_pairs[3:0] == 1'h1;
+  assign \$777  = b12_pairs[3:0] == 2'h2;
+  assign \$778  = | { \$777 , \$776 , \$775  };
+  assign \$779  = b12_2[7:0] >= 8'hf3;
+  assign \$780  = ~ \$779 ;
+  assign \$781  = \$778  & \$780 ;
+  assign \$782  = ! b12_pairs[3:0];
+  assign \$783  = b12_pairs[3:0] == 2'h3;
+  assign \$784  = b12_pairs[3:0] == 3'h6;
+  assign \$785  = | { \$784 , \$783 , \$782  };
+  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$787  = ~ \$786 ;
+  assign \$788  = \$785  & \$787 ;
+  assign \$789  = ! b12_pairs[7:4];
+  assign \$790  = b12_pairs[7:4] == 1'h1;
+  assign \$791  = b12_pairs[7:4] == 2'h2;
+  assign \$792  = | { \$791 , \$790 , \$789  };
+  assign \$793  = b12_2[7:0] >= 8'hf3;
+  assign \$794  = ~ \$793 ;
+  assign \$795  = \$792  & \$794 ;
+  assign \$796  = ! b12_pairs[7:4];
+  assign \$797  = b12_pairs[7:4] == 2'h3;
+  assign \$798  = b12_pairs[7:4] == 3'h6;
+  assign \$799  = | { \$798 , \$797 , \$796  };
+  assign \$800  = b12_2[7:0] >= 8'hf3;
+  assign \$801  = ~ \$800 ;
+  assign \$802  = \$799  & \$801 ;
+  assign \$805  = \$804  & mask;
+  assign \$806  = b0_2[7:0] >= 8'hf3;
+  assign \$807  = b1_2[7:0] >= 8'hf3;
+  assign \$808  = b2_2[7:0] >= 8'hf3;
+  assign \$809  = b3_2[7:0] >= 8'hf3;
+  assign \$810  = b4_2[7:0] >= 8'hf3;
+  assign \$811  = b5_2[7:0] >= 8'hf3;
+  assign \$812  = b6_2[7:0] >= 8'hf3;
+  assign \$813  = b7_2[7:0] >= 8'hf3;
+  assign \$814  = b8_2[7:0] >= 8'hf3;
+  assign \$815  = b9_2[7:0] >= 8'hf3;
+  assign \$816  = b10_2[7:0] >= 8'hf3;
+  assign \$817  = b11_2[7:0] >= 8'hf3;
+  assign \$818  = b12_2[7:0] >= 8'hf3;
+  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
   always @(posedge clk)
-    b0_head <= \$598 ;
+    b0_pairs <= \$820 ;
   always @(posedge clk)
-    b0_residue <= \$599 ;
+    b0_residue <= \$821 ;
   always @(posedge clk)
-    b1_head <= \$600 ;
+    b1_pairs <= \$822 ;
   always @(posedge clk)
-    b1_residue <= \$601 ;
+    b1_residue <= \$823 ;
   always @(posedge clk)
-    b2_head <= \$602 ;
+    b2_pairs <= \$824 ;
   always @(posedge clk)
-    b2_residue <= \$603 ;
+    b2_residue <= \$825 ;
   always @(posedge clk)
-    b3_head <= \$604 ;
+    b3_pairs <= \$826 ;
   always @(posedge clk)
-    b3_residue <= \$605 ;
+    b3_residue <= \$827 ;
   always @(posedge clk)
-    b4_head <= \$606 ;
+    b4_pairs <= \$828 ;
   always @(posedge clk)
-    b4_residue <= \$607 ;
+    b4_residue <= \$829 ;
   always @(posedge clk)
-    b5_head <= \$608 ;
+    b5_pairs <= \$830 ;
   always @(posedge clk)
-    b5_residue <= \$609 ;
+    b5_residue <= \$831 ;
   always @(posedge clk)
-    b6_head <= \$610 ;
+    b6_pairs <= \$832 ;
   always @(posedge clk)
-    b6_residue <= \$611 ;
+    b6_residue <= \$833 ;
   always @(posedge clk)
-    b7_head <= \$612 ;
+    b7_pairs <= \$834 ;
   always @(posedge clk)
-    b7_residue <= \$613 ;
+    b7_residue <= \$835 ;
   always @(posedge clk)
-    b8_head <= \$614 ;
+    b8_pairs <= \$836 ;
   always @(posedge clk)
-    b8_residue <= \$615 ;
+    b8_residue <= \$837 ;
   always @(posedge clk)
-    b9_head <= \$616 ;
+    b9_pairs <= \$838 ;
   always @(posedge clk)
-    b9_residue <= \$617 ;
+    b9_residue <= \$839 ;
   always @(posedge clk)
-    b10_head <= \$618 ;
+    b10_pairs <= \$840 ;
   always @(posedge clk)
-    b10_residue <= \$619 ;
+    b10_residue <= \$841 ;
   always @(posedge clk)
-    b11_head <= \$620 ;
+    b11_pairs <= \$842 ;
   always @(posedge clk)
-    b11_residue <= \$621 ;
+    b11_residue <= \$843 ;
   always @(posedge clk)
-    b12_head <= \$622 ;
+    b12_pairs <= \$844 ;
   always @(posedge clk)
-    b12_residue <= \$623 ;
+    b12_residue <= \$845 ;
   always @(posedge clk)
-    nonzero <= \$624 ;
+    nonzero <= \$846 ;
   always @(posedge clk)
-    negative <= \$625 ;
+    negative <= \$847 ;
   always @(posedge clk)
-    illegal <= \$626 ;
+    illegal <= \$848 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign b7_0 = codes[63:56] + \$36 ;
-  assign b7_1 = b7_0[7:0] + \$37 ;
-  assign b7_2 = b7_1[7:0] + \$38 ;
-  assign b7_t_0 = b7_residue + \$39 ;
-  assign b7_t_1 = b7_t_0[7:0] + \$40 ;
-  assign b8_0 = codes[71:64] + \$41 ;
-  assign b8_1 = b8_0[7:0] + \$42 ;
-  assign b8_2 = b8_1[7:0] + \$43 ;
-  assign b8_t_0 = b8_residue + \$44 ;
-  assign b8_t_1 = b8_t_0[7:0] + \$45 ;
-  assign b9_0 = codes[79:72] + \$46 ;
-  assign b9_1 = b9_0[7:0] + \$47 ;
-  assign b9_2 = b9_1[7:0] + \$48 ;
-  assign b9_t_0 = b9_residue + \$49 ;
-  assign b9_t_1 = b9_t_0[7:0] + \$50 ;
-  assign b10_0 = codes[87:80] + \$51 ;
-  assign b10_1 = b10_0[7:0] + \$52 ;
-  assign b10_2 = b10_1[7:0] + \$53 ;
-  assign b10_t_0 = b10_residue + \$54 ;
-  assign b10_t_1 = b10_t_0[7:0] + \$55 ;
-  assign b11_0 = codes[95:88] + \$56 ;
-  assign b11_1 = b11_0[7:0] + \$57 ;
-  assign b11_2 = b11_1[7:0] + \$58 ;
-  assign b11_t_0 = b11_residue + \$59 ;
-  assign b11_t_1 = b11_t_0[7:0] + \$60 ;
-  assign b12_0 = codes[103:96] + \$61 ;
-  assign b12_1 = b12_0[7:0] + \$62 ;
-  assign b12_2 = b12_1[7:0] + \$63 ;
-  assign b12_t_0 = b12_residue + \$64 ;
-  assign b12_t_1 = b12_t_0[7:0] + \$65 ;
-  assign \$66  = b0_head[1:0] == 1'h1;
-  assign \$67  = b0_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b0_head[3:2] == 1'h1;
-  assign \$70  = b0_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign b7_0 = codes[63:56] + \$22 ;
+  assign b7_1 = b7_0[7:0] + \$23 ;
+  assign b7_2 = b7_residue + \$24 ;
+  assign b8_0 = codes[71:64] + \$25 ;
+  assign b8_1 = b8_0[7:0] + \$26 ;
+  assign b8_2 = b8_residue + \$27 ;
+  assign b9_0 = codes[79:72] + \$28 ;
+  assign b9_1 = b9_0[7:0] + \$29 ;
+  assign b9_2 = b9_residue + \$30 ;
+  assign b10_0 = codes[87:80] + \$31 ;
+  assign b10_1 = b10_0[7:0] + \$32 ;
+  assign b10_2 = b10_residue + \$33 ;
+  assign b11_0 = codes[95:88] + \$34 ;
+  assign b11_1 = b11_0[7:0] + \$35 ;
+  assign b11_2 = b11_residue + \$36 ;
+  assign b12_0 = codes[103:96] + \$37 ;
+  assign b12_1 = b12_0[7:0] + \$38 ;
+  assign b12_2 = b12_residue + \$39 ;
+  assign \$40  = b0_pairs[3:0] == 2'h3;
+  assign \$41  = b0_pairs[3:0] == 3'h4;
+  assign \$42  = b0_pairs[3:0] == 3'h5;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_pairs[3:0] == 1'h1;
+  assign \$47  = b0_pairs[3:0] == 3'h4;
+  assign \$48  = b0_pairs[3:0] == 3'h7;
+  assign \$49  = | { \$48 , \$47 , \$46  };
+  assign \$50  = b0_2[7:0] >= 8'hf3;
+  assign \$51  = \$49  | \$50 ;
+  assign \$52  = b0_pairs[7:4] == 2'h3;
+  assign \$53  = b0_pairs[7:4] == 3'h4;
+  assign \$54  = b0_pairs[7:4] == 3'h5;
+  assign \$55  = | { \$54 , \$53 , \$52  };
+  assign \$56  = b0_2[7:0] >= 8'hf3;
+  assign \$57  = \$55  | \$56 ;
+  assign \$58  = b0_pairs[7:4] == 1'h1;
+  assign \$59  = b0_pairs[7:4] == 3'h4;
+  assign \$60  = b0_pairs[7:4] == 3'h7;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b0_head[5:4] == 1'h1;
-  assign \$73  = b0_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b0_t_0[9:8] == 1'h1;
-  assign \$76  = b0_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
   assign \$77  = \$75  | \$76 ;
-  assign \$78  = b0_t_1[9:8] == 1'h1;
-  assign \$79  = b0_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b1_head[1:0] == 1'h1;
-  assign \$82  = b1_t_1[7:0] >= 8'hf3;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
   assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_head[3:2] == 1'h1;
-  assign \$85  = b1_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b1_head[5:4] == 1'h1;
-  assign \$88  = b1_t_1[7:0] >= 8'hf3;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
   assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_t_0[9:8] == 1'h1;
-  assign \$91  = b1_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b1_t_1[9:8] == 1'h1;
-  assign \$94  = b1_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b2_head[1:0] == 1'h1;
-  assign \$97  = b2_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b2_head[3:2] == 1'h1;
-  assign \$100  = b2_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b2_head[5:4] == 1'h1;
-  assign \$103  = b2_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b2_t_0[9:8] == 1'h1;
-  assign \$106  = b2_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b2_t_1[9:8] == 1'h1;
-  assign \$109  = b2_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b3_head[1:0] == 1'h1;
-  assign \$112  = b3_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b3_head[3:2] == 1'h1;
-  assign \$115  = b3_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b3_head[5:4] == 1'h1;
-  assign \$118  = b3_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b3_t_0[9:8] == 1'h1;
-  assign \$121  = b3_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b3_t_1[9:8] == 1'h1;
-  assign \$124  = b3_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b4_head[1:0] == 1'h1;
-  assign \$127  = b4_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b4_head[3:2] == 1'h1;
-  assign \$130  = b4_t_1[7:0] >= 8'hf3;
-  assign \$131  = \$129  | \$130 ;
-  assign \$132  = b4_head[5:4] == 1'h1;
-  assign \$133  = b4_t_1[7:0] >= 8'hf3;
-  assign \$134  = \$132  | \$133 ;
-  assign \$135  = b4_t_0[9:8] == 1'h1;
-  assign \$136  = b4_t_1[7:0] >= 8'hf3;
-  assign \$137  = \$135  | \$136 ;
-  assign \$138  = b4_t_1[9:8] == 1'h1;
-  assign \$139  = b4_t_1[7:0] >= 8'hf3;
-  assign \$140  = \$138  | \$139 ;
-  assign \$141  = b5_head[1:0] == 1'h1;
-  assign \$142  = b5_t_1[7:0] >= 8'hf3;
-  assign \$143  = \$141  | \$142 ;
-  assign \$144  = b5_head[3:2] == 1'h1;
-  assign \$145  = b5_t_1[7:0] >= 8'hf3;
-  assign \$146  = \$144  | \$145 ;
-  assign \$147  = b5_head[5:4] == 1'h1;
-  assign \$148  = b5_t_1[7:0] >= 8'hf3;
-  assign \$149  = \$147  | \$148 ;
-  assign \$150  = b5_t_0[9:8] == 1'h1;
-  assign \$151  = b5_t_1[7:0] >= 8'hf3;
-  assign \$152  = \$150  | \$151 ;
-  assign \$153  = b5_t_1[9:8] == 1'h1;
-  assign \$154  = b5_t_1[7:0] >= 8'hf3;
-  assign \$155  = \$153  | \$154 ;
-  assign \$156  = b6_head[1:0] == 1'h1;
-  assign \$157  = b6_t_1[7:0] >= 8'hf3;
-  assign \$158  = \$156  | \$157 ;
-  assign \$159  = b6_head[3:2] == 1'h1;
-  assign \$160  = b6_t_1[7:0] >= 8'hf3;
-  assign \$161  = \$159  | \$160 ;
-  assign \$162  = b6_head[5:4] == 1'h1;
-  assign \$163  = b6_t_1[7:0] >= 8'hf3;
-  assign \$164  = \$162  | \$163 ;
-  assign \$165  = b6_t_0[9:8] == 1'h1;
-  assign \$166  = b6_t_1[7:0] >= 8'hf3;
-  assign \$167  = \$165  | \$166 ;
-  assign \$168  = b6_t_1[9:8] == 1'h1;
-  assign \$169  = b6_t_1[7:0] >= 8'hf3;
-  assign \$170  = \$168  | \$169 ;
-  assign \$171  = b7_head[1:0] == 1'h1;
-  assign \$172  = b7_t_1[7:0] >= 8'hf3;
-  assign \$173  = \$171  | \$172 ;
-  assign \$174  = b7_head[3:2] == 1'h1;
-  assign \$175  = b7_t_1[7:0] >= 8'hf3;
-  assign \$176  = \$174  | \$175 ;
-  assign \$177  = b7_head[5:4] == 1'h1;
-  assign \$178  = b7_t_1[7:0] >= 8'hf3;
-  assign \$179  = \$177  | \$178 ;
-  assign \$180  = b7_t_0[9:8] == 1'h1;
-  assign \$181  = b7_t_1[7:0] >= 8'hf3;
-  assign \$182  = \$180  | \$181 ;
-  assign \$183  = b7_t_1[9:8] == 1'h1;
-  assign \$184  = b7_t_1[7:0] >= 8'hf3;
-  assign \$185  = \$183  | \$184 ;
-  assign \$186  = b8_head[1:0] == 1'h1;
-  assign \$187  = b8_t_1[7:0] >= 8'hf3;
-  assign \$188  = \$186  | \$187 ;
-  assign \$189  = b8_head[3:2] == 1'h1;
-  assign \$190  = b8_t_1[7:0] >= 8'hf3;
-  assign \$191  = \$189  | \$190 ;
-  assign \$192  = b8_head[5:4] == 1'h1;
-  assign \$193  = b8_t_1[7:0] >= 8'hf3;
-  assign \$194  = \$192  | \$193 ;
-  assign \$195  = b8_t_0[9:8] == 1'h1;
-  assign \$196  = b8_t_1[7:0] >= 8'hf3;
-  assign \$197  = \$195  | \$196 ;
-  assign \$198  = b8_t_1[9:8] == 1'h1;
-  assign \$199  = b8_t_1[7:0] >= 8'hf3;
-  assign \$200  = \$198  | \$199 ;
-  assign \$201  = b9_head[1:0] == 1'h1;
-  assign \$202  = b9_t_1[7:0] >= 8'hf3;
-  assign \$203  = \$201  | \$202 ;
-  assign \$204  = b9_head[3:2] == 1'h1;
-  assign \$205  = b9_t_1[7:0] >= 8'hf3;
-  assign \$206  = \$204  | \$205 ;
-  assign \$207  = b9_head[5:4] == 1'h1;
-  assign \$208  = b9_t_1[7:0] >= 8'hf3;
-  assign \$209  = \$207  | \$208 ;
-  assign \$210  = b9_t_0[9:8] == 1'h1;
-  assign \$211  = b9_t_1[7:0] >= 8'hf3;
-  assign \$212  = \$210  | \$211 ;
-  assign \$213  = b9_t_1[9:8] == 1'h1;
-  assign \$214  = b9_t_1[7:0] >= 8'hf3;
-  assign \$215  = \$213  | \$214 ;
-  assign \$216  = b10_head[1:0] == 1'h1;
-  assign \$217  = b10_t_1[7:0] >= 8'hf3;
-  assign \$218  = \$216  | \$217 ;
-  assign \$219  = b10_head[3:2] == 1'h1;
-  assign \$220  = b10_t_1[7:0] >= 8'hf3;
-  assign \$221  = \$219  | \$220 ;
-  assign \$222  = b10_head[5:4] == 1'h1;
-  assign \$223  = b10_t_1[7:0] >= 8'hf3;
-  assign \$224  = \$222  | \$223 ;
-  assign \$225  = b10_t_0[9:8] == 1'h1;
-  assign \$226  = b10_t_1[7:0] >= 8'hf3;
-  assign \$227  = \$225  | \$226 ;
-  assign \$228  = b10_t_1[9:8] == 1'h1;
-  assign \$229  = b10_t_1[7:0] >= 8'hf3;
-  assign \$230  = \$228  | \$229 ;
-  assign \$231  = b11_head[1:0] == 1'h1;
-  assign \$232  = b11_t_1[7:0] >= 8'hf3;
-  assign \$233  = \$231  | \$232 ;
-  assign \$234  = b11_head[3:2] == 1'h1;
-  assign \$235  = b11_t_1[7:0] >= 8'hf3;
-  assign \$236  = \$234  | \$235 ;
-  assign \$237  = b11_head[5:4] == 1'h1;
-  assign \$238  = b11_t_1[7:0] >= 8'hf3;
-  assign \$239  = \$237  | \$238 ;
-  assign \$240  = b11_t_0[9:8] == 1'h1;
-  assign \$241  = b11_t_1[7:0] >= 8'hf3;
-  assign \$242  = \$240  | \$241 ;
-  assign \$243  = b11_t_1[9:8] == 1'h1;
-  assign \$244  = b11_t_1[7:0] >= 8'hf3;
-  assign \$245  = \$243  | \$244 ;
-  assign \$246  = b12_head[1:0] == 1'h1;
-  assign \$247  = b12_t_1[7:0] >= 8'hf3;
-  assign \$248  = \$246  | \$247 ;
-  assign \$249  = b12_head[3:2] == 1'h1;
-  assign \$250  = b12_t_1[7:0] >= 8'hf3;
-  assign \$251  = \$249  | \$250 ;
-  assign \$252  = b12_head[5:4] == 1'h1;
-  assign \$253  = b12_t_1[7:0] >= 8'hf3;
-  assign \$254  = \$252  | \$253 ;
-  assign \$255  = b12_t_0[9:8] == 1'h1;
-  assign \$256  = b12_t_1[7:0] >= 8'hf3;
-  assign \$257  = \$255  | \$256 ;
-  assign \$258  = ~ { \$257 , \$254 , \$251 , \$248 , \$245 , \$242 , \$239 , \$236 , \$233 , \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137 , \$134 , \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68  };
-  assign \$260  = \$259  & mask;
-  assign \$261  = | b0_head[1:0];
-  assign \$262  = ~ \$261 ;
-  assign \$263  = b0_t_1[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = | b0_head[3:2];
-  assign \$267  = ~ \$266 ;
-  assign \$268  = b0_t_1[7:0] >= 8'hf3;
-  assign \$269  = ~ \$268 ;
-  assign \$270  = \$267  & \$269 ;
-  assign \$271  = | b0_head[5:4];
-  assign \$272  = ~ \$271 ;
-  assign \$273  = b0_t_1[7:0] >= 8'hf3;
-  assign \$274  = ~ \$273 ;
-  assign \$275  = \$272  & \$274 ;
-  assign \$276  = | b0_t_0[9:8];
-  assign \$277  = ~ \$276 ;
-  assign \$278  = b0_t_1[7:0] >= 8'hf3;
-  assign \$279  = ~ \$278 ;
-  assign \$280  = \$277  & \$279 ;
-  assign \$281  = | b0_t_1[9:8];
-  assign \$282  = ~ \$281 ;
-  assign \$283  = b0_t_1[7:0] >= 8'hf3;
-  assign \$284  = ~ \$283 ;
-  assign \$285  = \$282  & \$284 ;
-  assign \$286  = | b1_head[1:0];
-  assign \$287  = ~ \$286 ;
-  assign \$288  = b1_t_1[7:0] >= 8'hf3;
-  assign \$289  = ~ \$288 ;
-  assign \$290  = \$287  & \$289 ;
-  assign \$291  = | b1_head[3:2];
-  assign \$292  = ~ \$291 ;
-  assign \$293  = b1_t_1[7:0] >= 8'hf3;
-  assign \$294  = ~ \$293 ;
-  assign \$295  = \$292  & \$294 ;
-  assign \$296  = | b1_head[5:4];
-  assign \$297  = ~ \$296 ;
-  assign \$298  = b1_t_1[7:0] >= 8'hf3;
-  assign \$299  = ~ \$298 ;
-  assign \$300  = \$297  & \$299 ;
-  assign \$301  = | b1_t_0[9:8];
-  assign \$302  = ~ \$301 ;
-  assign \$303  = b1_t_1[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = | b1_t_1[9:8];
-  assign \$307  = ~ \$306 ;
-  assign \$308  = b1_t_1[7:0] >= 8'hf3;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$598  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$820  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
     if (rst) begin
-      \$598  = 6'h00;
+      \$820  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$599  = b0_2[7:0];
+    \$821  = b0_1[7:0];
     if (abort) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
     if (rst) begin
-      \$599  = 8'h00;
+      \$821  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$600  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$822  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
     if (rst) begin
-      \$600  = 6'h00;
+      \$822  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$601  = b1_2[7:0];
+    \$823  = b1_1[7:0];
     if (abort) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
     if (rst) begin
-      \$601  = 8'h00;
+      \$823  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$602  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$824  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
     if (rst) begin
-      \$602  = 6'h00;
+      \$824  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$603  = b2_2[7:0];
+    \$825  = b2_1[7:0];
     if (abort) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
     if (rst) begin
-      \$603  = 8'h00;
+      \$825  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$604  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$826  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
     if (rst) begin
-      \$604  = 6'h00;
+      \$826  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$605  = b3_2[7:0];
+    \$827  = b3_1[7:0];
     if (abort) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
     if (rst) begin
-      \$605  = 8'h00;
+      \$827  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$606  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$828  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
     if (rst) begin
-      \$606  = 6'h00;
+      \$828  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$607  = b4_2[7:0];
+    \$829  = b4_1[7:0];
     if (abort) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
     if (rst) begin
-      \$607  = 8'h00;
+      \$829  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$608  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$830  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
     if (rst) begin
-      \$608  = 6'h00;
+      \$830  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$609  = b5_2[7:0];
+    \$831  = b5_1[7:0];
     if (abort) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
     if (rst) begin
-      \$609  = 8'h00;
+      \$831  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$610  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$832  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
     if (rst) begin
-      \$610  = 6'h00;
+      \$832  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$611  = b6_2[7:0];
+    \$833  = b6_1[7:0];
     if (abort) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
     if (rst) begin
-      \$611  = 8'h00;
+      \$833  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$612  = { b7_2[9:8], b7_1[9:8], b7_0[9:8] };
+    \$834  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
     if (rst) begin
-      \$612  = 6'h00;
+      \$834  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$613  = b7_2[7:0];
+    \$835  = b7_1[7:0];
     if (abort) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
     if (rst) begin
-      \$613  = 8'h00;
+      \$835  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$614  = { b8_2[9:8], b8_1[9:8], b8_0[9:8] };
+    \$836  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
     if (rst) begin
-      \$614  = 6'h00;
+      \$836  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$615  = b8_2[7:0];
+    \$837  = b8_1[7:0];
     if (abort) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
     if (rst) begin
-      \$615  = 8'h00;
+      \$837  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$616  = { b9_2[9:8], b9_1[9:8], b9_0[9:8] };
+    \$838  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
     if (rst) begin
-      \$616  = 6'h00;
+      \$838  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$617  = b9_2[7:0];
+    \$839  = b9_1[7:0];
     if (abort) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
     if (rst) begin
-      \$617  = 8'h00;
+      \$839  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$618  = { b10_2[9:8], b10_1[9:8], b10_0[9:8] };
+    \$840  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
     if (rst) begin
-      \$618  = 6'h00;
+      \$840  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$619  = b10_2[7:0];
+    \$841  = b10_1[7:0];
     if (abort) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
     if (rst) begin
-      \$619  = 8'h00;
+      \$841  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$620  = { b11_2[9:8], b11_1[9:8], b11_0[9:8] };
+    \$842  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
     if (rst) begin
-      \$620  = 6'h00;
+      \$842  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$621  = b11_2[7:0];
+    \$843  = b11_1[7:0];
     if (abort) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
     if (rst) begin
-      \$621  = 8'h00;
+      \$843  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$622  = { b12_2[9:8], b12_1[9:8], b12_0[9:8] };
+    \$844  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
     if (rst) begin
-      \$622  = 6'h00;
+      \$844  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$623  = b12_2[7:0];
+    \$845  = b12_1[7:0];
     if (abort) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
     if (rst) begin
-      \$623  = 8'h00;
+      \$845  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$624  = \$260 ;
+    \$846  = \$378 ;
     if (abort) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$624  = 64'h0000000000000000;
+      \$846  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$625  = \$583 ;
+    \$847  = \$805 ;
     if (abort) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$625  = 64'h0000000000000000;
+      \$847  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$626  = \$597 ;
+    \$848  = \$819 ;
     if (abort) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
     if (rst) begin
-      \$626  = 1'h0;
+      \$848  = 1'h0;
     end
   end
   assign ones = 1'h0;
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
-  assign \$36  = { codes[63:56], 1'h0 };
-  assign \$37  = { b7_0[7:0], 1'h0 };
-  assign \$38  = { b7_1[7:0], 1'h0 };
-  assign \$39  = { b7_residue, 1'h0 };
-  assign \$40  = { b7_t_0[7:0], 1'h0 };
-  assign \$41  = { codes[71:64], 1'h0 };
-  assign \$42  = { b8_0[7:0], 1'h0 };
-  assign \$43  = { b8_1[7:0], 1'h0 };
-  assign \$44  = { b8_residue, 1'h0 };
-  assign \$45  = { b8_t_0[7:0], 1'h0 };
-  assign \$46  = { codes[79:72], 1'h0 };
-  assign \$47  = { b9_0[7:0], 1'h0 };
-  assign \$48  = { b9_1[7:0], 1'h0 };
-  assign \$49  = { b9_residue, 1'h0 };
-  assign \$50  = { b9_t_0[7:0], 1'h0 };
-  assign \$51  = { codes[87:80], 1'h0 };
-  assign \$52  = { b10_0[7:0], 1'h0 };
-  assign \$53  = { b10_1[7:0], 1'h0 };
-  assign \$54  = { b10_residue, 1'h0 };
-  assign \$55  = { b10_t_0[7:0], 1'h0 };
-  assign \$56  = { codes[95:88], 1'h0 };
-  assign \$57  = { b11_0[7:0], 1'h0 };
-  assign \$58  = { b11_1[7:0], 1'h0 };
-  assign \$59  = { b11_residue, 1'h0 };
-  assign \$60  = { b11_t_0[7:0], 1'h0 };
-  assign \$61  = { codes[103:96], 1'h0 };
-  assign \$62  = { b12_0[7:0], 1'h0 };
-  assign \$63  = { b12_1[7:0], 1'h0 };
-  assign \$64  = { b12_residue, 1'h0 };
-  assign \$65  = { b12_t_0[7:0], 1'h0 };
-  assign \$259  = \$258 ;
-  assign \$581  = 64'hffffffffffffffff;
-  assign \$582  = { \$580 , \$575 , \$570 , \$565 , \$560 , \$555 , \$550 , \$545 , \$540 , \$535 , \$530 , \$525 , \$520 , \$515 , \$510 , \$505 , \$500 , \$495 , \$490 , \$485 , \$480 , \$475 , \$470 , \$465 , \$460 , \$455 , \$450 , \$445 , \$440 , \$435 , \$430 , \$425 , \$420 , \$415 , \$410 , \$405 , \$400 , \$395 , \$390 , \$385 , \$380 , \$375 , \$370 , \$365 , \$360 , \$355 , \$350 , \$345 , \$340 , \$335 , \$330 , \$325 , \$320 , \$315 , \$310 , \$305 , \$300 , \$295 , \$290 , \$285 , \$280 , \$275 , \$270 , \$265  };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
+  assign \$22  = { codes[63:56], 3'h0 };
+  assign \$23  = { b7_0[7:0], 3'h0 };
+  assign \$24  = { b7_residue, 1'h0 };
+  assign \$25  = { codes[71:64], 3'h0 };
+  assign \$26  = { b8_0[7:0], 3'h0 };
+  assign \$27  = { b8_residue, 1'h0 };
+  assign \$28  = { codes[79:72], 3'h0 };
+  assign \$29  = { b9_0[7:0], 3'h0 };
+  assign \$30  = { b9_residue, 1'h0 };
+  assign \$31  = { codes[87:80], 3'h0 };
+  assign \$32  = { b10_0[7:0], 3'h0 };
+  assign \$33  = { b10_residue, 1'h0 };
+  assign \$34  = { codes[95:88], 3'h0 };
+  assign \$35  = { b11_0[7:0], 3'h0 };
+  assign \$36  = { b11_residue, 1'h0 };
+  assign \$37  = { codes[103:96], 3'h0 };
+  assign \$38  = { b12_0[7:0], 3'h0 };
+  assign \$39  = { b12_residue, 1'h0 };
+  assign \$377  = \$376 ;
+  assign \$803  = 64'hffffffffffffffff;
+  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_3.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -19808,7 +21376,7 @@ module \tern_64x4_int8_g128_base3.core.lanes (rst, load, abort, ragged, remainin
   assign \$641  = \$640 ;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$5172$24 , all_nan, \port$6639$0 , \port$6731$0 , \port$6823$0 , \port$6915$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$5956$24 , all_nan, \port$7423$0 , \port$7515$0 , \port$7607$0 , \port$7699$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -19882,16 +21450,16 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$5172$24 ;
-  wire [4:0] \port$5172$24 ;
-  input [62:0] \port$6639$0 ;
-  wire [62:0] \port$6639$0 ;
-  input [62:0] \port$6731$0 ;
-  wire [62:0] \port$6731$0 ;
-  input [62:0] \port$6823$0 ;
-  wire [62:0] \port$6823$0 ;
-  input [62:0] \port$6915$0 ;
-  wire [62:0] \port$6915$0 ;
+  input [4:0] \port$5956$24 ;
+  wire [4:0] \port$5956$24 ;
+  input [62:0] \port$7423$0 ;
+  wire [62:0] \port$7423$0 ;
+  input [62:0] \port$7515$0 ;
+  wire [62:0] \port$7515$0 ;
+  input [62:0] \port$7607$0 ;
+  wire [62:0] \port$7607$0 ;
+  input [62:0] \port$7699$0 ;
+  wire [62:0] \port$7699$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -19950,18 +21518,18 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$5172$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$5172$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$5172$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$5172$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$5956$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign \$17  = \$signal [0] ? \port$6915$0  : \port$6823$0 ;
-  assign \$18  = \$signal [0] ? \port$6731$0  : \port$6639$0 ;
+  assign \$17  = \$signal [0] ? \port$7699$0  : \port$7607$0 ;
+  assign \$18  = \$signal [0] ? \port$7515$0  : \port$7423$0 ;
   assign total = \$signal [1] ? \$17  : \$18 ;
   assign \$19  = valid ? nans : \$signal$8 ;
   assign nan = \$19 [0] | all_nan;
@@ -20000,8 +21568,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   \tern_64x4_int8_g128_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$6967$0 (final_10),
-    .\port$7089$0 (result),
+    .\port$7751$0 (final_10),
+    .\port$7873$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -20145,7 +21713,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$22  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$5172$24 [4];
+      \$22  = \port$5956$24 [4];
     end
     if (abort) begin
       \$22  = 1'h0;
@@ -20284,9 +21852,9 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
       \$35  = 1'h0;
     end
   end
-  assign last = \port$5172$24 [4];
-  assign rows = \port$5172$24 [3:0];
-  assign totals = { \port$6915$0 , \port$6823$0 , \port$6731$0 , \port$6639$0  };
+  assign last = \port$5956$24 [4];
+  assign rows = \port$5956$24 [3:0];
+  assign totals = { \port$7699$0 , \port$7607$0 , \port$7515$0 , \port$7423$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -20296,7 +21864,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$6967$0 , \port$7089$0 , r_rdy, clk);
+module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$7751$0 , \port$7873$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -20341,10 +21909,10 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$6967$0 ;
-  wire \port$6967$0 ;
-  input [31:0] \port$7089$0 ;
-  wire [31:0] \port$7089$0 ;
+  input \port$7751$0 ;
+  wire \port$7751$0 ;
+  input [31:0] \port$7873$0 ;
+  wire [31:0] \port$7873$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -20412,7 +21980,7 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$6967$0 , \port$7089$0  };
+      storage[w_port__addr] <= { \port$7751$0 , \port$7873$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -20524,8 +22092,8 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$6967$0 , \port$7089$0  };
-  assign w_data = { \port$6967$0 , \port$7089$0  };
+  assign w_port__data = { \port$7751$0 , \port$7873$0  };
+  assign w_data = { \port$7751$0 , \port$7873$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -21593,7 +23161,7 @@ module \tern_64x4_int8_g128_base3.core.room$244 (rst, give, claim, start, abort,
   assign \enough$1  = enough;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21715,8 +23283,8 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$4630$0 ;
-  wire [31:0] \port$4630$0 ;
+  input [31:0] \port$5414$0 ;
+  wire [31:0] \port$5414$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -21763,33 +23331,33 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$4630$0 [14:10];
-  assign \$7  = | \port$4630$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$4630$0 [9:0] };
-  assign \$10  = | \port$4630$0 [14:10];
+  assign \$5  = | \port$5414$0 [14:10];
+  assign \$7  = | \port$5414$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$0 [9:0] };
+  assign \$10  = | \port$5414$0 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$4630$0 [10] | \$11 ;
-  assign \$13  = | \port$4630$0 [14:10];
-  assign \$15  = | \port$4630$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$4630$0 [9:0] };
-  assign \$17  = \port$4630$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5414$0 [10] | \$11 ;
+  assign \$13  = | \port$5414$0 [14:10];
+  assign \$15  = | \port$5414$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$0 [9:0] };
+  assign \$17  = \port$5414$0 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$4630$0 [30:26];
-  assign \$24  = | \port$4630$0 [30:26];
+  assign \$23  = & \port$5414$0 [30:26];
+  assign \$24  = | \port$5414$0 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$4630$0 [26] | \$25 ;
-  assign \$27  = | \port$4630$0 [30:26];
-  assign \$29  = | \port$4630$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$4630$0 [25:16] };
-  assign \$32  = | \port$4630$0 [30:26];
+  assign \$26  = \port$5414$0 [26] | \$25 ;
+  assign \$27  = | \port$5414$0 [30:26];
+  assign \$29  = | \port$5414$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$0 [25:16] };
+  assign \$32  = | \port$5414$0 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$4630$0 [26] | \$33 ;
-  assign \$35  = | \port$4630$0 [30:26];
-  assign \$37  = | \port$4630$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$4630$0 [25:16] };
-  assign \$39  = \port$4630$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5414$0 [26] | \$33 ;
+  assign \$35  = | \port$5414$0 [30:26];
+  assign \$37  = | \port$5414$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$0 [25:16] };
+  assign \$39  = \port$5414$0 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -21902,13 +23470,13 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$4630$0 [14:10];
-  assign \$2  = | \port$4630$0 [14:10];
+  assign \$1  = & \port$5414$0 [14:10];
+  assign \$2  = | \port$5414$0 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$4630$0 [10] | \$3 ;
+  assign \$4  = \port$5414$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$55  = \port$4630$0 [15];
+    \$55  = \port$5414$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -21918,7 +23486,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$56  = \port$4630$0 [14:12];
+    \$56  = \port$5414$0 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -22008,7 +23576,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$65  = \port$4630$0 [31];
+    \$65  = \port$5414$0 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -22018,7 +23586,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$66  = \port$4630$0 [30:28];
+    \$66  = \port$5414$0 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -22332,21 +23900,21 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$4630$0
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$4630$0 [15:0];
-  assign shift = \port$4630$0 [31:16];
+  assign scale = \port$5414$0 [15:0];
+  assign shift = \port$5414$0 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$4630$0 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5414$0 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$4630$0 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5414$0 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$4630$0 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5414$0 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$4630$0 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5414$0 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -22468,8 +24036,8 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$4630$32 ;
-  wire [31:0] \port$4630$32 ;
+  input [31:0] \port$5414$32 ;
+  wire [31:0] \port$5414$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -22516,33 +24084,33 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$4630$32 [14:10];
-  assign \$7  = | \port$4630$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$4630$32 [9:0] };
-  assign \$10  = | \port$4630$32 [14:10];
+  assign \$5  = | \port$5414$32 [14:10];
+  assign \$7  = | \port$5414$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$32 [9:0] };
+  assign \$10  = | \port$5414$32 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$4630$32 [10] | \$11 ;
-  assign \$13  = | \port$4630$32 [14:10];
-  assign \$15  = | \port$4630$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$4630$32 [9:0] };
-  assign \$17  = \port$4630$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5414$32 [10] | \$11 ;
+  assign \$13  = | \port$5414$32 [14:10];
+  assign \$15  = | \port$5414$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$32 [9:0] };
+  assign \$17  = \port$5414$32 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$4630$32 [30:26];
-  assign \$24  = | \port$4630$32 [30:26];
+  assign \$23  = & \port$5414$32 [30:26];
+  assign \$24  = | \port$5414$32 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$4630$32 [26] | \$25 ;
-  assign \$27  = | \port$4630$32 [30:26];
-  assign \$29  = | \port$4630$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$4630$32 [25:16] };
-  assign \$32  = | \port$4630$32 [30:26];
+  assign \$26  = \port$5414$32 [26] | \$25 ;
+  assign \$27  = | \port$5414$32 [30:26];
+  assign \$29  = | \port$5414$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$32 [25:16] };
+  assign \$32  = | \port$5414$32 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$4630$32 [26] | \$33 ;
-  assign \$35  = | \port$4630$32 [30:26];
-  assign \$37  = | \port$4630$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$4630$32 [25:16] };
-  assign \$39  = \port$4630$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5414$32 [26] | \$33 ;
+  assign \$35  = | \port$5414$32 [30:26];
+  assign \$37  = | \port$5414$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$32 [25:16] };
+  assign \$39  = \port$5414$32 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -22655,13 +24223,13 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$4630$32 [14:10];
-  assign \$2  = | \port$4630$32 [14:10];
+  assign \$1  = & \port$5414$32 [14:10];
+  assign \$2  = | \port$5414$32 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$4630$32 [10] | \$3 ;
+  assign \$4  = \port$5414$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = \port$4630$32 [15];
+    \$55  = \port$5414$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -22671,7 +24239,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = \port$4630$32 [14:12];
+    \$56  = \port$5414$32 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -22761,7 +24329,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$65  = \port$4630$32 [31];
+    \$65  = \port$5414$32 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -22771,7 +24339,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$66  = \port$4630$32 [30:28];
+    \$66  = \port$5414$32 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -23085,21 +24653,21 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$4630$3
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$4630$32 [15:0];
-  assign shift = \port$4630$32 [31:16];
+  assign scale = \port$5414$32 [15:0];
+  assign shift = \port$5414$32 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$4630$32 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5414$32 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$4630$32 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5414$32 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$4630$32 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5414$32 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$4630$32 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5414$32 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -23221,8 +24789,8 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$4630$64 ;
-  wire [31:0] \port$4630$64 ;
+  input [31:0] \port$5414$64 ;
+  wire [31:0] \port$5414$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -23269,33 +24837,33 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$4630$64 [14:10];
-  assign \$7  = | \port$4630$64 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$4630$64 [9:0] };
-  assign \$10  = | \port$4630$64 [14:10];
+  assign \$5  = | \port$5414$64 [14:10];
+  assign \$7  = | \port$5414$64 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$64 [9:0] };
+  assign \$10  = | \port$5414$64 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$4630$64 [10] | \$11 ;
-  assign \$13  = | \port$4630$64 [14:10];
-  assign \$15  = | \port$4630$64 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$4630$64 [9:0] };
-  assign \$17  = \port$4630$64 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5414$64 [10] | \$11 ;
+  assign \$13  = | \port$5414$64 [14:10];
+  assign \$15  = | \port$5414$64 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$64 [9:0] };
+  assign \$17  = \port$5414$64 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$4630$64 [30:26];
-  assign \$24  = | \port$4630$64 [30:26];
+  assign \$23  = & \port$5414$64 [30:26];
+  assign \$24  = | \port$5414$64 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$4630$64 [26] | \$25 ;
-  assign \$27  = | \port$4630$64 [30:26];
-  assign \$29  = | \port$4630$64 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$4630$64 [25:16] };
-  assign \$32  = | \port$4630$64 [30:26];
+  assign \$26  = \port$5414$64 [26] | \$25 ;
+  assign \$27  = | \port$5414$64 [30:26];
+  assign \$29  = | \port$5414$64 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$64 [25:16] };
+  assign \$32  = | \port$5414$64 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$4630$64 [26] | \$33 ;
-  assign \$35  = | \port$4630$64 [30:26];
-  assign \$37  = | \port$4630$64 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$4630$64 [25:16] };
-  assign \$39  = \port$4630$64 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5414$64 [26] | \$33 ;
+  assign \$35  = | \port$5414$64 [30:26];
+  assign \$37  = | \port$5414$64 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$64 [25:16] };
+  assign \$39  = \port$5414$64 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -23408,13 +24976,13 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$4630$64 [14:10];
-  assign \$2  = | \port$4630$64 [14:10];
+  assign \$1  = & \port$5414$64 [14:10];
+  assign \$2  = | \port$5414$64 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$4630$64 [10] | \$3 ;
+  assign \$4  = \port$5414$64 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = \port$4630$64 [15];
+    \$55  = \port$5414$64 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -23424,7 +24992,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = \port$4630$64 [14:12];
+    \$56  = \port$5414$64 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -23514,7 +25082,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$65  = \port$4630$64 [31];
+    \$65  = \port$5414$64 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -23524,7 +25092,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$66  = \port$4630$64 [30:28];
+    \$66  = \port$5414$64 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -23838,21 +25406,21 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$4630$6
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$4630$64 [15:0];
-  assign shift = \port$4630$64 [31:16];
+  assign scale = \port$5414$64 [15:0];
+  assign shift = \port$5414$64 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$4630$64 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5414$64 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$4630$64 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5414$64 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$4630$64 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5414$64 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$4630$64 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5414$64 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -23974,8 +25542,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$4630$96 ;
-  wire [31:0] \port$4630$96 ;
+  input [31:0] \port$5414$96 ;
+  wire [31:0] \port$5414$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -24022,33 +25590,33 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$4630$96 [14:10];
-  assign \$7  = | \port$4630$96 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$4630$96 [9:0] };
-  assign \$10  = | \port$4630$96 [14:10];
+  assign \$5  = | \port$5414$96 [14:10];
+  assign \$7  = | \port$5414$96 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$96 [9:0] };
+  assign \$10  = | \port$5414$96 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$4630$96 [10] | \$11 ;
-  assign \$13  = | \port$4630$96 [14:10];
-  assign \$15  = | \port$4630$96 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$4630$96 [9:0] };
-  assign \$17  = \port$4630$96 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5414$96 [10] | \$11 ;
+  assign \$13  = | \port$5414$96 [14:10];
+  assign \$15  = | \port$5414$96 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$96 [9:0] };
+  assign \$17  = \port$5414$96 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$4630$96 [30:26];
-  assign \$24  = | \port$4630$96 [30:26];
+  assign \$23  = & \port$5414$96 [30:26];
+  assign \$24  = | \port$5414$96 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$4630$96 [26] | \$25 ;
-  assign \$27  = | \port$4630$96 [30:26];
-  assign \$29  = | \port$4630$96 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$4630$96 [25:16] };
-  assign \$32  = | \port$4630$96 [30:26];
+  assign \$26  = \port$5414$96 [26] | \$25 ;
+  assign \$27  = | \port$5414$96 [30:26];
+  assign \$29  = | \port$5414$96 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$96 [25:16] };
+  assign \$32  = | \port$5414$96 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$4630$96 [26] | \$33 ;
-  assign \$35  = | \port$4630$96 [30:26];
-  assign \$37  = | \port$4630$96 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$4630$96 [25:16] };
-  assign \$39  = \port$4630$96 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5414$96 [26] | \$33 ;
+  assign \$35  = | \port$5414$96 [30:26];
+  assign \$37  = | \port$5414$96 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$96 [25:16] };
+  assign \$39  = \port$5414$96 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -24161,13 +25729,13 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$4630$96 [14:10];
-  assign \$2  = | \port$4630$96 [14:10];
+  assign \$1  = & \port$5414$96 [14:10];
+  assign \$2  = | \port$5414$96 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$4630$96 [10] | \$3 ;
+  assign \$4  = \port$5414$96 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$55  = \port$4630$96 [15];
+    \$55  = \port$5414$96 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -24177,7 +25745,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$56  = \port$4630$96 [14:12];
+    \$56  = \port$5414$96 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -24267,7 +25835,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$65  = \port$4630$96 [31];
+    \$65  = \port$5414$96 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -24277,7 +25845,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$66  = \port$4630$96 [30:28];
+    \$66  = \port$5414$96 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -24591,17 +26159,17 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$4630$9
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$4630$96 [15:0];
-  assign shift = \port$4630$96 [31:16];
+  assign scale = \port$5414$96 [15:0];
+  assign shift = \port$5414$96 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$4630$96 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5414$96 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$4630$96 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5414$96 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$4630$96 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5414$96 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$4630$96 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5414$96 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 

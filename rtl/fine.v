@@ -2466,9 +2466,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$2162$28 (summed_6[30:28]),
-    .\port$2677$0 (\total$145 ),
-    .\port$2769$0 (\total$146 ),
+    .\port$2354$28 (summed_6[30:28]),
+    .\port$2869$0 (\total$145 ),
+    .\port$2961$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -2491,7 +2491,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[23]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$1744$0 (r_data[31:0]),
+    .\port$1936$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$145 ),
@@ -2505,7 +2505,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[23]),
     .nan(\nan$149 ),
     .nonfinite(\nonfinite$131 ),
-    .\port$1744$32 (r_data[63:32]),
+    .\port$1936$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$128 ),
     .total(\total$146 ),
@@ -3321,8 +3321,8 @@ endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -3333,7 +3333,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -3355,18 +3355,18 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
-  wire [31:0] \$132 ;
-  wire [31:0] \$133 ;
-  wire [31:0] \$134 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
   wire \$135 ;
   wire \$136 ;
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -3388,7 +3388,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -3399,7 +3399,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -3421,10 +3421,10 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
-  wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
+  wire [10:0] \$19 ;
+  wire [31:0] \$190 ;
+  wire [31:0] \$191 ;
+  wire [31:0] \$192 ;
   wire \$193 ;
   wire \$194 ;
   wire \$195 ;
@@ -3432,8 +3432,8 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -3455,7 +3455,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -3466,7 +3466,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -3477,7 +3477,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$237 ;
   wire \$238 ;
   wire \$239 ;
-  wire [8:0] \$24 ;
+  wire \$24 ;
   wire \$240 ;
   wire \$241 ;
   wire \$242 ;
@@ -3488,7 +3488,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -3499,7 +3499,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$257 ;
   wire \$258 ;
   wire \$259 ;
-  wire [8:0] \$26 ;
+  wire \$26 ;
   wire \$260 ;
   wire \$261 ;
   wire \$262 ;
@@ -3510,7 +3510,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$267 ;
   wire \$268 ;
   wire \$269 ;
-  wire [8:0] \$27 ;
+  wire \$27 ;
   wire \$270 ;
   wire \$271 ;
   wire \$272 ;
@@ -3521,7 +3521,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -3532,63 +3532,173 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
   wire \$293 ;
   wire \$294 ;
-  wire [31:0] \$295 ;
-  wire [31:0] \$296 ;
-  wire [31:0] \$297 ;
+  wire \$295 ;
+  wire \$296 ;
+  wire \$297 ;
   wire \$298 ;
   wire \$299 ;
   wire [8:0] \$3 ;
-  wire [8:0] \$30 ;
+  wire \$30 ;
   wire \$300 ;
   wire \$301 ;
   wire \$302 ;
   wire \$303 ;
   wire \$304 ;
   wire \$305 ;
-  reg [5:0] \$306 ;
-  reg [7:0] \$307 ;
-  reg [5:0] \$308 ;
-  reg [7:0] \$309 ;
-  wire [8:0] \$31 ;
-  reg [5:0] \$310 ;
-  reg [7:0] \$311 ;
-  reg [5:0] \$312 ;
-  reg [7:0] \$313 ;
-  reg [5:0] \$314 ;
-  reg [7:0] \$315 ;
-  reg [5:0] \$316 ;
-  reg [7:0] \$317 ;
-  reg [5:0] \$318 ;
-  reg [7:0] \$319 ;
-  wire [8:0] \$32 ;
-  reg [31:0] \$320 ;
-  reg [31:0] \$321 ;
-  reg \$322 ;
-  wire [8:0] \$33 ;
-  wire [8:0] \$34 ;
-  wire [8:0] \$35 ;
+  wire \$306 ;
+  wire \$307 ;
+  wire \$308 ;
+  wire \$309 ;
+  wire \$31 ;
+  wire \$310 ;
+  wire \$311 ;
+  wire \$312 ;
+  wire \$313 ;
+  wire \$314 ;
+  wire \$315 ;
+  wire \$316 ;
+  wire \$317 ;
+  wire \$318 ;
+  wire \$319 ;
+  wire \$32 ;
+  wire \$320 ;
+  wire \$321 ;
+  wire \$322 ;
+  wire \$323 ;
+  wire \$324 ;
+  wire \$325 ;
+  wire \$326 ;
+  wire \$327 ;
+  wire \$328 ;
+  wire \$329 ;
+  wire \$33 ;
+  wire \$330 ;
+  wire \$331 ;
+  wire \$332 ;
+  wire \$333 ;
+  wire \$334 ;
+  wire \$335 ;
+  wire \$336 ;
+  wire \$337 ;
+  wire \$338 ;
+  wire \$339 ;
+  wire \$34 ;
+  wire \$340 ;
+  wire \$341 ;
+  wire \$342 ;
+  wire \$343 ;
+  wire \$344 ;
+  wire \$345 ;
+  wire \$346 ;
+  wire \$347 ;
+  wire \$348 ;
+  wire \$349 ;
+  wire \$35 ;
+  wire \$350 ;
+  wire \$351 ;
+  wire \$352 ;
+  wire \$353 ;
+  wire \$354 ;
+  wire \$355 ;
+  wire \$356 ;
+  wire \$357 ;
+  wire \$358 ;
+  wire \$359 ;
   wire \$36 ;
+  wire \$360 ;
+  wire \$361 ;
+  wire \$362 ;
+  wire \$363 ;
+  wire \$364 ;
+  wire \$365 ;
+  wire \$366 ;
+  wire \$367 ;
+  wire \$368 ;
+  wire \$369 ;
   wire \$37 ;
+  wire \$370 ;
+  wire \$371 ;
+  wire \$372 ;
+  wire \$373 ;
+  wire \$374 ;
+  wire \$375 ;
+  wire \$376 ;
+  wire \$377 ;
+  wire \$378 ;
+  wire \$379 ;
   wire \$38 ;
+  wire \$380 ;
+  wire \$381 ;
+  wire \$382 ;
+  wire \$383 ;
+  wire \$384 ;
+  wire \$385 ;
+  wire \$386 ;
+  wire \$387 ;
+  wire \$388 ;
+  wire \$389 ;
   wire \$39 ;
-  wire [8:0] \$4 ;
+  wire \$390 ;
+  wire \$391 ;
+  wire \$392 ;
+  wire \$393 ;
+  wire \$394 ;
+  wire \$395 ;
+  wire \$396 ;
+  wire \$397 ;
+  wire \$398 ;
+  wire \$399 ;
+  wire [10:0] \$4 ;
   wire \$40 ;
+  wire \$400 ;
+  wire \$401 ;
+  wire \$402 ;
+  wire \$403 ;
+  wire \$404 ;
+  wire [31:0] \$405 ;
+  wire [31:0] \$406 ;
+  wire [31:0] \$407 ;
+  wire \$408 ;
+  wire \$409 ;
   wire \$41 ;
+  wire \$410 ;
+  wire \$411 ;
+  wire \$412 ;
+  wire \$413 ;
+  wire \$414 ;
+  wire \$415 ;
+  reg [7:0] \$416 ;
+  reg [7:0] \$417 ;
+  reg [7:0] \$418 ;
+  reg [7:0] \$419 ;
   wire \$42 ;
+  reg [7:0] \$420 ;
+  reg [7:0] \$421 ;
+  reg [7:0] \$422 ;
+  reg [7:0] \$423 ;
+  reg [7:0] \$424 ;
+  reg [7:0] \$425 ;
+  reg [7:0] \$426 ;
+  reg [7:0] \$427 ;
+  reg [7:0] \$428 ;
+  reg [7:0] \$429 ;
   wire \$43 ;
+  reg [31:0] \$430 ;
+  reg [31:0] \$431 ;
+  reg \$432 ;
   wire \$44 ;
   wire \$45 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [8:0] \$5 ;
+  wire [10:0] \$5 ;
   wire \$50 ;
   wire \$51 ;
   wire \$52 ;
@@ -3610,7 +3720,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$67 ;
   wire \$68 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
   wire \$71 ;
   wire \$72 ;
@@ -3621,7 +3731,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$77 ;
   wire \$78 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
   wire \$81 ;
   wire \$82 ;
@@ -3645,55 +3755,41 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
   input clk;
   wire clk;
   input [55:0] codes;
@@ -3712,548 +3808,644 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire rst;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign \$36  = b0_head[1:0] == 1'h1;
-  assign \$37  = b0_t_1[7:0] >= 8'hf3;
-  assign \$38  = \$36  | \$37 ;
-  assign \$39  = b0_head[3:2] == 1'h1;
-  assign \$40  = b0_t_1[7:0] >= 8'hf3;
-  assign \$41  = \$39  | \$40 ;
-  assign \$42  = b0_head[5:4] == 1'h1;
-  assign \$43  = b0_t_1[7:0] >= 8'hf3;
-  assign \$44  = \$42  | \$43 ;
-  assign \$45  = b0_t_0[9:8] == 1'h1;
-  assign \$46  = b0_t_1[7:0] >= 8'hf3;
-  assign \$47  = \$45  | \$46 ;
-  assign \$48  = b0_t_1[9:8] == 1'h1;
-  assign \$49  = b0_t_1[7:0] >= 8'hf3;
-  assign \$50  = \$48  | \$49 ;
-  assign \$51  = b1_head[1:0] == 1'h1;
-  assign \$52  = b1_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign \$22  = b0_pairs[3:0] == 2'h3;
+  assign \$23  = b0_pairs[3:0] == 3'h4;
+  assign \$24  = b0_pairs[3:0] == 3'h5;
+  assign \$25  = | { \$24 , \$23 , \$22  };
+  assign \$26  = b0_2[7:0] >= 8'hf3;
+  assign \$27  = \$25  | \$26 ;
+  assign \$28  = b0_pairs[3:0] == 1'h1;
+  assign \$29  = b0_pairs[3:0] == 3'h4;
+  assign \$30  = b0_pairs[3:0] == 3'h7;
+  assign \$31  = | { \$30 , \$29 , \$28  };
+  assign \$32  = b0_2[7:0] >= 8'hf3;
+  assign \$33  = \$31  | \$32 ;
+  assign \$34  = b0_pairs[7:4] == 2'h3;
+  assign \$35  = b0_pairs[7:4] == 3'h4;
+  assign \$36  = b0_pairs[7:4] == 3'h5;
+  assign \$37  = | { \$36 , \$35 , \$34  };
+  assign \$38  = b0_2[7:0] >= 8'hf3;
+  assign \$39  = \$37  | \$38 ;
+  assign \$40  = b0_pairs[7:4] == 1'h1;
+  assign \$41  = b0_pairs[7:4] == 3'h4;
+  assign \$42  = b0_pairs[7:4] == 3'h7;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_2[7:0] >= 8'hf3;
+  assign \$47  = b0_2[8] | \$46 ;
+  assign \$48  = b1_pairs[3:0] == 2'h3;
+  assign \$49  = b1_pairs[3:0] == 3'h4;
+  assign \$50  = b1_pairs[3:0] == 3'h5;
+  assign \$51  = | { \$50 , \$49 , \$48  };
+  assign \$52  = b1_2[7:0] >= 8'hf3;
   assign \$53  = \$51  | \$52 ;
-  assign \$54  = b1_head[3:2] == 1'h1;
-  assign \$55  = b1_t_1[7:0] >= 8'hf3;
-  assign \$56  = \$54  | \$55 ;
-  assign \$57  = b1_head[5:4] == 1'h1;
-  assign \$58  = b1_t_1[7:0] >= 8'hf3;
+  assign \$54  = b1_pairs[3:0] == 1'h1;
+  assign \$55  = b1_pairs[3:0] == 3'h4;
+  assign \$56  = b1_pairs[3:0] == 3'h7;
+  assign \$57  = | { \$56 , \$55 , \$54  };
+  assign \$58  = b1_2[7:0] >= 8'hf3;
   assign \$59  = \$57  | \$58 ;
-  assign \$60  = b1_t_0[9:8] == 1'h1;
-  assign \$61  = b1_t_1[7:0] >= 8'hf3;
-  assign \$62  = \$60  | \$61 ;
-  assign \$63  = b1_t_1[9:8] == 1'h1;
-  assign \$64  = b1_t_1[7:0] >= 8'hf3;
+  assign \$60  = b1_pairs[7:4] == 2'h3;
+  assign \$61  = b1_pairs[7:4] == 3'h4;
+  assign \$62  = b1_pairs[7:4] == 3'h5;
+  assign \$63  = | { \$62 , \$61 , \$60  };
+  assign \$64  = b1_2[7:0] >= 8'hf3;
   assign \$65  = \$63  | \$64 ;
-  assign \$66  = b2_head[1:0] == 1'h1;
-  assign \$67  = b2_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b2_head[3:2] == 1'h1;
-  assign \$70  = b2_t_1[7:0] >= 8'hf3;
+  assign \$66  = b1_pairs[7:4] == 1'h1;
+  assign \$67  = b1_pairs[7:4] == 3'h4;
+  assign \$68  = b1_pairs[7:4] == 3'h7;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b2_head[5:4] == 1'h1;
-  assign \$73  = b2_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b2_t_0[9:8] == 1'h1;
-  assign \$76  = b2_t_1[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b2_t_1[9:8] == 1'h1;
-  assign \$79  = b2_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b3_head[1:0] == 1'h1;
-  assign \$82  = b3_t_1[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b3_head[3:2] == 1'h1;
-  assign \$85  = b3_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b3_head[5:4] == 1'h1;
-  assign \$88  = b3_t_1[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b3_t_0[9:8] == 1'h1;
-  assign \$91  = b3_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b3_t_1[9:8] == 1'h1;
-  assign \$94  = b3_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b4_head[1:0] == 1'h1;
-  assign \$97  = b4_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b4_head[3:2] == 1'h1;
-  assign \$100  = b4_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b4_head[5:4] == 1'h1;
-  assign \$103  = b4_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b4_t_0[9:8] == 1'h1;
-  assign \$106  = b4_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b4_t_1[9:8] == 1'h1;
-  assign \$109  = b4_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b5_head[1:0] == 1'h1;
-  assign \$112  = b5_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b5_head[3:2] == 1'h1;
-  assign \$115  = b5_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b5_head[5:4] == 1'h1;
-  assign \$118  = b5_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b5_t_0[9:8] == 1'h1;
-  assign \$121  = b5_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b5_t_1[9:8] == 1'h1;
-  assign \$124  = b5_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b6_head[1:0] == 1'h1;
-  assign \$127  = b6_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b6_head[3:2] == 1'h1;
-  assign \$130  = b6_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_2[7:0] >= 8'hf3;
+  assign \$73  = b1_2[8] | \$72 ;
+  assign \$74  = b2_pairs[3:0] == 2'h3;
+  assign \$75  = b2_pairs[3:0] == 3'h4;
+  assign \$76  = b2_pairs[3:0] == 3'h5;
+  assign \$77  = | { \$76 , \$75 , \$74  };
+  assign \$78  = b2_2[7:0] >= 8'hf3;
+  assign \$79  = \$77  | \$78 ;
+  assign \$80  = b2_pairs[3:0] == 1'h1;
+  assign \$81  = b2_pairs[3:0] == 3'h4;
+  assign \$82  = b2_pairs[3:0] == 3'h7;
+  assign \$83  = | { \$82 , \$81 , \$80  };
+  assign \$84  = b2_2[7:0] >= 8'hf3;
+  assign \$85  = \$83  | \$84 ;
+  assign \$86  = b2_pairs[7:4] == 2'h3;
+  assign \$87  = b2_pairs[7:4] == 3'h4;
+  assign \$88  = b2_pairs[7:4] == 3'h5;
+  assign \$89  = | { \$88 , \$87 , \$86  };
+  assign \$90  = b2_2[7:0] >= 8'hf3;
+  assign \$91  = \$89  | \$90 ;
+  assign \$92  = b2_pairs[7:4] == 1'h1;
+  assign \$93  = b2_pairs[7:4] == 3'h4;
+  assign \$94  = b2_pairs[7:4] == 3'h7;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_2[7:0] >= 8'hf3;
+  assign \$99  = b2_2[8] | \$98 ;
+  assign \$100  = b3_pairs[3:0] == 2'h3;
+  assign \$101  = b3_pairs[3:0] == 3'h4;
+  assign \$102  = b3_pairs[3:0] == 3'h5;
+  assign \$103  = | { \$102 , \$101 , \$100  };
+  assign \$104  = b3_2[7:0] >= 8'hf3;
+  assign \$105  = \$103  | \$104 ;
+  assign \$106  = b3_pairs[3:0] == 1'h1;
+  assign \$107  = b3_pairs[3:0] == 3'h4;
+  assign \$108  = b3_pairs[3:0] == 3'h7;
+  assign \$109  = | { \$108 , \$107 , \$106  };
+  assign \$110  = b3_2[7:0] >= 8'hf3;
+  assign \$111  = \$109  | \$110 ;
+  assign \$112  = b3_pairs[7:4] == 2'h3;
+  assign \$113  = b3_pairs[7:4] == 3'h4;
+  assign \$114  = b3_pairs[7:4] == 3'h5;
+  assign \$115  = | { \$114 , \$113 , \$112  };
+  assign \$116  = b3_2[7:0] >= 8'hf3;
+  assign \$117  = \$115  | \$116 ;
+  assign \$118  = b3_pairs[7:4] == 1'h1;
+  assign \$119  = b3_pairs[7:4] == 3'h4;
+  assign \$120  = b3_pairs[7:4] == 3'h7;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_2[7:0] >= 8'hf3;
+  assign \$125  = b3_2[8] | \$124 ;
+  assign \$126  = b4_pairs[3:0] == 2'h3;
+  assign \$127  = b4_pairs[3:0] == 3'h4;
+  assign \$128  = b4_pairs[3:0] == 3'h5;
+  assign \$129  = | { \$128 , \$127 , \$126  };
+  assign \$130  = b4_2[7:0] >= 8'hf3;
   assign \$131  = \$129  | \$130 ;
-  assign \$132  = ~ { \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68 , \$65 , \$62 , \$59 , \$56 , \$53 , \$50 , \$47 , \$44 , \$41 , \$38  };
-  assign \$133  = \$132  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$134  = \$133  & mask;
-  assign \$135  = | b0_head[1:0];
-  assign \$136  = ~ \$135 ;
-  assign \$137  = b0_t_1[7:0] >= 8'hf3;
-  assign \$138  = ~ \$137 ;
-  assign \$139  = \$136  & \$138 ;
-  assign \$140  = | b0_head[3:2];
-  assign \$141  = ~ \$140 ;
-  assign \$142  = b0_t_1[7:0] >= 8'hf3;
-  assign \$143  = ~ \$142 ;
-  assign \$144  = \$141  & \$143 ;
-  assign \$145  = | b0_head[5:4];
-  assign \$146  = ~ \$145 ;
-  assign \$147  = b0_t_1[7:0] >= 8'hf3;
-  assign \$148  = ~ \$147 ;
-  assign \$149  = \$146  & \$148 ;
-  assign \$150  = | b0_t_0[9:8];
-  assign \$151  = ~ \$150 ;
-  assign \$152  = b0_t_1[7:0] >= 8'hf3;
-  assign \$153  = ~ \$152 ;
-  assign \$154  = \$151  & \$153 ;
-  assign \$155  = | b0_t_1[9:8];
-  assign \$156  = ~ \$155 ;
-  assign \$157  = b0_t_1[7:0] >= 8'hf3;
-  assign \$158  = ~ \$157 ;
-  assign \$159  = \$156  & \$158 ;
-  assign \$160  = | b1_head[1:0];
-  assign \$161  = ~ \$160 ;
-  assign \$162  = b1_t_1[7:0] >= 8'hf3;
-  assign \$163  = ~ \$162 ;
-  assign \$164  = \$161  & \$163 ;
-  assign \$165  = | b1_head[3:2];
-  assign \$166  = ~ \$165 ;
-  assign \$167  = b1_t_1[7:0] >= 8'hf3;
-  assign \$168  = ~ \$167 ;
-  assign \$169  = \$166  & \$168 ;
-  assign \$170  = | b1_head[5:4];
-  assign \$171  = ~ \$170 ;
-  assign \$172  = b1_t_1[7:0] >= 8'hf3;
-  assign \$173  = ~ \$172 ;
-  assign \$174  = \$171  & \$173 ;
-  assign \$175  = | b1_t_0[9:8];
-  assign \$176  = ~ \$175 ;
-  assign \$177  = b1_t_1[7:0] >= 8'hf3;
-  assign \$178  = ~ \$177 ;
-  assign \$179  = \$176  & \$178 ;
-  assign \$180  = | b1_t_1[9:8];
-  assign \$181  = ~ \$180 ;
-  assign \$182  = b1_t_1[7:0] >= 8'hf3;
-  assign \$183  = ~ \$182 ;
-  assign \$184  = \$181  & \$183 ;
-  assign \$185  = | b2_head[1:0];
-  assign \$186  = ~ \$185 ;
-  assign \$187  = b2_t_1[7:0] >= 8'hf3;
-  assign \$188  = ~ \$187 ;
-  assign \$189  = \$186  & \$188 ;
-  assign \$190  = | b2_head[3:2];
-  assign \$191  = ~ \$190 ;
-  assign \$192  = b2_t_1[7:0] >= 8'hf3;
-  assign \$193  = ~ \$192 ;
-  assign \$194  = \$191  & \$193 ;
-  assign \$195  = | b2_head[5:4];
-  assign \$196  = ~ \$195 ;
-  assign \$197  = b2_t_1[7:0] >= 8'hf3;
+  assign \$132  = b4_pairs[3:0] == 1'h1;
+  assign \$133  = b4_pairs[3:0] == 3'h4;
+  assign \$134  = b4_pairs[3:0] == 3'h7;
+  assign \$135  = | { \$134 , \$133 , \$132  };
+  assign \$136  = b4_2[7:0] >= 8'hf3;
+  assign \$137  = \$135  | \$136 ;
+  assign \$138  = b4_pairs[7:4] == 2'h3;
+  assign \$139  = b4_pairs[7:4] == 3'h4;
+  assign \$140  = b4_pairs[7:4] == 3'h5;
+  assign \$141  = | { \$140 , \$139 , \$138  };
+  assign \$142  = b4_2[7:0] >= 8'hf3;
+  assign \$143  = \$141  | \$142 ;
+  assign \$144  = b4_pairs[7:4] == 1'h1;
+  assign \$145  = b4_pairs[7:4] == 3'h4;
+  assign \$146  = b4_pairs[7:4] == 3'h7;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_2[7:0] >= 8'hf3;
+  assign \$151  = b4_2[8] | \$150 ;
+  assign \$152  = b5_pairs[3:0] == 2'h3;
+  assign \$153  = b5_pairs[3:0] == 3'h4;
+  assign \$154  = b5_pairs[3:0] == 3'h5;
+  assign \$155  = | { \$154 , \$153 , \$152  };
+  assign \$156  = b5_2[7:0] >= 8'hf3;
+  assign \$157  = \$155  | \$156 ;
+  assign \$158  = b5_pairs[3:0] == 1'h1;
+  assign \$159  = b5_pairs[3:0] == 3'h4;
+  assign \$160  = b5_pairs[3:0] == 3'h7;
+  assign \$161  = | { \$160 , \$159 , \$158  };
+  assign \$162  = b5_2[7:0] >= 8'hf3;
+  assign \$163  = \$161  | \$162 ;
+  assign \$164  = b5_pairs[7:4] == 2'h3;
+  assign \$165  = b5_pairs[7:4] == 3'h4;
+  assign \$166  = b5_pairs[7:4] == 3'h5;
+  assign \$167  = | { \$166 , \$165 , \$164  };
+  assign \$168  = b5_2[7:0] >= 8'hf3;
+  assign \$169  = \$167  | \$168 ;
+  assign \$170  = b5_pairs[7:4] == 1'h1;
+  assign \$171  = b5_pairs[7:4] == 3'h4;
+  assign \$172  = b5_pairs[7:4] == 3'h7;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_2[7:0] >= 8'hf3;
+  assign \$177  = b5_2[8] | \$176 ;
+  assign \$178  = b6_pairs[3:0] == 2'h3;
+  assign \$179  = b6_pairs[3:0] == 3'h4;
+  assign \$180  = b6_pairs[3:0] == 3'h5;
+  assign \$181  = | { \$180 , \$179 , \$178  };
+  assign \$182  = b6_2[7:0] >= 8'hf3;
+  assign \$183  = \$181  | \$182 ;
+  assign \$184  = b6_pairs[3:0] == 1'h1;
+  assign \$185  = b6_pairs[3:0] == 3'h4;
+  assign \$186  = b6_pairs[3:0] == 3'h7;
+  assign \$187  = | { \$186 , \$185 , \$184  };
+  assign \$188  = b6_2[7:0] >= 8'hf3;
+  assign \$189  = \$187  | \$188 ;
+  assign \$190  = ~ { \$189 , \$183 , \$177 , \$175 , \$169 , \$163 , \$157 , \$151 , \$149 , \$143 , \$137 , \$131 , \$125 , \$123 , \$117 , \$111 , \$105 , \$99 , \$97 , \$91 , \$85 , \$79 , \$73 , \$71 , \$65 , \$59 , \$53 , \$47 , \$45 , \$39 , \$33 , \$27  };
+  assign \$191  = \$190  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$192  = \$191  & mask;
+  assign \$193  = ! b0_pairs[3:0];
+  assign \$194  = b0_pairs[3:0] == 1'h1;
+  assign \$195  = b0_pairs[3:0] == 2'h2;
+  assign \$196  = | { \$195 , \$194 , \$193  };
+  assign \$197  = b0_2[7:0] >= 8'hf3;
   assign \$198  = ~ \$197 ;
   assign \$199  = \$196  & \$198 ;
-  assign \$200  = | b2_t_0[9:8];
-  assign \$201  = ~ \$200 ;
-  assign \$202  = b2_t_1[7:0] >= 8'hf3;
-  assign \$203  = ~ \$202 ;
-  assign \$204  = \$201  & \$203 ;
-  assign \$205  = | b2_t_1[9:8];
-  assign \$206  = ~ \$205 ;
-  assign \$207  = b2_t_1[7:0] >= 8'hf3;
-  assign \$208  = ~ \$207 ;
-  assign \$209  = \$206  & \$208 ;
-  assign \$210  = | b3_head[1:0];
-  assign \$211  = ~ \$210 ;
-  assign \$212  = b3_t_1[7:0] >= 8'hf3;
-  assign \$213  = ~ \$212 ;
-  assign \$214  = \$211  & \$213 ;
-  assign \$215  = | b3_head[3:2];
-  assign \$216  = ~ \$215 ;
-  assign \$217  = b3_t_1[7:0] >= 8'hf3;
-  assign \$218  = ~ \$217 ;
-  assign \$219  = \$216  & \$218 ;
-  assign \$220  = | b3_head[5:4];
-  assign \$221  = ~ \$220 ;
-  assign \$222  = b3_t_1[7:0] >= 8'hf3;
-  assign \$223  = ~ \$222 ;
-  assign \$224  = \$221  & \$223 ;
-  assign \$225  = | b3_t_0[9:8];
-  assign \$226  = ~ \$225 ;
-  assign \$227  = b3_t_1[7:0] >= 8'hf3;
-  assign \$228  = ~ \$227 ;
-  assign \$229  = \$226  & \$228 ;
-  assign \$230  = | b3_t_1[9:8];
+  assign \$200  = ! b0_pairs[3:0];
+  assign \$201  = b0_pairs[3:0] == 2'h3;
+  assign \$202  = b0_pairs[3:0] == 3'h6;
+  assign \$203  = | { \$202 , \$201 , \$200  };
+  assign \$204  = b0_2[7:0] >= 8'hf3;
+  assign \$205  = ~ \$204 ;
+  assign \$206  = \$203  & \$205 ;
+  assign \$207  = ! b0_pairs[7:4];
+  assign \$208  = b0_pairs[7:4] == 1'h1;
+  assign \$209  = b0_pairs[7:4] == 2'h2;
+  assign \$210  = | { \$209 , \$208 , \$207  };
+  assign \$211  = b0_2[7:0] >= 8'hf3;
+  assign \$212  = ~ \$211 ;
+  assign \$213  = \$210  & \$212 ;
+  assign \$214  = ! b0_pairs[7:4];
+  assign \$215  = b0_pairs[7:4] == 2'h3;
+  assign \$216  = b0_pairs[7:4] == 3'h6;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b0_2[7:0] >= 8'hf3;
+  assign \$219  = ~ \$218 ;
+  assign \$220  = \$217  & \$219 ;
+  assign \$221  = | b0_2[9:8];
+  assign \$222  = ~ \$221 ;
+  assign \$223  = b0_2[7:0] >= 8'hf3;
+  assign \$224  = ~ \$223 ;
+  assign \$225  = \$222  & \$224 ;
+  assign \$226  = ! b1_pairs[3:0];
+  assign \$227  = b1_pairs[3:0] == 1'h1;
+  assign \$228  = b1_pairs[3:0] == 2'h2;
+  assign \$229  = | { \$228 , \$227 , \$226  };
+  assign \$230  = b1_2[7:0] >= 8'hf3;
   assign \$231  = ~ \$230 ;
-  assign \$232  = b3_t_1[7:0] >= 8'hf3;
-  assign \$233  = ~ \$232 ;
-  assign \$234  = \$231  & \$233 ;
-  assign \$235  = | b4_head[1:0];
-  assign \$236  = ~ \$235 ;
-  assign \$237  = b4_t_1[7:0] >= 8'hf3;
+  assign \$232  = \$229  & \$231 ;
+  assign \$233  = ! b1_pairs[3:0];
+  assign \$234  = b1_pairs[3:0] == 2'h3;
+  assign \$235  = b1_pairs[3:0] == 3'h6;
+  assign \$236  = | { \$235 , \$234 , \$233  };
+  assign \$237  = b1_2[7:0] >= 8'hf3;
   assign \$238  = ~ \$237 ;
   assign \$239  = \$236  & \$238 ;
-  assign \$240  = | b4_head[3:2];
-  assign \$241  = ~ \$240 ;
-  assign \$242  = b4_t_1[7:0] >= 8'hf3;
-  assign \$243  = ~ \$242 ;
-  assign \$244  = \$241  & \$243 ;
-  assign \$245  = | b4_head[5:4];
-  assign \$246  = ~ \$245 ;
-  assign \$247  = b4_t_1[7:0] >= 8'hf3;
-  assign \$248  = ~ \$247 ;
-  assign \$249  = \$246  & \$248 ;
-  assign \$250  = | b4_t_0[9:8];
-  assign \$251  = ~ \$250 ;
-  assign \$252  = b4_t_1[7:0] >= 8'hf3;
-  assign \$253  = ~ \$252 ;
-  assign \$254  = \$251  & \$253 ;
-  assign \$255  = | b4_t_1[9:8];
-  assign \$256  = ~ \$255 ;
-  assign \$257  = b4_t_1[7:0] >= 8'hf3;
-  assign \$258  = ~ \$257 ;
-  assign \$259  = \$256  & \$258 ;
-  assign \$260  = | b5_head[1:0];
-  assign \$261  = ~ \$260 ;
-  assign \$262  = b5_t_1[7:0] >= 8'hf3;
-  assign \$263  = ~ \$262 ;
-  assign \$264  = \$261  & \$263 ;
-  assign \$265  = | b5_head[3:2];
-  assign \$266  = ~ \$265 ;
-  assign \$267  = b5_t_1[7:0] >= 8'hf3;
-  assign \$268  = ~ \$267 ;
-  assign \$269  = \$266  & \$268 ;
-  assign \$270  = | b5_head[5:4];
+  assign \$240  = ! b1_pairs[7:4];
+  assign \$241  = b1_pairs[7:4] == 1'h1;
+  assign \$242  = b1_pairs[7:4] == 2'h2;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b1_2[7:0] >= 8'hf3;
+  assign \$245  = ~ \$244 ;
+  assign \$246  = \$243  & \$245 ;
+  assign \$247  = ! b1_pairs[7:4];
+  assign \$248  = b1_pairs[7:4] == 2'h3;
+  assign \$249  = b1_pairs[7:4] == 3'h6;
+  assign \$250  = | { \$249 , \$248 , \$247  };
+  assign \$251  = b1_2[7:0] >= 8'hf3;
+  assign \$252  = ~ \$251 ;
+  assign \$253  = \$250  & \$252 ;
+  assign \$254  = | b1_2[9:8];
+  assign \$255  = ~ \$254 ;
+  assign \$256  = b1_2[7:0] >= 8'hf3;
+  assign \$257  = ~ \$256 ;
+  assign \$258  = \$255  & \$257 ;
+  assign \$259  = ! b2_pairs[3:0];
+  assign \$260  = b2_pairs[3:0] == 1'h1;
+  assign \$261  = b2_pairs[3:0] == 2'h2;
+  assign \$262  = | { \$261 , \$260 , \$259  };
+  assign \$263  = b2_2[7:0] >= 8'hf3;
+  assign \$264  = ~ \$263 ;
+  assign \$265  = \$262  & \$264 ;
+  assign \$266  = ! b2_pairs[3:0];
+  assign \$267  = b2_pairs[3:0] == 2'h3;
+  assign \$268  = b2_pairs[3:0] == 3'h6;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b2_2[7:0] >= 8'hf3;
   assign \$271  = ~ \$270 ;
-  assign \$272  = b5_t_1[7:0] >= 8'hf3;
-  assign \$273  = ~ \$272 ;
-  assign \$274  = \$271  & \$273 ;
-  assign \$275  = | b5_t_0[9:8];
-  assign \$276  = ~ \$275 ;
-  assign \$277  = b5_t_1[7:0] >= 8'hf3;
+  assign \$272  = \$269  & \$271 ;
+  assign \$273  = ! b2_pairs[7:4];
+  assign \$274  = b2_pairs[7:4] == 1'h1;
+  assign \$275  = b2_pairs[7:4] == 2'h2;
+  assign \$276  = | { \$275 , \$274 , \$273  };
+  assign \$277  = b2_2[7:0] >= 8'hf3;
   assign \$278  = ~ \$277 ;
   assign \$279  = \$276  & \$278 ;
-  assign \$280  = | b5_t_1[9:8];
-  assign \$281  = ~ \$280 ;
-  assign \$282  = b5_t_1[7:0] >= 8'hf3;
-  assign \$283  = ~ \$282 ;
-  assign \$284  = \$281  & \$283 ;
-  assign \$285  = | b6_head[1:0];
-  assign \$286  = ~ \$285 ;
-  assign \$287  = b6_t_1[7:0] >= 8'hf3;
+  assign \$280  = ! b2_pairs[7:4];
+  assign \$281  = b2_pairs[7:4] == 2'h3;
+  assign \$282  = b2_pairs[7:4] == 3'h6;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b2_2[7:0] >= 8'hf3;
+  assign \$285  = ~ \$284 ;
+  assign \$286  = \$283  & \$285 ;
+  assign \$287  = | b2_2[9:8];
   assign \$288  = ~ \$287 ;
-  assign \$289  = \$286  & \$288 ;
-  assign \$290  = | b6_head[3:2];
-  assign \$291  = ~ \$290 ;
-  assign \$292  = b6_t_1[7:0] >= 8'hf3;
-  assign \$293  = ~ \$292 ;
-  assign \$294  = \$291  & \$293 ;
-  assign \$295  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$296  = { \$294 , \$289 , \$284 , \$279 , \$274 , \$269 , \$264 , \$259 , \$254 , \$249 , \$244 , \$239 , \$234 , \$229 , \$224 , \$219 , \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  } & \$295 ;
-  assign \$297  = \$296  & mask;
-  assign \$298  = b0_t_1[7:0] >= 8'hf3;
-  assign \$299  = b1_t_1[7:0] >= 8'hf3;
-  assign \$300  = b2_t_1[7:0] >= 8'hf3;
-  assign \$301  = b3_t_1[7:0] >= 8'hf3;
-  assign \$302  = b4_t_1[7:0] >= 8'hf3;
-  assign \$303  = b5_t_1[7:0] >= 8'hf3;
-  assign \$304  = b6_t_1[7:0] >= 8'hf3;
-  assign \$305  = | { \$304 , \$303 , \$302 , \$301 , \$300 , \$299 , \$298  };
+  assign \$289  = b2_2[7:0] >= 8'hf3;
+  assign \$290  = ~ \$289 ;
+  assign \$291  = \$288  & \$290 ;
+  assign \$292  = ! b3_pairs[3:0];
+  assign \$293  = b3_pairs[3:0] == 1'h1;
+  assign \$294  = b3_pairs[3:0] == 2'h2;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b3_2[7:0] >= 8'hf3;
+  assign \$297  = ~ \$296 ;
+  assign \$298  = \$295  & \$297 ;
+  assign \$299  = ! b3_pairs[3:0];
+  assign \$300  = b3_pairs[3:0] == 2'h3;
+  assign \$301  = b3_pairs[3:0] == 3'h6;
+  assign \$302  = | { \$301 , \$300 , \$299  };
+  assign \$303  = b3_2[7:0] >= 8'hf3;
+  assign \$304  = ~ \$303 ;
+  assign \$305  = \$302  & \$304 ;
+  assign \$306  = ! b3_pairs[7:4];
+  assign \$307  = b3_pairs[7:4] == 1'h1;
+  assign \$308  = b3_pairs[7:4] == 2'h2;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b3_2[7:0] >= 8'hf3;
+  assign \$311  = ~ \$310 ;
+  assign \$312  = \$309  & \$311 ;
+  assign \$313  = ! b3_pairs[7:4];
+  assign \$314  = b3_pairs[7:4] == 2'h3;
+  assign \$315  = b3_pairs[7:4] == 3'h6;
+  assign \$316  = | { \$315 , \$314 , \$313  };
+  assign \$317  = b3_2[7:0] >= 8'hf3;
+  assign \$318  = ~ \$317 ;
+  assign \$319  = \$316  & \$318 ;
+  assign \$320  = | b3_2[9:8];
+  assign \$321  = ~ \$320 ;
+  assign \$322  = b3_2[7:0] >= 8'hf3;
+  assign \$323  = ~ \$322 ;
+  assign \$324  = \$321  & \$323 ;
+  assign \$325  = ! b4_pairs[3:0];
+  assign \$326  = b4_pairs[3:0] == 1'h1;
+  assign \$327  = b4_pairs[3:0] == 2'h2;
+  assign \$328  = | { \$327 , \$326 , \$325  };
+  assign \$329  = b4_2[7:0] >= 8'hf3;
+  assign \$330  = ~ \$329 ;
+  assign \$331  = \$328  & \$330 ;
+  assign \$332  = ! b4_pairs[3:0];
+  assign \$333  = b4_pairs[3:0] == 2'h3;
+  assign \$334  = b4_pairs[3:0] == 3'h6;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b4_2[7:0] >= 8'hf3;
+  assign \$337  = ~ \$336 ;
+  assign \$338  = \$335  & \$337 ;
+  assign \$339  = ! b4_pairs[7:4];
+  assign \$340  = b4_pairs[7:4] == 1'h1;
+  assign \$341  = b4_pairs[7:4] == 2'h2;
+  assign \$342  = | { \$341 , \$340 , \$339  };
+  assign \$343  = b4_2[7:0] >= 8'hf3;
+  assign \$344  = ~ \$343 ;
+  assign \$345  = \$342  & \$344 ;
+  assign \$346  = ! b4_pairs[7:4];
+  assign \$347  = b4_pairs[7:4] == 2'h3;
+  assign \$348  = b4_pairs[7:4] == 3'h6;
+  assign \$349  = | { \$348 , \$347 , \$346  };
+  assign \$350  = b4_2[7:0] >= 8'hf3;
+  assign \$351  = ~ \$350 ;
+  assign \$352  = \$349  & \$351 ;
+  assign \$353  = | b4_2[9:8];
+  assign \$354  = ~ \$353 ;
+  assign \$355  = b4_2[7:0] >= 8'hf3;
+  assign \$356  = ~ \$355 ;
+  assign \$357  = \$354  & \$356 ;
+  assign \$358  = ! b5_pairs[3:0];
+  assign \$359  = b5_pairs[3:0] == 1'h1;
+  assign \$360  = b5_pairs[3:0] == 2'h2;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b5_2[7:0] >= 8'hf3;
+  assign \$363  = ~ \$362 ;
+  assign \$364  = \$361  & \$363 ;
+  assign \$365  = ! b5_pairs[3:0];
+  assign \$366  = b5_pairs[3:0] == 2'h3;
+  assign \$367  = b5_pairs[3:0] == 3'h6;
+  assign \$368  = | { \$367 , \$366 , \$365  };
+  assign \$369  = b5_2[7:0] >= 8'hf3;
+  assign \$370  = ~ \$369 ;
+  assign \$371  = \$368  & \$370 ;
+  assign \$372  = ! b5_pairs[7:4];
+  assign \$373  = b5_pairs[7:4] == 1'h1;
+  assign \$374  = b5_pairs[7:4] == 2'h2;
+  assign \$375  = | { \$374 , \$373 , \$372  };
+  assign \$376  = b5_2[7:0] >= 8'hf3;
+  assign \$377  = ~ \$376 ;
+  assign \$378  = \$375  & \$377 ;
+  assign \$379  = ! b5_pairs[7:4];
+  assign \$380  = b5_pairs[7:4] == 2'h3;
+  assign \$381  = b5_pairs[7:4] == 3'h6;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b5_2[7:0] >= 8'hf3;
+  assign \$384  = ~ \$383 ;
+  assign \$385  = \$382  & \$384 ;
+  assign \$386  = | b5_2[9:8];
+  assign \$387  = ~ \$386 ;
+  assign \$388  = b5_2[7:0] >= 8'hf3;
+  assign \$389  = ~ \$388 ;
+  assign \$390  = \$387  & \$389 ;
+  assign \$391  = ! b6_pairs[3:0];
+  assign \$392  = b6_pairs[3:0] == 1'h1;
+  assign \$393  = b6_pairs[3:0] == 2'h2;
+  assign \$394  = | { \$393 , \$392 , \$391  };
+  assign \$395  = b6_2[7:0] >= 8'hf3;
+  assign \$396  = ~ \$395 ;
+  assign \$397  = \$394  & \$396 ;
+  assign \$398  = ! b6_pairs[3:0];
+  assign \$399  = b6_pairs[3:0] == 2'h3;
+  assign \$400  = b6_pairs[3:0] == 3'h6;
+  assign \$401  = | { \$400 , \$399 , \$398  };
+  assign \$402  = b6_2[7:0] >= 8'hf3;
+  assign \$403  = ~ \$402 ;
+  assign \$404  = \$401  & \$403 ;
+  assign \$405  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$406  = { \$404 , \$397 , \$390 , \$385 , \$378 , \$371 , \$364 , \$357 , \$352 , \$345 , \$338 , \$331 , \$324 , \$319 , \$312 , \$305 , \$298 , \$291 , \$286 , \$279 , \$272 , \$265 , \$258 , \$253 , \$246 , \$239 , \$232 , \$225 , \$220 , \$213 , \$206 , \$199  } & \$405 ;
+  assign \$407  = \$406  & mask;
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = b1_2[7:0] >= 8'hf3;
+  assign \$410  = b2_2[7:0] >= 8'hf3;
+  assign \$411  = b3_2[7:0] >= 8'hf3;
+  assign \$412  = b4_2[7:0] >= 8'hf3;
+  assign \$413  = b5_2[7:0] >= 8'hf3;
+  assign \$414  = b6_2[7:0] >= 8'hf3;
+  assign \$415  = | { \$414 , \$413 , \$412 , \$411 , \$410 , \$409 , \$408  };
   always @(posedge clk)
-    b0_head <= \$306 ;
+    b0_pairs <= \$416 ;
   always @(posedge clk)
-    b0_residue <= \$307 ;
+    b0_residue <= \$417 ;
   always @(posedge clk)
-    b1_head <= \$308 ;
+    b1_pairs <= \$418 ;
   always @(posedge clk)
-    b1_residue <= \$309 ;
+    b1_residue <= \$419 ;
   always @(posedge clk)
-    b2_head <= \$310 ;
+    b2_pairs <= \$420 ;
   always @(posedge clk)
-    b2_residue <= \$311 ;
+    b2_residue <= \$421 ;
   always @(posedge clk)
-    b3_head <= \$312 ;
+    b3_pairs <= \$422 ;
   always @(posedge clk)
-    b3_residue <= \$313 ;
+    b3_residue <= \$423 ;
   always @(posedge clk)
-    b4_head <= \$314 ;
+    b4_pairs <= \$424 ;
   always @(posedge clk)
-    b4_residue <= \$315 ;
+    b4_residue <= \$425 ;
   always @(posedge clk)
-    b5_head <= \$316 ;
+    b5_pairs <= \$426 ;
   always @(posedge clk)
-    b5_residue <= \$317 ;
+    b5_residue <= \$427 ;
   always @(posedge clk)
-    b6_head <= \$318 ;
+    b6_pairs <= \$428 ;
   always @(posedge clk)
-    b6_residue <= \$319 ;
+    b6_residue <= \$429 ;
   always @(posedge clk)
-    nonzero <= \$320 ;
+    nonzero <= \$430 ;
   always @(posedge clk)
-    negative <= \$321 ;
+    negative <= \$431 ;
   always @(posedge clk)
-    illegal <= \$322 ;
+    illegal <= \$432 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$306  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$416  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$306  = 6'h00;
+      \$416  = 8'h00;
     end
     if (rst) begin
-      \$306  = 6'h00;
+      \$416  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$307  = b0_2[7:0];
+    \$417  = b0_1[7:0];
     if (abort) begin
-      \$307  = 8'h00;
+      \$417  = 8'h00;
     end
     if (rst) begin
-      \$307  = 8'h00;
+      \$417  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$308  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$418  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$308  = 6'h00;
+      \$418  = 8'h00;
     end
     if (rst) begin
-      \$308  = 6'h00;
+      \$418  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$309  = b1_2[7:0];
+    \$419  = b1_1[7:0];
     if (abort) begin
-      \$309  = 8'h00;
+      \$419  = 8'h00;
     end
     if (rst) begin
-      \$309  = 8'h00;
+      \$419  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$310  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$420  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$310  = 6'h00;
+      \$420  = 8'h00;
     end
     if (rst) begin
-      \$310  = 6'h00;
+      \$420  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$311  = b2_2[7:0];
+    \$421  = b2_1[7:0];
     if (abort) begin
-      \$311  = 8'h00;
+      \$421  = 8'h00;
     end
     if (rst) begin
-      \$311  = 8'h00;
+      \$421  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$312  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$422  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$312  = 6'h00;
+      \$422  = 8'h00;
     end
     if (rst) begin
-      \$312  = 6'h00;
+      \$422  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$313  = b3_2[7:0];
+    \$423  = b3_1[7:0];
     if (abort) begin
-      \$313  = 8'h00;
+      \$423  = 8'h00;
     end
     if (rst) begin
-      \$313  = 8'h00;
+      \$423  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$314  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$424  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$314  = 6'h00;
+      \$424  = 8'h00;
     end
     if (rst) begin
-      \$314  = 6'h00;
+      \$424  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$315  = b4_2[7:0];
+    \$425  = b4_1[7:0];
     if (abort) begin
-      \$315  = 8'h00;
+      \$425  = 8'h00;
     end
     if (rst) begin
-      \$315  = 8'h00;
+      \$425  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$316  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$426  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$316  = 6'h00;
+      \$426  = 8'h00;
     end
     if (rst) begin
-      \$316  = 6'h00;
+      \$426  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$317  = b5_2[7:0];
+    \$427  = b5_1[7:0];
     if (abort) begin
-      \$317  = 8'h00;
+      \$427  = 8'h00;
     end
     if (rst) begin
-      \$317  = 8'h00;
+      \$427  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$318  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$428  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$318  = 6'h00;
+      \$428  = 8'h00;
     end
     if (rst) begin
-      \$318  = 6'h00;
+      \$428  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$319  = b6_2[7:0];
+    \$429  = b6_1[7:0];
     if (abort) begin
-      \$319  = 8'h00;
+      \$429  = 8'h00;
     end
     if (rst) begin
-      \$319  = 8'h00;
+      \$429  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$320  = \$134 ;
+    \$430  = \$192 ;
     if (abort) begin
-      \$320  = 32'd0;
+      \$430  = 32'd0;
     end
     if (rst) begin
-      \$320  = 32'd0;
+      \$430  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$321  = \$297 ;
+    \$431  = \$407 ;
     if (abort) begin
-      \$321  = 32'd0;
+      \$431  = 32'd0;
     end
     if (rst) begin
-      \$321  = 32'd0;
+      \$431  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$322  = \$305 ;
+    \$432  = \$415 ;
     if (abort) begin
-      \$322  = 1'h0;
+      \$432  = 1'h0;
     end
     if (rst) begin
-      \$322  = 1'h0;
+      \$432  = 1'h0;
     end
   end
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -5473,8 +5665,8 @@ endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire [8:0] \$1 ;
-  wire [8:0] \$10 ;
+  wire [10:0] \$1 ;
+  wire [10:0] \$10 ;
   wire \$100 ;
   wire \$101 ;
   wire \$102 ;
@@ -5485,7 +5677,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$107 ;
   wire \$108 ;
   wire \$109 ;
-  wire [8:0] \$11 ;
+  wire [10:0] \$11 ;
   wire \$110 ;
   wire \$111 ;
   wire \$112 ;
@@ -5507,18 +5699,18 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$127 ;
   wire \$128 ;
   wire \$129 ;
-  wire [8:0] \$13 ;
+  wire [10:0] \$13 ;
   wire \$130 ;
   wire \$131 ;
-  wire [31:0] \$132 ;
-  wire [31:0] \$133 ;
-  wire [31:0] \$134 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
   wire \$135 ;
   wire \$136 ;
   wire \$137 ;
   wire \$138 ;
   wire \$139 ;
-  wire [8:0] \$14 ;
+  wire [10:0] \$14 ;
   wire \$140 ;
   wire \$141 ;
   wire \$142 ;
@@ -5540,7 +5732,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$157 ;
   wire \$158 ;
   wire \$159 ;
-  wire [8:0] \$16 ;
+  wire [10:0] \$16 ;
   wire \$160 ;
   wire \$161 ;
   wire \$162 ;
@@ -5551,7 +5743,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$167 ;
   wire \$168 ;
   wire \$169 ;
-  wire [8:0] \$17 ;
+  wire [10:0] \$17 ;
   wire \$170 ;
   wire \$171 ;
   wire \$172 ;
@@ -5573,10 +5765,10 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$187 ;
   wire \$188 ;
   wire \$189 ;
-  wire [8:0] \$19 ;
-  wire \$190 ;
-  wire \$191 ;
-  wire \$192 ;
+  wire [10:0] \$19 ;
+  wire [31:0] \$190 ;
+  wire [31:0] \$191 ;
+  wire [31:0] \$192 ;
   wire \$193 ;
   wire \$194 ;
   wire \$195 ;
@@ -5584,8 +5776,8 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$197 ;
   wire \$198 ;
   wire \$199 ;
-  wire [8:0] \$2 ;
-  wire [8:0] \$20 ;
+  wire [10:0] \$2 ;
+  wire [10:0] \$20 ;
   wire \$200 ;
   wire \$201 ;
   wire \$202 ;
@@ -5607,7 +5799,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$217 ;
   wire \$218 ;
   wire \$219 ;
-  wire [8:0] \$22 ;
+  wire \$22 ;
   wire \$220 ;
   wire \$221 ;
   wire \$222 ;
@@ -5618,7 +5810,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$227 ;
   wire \$228 ;
   wire \$229 ;
-  wire [8:0] \$23 ;
+  wire \$23 ;
   wire \$230 ;
   wire \$231 ;
   wire \$232 ;
@@ -5629,7 +5821,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$237 ;
   wire \$238 ;
   wire \$239 ;
-  wire [8:0] \$24 ;
+  wire \$24 ;
   wire \$240 ;
   wire \$241 ;
   wire \$242 ;
@@ -5640,7 +5832,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$247 ;
   wire \$248 ;
   wire \$249 ;
-  wire [8:0] \$25 ;
+  wire \$25 ;
   wire \$250 ;
   wire \$251 ;
   wire \$252 ;
@@ -5651,7 +5843,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$257 ;
   wire \$258 ;
   wire \$259 ;
-  wire [8:0] \$26 ;
+  wire \$26 ;
   wire \$260 ;
   wire \$261 ;
   wire \$262 ;
@@ -5662,7 +5854,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$267 ;
   wire \$268 ;
   wire \$269 ;
-  wire [8:0] \$27 ;
+  wire \$27 ;
   wire \$270 ;
   wire \$271 ;
   wire \$272 ;
@@ -5673,7 +5865,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$277 ;
   wire \$278 ;
   wire \$279 ;
-  wire [8:0] \$28 ;
+  wire \$28 ;
   wire \$280 ;
   wire \$281 ;
   wire \$282 ;
@@ -5684,63 +5876,173 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$287 ;
   wire \$288 ;
   wire \$289 ;
-  wire [8:0] \$29 ;
+  wire \$29 ;
   wire \$290 ;
   wire \$291 ;
   wire \$292 ;
   wire \$293 ;
   wire \$294 ;
-  wire [31:0] \$295 ;
-  wire [31:0] \$296 ;
-  wire [31:0] \$297 ;
+  wire \$295 ;
+  wire \$296 ;
+  wire \$297 ;
   wire \$298 ;
   wire \$299 ;
   wire [8:0] \$3 ;
-  wire [8:0] \$30 ;
+  wire \$30 ;
   wire \$300 ;
   wire \$301 ;
   wire \$302 ;
   wire \$303 ;
   wire \$304 ;
   wire \$305 ;
-  reg [5:0] \$306 ;
-  reg [7:0] \$307 ;
-  reg [5:0] \$308 ;
-  reg [7:0] \$309 ;
-  wire [8:0] \$31 ;
-  reg [5:0] \$310 ;
-  reg [7:0] \$311 ;
-  reg [5:0] \$312 ;
-  reg [7:0] \$313 ;
-  reg [5:0] \$314 ;
-  reg [7:0] \$315 ;
-  reg [5:0] \$316 ;
-  reg [7:0] \$317 ;
-  reg [5:0] \$318 ;
-  reg [7:0] \$319 ;
-  wire [8:0] \$32 ;
-  reg [31:0] \$320 ;
-  reg [31:0] \$321 ;
-  reg \$322 ;
-  wire [8:0] \$33 ;
-  wire [8:0] \$34 ;
-  wire [8:0] \$35 ;
+  wire \$306 ;
+  wire \$307 ;
+  wire \$308 ;
+  wire \$309 ;
+  wire \$31 ;
+  wire \$310 ;
+  wire \$311 ;
+  wire \$312 ;
+  wire \$313 ;
+  wire \$314 ;
+  wire \$315 ;
+  wire \$316 ;
+  wire \$317 ;
+  wire \$318 ;
+  wire \$319 ;
+  wire \$32 ;
+  wire \$320 ;
+  wire \$321 ;
+  wire \$322 ;
+  wire \$323 ;
+  wire \$324 ;
+  wire \$325 ;
+  wire \$326 ;
+  wire \$327 ;
+  wire \$328 ;
+  wire \$329 ;
+  wire \$33 ;
+  wire \$330 ;
+  wire \$331 ;
+  wire \$332 ;
+  wire \$333 ;
+  wire \$334 ;
+  wire \$335 ;
+  wire \$336 ;
+  wire \$337 ;
+  wire \$338 ;
+  wire \$339 ;
+  wire \$34 ;
+  wire \$340 ;
+  wire \$341 ;
+  wire \$342 ;
+  wire \$343 ;
+  wire \$344 ;
+  wire \$345 ;
+  wire \$346 ;
+  wire \$347 ;
+  wire \$348 ;
+  wire \$349 ;
+  wire \$35 ;
+  wire \$350 ;
+  wire \$351 ;
+  wire \$352 ;
+  wire \$353 ;
+  wire \$354 ;
+  wire \$355 ;
+  wire \$356 ;
+  wire \$357 ;
+  wire \$358 ;
+  wire \$359 ;
   wire \$36 ;
+  wire \$360 ;
+  wire \$361 ;
+  wire \$362 ;
+  wire \$363 ;
+  wire \$364 ;
+  wire \$365 ;
+  wire \$366 ;
+  wire \$367 ;
+  wire \$368 ;
+  wire \$369 ;
   wire \$37 ;
+  wire \$370 ;
+  wire \$371 ;
+  wire \$372 ;
+  wire \$373 ;
+  wire \$374 ;
+  wire \$375 ;
+  wire \$376 ;
+  wire \$377 ;
+  wire \$378 ;
+  wire \$379 ;
   wire \$38 ;
+  wire \$380 ;
+  wire \$381 ;
+  wire \$382 ;
+  wire \$383 ;
+  wire \$384 ;
+  wire \$385 ;
+  wire \$386 ;
+  wire \$387 ;
+  wire \$388 ;
+  wire \$389 ;
   wire \$39 ;
-  wire [8:0] \$4 ;
+  wire \$390 ;
+  wire \$391 ;
+  wire \$392 ;
+  wire \$393 ;
+  wire \$394 ;
+  wire \$395 ;
+  wire \$396 ;
+  wire \$397 ;
+  wire \$398 ;
+  wire \$399 ;
+  wire [10:0] \$4 ;
   wire \$40 ;
+  wire \$400 ;
+  wire \$401 ;
+  wire \$402 ;
+  wire \$403 ;
+  wire \$404 ;
+  wire [31:0] \$405 ;
+  wire [31:0] \$406 ;
+  wire [31:0] \$407 ;
+  wire \$408 ;
+  wire \$409 ;
   wire \$41 ;
+  wire \$410 ;
+  wire \$411 ;
+  wire \$412 ;
+  wire \$413 ;
+  wire \$414 ;
+  wire \$415 ;
+  reg [7:0] \$416 ;
+  reg [7:0] \$417 ;
+  reg [7:0] \$418 ;
+  reg [7:0] \$419 ;
   wire \$42 ;
+  reg [7:0] \$420 ;
+  reg [7:0] \$421 ;
+  reg [7:0] \$422 ;
+  reg [7:0] \$423 ;
+  reg [7:0] \$424 ;
+  reg [7:0] \$425 ;
+  reg [7:0] \$426 ;
+  reg [7:0] \$427 ;
+  reg [7:0] \$428 ;
+  reg [7:0] \$429 ;
   wire \$43 ;
+  reg [31:0] \$430 ;
+  reg [31:0] \$431 ;
+  reg \$432 ;
   wire \$44 ;
   wire \$45 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
   wire \$49 ;
-  wire [8:0] \$5 ;
+  wire [10:0] \$5 ;
   wire \$50 ;
   wire \$51 ;
   wire \$52 ;
@@ -5762,7 +6064,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$67 ;
   wire \$68 ;
   wire \$69 ;
-  wire [8:0] \$7 ;
+  wire [10:0] \$7 ;
   wire \$70 ;
   wire \$71 ;
   wire \$72 ;
@@ -5773,7 +6075,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$77 ;
   wire \$78 ;
   wire \$79 ;
-  wire [8:0] \$8 ;
+  wire [10:0] \$8 ;
   wire \$80 ;
   wire \$81 ;
   wire \$82 ;
@@ -5797,55 +6099,41 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$99 ;
   input abort;
   wire abort;
-  wire [9:0] b0_0;
-  wire [9:0] b0_1;
+  wire [11:0] b0_0;
+  wire [11:0] b0_1;
   wire [9:0] b0_2;
-  reg [5:0] b0_head = 6'h00;
+  reg [7:0] b0_pairs = 8'h00;
   reg [7:0] b0_residue = 8'h00;
-  wire [9:0] b0_t_0;
-  wire [9:0] b0_t_1;
-  wire [9:0] b1_0;
-  wire [9:0] b1_1;
+  wire [11:0] b1_0;
+  wire [11:0] b1_1;
   wire [9:0] b1_2;
-  reg [5:0] b1_head = 6'h00;
+  reg [7:0] b1_pairs = 8'h00;
   reg [7:0] b1_residue = 8'h00;
-  wire [9:0] b1_t_0;
-  wire [9:0] b1_t_1;
-  wire [9:0] b2_0;
-  wire [9:0] b2_1;
+  wire [11:0] b2_0;
+  wire [11:0] b2_1;
   wire [9:0] b2_2;
-  reg [5:0] b2_head = 6'h00;
+  reg [7:0] b2_pairs = 8'h00;
   reg [7:0] b2_residue = 8'h00;
-  wire [9:0] b2_t_0;
-  wire [9:0] b2_t_1;
-  wire [9:0] b3_0;
-  wire [9:0] b3_1;
+  wire [11:0] b3_0;
+  wire [11:0] b3_1;
   wire [9:0] b3_2;
-  reg [5:0] b3_head = 6'h00;
+  reg [7:0] b3_pairs = 8'h00;
   reg [7:0] b3_residue = 8'h00;
-  wire [9:0] b3_t_0;
-  wire [9:0] b3_t_1;
-  wire [9:0] b4_0;
-  wire [9:0] b4_1;
+  wire [11:0] b4_0;
+  wire [11:0] b4_1;
   wire [9:0] b4_2;
-  reg [5:0] b4_head = 6'h00;
+  reg [7:0] b4_pairs = 8'h00;
   reg [7:0] b4_residue = 8'h00;
-  wire [9:0] b4_t_0;
-  wire [9:0] b4_t_1;
-  wire [9:0] b5_0;
-  wire [9:0] b5_1;
+  wire [11:0] b5_0;
+  wire [11:0] b5_1;
   wire [9:0] b5_2;
-  reg [5:0] b5_head = 6'h00;
+  reg [7:0] b5_pairs = 8'h00;
   reg [7:0] b5_residue = 8'h00;
-  wire [9:0] b5_t_0;
-  wire [9:0] b5_t_1;
-  wire [9:0] b6_0;
-  wire [9:0] b6_1;
+  wire [11:0] b6_0;
+  wire [11:0] b6_1;
   wire [9:0] b6_2;
-  reg [5:0] b6_head = 6'h00;
+  reg [7:0] b6_pairs = 8'h00;
   reg [7:0] b6_residue = 8'h00;
-  wire [9:0] b6_t_0;
-  wire [9:0] b6_t_1;
   input clk;
   wire clk;
   input [55:0] codes;
@@ -5863,549 +6151,645 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire rst;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
-  assign b0_2 = b0_1[7:0] + \$3 ;
-  assign b0_t_0 = b0_residue + \$4 ;
-  assign b0_t_1 = b0_t_0[7:0] + \$5 ;
-  assign b1_0 = codes[15:8] + \$6 ;
-  assign b1_1 = b1_0[7:0] + \$7 ;
-  assign b1_2 = b1_1[7:0] + \$8 ;
-  assign b1_t_0 = b1_residue + \$9 ;
-  assign b1_t_1 = b1_t_0[7:0] + \$10 ;
-  assign b2_0 = codes[23:16] + \$11 ;
-  assign b2_1 = b2_0[7:0] + \$12 ;
-  assign b2_2 = b2_1[7:0] + \$13 ;
-  assign b2_t_0 = b2_residue + \$14 ;
-  assign b2_t_1 = b2_t_0[7:0] + \$15 ;
-  assign b3_0 = codes[31:24] + \$16 ;
-  assign b3_1 = b3_0[7:0] + \$17 ;
-  assign b3_2 = b3_1[7:0] + \$18 ;
-  assign b3_t_0 = b3_residue + \$19 ;
-  assign b3_t_1 = b3_t_0[7:0] + \$20 ;
-  assign b4_0 = codes[39:32] + \$21 ;
-  assign b4_1 = b4_0[7:0] + \$22 ;
-  assign b4_2 = b4_1[7:0] + \$23 ;
-  assign b4_t_0 = b4_residue + \$24 ;
-  assign b4_t_1 = b4_t_0[7:0] + \$25 ;
-  assign b5_0 = codes[47:40] + \$26 ;
-  assign b5_1 = b5_0[7:0] + \$27 ;
-  assign b5_2 = b5_1[7:0] + \$28 ;
-  assign b5_t_0 = b5_residue + \$29 ;
-  assign b5_t_1 = b5_t_0[7:0] + \$30 ;
-  assign b6_0 = codes[55:48] + \$31 ;
-  assign b6_1 = b6_0[7:0] + \$32 ;
-  assign b6_2 = b6_1[7:0] + \$33 ;
-  assign b6_t_0 = b6_residue + \$34 ;
-  assign b6_t_1 = b6_t_0[7:0] + \$35 ;
-  assign \$36  = b0_head[1:0] == 1'h1;
-  assign \$37  = b0_t_1[7:0] >= 8'hf3;
-  assign \$38  = \$36  | \$37 ;
-  assign \$39  = b0_head[3:2] == 1'h1;
-  assign \$40  = b0_t_1[7:0] >= 8'hf3;
-  assign \$41  = \$39  | \$40 ;
-  assign \$42  = b0_head[5:4] == 1'h1;
-  assign \$43  = b0_t_1[7:0] >= 8'hf3;
-  assign \$44  = \$42  | \$43 ;
-  assign \$45  = b0_t_0[9:8] == 1'h1;
-  assign \$46  = b0_t_1[7:0] >= 8'hf3;
-  assign \$47  = \$45  | \$46 ;
-  assign \$48  = b0_t_1[9:8] == 1'h1;
-  assign \$49  = b0_t_1[7:0] >= 8'hf3;
-  assign \$50  = \$48  | \$49 ;
-  assign \$51  = b1_head[1:0] == 1'h1;
-  assign \$52  = b1_t_1[7:0] >= 8'hf3;
+  assign b0_2 = b0_residue + \$3 ;
+  assign b1_0 = codes[15:8] + \$4 ;
+  assign b1_1 = b1_0[7:0] + \$5 ;
+  assign b1_2 = b1_residue + \$6 ;
+  assign b2_0 = codes[23:16] + \$7 ;
+  assign b2_1 = b2_0[7:0] + \$8 ;
+  assign b2_2 = b2_residue + \$9 ;
+  assign b3_0 = codes[31:24] + \$10 ;
+  assign b3_1 = b3_0[7:0] + \$11 ;
+  assign b3_2 = b3_residue + \$12 ;
+  assign b4_0 = codes[39:32] + \$13 ;
+  assign b4_1 = b4_0[7:0] + \$14 ;
+  assign b4_2 = b4_residue + \$15 ;
+  assign b5_0 = codes[47:40] + \$16 ;
+  assign b5_1 = b5_0[7:0] + \$17 ;
+  assign b5_2 = b5_residue + \$18 ;
+  assign b6_0 = codes[55:48] + \$19 ;
+  assign b6_1 = b6_0[7:0] + \$20 ;
+  assign b6_2 = b6_residue + \$21 ;
+  assign \$22  = b0_pairs[3:0] == 2'h3;
+  assign \$23  = b0_pairs[3:0] == 3'h4;
+  assign \$24  = b0_pairs[3:0] == 3'h5;
+  assign \$25  = | { \$24 , \$23 , \$22  };
+  assign \$26  = b0_2[7:0] >= 8'hf3;
+  assign \$27  = \$25  | \$26 ;
+  assign \$28  = b0_pairs[3:0] == 1'h1;
+  assign \$29  = b0_pairs[3:0] == 3'h4;
+  assign \$30  = b0_pairs[3:0] == 3'h7;
+  assign \$31  = | { \$30 , \$29 , \$28  };
+  assign \$32  = b0_2[7:0] >= 8'hf3;
+  assign \$33  = \$31  | \$32 ;
+  assign \$34  = b0_pairs[7:4] == 2'h3;
+  assign \$35  = b0_pairs[7:4] == 3'h4;
+  assign \$36  = b0_pairs[7:4] == 3'h5;
+  assign \$37  = | { \$36 , \$35 , \$34  };
+  assign \$38  = b0_2[7:0] >= 8'hf3;
+  assign \$39  = \$37  | \$38 ;
+  assign \$40  = b0_pairs[7:4] == 1'h1;
+  assign \$41  = b0_pairs[7:4] == 3'h4;
+  assign \$42  = b0_pairs[7:4] == 3'h7;
+  assign \$43  = | { \$42 , \$41 , \$40  };
+  assign \$44  = b0_2[7:0] >= 8'hf3;
+  assign \$45  = \$43  | \$44 ;
+  assign \$46  = b0_2[7:0] >= 8'hf3;
+  assign \$47  = b0_2[8] | \$46 ;
+  assign \$48  = b1_pairs[3:0] == 2'h3;
+  assign \$49  = b1_pairs[3:0] == 3'h4;
+  assign \$50  = b1_pairs[3:0] == 3'h5;
+  assign \$51  = | { \$50 , \$49 , \$48  };
+  assign \$52  = b1_2[7:0] >= 8'hf3;
   assign \$53  = \$51  | \$52 ;
-  assign \$54  = b1_head[3:2] == 1'h1;
-  assign \$55  = b1_t_1[7:0] >= 8'hf3;
-  assign \$56  = \$54  | \$55 ;
-  assign \$57  = b1_head[5:4] == 1'h1;
-  assign \$58  = b1_t_1[7:0] >= 8'hf3;
+  assign \$54  = b1_pairs[3:0] == 1'h1;
+  assign \$55  = b1_pairs[3:0] == 3'h4;
+  assign \$56  = b1_pairs[3:0] == 3'h7;
+  assign \$57  = | { \$56 , \$55 , \$54  };
+  assign \$58  = b1_2[7:0] >= 8'hf3;
   assign \$59  = \$57  | \$58 ;
-  assign \$60  = b1_t_0[9:8] == 1'h1;
-  assign \$61  = b1_t_1[7:0] >= 8'hf3;
-  assign \$62  = \$60  | \$61 ;
-  assign \$63  = b1_t_1[9:8] == 1'h1;
-  assign \$64  = b1_t_1[7:0] >= 8'hf3;
+  assign \$60  = b1_pairs[7:4] == 2'h3;
+  assign \$61  = b1_pairs[7:4] == 3'h4;
+  assign \$62  = b1_pairs[7:4] == 3'h5;
+  assign \$63  = | { \$62 , \$61 , \$60  };
+  assign \$64  = b1_2[7:0] >= 8'hf3;
   assign \$65  = \$63  | \$64 ;
-  assign \$66  = b2_head[1:0] == 1'h1;
-  assign \$67  = b2_t_1[7:0] >= 8'hf3;
-  assign \$68  = \$66  | \$67 ;
-  assign \$69  = b2_head[3:2] == 1'h1;
-  assign \$70  = b2_t_1[7:0] >= 8'hf3;
+  assign \$66  = b1_pairs[7:4] == 1'h1;
+  assign \$67  = b1_pairs[7:4] == 3'h4;
+  assign \$68  = b1_pairs[7:4] == 3'h7;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
   assign \$71  = \$69  | \$70 ;
-  assign \$72  = b2_head[5:4] == 1'h1;
-  assign \$73  = b2_t_1[7:0] >= 8'hf3;
-  assign \$74  = \$72  | \$73 ;
-  assign \$75  = b2_t_0[9:8] == 1'h1;
-  assign \$76  = b2_t_1[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b2_t_1[9:8] == 1'h1;
-  assign \$79  = b2_t_1[7:0] >= 8'hf3;
-  assign \$80  = \$78  | \$79 ;
-  assign \$81  = b3_head[1:0] == 1'h1;
-  assign \$82  = b3_t_1[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b3_head[3:2] == 1'h1;
-  assign \$85  = b3_t_1[7:0] >= 8'hf3;
-  assign \$86  = \$84  | \$85 ;
-  assign \$87  = b3_head[5:4] == 1'h1;
-  assign \$88  = b3_t_1[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b3_t_0[9:8] == 1'h1;
-  assign \$91  = b3_t_1[7:0] >= 8'hf3;
-  assign \$92  = \$90  | \$91 ;
-  assign \$93  = b3_t_1[9:8] == 1'h1;
-  assign \$94  = b3_t_1[7:0] >= 8'hf3;
-  assign \$95  = \$93  | \$94 ;
-  assign \$96  = b4_head[1:0] == 1'h1;
-  assign \$97  = b4_t_1[7:0] >= 8'hf3;
-  assign \$98  = \$96  | \$97 ;
-  assign \$99  = b4_head[3:2] == 1'h1;
-  assign \$100  = b4_t_1[7:0] >= 8'hf3;
-  assign \$101  = \$99  | \$100 ;
-  assign \$102  = b4_head[5:4] == 1'h1;
-  assign \$103  = b4_t_1[7:0] >= 8'hf3;
-  assign \$104  = \$102  | \$103 ;
-  assign \$105  = b4_t_0[9:8] == 1'h1;
-  assign \$106  = b4_t_1[7:0] >= 8'hf3;
-  assign \$107  = \$105  | \$106 ;
-  assign \$108  = b4_t_1[9:8] == 1'h1;
-  assign \$109  = b4_t_1[7:0] >= 8'hf3;
-  assign \$110  = \$108  | \$109 ;
-  assign \$111  = b5_head[1:0] == 1'h1;
-  assign \$112  = b5_t_1[7:0] >= 8'hf3;
-  assign \$113  = \$111  | \$112 ;
-  assign \$114  = b5_head[3:2] == 1'h1;
-  assign \$115  = b5_t_1[7:0] >= 8'hf3;
-  assign \$116  = \$114  | \$115 ;
-  assign \$117  = b5_head[5:4] == 1'h1;
-  assign \$118  = b5_t_1[7:0] >= 8'hf3;
-  assign \$119  = \$117  | \$118 ;
-  assign \$120  = b5_t_0[9:8] == 1'h1;
-  assign \$121  = b5_t_1[7:0] >= 8'hf3;
-  assign \$122  = \$120  | \$121 ;
-  assign \$123  = b5_t_1[9:8] == 1'h1;
-  assign \$124  = b5_t_1[7:0] >= 8'hf3;
-  assign \$125  = \$123  | \$124 ;
-  assign \$126  = b6_head[1:0] == 1'h1;
-  assign \$127  = b6_t_1[7:0] >= 8'hf3;
-  assign \$128  = \$126  | \$127 ;
-  assign \$129  = b6_head[3:2] == 1'h1;
-  assign \$130  = b6_t_1[7:0] >= 8'hf3;
+  assign \$72  = b1_2[7:0] >= 8'hf3;
+  assign \$73  = b1_2[8] | \$72 ;
+  assign \$74  = b2_pairs[3:0] == 2'h3;
+  assign \$75  = b2_pairs[3:0] == 3'h4;
+  assign \$76  = b2_pairs[3:0] == 3'h5;
+  assign \$77  = | { \$76 , \$75 , \$74  };
+  assign \$78  = b2_2[7:0] >= 8'hf3;
+  assign \$79  = \$77  | \$78 ;
+  assign \$80  = b2_pairs[3:0] == 1'h1;
+  assign \$81  = b2_pairs[3:0] == 3'h4;
+  assign \$82  = b2_pairs[3:0] == 3'h7;
+  assign \$83  = | { \$82 , \$81 , \$80  };
+  assign \$84  = b2_2[7:0] >= 8'hf3;
+  assign \$85  = \$83  | \$84 ;
+  assign \$86  = b2_pairs[7:4] == 2'h3;
+  assign \$87  = b2_pairs[7:4] == 3'h4;
+  assign \$88  = b2_pairs[7:4] == 3'h5;
+  assign \$89  = | { \$88 , \$87 , \$86  };
+  assign \$90  = b2_2[7:0] >= 8'hf3;
+  assign \$91  = \$89  | \$90 ;
+  assign \$92  = b2_pairs[7:4] == 1'h1;
+  assign \$93  = b2_pairs[7:4] == 3'h4;
+  assign \$94  = b2_pairs[7:4] == 3'h7;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_2[7:0] >= 8'hf3;
+  assign \$99  = b2_2[8] | \$98 ;
+  assign \$100  = b3_pairs[3:0] == 2'h3;
+  assign \$101  = b3_pairs[3:0] == 3'h4;
+  assign \$102  = b3_pairs[3:0] == 3'h5;
+  assign \$103  = | { \$102 , \$101 , \$100  };
+  assign \$104  = b3_2[7:0] >= 8'hf3;
+  assign \$105  = \$103  | \$104 ;
+  assign \$106  = b3_pairs[3:0] == 1'h1;
+  assign \$107  = b3_pairs[3:0] == 3'h4;
+  assign \$108  = b3_pairs[3:0] == 3'h7;
+  assign \$109  = | { \$108 , \$107 , \$106  };
+  assign \$110  = b3_2[7:0] >= 8'hf3;
+  assign \$111  = \$109  | \$110 ;
+  assign \$112  = b3_pairs[7:4] == 2'h3;
+  assign \$113  = b3_pairs[7:4] == 3'h4;
+  assign \$114  = b3_pairs[7:4] == 3'h5;
+  assign \$115  = | { \$114 , \$113 , \$112  };
+  assign \$116  = b3_2[7:0] >= 8'hf3;
+  assign \$117  = \$115  | \$116 ;
+  assign \$118  = b3_pairs[7:4] == 1'h1;
+  assign \$119  = b3_pairs[7:4] == 3'h4;
+  assign \$120  = b3_pairs[7:4] == 3'h7;
+  assign \$121  = | { \$120 , \$119 , \$118  };
+  assign \$122  = b3_2[7:0] >= 8'hf3;
+  assign \$123  = \$121  | \$122 ;
+  assign \$124  = b3_2[7:0] >= 8'hf3;
+  assign \$125  = b3_2[8] | \$124 ;
+  assign \$126  = b4_pairs[3:0] == 2'h3;
+  assign \$127  = b4_pairs[3:0] == 3'h4;
+  assign \$128  = b4_pairs[3:0] == 3'h5;
+  assign \$129  = | { \$128 , \$127 , \$126  };
+  assign \$130  = b4_2[7:0] >= 8'hf3;
   assign \$131  = \$129  | \$130 ;
-  assign \$132  = ~ { \$131 , \$128 , \$125 , \$122 , \$119 , \$116 , \$113 , \$110 , \$107 , \$104 , \$101 , \$98 , \$95 , \$92 , \$89 , \$86 , \$83 , \$80 , \$77 , \$74 , \$71 , \$68 , \$65 , \$62 , \$59 , \$56 , \$53 , \$50 , \$47 , \$44 , \$41 , \$38  };
-  assign \$134  = \$133  & mask;
-  assign \$135  = | b0_head[1:0];
-  assign \$136  = ~ \$135 ;
-  assign \$137  = b0_t_1[7:0] >= 8'hf3;
-  assign \$138  = ~ \$137 ;
-  assign \$139  = \$136  & \$138 ;
-  assign \$140  = | b0_head[3:2];
-  assign \$141  = ~ \$140 ;
-  assign \$142  = b0_t_1[7:0] >= 8'hf3;
-  assign \$143  = ~ \$142 ;
-  assign \$144  = \$141  & \$143 ;
-  assign \$145  = | b0_head[5:4];
-  assign \$146  = ~ \$145 ;
-  assign \$147  = b0_t_1[7:0] >= 8'hf3;
-  assign \$148  = ~ \$147 ;
-  assign \$149  = \$146  & \$148 ;
-  assign \$150  = | b0_t_0[9:8];
-  assign \$151  = ~ \$150 ;
-  assign \$152  = b0_t_1[7:0] >= 8'hf3;
-  assign \$153  = ~ \$152 ;
-  assign \$154  = \$151  & \$153 ;
-  assign \$155  = | b0_t_1[9:8];
-  assign \$156  = ~ \$155 ;
-  assign \$157  = b0_t_1[7:0] >= 8'hf3;
-  assign \$158  = ~ \$157 ;
-  assign \$159  = \$156  & \$158 ;
-  assign \$160  = | b1_head[1:0];
-  assign \$161  = ~ \$160 ;
-  assign \$162  = b1_t_1[7:0] >= 8'hf3;
-  assign \$163  = ~ \$162 ;
-  assign \$164  = \$161  & \$163 ;
-  assign \$165  = | b1_head[3:2];
-  assign \$166  = ~ \$165 ;
-  assign \$167  = b1_t_1[7:0] >= 8'hf3;
-  assign \$168  = ~ \$167 ;
-  assign \$169  = \$166  & \$168 ;
-  assign \$170  = | b1_head[5:4];
-  assign \$171  = ~ \$170 ;
-  assign \$172  = b1_t_1[7:0] >= 8'hf3;
-  assign \$173  = ~ \$172 ;
-  assign \$174  = \$171  & \$173 ;
-  assign \$175  = | b1_t_0[9:8];
-  assign \$176  = ~ \$175 ;
-  assign \$177  = b1_t_1[7:0] >= 8'hf3;
-  assign \$178  = ~ \$177 ;
-  assign \$179  = \$176  & \$178 ;
-  assign \$180  = | b1_t_1[9:8];
-  assign \$181  = ~ \$180 ;
-  assign \$182  = b1_t_1[7:0] >= 8'hf3;
-  assign \$183  = ~ \$182 ;
-  assign \$184  = \$181  & \$183 ;
-  assign \$185  = | b2_head[1:0];
-  assign \$186  = ~ \$185 ;
-  assign \$187  = b2_t_1[7:0] >= 8'hf3;
-  assign \$188  = ~ \$187 ;
-  assign \$189  = \$186  & \$188 ;
-  assign \$190  = | b2_head[3:2];
-  assign \$191  = ~ \$190 ;
-  assign \$192  = b2_t_1[7:0] >= 8'hf3;
-  assign \$193  = ~ \$192 ;
-  assign \$194  = \$191  & \$193 ;
-  assign \$195  = | b2_head[5:4];
-  assign \$196  = ~ \$195 ;
-  assign \$197  = b2_t_1[7:0] >= 8'hf3;
+  assign \$132  = b4_pairs[3:0] == 1'h1;
+  assign \$133  = b4_pairs[3:0] == 3'h4;
+  assign \$134  = b4_pairs[3:0] == 3'h7;
+  assign \$135  = | { \$134 , \$133 , \$132  };
+  assign \$136  = b4_2[7:0] >= 8'hf3;
+  assign \$137  = \$135  | \$136 ;
+  assign \$138  = b4_pairs[7:4] == 2'h3;
+  assign \$139  = b4_pairs[7:4] == 3'h4;
+  assign \$140  = b4_pairs[7:4] == 3'h5;
+  assign \$141  = | { \$140 , \$139 , \$138  };
+  assign \$142  = b4_2[7:0] >= 8'hf3;
+  assign \$143  = \$141  | \$142 ;
+  assign \$144  = b4_pairs[7:4] == 1'h1;
+  assign \$145  = b4_pairs[7:4] == 3'h4;
+  assign \$146  = b4_pairs[7:4] == 3'h7;
+  assign \$147  = | { \$146 , \$145 , \$144  };
+  assign \$148  = b4_2[7:0] >= 8'hf3;
+  assign \$149  = \$147  | \$148 ;
+  assign \$150  = b4_2[7:0] >= 8'hf3;
+  assign \$151  = b4_2[8] | \$150 ;
+  assign \$152  = b5_pairs[3:0] == 2'h3;
+  assign \$153  = b5_pairs[3:0] == 3'h4;
+  assign \$154  = b5_pairs[3:0] == 3'h5;
+  assign \$155  = | { \$154 , \$153 , \$152  };
+  assign \$156  = b5_2[7:0] >= 8'hf3;
+  assign \$157  = \$155  | \$156 ;
+  assign \$158  = b5_pairs[3:0] == 1'h1;
+  assign \$159  = b5_pairs[3:0] == 3'h4;
+  assign \$160  = b5_pairs[3:0] == 3'h7;
+  assign \$161  = | { \$160 , \$159 , \$158  };
+  assign \$162  = b5_2[7:0] >= 8'hf3;
+  assign \$163  = \$161  | \$162 ;
+  assign \$164  = b5_pairs[7:4] == 2'h3;
+  assign \$165  = b5_pairs[7:4] == 3'h4;
+  assign \$166  = b5_pairs[7:4] == 3'h5;
+  assign \$167  = | { \$166 , \$165 , \$164  };
+  assign \$168  = b5_2[7:0] >= 8'hf3;
+  assign \$169  = \$167  | \$168 ;
+  assign \$170  = b5_pairs[7:4] == 1'h1;
+  assign \$171  = b5_pairs[7:4] == 3'h4;
+  assign \$172  = b5_pairs[7:4] == 3'h7;
+  assign \$173  = | { \$172 , \$171 , \$170  };
+  assign \$174  = b5_2[7:0] >= 8'hf3;
+  assign \$175  = \$173  | \$174 ;
+  assign \$176  = b5_2[7:0] >= 8'hf3;
+  assign \$177  = b5_2[8] | \$176 ;
+  assign \$178  = b6_pairs[3:0] == 2'h3;
+  assign \$179  = b6_pairs[3:0] == 3'h4;
+  assign \$180  = b6_pairs[3:0] == 3'h5;
+  assign \$181  = | { \$180 , \$179 , \$178  };
+  assign \$182  = b6_2[7:0] >= 8'hf3;
+  assign \$183  = \$181  | \$182 ;
+  assign \$184  = b6_pairs[3:0] == 1'h1;
+  assign \$185  = b6_pairs[3:0] == 3'h4;
+  assign \$186  = b6_pairs[3:0] == 3'h7;
+  assign \$187  = | { \$186 , \$185 , \$184  };
+  assign \$188  = b6_2[7:0] >= 8'hf3;
+  assign \$189  = \$187  | \$188 ;
+  assign \$190  = ~ { \$189 , \$183 , \$177 , \$175 , \$169 , \$163 , \$157 , \$151 , \$149 , \$143 , \$137 , \$131 , \$125 , \$123 , \$117 , \$111 , \$105 , \$99 , \$97 , \$91 , \$85 , \$79 , \$73 , \$71 , \$65 , \$59 , \$53 , \$47 , \$45 , \$39 , \$33 , \$27  };
+  assign \$192  = \$191  & mask;
+  assign \$193  = ! b0_pairs[3:0];
+  assign \$194  = b0_pairs[3:0] == 1'h1;
+  assign \$195  = b0_pairs[3:0] == 2'h2;
+  assign \$196  = | { \$195 , \$194 , \$193  };
+  assign \$197  = b0_2[7:0] >= 8'hf3;
   assign \$198  = ~ \$197 ;
   assign \$199  = \$196  & \$198 ;
-  assign \$200  = | b2_t_0[9:8];
-  assign \$201  = ~ \$200 ;
-  assign \$202  = b2_t_1[7:0] >= 8'hf3;
-  assign \$203  = ~ \$202 ;
-  assign \$204  = \$201  & \$203 ;
-  assign \$205  = | b2_t_1[9:8];
-  assign \$206  = ~ \$205 ;
-  assign \$207  = b2_t_1[7:0] >= 8'hf3;
-  assign \$208  = ~ \$207 ;
-  assign \$209  = \$206  & \$208 ;
-  assign \$210  = | b3_head[1:0];
-  assign \$211  = ~ \$210 ;
-  assign \$212  = b3_t_1[7:0] >= 8'hf3;
-  assign \$213  = ~ \$212 ;
-  assign \$214  = \$211  & \$213 ;
-  assign \$215  = | b3_head[3:2];
-  assign \$216  = ~ \$215 ;
-  assign \$217  = b3_t_1[7:0] >= 8'hf3;
-  assign \$218  = ~ \$217 ;
-  assign \$219  = \$216  & \$218 ;
-  assign \$220  = | b3_head[5:4];
-  assign \$221  = ~ \$220 ;
-  assign \$222  = b3_t_1[7:0] >= 8'hf3;
-  assign \$223  = ~ \$222 ;
-  assign \$224  = \$221  & \$223 ;
-  assign \$225  = | b3_t_0[9:8];
-  assign \$226  = ~ \$225 ;
-  assign \$227  = b3_t_1[7:0] >= 8'hf3;
-  assign \$228  = ~ \$227 ;
-  assign \$229  = \$226  & \$228 ;
-  assign \$230  = | b3_t_1[9:8];
+  assign \$200  = ! b0_pairs[3:0];
+  assign \$201  = b0_pairs[3:0] == 2'h3;
+  assign \$202  = b0_pairs[3:0] == 3'h6;
+  assign \$203  = | { \$202 , \$201 , \$200  };
+  assign \$204  = b0_2[7:0] >= 8'hf3;
+  assign \$205  = ~ \$204 ;
+  assign \$206  = \$203  & \$205 ;
+  assign \$207  = ! b0_pairs[7:4];
+  assign \$208  = b0_pairs[7:4] == 1'h1;
+  assign \$209  = b0_pairs[7:4] == 2'h2;
+  assign \$210  = | { \$209 , \$208 , \$207  };
+  assign \$211  = b0_2[7:0] >= 8'hf3;
+  assign \$212  = ~ \$211 ;
+  assign \$213  = \$210  & \$212 ;
+  assign \$214  = ! b0_pairs[7:4];
+  assign \$215  = b0_pairs[7:4] == 2'h3;
+  assign \$216  = b0_pairs[7:4] == 3'h6;
+  assign \$217  = | { \$216 , \$215 , \$214  };
+  assign \$218  = b0_2[7:0] >= 8'hf3;
+  assign \$219  = ~ \$218 ;
+  assign \$220  = \$217  & \$219 ;
+  assign \$221  = | b0_2[9:8];
+  assign \$222  = ~ \$221 ;
+  assign \$223  = b0_2[7:0] >= 8'hf3;
+  assign \$224  = ~ \$223 ;
+  assign \$225  = \$222  & \$224 ;
+  assign \$226  = ! b1_pairs[3:0];
+  assign \$227  = b1_pairs[3:0] == 1'h1;
+  assign \$228  = b1_pairs[3:0] == 2'h2;
+  assign \$229  = | { \$228 , \$227 , \$226  };
+  assign \$230  = b1_2[7:0] >= 8'hf3;
   assign \$231  = ~ \$230 ;
-  assign \$232  = b3_t_1[7:0] >= 8'hf3;
-  assign \$233  = ~ \$232 ;
-  assign \$234  = \$231  & \$233 ;
-  assign \$235  = | b4_head[1:0];
-  assign \$236  = ~ \$235 ;
-  assign \$237  = b4_t_1[7:0] >= 8'hf3;
+  assign \$232  = \$229  & \$231 ;
+  assign \$233  = ! b1_pairs[3:0];
+  assign \$234  = b1_pairs[3:0] == 2'h3;
+  assign \$235  = b1_pairs[3:0] == 3'h6;
+  assign \$236  = | { \$235 , \$234 , \$233  };
+  assign \$237  = b1_2[7:0] >= 8'hf3;
   assign \$238  = ~ \$237 ;
   assign \$239  = \$236  & \$238 ;
-  assign \$240  = | b4_head[3:2];
-  assign \$241  = ~ \$240 ;
-  assign \$242  = b4_t_1[7:0] >= 8'hf3;
-  assign \$243  = ~ \$242 ;
-  assign \$244  = \$241  & \$243 ;
-  assign \$245  = | b4_head[5:4];
-  assign \$246  = ~ \$245 ;
-  assign \$247  = b4_t_1[7:0] >= 8'hf3;
-  assign \$248  = ~ \$247 ;
-  assign \$249  = \$246  & \$248 ;
-  assign \$250  = | b4_t_0[9:8];
-  assign \$251  = ~ \$250 ;
-  assign \$252  = b4_t_1[7:0] >= 8'hf3;
-  assign \$253  = ~ \$252 ;
-  assign \$254  = \$251  & \$253 ;
-  assign \$255  = | b4_t_1[9:8];
-  assign \$256  = ~ \$255 ;
-  assign \$257  = b4_t_1[7:0] >= 8'hf3;
-  assign \$258  = ~ \$257 ;
-  assign \$259  = \$256  & \$258 ;
-  assign \$260  = | b5_head[1:0];
-  assign \$261  = ~ \$260 ;
-  assign \$262  = b5_t_1[7:0] >= 8'hf3;
-  assign \$263  = ~ \$262 ;
-  assign \$264  = \$261  & \$263 ;
-  assign \$265  = | b5_head[3:2];
-  assign \$266  = ~ \$265 ;
-  assign \$267  = b5_t_1[7:0] >= 8'hf3;
-  assign \$268  = ~ \$267 ;
-  assign \$269  = \$266  & \$268 ;
-  assign \$270  = | b5_head[5:4];
+  assign \$240  = ! b1_pairs[7:4];
+  assign \$241  = b1_pairs[7:4] == 1'h1;
+  assign \$242  = b1_pairs[7:4] == 2'h2;
+  assign \$243  = | { \$242 , \$241 , \$240  };
+  assign \$244  = b1_2[7:0] >= 8'hf3;
+  assign \$245  = ~ \$244 ;
+  assign \$246  = \$243  & \$245 ;
+  assign \$247  = ! b1_pairs[7:4];
+  assign \$248  = b1_pairs[7:4] == 2'h3;
+  assign \$249  = b1_pairs[7:4] == 3'h6;
+  assign \$250  = | { \$249 , \$248 , \$247  };
+  assign \$251  = b1_2[7:0] >= 8'hf3;
+  assign \$252  = ~ \$251 ;
+  assign \$253  = \$250  & \$252 ;
+  assign \$254  = | b1_2[9:8];
+  assign \$255  = ~ \$254 ;
+  assign \$256  = b1_2[7:0] >= 8'hf3;
+  assign \$257  = ~ \$256 ;
+  assign \$258  = \$255  & \$257 ;
+  assign \$259  = ! b2_pairs[3:0];
+  assign \$260  = b2_pairs[3:0] == 1'h1;
+  assign \$261  = b2_pairs[3:0] == 2'h2;
+  assign \$262  = | { \$261 , \$260 , \$259  };
+  assign \$263  = b2_2[7:0] >= 8'hf3;
+  assign \$264  = ~ \$263 ;
+  assign \$265  = \$262  & \$264 ;
+  assign \$266  = ! b2_pairs[3:0];
+  assign \$267  = b2_pairs[3:0] == 2'h3;
+  assign \$268  = b2_pairs[3:0] == 3'h6;
+  assign \$269  = | { \$268 , \$267 , \$266  };
+  assign \$270  = b2_2[7:0] >= 8'hf3;
   assign \$271  = ~ \$270 ;
-  assign \$272  = b5_t_1[7:0] >= 8'hf3;
-  assign \$273  = ~ \$272 ;
-  assign \$274  = \$271  & \$273 ;
-  assign \$275  = | b5_t_0[9:8];
-  assign \$276  = ~ \$275 ;
-  assign \$277  = b5_t_1[7:0] >= 8'hf3;
+  assign \$272  = \$269  & \$271 ;
+  assign \$273  = ! b2_pairs[7:4];
+  assign \$274  = b2_pairs[7:4] == 1'h1;
+  assign \$275  = b2_pairs[7:4] == 2'h2;
+  assign \$276  = | { \$275 , \$274 , \$273  };
+  assign \$277  = b2_2[7:0] >= 8'hf3;
   assign \$278  = ~ \$277 ;
   assign \$279  = \$276  & \$278 ;
-  assign \$280  = | b5_t_1[9:8];
-  assign \$281  = ~ \$280 ;
-  assign \$282  = b5_t_1[7:0] >= 8'hf3;
-  assign \$283  = ~ \$282 ;
-  assign \$284  = \$281  & \$283 ;
-  assign \$285  = | b6_head[1:0];
-  assign \$286  = ~ \$285 ;
-  assign \$287  = b6_t_1[7:0] >= 8'hf3;
+  assign \$280  = ! b2_pairs[7:4];
+  assign \$281  = b2_pairs[7:4] == 2'h3;
+  assign \$282  = b2_pairs[7:4] == 3'h6;
+  assign \$283  = | { \$282 , \$281 , \$280  };
+  assign \$284  = b2_2[7:0] >= 8'hf3;
+  assign \$285  = ~ \$284 ;
+  assign \$286  = \$283  & \$285 ;
+  assign \$287  = | b2_2[9:8];
   assign \$288  = ~ \$287 ;
-  assign \$289  = \$286  & \$288 ;
-  assign \$290  = | b6_head[3:2];
-  assign \$291  = ~ \$290 ;
-  assign \$292  = b6_t_1[7:0] >= 8'hf3;
-  assign \$293  = ~ \$292 ;
-  assign \$294  = \$291  & \$293 ;
-  assign \$297  = \$296  & mask;
-  assign \$298  = b0_t_1[7:0] >= 8'hf3;
-  assign \$299  = b1_t_1[7:0] >= 8'hf3;
-  assign \$300  = b2_t_1[7:0] >= 8'hf3;
-  assign \$301  = b3_t_1[7:0] >= 8'hf3;
-  assign \$302  = b4_t_1[7:0] >= 8'hf3;
-  assign \$303  = b5_t_1[7:0] >= 8'hf3;
-  assign \$304  = b6_t_1[7:0] >= 8'hf3;
-  assign \$305  = | { \$304 , \$303 , \$302 , \$301 , \$300 , \$299 , \$298  };
+  assign \$289  = b2_2[7:0] >= 8'hf3;
+  assign \$290  = ~ \$289 ;
+  assign \$291  = \$288  & \$290 ;
+  assign \$292  = ! b3_pairs[3:0];
+  assign \$293  = b3_pairs[3:0] == 1'h1;
+  assign \$294  = b3_pairs[3:0] == 2'h2;
+  assign \$295  = | { \$294 , \$293 , \$292  };
+  assign \$296  = b3_2[7:0] >= 8'hf3;
+  assign \$297  = ~ \$296 ;
+  assign \$298  = \$295  & \$297 ;
+  assign \$299  = ! b3_pairs[3:0];
+  assign \$300  = b3_pairs[3:0] == 2'h3;
+  assign \$301  = b3_pairs[3:0] == 3'h6;
+  assign \$302  = | { \$301 , \$300 , \$299  };
+  assign \$303  = b3_2[7:0] >= 8'hf3;
+  assign \$304  = ~ \$303 ;
+  assign \$305  = \$302  & \$304 ;
+  assign \$306  = ! b3_pairs[7:4];
+  assign \$307  = b3_pairs[7:4] == 1'h1;
+  assign \$308  = b3_pairs[7:4] == 2'h2;
+  assign \$309  = | { \$308 , \$307 , \$306  };
+  assign \$310  = b3_2[7:0] >= 8'hf3;
+  assign \$311  = ~ \$310 ;
+  assign \$312  = \$309  & \$311 ;
+  assign \$313  = ! b3_pairs[7:4];
+  assign \$314  = b3_pairs[7:4] == 2'h3;
+  assign \$315  = b3_pairs[7:4] == 3'h6;
+  assign \$316  = | { \$315 , \$314 , \$313  };
+  assign \$317  = b3_2[7:0] >= 8'hf3;
+  assign \$318  = ~ \$317 ;
+  assign \$319  = \$316  & \$318 ;
+  assign \$320  = | b3_2[9:8];
+  assign \$321  = ~ \$320 ;
+  assign \$322  = b3_2[7:0] >= 8'hf3;
+  assign \$323  = ~ \$322 ;
+  assign \$324  = \$321  & \$323 ;
+  assign \$325  = ! b4_pairs[3:0];
+  assign \$326  = b4_pairs[3:0] == 1'h1;
+  assign \$327  = b4_pairs[3:0] == 2'h2;
+  assign \$328  = | { \$327 , \$326 , \$325  };
+  assign \$329  = b4_2[7:0] >= 8'hf3;
+  assign \$330  = ~ \$329 ;
+  assign \$331  = \$328  & \$330 ;
+  assign \$332  = ! b4_pairs[3:0];
+  assign \$333  = b4_pairs[3:0] == 2'h3;
+  assign \$334  = b4_pairs[3:0] == 3'h6;
+  assign \$335  = | { \$334 , \$333 , \$332  };
+  assign \$336  = b4_2[7:0] >= 8'hf3;
+  assign \$337  = ~ \$336 ;
+  assign \$338  = \$335  & \$337 ;
+  assign \$339  = ! b4_pairs[7:4];
+  assign \$340  = b4_pairs[7:4] == 1'h1;
+  assign \$341  = b4_pairs[7:4] == 2'h2;
+  assign \$342  = | { \$341 , \$340 , \$339  };
+  assign \$343  = b4_2[7:0] >= 8'hf3;
+  assign \$344  = ~ \$343 ;
+  assign \$345  = \$342  & \$344 ;
+  assign \$346  = ! b4_pairs[7:4];
+  assign \$347  = b4_pairs[7:4] == 2'h3;
+  assign \$348  = b4_pairs[7:4] == 3'h6;
+  assign \$349  = | { \$348 , \$347 , \$346  };
+  assign \$350  = b4_2[7:0] >= 8'hf3;
+  assign \$351  = ~ \$350 ;
+  assign \$352  = \$349  & \$351 ;
+  assign \$353  = | b4_2[9:8];
+  assign \$354  = ~ \$353 ;
+  assign \$355  = b4_2[7:0] >= 8'hf3;
+  assign \$356  = ~ \$355 ;
+  assign \$357  = \$354  & \$356 ;
+  assign \$358  = ! b5_pairs[3:0];
+  assign \$359  = b5_pairs[3:0] == 1'h1;
+  assign \$360  = b5_pairs[3:0] == 2'h2;
+  assign \$361  = | { \$360 , \$359 , \$358  };
+  assign \$362  = b5_2[7:0] >= 8'hf3;
+  assign \$363  = ~ \$362 ;
+  assign \$364  = \$361  & \$363 ;
+  assign \$365  = ! b5_pairs[3:0];
+  assign \$366  = b5_pairs[3:0] == 2'h3;
+  assign \$367  = b5_pairs[3:0] == 3'h6;
+  assign \$368  = | { \$367 , \$366 , \$365  };
+  assign \$369  = b5_2[7:0] >= 8'hf3;
+  assign \$370  = ~ \$369 ;
+  assign \$371  = \$368  & \$370 ;
+  assign \$372  = ! b5_pairs[7:4];
+  assign \$373  = b5_pairs[7:4] == 1'h1;
+  assign \$374  = b5_pairs[7:4] == 2'h2;
+  assign \$375  = | { \$374 , \$373 , \$372  };
+  assign \$376  = b5_2[7:0] >= 8'hf3;
+  assign \$377  = ~ \$376 ;
+  assign \$378  = \$375  & \$377 ;
+  assign \$379  = ! b5_pairs[7:4];
+  assign \$380  = b5_pairs[7:4] == 2'h3;
+  assign \$381  = b5_pairs[7:4] == 3'h6;
+  assign \$382  = | { \$381 , \$380 , \$379  };
+  assign \$383  = b5_2[7:0] >= 8'hf3;
+  assign \$384  = ~ \$383 ;
+  assign \$385  = \$382  & \$384 ;
+  assign \$386  = | b5_2[9:8];
+  assign \$387  = ~ \$386 ;
+  assign \$388  = b5_2[7:0] >= 8'hf3;
+  assign \$389  = ~ \$388 ;
+  assign \$390  = \$387  & \$389 ;
+  assign \$391  = ! b6_pairs[3:0];
+  assign \$392  = b6_pairs[3:0] == 1'h1;
+  assign \$393  = b6_pairs[3:0] == 2'h2;
+  assign \$394  = | { \$393 , \$392 , \$391  };
+  assign \$395  = b6_2[7:0] >= 8'hf3;
+  assign \$396  = ~ \$395 ;
+  assign \$397  = \$394  & \$396 ;
+  assign \$398  = ! b6_pairs[3:0];
+  assign \$399  = b6_pairs[3:0] == 2'h3;
+  assign \$400  = b6_pairs[3:0] == 3'h6;
+  assign \$401  = | { \$400 , \$399 , \$398  };
+  assign \$402  = b6_2[7:0] >= 8'hf3;
+  assign \$403  = ~ \$402 ;
+  assign \$404  = \$401  & \$403 ;
+  assign \$407  = \$406  & mask;
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = b1_2[7:0] >= 8'hf3;
+  assign \$410  = b2_2[7:0] >= 8'hf3;
+  assign \$411  = b3_2[7:0] >= 8'hf3;
+  assign \$412  = b4_2[7:0] >= 8'hf3;
+  assign \$413  = b5_2[7:0] >= 8'hf3;
+  assign \$414  = b6_2[7:0] >= 8'hf3;
+  assign \$415  = | { \$414 , \$413 , \$412 , \$411 , \$410 , \$409 , \$408  };
   always @(posedge clk)
-    b0_head <= \$306 ;
+    b0_pairs <= \$416 ;
   always @(posedge clk)
-    b0_residue <= \$307 ;
+    b0_residue <= \$417 ;
   always @(posedge clk)
-    b1_head <= \$308 ;
+    b1_pairs <= \$418 ;
   always @(posedge clk)
-    b1_residue <= \$309 ;
+    b1_residue <= \$419 ;
   always @(posedge clk)
-    b2_head <= \$310 ;
+    b2_pairs <= \$420 ;
   always @(posedge clk)
-    b2_residue <= \$311 ;
+    b2_residue <= \$421 ;
   always @(posedge clk)
-    b3_head <= \$312 ;
+    b3_pairs <= \$422 ;
   always @(posedge clk)
-    b3_residue <= \$313 ;
+    b3_residue <= \$423 ;
   always @(posedge clk)
-    b4_head <= \$314 ;
+    b4_pairs <= \$424 ;
   always @(posedge clk)
-    b4_residue <= \$315 ;
+    b4_residue <= \$425 ;
   always @(posedge clk)
-    b5_head <= \$316 ;
+    b5_pairs <= \$426 ;
   always @(posedge clk)
-    b5_residue <= \$317 ;
+    b5_residue <= \$427 ;
   always @(posedge clk)
-    b6_head <= \$318 ;
+    b6_pairs <= \$428 ;
   always @(posedge clk)
-    b6_residue <= \$319 ;
+    b6_residue <= \$429 ;
   always @(posedge clk)
-    nonzero <= \$320 ;
+    nonzero <= \$430 ;
   always @(posedge clk)
-    negative <= \$321 ;
+    negative <= \$431 ;
   always @(posedge clk)
-    illegal <= \$322 ;
+    illegal <= \$432 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$306  = { b0_2[9:8], b0_1[9:8], b0_0[9:8] };
+    \$416  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$306  = 6'h00;
+      \$416  = 8'h00;
     end
     if (rst) begin
-      \$306  = 6'h00;
+      \$416  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$307  = b0_2[7:0];
+    \$417  = b0_1[7:0];
     if (abort) begin
-      \$307  = 8'h00;
+      \$417  = 8'h00;
     end
     if (rst) begin
-      \$307  = 8'h00;
+      \$417  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$308  = { b1_2[9:8], b1_1[9:8], b1_0[9:8] };
+    \$418  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$308  = 6'h00;
+      \$418  = 8'h00;
     end
     if (rst) begin
-      \$308  = 6'h00;
+      \$418  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$309  = b1_2[7:0];
+    \$419  = b1_1[7:0];
     if (abort) begin
-      \$309  = 8'h00;
+      \$419  = 8'h00;
     end
     if (rst) begin
-      \$309  = 8'h00;
+      \$419  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$310  = { b2_2[9:8], b2_1[9:8], b2_0[9:8] };
+    \$420  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$310  = 6'h00;
+      \$420  = 8'h00;
     end
     if (rst) begin
-      \$310  = 6'h00;
+      \$420  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$311  = b2_2[7:0];
+    \$421  = b2_1[7:0];
     if (abort) begin
-      \$311  = 8'h00;
+      \$421  = 8'h00;
     end
     if (rst) begin
-      \$311  = 8'h00;
+      \$421  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$312  = { b3_2[9:8], b3_1[9:8], b3_0[9:8] };
+    \$422  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$312  = 6'h00;
+      \$422  = 8'h00;
     end
     if (rst) begin
-      \$312  = 6'h00;
+      \$422  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$313  = b3_2[7:0];
+    \$423  = b3_1[7:0];
     if (abort) begin
-      \$313  = 8'h00;
+      \$423  = 8'h00;
     end
     if (rst) begin
-      \$313  = 8'h00;
+      \$423  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$314  = { b4_2[9:8], b4_1[9:8], b4_0[9:8] };
+    \$424  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$314  = 6'h00;
+      \$424  = 8'h00;
     end
     if (rst) begin
-      \$314  = 6'h00;
+      \$424  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$315  = b4_2[7:0];
+    \$425  = b4_1[7:0];
     if (abort) begin
-      \$315  = 8'h00;
+      \$425  = 8'h00;
     end
     if (rst) begin
-      \$315  = 8'h00;
+      \$425  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$316  = { b5_2[9:8], b5_1[9:8], b5_0[9:8] };
+    \$426  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$316  = 6'h00;
+      \$426  = 8'h00;
     end
     if (rst) begin
-      \$316  = 6'h00;
+      \$426  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$317  = b5_2[7:0];
+    \$427  = b5_1[7:0];
     if (abort) begin
-      \$317  = 8'h00;
+      \$427  = 8'h00;
     end
     if (rst) begin
-      \$317  = 8'h00;
+      \$427  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$318  = { b6_2[9:8], b6_1[9:8], b6_0[9:8] };
+    \$428  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$318  = 6'h00;
+      \$428  = 8'h00;
     end
     if (rst) begin
-      \$318  = 6'h00;
+      \$428  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$319  = b6_2[7:0];
+    \$429  = b6_1[7:0];
     if (abort) begin
-      \$319  = 8'h00;
+      \$429  = 8'h00;
     end
     if (rst) begin
-      \$319  = 8'h00;
+      \$429  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$320  = \$134 ;
+    \$430  = \$192 ;
     if (abort) begin
-      \$320  = 32'd0;
+      \$430  = 32'd0;
     end
     if (rst) begin
-      \$320  = 32'd0;
+      \$430  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$321  = \$297 ;
+    \$431  = \$407 ;
     if (abort) begin
-      \$321  = 32'd0;
+      \$431  = 32'd0;
     end
     if (rst) begin
-      \$321  = 32'd0;
+      \$431  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$322  = \$305 ;
+    \$432  = \$415 ;
     if (abort) begin
-      \$322  = 1'h0;
+      \$432  = 1'h0;
     end
     if (rst) begin
-      \$322  = 1'h0;
+      \$432  = 1'h0;
     end
   end
   assign ones = 1'h0;
-  assign \$9  = { b1_residue, 1'h0 };
-  assign \$1  = { codes[7:0], 1'h0 };
-  assign \$2  = { b0_0[7:0], 1'h0 };
-  assign \$3  = { b0_1[7:0], 1'h0 };
-  assign \$4  = { b0_residue, 1'h0 };
-  assign \$5  = { b0_t_0[7:0], 1'h0 };
-  assign \$6  = { codes[15:8], 1'h0 };
-  assign \$7  = { b1_0[7:0], 1'h0 };
-  assign \$8  = { b1_1[7:0], 1'h0 };
-  assign \$10  = { b1_t_0[7:0], 1'h0 };
-  assign \$11  = { codes[23:16], 1'h0 };
-  assign \$12  = { b2_0[7:0], 1'h0 };
-  assign \$13  = { b2_1[7:0], 1'h0 };
-  assign \$14  = { b2_residue, 1'h0 };
-  assign \$15  = { b2_t_0[7:0], 1'h0 };
-  assign \$16  = { codes[31:24], 1'h0 };
-  assign \$17  = { b3_0[7:0], 1'h0 };
-  assign \$18  = { b3_1[7:0], 1'h0 };
-  assign \$19  = { b3_residue, 1'h0 };
-  assign \$20  = { b3_t_0[7:0], 1'h0 };
-  assign \$21  = { codes[39:32], 1'h0 };
-  assign \$22  = { b4_0[7:0], 1'h0 };
-  assign \$23  = { b4_1[7:0], 1'h0 };
-  assign \$24  = { b4_residue, 1'h0 };
-  assign \$25  = { b4_t_0[7:0], 1'h0 };
-  assign \$26  = { codes[47:40], 1'h0 };
-  assign \$27  = { b5_0[7:0], 1'h0 };
-  assign \$28  = { b5_1[7:0], 1'h0 };
-  assign \$29  = { b5_residue, 1'h0 };
-  assign \$30  = { b5_t_0[7:0], 1'h0 };
-  assign \$31  = { codes[55:48], 1'h0 };
-  assign \$32  = { b6_0[7:0], 1'h0 };
-  assign \$33  = { b6_1[7:0], 1'h0 };
-  assign \$34  = { b6_residue, 1'h0 };
-  assign \$35  = { b6_t_0[7:0], 1'h0 };
-  assign \$133  = \$132 ;
-  assign \$295  = 32'd4294967295;
-  assign \$296  = { \$294 , \$289 , \$284 , \$279 , \$274 , \$269 , \$264 , \$259 , \$254 , \$249 , \$244 , \$239 , \$234 , \$229 , \$224 , \$219 , \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
+  assign \$1  = { codes[7:0], 3'h0 };
+  assign \$2  = { b0_0[7:0], 3'h0 };
+  assign \$3  = { b0_residue, 1'h0 };
+  assign \$4  = { codes[15:8], 3'h0 };
+  assign \$5  = { b1_0[7:0], 3'h0 };
+  assign \$6  = { b1_residue, 1'h0 };
+  assign \$7  = { codes[23:16], 3'h0 };
+  assign \$8  = { b2_0[7:0], 3'h0 };
+  assign \$9  = { b2_residue, 1'h0 };
+  assign \$10  = { codes[31:24], 3'h0 };
+  assign \$11  = { b3_0[7:0], 3'h0 };
+  assign \$12  = { b3_residue, 1'h0 };
+  assign \$13  = { codes[39:32], 3'h0 };
+  assign \$14  = { b4_0[7:0], 3'h0 };
+  assign \$15  = { b4_residue, 1'h0 };
+  assign \$16  = { codes[47:40], 3'h0 };
+  assign \$17  = { b5_0[7:0], 3'h0 };
+  assign \$18  = { b5_residue, 1'h0 };
+  assign \$19  = { codes[55:48], 3'h0 };
+  assign \$20  = { b6_0[7:0], 3'h0 };
+  assign \$21  = { b6_residue, 1'h0 };
+  assign \$191  = \$190 ;
+  assign \$405  = 32'd4294967295;
+  assign \$406  = { \$404 , \$397 , \$390 , \$385 , \$378 , \$371 , \$364 , \$357 , \$352 , \$345 , \$338 , \$331 , \$324 , \$319 , \$312 , \$305 , \$298 , \$291 , \$286 , \$279 , \$272 , \$265 , \$258 , \$253 , \$246 , \$239 , \$232 , \$225 , \$220 , \$213 , \$206 , \$199  };
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -8233,7 +8617,7 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   assign \$334  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2162$28 , all_nan, \port$2677$0 , \port$2769$0 , leaving, results__valid, results__ready);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2354$28 , all_nan, \port$2869$0 , \port$2961$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8305,12 +8689,12 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$2162$28 ;
-  wire [2:0] \port$2162$28 ;
-  input [62:0] \port$2677$0 ;
-  wire [62:0] \port$2677$0 ;
-  input [62:0] \port$2769$0 ;
-  wire [62:0] \port$2769$0 ;
+  input [2:0] \port$2354$28 ;
+  wire [2:0] \port$2354$28 ;
+  input [62:0] \port$2869$0 ;
+  wire [62:0] \port$2869$0 ;
+  input [62:0] \port$2961$0 ;
+  wire [62:0] \port$2961$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -8363,16 +8747,16 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     results__valid <= \$44 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$2162$28 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$2162$28 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$2162$28 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$2162$28 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$2354$28 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$2769$0  : \port$2677$0 ;
+  assign total = \$signal  ? \port$2961$0  : \port$2869$0 ;
   assign \$17  = valid ? nans : \$signal$8 ;
   assign nan = \$17 [0] | all_nan;
   assign \$18  = ~ results__valid;
@@ -8414,8 +8798,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$2821$0 (final_10),
-    .\port$2943$0 (result),
+    .\port$3013$0 (final_10),
+    .\port$3135$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -8539,7 +8923,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$20  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$2162$28 [2];
+      \$20  = \port$2354$28 [2];
     end
     if (abort) begin
       \$20  = 1'h0;
@@ -8698,9 +9082,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$2162$28 [2];
-  assign rows = \port$2162$28 [1:0];
-  assign totals = { \port$2769$0 , \port$2677$0  };
+  assign last = \port$2354$28 [2];
+  assign rows = \port$2354$28 [1:0];
+  assign totals = { \port$2961$0 , \port$2869$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -8713,7 +9097,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$2821$0 , \port$2943$0 , r_rdy, clk);
+module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3013$0 , \port$3135$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8758,10 +9142,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$2821$0 ;
-  wire \port$2821$0 ;
-  input [31:0] \port$2943$0 ;
-  wire [31:0] \port$2943$0 ;
+  input \port$3013$0 ;
+  wire \port$3013$0 ;
+  input [31:0] \port$3135$0 ;
+  wire [31:0] \port$3135$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -8823,7 +9207,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$2821$0 , \port$2943$0  };
+      storage[w_port__addr] <= { \port$3013$0 , \port$3135$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -8935,8 +9319,8 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$2821$0 , \port$2943$0  };
-  assign w_data = { \port$2821$0 , \port$2943$0  };
+  assign w_port__data = { \port$3013$0 , \port$3135$0  };
+  assign w_data = { \port$3013$0 , \port$3135$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -10004,7 +10388,7 @@ module \tern_32x2_int8_g16_base3.core.room$203 (rst, give, claim, start, abort, 
   assign \enough$1  = enough;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -10126,8 +10510,8 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$1744$0 ;
-  wire [31:0] \port$1744$0 ;
+  input [31:0] \port$1936$0 ;
+  wire [31:0] \port$1936$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -10174,33 +10558,33 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1744$0 [14:10];
-  assign \$7  = | \port$1744$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1744$0 [9:0] };
-  assign \$10  = | \port$1744$0 [14:10];
+  assign \$5  = | \port$1936$0 [14:10];
+  assign \$7  = | \port$1936$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1936$0 [9:0] };
+  assign \$10  = | \port$1936$0 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1744$0 [10] | \$11 ;
-  assign \$13  = | \port$1744$0 [14:10];
-  assign \$15  = | \port$1744$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1744$0 [9:0] };
-  assign \$17  = \port$1744$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$1936$0 [10] | \$11 ;
+  assign \$13  = | \port$1936$0 [14:10];
+  assign \$15  = | \port$1936$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1936$0 [9:0] };
+  assign \$17  = \port$1936$0 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1744$0 [30:26];
-  assign \$24  = | \port$1744$0 [30:26];
+  assign \$23  = & \port$1936$0 [30:26];
+  assign \$24  = | \port$1936$0 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1744$0 [26] | \$25 ;
-  assign \$27  = | \port$1744$0 [30:26];
-  assign \$29  = | \port$1744$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1744$0 [25:16] };
-  assign \$32  = | \port$1744$0 [30:26];
+  assign \$26  = \port$1936$0 [26] | \$25 ;
+  assign \$27  = | \port$1936$0 [30:26];
+  assign \$29  = | \port$1936$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1936$0 [25:16] };
+  assign \$32  = | \port$1936$0 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1744$0 [26] | \$33 ;
-  assign \$35  = | \port$1744$0 [30:26];
-  assign \$37  = | \port$1744$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1744$0 [25:16] };
-  assign \$39  = \port$1744$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$1936$0 [26] | \$33 ;
+  assign \$35  = | \port$1936$0 [30:26];
+  assign \$37  = | \port$1936$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1936$0 [25:16] };
+  assign \$39  = \port$1936$0 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -10313,13 +10697,13 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$1744$0 [14:10];
-  assign \$2  = | \port$1744$0 [14:10];
+  assign \$1  = & \port$1936$0 [14:10];
+  assign \$2  = | \port$1936$0 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1744$0 [10] | \$3 ;
+  assign \$4  = \port$1936$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$55  = \port$1744$0 [15];
+    \$55  = \port$1936$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -10329,7 +10713,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$56  = \port$1744$0 [14:12];
+    \$56  = \port$1936$0 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -10419,7 +10803,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$65  = \port$1744$0 [31];
+    \$65  = \port$1936$0 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -10429,7 +10813,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$66  = \port$1744$0 [30:28];
+    \$66  = \port$1936$0 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -10743,21 +11127,21 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1744$0 
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$1744$0 [15:0];
-  assign shift = \port$1744$0 [31:16];
+  assign scale = \port$1936$0 [15:0];
+  assign shift = \port$1936$0 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1744$0 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$1936$0 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1744$0 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$1936$0 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1744$0 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$1936$0 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1744$0 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$1936$0 [25:16], 1'h0 };
   assign \$43  = { \$42 [57], \$42 [57:1] };
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -10879,8 +11263,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$1744$32 ;
-  wire [31:0] \port$1744$32 ;
+  input [31:0] \port$1936$32 ;
+  wire [31:0] \port$1936$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -10927,33 +11311,33 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1744$32 [14:10];
-  assign \$7  = | \port$1744$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1744$32 [9:0] };
-  assign \$10  = | \port$1744$32 [14:10];
+  assign \$5  = | \port$1936$32 [14:10];
+  assign \$7  = | \port$1936$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1936$32 [9:0] };
+  assign \$10  = | \port$1936$32 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1744$32 [10] | \$11 ;
-  assign \$13  = | \port$1744$32 [14:10];
-  assign \$15  = | \port$1744$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1744$32 [9:0] };
-  assign \$17  = \port$1744$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$1936$32 [10] | \$11 ;
+  assign \$13  = | \port$1936$32 [14:10];
+  assign \$15  = | \port$1936$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1936$32 [9:0] };
+  assign \$17  = \port$1936$32 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1744$32 [30:26];
-  assign \$24  = | \port$1744$32 [30:26];
+  assign \$23  = & \port$1936$32 [30:26];
+  assign \$24  = | \port$1936$32 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1744$32 [26] | \$25 ;
-  assign \$27  = | \port$1744$32 [30:26];
-  assign \$29  = | \port$1744$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1744$32 [25:16] };
-  assign \$32  = | \port$1744$32 [30:26];
+  assign \$26  = \port$1936$32 [26] | \$25 ;
+  assign \$27  = | \port$1936$32 [30:26];
+  assign \$29  = | \port$1936$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1936$32 [25:16] };
+  assign \$32  = | \port$1936$32 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1744$32 [26] | \$33 ;
-  assign \$35  = | \port$1744$32 [30:26];
-  assign \$37  = | \port$1744$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1744$32 [25:16] };
-  assign \$39  = \port$1744$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$1936$32 [26] | \$33 ;
+  assign \$35  = | \port$1936$32 [30:26];
+  assign \$37  = | \port$1936$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1936$32 [25:16] };
+  assign \$39  = \port$1936$32 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -11066,13 +11450,13 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$1744$32 [14:10];
-  assign \$2  = | \port$1744$32 [14:10];
+  assign \$1  = & \port$1936$32 [14:10];
+  assign \$2  = | \port$1936$32 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1744$32 [10] | \$3 ;
+  assign \$4  = \port$1936$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = \port$1744$32 [15];
+    \$55  = \port$1936$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -11082,7 +11466,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = \port$1744$32 [14:12];
+    \$56  = \port$1936$32 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -11172,7 +11556,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$65  = \port$1744$32 [31];
+    \$65  = \port$1936$32 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -11182,7 +11566,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$66  = \port$1744$32 [30:28];
+    \$66  = \port$1936$32 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -11496,17 +11880,17 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1744$32
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$1744$32 [15:0];
-  assign shift = \port$1744$32 [31:16];
+  assign scale = \port$1936$32 [15:0];
+  assign shift = \port$1936$32 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1744$32 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$1936$32 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1744$32 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$1936$32 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1744$32 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$1936$32 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1744$32 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$1936$32 [25:16], 1'h0 };
   assign \$43  = { \$42 [57], \$42 [57:1] };
 endmodule
 

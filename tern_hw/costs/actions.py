@@ -50,8 +50,10 @@ MASKED_GATES: Final = 4
 REAL_GATES: Final = 3
 #: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
 SCALE_TAG_BITS: Final = 17
-#: Digits of a base-3 byte that stand in a register in the middle of its decoder.
-EARLY_DIGITS: Final = 3
+#: Two-input gates that find in four bits, of two digits, whether one of them is 0 or 1.
+PAIR_GATES: Final = 3
+#: Pairs of a base-3 byte's digits, of four bits each.
+PAIRS: Final = 2
 
 
 @dataclass(frozen=True, order=True)
@@ -106,11 +108,14 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
     if config.packing is Packing.BITS2:
         counts[Action("gate", bits=FIELD_GATES * digits)] += 1
     else:
-        # A chain of five multiplications by 3, each an add of 10 bits, and a comparison.
-        counts[Action("add", bits=10)] += 5 * config.row_beat_bytes
+        # Two multiplications by 9, one by 3, each an add; and a comparison.
+        counts[Action("add", bits=12)] += PAIRS * config.row_beat_bytes
+        counts[Action("add", bits=10)] += config.row_beat_bytes
         counts[Action("add", bits=8)] += config.row_beat_bytes
-        counts[Action("gate", bits=2 * digits)] += 1
-        middle = config.row_beat_bytes * (2 * EARLY_DIGITS + 8)
+        # Each pair's two digits, each zero or negative; then all that is illegal becomes zero.
+        found = config.row_beat_bytes * PAIRS * 4 * PAIR_GATES
+        counts[Action("gate", bits=found + 2 * digits)] += 1
+        middle = config.row_beat_bytes * (4 * PAIRS + 8)
         counts[Action("register", bits=middle)] += 1
     counts[Action("gate", bits=MASKED_GATES * config.lanes)] += 1
     counts[Action("register", bits=2 * config.lanes + 1)] += 1

@@ -8,8 +8,20 @@ from tern_hw.config import ArrayConfig, Packing
 
 __all__ = ["TritDecoder"]
 
-#: Digits of a base-3 byte decoded before the register in the middle of the decoder.
-FIRST_DIGITS = 3
+
+def digits_of(pair):
+    """Return (zero, negative) of the two digits of a number from 0 to 8, the higher first."""
+    values = range(9)
+    high, low = [value // 3 for value in values], [value % 3 for value in values]
+    return [
+        tuple(chosen(pair, [digit == trit for digit in digits]) for trit in (1, 0))
+        for digits in (high, low)
+    ]
+
+
+def chosen(index, bits):
+    """Return whether `index` is one whose bit is set."""
+    return Cat(index == at for at, bit in enumerate(bits) if bit).any()
 
 
 class TritDecoder(wiring.Component):
@@ -73,29 +85,36 @@ class TritDecoder(wiring.Component):
     def _base3(self, m):
         zero, negative, illegal = [], [], []
         for index in range(self.config.row_beat_bytes):
-            digits, bad = self._byte(m, self.codes[8 * index : 8 * index + 8], index)
-            zero += [(digit == 1) | bad for digit in digits]
-            negative += [~digit.any() & ~bad for digit in digits]
+            digits, bad = self._byte(m, self.codes[8 * index : 8 * index + 8], f"b{index}")
+            zero += [is_zero | bad for is_zero, _ in digits]
+            negative += [is_negative & ~bad for _, is_negative in digits]
             illegal.append(bad)
         return zero, negative, illegal
 
-    def _byte(self, m, byte, index):
-        """Return the five digits of a byte, two cycles' work with a register between."""
-        head, residue = self._times_three(m, byte, FIRST_DIGITS, f"b{index}")
-        head_now = Signal(2 * FIRST_DIGITS, name=f"b{index}_head")
-        residue_now = Signal(8, name=f"b{index}_residue")
-        m.d.sync += [head_now.eq(Cat(*head)), residue_now.eq(residue)]
-        tail, rest = self._times_three(m, residue_now, 5 - FIRST_DIGITS, f"b{index}_t")
-        digits = [head_now[2 * at : 2 * at + 2] for at in range(FIRST_DIGITS)] + tail
+    def _byte(self, m, byte, name):
+        """Return (zero, negative) of a byte's five digits, and whether it is illegal.
+
+        A byte is its five digits as a fraction, in 256ths: multiplied by 9, what is above the
+        point is two digits at once. Two such pairs, a register, and the fifth digit.
+        """
+        pairs = []
+        residue = byte
+        for at in range(2):
+            pair, residue = self._times(m, residue, 9, f"{name}_{at}")
+            pairs.append(pair)
+        pairs_now = Signal(8, name=f"{name}_pairs")
+        residue_now = Signal(8, name=f"{name}_residue")
+        m.d.sync += [pairs_now.eq(Cat(*pairs)), residue_now.eq(residue)]
+        digits = [*digits_of(pairs_now[:4]), *digits_of(pairs_now[4:])]
+        last, rest = self._times(m, residue_now, 3, f"{name}_2")
+        # A digit is never 3: its lowest bit alone says 1, which is trit 0.
+        digits.append((last[0], ~last.any()))
         # What is left after five digits is (243 * byte) mod 256.
         return digits, rest >= 243
 
     @staticmethod
-    def _times_three(m, residue, count, name):
-        digits = []
-        for step in range(count):
-            product = Signal(10, name=f"{name}_{step}")
-            m.d.comb += product.eq(residue + (residue << 1))
-            digits.append(product[8:])
-            residue = product[:8]
-        return digits, residue
+    def _times(m, residue, factor, name):
+        """Return what is above the point and what is below it, of 8 bits times 3 or 9."""
+        product = Signal(8 + (factor - 1).bit_length(), name=name)
+        m.d.comb += product.eq(residue + (residue << (factor - 1).bit_length() - 1))
+        return product[8:], product[:8]

@@ -95,6 +95,7 @@ def refit(
     entries = [_entry(config, "training", notify) for config in training]
     measured = [(ArrayConfig.from_dict(each["configuration"]), each["parts"]) for each in entries]
     text = _fit_text(fit(measured), len(measured))
+    fit_path.parent.mkdir(exist_ok=True)
     write_atomic(fit_path, text)
     entries += [_entry(config, "held out", notify) for config in held_out]
     tools = f"Yosys {yosys_version()}"

@@ -91,7 +91,8 @@ def _step(config, done, size):
         done["add", config.sum_bits, min(config.lanes, size)] += 1
         if config.packing == "base3":
             for _ in range(config.row_beat_bytes):
-                done["add", 10, 0] += 5
+                done["add", 12, 0] += 2
+                done["add", 10, 0] += 1
                 done["add", 8, 0] += 1
 
 
