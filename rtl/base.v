@@ -16300,8 +16300,6 @@ module \tern_64x4_int8_g128_2bit.core.room$241 (rst, give, claim, start, abort, 
   wire clk;
   output enough;
   reg enough = 1'h1;
-  (* init = 1'h1 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [5:0] left = 6'h28;
@@ -16357,7 +16355,6 @@ module \tern_64x4_int8_g128_2bit.core.room$241 (rst, give, claim, start, abort, 
       \$16  = 1'h1;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2778$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
@@ -19398,8 +19395,6 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abo
   wire clk;
   output enough;
   reg enough = 1'h0;
-  (* init = 1'h0 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -19455,7 +19450,6 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abo
       \$16  = 1'h0;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);

@@ -23101,8 +23101,6 @@ module \tern_64x4_int8_g128_base3.core.room$244 (rst, give, claim, start, abort,
   wire clk;
   output enough;
   reg enough = 1'h1;
-  (* init = 1'h1 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [5:0] left = 6'h28;
@@ -23158,7 +23156,6 @@ module \tern_64x4_int8_g128_base3.core.room$244 (rst, give, claim, start, abort,
       \$16  = 1'h1;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
@@ -26199,8 +26196,6 @@ module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, start, ab
   wire clk;
   output enough;
   reg enough = 1'h0;
-  (* init = 1'h0 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -26256,7 +26251,6 @@ module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, start, ab
       \$16  = 1'h0;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);

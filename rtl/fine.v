@@ -10328,8 +10328,6 @@ module \tern_32x2_int8_g16_base3.core.room$203 (rst, give, claim, start, abort, 
   wire clk;
   output enough;
   reg enough = 1'h1;
-  (* init = 1'h1 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [5:0] left = 6'h22;
@@ -10385,7 +10383,6 @@ module \tern_32x2_int8_g16_base3.core.room$203 (rst, give, claim, start, abort, 
       \$16  = 1'h1;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
@@ -11920,8 +11917,6 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abo
   wire clk;
   output enough;
   reg enough = 1'h0;
-  (* init = 1'h0 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -11977,7 +11972,6 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abo
       \$16  = 1'h0;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);

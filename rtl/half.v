@@ -19703,8 +19703,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206 (rst, give, claim, st
   wire clk;
   output enough;
   reg enough = 1'h1;
-  (* init = 1'h1 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [5:0] left = 6'h22;
@@ -19760,7 +19758,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206 (rst, give, claim, st
       \$16  = 1'h1;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$7047$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
@@ -21295,8 +21292,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   wire clk;
   output enough;
   reg enough = 1'h0;
-  (* init = 1'h0 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -21352,7 +21347,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
       \$16  = 1'h0;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);

@@ -3929,8 +3929,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, star
   wire clk;
   output enough;
   reg enough = 1'h1;
-  (* init = 1'h1 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [4:0] left = 5'h1d;
@@ -3986,7 +3984,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, star
       \$16  = 1'h1;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$610$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
@@ -4768,8 +4765,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   wire clk;
   output enough;
   reg enough = 1'h0;
-  (* init = 1'h0 *)
-  wire \enough$1 ;
   input give;
   wire give;
   reg [3:0] left = 4'h0;
@@ -4825,7 +4820,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
       \$16  = 1'h0;
     end
   end
-  assign \enough$1  = enough;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);

@@ -8,7 +8,7 @@ import pytest
 
 from sim.runner import TEST_MODULES, Report, Simulator, run
 from tern_hw.config import ArrayConfig
-from tern_hw.flows.cells import cell_models
+from tern_hw.flows.cells import cell_models, flattened
 from tern_hw.flows.pins import Port, module_ports
 from tern_hw.flows.synthesis import SynthesisOptions, SynthesisResult, synthesize
 from tern_hw.flows.targets import TARGETS
@@ -146,5 +146,23 @@ def benches(config: ArrayConfig, family: str, folder: Path, modules=TEST_MODULES
 @pytest.mark.parametrize("family", FAMILIES)
 def test_netlist_of_a_small_array_passes_all_benches(family, tmp_path):
     report = benches(SMALL, family, tmp_path)
+    assert report.failures == {}
+    assert {name.rsplit(".", 1)[0] for name in report.tests} == set(TEST_MODULES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_netlist_of_the_default_array_passes_all_benches(family, tmp_path):
+    config = ArrayConfig()
+    result = netlist(config, family)
+    check_models(result, family)
+    report = run(
+        flattened(result.netlist_verilog, result.top, family),
+        config,
+        Simulator.VERILATOR,
+        tmp_path,
+        seed=SEED,
+    )
     assert report.failures == {}
     assert {name.rsplit(".", 1)[0] for name in report.tests} == set(TEST_MODULES)

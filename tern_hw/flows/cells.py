@@ -7,9 +7,14 @@ from typing import Final, NamedTuple
 from tern_hw.config import ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.flows.cache import cached
-from tern_hw.flows.yosys import share_folder
+from tern_hw.flows.process import failure
+from tern_hw.flows.synthesis import yosys_version
+from tern_hw.flows.yosys import run_script, share_folder
 
-__all__ = ["FAMILIES", "cell_models", "models_of"]
+__all__ = ["FAMILIES", "cell_models", "flattened", "models_of"]
+
+#: Seconds after which Yosys is stopped.
+FLATTEN_LIMIT_S: Final = 1800
 
 MODULE: Final = re.compile(r"^module \\?(\S+?)\s*\(.*?^endmodule$", re.S | re.MULTILINE)
 #: Delays, with conditions that Icarus refuses; nothing here simulates time within a cycle.
@@ -74,6 +79,56 @@ def models_of(config: ArrayConfig) -> list[Path]:
     """Return the models that a configuration's Verilog needs; none where it is portable."""
     family = config.dot.cell_family
     return [] if family is None else cell_models(family)
+
+
+def flattened(netlist: Path, top: str, family: str) -> Path:
+    """Return a netlist in which each cell is replaced by its model, as one module.
+
+    A simulator that compiles a module for each value of a parameter (each LUT's contents) takes
+    hours of a netlist of thousands of cells, and minutes of this.
+
+    Parameters
+    ----------
+    netlist
+        Verilog of cells of `family`.
+    top
+        Name of its module.
+    family
+        One of `FAMILIES`.
+
+    Returns
+    -------
+    Path
+        A Verilog file in the store; not to be written to.
+
+    Raises
+    ------
+    TernError
+        If Yosys fails.
+    """
+    models = cell_models(family)
+    texts = [path.read_text() for path in (netlist, *models)]
+
+    def build(folder: Path) -> None:
+        for name, text in zip(("netlist.v", "models.v"), texts, strict=True):
+            (folder / name).write_text(text)
+        status, log = run_script(
+            [
+                "read_verilog netlist.v models.v",
+                f"hierarchy -check -top {top}",
+                "proc",
+                "flatten",
+                "delete t:$scopeinfo",
+                "opt -full -purge",
+                "write_verilog -noattr flat.v",
+            ],
+            cwd=folder,
+            timeout_s=FLATTEN_LIMIT_S,
+        )
+        if status:
+            raise failure("yosys", status, log)
+
+    return cached("flattened", [top, yosys_version(), *texts], build) / "flat.v"
 
 
 def _write(path: Path, text: str) -> None:

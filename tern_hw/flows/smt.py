@@ -36,7 +36,18 @@ PREPARE = (
     "setundef -undriven -anyseq",
     "opt_clean",
 )
-TO_AIGER = ("memory_map", "opt -full", "techmap", "opt -fast", "dffunmap", "aigmap", "opt_clean")
+#: `opt` leaves what nobody looks at unknown: any value will do there, so all values have to.
+TO_AIGER = (
+    "memory_map",
+    "opt -full",
+    "setundef -anyseq",
+    "techmap",
+    "opt -fast",
+    "dffunmap",
+    "setundef -anyseq",
+    "aigmap",
+    "opt_clean",
+)
 
 
 class Method(enum.StrEnum):

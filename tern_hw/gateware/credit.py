@@ -27,20 +27,21 @@ class CreditCounter(wiring.Component):
         self.limit = limit
         self.initial = initial
         self.cost = cost
-        super().__init__({"start": In(1), "give": In(1), "claim": In(1), "enough": Out(1)})
+        at_first = int(initial >= cost)
+        super().__init__(
+            {"start": In(1), "give": In(1), "claim": In(1), "enough": Out(1, init=at_first)}
+        )
 
     def elaborate(self, platform):
         m = Module()
         left = Signal(range(self.limit + 1), init=self.initial)
         # Gifts and claims are known late in the cycle: all answers are ready when they are.
-        enough = Signal(init=self.initial >= self.cost)
-        m.d.comb += self.enough.eq(enough)
         with m.If(self.start):
-            m.d.sync += [left.eq(self.initial), enough.eq(self.initial >= self.cost)]
+            m.d.sync += [left.eq(self.initial), self.enough.eq(self.initial >= self.cost)]
         with m.Else():
             m.d.sync += [
                 left.eq(self._after(lambda change: left + change)),
-                enough.eq(self._after(lambda change: left >= self.cost - change)),
+                self.enough.eq(self._after(lambda change: left >= self.cost - change)),
             ]
         return m
 

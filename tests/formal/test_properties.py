@@ -64,7 +64,7 @@ def test_long_property_holds(name):
         # A beat is on offer whether the gate is open or not.
         ("packet gate", "present = \\$4  & tvalid", "present = tvalid"),
         # A claim is granted one place too soon.
-        ("credits, 20 places, 4 a claim", "left >= 3'h4", "left >= 3'h3"),
+        ("credits, 20 places, 4 a claim", "left >= 4'h8", "left >= 4'h7"),
         # An answer is dropped where the master is slow to take it.
         ("registers, writes", "if (axil_bready)", "if (axil_awready)"),
     ],
