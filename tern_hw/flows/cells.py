@@ -106,11 +106,14 @@ def flattened(netlist: Path, top: str, family: str) -> Path:
     TernError
         If Yosys fails.
     """
-    models = cell_models(family)
-    texts = [path.read_text() for path in (netlist, *models)]
+    design = netlist.read_text()
+    models = "\n".join(path.read_text() for path in cell_models(family))
+    # Yosys reads the models that are needed; not all of a family's are within what it knows.
+    needed = [m[0] for m in MODULE.finditer(models) if re.search(rf"^ *{m[1]}\b", design, re.M)]
+    texts = {"netlist.v": design, "models.v": "\n".join(needed)}
 
     def build(folder: Path) -> None:
-        for name, text in zip(("netlist.v", "models.v"), texts, strict=True):
+        for name, text in texts.items():
             (folder / name).write_text(text)
         status, log = run_script(
             [
@@ -128,7 +131,7 @@ def flattened(netlist: Path, top: str, family: str) -> Path:
         if status:
             raise failure("yosys", status, log)
 
-    return cached("flattened", [top, yosys_version(), *texts], build) / "flat.v"
+    return cached("flattened", [top, yosys_version(), *texts.values()], build) / "flat.v"
 
 
 def _write(path: Path, text: str) -> None:
