@@ -16,11 +16,13 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes stand in /proc"),
 ]
 
-#: Three arrays, all on the front; some ten seconds of Yosys each.
-OPTIONS = ["--lanes", "8,16,32", "--rows", "1", "--group-size", "64", "--packing", "2bit"]
-OPTIONS += ["--max-k", "256", "--max-n", "512", "--minimise", "time,array-area", "--synth", "ecp5"]
+#: Two arrays, both on the front, the first a matter of seconds, the second of many.
+OPTIONS = ["--lanes", "8,128", "--rows", "1", "--group-size", "64", "--packing", "2bit"]
+OPTIONS += ["--max-k", "256", "--max-n", "512", "--minimise", "array-area,time", "--synth", "ecp5"]
 #: Seconds that ended processes have to go, on a machine with other work.
-PATIENCE_S = 30
+PATIENCE_S = 60
+#: The same for Yosys, which would need longer to come to its own end.
+AT_ONCE_S = 8
 
 
 def started(small, *options):
@@ -55,8 +57,8 @@ def alive(number):
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def gone(numbers):
-    end = time.monotonic() + PATIENCE_S
+def gone(numbers, seconds):
+    end = time.monotonic() + seconds
     while any(map(alive, numbers)):
         if time.monotonic() > end:
             return False
@@ -90,24 +92,23 @@ def test_an_ended_run_leaves_no_yosys_and_goes_on(small, how, end):
         pytest.importorskip("distributed")
     first = started(small, *how)
     wait_for(first, lambda: kept() and yosys_of(first))
-    others = below(first)
+    tools, others = yosys_of(first), below(first)
     first.send_signal(end)
-    begun = time.monotonic()
+    assert gone(tools, AT_ONCE_S)
     output, errors = first.communicate(timeout=PATIENCE_S)
-    assert time.monotonic() - begun < PATIENCE_S
     assert output == ""
-    assert gone([number for number, words in others.items() if "resource_tracker" not in words])
+    assert gone(others, PATIENCE_S)
     if end == signal.SIGINT:
         assert first.returncode == 130
-        assert " of 3 arrays are kept: the same command goes on\n" in errors
+        assert "1 of 2 arrays are kept: the same command goes on\n" in errors
         assert "Traceback" not in errors
     before = kept()
-    assert 0 < len(before) < 3
+    assert len(before) == 1
     second = started(small, "--workers", "2", "--json")
     output, errors = second.communicate(timeout=300)
     assert second.returncode == 0, errors
     facts = json.loads(output)
-    assert facts["synthesis"]["synthesised"] == 3
+    assert facts["synthesis"]["synthesised"] == 2
     assert all(point["cells"] for point in facts["points"])
-    assert len(kept()) == 3
+    assert len(kept()) == 2
     assert before.items() <= kept().items()
