@@ -37,7 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     from tern_hw.estimation.facts import estimate_facts
     from tern_hw.estimation.request import make_request
 
-    facts = estimate_facts(make_request(args))
+    request = make_request(args)
+    fpga = None
+    if args.fpga is not None:
+        from tern_hw.estimation.fpga import fpga_facts
+
+        fpga = fpga_facts(args.fpga, request.system.array)
+    facts = estimate_facts(request)
+    if fpga is not None:
+        facts["array"]["fpga"] = fpga
     if args.plot is not None:
         from tern_hw.estimation.plot import save_plot
 
@@ -103,6 +111,7 @@ def estimate_parser() -> ArgumentParser:
     add_shape_options(parser)
     report = parser.add_argument_group("the report")
     report.add_argument("--json", action="store_true", help="report as JSON")
+    report.add_argument("--fpga", metavar="NAME", help="add the array's fitted area on it: ecp5")
     report.add_argument("--plot", metavar="FILE.png", help="draw the energy and what moves it")
     report.add_argument("--sources", action="store_true", help="list every number and its source")
     return parser

@@ -17,12 +17,18 @@ EPILOG = """examples:
   python -m tern_hw.explore --model opt-1.3b --memory lpddr5,hbm2,sram --clock 250,500 --plot a.png
   python -m tern_hw.explore --model model/ --minimise energy,first-token --csv front.csv
   python -m tern_hw.explore --model llama-2-7b --scheduler tcp://192.0.2.1:8786
+  python -m tern_hw.explore --model smollm2-135m --lanes 8,16 --synth ecp5 --synth-limit 4
 
 Options of the design take one value or several with commas between them; every combination is a
 point, and those that do not go together (a group that does not fit the lanes) are skipped and
 counted. Without any, lanes, rows and packing are swept; with --config, nothing is, but what you
 ask for. Each point is a command line of tern_hw.estimate, which gives its figures again. What is
 evaluated is kept (--results): a sweep that was ended goes on, and a larger one starts from there.
+--synth adds what the front's arrays take on an FPGA. Netlists are kept in $TERN_HW_CACHE of the
+machine that makes them, where tern_hw.synth finds them, too.
+
+Exit status: 0, or 2 for a mistake in the command, or a synthesis that fails: the report is printed
+and written all the same, and names the array.
 """
 #: Suffix of each output's file, and the library that it needs.
 OUTPUTS: Final = {"csv": (".csv", ""), "plot": (".png", "matplotlib"), "html": (".html", "plotly")}
@@ -41,10 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     written = _write(facts, args)
     if args.json:
         print(json.dumps(facts, indent=2, allow_nan=False))
-        return 0
-    from tern_hw.exploration.report import print_report
+    else:
+        from tern_hw.exploration.report import print_report
 
-    print_report(facts, written)
+        print_report(facts, written)
+    if failed := facts.get("synthesis", {}).get("failed"):
+        first = f"{failed[0]['array']}: {failed[0]['reason']}"
+        raise TernError(f"every array must go through synthesis, not fail as {first}")
     return 0
 
 
@@ -56,6 +65,12 @@ def _check(args: argparse.Namespace) -> None:
         value, high = getattr(args, name), MAX_WORKERS if name == "workers" else 1 << 30
         if value is not None and not 1 <= value <= high:
             raise TernError(f"--{name} must be an integer from 1 to {high}, not {value}")
+    if args.synth is not None:
+        from tern_hw.exploration.synthesis import check_synthesis
+
+        check_synthesis(args.synth, args.synth_limit)
+    elif args.synth_limit is not None:
+        raise TernError("--synth-limit must stand beside --synth, not without it")
     for name, (suffix, library) in OUTPUTS.items():
         path = getattr(args, name)
         if path is None:
@@ -80,13 +95,13 @@ def _facts(estimate: ArgumentParser, args: argparse.Namespace) -> dict[str, Any]
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
     plan = make_plan(estimate, args, read_axes(estimate, args), args.limit)
-    return sweep_facts(
-        plan,
-        Results(args.results or default_path()),
-        objectives,
-        workers=args.workers or default_workers(),
-        scheduler=args.scheduler,
-    )
+    where = {"workers": args.workers or default_workers(), "scheduler": args.scheduler}
+    facts = sweep_facts(plan, Results(args.results or default_path()), objectives, **where)
+    if args.synth is not None:
+        from tern_hw.exploration.synthesis import LIMIT, with_cells
+
+        facts = with_cells(facts, plan, args.synth, limit=args.synth_limit or LIMIT, **where)
+    return facts
 
 
 def _write(facts: dict[str, Any], args: argparse.Namespace) -> list[str]:
@@ -141,6 +156,14 @@ def _parser(estimate: ArgumentParser) -> ArgumentParser:
     )
     how.add_argument(
         "--results", metavar="FILE", help="known figures, JSON lines (in the user's cache)"
+    )
+    synth = parser.add_argument_group("synthesis of the front's arrays")
+    synth.add_argument("--synth", metavar="TARGET", help="ecp5, ice40, xc7 or gowin")
+    synth.add_argument(
+        "--synth-limit",
+        metavar="N",
+        type=integer,
+        help="at most N arrays, those least in what is minimised first (8)",
     )
     report = parser.add_argument_group("the report")
     report.add_argument("--csv", metavar="FILE.csv", help="the front, a line each")

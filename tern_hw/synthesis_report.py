@@ -21,16 +21,6 @@ __all__ = ["overhead_facts", "print_report", "report_facts"]
 REPORT_FORMAT = 1
 #: The number of an instance among its like.
 NUMBER = re.compile(r"_\d+\b")
-#: Column heads of the kinds of cells.
-HEADS = {
-    "lut": "LUT",
-    "carry": "carry",
-    "ff": "FF",
-    "dsp": "DSP",
-    "block_ram": "block RAM",
-    "lutram": "LUT RAM",
-    "mux": "mux",
-}
 
 
 def report_facts(
@@ -160,7 +150,7 @@ def _area_table(facts: dict[str, Any]) -> "Table":
     ]
     table = Table(title=_title(facts), title_justify="left")
     table.add_column("block")
-    heads = [HEADS[kind] for kind in kinds]
+    heads = [KINDS[kind] for kind in kinds]
     for head in [*heads, unit, "each", "a MAC", "seconds"]:
         table.add_column(head, justify="right")
     for block in facts["blocks"]:
@@ -181,7 +171,7 @@ def _parts_table(block: dict[str, Any], unit: str) -> "Table":
     table = Table(title=f"{block['block']} by the names of its cells", title_justify="left")
     table.add_column("part")
     kinds = [kind for kind in KINDS if block["cells"][kind]]
-    for head in (*(HEADS[kind] for kind in kinds), unit, "%"):
+    for head in (*(KINDS[kind] for kind in kinds), unit, "%"):
         table.add_column(head, justify="right")
     for part, counts in block["parts"].items():
         table.add_row(

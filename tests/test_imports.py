@@ -45,7 +45,7 @@ ARROWS = {
     "tern_hw.activations": "config artifact reference",
     "tern_hw.costs": "config",
     "tern_hw.estimation": "config packing matrix artifact files shape costs",
-    "tern_hw.exploration": "config files cache cli costs estimation",
+    "tern_hw.exploration": "config files cache cli costs estimation flows synthesis",
     "tern_hw.validation": "config packing matrix beats files flows gateware gates costs simulation "
     "synthesis",
     "sim": "config packing matrix beats reference flows cli files",

@@ -81,8 +81,18 @@ def _print_question(console: Console, facts: dict[str, Any]) -> None:
         + (f", {banks:,.0f} mm2 for all weights and the cache" if banks else ""),
         "zeros": f"{facts['sources']['data.zero_fraction']['value']:.1%} of trits",
     }
+    if "fpga" in array:
+        lines["on an FPGA"] = _fpga_line(array["fpga"])
     for name, text in lines.items():
         console.print(f"{name:<11}{text}", markup=False)
+
+
+def _fpga_line(fpga: dict[str, Any]) -> str:
+    return (
+        f"{fpga['target']}: {fpga['area']:,.0f} {fpga['unit']} of array by a fit to synthesis, "
+        f"{fpga['share']:.1%} of an {fpga['device']} ({fpga['device_luts']:,} LUTs); DSP blocks, "
+        "block RAM and energy there are not estimated"
+    )
 
 
 def _table(title: str) -> Table:

@@ -12,7 +12,7 @@ __all__ = ["DEFAULTS", "FIXED", "Axis", "axis_actions", "read_axes", "spelled"]
 #: Options of an estimate that say what is asked, not which design: these take one value.
 FIXED: Final = ("model", "context", "batch", "zeros", "technology", "config", "max_k", "max_n")
 #: Options that make no design of their own: another name for a value of --dot, and reports.
-NOT_OFFERED: Final = ("target", "plot")
+NOT_OFFERED: Final = ("target", "plot", "fpga")
 #: What is swept where nothing is asked for. Group size and activation are not: they change what
 #: the model answers, which no figure here sees.
 DEFAULTS: Final[dict[str, str]] = {

@@ -14,7 +14,17 @@ from tern_hw.costs import Model, System, TableArea, decode, estimate, prefill
 from tern_hw.costs.technology import Values
 from tern_hw.errors import TernError
 
-__all__ = ["FIGURES", "Figures", "Job", "Work", "code_digest", "evaluate", "is_whole", "key_of"]
+__all__ = [
+    "FIGURES",
+    "Figures",
+    "Job",
+    "Work",
+    "code_digest",
+    "evaluate",
+    "is_whole",
+    "key_of",
+    "source_digest",
+]
 
 #: Numbers by the names of `FIGURES`, and "bound".
 Figures = dict[str, Any]
@@ -118,12 +128,17 @@ def key_of(job: Job) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
 def code_digest() -> str:
     """Return the digest of the cost model's own source; workers elsewhere must have the same."""
+    return source_digest(CODE)
+
+
+@lru_cache
+def source_digest(names: tuple[str, ...]) -> str:
+    """Return the digest of files of the package, or of folders' modules."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for name in CODE:
+    for name in names:
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -7,6 +7,7 @@ from string import Template
 from typing import Any, Final
 
 from tern_hw.exploration.axes import spelled
+from tern_hw.exploration.cells import cell_lines, cell_texts, cell_titles
 from tern_hw.exploration.objectives import OBJECTIVES
 from tern_hw.exploration.plot import LOOKS, category
 from tern_hw.exploration.report import minimised, varying
@@ -23,14 +24,14 @@ def page(facts: dict[str, Any]) -> str:
     from plotly.offline import get_plotlyjs
 
     points = page_points(facts)
-    names = [*facts["axes"]]
+    names, cells = [*facts["axes"]], cell_titles(facts)
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{facts['model']['name']}: design-space exploration"),
         summary=html.escape(_summary(facts, len(points))),
         skipped="".join(f"<li>{html.escape(each)}</li>" for each in _skipped(facts)),
-        note=html.escape(facts["note"]),
-        head=_head(names),
-        rows="\n".join(_row(point, names) for point in points),
+        note=html.escape(_note(facts)),
+        head=_head(names, cells),
+        rows="\n".join(_row(point, names, cells) for point in points),
         data=_embedded(_data(facts, points)),
         plotly=get_plotlyjs(),
     )
@@ -62,25 +63,32 @@ def _skipped(facts: dict[str, Any]) -> list[str]:
     lines = [f"skipped {each['combinations']:,}: {each['rule']}" for each in facts["skipped"]]
     if left := facts["counts"]["left_out"]:
         lines.append(f"left out {left:,} by --limit")
-    return lines
+    return lines + cell_lines(facts)
 
 
-def _head(names: list[str]) -> str:
+def _note(facts: dict[str, Any]) -> str:
+    parts = [facts, *([facts["synthesis"]] if "synthesis" in facts else [])]
+    return " ".join(each["note"] for each in parts)
+
+
+def _head(names: list[str], titles: dict[str, tuple[str, str]]) -> str:
     shown = [(name.replace("_", " "), "") for name in names]
     shown += [(each.title, each.unit) for each in OBJECTIVES.values()]
-    titles = [("#", ""), ("front", ""), *shown, ("bound by", ""), ("command", "")]
+    shown += titles.values()
+    heads = [("#", ""), ("front", ""), *shown, ("bound by", ""), ("command", "")]
     return "".join(
         f'<th><button type="button">{html.escape(title)}'
         f"{f'<br><small>{html.escape(unit)}</small>' if unit else ''}</button></th>"
-        for title, unit in titles
+        for title, unit in heads
     )
 
 
-def _row(point: dict[str, Any], names: list[str]) -> str:
+def _row(point: dict[str, Any], names: list[str], titles: dict[str, tuple[str, str]]) -> str:
     figures = point["figures"]
     cells = [str(point["number"]), "yes" if point["front"] else ""]
     cells += [spelled(point["values"][name]) for name in names]
     cells += [f"{each.shown(figures):.6g}" for each in OBJECTIVES.values()]
+    cells += cell_texts(titles, point)
     cells.append(figures["bound"])
     inner = "".join(f"<td>{html.escape(each)}</td>" for each in cells)
     command = f"<td><code>{html.escape(point['command'])}</code></td>"

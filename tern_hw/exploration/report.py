@@ -6,6 +6,7 @@ import textwrap
 from typing import Any, Final
 
 from tern_hw.exploration.axes import spelled
+from tern_hw.exploration.cells import cell_columns, cell_lines, cell_texts, cell_titles
 from tern_hw.exploration.objectives import OBJECTIVES, Objective
 
 __all__ = ["column", "front_csv", "front_points", "minimised", "print_report", "varying"]
@@ -40,14 +41,15 @@ def column(objective: Objective) -> str:
 
 
 def front_csv(facts: dict[str, Any]) -> str:
-    """Return the front as CSV: axes, every figure with its unit, what bounds it, the command."""
+    """Return the front as CSV: axes, figures with their units, cells, bound and command."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["array", *facts["axes"], *map(column, OBJECTIVES.values()), "bound", "command"]
-    )
+    titles = cell_titles(facts)
+    figures = [*map(column, OBJECTIVES.values()), *cell_columns(titles)]
+    writer.writerow(["array", *facts["axes"], *figures, "bound", "command"])
     for point in front_points(facts):
         shown = [f"{each.shown(point['figures']):.9g}" for each in OBJECTIVES.values()]
+        shown += cell_texts(titles, point)
         values = [spelled(each) for each in point["values"].values()]
         bound = point["figures"]["bound"]
         writer.writerow([point["array"], *values, *shown, bound, point["command"]])
@@ -74,8 +76,12 @@ def print_report(facts: dict[str, Any], written: list[str]) -> None:
     console.print(_table(facts))
     if (more := counts["front"] - MOST_ROWS) > 0:
         say(f"and {more} more of the front, in --csv, --html and --json")
+    for line in cell_lines(facts):
+        say(line)
     _say_best(say, facts)
     say(textwrap.fill(facts["note"], PARAGRAPH))
+    if "synthesis" in facts:
+        say(textwrap.fill(facts["synthesis"]["note"], PARAGRAPH))
     say(f"figures are kept in {facts['results']}")
     for path in written:
         say(f"wrote {path}")
@@ -104,10 +110,14 @@ def _table(facts: dict[str, Any]) -> Any:
         table.add_column(Text(name.replace("_", " ")), justify="right")
     for each in objectives:
         table.add_column(Text(f"{each.name}\n{each.unit}"), justify="right")
+    titles = cell_titles(facts)
+    for title, unit in titles.values():
+        table.add_column(Text(f"{title}\n{unit}"), justify="right")
     table.add_column("bound by")
     for point in front_points(facts)[:MOST_ROWS]:
         cells = [spelled(point["values"][name]) for name in axes]
         cells += [f"{each.shown(point['figures']):,.4g}" for each in objectives]
+        cells += cell_texts(titles, point)
         table.add_row(*(Text(each) for each in [*cells, point["figures"]["bound"]]))
     return table
 

@@ -1,16 +1,14 @@
 """A sweep from its plan to the facts: known figures, new ones, and the front."""
 
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from tern_hw.cli import progress
 from tern_hw.errors import TernError
 from tern_hw.exploration.figures import Figures, Job, Work, evaluate, key_of
 from tern_hw.exploration.objectives import Objective, pareto_front
 from tern_hw.exploration.plan import Plan, Point
 from tern_hw.exploration.results import Results
-from tern_hw.exploration.workers import Answer, evaluate_all
+from tern_hw.exploration.workers import Answer, evaluate_shown
 
 __all__ = ["NOTE", "sweep_facts"]
 
@@ -41,7 +39,7 @@ def sweep_facts(
         Grows by what is evaluated.
     objectives : list of Objective
     workers, scheduler
-        As in `evaluate_all`.
+        As in `tern_hw.exploration.workers.evaluate_all`.
     evaluator : callable
         Gives a job's figures; another one than the cost model needs results of its own.
 
@@ -60,7 +58,15 @@ def sweep_facts(
         refused.update({at: each for at, each in places.items() if isinstance(each, str)})
         results.add({keys[at]: each for at, each in places.items() if isinstance(each, dict)})
 
-    _evaluate([jobs[at] for at in missing], evaluator, keep, workers, scheduler)
+    evaluate_shown(
+        evaluator,
+        [jobs[at] for at in missing],
+        doing="evaluating points",
+        things="points",
+        done=keep,
+        workers=workers,
+        scheduler=scheduler,
+    )
     for at, sentence in refused.items():
         plan.skips.add(sentence, plan.points[at].command)
     good = [at for at in range(len(jobs)) if at not in refused]
@@ -79,31 +85,6 @@ def _jobs(plan: Plan) -> list[Job]:
         ternary=plan.subject.ternary,
     )
     return [Job(work=work, system=each.system, numbers=each.numbers) for each in plan.points]
-
-
-def _evaluate(
-    jobs: list[Job],
-    evaluator: Callable[[Job], Figures],
-    keep: Callable[[dict[int, Answer]], None],
-    workers: int,
-    scheduler: str | None,
-) -> None:
-    if not jobs:
-        return
-    done = 0
-    try:
-        with progress("evaluating points", len(jobs)) as advance:
-
-            def tell(answers: dict[int, Answer]) -> None:
-                nonlocal done
-                keep(answers)
-                done += len(answers)
-                advance(len(answers))
-
-            evaluate_all(evaluator, jobs, workers=workers, scheduler=scheduler, done=tell)
-    except (KeyboardInterrupt, TernError):
-        sys.stderr.write(f"{done} of {len(jobs)} points are kept: the same command goes on\n")
-        raise
 
 
 def _rows(

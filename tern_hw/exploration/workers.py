@@ -3,20 +3,23 @@
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, as_completed
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from tern_hw.cli import progress
 from tern_hw.errors import TernError
-from tern_hw.exploration.figures import Figures, Job, code_digest
+from tern_hw.exploration.figures import Figures, code_digest
 
-__all__ = ["Answer", "check_scheduler", "default_workers", "evaluate_all"]
+__all__ = ["Answer", "check_scheduler", "default_workers", "evaluate_all", "evaluate_shown"]
 
-#: A point's figures, or the sentence that says why it has none.
+#: What is evaluated: a point, or an array.
+T = TypeVar("T")
+#: A job's figures, or the sentence that says why it has none.
 Answer = Figures | str
-#: Points that a worker gets at a time: a killed run loses no more of each.
+#: Of points, the `chunk` and `few` of `evaluate_all`.
 CHUNK: Final = 16
-#: Points up to which starting processes takes longer than evaluating them here.
 FEW: Final = 96
 #: Seconds that a scheduler, and its first worker, have to answer.
 PATIENCE_S: Final = 20
@@ -37,13 +40,51 @@ def check_scheduler(address: str) -> None:
         )
 
 
+def evaluate_shown(
+    evaluate: Callable[[T], Figures],
+    jobs: list[T],
+    *,
+    doing: str,
+    things: str,
+    done: Callable[[dict[int, Answer]], None],
+    **how: Any,
+) -> None:
+    """Evaluate jobs behind a bar on stderr; where that ends early, say how many are kept.
+
+    Parameters
+    ----------
+    evaluate, jobs, done, how
+        As in `evaluate_all`; what `done` is told is kept.
+    doing, things : str
+        What is done, and to what: "evaluating points", "points".
+    """
+    if not jobs:
+        return
+    kept = 0
+    try:
+        with progress(doing, len(jobs)) as advance:
+
+            def tell(answers: dict[int, Answer]) -> None:
+                nonlocal kept
+                done(answers)
+                kept += sum(isinstance(each, dict) for each in answers.values())
+                advance(len(answers))
+
+            evaluate_all(evaluate, jobs, done=tell, **how)
+    except (KeyboardInterrupt, TernError):
+        sys.stderr.write(f"{kept} of {len(jobs)} {things} are kept: the same command goes on\n")
+        raise
+
+
 def evaluate_all(
-    evaluate: Callable[[Job], Figures],
-    jobs: list[Job],
+    evaluate: Callable[[T], Figures],
+    jobs: list[T],
     *,
     workers: int,
     scheduler: str | None,
     done: Callable[[dict[int, Answer]], None],
+    chunk: int = CHUNK,
+    few: int = FEW,
 ) -> None:
     """Evaluate jobs and tell the answers, by a job's place in the list, as they come.
 
@@ -51,24 +92,29 @@ def evaluate_all(
     ----------
     evaluate : callable
         A function that workers can import; raises TernError where a job has no figures.
-    jobs : list of Job
+    jobs : list
+        Jobs that can be pickled.
     workers : int
         Processes, here or of a local Dask cluster; 1 evaluates in this process.
     scheduler : str or None
         "local", or the address of a Dask scheduler whose workers have this package.
     done : callable
         Gets the answers of each chunk.
+    chunk : int
+        Jobs that a worker gets at a time: a killed run loses no more of each.
+    few : int
+        Jobs up to which starting processes takes longer than evaluating them here.
     """
-    chunks = [range(at, min(at + CHUNK, len(jobs))) for at in range(0, len(jobs), CHUNK)]
-    if scheduler is None and (workers == 1 or len(jobs) <= FEW):
-        for chunk in chunks:
-            _, answers = evaluate_chunk(evaluate, [jobs[at] for at in chunk])
-            done(dict(zip(chunk, answers, strict=True)))
+    chunks = [range(at, min(at + chunk, len(jobs))) for at in range(0, len(jobs), chunk)]
+    if scheduler is None and (workers == 1 or len(jobs) <= few):
+        for places in chunks:
+            _, answers = evaluate_chunk(evaluate, [jobs[at] for at in places])
+            done(dict(zip(places, answers, strict=True)))
         return
     with _executor(workers, scheduler) as executor, _translated():
         futures = {
-            executor.submit(evaluate_chunk, evaluate, [jobs[at] for at in chunk]): chunk
-            for chunk in chunks
+            executor.submit(evaluate_chunk, evaluate, [jobs[at] for at in places]): places
+            for places in chunks
         }
         try:
             for future in as_completed(futures):
@@ -76,12 +122,13 @@ def evaluate_all(
                 _check_code(code)
                 done(dict(zip(futures[future], answers, strict=True)))
         except BaseException:
-            for future in futures:
+            # Not of processes, which are ended: a pool that breaks must not find one cancelled.
+            for future in futures if scheduler is not None else ():
                 future.cancel()
             raise
 
 
-def evaluate_chunk(evaluate: Callable[[Job], Figures], jobs: list[Job]) -> tuple[str, list[Answer]]:
+def evaluate_chunk(evaluate: Callable[[T], Figures], jobs: list[T]) -> tuple[str, list[Answer]]:
     """Return the digest of the cost model that a worker has, and its answers."""
     answers: list[Answer] = []
     for job in jobs:
@@ -105,25 +152,38 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
 
         # Not forked: the bar on stderr is drawn by a thread.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            yield pool
+        leash, end = context.Pipe(duplex=False)
+        with (
+            leash,
+            end,
+            ProcessPoolExecutor(workers, context, _start_worker, initargs=(leash,)) as pool,
+        ):
+            try:
+                yield pool
+            except BaseException:
+                # What still runs is ended, not waited for: a synthesis takes minutes.
+                end.close()
+                raise
         return
     with _client(workers, scheduler) as client:
         yield client.get_executor(retries=2)
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the process that started this one, and end with it, however it ends."""
-    import multiprocessing
+def _start_worker(leash: Any) -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it, however it ends.
+
+    Parameters
+    ----------
+    leash : multiprocessing.connection.Connection
+        Is closed at its other end by that process, or by the system when the process ends.
+    """
     import signal
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
+        leash.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -7,12 +7,20 @@ from typing import TypeVar
 
 from tern_hw.errors import TernError
 
-__all__ = ["TARGETS", "CellCount", "Device", "Target", "find_target"]
+__all__ = ["KINDS", "TARGETS", "CellCount", "Device", "Target", "find_target"]
 
 T = TypeVar("T")
 
-#: Kinds of cells, in the order of a report's columns.
-KINDS = ("lut", "carry", "ff", "dsp", "block_ram", "lutram", "mux")
+#: Kinds of cells, in the order of a report's columns, and the columns' titles.
+KINDS = {
+    "lut": "LUT",
+    "carry": "carry",
+    "ff": "FF",
+    "dsp": "DSP",
+    "block_ram": "block RAM",
+    "lutram": "LUT RAM",
+    "mux": "mux",
+}
 #: What Yosys leaves in a netlist that takes no place: names of scopes, constants, global nets.
 FREE_CELLS = ("$scopeinfo", "GND", "VCC", "VLO", "VHI", "GSR", "BUFG", "SB_GB", "INV")
 

@@ -13,8 +13,11 @@ __all__ = ["check", "run_script", "share_folder"]
 #: Seconds after which Yosys is stopped.
 YOSYS_LIMIT_S = 900
 #: Reads commands from its arguments; pyosys has no command line of its own.
+#: On Linux it ends with the process that started it, however that ends: nobody waits for it then.
 DRIVER = """
-import sys
+import ctypes, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 from pyosys import libyosys
 design = libyosys.Design()
 for command in sys.argv[1:]:

@@ -1,10 +1,13 @@
-"""A small model, and sweeps of it."""
+"""A small model, and sweeps of it; evaluators that workers can import."""
 
 import json
+import os
 
 from tern_hw.estimate import estimate_parser
 from tern_hw.exploration.axes import axis_actions, read_axes
 from tern_hw.exploration.plan import make_plan
+from tern_hw.exploration.synthesis import tools_digest
+from tern_hw.flows.targets import KINDS
 
 #: A model of one block.
 CONFIG = {
@@ -43,3 +46,22 @@ def planned(model, limit=None, **lists):
     """Return the plan of a sweep."""
     parser, args = sweep_arguments(model, **lists)
     return make_plan(parser, args, read_axes(parser, args), limit)
+
+
+def made_up(job):
+    """Return cells that tell the array, at once."""
+    array = job.array
+    kinds = dict.fromkeys(KINDS, 0) | {"lut": array.lanes * array.rows, "ff": array.lanes}
+    return {
+        "module": array.name,
+        "area": float(array.lanes * array.rows + 2 * array.rows),
+        **kinds,
+        "others": {},
+        "yosys_seconds": 0.1,
+        "tools": tools_digest(),
+    }
+
+
+def dies(job):
+    """End the process that evaluates a job, as running out of memory does."""
+    os._exit(1)

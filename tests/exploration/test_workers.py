@@ -1,7 +1,6 @@
 """Wherever points are evaluated the figures are the same, and an ended sweep goes on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from tern_hw.exploration.figures import evaluate
 from tern_hw.exploration.objectives import DEFAULT, read_objectives
 from tern_hw.exploration.results import Results
 from tern_hw.exploration.sweep import sweep_facts
-from tests.exploration.sweeps import SMALL, planned
+from tests.exploration.sweeps import SMALL, dies, planned
 
 #: Enough points for workers to be started.
 LISTS = {**SMALL, "clock": "100,200,300,400,500,600,700", "memory": "lpddr5,sram"}
@@ -77,11 +76,6 @@ def test_a_worker_of_another_version_is_refused(jobs, monkeypatch):
     monkeypatch.setattr(workers, "code_digest", lambda: "another")
     with pytest.raises(TernError, match="every worker must have the cost model of this version"):
         answers_of(jobs, workers=2, scheduler=None)
-
-
-def dies(job):
-    """End the process that evaluates a job, as running out of memory does."""
-    os._exit(1)
 
 
 def test_a_worker_that_dies_is_told(jobs):
