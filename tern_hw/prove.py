@@ -122,7 +122,7 @@ def _print(lines: list[dict[str, Any]]) -> None:
             f"{line['seconds']:.1f}",
             {True: "holds", False: "FAILS", None: "not decided"}[line["holds"]],
         )
-    Console().print(table)
+    Console(width=max(110, Console().width)).print(table)
 
 
 if __name__ == "__main__":

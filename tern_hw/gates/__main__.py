@@ -226,7 +226,7 @@ def _print(layer: "Layer", lines: "list[Line]") -> None:
             f"{line.energy.flops:,}",
             f"{line.energy.toggle_rate:.3f}",
         )
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, width=max(110, Console().width)).print(table)
 
 
 if __name__ == "__main__":

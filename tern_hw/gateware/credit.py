@@ -1,6 +1,6 @@
 """Credits: how many places or beats are left that nobody has claimed."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,9 +41,14 @@ class CreditCounter(wiring.Component):
         with m.Else():
             m.d.sync += [
                 left.eq(self._after(lambda change: left + change)),
-                self.enough.eq(self._after(lambda change: left >= self.cost - change)),
+                self.enough.eq(self._after(lambda change: self._covered(left, change))),
             ]
         return m
+
+    def _covered(self, left, change):
+        """Return whether credits cover a claim after a change; one gift alone covers one credit."""
+        least = self.cost - change
+        return left >= least if least > 0 else Const(1)
 
     def _after(self, value):
         """Return `value` of the change that this cycle's gift and claim make."""
