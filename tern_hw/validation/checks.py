@@ -74,15 +74,15 @@ def _cycles(full: bool, notify: Notify) -> dict[str, Any]:
                     "name": config.name,
                     "n": check.n,
                     "k": check.k,
-                    "idle": check.idle,
-                    "backpressure": check.backpressure,
+                    "streams": check.streams.name,
+                    "random_sink": bool(check.streams.backpressure),
                     "predicted": check.predicted,
                     "measured": check.measured,
                     "error": check.wrong,
                 }
             )
             if check.wrong:
-                where = f"{config.name}, {check.n} x {check.k}, idle {check.idle}"
+                where = f"{config.name}, {check.n} x {check.k}, {check.streams.name}"
                 regressions.append(f"{where}: counters less model must be 0, not {check.wrong}")
     return {"jobs": jobs, "regressions": regressions}
 

@@ -28,28 +28,27 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _cycles(console: Console, facts: dict[str, Any]) -> None:
-    columns = ("array", "sources idle", "sink busy", "jobs", "predicted", "measured", "error")
+    columns = ("array", "streams", "jobs", "predicted", "measured", "error")
     table = _table("cycles of jobs: model, and counters of the compiled Verilog", columns)
-    groups: dict[tuple[str, float, float], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job in facts["jobs"]:
-        groups.setdefault((job["name"], job["idle"], job["backpressure"]), []).append(job)
-    for (name, idle, busy), jobs in groups.items():
+        groups.setdefault((job["name"], job["streams"]), []).append(job)
+    for (name, streams), jobs in groups.items():
         predicted = sum(job["predicted"]["cycles"] for job in jobs)
         measured = sum(job["measured"]["cycles"] for job in jobs)
         wrong = sum(abs(value) for job in jobs for value in job["error"].values())
         table.add_row(
             name,
-            f"{idle:.0%}",
-            f"{busy:.0%}",
+            streams,
             str(len(jobs)),
-            f"{'from ' if busy else ''}{predicted:,}",
+            f"{'from ' if jobs[0]['random_sink'] else ''}{predicted:,}",
             f"{measured:,}",
             str(wrong),
         )
     console.print(table)
     console.print(
-        "error: of cycles, stalls and beats of every job, added up. With a busy sink cycles lie "
-        "between the formula and formula + stalls + results.\n"
+        "error: of cycles, stalls and beats of every job, added up. Where the sink is idle at "
+        "random cycles lie between the formula and formula + stalls + results.\n"
     )
 
 

@@ -64,7 +64,7 @@ def test_a_recorded_error_counts_by_its_size(measured, error, status):
 
 def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
     counts = {"cycles": 100, "results": 4}
-    done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "idle": 0.0, "backpressure": 0.0}
+    done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "streams": cycles.STREAMS[1]}
     right = cycles.CycleCheck(**done, predicted=counts, measured=dict(counts))
     wrong = cycles.CycleCheck(**done, predicted=counts, measured=counts | {"cycles": 101})
     monkeypatch.setattr(cycles, "check_cycles", lambda configs: iter([right]))
@@ -74,7 +74,9 @@ def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
     assert validate.main(["--part", "cycles", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)["regressions"]
     assert len(told) == len(cycles.QUICK)
-    assert told[0].endswith("4 x 9, idle 0.0: counters less model must be 0, not {'cycles': 1}")
+    assert told[0].endswith(
+        "4 x 9, sources 30% idle: counters less model must be 0, not {'cycles': 1}"
+    )
 
 
 @pytest.mark.parametrize(("within", "regressions"), [(True, 0), (False, 1)])
