@@ -83,9 +83,22 @@ def _numbers(predicted: float, measured: float, *, inverse: bool = False) -> tup
 
 
 def _switching(console: Console, facts: dict[str, Any]) -> None:
+    _ratios(console, "compute energy: tables (45 nm), and toggles of gates", facts["ratios"])
+    for name, key in (("tables", "analytic_pj_per_mac"), ("gates", "gates_pj_per_mac")):
+        pairs = ", ".join(
+            f"{each[key]['ternary']:.3f} / {each[key]['fp16']:.3f}" for each in facts["ratios"]
+        )
+        console.print(f"{name}, pJ a MAC, ternary / FP16: {pairs}", highlight=False)
+    if facts["recorded"]:
+        title = "layers of a model: tables of today, and the gates' toggles as recorded"
+        _ratios(console, title, facts["recorded"])
+    console.print(f"scope: {facts['scope']}\n", highlight=False)
+
+
+def _ratios(console: Console, title: str, ratios: Sequence[dict[str, Any]]) -> None:
     columns = ("FP16 over ternary", "predicted", "measured", "error", "bar", "verdict")
-    table = _table("compute energy: tables (45 nm), and toggles of gates", columns)
-    for each in facts["ratios"]:
+    table = _table(title, columns)
+    for each in ratios:
         table.add_row(
             each["name"],
             f"{each['predicted']:.2f}",
@@ -95,9 +108,3 @@ def _switching(console: Console, facts: dict[str, Any]) -> None:
             "within" if each["within"] else "bar missed",
         )
     console.print(table)
-    for name, key in (("tables", "analytic_pj_per_mac"), ("gates", "gates_pj_per_mac")):
-        pairs = ", ".join(
-            f"{each[key]['ternary']:.3f} / {each[key]['fp16']:.3f}" for each in facts["ratios"]
-        )
-        console.print(f"{name}, pJ a MAC, ternary / FP16: {pairs}", highlight=False)
-    console.print(f"scope: {facts['scope']}\n", highlight=False)
