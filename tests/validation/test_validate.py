@@ -62,6 +62,12 @@ def test_a_recorded_error_counts_by_its_size(measured, error, status):
     assert validate.main(["--part", "switching"]) == status
 
 
+def test_a_recorded_error_of_nothing_is_a_record(measured):
+    ratios.RECORD.write_text(json.dumps({"errors": {CASE.name: 0.0}}))
+    measured(0.03)
+    assert validate.main(["--part", "switching"]) == 1
+
+
 def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
     counts = {"cycles": 100, "results": 4}
     done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "streams": cycles.STREAMS[1]}
