@@ -74,6 +74,8 @@ STREAMS: Final = (
     Streams(periods={"activation": Period(1, 2), "weight": Period(1, 3), "scale": Period(1, 1)}),
     Streams(periods={"scale": Period(2, 11), "weight": Period(3, 1)}),
     Streams(periods={"result": Period(1, 5)}),
+    # Neither a scale nor room for a row block: the scale's stall counts, not the room's.
+    Streams(periods={"scale": Period(19, 60), "result": Period(1, 60)}),
     Streams(
         periods={
             "activation": Period(2, 7),

@@ -18,8 +18,8 @@ from tests.artifacts import save
 NAMES = ("a.q_proj", "b.down_proj")
 
 
-def layer_of(seed, rows=16, inputs=192):
-    return random_layer(seed, rows, inputs, 2, ArrayConfig(packing="base3"), zeros=0.45)
+def layer_of(seed):
+    return random_layer(seed, 64, 192, 4, ArrayConfig(packing="base3"), zeros=0.45)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_cases_of_a_layer_are_both_packings_and_sums():
     assert len(cases) == 4
     assert {case.config.lanes for case in cases} == {64}
     assert all(case.layer() is layer for case in cases)
-    assert cases[0].data == f"{layer.origin}, 16 rows, 2 tokens, {layer.zeros:.1%} zeros"
+    assert cases[0].data == f"{layer.origin}, 64 rows, 4 tokens, {layer.zeros:.1%} zeros"
 
 
 @pytest.mark.usefixtures("gates")
@@ -160,7 +160,7 @@ def test_seeded_cases_are_recorded_beside_a_model_s(record, gates, monkeypatch):
         ("--weights", [], "--artifact must stand beside --activations, --weights and --layer"),
         ("--artifact", [], "--artifact must stand beside --activations, --weights and --layer"),
         (None, ["--part", "cycles"], "--part must be switching beside --artifact, not cycles"),
-        (None, ["--rows", "17"], "rows must be from 1 to the layer's 16, not 17"),
+        (None, ["--rows", "65"], "rows must be from 1 to the layer's 64, not 65"),
         (None, ["--rows", "6"], "rows must be a multiple of 4, not 6"),
         (None, ["--layer", "c.proj"], "c.proj"),
     ],
@@ -184,4 +184,4 @@ def test_the_record_has_layers_of_a_model_within_the_bar():
 
 @pytest.mark.slow
 def test_a_small_model_s_layer_is_within_the_bar(files, record):
-    assert validate.main(arguments(files, NAMES[0], rows=16)) == 0
+    assert validate.main(arguments(files, NAMES[0], rows=64)) == 0
