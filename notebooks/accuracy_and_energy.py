@@ -297,6 +297,6 @@ print(f"weights rounded to trits: {weight_error:.3g} %")
 # * **A layer's error is not a model's perplexity.** The first figure is of whole models, the others
 #   are of layers alone; errors of layers add up in ways that they do not show.
 # * **Calibration and measurement** are of one chapter of one novel, on different parts of it.
-# * Of **aligned(W)** the search for a group's unit, once a token, and the place of a group's sum
-#   are not counted; a row's adders work many times as often.
+# * Of **aligned(W)** the search for the groups' units and the alignment, once a token, are
+#   counted too; a row's adders work many times as often.
 # * Runs with other settings are in `quant/recorded`, with the commands that made them.

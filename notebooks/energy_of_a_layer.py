@@ -29,12 +29,12 @@ from tern_hw.costs import Opponent, count_matmul, count_opponent, load_inputs, o
 from tern_hw.costs.actions import (
     group_end,
     lane_mask,
-    load_chunk,
     result,
     row_step,
     scale_beat,
 )
 from tern_hw.costs.energy import MEMORY_ACTIONS, action_energy_pj, energy_pj
+from tern_hw.costs.loading import load_chunk
 
 MEMORIES = ("sram", "hbm2", "lpddr5", "ddr4")
 model = open_model("llama-2-7b")

@@ -1,5 +1,6 @@
 """`tern_hw.flows`: tools found or named, their findings told, compiled things built once."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -293,6 +294,21 @@ def some_jobs(config: ArrayConfig) -> harness.Jobs:
         weights=np.zeros((3 * config.chunks(20), config.weight_beat_bytes), np.uint8),
         scales=np.zeros((3, config.scale_beat_bytes), np.uint8),
     )
+
+
+def test_periods_are_stalls_and_lengthen_the_limit():
+    jobs = some_jobs(TINY)
+    paced = dataclasses.replace(jobs, periods={"scale": harness.Period(2, 5)})
+    assert not jobs.stalled
+    assert paced.stalled
+    # Eight times the pause after each of three, nine and three beats and of three results.
+    assert paced.limit_cycles == jobs.limit_cycles + 8 * 5 * (3 + 9 + 3 + 3)
+    # Beats and pause of each stream, in the order of the counters, stand behind the header.
+    header, other = (next(each.file_bytes()) for each in (jobs, paced))
+    words, changed = (np.frombuffer(each, np.uint64).tolist() for each in (header, other))
+    at = words.index(harness.RESET_CYCLES, 18) + 1
+    assert words[at : at + 8] == [1, 0] * 4
+    assert changed[at : at + 8] == [1, 0, 1, 0, 2, 5, 1, 0]
 
 
 def test_array_that_hangs_is_told_with_cycle_and_state(tmp_path):

@@ -37,6 +37,7 @@ ARROWS = {
     "tern_hw.flows": "config files cache",
     "tern_hw.gates": "config packing matrix reference flows",
     "tern_hw.gates.__main__": "config packing matrix artifact activations reference gateware cli",
+    "tern_hw.gates.real": "config packing matrix artifact activations reference",
     "tern_hw.formal": "config flows gateware",
     "tern_hw.simulation": "config packing matrix beats reference flows gateware",
     "tern_hw.simulation_report": "matrix simulation",

@@ -20,15 +20,14 @@ __all__ = [
     "Action",
     "activation_word",
     "check_counted",
+    "fine_widths",
     "group_end",
     "lane_mask",
-    "load_chunk",
     "normalised_bits",
     "result",
     "row_step",
     "scale_beat",
     "sum_word",
-    "waiting_word",
 ]
 
 #: Bits of a binary16 significand, and of its places to the left.
@@ -36,18 +35,14 @@ SIGNIFICAND_BITS: Final = 11
 SHIFT_BITS: Final = 5
 #: Largest shift of a scale's product, but for the unit of aligned activations.
 LARGEST_SHIFT: Final = 28
-#: Of the places, those that a scale is shifted by before its multiplier, and an activation before
-#: it is put to its place.
+#: Of the places, those that a scale is shifted by before its multiplier.
 SCALE_FINE_BITS: Final = 2
-LOAD_FINE_BITS: Final = 3
 #: Two-input gates of a 2:1 multiplexer.
 MUX_GATES: Final = 3
 #: Two-input gates that tell zero, minus one and illegal from a 2-bit field.
 FIELD_GATES: Final = 3
 #: Two-input gates a lane that mask its trit, or make it +1: two for each of its two bits.
 MASKED_GATES: Final = 4
-#: Two-input gates a lane that tell whether it lies within K.
-REAL_GATES: Final = 3
 #: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
 SCALE_TAG_BITS: Final = 17
 #: Two-input gates that find in four bits, of two digits, whether one of them is 0 or 1.
@@ -176,11 +171,11 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     bits = config.sum_bits
     placed = bits + FP16_MAX_UNITS.bit_length() + config.unit_max
     coarse_bits = SHIFT_BITS - SCALE_FINE_BITS
-    operand_bits = _fine_widths(SCALE_FINE_BITS)[-1]
+    operand_bits = fine_widths(SCALE_FINE_BITS)[-1]
     counts: Counter[Action] = Counter()
     # Each factor is shifted a little, its product to its place, and complemented where the factor
     # is negative.
-    counts[Action("gate", bits=MUX_GATES * sum(_fine_widths(SCALE_FINE_BITS)))] += 2
+    counts[Action("gate", bits=MUX_GATES * sum(fine_widths(SCALE_FINE_BITS)))] += 2
     counts[Action("multiply", bits=bits, by=operand_bits)] += 2
     counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 2
     counts[Action("add", bits=placed + 1)] += 1
@@ -199,7 +194,7 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     return counts
 
 
-def _fine_widths(places: int) -> list[int]:
+def fine_widths(places: int) -> list[int]:
     """Return the widths of a significand after each of the shifts by 1, 2, 4, ... places."""
     return [SIGNIFICAND_BITS + (2 << place) - 1 for place in range(places)]
 
@@ -277,35 +272,6 @@ def _rounder_registers(config: ArrayConfig, width: int) -> Counter[Action]:
     return counts
 
 
-def load_chunk(config: ArrayConfig) -> Counter[Action]:
-    """Return what a beat of activations takes on its way into the activation memory.
-
-    Of aligned activations the memory in which they wait for their group's unit is counted, and an
-    alignment that works as the exact conversion does; the search for the unit is not.
-    """
-    counts = _convert(config)
-    if config.aligned is not None:
-        counts[waiting_word(config, "write")] += 1
-    # Which lanes lie within K: a comparison of a few gates a lane, kept for the row's last beat.
-    counts[Action("gate", bits=REAL_GATES * config.lanes)] += 1
-    counts[Action("register", bits=config.lanes)] += 1
-    counts[activation_word(config, "write")] += 1
-    return counts
-
-
-def _convert(config: ArrayConfig) -> Counter[Action]:
-    """Return what turns a beat of binary16 into signs and magnitudes; int8 takes nothing."""
-    counts: Counter[Action] = Counter()
-    if config.activation is Activation.FP16:
-        widths = _fine_widths(LOAD_FINE_BITS)
-        # Each bit of the operand may go to one of four places: an AND and an OR for each.
-        coarse = 2 * widths[-1] << (SHIFT_BITS - LOAD_FINE_BITS)
-        counts[Action("gate", bits=config.lanes * (MUX_GATES * sum(widths) + coarse))] += 1
-        # The magnitude, its sign, and whether it is not finite.
-        counts[Action("register", bits=config.lanes * (config.fixed_bits + 1))] += 1
-    return counts
-
-
 def scale_beat(config: ArrayConfig) -> Counter[Action]:
     """Return what a beat of scales and shifts takes: into its FIFO and out."""
     return Counter({Action("register", bits=8 * config.scale_beat_bytes): 2})
@@ -314,12 +280,6 @@ def scale_beat(config: ArrayConfig) -> Counter[Action]:
 def activation_word(config: ArrayConfig, component: str) -> Action:
     """Return the read or write of a word of the activation memory."""
     bits = config.lanes * config.fixed_bits
-    return Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
-
-
-def waiting_word(config: ArrayConfig, component: str) -> Action:
-    """Return the read or write of a beat that waits for its groups' units to be aligned."""
-    bits = config.lanes * config.activation_bits
     return Action(component, bits=bits, capacity_bytes=bits * config.max_chunks // 8)
 
 

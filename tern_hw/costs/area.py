@@ -10,13 +10,13 @@ from tern_hw.costs.actions import (
     activation_word,
     group_end,
     lane_mask,
-    load_chunk,
     result,
     row_step,
     scale_beat,
     sum_word,
 )
 from tern_hw.costs.energy import action_area_um2
+from tern_hw.costs.loading import load_chunk
 from tern_hw.costs.opponents import Opponent, opponent_row_step, opponent_scale
 from tern_hw.costs.technology import Values
 

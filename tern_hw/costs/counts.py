@@ -13,13 +13,12 @@ from tern_hw.costs.actions import (
     check_counted,
     group_end,
     lane_mask,
-    load_chunk,
     result,
     row_step,
     scale_beat,
     sum_word,
-    waiting_word,
 )
+from tern_hw.costs.loading import load_chunk, unit_word, waiting_word
 from tern_hw.errors import TernError
 
 __all__ = ["MAX_TOKENS", "Counts", "count_matmul"]
@@ -129,6 +128,7 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
     steps, chunks, groups = config.steps(k), config.chunks(k), config.groups(k)
     blocks = config.row_blocks(n)
     ends = blocks * groups
+    aligned = config.aligned is not None
     actions: Counter[Action] = Counter()
     for part, times in (
         (row_step(config), config.rows * (1 + blocks) * steps),
@@ -138,7 +138,9 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
         (load_chunk(config), chunks),
         (scale_beat(config), ends),
         ({activation_word(config, "read"): 1}, (1 + blocks) * steps),
-        ({waiting_word(config, "read"): 1}, 0 if config.aligned is None else chunks),
+        ({waiting_word(config, "read"): 1}, chunks if aligned else 0),
+        # A word's units where it is aligned, and a group's where it is scaled.
+        ({unit_word(config, "read"): 1}, chunks + ends if aligned else 0),
         ({sum_word(config, "write"): 1}, groups),
         ({sum_word(config, "read"): 1}, ends),
     ):

@@ -140,8 +140,6 @@ def paced_job(config: ArrayConfig, n: int, k: int, pace: Pace) -> PacedJob:
         If the array cannot do such a job.
     """
     check_shape(config, 1, n, k)
-    if config.aligned is not None:
-        raise TernError(f"aligned must be left out where a job is paced, not {config.aligned}")
     # The start is cycle 0; the counter counts from cycle 1 to the last result's transfer.
     cycle, waited = _load(config, k, _Stream(pace.activation))
     dot_cycles = config.latency_cycles - BESIDE_ROUNDER_CYCLES - config.rounder_cycles
@@ -172,6 +170,8 @@ def _load(config: ArrayConfig, k: int, stream: _Stream) -> tuple[int, int]:
         if _beat_ends(config, first, k):
             stream.transfer(cycle)
         cycle += 1
+    if config.aligned is not None:  # units are found, and every word passes again
+        cycle += config.unit_cycles + config.steps(k)
     return cycle + config.load_gap_cycles, waited
 
 

@@ -1,4 +1,5 @@
-// Drives one emitted array at compiled speed: clock, AXI4-Lite, four AXI4-Streams, seeded stalls.
+// Drives one emitted array at compiled speed: clock, AXI4-Lite, four AXI4-Streams, seeded and
+// periodic stalls.
 //
 //     array INPUT      reads a header and the beats from the file INPUT,
 //                      writes one record per event to standard output (tern_hw/flows/harness.py)
@@ -22,6 +23,12 @@
 
 namespace {
 
+// After every `beats` transfers of a packet, `pause` cycles without one.
+struct Period {
+    uint64_t beats, pause;
+    uint64_t after(uint64_t taken) const { return taken % beats ? 0 : pause; }
+};
+
 struct Header {
     uint64_t magic, jobs, outputs;
     uint64_t activation_beats, weight_beats, scale_beats;  // of one job
@@ -32,6 +39,7 @@ struct Header {
     uint64_t writes, reads;             // control accesses before and after each job
     uint64_t poll_address, poll_mask, poll_value;
     uint64_t reset_cycles;
+    Period activation, weight, scale, result;
 };
 constexpr uint64_t MAGIC = 0x31424f4a4e524554;  // "TERNJOB1"
 
@@ -68,12 +76,12 @@ private:
 // A stream of whole packets, of `beats` beats each. AXI: once valid, a beat stays until taken.
 class Source {
 public:
-    Source(uint64_t beats, uint64_t bytes, uint64_t idle, uint64_t seed)
-        : beats_(beats), bytes_(bytes), idle_(idle), random_(seed) {}
+    Source(uint64_t beats, uint64_t bytes, uint64_t idle, Period period, uint64_t seed)
+        : beats_(beats), bytes_(bytes), idle_(idle), period_(period), random_(seed) {}
 
     void packet(const uint8_t* data) {
         data_ = data;
-        taken_ = 0;
+        taken_ = pause_ = 0;
     }
     uint64_t taken() const { return taken_; }
     bool done() const { return taken_ == beats_; }
@@ -83,9 +91,11 @@ public:
     void clocked(bool ready, Data& data, Bit& valid, Bit& last) {
         if (valid_ && ready) {
             valid_ = false;
-            ++taken_;
+            pause_ = period_.after(++taken_);
         }
-        if (!valid_ && !done() && !random_.hits(idle_)) {
+        if (pause_) {
+            --pause_;
+        } else if (!valid_ && !done() && !random_.hits(idle_)) {
             valid_ = true;
             std::memcpy(&data, data_ + taken_ * bytes_, bytes_);
             last = taken_ + 1 == beats_;
@@ -95,26 +105,26 @@ public:
 
 private:
     uint64_t beats_, bytes_, idle_;
+    Period period_;
     Random random_;
     const uint8_t* data_ = nullptr;
-    uint64_t taken_ = 0;
+    uint64_t taken_ = 0, pause_ = 0;
     bool valid_ = false;
 };
 
 // Takes results and watches the stream's rules.
 class Sink {
 public:
-    Sink(uint64_t outputs, uint64_t bytes, uint64_t backpressure, uint64_t seed)
-        : outputs_(outputs), bytes_(bytes), backpressure_(backpressure), random_(seed),
-          store_(outputs * bytes) {}
+    Sink(uint64_t outputs, uint64_t bytes, uint64_t backpressure, Period period, uint64_t seed)
+        : outputs_(outputs), bytes_(bytes), backpressure_(backpressure), period_(period),
+          random_(seed), store_(outputs * bytes) {}
 
-    void restart() { taken_ = bad_last_ = unstable_ = surplus_ = 0; }
+    void restart() { taken_ = bad_last_ = unstable_ = surplus_ = pause_ = 0; }
     bool done() const { return taken_ == outputs_; }
     // The present cycle ends: take the result, if there is one; returns ready for the next.
     template <class Data>
     bool clocked(bool valid, bool last, const Data& data) {
         const bool ready = ready_;
-        ready_ = !random_.hits(backpressure_);
         uint8_t now[8] = {};
         std::memcpy(now, &data, bytes_);
         if (waiting_ && (!valid || last != waiting_last_ || std::memcmp(now, waiting_data_, 8)))
@@ -123,6 +133,8 @@ public:
         waiting_last_ = last;
         std::memcpy(waiting_data_, now, 8);
         if (valid && ready) take(last, now);
+        ready_ = !random_.hits(backpressure_) && !pause_;
+        if (pause_) --pause_;
         return ready_;
     }
     void report(Event& event) const {
@@ -141,13 +153,14 @@ private:
         }
         std::memcpy(store_.data() + taken_ * bytes_, data, bytes_);
         bad_last_ += last != (taken_ + 1 == outputs_);
-        ++taken_;
+        pause_ = period_.after(++taken_);
     }
 
     uint64_t outputs_, bytes_, backpressure_;
+    Period period_;
     Random random_;
     std::vector<uint8_t> store_;
-    uint64_t taken_ = 0, bad_last_ = 0, unstable_ = 0, surplus_ = 0;
+    uint64_t taken_ = 0, bad_last_ = 0, unstable_ = 0, surplus_ = 0, pause_ = 0;
     uint8_t waiting_data_[8] = {};
     bool waiting_ = false, waiting_last_ = false, ready_ = false;
 };
@@ -197,10 +210,11 @@ public:
         take(file, scales_.data(), scales_.size());
         std::fclose(file);
         const Header& h = header_;
-        activation_.reset(new Source(h.activation_beats, h.activation_bytes, h.idle, 4 * h.seed));
-        weight_.reset(new Source(h.weight_beats, h.weight_bytes, h.idle, 4 * h.seed + 1));
-        scale_.reset(new Source(h.scale_beats, h.scale_bytes, h.idle, 4 * h.seed + 2));
-        sink_.reset(new Sink(h.outputs, h.result_bytes, h.backpressure, 4 * h.seed + 3));
+        activation_.reset(
+            new Source(h.activation_beats, h.activation_bytes, h.idle, h.activation, 4 * h.seed));
+        weight_.reset(new Source(h.weight_beats, h.weight_bytes, h.idle, h.weight, 4 * h.seed + 1));
+        scale_.reset(new Source(h.scale_beats, h.scale_bytes, h.idle, h.scale, 4 * h.seed + 2));
+        sink_.reset(new Sink(h.outputs, h.result_bytes, h.backpressure, h.result, 4 * h.seed + 3));
     }
 
     int run() {

@@ -4,9 +4,9 @@ import math
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,12 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tern_hw.config import ArrayConfig, ErrorFlag, Register
+from tern_hw.errors import TernError
 from tern_hw.flows.cells import models_of
 from tern_hw.flows.process import ToolError
 from tern_hw.flows.verilator import build_model
 from tern_hw.flows.wrapper import WRAPPER, wrapper_verilog
 
-__all__ = ["STALLS", "Event", "Finished", "HangError", "Jobs", "build_harness", "run_jobs"]
+__all__ = [
+    "STALLS",
+    "Event",
+    "Finished",
+    "HangError",
+    "Jobs",
+    "Period",
+    "build_harness",
+    "run_jobs",
+]
 
 SOURCE = Path(__file__).with_name("harness.cpp")
 #: Class name of the model that harness.cpp includes.
@@ -50,6 +60,20 @@ class HangError(RuntimeError):
     """The array did not finish a job within its cycle limit: a defect of the gateware."""
 
 
+@dataclass(frozen=True)
+class Period:
+    """How a stream pauses: `pause` cycles after every `beats` transfers of a job."""
+
+    beats: int = 1
+    pause: int = 0
+
+    def __post_init__(self) -> None:
+        if self.beats < 1 or self.pause < 0:
+            raise TernError(
+                f"period must be of at least 1 beat and 0 cycles, not {self.beats} and {self.pause}"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
     """Jobs that share one matrix: the beats of their streams, and how the streams stall.
@@ -72,12 +96,22 @@ class Jobs:
     #: Probability, each cycle, that the sink is not ready; below 1.
     backpressure: float = 0.0
     seed: int = 0
+    #: Pauses that are no matter of chance, by the name of the stream's stall counter.
+    periods: Mapping[str, Period] = field(default_factory=dict)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether any stream may pause."""
+        pauses = (period.pause for period in self.periods.values())
+        return bool(self.idle or self.backpressure or any(pauses))
 
     @property
     def limit_cycles(self) -> int:
         """Cycles after which a job counts as hanging: far beyond what the stalls explain."""
         beats = self.activations.shape[1] + len(self.weights) + len(self.scales)
         stalled = beats / (1 - self.idle) + self.n / (1 - self.backpressure)
+        pauses = sum(period.pause for period in self.periods.values())
+        stalled += pauses * (beats + self.n)
         return math.ceil(
             LIMIT_FACTOR * (self.config.job_cycles(self.n, self.k) + stalled) + LIMIT_CYCLES
         )
@@ -96,6 +130,8 @@ class Jobs:
         header += [int(p * PROBABILITY_UNIT) for p in (self.idle, self.backpressure)]
         header += [self.limit_cycles, HEARTBEAT_CYCLES, len(writes), len(READS)]
         header += [Register.STATUS, STATUS_MASK, STATUS_DONE, RESET_CYCLES]
+        for period in (self.periods.get(name, Period()) for name in STALLS):
+            header += [period.beats, period.pause]
         words = [*header, *(word for pair in writes for word in pair), *READS]
         yield struct.pack(f"<{len(words)}Q", *words)
         for beats in (self.activations, self.weights, self.scales):
@@ -137,7 +173,7 @@ class Finished:
         found = []
         job, cycles = f"job {self.event.job}", self.registers[Register.CYCLES]
         formula = jobs.config.job_cycles(jobs.n, jobs.k)
-        stalled = bool(jobs.idle or jobs.backpressure)
+        stalled = jobs.stalled
         if cycles < formula or (not stalled and cycles != formula):
             rule = "at least" if stalled else "exactly"
             found.append(f"{job} must take {rule} {formula} cycles, not {cycles}")

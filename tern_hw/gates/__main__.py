@@ -147,29 +147,9 @@ def _layer(args: argparse.Namespace, config: ArrayConfig) -> "Layer":
         )
     if not all(real):
         raise TernError("model must stand beside a layer, --activations and --weights")
-    return _real_layer(args)
+    from tern_hw.gates.real import real_layer
 
-
-def _real_layer(args: argparse.Namespace) -> "Layer":
-    import numpy as np
-
-    from tern_hw.activations import open_activations
-    from tern_hw.artifact import load_artifact
-    from tern_hw.artifact.tensors import TensorFile
-    from tern_hw.gates.layer import Layer
-
-    matrix = load_artifact(args.model).layer(args.layer)
-    weights = TensorFile(Path(args.weights))
-    name = f"{args.layer}.weight"
-    if name not in weights.names():
-        raise TernError(f"{args.weights} must have a tensor {name!r}")
-    tokens = open_activations(args.activations).of(args.layer, matrix.in_features)
-    return Layer(
-        matrix=matrix,
-        weight=weights.raw(name).array().astype(np.float16),
-        tokens=tokens.astype(np.float32),
-        origin=args.layer,
-    )
+    return real_layer(args.model, args.layer, activations=args.activations, weights=args.weights)
 
 
 def _facts(layer: "Layer", lines: "list[Line]") -> dict[str, Any]:

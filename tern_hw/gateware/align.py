@@ -97,6 +97,9 @@ class UnitFinder(wiring.Component):
             name = f"s{segment}_bit{place}"
             top = Signal(name=f"{name}_top")
             m.d.sync += top.eq(delay(m, able & bits, 1, name=f"{name}_has").any())
+            tops.append(delay(m, top, BIT_CYCLES * place, name=f"{name}_kept"))
+            if not place:
+                break
             # Then: who has the bit, or all where none has it.
             able_now = delay(m, able, BIT_CYCLES, name=f"{name}_able")
             bits_now = delay(m, bits, BIT_CYCLES, name=f"{name}_plane")
@@ -104,7 +107,6 @@ class UnitFinder(wiring.Component):
             planes = [
                 delay(m, each, BIT_CYCLES, name=f"{name}_p{at}") for at, each in enumerate(planes)
             ]
-            tops.append(delay(m, top, BIT_CYCLES * place, name=f"{name}_kept"))
         return Cat(*reversed(tops))
 
     def _unit(self, m, field, segment):

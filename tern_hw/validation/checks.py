@@ -1,24 +1,18 @@
 """All checks of a validation as facts that JSON holds, and what became worse."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from tern_hw.config import ArrayConfig
 from tern_hw.costs.fpga import fitted_area
-from tern_hw.errors import TernError
-from tern_hw.files import write_atomic
-from tern_hw.validation import area, cycles, switching
+from tern_hw.gates.layer import Layer
+from tern_hw.validation import area, cycles, ratios
 from tern_hw.validation.configurations import HELD_OUT, TRAINING
 
 __all__ = ["record_anew", "recorded_parts", "validation_facts"]
 
 Notify = Callable[[str], None]
-#: Errors of the ratios when they were recorded.
-RATIOS: Final = Path(__file__).parent / "switching.json"
-#: By how much a ratio's error, or a synthesised area in shares of it, may move from the record.
-RATIO_SLACK: Final = 0.02
+#: By how much a synthesised area may move from the record, in shares of it.
 AREA_SLACK: Final = 0.02
 #: Held-out arrays that are synthesised anew by default.
 SAMPLES: Final = 2
@@ -29,8 +23,21 @@ def recorded_parts(parts: Sequence[str]) -> list[str]:
     return [part for part in parts if part != "area" or area.RECORD.is_file()]
 
 
-def validation_facts(parts: Sequence[str], *, full: bool, notify: Notify) -> dict[str, Any]:
+def validation_facts(
+    parts: Sequence[str], *, full: bool, notify: Notify, layers: Sequence[Layer] = ()
+) -> dict[str, Any]:
     """Return predicted, measured and error of each part, and a sentence on each regression.
+
+    Parameters
+    ----------
+    parts
+        Of "cycles", "area", "switching".
+    full
+        All that is recorded, not a few.
+    notify
+        Called with a sentence on what goes on.
+    layers
+        Whose switching is measured instead of that of seeded ones.
 
     Raises
     ------
@@ -40,7 +47,7 @@ def validation_facts(parts: Sequence[str], *, full: bool, notify: Notify) -> dic
     makers: dict[str, Callable[[bool, Notify], dict[str, Any]]] = {
         "cycles": _cycles,
         "area": _area,
-        "switching": _switching,
+        "switching": lambda full, notify: ratios.switching_facts(full, layers, notify),
     }
     if "area" in parts:
         area.read_record()  # a missing one is told before anything is simulated
@@ -52,15 +59,22 @@ def validation_facts(parts: Sequence[str], *, full: bool, notify: Notify) -> dic
     return facts | {"regressions": regressions}
 
 
-def record_anew(parts: Sequence[str], notify: Notify) -> None:
-    """Measure everything that has a record, fit the area's coefficients, write the records."""
+def record_anew(
+    parts: Sequence[str],
+    notify: Notify,
+    layers: Sequence[Layer] = (),
+    made_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Measure everything that has a record, fit the area's coefficients, write the records.
+
+    Where a model's layers are given, of switching these alone; `made_by` is what made them.
+    """
     if "area" in parts:
         area.refit(TRAINING, HELD_OUT, notify=notify)
-    if "switching" in parts:
-        notify("gates: ratios of all cases")
-        errors = {each["name"]: each["error"] for each in switching.check_ratios(switching.FULL)}
-        record = {"command": area.COMMAND, "errors": errors}
-        write_atomic(RATIOS, json.dumps(record, indent=2) + "\n")
+    if "switching" in parts and layers:
+        ratios.record_layers(layers, made_by or {}, notify)
+    elif "switching" in parts:
+        ratios.record_seeded(notify)
 
 
 def _cycles(full: bool, notify: Notify) -> dict[str, Any]:
@@ -74,15 +88,15 @@ def _cycles(full: bool, notify: Notify) -> dict[str, Any]:
                     "name": config.name,
                     "n": check.n,
                     "k": check.k,
-                    "idle": check.idle,
-                    "backpressure": check.backpressure,
+                    "streams": check.streams.name,
+                    "random_sink": bool(check.streams.backpressure),
                     "predicted": check.predicted,
                     "measured": check.measured,
                     "error": check.wrong,
                 }
             )
             if check.wrong:
-                where = f"{config.name}, {check.n} x {check.k}, idle {check.idle}"
+                where = f"{config.name}, {check.n} x {check.k}, {check.streams.name}"
                 regressions.append(f"{where}: counters less model must be 0, not {check.wrong}")
     return {"jobs": jobs, "regressions": regressions}
 
@@ -123,31 +137,3 @@ def _again(entry: Mapping[str, Any], notify: Notify) -> dict[str, Any]:
         "measured": measured,
         "error": measured / recorded - 1,
     }
-
-
-def _switching(full: bool, notify: Notify) -> dict[str, Any]:
-    recorded = _recorded_ratios()
-    ratios, regressions = [], []
-    for case in switching.FULL if full else switching.QUICK:
-        notify(f"gates: {case.name}")
-        (found,) = switching.check_ratios((case,))
-        if case.name not in recorded:
-            raise TernError(f"{RATIOS.name} must have {case.name!r}: run --refit")
-        found["recorded_error"] = recorded[case.name]
-        ratios.append(found)
-        if abs(found["error"]) > abs(recorded[case.name]) + RATIO_SLACK:
-            regressions.append(
-                f"{case.name}: error must be at most the recorded {recorded[case.name]:+.1%}, "
-                f"not {found['error']:+.1%}"
-            )
-    return {"scope": switching.SCOPE, "ratios": ratios, "regressions": regressions}
-
-
-def _recorded_ratios() -> dict[str, float]:
-    if not RATIOS.is_file():
-        raise TernError(f"{RATIOS.name} must be written by {area.COMMAND} first, and is missing")
-    try:
-        errors: dict[str, float] = json.loads(RATIOS.read_text(encoding="utf-8"))["errors"]
-    except (OSError, ValueError, KeyError) as error:
-        raise TernError(f"{RATIOS.name} must be a record of --refit, not this ({error})") from None
-    return errors

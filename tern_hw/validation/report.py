@@ -28,28 +28,27 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _cycles(console: Console, facts: dict[str, Any]) -> None:
-    columns = ("array", "sources idle", "sink busy", "jobs", "predicted", "measured", "error")
+    columns = ("array", "streams", "jobs", "predicted", "measured", "error")
     table = _table("cycles of jobs: model, and counters of the compiled Verilog", columns)
-    groups: dict[tuple[str, float, float], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job in facts["jobs"]:
-        groups.setdefault((job["name"], job["idle"], job["backpressure"]), []).append(job)
-    for (name, idle, busy), jobs in groups.items():
+        groups.setdefault((job["name"], job["streams"]), []).append(job)
+    for (name, streams), jobs in groups.items():
         predicted = sum(job["predicted"]["cycles"] for job in jobs)
         measured = sum(job["measured"]["cycles"] for job in jobs)
         wrong = sum(abs(value) for job in jobs for value in job["error"].values())
         table.add_row(
             name,
-            f"{idle:.0%}",
-            f"{busy:.0%}",
+            streams,
             str(len(jobs)),
-            f"{'from ' if busy else ''}{predicted:,}",
+            f"{'from ' if jobs[0]['random_sink'] else ''}{predicted:,}",
             f"{measured:,}",
             str(wrong),
         )
     console.print(table)
     console.print(
-        "error: of cycles, stalls and beats of every job, added up. With a busy sink cycles lie "
-        "between the formula and formula + stalls + results.\n"
+        "error: of cycles, stalls and beats of every job, added up. Where the sink is idle at "
+        "random cycles lie between the formula and formula + stalls + results.\n"
     )
 
 
@@ -84,9 +83,22 @@ def _numbers(predicted: float, measured: float, *, inverse: bool = False) -> tup
 
 
 def _switching(console: Console, facts: dict[str, Any]) -> None:
+    _ratios(console, "compute energy: tables (45 nm), and toggles of gates", facts["ratios"])
+    for name, key in (("tables", "analytic_pj_per_mac"), ("gates", "gates_pj_per_mac")):
+        pairs = ", ".join(
+            f"{each[key]['ternary']:.3f} / {each[key]['fp16']:.3f}" for each in facts["ratios"]
+        )
+        console.print(f"{name}, pJ a MAC, ternary / FP16: {pairs}", highlight=False)
+    if facts["recorded"]:
+        title = "layers of a model: tables of today, and the gates' toggles as recorded"
+        _ratios(console, title, facts["recorded"])
+    console.print(f"scope: {facts['scope']}\n", highlight=False)
+
+
+def _ratios(console: Console, title: str, ratios: Sequence[dict[str, Any]]) -> None:
     columns = ("FP16 over ternary", "predicted", "measured", "error", "bar", "verdict")
-    table = _table("compute energy: tables (45 nm), and toggles of gates", columns)
-    for each in facts["ratios"]:
+    table = _table(title, columns)
+    for each in ratios:
         table.add_row(
             each["name"],
             f"{each['predicted']:.2f}",
@@ -96,9 +108,3 @@ def _switching(console: Console, facts: dict[str, Any]) -> None:
             "within" if each["within"] else "bar missed",
         )
     console.print(table)
-    for name, key in (("tables", "analytic_pj_per_mac"), ("gates", "gates_pj_per_mac")):
-        pairs = ", ".join(
-            f"{each[key]['ternary']:.3f} / {each[key]['fp16']:.3f}" for each in facts["ratios"]
-        )
-        console.print(f"{name}, pJ a MAC, ternary / FP16: {pairs}", highlight=False)
-    console.print(f"scope: {facts['scope']}\n", highlight=False)

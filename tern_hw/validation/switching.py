@@ -1,8 +1,9 @@
 """The compute ratio of FP16 over ternary: by the tables, and by the toggles of gates."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from tern_hw.config import Activation, ArrayConfig, Dot, OutputFormat, Packing
@@ -10,18 +11,33 @@ from tern_hw.costs import load_inputs
 from tern_hw.costs.actions import Action, row_step
 from tern_hw.costs.energy import energy_pj
 from tern_hw.gates.energy import measure
-from tern_hw.gates.layer import random_layer
-from tern_hw.gates.stimulus import dot_work, mac_work
+from tern_hw.gates.layer import Layer, random_layer
+from tern_hw.gates.stimulus import Work, dot_work, mac_work
 from tern_hw.gateware.blocks import emit_block
 from tern_hw.gateware.emit import convert
 from tern_hw.gateware.fp16_mac import Fp16Mac
 
-__all__ = ["FULL", "QUICK", "SCOPE", "RatioCase", "check_ratios"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "SCOPE",
+    "RatioCase",
+    "beside_record",
+    "check_ratios",
+    "layer_cases",
+    "to_record",
+]
 
 #: Table of the analytic ratio: the gates' own node.
 TECHNOLOGY: Final = "45nm"
 #: Two ratios are near each other within this share of the gates'.
 BAR: Final = 0.25
+#: Lanes of the array that computes a model's layer.
+LAYER_LANES: Final = 64
+#: Of the seeded layers.
+SEED: Final = 7
+#: Streams that a token is cut into, each with a share of the rows.
+PARTS: Final = 4
 SCOPE: Final = (
     "a lane of the dot product over a group (decoder, operand registers, tree, group sum) beside "
     "a fused FP16 multiply-add with its result's register; no scale and shift, memory, wires, "
@@ -31,15 +47,13 @@ SCOPE: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class RatioCase:
-    """A ternary array, a format of the opponent's sum, and seeded data."""
+    """A ternary array, a format of the opponent's sum, and the layer that both compute."""
 
     config: ArrayConfig
     accumulator: OutputFormat
-    rows: int
-    inputs: int
-    tokens: int
-    zeros: float
-    seed: int
+    #: What a table calls the layer, and where it comes from.
+    data: str
+    layer: Callable[[], Layer]
 
     @property
     def name(self) -> str:
@@ -47,19 +61,17 @@ class RatioCase:
         config = self.config
         return (
             f"{config.lanes} lanes {config.activation} {config.packing}, sum in {self.accumulator},"
-            f" {self.zeros:.0%} zeros"
+            f" {self.data}"
         )
 
 
 def _case(lanes: int, packing: str, accumulator: str, *, zeros: float = 0.42) -> RatioCase:
+    config = ArrayConfig(lanes=lanes, group_size=2 * lanes, packing=Packing(packing), max_k=1024)
     return RatioCase(
-        config=ArrayConfig(lanes=lanes, group_size=2 * lanes, packing=Packing(packing), max_k=1024),
+        config=config,
         accumulator=OutputFormat(accumulator),
-        rows=16,
-        inputs=6 * lanes,
-        tokens=8,
-        zeros=zeros,
-        seed=7,
+        data=f"{zeros:.0%} zeros",
+        layer=lambda: random_layer(SEED, 16, 6 * lanes, 8, config, zeros=zeros),
     )
 
 
@@ -74,6 +86,22 @@ FULL: Final = (
 )
 
 
+def layer_cases(layer: Layer, lanes: int = LAYER_LANES) -> tuple[RatioCase, ...]:
+    """Return the cases of a layer: both packings, both formats of the opponent's sum."""
+    n, _ = layer.matrix.shape
+    data = f"{layer.origin}, {n} rows, {len(layer.tokens)} tokens, {layer.zeros:.1%} zeros"
+    return tuple(
+        RatioCase(
+            config=ArrayConfig(lanes=lanes, group_size=layer.matrix.group_size, packing=packing),
+            accumulator=accumulator,
+            data=data,
+            layer=lambda: layer,
+        )
+        for packing in Packing
+        for accumulator in (OutputFormat.FP16, OutputFormat.FP32)
+    )
+
+
 def check_ratios(
     cases: tuple[RatioCase, ...], advance: Callable[[int], None] = lambda count: None
 ) -> Iterator[dict[str, Any]]:
@@ -82,55 +110,80 @@ def check_ratios(
     Raises
     ------
     TernError
-        If Yosys is not installed.
+        If Yosys is not installed, or a layer does not fit the array.
     """
     for case in cases:
-        analytic, gates = _analytic(case), _gates(case)
-        predicted = analytic["fp16"] / analytic["ternary"]
-        measured = gates["fp16"] / gates["ternary"]
-        error = predicted / measured - 1
-        yield {
-            "name": case.name,
-            "predicted": predicted,
-            "measured": measured,
-            "error": error,
-            "within": abs(error) <= BAR,
-            "bar": BAR,
-            "analytic_pj_per_mac": analytic,
-            "gates_pj_per_mac": gates,
+        layer = case.layer()
+        gates = {
+            "ternary": _dot_pj(layer, case.config),
+            "fp16": _mac_pj(layer, case.accumulator),
         }
+        yield _facts(case.name, gates, _analytic(case.config, case.accumulator, layer.zeros))
         advance(1)
 
 
-def _analytic(case: RatioCase) -> dict[str, float]:
+def to_record(case: RatioCase, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record keeps of a measured case, so that tables can be held to it."""
+    kept = ("name", "predicted", "measured", "error", "gates_pj_per_mac")
+    return {name: found[name] for name in kept} | {
+        "configuration": case.config.as_dict(),
+        "accumulator": str(case.accumulator),
+        "zeros": case.layer().zeros,
+    }
+
+
+def beside_record(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ratio by the tables of today beside the recorded one of gates."""
+    config = ArrayConfig.from_dict(entry["configuration"])
+    analytic = _analytic(config, OutputFormat(entry["accumulator"]), entry["zeros"])
+    found = _facts(entry["name"], entry["gates_pj_per_mac"], analytic)
+    return found | {"recorded_error": entry["error"]}
+
+
+def _facts(name: str, gates: Mapping[str, float], analytic: Mapping[str, float]) -> dict[str, Any]:
+    predicted = analytic["fp16"] / analytic["ternary"]
+    measured = gates["fp16"] / gates["ternary"]
+    error = predicted / measured - 1
+    return {
+        "name": name,
+        "predicted": predicted,
+        "measured": measured,
+        "error": error,
+        "within": abs(error) <= BAR,
+        "bar": BAR,
+        "analytic_pj_per_mac": dict(analytic),
+        "gates_pj_per_mac": dict(gates),
+    }
+
+
+def _analytic(config: ArrayConfig, accumulator: OutputFormat, zeros: float) -> dict[str, float]:
     """Return pJ a multiply-accumulate by the table, with the layer's zeros."""
     inputs = load_inputs(TECHNOLOGY, "lpddr5")
-    values = inputs.replaced("data.zero_fraction", case.zeros, "the layer").values()
-    wide = case.accumulator is OutputFormat.FP32
+    values = inputs.replaced("data.zero_fraction", zeros, "the layer").values()
+    wide = accumulator is OutputFormat.FP32
     mac = Counter({Action("fp16_mul"): 1, Action("fp32_add" if wide else "fp16_add"): 1})
     mac[Action("register", bits=32 if wide else 16)] = 1
-    ternary, _ = energy_pj(row_step(case.config), values)
+    ternary, _ = energy_pj(row_step(config), values)
     fp16, _ = energy_pj(mac, values)
-    return {"ternary": ternary / case.config.lanes, "fp16": fp16}
+    return {"ternary": ternary / config.lanes, "fp16": fp16}
 
 
-def _gates(case: RatioCase) -> dict[str, float]:
-    """Return pJ a multiply-accumulate of the synthesised gates on the same layer."""
-    config = case.config
+@lru_cache(maxsize=64)
+def _dot_pj(layer: Layer, config: ArrayConfig) -> float:
+    """Return pJ a multiply-accumulate of a ternary row's gates."""
     assert config.dot is Dot.TREE
-    layer = random_layer(case.seed, case.rows, case.inputs, case.tokens, config, zeros=case.zeros)
-    parts = 4
     x = layer.activations(Activation(config.activation))
-    dot = dot_work(config, layer.matrix.digits(), x, parts=parts)
-    mac = mac_work(
-        layer.weight, layer.half_tokens(), parts=parts, accumulator=str(case.accumulator)
-    )
-    verilog = convert(Fp16Mac(case.accumulator, registers=1), "mac")
-    found = {
-        "ternary": (*emit_block(config, "dot"), dot),
-        "fp16": ("mac", verilog, mac),
-    }
-    return {
-        name: measure(text, top, work.stimulus, warm_up=work.warm_up).per(work.macs_per_cycle).value
-        for name, (top, text, work) in found.items()
-    }
+    work = dot_work(config, layer.matrix.digits(), x, parts=PARTS)
+    return _pj(*emit_block(config, "dot"), work)
+
+
+@lru_cache(maxsize=64)
+def _mac_pj(layer: Layer, accumulator: OutputFormat) -> float:
+    """Return pJ a multiply-accumulate of a binary16 unit's gates."""
+    work = mac_work(layer.weight, layer.half_tokens(), parts=PARTS, accumulator=str(accumulator))
+    return _pj("mac", convert(Fp16Mac(accumulator, registers=1), "mac"), work)
+
+
+def _pj(top: str, verilog: str, work: Work) -> float:
+    energy = measure(verilog, top, work.stimulus, warm_up=work.warm_up)
+    return energy.per(work.macs_per_cycle).value

@@ -18,16 +18,18 @@ from tern_hw.costs.actions import (
     Action,
     group_end,
     lane_mask,
-    load_chunk,
     result,
     row_step,
     sum_word,
 )
 from tern_hw.costs.area import units
+from tern_hw.costs.loading import load_chunk, unit_word
 from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
+from tern_hw.gateware.align import ActivationAligner, UnitFinder
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
+from tern_hw.gateware.lanes import LaneMask
 from tern_hw.gateware.scale import ScaleShift
 from tests.costs.walk import walk
 from tests.layers import random_layer
@@ -52,6 +54,26 @@ CASES = {
         1,
         3,
         200,
+    ),
+    "aligned": (
+        ArrayConfig(
+            lanes=32,
+            rows=2,
+            activation="fp16",
+            aligned=12,
+            group_size=8,
+            packing="base3",
+            max_k=256,
+        ),
+        2,
+        9,
+        200,
+    ),
+    "aligned wide": (
+        ArrayConfig(lanes=16, rows=3, activation="fp16", aligned=20, group_size=32, max_k=128),
+        1,
+        4,
+        100,
     ),
     "one weight": (ArrayConfig(lanes=16, rows=4, max_k=128), 1, 1, 1),
 }
@@ -151,6 +173,19 @@ def test_register_bits_of_chains_are_those_of_the_verilog(config):
     assert counted_bits(row_step(config)) == bits[""] + bits["decoder"] + bits["tree"]
 
 
+@pytest.mark.parametrize(
+    ("lanes", "group_size", "bits"), [(8, 16, 8), (16, 8, 12), (9, "row", 16), (8, 8, 40)]
+)
+def test_register_bits_of_aligning_are_those_of_the_verilog(lanes, group_size, bits):
+    config = ArrayConfig(
+        lanes=lanes, activation="fp16", aligned=bits, group_size=group_size, max_k=64
+    )
+    blocks = (UnitFinder, ActivationAligner, LaneMask)
+    loaded = [register_bits(convert(block(config), "top"))[""] for block in blocks]
+    assert counted_bits(load_chunk(config)) == sum(loaded)
+    assert min(loaded) > 0
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16, 40])
 def test_register_bits_of_aligned_arrays_are_those_of_the_verilog(bits):
     config = ArrayConfig(lanes=8, rows=1, activation="fp16", aligned=bits, group_size=16, max_k=64)
@@ -210,11 +245,6 @@ def test_an_array_that_is_not_counted_is_refused(count):
         count(ArrayConfig(activation="fp16", weights="fp16"))
 
 
-def test_aligned_jobs_are_not_paced():
-    with pytest.raises(TernError, match="aligned must be left out where a job is paced, not 12"):
-        paced_job(ArrayConfig(activation="fp16", aligned=12), 4, 4, Pace())
-
-
 def test_aligned_activations_wait_in_a_memory_of_their_own():
     config = ArrayConfig(activation="fp16", aligned=12, max_k=1024)
     actions = count_matmul(config, 3, 4, 256).actions
@@ -224,6 +254,17 @@ def test_aligned_activations_wait_in_a_memory_of_their_own():
     # As wide as what is aligned: still two memories.
     same = dataclasses.replace(config, aligned=16)
     assert load_chunk(same)[Action("write", bits=64 * 16, capacity_bytes=1024 * 2)] == 2
+
+
+def test_units_wait_in_a_memory_of_all_groups_or_of_all_beats():
+    config = ArrayConfig(activation="fp16", aligned=12, max_k=1024)
+    # u is at most 29: five bits; a word a group of 128, or one of four groups a beat of 64.
+    word = Action("read", bits=5, capacity_bytes=5)
+    assert unit_word(config, "read") == word
+    narrow = dataclasses.replace(config, group_size=16)
+    assert unit_word(narrow, "read") == Action("read", bits=20, capacity_bytes=40)
+    # 256 inputs: 4 words are aligned, 2 groups scaled, a token.
+    assert count_matmul(config, 3, 4, 256).actions[word] == 3 * (4 + 2)
 
 
 def test_a_tree_has_an_adder_less_than_lanes_and_grows_a_bit_a_level():

@@ -18,6 +18,7 @@ CONFIGS = [
     ArrayConfig(lanes=12, rows=3, group_size=4, packing="base3", activation="fp16", **SMALL),
     ArrayConfig(lanes=8, rows=1, group_size=8, **SMALL),
     ArrayConfig(lanes=8, rows=12, group_size=8, output="fp16", **SMALL),
+    ArrayConfig(lanes=16, rows=2, group_size=8, activation="fp16", aligned=12, **SMALL),
 ]
 PACES = [
     Pace(),
@@ -54,8 +55,13 @@ def check(config, pace, shapes):
 @pytest.mark.parametrize(
     ("config", "pace"),
     # The last one fills the FIFO of scales: a place more or less would be seen.
-    [(CONFIGS[0], PACES[7]), (CONFIGS[0], random_pace(2)), (CONFIGS[0], random_pace(44))],
-    ids=["periodic", "random", "full"],
+    [
+        (CONFIGS[0], PACES[7]),
+        (CONFIGS[0], random_pace(2)),
+        (CONFIGS[0], random_pace(44)),
+        (CONFIGS[5], PACES[7]),
+    ],
+    ids=["periodic", "random", "full", "aligned"],
 )
 def test_cycles_and_stalls_are_those_of_the_array(config, pace):
     stalls = check(config, pace, [(5, 20), (40, 8)])

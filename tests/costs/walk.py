@@ -63,7 +63,7 @@ def walk(config, tokens, n, k):
                     done["weight_beats"] += 1
                 last = min(first + quantum, k)
                 if last == k or last % size == 0:
-                    _group_end(config, done)
+                    _group_end(config, done, quantum)
             for _ in range(block, min(block + config.rows, n)):
                 done["result_beats"] += 1
                 done["add", config.accumulator_bits - 1, 0] += 1
@@ -78,9 +78,30 @@ def _load(config, done, k, quantum, size):
         if first % config.lanes == 0:
             done["activation_beats"] += 1
             done["write", config.lanes * config.fixed_bits] += 1
+            if config.aligned:
+                _align(config, done, quantum)
         last = min(first + quantum, k)
         if last == k or last % size == 0:
             done["write", config.sum_bits] += 1
+
+
+def unit_bits(config):
+    """Return the bits of u, which is from 0 to what 41 bits leave."""
+    return len(f"{41 - config.aligned:b}")
+
+
+def _align(config, done, quantum):
+    """Write down a beat's search for units, and the alignment of its word."""
+    groups = config.lanes // quantum
+    for _ in range(groups):
+        # Two comparisons of exponents; the unit from one, and back.
+        done["add", 5, 0] += 4
+    for component in ("write", "read"):
+        done[component, config.lanes * 16] += 1
+        done[component, groups * unit_bits(config)] += 1
+    for _ in range(config.lanes):
+        done["add", 5, 0] += 1
+        done["add", config.aligned, 0] += 1
 
 
 def _step(config, done, size):
@@ -96,13 +117,16 @@ def _step(config, done, size):
                 done["add", 8, 0] += 1
 
 
-def _group_end(config, done):
+def _group_end(config, done, quantum):
     done["scale_beats"] += 1
     done["read", config.sum_bits] += 1
+    if config.aligned:
+        done["read", config.lanes // quantum * unit_bits(config)] += 1
     for _ in range(config.rows):
         done["group_sums"] += 1
         # A significand of 11 bits that is shifted by up to three places.
         done["multiply", config.sum_bits, 14] += 2
-        # 41 bits hold any binary16 in units of 2**-24.
-        done["add", config.sum_bits + 41, 0] += 1
+        # 41 bits hold any binary16 in units of 2**-24; more places where u is largest.
+        places = 41 + (41 - config.aligned if config.aligned else 0)
+        done["add", config.sum_bits + places, 0] += 1
         done["add", config.accumulator_bits, 0] += 1

@@ -9,7 +9,7 @@ import pytest
 from tern_hw import validate
 from tern_hw.costs.fpga import read_fit
 from tern_hw.errors import TernError
-from tern_hw.validation import area, checks, cycles, switching
+from tern_hw.validation import area, checks, cycles, ratios, switching
 from tern_hw.validation.configurations import TRAINING
 
 CASE = switching.QUICK[0]
@@ -27,7 +27,7 @@ def measured(monkeypatch, tmp_path):
     """Let a ratio have an error beside a recorded one of +30 %, which misses the bar."""
     path = tmp_path / "switching.json"
     path.write_text(json.dumps({"errors": {CASE.name: 0.30}}))
-    monkeypatch.setattr(checks, "RATIOS", path)
+    monkeypatch.setattr(ratios, "RECORD", path)
 
     def let(error):
         monkeypatch.setattr(switching, "check_ratios", lambda cases: iter([ratio(error)]))
@@ -57,14 +57,20 @@ def test_json_holds_predicted_measured_and_error(measured, capsys):
 
 @pytest.mark.parametrize(("error", "status"), [(0.31, 0), (-0.31, 0), (0.33, 1), (-0.33, 1)])
 def test_a_recorded_error_counts_by_its_size(measured, error, status):
-    checks.RATIOS.write_text(json.dumps({"errors": {CASE.name: -0.30}}))
+    ratios.RECORD.write_text(json.dumps({"errors": {CASE.name: -0.30}}))
     measured(error)
     assert validate.main(["--part", "switching"]) == status
 
 
+def test_a_recorded_error_of_nothing_is_a_record(measured):
+    ratios.RECORD.write_text(json.dumps({"errors": {CASE.name: 0.0}}))
+    measured(0.03)
+    assert validate.main(["--part", "switching"]) == 1
+
+
 def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
     counts = {"cycles": 100, "results": 4}
-    done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "idle": 0.0, "backpressure": 0.0}
+    done = {"config": cycles.QUICK[0], "n": 4, "k": 9, "streams": cycles.STREAMS[1]}
     right = cycles.CycleCheck(**done, predicted=counts, measured=dict(counts))
     wrong = cycles.CycleCheck(**done, predicted=counts, measured=counts | {"cycles": 101})
     monkeypatch.setattr(cycles, "check_cycles", lambda configs: iter([right]))
@@ -74,7 +80,9 @@ def test_a_count_that_differs_is_a_regression(monkeypatch, capsys):
     assert validate.main(["--part", "cycles", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)["regressions"]
     assert len(told) == len(cycles.QUICK)
-    assert told[0].endswith("4 x 9, idle 0.0: counters less model must be 0, not {'cycles': 1}")
+    assert told[0].endswith(
+        "4 x 9, sources 30% idle: counters less model must be 0, not {'cycles': 1}"
+    )
 
 
 @pytest.mark.parametrize(("within", "regressions"), [(True, 0), (False, 1)])
@@ -101,7 +109,7 @@ def test_the_smallest_held_out_arrays_are_made_again_or_all():
 
 
 def test_a_case_without_a_record_is_refused(measured):
-    checks.RATIOS.write_text(json.dumps({"errors": {}}))
+    ratios.RECORD.write_text(json.dumps({"errors": {}}))
     measured(0.0)
     with pytest.raises(TernError, match=r"switching.json must have '16 lanes.*run --refit"):
         validate.main(["--part", "switching"])
@@ -134,12 +142,12 @@ def test_an_unknown_part_is_refused():
 
 
 def test_ratio_by_the_table_in_closed_form():
-    found = switching._analytic(CASE)
+    found = switching._analytic(CASE.config, CASE.accumulator, 0.42)
     # fp16: 1.1 + 0.4 pJ and the result's register of 16 bits.
     assert found["fp16"] == pytest.approx(1.5 + 16 * 0.0039, rel=1e-3)
     assert 10 < found["fp16"] / found["ternary"] < 12
     # fp32: 1.1 + 0.9 pJ and 32 bits.
-    wide = switching._analytic(switching.FULL[3])
+    wide = switching._analytic(switching.FULL[3].config, switching.FULL[3].accumulator, 0.42)
     assert wide["fp16"] == pytest.approx(2.0 + 32 * 0.0039, rel=1e-3)
 
 
