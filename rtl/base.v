@@ -1394,11 +1394,11 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$3314$24 (summed_6[28:24]),
-    .\port$4573$0 (\total$175 ),
-    .\port$4665$0 (\total$176 ),
-    .\port$4757$0 (\total$177 ),
-    .\port$4849$0 (\total$178 ),
+    .\port$3313$24 (summed_6[28:24]),
+    .\port$4572$0 (\total$175 ),
+    .\port$4664$0 (\total$176 ),
+    .\port$4756$0 (\total$177 ),
+    .\port$4848$0 (\total$178 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -14575,7 +14575,7 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   assign \$641  = \$640 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3314$24 , all_nan, \port$4573$0 , \port$4665$0 , \port$4757$0 , \port$4849$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3313$24 , all_nan, \port$4572$0 , \port$4664$0 , \port$4756$0 , \port$4848$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14649,16 +14649,16 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$3314$24 ;
-  wire [4:0] \port$3314$24 ;
-  input [62:0] \port$4573$0 ;
-  wire [62:0] \port$4573$0 ;
-  input [62:0] \port$4665$0 ;
-  wire [62:0] \port$4665$0 ;
-  input [62:0] \port$4757$0 ;
-  wire [62:0] \port$4757$0 ;
-  input [62:0] \port$4849$0 ;
-  wire [62:0] \port$4849$0 ;
+  input [4:0] \port$3313$24 ;
+  wire [4:0] \port$3313$24 ;
+  input [62:0] \port$4572$0 ;
+  wire [62:0] \port$4572$0 ;
+  input [62:0] \port$4664$0 ;
+  wire [62:0] \port$4664$0 ;
+  input [62:0] \port$4756$0 ;
+  wire [62:0] \port$4756$0 ;
+  input [62:0] \port$4848$0 ;
+  wire [62:0] \port$4848$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -14717,18 +14717,18 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$3314$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$3314$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$3313$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign \$17  = \$signal [0] ? \port$4849$0  : \port$4757$0 ;
-  assign \$18  = \$signal [0] ? \port$4665$0  : \port$4573$0 ;
+  assign \$17  = \$signal [0] ? \port$4848$0  : \port$4756$0 ;
+  assign \$18  = \$signal [0] ? \port$4664$0  : \port$4572$0 ;
   assign total = \$signal [1] ? \$17  : \$18 ;
   assign \$19  = valid ? nans : \$signal$8 ;
   assign nan = \$19 [0] | all_nan;
@@ -14767,8 +14767,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   \tern_64x4_int8_g128_2bit.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$4901$0 (final_10),
-    .\port$5023$0 (result),
+    .\port$4900$0 (final_10),
+    .\port$5022$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -14912,7 +14912,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$22  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$3314$24 [4];
+      \$22  = \port$3313$24 [4];
     end
     if (abort) begin
       \$22  = 1'h0;
@@ -15051,9 +15051,9 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$3314$24 [4];
-  assign rows = \port$3314$24 [3:0];
-  assign totals = { \port$4849$0 , \port$4757$0 , \port$4665$0 , \port$4573$0  };
+  assign last = \port$3313$24 [4];
+  assign rows = \port$3313$24 [3:0];
+  assign totals = { \port$4848$0 , \port$4756$0 , \port$4664$0 , \port$4572$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -15063,7 +15063,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w_en, \port$4901$0 , \port$5023$0 , r_rdy, clk);
+module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w_en, \port$4900$0 , \port$5022$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -15108,10 +15108,10 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$4901$0 ;
-  wire \port$4901$0 ;
-  input [31:0] \port$5023$0 ;
-  wire [31:0] \port$5023$0 ;
+  input \port$4900$0 ;
+  wire \port$4900$0 ;
+  input [31:0] \port$5022$0 ;
+  wire [31:0] \port$5022$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -15179,7 +15179,7 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$4901$0 , \port$5023$0  };
+      storage[w_port__addr] <= { \port$4900$0 , \port$5022$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -15291,8 +15291,8 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$4901$0 , \port$5023$0  };
-  assign w_data = { \port$4901$0 , \port$5023$0  };
+  assign w_port__data = { \port$4900$0 , \port$5022$0  };
+  assign w_data = { \port$4900$0 , \port$5022$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -19376,9 +19376,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abo
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [3:0] \$15 ;
-  reg \$16 ;
+  reg [3:0] \$14 ;
+  reg \$15 ;
   wire [5:0] \$2 ;
   wire [5:0] \$3 ;
   wire [4:0] \$4 ;
@@ -19412,42 +19411,41 @@ module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abo
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end else begin
-      \$15  = \$7 [3:0];
+      \$14  = \$7 [3:0];
     end
     if (abort) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
     if (rst) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
   end
 endmodule

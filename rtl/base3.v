@@ -1424,11 +1424,11 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$5956$24 (summed_6[28:24]),
-    .\port$7423$0 (\total$177 ),
-    .\port$7515$0 (\total$178 ),
-    .\port$7607$0 (\total$179 ),
-    .\port$7699$0 (\total$180 ),
+    .\port$5955$24 (summed_6[28:24]),
+    .\port$7422$0 (\total$177 ),
+    .\port$7514$0 (\total$178 ),
+    .\port$7606$0 (\total$179 ),
+    .\port$7698$0 (\total$180 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -21376,7 +21376,7 @@ module \tern_64x4_int8_g128_base3.core.lanes (rst, load, abort, ragged, remainin
   assign \$641  = \$640 ;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$5956$24 , all_nan, \port$7423$0 , \port$7515$0 , \port$7607$0 , \port$7699$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$5955$24 , all_nan, \port$7422$0 , \port$7514$0 , \port$7606$0 , \port$7698$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21450,16 +21450,16 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$5956$24 ;
-  wire [4:0] \port$5956$24 ;
-  input [62:0] \port$7423$0 ;
-  wire [62:0] \port$7423$0 ;
-  input [62:0] \port$7515$0 ;
-  wire [62:0] \port$7515$0 ;
-  input [62:0] \port$7607$0 ;
-  wire [62:0] \port$7607$0 ;
-  input [62:0] \port$7699$0 ;
-  wire [62:0] \port$7699$0 ;
+  input [4:0] \port$5955$24 ;
+  wire [4:0] \port$5955$24 ;
+  input [62:0] \port$7422$0 ;
+  wire [62:0] \port$7422$0 ;
+  input [62:0] \port$7514$0 ;
+  wire [62:0] \port$7514$0 ;
+  input [62:0] \port$7606$0 ;
+  wire [62:0] \port$7606$0 ;
+  input [62:0] \port$7698$0 ;
+  wire [62:0] \port$7698$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -21518,18 +21518,18 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$5956$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$5956$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$5955$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign \$17  = \$signal [0] ? \port$7699$0  : \port$7607$0 ;
-  assign \$18  = \$signal [0] ? \port$7515$0  : \port$7423$0 ;
+  assign \$17  = \$signal [0] ? \port$7698$0  : \port$7606$0 ;
+  assign \$18  = \$signal [0] ? \port$7514$0  : \port$7422$0 ;
   assign total = \$signal [1] ? \$17  : \$18 ;
   assign \$19  = valid ? nans : \$signal$8 ;
   assign nan = \$19 [0] | all_nan;
@@ -21568,8 +21568,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   \tern_64x4_int8_g128_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$7751$0 (final_10),
-    .\port$7873$0 (result),
+    .\port$7750$0 (final_10),
+    .\port$7872$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -21713,7 +21713,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$22  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$5956$24 [4];
+      \$22  = \port$5955$24 [4];
     end
     if (abort) begin
       \$22  = 1'h0;
@@ -21852,9 +21852,9 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
       \$35  = 1'h0;
     end
   end
-  assign last = \port$5956$24 [4];
-  assign rows = \port$5956$24 [3:0];
-  assign totals = { \port$7699$0 , \port$7607$0 , \port$7515$0 , \port$7423$0  };
+  assign last = \port$5955$24 [4];
+  assign rows = \port$5955$24 [3:0];
+  assign totals = { \port$7698$0 , \port$7606$0 , \port$7514$0 , \port$7422$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -21864,7 +21864,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$7751$0 , \port$7873$0 , r_rdy, clk);
+module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$7750$0 , \port$7872$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21909,10 +21909,10 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$7751$0 ;
-  wire \port$7751$0 ;
-  input [31:0] \port$7873$0 ;
-  wire [31:0] \port$7873$0 ;
+  input \port$7750$0 ;
+  wire \port$7750$0 ;
+  input [31:0] \port$7872$0 ;
+  wire [31:0] \port$7872$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -21980,7 +21980,7 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$7751$0 , \port$7873$0  };
+      storage[w_port__addr] <= { \port$7750$0 , \port$7872$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -22092,8 +22092,8 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$7751$0 , \port$7873$0  };
-  assign w_data = { \port$7751$0 , \port$7873$0  };
+  assign w_port__data = { \port$7750$0 , \port$7872$0  };
+  assign w_data = { \port$7750$0 , \port$7872$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -26177,9 +26177,8 @@ module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, start, ab
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [3:0] \$15 ;
-  reg \$16 ;
+  reg [3:0] \$14 ;
+  reg \$15 ;
   wire [5:0] \$2 ;
   wire [5:0] \$3 ;
   wire [4:0] \$4 ;
@@ -26213,42 +26212,41 @@ module \tern_64x4_int8_g128_base3.core.scale_credit (rst, give, claim, start, ab
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end else begin
-      \$15  = \$7 [3:0];
+      \$14  = \$7 [3:0];
     end
     if (abort) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
     if (rst) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
   end
 endmodule

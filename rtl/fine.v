@@ -2466,9 +2466,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$2354$28 (summed_6[30:28]),
-    .\port$2869$0 (\total$145 ),
-    .\port$2961$0 (\total$146 ),
+    .\port$2353$28 (summed_6[30:28]),
+    .\port$2868$0 (\total$145 ),
+    .\port$2960$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -8617,7 +8617,7 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   assign \$334  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2354$28 , all_nan, \port$2869$0 , \port$2961$0 , leaving, results__valid, results__ready);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2353$28 , all_nan, \port$2868$0 , \port$2960$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8689,12 +8689,12 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$2354$28 ;
-  wire [2:0] \port$2354$28 ;
-  input [62:0] \port$2869$0 ;
-  wire [62:0] \port$2869$0 ;
-  input [62:0] \port$2961$0 ;
-  wire [62:0] \port$2961$0 ;
+  input [2:0] \port$2353$28 ;
+  wire [2:0] \port$2353$28 ;
+  input [62:0] \port$2868$0 ;
+  wire [62:0] \port$2868$0 ;
+  input [62:0] \port$2960$0 ;
+  wire [62:0] \port$2960$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -8747,16 +8747,16 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     results__valid <= \$44 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$2354$28 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$2354$28 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$2353$28 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$2961$0  : \port$2869$0 ;
+  assign total = \$signal  ? \port$2960$0  : \port$2868$0 ;
   assign \$17  = valid ? nans : \$signal$8 ;
   assign nan = \$17 [0] | all_nan;
   assign \$18  = ~ results__valid;
@@ -8798,8 +8798,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$3013$0 (final_10),
-    .\port$3135$0 (result),
+    .\port$3012$0 (final_10),
+    .\port$3134$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -8923,7 +8923,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$20  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$2354$28 [2];
+      \$20  = \port$2353$28 [2];
     end
     if (abort) begin
       \$20  = 1'h0;
@@ -9082,9 +9082,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$2354$28 [2];
-  assign rows = \port$2354$28 [1:0];
-  assign totals = { \port$2961$0 , \port$2869$0  };
+  assign last = \port$2353$28 [2];
+  assign rows = \port$2353$28 [1:0];
+  assign totals = { \port$2960$0 , \port$2868$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -9097,7 +9097,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3013$0 , \port$3135$0 , r_rdy, clk);
+module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3012$0 , \port$3134$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -9142,10 +9142,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$3013$0 ;
-  wire \port$3013$0 ;
-  input [31:0] \port$3135$0 ;
-  wire [31:0] \port$3135$0 ;
+  input \port$3012$0 ;
+  wire \port$3012$0 ;
+  input [31:0] \port$3134$0 ;
+  wire [31:0] \port$3134$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -9207,7 +9207,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$3013$0 , \port$3135$0  };
+      storage[w_port__addr] <= { \port$3012$0 , \port$3134$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -9319,8 +9319,8 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$3013$0 , \port$3135$0  };
-  assign w_data = { \port$3013$0 , \port$3135$0  };
+  assign w_port__data = { \port$3012$0 , \port$3134$0  };
+  assign w_data = { \port$3012$0 , \port$3134$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -11898,9 +11898,8 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abo
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [3:0] \$15 ;
-  reg \$16 ;
+  reg [3:0] \$14 ;
+  reg \$15 ;
   wire [5:0] \$2 ;
   wire [5:0] \$3 ;
   wire [4:0] \$4 ;
@@ -11934,42 +11933,41 @@ module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abo
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end else begin
-      \$15  = \$7 [3:0];
+      \$14  = \$7 [3:0];
     end
     if (abort) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
     if (rst) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
   end
 endmodule

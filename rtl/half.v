@@ -1160,9 +1160,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$7483$21 (summed_6[23:21]),
-    .\port$8010$0 (\total$148 ),
-    .\port$8102$0 (\total$149 ),
+    .\port$7482$21 (summed_6[23:21]),
+    .\port$8009$0 (\total$148 ),
+    .\port$8101$0 (\total$149 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -17773,7 +17773,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   assign \$289  = \$288 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$7483$21 , all_nan, \port$8010$0 , \port$8102$0 , leaving, results__valid, results__ready);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$7482$21 , all_nan, \port$8009$0 , \port$8101$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -17848,12 +17848,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$7483$21 ;
-  wire [2:0] \port$7483$21 ;
-  input [93:0] \port$8010$0 ;
-  wire [93:0] \port$8010$0 ;
-  input [93:0] \port$8102$0 ;
-  wire [93:0] \port$8102$0 ;
+  input [2:0] \port$7482$21 ;
+  wire [2:0] \port$7482$21 ;
+  input [93:0] \port$8009$0 ;
+  wire [93:0] \port$8009$0 ;
+  input [93:0] \port$8101$0 ;
+  wire [93:0] \port$8101$0 ;
   wire [16:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -17913,16 +17913,16 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     results__valid <= \$46 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$7483$21 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$7483$21 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$7482$21 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$8102$0  : \port$8010$0 ;
+  assign total = \$signal  ? \port$8101$0  : \port$8009$0 ;
   assign \$17  = valid ? nans : \$signal$8 ;
   assign nan = \$17 [0] | all_nan;
   assign \$18  = ~ results__valid;
@@ -17962,8 +17962,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$8158$0 (final_11),
-    .\port$8302$0 (result),
+    .\port$8157$0 (final_11),
+    .\port$8301$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -18117,7 +18117,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$20  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$7483$21 [2];
+      \$20  = \port$7482$21 [2];
     end
     if (abort) begin
       \$20  = 1'h0;
@@ -18266,9 +18266,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
       \$34  = 1'h0;
     end
   end
-  assign last = \port$7483$21 [2];
-  assign rows = \port$7483$21 [1:0];
-  assign totals = { \port$8102$0 , \port$8010$0  };
+  assign last = \port$7482$21 [2];
+  assign rows = \port$7482$21 [1:0];
+  assign totals = { \port$8101$0 , \port$8009$0  };
   assign w_en = valid_11;
   assign w_data = { final_11, result };
   assign results__payload = leaving;
@@ -18281,7 +18281,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$8158$0 , \port$8302$0 , r_rdy, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$8157$0 , \port$8301$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -18326,10 +18326,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_da
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$8158$0 ;
-  wire \port$8158$0 ;
-  input [15:0] \port$8302$0 ;
-  wire [15:0] \port$8302$0 ;
+  input \port$8157$0 ;
+  wire \port$8157$0 ;
+  input [15:0] \port$8301$0 ;
+  wire [15:0] \port$8301$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [16:0] r_data;
@@ -18391,7 +18391,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_da
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$8158$0 , \port$8302$0  };
+      storage[w_port__addr] <= { \port$8157$0 , \port$8301$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -18503,8 +18503,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_da
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$8158$0 , \port$8302$0  };
-  assign w_data = { \port$8158$0 , \port$8302$0  };
+  assign w_port__data = { \port$8157$0 , \port$8301$0  };
+  assign w_data = { \port$8157$0 , \port$8301$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -21273,9 +21273,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [3:0] \$15 ;
-  reg \$16 ;
+  reg [3:0] \$14 ;
+  reg \$15 ;
   wire [5:0] \$2 ;
   wire [5:0] \$3 ;
   wire [4:0] \$4 ;
@@ -21309,42 +21308,41 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end else begin
-      \$15  = \$7 [3:0];
+      \$14  = \$7 [3:0];
     end
     if (abort) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
     if (rst) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
   end
 endmodule

@@ -948,7 +948,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$946$17 (summed_6[18:17]),
+    .\port$944$17 (summed_6[18:17]),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -2235,7 +2235,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   assign \$57  = \$56 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$946$17 , all_nan, totals, leaving, results__valid, results__ready);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$944$17 , all_nan, totals, leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2303,8 +2303,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   wire nan;
   input nans;
   wire nans;
-  input [1:0] \port$946$17 ;
-  wire [1:0] \port$946$17 ;
+  input [1:0] \port$944$17 ;
+  wire [1:0] \port$944$17 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -2351,10 +2351,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   assign \$2  = ! \$signal ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$signal  ? \$3  : 2'h0;
-  assign \$5  = valid ? \port$946$17 [0] : \$signal$6 ;
+  assign \$5  = valid ? \port$944$17 [0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$946$17 [0] : \$signal$6 ;
-  assign \$10  = valid ? \port$946$17 [1] : \$signal$4 ;
+  assign \$9  = valid ? \port$944$17 [0] : \$signal$6 ;
+  assign \$10  = valid ? \port$944$17 [1] : \$signal$4 ;
   assign \$11  = ~ results__valid;
   assign \$12  = \$11  | results__ready;
   assign \$13  = valid ? nans : \$signal$8 ;
@@ -2406,8 +2406,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$1208$0 (final_10),
-    .\port$1330$0 (result),
+    .\port$1206$0 (final_10),
+    .\port$1328$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -2491,7 +2491,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$16  = \$signal$4 ;
     if (valid) begin
-      \$16  = \port$946$17 [1];
+      \$16  = \port$944$17 [1];
     end
     if (abort) begin
       \$16  = 1'h0;
@@ -2690,8 +2690,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
       \$35  = 1'h0;
     end
   end
-  assign last = \port$946$17 [1];
-  assign rows = \port$946$17 [0];
+  assign last = \port$944$17 [1];
+  assign rows = \port$944$17 [0];
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -2703,7 +2703,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   assign total = totals;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$1208$0 , \port$1330$0 , r_rdy, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$1206$0 , \port$1328$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2748,10 +2748,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data
   reg [4:0] inner_level = 5'h00;
   wire inner_r_rdy;
   wire [4:0] level;
-  input \port$1208$0 ;
-  wire \port$1208$0 ;
-  input [31:0] \port$1330$0 ;
-  wire [31:0] \port$1330$0 ;
+  input \port$1206$0 ;
+  wire \port$1206$0 ;
+  input [31:0] \port$1328$0 ;
+  wire [31:0] \port$1328$0 ;
   (* init = 5'h00 *)
   wire [4:0] produce;
   output [32:0] r_data;
@@ -2808,7 +2808,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$1208$0 , \port$1330$0  };
+      storage[w_port__addr] <= { \port$1206$0 , \port$1328$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -2920,8 +2920,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data
   assign level = \$3 [4:0];
   assign r_level = \$3 [4:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$1208$0 , \port$1330$0  };
-  assign w_data = { \port$1208$0 , \port$1330$0  };
+  assign w_port__data = { \port$1206$0 , \port$1328$0  };
+  assign w_data = { \port$1206$0 , \port$1328$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -3910,9 +3910,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, star
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [4:0] \$15 ;
-  reg \$16 ;
+  reg [4:0] \$14 ;
+  reg \$15 ;
   wire [6:0] \$2 ;
   wire [6:0] \$3 ;
   wire [5:0] \$4 ;
@@ -3946,42 +3945,41 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, star
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 5'h1d;
+      \$14  = 5'h1d;
     end else begin
-      \$15  = \$7 [4:0];
+      \$14  = \$7 [4:0];
     end
     if (abort) begin
-      \$15  = 5'h1d;
+      \$14  = 5'h1d;
     end
     if (rst) begin
-      \$15  = 5'h1d;
+      \$14  = 5'h1d;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h1;
+      \$15  = 1'h1;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h1;
+      \$15  = 1'h1;
     end
     if (rst) begin
-      \$16  = 1'h1;
+      \$15  = 1'h1;
     end
   end
 endmodule
@@ -4746,9 +4744,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [3:0] \$15 ;
-  reg \$16 ;
+  reg [3:0] \$14 ;
+  reg \$15 ;
   wire [5:0] \$2 ;
   wire [5:0] \$3 ;
   wire [4:0] \$4 ;
@@ -4782,42 +4779,41 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, 
   assign \$8  = left >= 1'h1;
   assign \$9  = left >= 2'h2;
   assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h0;
-  assign \$12  = left >= 1'h1;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
+  assign \$11  = left >= 1'h1;
+  assign \$12  = give ? 1'h1 : \$11 ;
+  assign \$13  = claim ? \$10  : \$12 ;
   always @(posedge clk)
-    left <= \$15 ;
+    left <= \$14 ;
   always @(posedge clk)
-    enough <= \$16 ;
+    enough <= \$15 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end else begin
-      \$15  = \$7 [3:0];
+      \$14  = \$7 [3:0];
     end
     if (abort) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
     if (rst) begin
-      \$15  = 4'h0;
+      \$14  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
     (* full_case = 32'd1 *)
     if (start) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end else begin
-      \$16  = \$14 ;
+      \$15  = \$13 ;
     end
     if (abort) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
     if (rst) begin
-      \$16  = 1'h0;
+      \$15  = 1'h0;
     end
   end
 endmodule
