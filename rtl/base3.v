@@ -1424,11 +1424,11 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$5955$24 (summed_6[28:24]),
-    .\port$7422$0 (\total$177 ),
-    .\port$7514$0 (\total$178 ),
-    .\port$7606$0 (\total$179 ),
-    .\port$7698$0 (\total$180 ),
+    .\port$6163$24 (summed_6[28:24]),
+    .\port$7630$0 (\total$177 ),
+    .\port$7722$0 (\total$178 ),
+    .\port$7814$0 (\total$179 ),
+    .\port$7906$0 (\total$180 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1451,7 +1451,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$5414$0 (r_data[31:0]),
+    .\port$5622$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$177 ),
@@ -1465,7 +1465,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$183 ),
     .nonfinite(\nonfinite$161 ),
-    .\port$5414$32 (r_data[63:32]),
+    .\port$5622$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$142 ),
     .total(\total$178 ),
@@ -1479,7 +1479,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$184 ),
     .nonfinite(\nonfinite$162 ),
-    .\port$5414$64 (r_data[95:64]),
+    .\port$5622$64 (r_data[95:64]),
     .rst(rst),
     .scaled(\scaled$150 ),
     .total(\total$179 ),
@@ -1493,7 +1493,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .last(step_10[19]),
     .nan(\nan$185 ),
     .nonfinite(\nonfinite$163 ),
-    .\port$5414$96 (r_data[127:96]),
+    .\port$5622$96 (r_data[127:96]),
     .rst(rst),
     .scaled(\scaled$158 ),
     .total(\total$180 ),
@@ -3136,9 +3136,9 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$800 ;
   wire \$801 ;
   wire \$802 ;
-  wire [63:0] \$803 ;
-  wire [63:0] \$804 ;
-  wire [63:0] \$805 ;
+  wire \$803 ;
+  wire \$804 ;
+  wire \$805 ;
   wire \$806 ;
   wire \$807 ;
   wire \$808 ;
@@ -3155,44 +3155,96 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire \$818 ;
   wire \$819 ;
   wire \$82 ;
-  reg [7:0] \$820 ;
-  reg [7:0] \$821 ;
-  reg [7:0] \$822 ;
-  reg [7:0] \$823 ;
-  reg [7:0] \$824 ;
-  reg [7:0] \$825 ;
-  reg [7:0] \$826 ;
-  reg [7:0] \$827 ;
-  reg [7:0] \$828 ;
-  reg [7:0] \$829 ;
+  wire \$820 ;
+  wire \$821 ;
+  wire \$822 ;
+  wire \$823 ;
+  wire \$824 ;
+  wire \$825 ;
+  wire \$826 ;
+  wire \$827 ;
+  wire \$828 ;
+  wire \$829 ;
   wire \$83 ;
-  reg [7:0] \$830 ;
-  reg [7:0] \$831 ;
-  reg [7:0] \$832 ;
-  reg [7:0] \$833 ;
-  reg [7:0] \$834 ;
-  reg [7:0] \$835 ;
-  reg [7:0] \$836 ;
-  reg [7:0] \$837 ;
-  reg [7:0] \$838 ;
-  reg [7:0] \$839 ;
+  wire \$830 ;
+  wire \$831 ;
+  wire \$832 ;
+  wire \$833 ;
+  wire \$834 ;
+  wire \$835 ;
+  wire \$836 ;
+  wire \$837 ;
+  wire \$838 ;
+  wire \$839 ;
   wire \$84 ;
-  reg [7:0] \$840 ;
-  reg [7:0] \$841 ;
-  reg [7:0] \$842 ;
-  reg [7:0] \$843 ;
-  reg [7:0] \$844 ;
-  reg [7:0] \$845 ;
-  reg [63:0] \$846 ;
-  reg [63:0] \$847 ;
-  reg \$848 ;
+  wire \$840 ;
+  wire \$841 ;
+  wire \$842 ;
+  wire \$843 ;
+  wire \$844 ;
+  wire \$845 ;
+  wire \$846 ;
+  wire \$847 ;
+  wire \$848 ;
+  wire \$849 ;
   wire \$85 ;
+  wire \$850 ;
+  wire \$851 ;
+  wire \$852 ;
+  wire \$853 ;
+  wire \$854 ;
+  wire [63:0] \$855 ;
+  wire [63:0] \$856 ;
+  wire [63:0] \$857 ;
+  wire \$858 ;
+  wire \$859 ;
   wire \$86 ;
+  wire \$860 ;
+  wire \$861 ;
+  wire \$862 ;
+  wire \$863 ;
+  wire \$864 ;
+  wire \$865 ;
+  wire \$866 ;
+  wire \$867 ;
+  wire \$868 ;
+  wire \$869 ;
   wire \$87 ;
+  wire \$870 ;
+  wire \$871 ;
+  reg [7:0] \$872 ;
+  reg [7:0] \$873 ;
+  reg [7:0] \$874 ;
+  reg [7:0] \$875 ;
+  reg [7:0] \$876 ;
+  reg [7:0] \$877 ;
+  reg [7:0] \$878 ;
+  reg [7:0] \$879 ;
   wire \$88 ;
+  reg [7:0] \$880 ;
+  reg [7:0] \$881 ;
+  reg [7:0] \$882 ;
+  reg [7:0] \$883 ;
+  reg [7:0] \$884 ;
+  reg [7:0] \$885 ;
+  reg [7:0] \$886 ;
+  reg [7:0] \$887 ;
+  reg [7:0] \$888 ;
+  reg [7:0] \$889 ;
   wire \$89 ;
+  reg [7:0] \$890 ;
+  reg [7:0] \$891 ;
+  reg [7:0] \$892 ;
+  reg [7:0] \$893 ;
+  reg [7:0] \$894 ;
+  reg [7:0] \$895 ;
+  reg [7:0] \$896 ;
+  reg [7:0] \$897 ;
+  reg [63:0] \$898 ;
+  reg [63:0] \$899 ;
   wire [8:0] \$9 ;
   wire \$90 ;
+  reg \$900 ;
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
@@ -3285,6 +3337,58 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   wire ones;
   input rst;
   wire rst;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   assign \$113  = | { \$112 , \$111 , \$110  };
   assign \$114  = b2_2[7:0] >= 8'hf3;
   assign \$115  = \$113  | \$114 ;
@@ -3551,505 +3655,557 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
   assign \$377  = \$376  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
   assign \$378  = \$377  & mask;
-  assign \$379  = ! b0_pairs[3:0];
-  assign \$380  = b0_pairs[3:0] == 1'h1;
-  assign \$381  = b0_pairs[3:0] == 2'h2;
-  assign \$382  = | { \$381 , \$380 , \$379  };
-  assign \$383  = b0_2[7:0] >= 8'hf3;
-  assign \$384  = ~ \$383 ;
-  assign \$385  = \$382  & \$384 ;
-  assign \$386  = ! b0_pairs[3:0];
-  assign \$387  = b0_pairs[3:0] == 2'h3;
-  assign \$388  = b0_pairs[3:0] == 3'h6;
-  assign \$389  = | { \$388 , \$387 , \$386  };
-  assign \$390  = b0_2[7:0] >= 8'hf3;
-  assign \$391  = ~ \$390 ;
-  assign \$392  = \$389  & \$391 ;
-  assign \$393  = ! b0_pairs[7:4];
-  assign \$394  = b0_pairs[7:4] == 1'h1;
-  assign \$395  = b0_pairs[7:4] == 2'h2;
-  assign \$396  = | { \$395 , \$394 , \$393  };
-  assign \$397  = b0_2[7:0] >= 8'hf3;
-  assign \$398  = ~ \$397 ;
-  assign \$399  = \$396  & \$398 ;
-  assign \$400  = ! b0_pairs[7:4];
-  assign \$401  = b0_pairs[7:4] == 2'h3;
-  assign \$402  = b0_pairs[7:4] == 3'h6;
-  assign \$403  = | { \$402 , \$401 , \$400  };
-  assign \$404  = b0_2[7:0] >= 8'hf3;
-  assign \$405  = ~ \$404 ;
-  assign \$406  = \$403  & \$405 ;
-  assign \$407  = | b0_2[9:8];
-  assign \$408  = ~ \$407 ;
-  assign \$409  = b0_2[7:0] >= 8'hf3;
-  assign \$410  = ~ \$409 ;
-  assign \$411  = \$408  & \$410 ;
-  assign \$412  = ! b1_pairs[3:0];
-  assign \$413  = b1_pairs[3:0] == 1'h1;
-  assign \$414  = b1_pairs[3:0] == 2'h2;
-  assign \$415  = | { \$414 , \$413 , \$412  };
-  assign \$416  = b1_2[7:0] >= 8'hf3;
+  assign \$379  = | b0_pairs[3:0];
+  assign \$380  = ~ \$379 ;
+  assign \$381  = b0_pairs[3:0] == 1'h1;
+  assign \$382  = b0_pairs[3:0] == 2'h2;
+  assign \$383  = | { \$382 , \$381 , \$380  };
+  assign \$384  = b0_2[7:0] >= 8'hf3;
+  assign \$385  = ~ \$384 ;
+  assign \$386  = \$383  & \$385 ;
+  assign \$387  = | b0_pairs[3:0];
+  assign \$388  = ~ \$387 ;
+  assign \$389  = b0_pairs[3:0] == 2'h3;
+  assign \$390  = b0_pairs[3:0] == 3'h6;
+  assign \$391  = | { \$390 , \$389 , \$388  };
+  assign \$392  = b0_2[7:0] >= 8'hf3;
+  assign \$393  = ~ \$392 ;
+  assign \$394  = \$391  & \$393 ;
+  assign \$395  = | b0_pairs[7:4];
+  assign \$396  = ~ \$395 ;
+  assign \$397  = b0_pairs[7:4] == 1'h1;
+  assign \$398  = b0_pairs[7:4] == 2'h2;
+  assign \$399  = | { \$398 , \$397 , \$396  };
+  assign \$400  = b0_2[7:0] >= 8'hf3;
+  assign \$401  = ~ \$400 ;
+  assign \$402  = \$399  & \$401 ;
+  assign \$403  = | b0_pairs[7:4];
+  assign \$404  = ~ \$403 ;
+  assign \$405  = b0_pairs[7:4] == 2'h3;
+  assign \$406  = b0_pairs[7:4] == 3'h6;
+  assign \$407  = | { \$406 , \$405 , \$404  };
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = ~ \$408 ;
+  assign \$410  = \$407  & \$409 ;
+  assign \$411  = | b0_2[9:8];
+  assign \$412  = ~ \$411 ;
+  assign \$413  = b0_2[7:0] >= 8'hf3;
+  assign \$414  = ~ \$413 ;
+  assign \$415  = \$412  & \$414 ;
+  assign \$416  = | b1_pairs[3:0];
   assign \$417  = ~ \$416 ;
-  assign \$418  = \$415  & \$417 ;
-  assign \$419  = ! b1_pairs[3:0];
-  assign \$420  = b1_pairs[3:0] == 2'h3;
-  assign \$421  = b1_pairs[3:0] == 3'h6;
-  assign \$422  = | { \$421 , \$420 , \$419  };
-  assign \$423  = b1_2[7:0] >= 8'hf3;
-  assign \$424  = ~ \$423 ;
-  assign \$425  = \$422  & \$424 ;
-  assign \$426  = ! b1_pairs[7:4];
-  assign \$427  = b1_pairs[7:4] == 1'h1;
-  assign \$428  = b1_pairs[7:4] == 2'h2;
-  assign \$429  = | { \$428 , \$427 , \$426  };
-  assign \$430  = b1_2[7:0] >= 8'hf3;
-  assign \$431  = ~ \$430 ;
-  assign \$432  = \$429  & \$431 ;
-  assign \$433  = ! b1_pairs[7:4];
-  assign \$434  = b1_pairs[7:4] == 2'h3;
-  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$418  = b1_pairs[3:0] == 1'h1;
+  assign \$419  = b1_pairs[3:0] == 2'h2;
+  assign \$420  = | { \$419 , \$418 , \$417  };
+  assign \$421  = b1_2[7:0] >= 8'hf3;
+  assign \$422  = ~ \$421 ;
+  assign \$423  = \$420  & \$422 ;
+  assign \$424  = | b1_pairs[3:0];
+  assign \$425  = ~ \$424 ;
+  assign \$426  = b1_pairs[3:0] == 2'h3;
+  assign \$427  = b1_pairs[3:0] == 3'h6;
+  assign \$428  = | { \$427 , \$426 , \$425  };
+  assign \$429  = b1_2[7:0] >= 8'hf3;
+  assign \$430  = ~ \$429 ;
+  assign \$431  = \$428  & \$430 ;
+  assign \$432  = | b1_pairs[7:4];
+  assign \$433  = ~ \$432 ;
+  assign \$434  = b1_pairs[7:4] == 1'h1;
+  assign \$435  = b1_pairs[7:4] == 2'h2;
   assign \$436  = | { \$435 , \$434 , \$433  };
   assign \$437  = b1_2[7:0] >= 8'hf3;
   assign \$438  = ~ \$437 ;
   assign \$439  = \$436  & \$438 ;
-  assign \$440  = | b1_2[9:8];
+  assign \$440  = | b1_pairs[7:4];
   assign \$441  = ~ \$440 ;
-  assign \$442  = b1_2[7:0] >= 8'hf3;
-  assign \$443  = ~ \$442 ;
-  assign \$444  = \$441  & \$443 ;
-  assign \$445  = ! b2_pairs[3:0];
-  assign \$446  = b2_pairs[3:0] == 1'h1;
-  assign \$447  = b2_pairs[3:0] == 2'h2;
-  assign \$448  = | { \$447 , \$446 , \$445  };
-  assign \$449  = b2_2[7:0] >= 8'hf3;
-  assign \$450  = ~ \$449 ;
-  assign \$451  = \$448  & \$450 ;
-  assign \$452  = ! b2_pairs[3:0];
-  assign \$453  = b2_pairs[3:0] == 2'h3;
-  assign \$454  = b2_pairs[3:0] == 3'h6;
-  assign \$455  = | { \$454 , \$453 , \$452  };
-  assign \$456  = b2_2[7:0] >= 8'hf3;
-  assign \$457  = ~ \$456 ;
-  assign \$458  = \$455  & \$457 ;
-  assign \$459  = ! b2_pairs[7:4];
-  assign \$460  = b2_pairs[7:4] == 1'h1;
-  assign \$461  = b2_pairs[7:4] == 2'h2;
-  assign \$462  = | { \$461 , \$460 , \$459  };
-  assign \$463  = b2_2[7:0] >= 8'hf3;
-  assign \$464  = ~ \$463 ;
-  assign \$465  = \$462  & \$464 ;
-  assign \$466  = ! b2_pairs[7:4];
-  assign \$467  = b2_pairs[7:4] == 2'h3;
-  assign \$468  = b2_pairs[7:4] == 3'h6;
-  assign \$469  = | { \$468 , \$467 , \$466  };
-  assign \$470  = b2_2[7:0] >= 8'hf3;
-  assign \$471  = ~ \$470 ;
-  assign \$472  = \$469  & \$471 ;
-  assign \$473  = | b2_2[9:8];
-  assign \$474  = ~ \$473 ;
-  assign \$475  = b2_2[7:0] >= 8'hf3;
-  assign \$476  = ~ \$475 ;
-  assign \$477  = \$474  & \$476 ;
-  assign \$478  = ! b3_pairs[3:0];
-  assign \$479  = b3_pairs[3:0] == 1'h1;
-  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$442  = b1_pairs[7:4] == 2'h3;
+  assign \$443  = b1_pairs[7:4] == 3'h6;
+  assign \$444  = | { \$443 , \$442 , \$441  };
+  assign \$445  = b1_2[7:0] >= 8'hf3;
+  assign \$446  = ~ \$445 ;
+  assign \$447  = \$444  & \$446 ;
+  assign \$448  = | b1_2[9:8];
+  assign \$449  = ~ \$448 ;
+  assign \$450  = b1_2[7:0] >= 8'hf3;
+  assign \$451  = ~ \$450 ;
+  assign \$452  = \$449  & \$451 ;
+  assign \$453  = | b2_pairs[3:0];
+  assign \$454  = ~ \$453 ;
+  assign \$455  = b2_pairs[3:0] == 1'h1;
+  assign \$456  = b2_pairs[3:0] == 2'h2;
+  assign \$457  = | { \$456 , \$455 , \$454  };
+  assign \$458  = b2_2[7:0] >= 8'hf3;
+  assign \$459  = ~ \$458 ;
+  assign \$460  = \$457  & \$459 ;
+  assign \$461  = | b2_pairs[3:0];
+  assign \$462  = ~ \$461 ;
+  assign \$463  = b2_pairs[3:0] == 2'h3;
+  assign \$464  = b2_pairs[3:0] == 3'h6;
+  assign \$465  = | { \$464 , \$463 , \$462  };
+  assign \$466  = b2_2[7:0] >= 8'hf3;
+  assign \$467  = ~ \$466 ;
+  assign \$468  = \$465  & \$467 ;
+  assign \$469  = | b2_pairs[7:4];
+  assign \$470  = ~ \$469 ;
+  assign \$471  = b2_pairs[7:4] == 1'h1;
+  assign \$472  = b2_pairs[7:4] == 2'h2;
+  assign \$473  = | { \$472 , \$471 , \$470  };
+  assign \$474  = b2_2[7:0] >= 8'hf3;
+  assign \$475  = ~ \$474 ;
+  assign \$476  = \$473  & \$475 ;
+  assign \$477  = | b2_pairs[7:4];
+  assign \$478  = ~ \$477 ;
+  assign \$479  = b2_pairs[7:4] == 2'h3;
+  assign \$480  = b2_pairs[7:4] == 3'h6;
   assign \$481  = | { \$480 , \$479 , \$478  };
-  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$482  = b2_2[7:0] >= 8'hf3;
   assign \$483  = ~ \$482 ;
   assign \$484  = \$481  & \$483 ;
-  assign \$485  = ! b3_pairs[3:0];
-  assign \$486  = b3_pairs[3:0] == 2'h3;
-  assign \$487  = b3_pairs[3:0] == 3'h6;
-  assign \$488  = | { \$487 , \$486 , \$485  };
-  assign \$489  = b3_2[7:0] >= 8'hf3;
-  assign \$490  = ~ \$489 ;
-  assign \$491  = \$488  & \$490 ;
-  assign \$492  = ! b3_pairs[7:4];
-  assign \$493  = b3_pairs[7:4] == 1'h1;
-  assign \$494  = b3_pairs[7:4] == 2'h2;
-  assign \$495  = | { \$494 , \$493 , \$492  };
-  assign \$496  = b3_2[7:0] >= 8'hf3;
-  assign \$497  = ~ \$496 ;
-  assign \$498  = \$495  & \$497 ;
-  assign \$499  = ! b3_pairs[7:4];
-  assign \$500  = b3_pairs[7:4] == 2'h3;
-  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$485  = | b2_2[9:8];
+  assign \$486  = ~ \$485 ;
+  assign \$487  = b2_2[7:0] >= 8'hf3;
+  assign \$488  = ~ \$487 ;
+  assign \$489  = \$486  & \$488 ;
+  assign \$490  = | b3_pairs[3:0];
+  assign \$491  = ~ \$490 ;
+  assign \$492  = b3_pairs[3:0] == 1'h1;
+  assign \$493  = b3_pairs[3:0] == 2'h2;
+  assign \$494  = | { \$493 , \$492 , \$491  };
+  assign \$495  = b3_2[7:0] >= 8'hf3;
+  assign \$496  = ~ \$495 ;
+  assign \$497  = \$494  & \$496 ;
+  assign \$498  = | b3_pairs[3:0];
+  assign \$499  = ~ \$498 ;
+  assign \$500  = b3_pairs[3:0] == 2'h3;
+  assign \$501  = b3_pairs[3:0] == 3'h6;
   assign \$502  = | { \$501 , \$500 , \$499  };
   assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b3_2[9:8];
+  assign \$506  = | b3_pairs[7:4];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b3_2[7:0] >= 8'hf3;
-  assign \$509  = ~ \$508 ;
-  assign \$510  = \$507  & \$509 ;
-  assign \$511  = ! b4_pairs[3:0];
-  assign \$512  = b4_pairs[3:0] == 1'h1;
-  assign \$513  = b4_pairs[3:0] == 2'h2;
-  assign \$514  = | { \$513 , \$512 , \$511  };
-  assign \$515  = b4_2[7:0] >= 8'hf3;
-  assign \$516  = ~ \$515 ;
-  assign \$517  = \$514  & \$516 ;
-  assign \$518  = ! b4_pairs[3:0];
-  assign \$519  = b4_pairs[3:0] == 2'h3;
-  assign \$520  = b4_pairs[3:0] == 3'h6;
-  assign \$521  = | { \$520 , \$519 , \$518  };
-  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$508  = b3_pairs[7:4] == 1'h1;
+  assign \$509  = b3_pairs[7:4] == 2'h2;
+  assign \$510  = | { \$509 , \$508 , \$507  };
+  assign \$511  = b3_2[7:0] >= 8'hf3;
+  assign \$512  = ~ \$511 ;
+  assign \$513  = \$510  & \$512 ;
+  assign \$514  = | b3_pairs[7:4];
+  assign \$515  = ~ \$514 ;
+  assign \$516  = b3_pairs[7:4] == 2'h3;
+  assign \$517  = b3_pairs[7:4] == 3'h6;
+  assign \$518  = | { \$517 , \$516 , \$515  };
+  assign \$519  = b3_2[7:0] >= 8'hf3;
+  assign \$520  = ~ \$519 ;
+  assign \$521  = \$518  & \$520 ;
+  assign \$522  = | b3_2[9:8];
   assign \$523  = ~ \$522 ;
-  assign \$524  = \$521  & \$523 ;
-  assign \$525  = ! b4_pairs[7:4];
-  assign \$526  = b4_pairs[7:4] == 1'h1;
-  assign \$527  = b4_pairs[7:4] == 2'h2;
-  assign \$528  = | { \$527 , \$526 , \$525  };
-  assign \$529  = b4_2[7:0] >= 8'hf3;
-  assign \$530  = ~ \$529 ;
-  assign \$531  = \$528  & \$530 ;
-  assign \$532  = ! b4_pairs[7:4];
-  assign \$533  = b4_pairs[7:4] == 2'h3;
-  assign \$534  = b4_pairs[7:4] == 3'h6;
-  assign \$535  = | { \$534 , \$533 , \$532  };
-  assign \$536  = b4_2[7:0] >= 8'hf3;
-  assign \$537  = ~ \$536 ;
-  assign \$538  = \$535  & \$537 ;
-  assign \$539  = | b4_2[9:8];
-  assign \$540  = ~ \$539 ;
-  assign \$541  = b4_2[7:0] >= 8'hf3;
-  assign \$542  = ~ \$541 ;
-  assign \$543  = \$540  & \$542 ;
-  assign \$544  = ! b5_pairs[3:0];
-  assign \$545  = b5_pairs[3:0] == 1'h1;
-  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$524  = b3_2[7:0] >= 8'hf3;
+  assign \$525  = ~ \$524 ;
+  assign \$526  = \$523  & \$525 ;
+  assign \$527  = | b4_pairs[3:0];
+  assign \$528  = ~ \$527 ;
+  assign \$529  = b4_pairs[3:0] == 1'h1;
+  assign \$530  = b4_pairs[3:0] == 2'h2;
+  assign \$531  = | { \$530 , \$529 , \$528  };
+  assign \$532  = b4_2[7:0] >= 8'hf3;
+  assign \$533  = ~ \$532 ;
+  assign \$534  = \$531  & \$533 ;
+  assign \$535  = | b4_pairs[3:0];
+  assign \$536  = ~ \$535 ;
+  assign \$537  = b4_pairs[3:0] == 2'h3;
+  assign \$538  = b4_pairs[3:0] == 3'h6;
+  assign \$539  = | { \$538 , \$537 , \$536  };
+  assign \$540  = b4_2[7:0] >= 8'hf3;
+  assign \$541  = ~ \$540 ;
+  assign \$542  = \$539  & \$541 ;
+  assign \$543  = | b4_pairs[7:4];
+  assign \$544  = ~ \$543 ;
+  assign \$545  = b4_pairs[7:4] == 1'h1;
+  assign \$546  = b4_pairs[7:4] == 2'h2;
   assign \$547  = | { \$546 , \$545 , \$544  };
-  assign \$548  = b5_2[7:0] >= 8'hf3;
+  assign \$548  = b4_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = ! b5_pairs[3:0];
-  assign \$552  = b5_pairs[3:0] == 2'h3;
-  assign \$553  = b5_pairs[3:0] == 3'h6;
-  assign \$554  = | { \$553 , \$552 , \$551  };
-  assign \$555  = b5_2[7:0] >= 8'hf3;
-  assign \$556  = ~ \$555 ;
-  assign \$557  = \$554  & \$556 ;
-  assign \$558  = ! b5_pairs[7:4];
-  assign \$559  = b5_pairs[7:4] == 1'h1;
-  assign \$560  = b5_pairs[7:4] == 2'h2;
-  assign \$561  = | { \$560 , \$559 , \$558  };
-  assign \$562  = b5_2[7:0] >= 8'hf3;
-  assign \$563  = ~ \$562 ;
-  assign \$564  = \$561  & \$563 ;
-  assign \$565  = ! b5_pairs[7:4];
-  assign \$566  = b5_pairs[7:4] == 2'h3;
-  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$551  = | b4_pairs[7:4];
+  assign \$552  = ~ \$551 ;
+  assign \$553  = b4_pairs[7:4] == 2'h3;
+  assign \$554  = b4_pairs[7:4] == 3'h6;
+  assign \$555  = | { \$554 , \$553 , \$552  };
+  assign \$556  = b4_2[7:0] >= 8'hf3;
+  assign \$557  = ~ \$556 ;
+  assign \$558  = \$555  & \$557 ;
+  assign \$559  = | b4_2[9:8];
+  assign \$560  = ~ \$559 ;
+  assign \$561  = b4_2[7:0] >= 8'hf3;
+  assign \$562  = ~ \$561 ;
+  assign \$563  = \$560  & \$562 ;
+  assign \$564  = | b5_pairs[3:0];
+  assign \$565  = ~ \$564 ;
+  assign \$566  = b5_pairs[3:0] == 1'h1;
+  assign \$567  = b5_pairs[3:0] == 2'h2;
   assign \$568  = | { \$567 , \$566 , \$565  };
   assign \$569  = b5_2[7:0] >= 8'hf3;
   assign \$570  = ~ \$569 ;
   assign \$571  = \$568  & \$570 ;
-  assign \$572  = | b5_2[9:8];
+  assign \$572  = | b5_pairs[3:0];
   assign \$573  = ~ \$572 ;
-  assign \$574  = b5_2[7:0] >= 8'hf3;
-  assign \$575  = ~ \$574 ;
-  assign \$576  = \$573  & \$575 ;
-  assign \$577  = ! b6_pairs[3:0];
-  assign \$578  = b6_pairs[3:0] == 1'h1;
-  assign \$579  = b6_pairs[3:0] == 2'h2;
-  assign \$580  = | { \$579 , \$578 , \$577  };
-  assign \$581  = b6_2[7:0] >= 8'hf3;
-  assign \$582  = ~ \$581 ;
-  assign \$583  = \$580  & \$582 ;
-  assign \$584  = ! b6_pairs[3:0];
-  assign \$585  = b6_pairs[3:0] == 2'h3;
-  assign \$586  = b6_pairs[3:0] == 3'h6;
-  assign \$587  = | { \$586 , \$585 , \$584  };
-  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$574  = b5_pairs[3:0] == 2'h3;
+  assign \$575  = b5_pairs[3:0] == 3'h6;
+  assign \$576  = | { \$575 , \$574 , \$573  };
+  assign \$577  = b5_2[7:0] >= 8'hf3;
+  assign \$578  = ~ \$577 ;
+  assign \$579  = \$576  & \$578 ;
+  assign \$580  = | b5_pairs[7:4];
+  assign \$581  = ~ \$580 ;
+  assign \$582  = b5_pairs[7:4] == 1'h1;
+  assign \$583  = b5_pairs[7:4] == 2'h2;
+  assign \$584  = | { \$583 , \$582 , \$581  };
+  assign \$585  = b5_2[7:0] >= 8'hf3;
+  assign \$586  = ~ \$585 ;
+  assign \$587  = \$584  & \$586 ;
+  assign \$588  = | b5_pairs[7:4];
   assign \$589  = ~ \$588 ;
-  assign \$590  = \$587  & \$589 ;
-  assign \$591  = ! b6_pairs[7:4];
-  assign \$592  = b6_pairs[7:4] == 1'h1;
-  assign \$593  = b6_pairs[7:4] == 2'h2;
-  assign \$594  = | { \$593 , \$592 , \$591  };
-  assign \$595  = b6_2[7:0] >= 8'hf3;
-  assign \$596  = ~ \$595 ;
-  assign \$597  = \$594  & \$596 ;
-  assign \$598  = ! b6_pairs[7:4];
-  assign \$599  = b6_pairs[7:4] == 2'h3;
-  assign \$600  = b6_pairs[7:4] == 3'h6;
-  assign \$601  = | { \$600 , \$599 , \$598  };
-  assign \$602  = b6_2[7:0] >= 8'hf3;
-  assign \$603  = ~ \$602 ;
-  assign \$604  = \$601  & \$603 ;
-  assign \$605  = | b6_2[9:8];
-  assign \$606  = ~ \$605 ;
-  assign \$607  = b6_2[7:0] >= 8'hf3;
-  assign \$608  = ~ \$607 ;
-  assign \$609  = \$606  & \$608 ;
-  assign \$610  = ! b7_pairs[3:0];
-  assign \$611  = b7_pairs[3:0] == 1'h1;
-  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$590  = b5_pairs[7:4] == 2'h3;
+  assign \$591  = b5_pairs[7:4] == 3'h6;
+  assign \$592  = | { \$591 , \$590 , \$589  };
+  assign \$593  = b5_2[7:0] >= 8'hf3;
+  assign \$594  = ~ \$593 ;
+  assign \$595  = \$592  & \$594 ;
+  assign \$596  = | b5_2[9:8];
+  assign \$597  = ~ \$596 ;
+  assign \$598  = b5_2[7:0] >= 8'hf3;
+  assign \$599  = ~ \$598 ;
+  assign \$600  = \$597  & \$599 ;
+  assign \$601  = | b6_pairs[3:0];
+  assign \$602  = ~ \$601 ;
+  assign \$603  = b6_pairs[3:0] == 1'h1;
+  assign \$604  = b6_pairs[3:0] == 2'h2;
+  assign \$605  = | { \$604 , \$603 , \$602  };
+  assign \$606  = b6_2[7:0] >= 8'hf3;
+  assign \$607  = ~ \$606 ;
+  assign \$608  = \$605  & \$607 ;
+  assign \$609  = | b6_pairs[3:0];
+  assign \$610  = ~ \$609 ;
+  assign \$611  = b6_pairs[3:0] == 2'h3;
+  assign \$612  = b6_pairs[3:0] == 3'h6;
   assign \$613  = | { \$612 , \$611 , \$610  };
-  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$614  = b6_2[7:0] >= 8'hf3;
   assign \$615  = ~ \$614 ;
   assign \$616  = \$613  & \$615 ;
-  assign \$617  = ! b7_pairs[3:0];
-  assign \$618  = b7_pairs[3:0] == 2'h3;
-  assign \$619  = b7_pairs[3:0] == 3'h6;
-  assign \$620  = | { \$619 , \$618 , \$617  };
-  assign \$621  = b7_2[7:0] >= 8'hf3;
-  assign \$622  = ~ \$621 ;
-  assign \$623  = \$620  & \$622 ;
-  assign \$624  = ! b7_pairs[7:4];
-  assign \$625  = b7_pairs[7:4] == 1'h1;
-  assign \$626  = b7_pairs[7:4] == 2'h2;
-  assign \$627  = | { \$626 , \$625 , \$624  };
-  assign \$628  = b7_2[7:0] >= 8'hf3;
-  assign \$629  = ~ \$628 ;
-  assign \$630  = \$627  & \$629 ;
-  assign \$631  = ! b7_pairs[7:4];
-  assign \$632  = b7_pairs[7:4] == 2'h3;
-  assign \$633  = b7_pairs[7:4] == 3'h6;
-  assign \$634  = | { \$633 , \$632 , \$631  };
-  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$617  = | b6_pairs[7:4];
+  assign \$618  = ~ \$617 ;
+  assign \$619  = b6_pairs[7:4] == 1'h1;
+  assign \$620  = b6_pairs[7:4] == 2'h2;
+  assign \$621  = | { \$620 , \$619 , \$618  };
+  assign \$622  = b6_2[7:0] >= 8'hf3;
+  assign \$623  = ~ \$622 ;
+  assign \$624  = \$621  & \$623 ;
+  assign \$625  = | b6_pairs[7:4];
+  assign \$626  = ~ \$625 ;
+  assign \$627  = b6_pairs[7:4] == 2'h3;
+  assign \$628  = b6_pairs[7:4] == 3'h6;
+  assign \$629  = | { \$628 , \$627 , \$626  };
+  assign \$630  = b6_2[7:0] >= 8'hf3;
+  assign \$631  = ~ \$630 ;
+  assign \$632  = \$629  & \$631 ;
+  assign \$633  = | b6_2[9:8];
+  assign \$634  = ~ \$633 ;
+  assign \$635  = b6_2[7:0] >= 8'hf3;
   assign \$636  = ~ \$635 ;
   assign \$637  = \$634  & \$636 ;
-  assign \$638  = | b7_2[9:8];
+  assign \$638  = | b7_pairs[3:0];
   assign \$639  = ~ \$638 ;
-  assign \$640  = b7_2[7:0] >= 8'hf3;
-  assign \$641  = ~ \$640 ;
-  assign \$642  = \$639  & \$641 ;
-  assign \$643  = ! b8_pairs[3:0];
-  assign \$644  = b8_pairs[3:0] == 1'h1;
-  assign \$645  = b8_pairs[3:0] == 2'h2;
-  assign \$646  = | { \$645 , \$644 , \$643  };
-  assign \$647  = b8_2[7:0] >= 8'hf3;
-  assign \$648  = ~ \$647 ;
-  assign \$649  = \$646  & \$648 ;
-  assign \$650  = ! b8_pairs[3:0];
-  assign \$651  = b8_pairs[3:0] == 2'h3;
-  assign \$652  = b8_pairs[3:0] == 3'h6;
-  assign \$653  = | { \$652 , \$651 , \$650  };
-  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$640  = b7_pairs[3:0] == 1'h1;
+  assign \$641  = b7_pairs[3:0] == 2'h2;
+  assign \$642  = | { \$641 , \$640 , \$639  };
+  assign \$643  = b7_2[7:0] >= 8'hf3;
+  assign \$644  = ~ \$643 ;
+  assign \$645  = \$642  & \$644 ;
+  assign \$646  = | b7_pairs[3:0];
+  assign \$647  = ~ \$646 ;
+  assign \$648  = b7_pairs[3:0] == 2'h3;
+  assign \$649  = b7_pairs[3:0] == 3'h6;
+  assign \$650  = | { \$649 , \$648 , \$647  };
+  assign \$651  = b7_2[7:0] >= 8'hf3;
+  assign \$652  = ~ \$651 ;
+  assign \$653  = \$650  & \$652 ;
+  assign \$654  = | b7_pairs[7:4];
   assign \$655  = ~ \$654 ;
-  assign \$656  = \$653  & \$655 ;
-  assign \$657  = ! b8_pairs[7:4];
-  assign \$658  = b8_pairs[7:4] == 1'h1;
-  assign \$659  = b8_pairs[7:4] == 2'h2;
-  assign \$660  = | { \$659 , \$658 , \$657  };
-  assign \$661  = b8_2[7:0] >= 8'hf3;
-  assign \$662  = ~ \$661 ;
-  assign \$663  = \$660  & \$662 ;
-  assign \$664  = ! b8_pairs[7:4];
-  assign \$665  = b8_pairs[7:4] == 2'h3;
-  assign \$666  = b8_pairs[7:4] == 3'h6;
-  assign \$667  = | { \$666 , \$665 , \$664  };
-  assign \$668  = b8_2[7:0] >= 8'hf3;
-  assign \$669  = ~ \$668 ;
-  assign \$670  = \$667  & \$669 ;
-  assign \$671  = | b8_2[9:8];
-  assign \$672  = ~ \$671 ;
-  assign \$673  = b8_2[7:0] >= 8'hf3;
-  assign \$674  = ~ \$673 ;
-  assign \$675  = \$672  & \$674 ;
-  assign \$676  = ! b9_pairs[3:0];
-  assign \$677  = b9_pairs[3:0] == 1'h1;
-  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$656  = b7_pairs[7:4] == 1'h1;
+  assign \$657  = b7_pairs[7:4] == 2'h2;
+  assign \$658  = | { \$657 , \$656 , \$655  };
+  assign \$659  = b7_2[7:0] >= 8'hf3;
+  assign \$660  = ~ \$659 ;
+  assign \$661  = \$658  & \$660 ;
+  assign \$662  = | b7_pairs[7:4];
+  assign \$663  = ~ \$662 ;
+  assign \$664  = b7_pairs[7:4] == 2'h3;
+  assign \$665  = b7_pairs[7:4] == 3'h6;
+  assign \$666  = | { \$665 , \$664 , \$663  };
+  assign \$667  = b7_2[7:0] >= 8'hf3;
+  assign \$668  = ~ \$667 ;
+  assign \$669  = \$666  & \$668 ;
+  assign \$670  = | b7_2[9:8];
+  assign \$671  = ~ \$670 ;
+  assign \$672  = b7_2[7:0] >= 8'hf3;
+  assign \$673  = ~ \$672 ;
+  assign \$674  = \$671  & \$673 ;
+  assign \$675  = | b8_pairs[3:0];
+  assign \$676  = ~ \$675 ;
+  assign \$677  = b8_pairs[3:0] == 1'h1;
+  assign \$678  = b8_pairs[3:0] == 2'h2;
   assign \$679  = | { \$678 , \$677 , \$676  };
-  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$680  = b8_2[7:0] >= 8'hf3;
   assign \$681  = ~ \$680 ;
   assign \$682  = \$679  & \$681 ;
-  assign \$683  = ! b9_pairs[3:0];
-  assign \$684  = b9_pairs[3:0] == 2'h3;
-  assign \$685  = b9_pairs[3:0] == 3'h6;
-  assign \$686  = | { \$685 , \$684 , \$683  };
-  assign \$687  = b9_2[7:0] >= 8'hf3;
-  assign \$688  = ~ \$687 ;
-  assign \$689  = \$686  & \$688 ;
-  assign \$690  = ! b9_pairs[7:4];
-  assign \$691  = b9_pairs[7:4] == 1'h1;
-  assign \$692  = b9_pairs[7:4] == 2'h2;
-  assign \$693  = | { \$692 , \$691 , \$690  };
-  assign \$694  = b9_2[7:0] >= 8'hf3;
-  assign \$695  = ~ \$694 ;
-  assign \$696  = \$693  & \$695 ;
-  assign \$697  = ! b9_pairs[7:4];
-  assign \$698  = b9_pairs[7:4] == 2'h3;
-  assign \$699  = b9_pairs[7:4] == 3'h6;
-  assign \$700  = | { \$699 , \$698 , \$697  };
-  assign \$701  = b9_2[7:0] >= 8'hf3;
-  assign \$702  = ~ \$701 ;
-  assign \$703  = \$700  & \$702 ;
-  assign \$704  = | b9_2[9:8];
+  assign \$683  = | b8_pairs[3:0];
+  assign \$684  = ~ \$683 ;
+  assign \$685  = b8_pairs[3:0] == 2'h3;
+  assign \$686  = b8_pairs[3:0] == 3'h6;
+  assign \$687  = | { \$686 , \$685 , \$684  };
+  assign \$688  = b8_2[7:0] >= 8'hf3;
+  assign \$689  = ~ \$688 ;
+  assign \$690  = \$687  & \$689 ;
+  assign \$691  = | b8_pairs[7:4];
+  assign \$692  = ~ \$691 ;
+  assign \$693  = b8_pairs[7:4] == 1'h1;
+  assign \$694  = b8_pairs[7:4] == 2'h2;
+  assign \$695  = | { \$694 , \$693 , \$692  };
+  assign \$696  = b8_2[7:0] >= 8'hf3;
+  assign \$697  = ~ \$696 ;
+  assign \$698  = \$695  & \$697 ;
+  assign \$699  = | b8_pairs[7:4];
+  assign \$700  = ~ \$699 ;
+  assign \$701  = b8_pairs[7:4] == 2'h3;
+  assign \$702  = b8_pairs[7:4] == 3'h6;
+  assign \$703  = | { \$702 , \$701 , \$700  };
+  assign \$704  = b8_2[7:0] >= 8'hf3;
   assign \$705  = ~ \$704 ;
-  assign \$706  = b9_2[7:0] >= 8'hf3;
-  assign \$707  = ~ \$706 ;
-  assign \$708  = \$705  & \$707 ;
-  assign \$709  = ! b10_pairs[3:0];
-  assign \$710  = b10_pairs[3:0] == 1'h1;
-  assign \$711  = b10_pairs[3:0] == 2'h2;
-  assign \$712  = | { \$711 , \$710 , \$709  };
-  assign \$713  = b10_2[7:0] >= 8'hf3;
-  assign \$714  = ~ \$713 ;
-  assign \$715  = \$712  & \$714 ;
-  assign \$716  = ! b10_pairs[3:0];
-  assign \$717  = b10_pairs[3:0] == 2'h3;
-  assign \$718  = b10_pairs[3:0] == 3'h6;
-  assign \$719  = | { \$718 , \$717 , \$716  };
-  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$706  = \$703  & \$705 ;
+  assign \$707  = | b8_2[9:8];
+  assign \$708  = ~ \$707 ;
+  assign \$709  = b8_2[7:0] >= 8'hf3;
+  assign \$710  = ~ \$709 ;
+  assign \$711  = \$708  & \$710 ;
+  assign \$712  = | b9_pairs[3:0];
+  assign \$713  = ~ \$712 ;
+  assign \$714  = b9_pairs[3:0] == 1'h1;
+  assign \$715  = b9_pairs[3:0] == 2'h2;
+  assign \$716  = | { \$715 , \$714 , \$713  };
+  assign \$717  = b9_2[7:0] >= 8'hf3;
+  assign \$718  = ~ \$717 ;
+  assign \$719  = \$716  & \$718 ;
+  assign \$720  = | b9_pairs[3:0];
   assign \$721  = ~ \$720 ;
-  assign \$722  = \$719  & \$721 ;
-  assign \$723  = ! b10_pairs[7:4];
-  assign \$724  = b10_pairs[7:4] == 1'h1;
-  assign \$725  = b10_pairs[7:4] == 2'h2;
-  assign \$726  = | { \$725 , \$724 , \$723  };
-  assign \$727  = b10_2[7:0] >= 8'hf3;
-  assign \$728  = ~ \$727 ;
-  assign \$729  = \$726  & \$728 ;
-  assign \$730  = ! b10_pairs[7:4];
-  assign \$731  = b10_pairs[7:4] == 2'h3;
-  assign \$732  = b10_pairs[7:4] == 3'h6;
-  assign \$733  = | { \$732 , \$731 , \$730  };
-  assign \$734  = b10_2[7:0] >= 8'hf3;
-  assign \$735  = ~ \$734 ;
-  assign \$736  = \$733  & \$735 ;
-  assign \$737  = | b10_2[9:8];
-  assign \$738  = ~ \$737 ;
-  assign \$739  = b10_2[7:0] >= 8'hf3;
-  assign \$740  = ~ \$739 ;
-  assign \$741  = \$738  & \$740 ;
-  assign \$742  = ! b11_pairs[3:0];
-  assign \$743  = b11_pairs[3:0] == 1'h1;
-  assign \$744  = b11_pairs[3:0] == 2'h2;
-  assign \$745  = | { \$744 , \$743 , \$742  };
-  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$722  = b9_pairs[3:0] == 2'h3;
+  assign \$723  = b9_pairs[3:0] == 3'h6;
+  assign \$724  = | { \$723 , \$722 , \$721  };
+  assign \$725  = b9_2[7:0] >= 8'hf3;
+  assign \$726  = ~ \$725 ;
+  assign \$727  = \$724  & \$726 ;
+  assign \$728  = | b9_pairs[7:4];
+  assign \$729  = ~ \$728 ;
+  assign \$730  = b9_pairs[7:4] == 1'h1;
+  assign \$731  = b9_pairs[7:4] == 2'h2;
+  assign \$732  = | { \$731 , \$730 , \$729  };
+  assign \$733  = b9_2[7:0] >= 8'hf3;
+  assign \$734  = ~ \$733 ;
+  assign \$735  = \$732  & \$734 ;
+  assign \$736  = | b9_pairs[7:4];
+  assign \$737  = ~ \$736 ;
+  assign \$738  = b9_pairs[7:4] == 2'h3;
+  assign \$739  = b9_pairs[7:4] == 3'h6;
+  assign \$740  = | { \$739 , \$738 , \$737  };
+  assign \$741  = b9_2[7:0] >= 8'hf3;
+  assign \$742  = ~ \$741 ;
+  assign \$743  = \$740  & \$742 ;
+  assign \$744  = | b9_2[9:8];
+  assign \$745  = ~ \$744 ;
+  assign \$746  = b9_2[7:0] >= 8'hf3;
   assign \$747  = ~ \$746 ;
   assign \$748  = \$745  & \$747 ;
-  assign \$749  = ! b11_pairs[3:0];
-  assign \$750  = b11_pairs[3:0] == 2'h3;
-  assign \$751  = b11_pairs[3:0] == 3'h6;
-  assign \$752  = | { \$751 , \$750 , \$749  };
-  assign \$753  = b11_2[7:0] >= 8'hf3;
-  assign \$754  = ~ \$753 ;
-  assign \$755  = \$752  & \$754 ;
-  assign \$756  = ! b11_pairs[7:4];
-  assign \$757  = b11_pairs[7:4] == 1'h1;
-  assign \$758  = b11_pairs[7:4] == 2'h2;
-  assign \$759  = | { \$758 , \$757 , \$756  };
-  assign \$760  = b11_2[7:0] >= 8'hf3;
-  assign \$761  = ~ \$760 ;
-  assign \$762  = \$759  & \$761 ;
-  assign \$763  = ! b11_pairs[7:4];
-  assign \$764  = b11_pairs[7:4] == 2'h3;
-  assign \$765  = b11_pairs[7:4] == 3'h6;
-  assign \$766  = | { \$765 , \$764 , \$763  };
-  assign \$767  = b11_2[7:0] >= 8'hf3;
-  assign \$768  = ~ \$767 ;
-  assign \$769  = \$766  & \$768 ;
-  assign \$770  = | b11_2[9:8];
+  assign \$749  = | b10_pairs[3:0];
+  assign \$750  = ~ \$749 ;
+  assign \$751  = b10_pairs[3:0] == 1'h1;
+  assign \$752  = b10_pairs[3:0] == 2'h2;
+  assign \$753  = | { \$752 , \$751 , \$750  };
+  assign \$754  = b10_2[7:0] >= 8'hf3;
+  assign \$755  = ~ \$754 ;
+  assign \$756  = \$753  & \$755 ;
+  assign \$757  = | b10_pairs[3:0];
+  assign \$758  = ~ \$757 ;
+  assign \$759  = b10_pairs[3:0] == 2'h3;
+  assign \$760  = b10_pairs[3:0] == 3'h6;
+  assign \$761  = | { \$760 , \$759 , \$758  };
+  assign \$762  = b10_2[7:0] >= 8'hf3;
+  assign \$763  = ~ \$762 ;
+  assign \$764  = \$761  & \$763 ;
+  assign \$765  = | b10_pairs[7:4];
+  assign \$766  = ~ \$765 ;
+  assign \$767  = b10_pairs[7:4] == 1'h1;
+  assign \$768  = b10_pairs[7:4] == 2'h2;
+  assign \$769  = | { \$768 , \$767 , \$766  };
+  assign \$770  = b10_2[7:0] >= 8'hf3;
   assign \$771  = ~ \$770 ;
-  assign \$772  = b11_2[7:0] >= 8'hf3;
-  assign \$773  = ~ \$772 ;
-  assign \$774  = \$771  & \$773 ;
-  assign \$775  = ! b12_pairs[3:0];
-  assign \$776  = b12_pairs[3:0] == 1'h1;
-  assign \$777  = b12_pairs[3:0] == 2'h2;
-  assign \$778  = | { \$777 , \$776 , \$775  };
-  assign \$779  = b12_2[7:0] >= 8'hf3;
-  assign \$780  = ~ \$779 ;
-  assign \$781  = \$778  & \$780 ;
-  assign \$782  = ! b12_pairs[3:0];
-  assign \$783  = b12_pairs[3:0] == 2'h3;
-  assign \$784  = b12_pairs[3:0] == 3'h6;
-  assign \$785  = | { \$784 , \$783 , \$782  };
-  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$772  = \$769  & \$771 ;
+  assign \$773  = | b10_pairs[7:4];
+  assign \$774  = ~ \$773 ;
+  assign \$775  = b10_pairs[7:4] == 2'h3;
+  assign \$776  = b10_pairs[7:4] == 3'h6;
+  assign \$777  = | { \$776 , \$775 , \$774  };
+  assign \$778  = b10_2[7:0] >= 8'hf3;
+  assign \$779  = ~ \$778 ;
+  assign \$780  = \$777  & \$779 ;
+  assign \$781  = | b10_2[9:8];
+  assign \$782  = ~ \$781 ;
+  assign \$783  = b10_2[7:0] >= 8'hf3;
+  assign \$784  = ~ \$783 ;
+  assign \$785  = \$782  & \$784 ;
+  assign \$786  = | b11_pairs[3:0];
   assign \$787  = ~ \$786 ;
-  assign \$788  = \$785  & \$787 ;
-  assign \$789  = ! b12_pairs[7:4];
-  assign \$790  = b12_pairs[7:4] == 1'h1;
-  assign \$791  = b12_pairs[7:4] == 2'h2;
-  assign \$792  = | { \$791 , \$790 , \$789  };
-  assign \$793  = b12_2[7:0] >= 8'hf3;
-  assign \$794  = ~ \$793 ;
-  assign \$795  = \$792  & \$794 ;
-  assign \$796  = ! b12_pairs[7:4];
-  assign \$797  = b12_pairs[7:4] == 2'h3;
-  assign \$798  = b12_pairs[7:4] == 3'h6;
-  assign \$799  = | { \$798 , \$797 , \$796  };
-  assign \$800  = b12_2[7:0] >= 8'hf3;
-  assign \$801  = ~ \$800 ;
-  assign \$802  = \$799  & \$801 ;
-  assign \$803  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  } & \$803 ;
-  assign \$805  = \$804  & mask;
-  assign \$806  = b0_2[7:0] >= 8'hf3;
-  assign \$807  = b1_2[7:0] >= 8'hf3;
-  assign \$808  = b2_2[7:0] >= 8'hf3;
-  assign \$809  = b3_2[7:0] >= 8'hf3;
-  assign \$810  = b4_2[7:0] >= 8'hf3;
-  assign \$811  = b5_2[7:0] >= 8'hf3;
-  assign \$812  = b6_2[7:0] >= 8'hf3;
-  assign \$813  = b7_2[7:0] >= 8'hf3;
-  assign \$814  = b8_2[7:0] >= 8'hf3;
-  assign \$815  = b9_2[7:0] >= 8'hf3;
-  assign \$816  = b10_2[7:0] >= 8'hf3;
-  assign \$817  = b11_2[7:0] >= 8'hf3;
-  assign \$818  = b12_2[7:0] >= 8'hf3;
-  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
+  assign \$788  = b11_pairs[3:0] == 1'h1;
+  assign \$789  = b11_pairs[3:0] == 2'h2;
+  assign \$790  = | { \$789 , \$788 , \$787  };
+  assign \$791  = b11_2[7:0] >= 8'hf3;
+  assign \$792  = ~ \$791 ;
+  assign \$793  = \$790  & \$792 ;
+  assign \$794  = | b11_pairs[3:0];
+  assign \$795  = ~ \$794 ;
+  assign \$796  = b11_pairs[3:0] == 2'h3;
+  assign \$797  = b11_pairs[3:0] == 3'h6;
+  assign \$798  = | { \$797 , \$796 , \$795  };
+  assign \$799  = b11_2[7:0] >= 8'hf3;
+  assign \$800  = ~ \$799 ;
+  assign \$801  = \$798  & \$800 ;
+  assign \$802  = | b11_pairs[7:4];
+  assign \$803  = ~ \$802 ;
+  assign \$804  = b11_pairs[7:4] == 1'h1;
+  assign \$805  = b11_pairs[7:4] == 2'h2;
+  assign \$806  = | { \$805 , \$804 , \$803  };
+  assign \$807  = b11_2[7:0] >= 8'hf3;
+  assign \$808  = ~ \$807 ;
+  assign \$809  = \$806  & \$808 ;
+  assign \$810  = | b11_pairs[7:4];
+  assign \$811  = ~ \$810 ;
+  assign \$812  = b11_pairs[7:4] == 2'h3;
+  assign \$813  = b11_pairs[7:4] == 3'h6;
+  assign \$814  = | { \$813 , \$812 , \$811  };
+  assign \$815  = b11_2[7:0] >= 8'hf3;
+  assign \$816  = ~ \$815 ;
+  assign \$817  = \$814  & \$816 ;
+  assign \$818  = | b11_2[9:8];
+  assign \$819  = ~ \$818 ;
+  assign \$820  = b11_2[7:0] >= 8'hf3;
+  assign \$821  = ~ \$820 ;
+  assign \$822  = \$819  & \$821 ;
+  assign \$823  = | b12_pairs[3:0];
+  assign \$824  = ~ \$823 ;
+  assign \$825  = b12_pairs[3:0] == 1'h1;
+  assign \$826  = b12_pairs[3:0] == 2'h2;
+  assign \$827  = | { \$826 , \$825 , \$824  };
+  assign \$828  = b12_2[7:0] >= 8'hf3;
+  assign \$829  = ~ \$828 ;
+  assign \$830  = \$827  & \$829 ;
+  assign \$831  = | b12_pairs[3:0];
+  assign \$832  = ~ \$831 ;
+  assign \$833  = b12_pairs[3:0] == 2'h3;
+  assign \$834  = b12_pairs[3:0] == 3'h6;
+  assign \$835  = | { \$834 , \$833 , \$832  };
+  assign \$836  = b12_2[7:0] >= 8'hf3;
+  assign \$837  = ~ \$836 ;
+  assign \$838  = \$835  & \$837 ;
+  assign \$839  = | b12_pairs[7:4];
+  assign \$840  = ~ \$839 ;
+  assign \$841  = b12_pairs[7:4] == 1'h1;
+  assign \$842  = b12_pairs[7:4] == 2'h2;
+  assign \$843  = | { \$842 , \$841 , \$840  };
+  assign \$844  = b12_2[7:0] >= 8'hf3;
+  assign \$845  = ~ \$844 ;
+  assign \$846  = \$843  & \$845 ;
+  assign \$847  = | b12_pairs[7:4];
+  assign \$848  = ~ \$847 ;
+  assign \$849  = b12_pairs[7:4] == 2'h3;
+  assign \$850  = b12_pairs[7:4] == 3'h6;
+  assign \$851  = | { \$850 , \$849 , \$848  };
+  assign \$852  = b12_2[7:0] >= 8'hf3;
+  assign \$853  = ~ \$852 ;
+  assign \$854  = \$851  & \$853 ;
+  assign \$855  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$856  = { \$854 , \$846 , \$838 , \$830 , \$822 , \$817 , \$809 , \$801 , \$793 , \$785 , \$780 , \$772 , \$764 , \$756 , \$748 , \$743 , \$735 , \$727 , \$719 , \$711 , \$706 , \$698 , \$690 , \$682 , \$674 , \$669 , \$661 , \$653 , \$645 , \$637 , \$632 , \$624 , \$616 , \$608 , \$600 , \$595 , \$587 , \$579 , \$571 , \$563 , \$558 , \$550 , \$542 , \$534 , \$526 , \$521 , \$513 , \$505 , \$497 , \$489 , \$484 , \$476 , \$468 , \$460 , \$452 , \$447 , \$439 , \$431 , \$423 , \$415 , \$410 , \$402 , \$394 , \$386  } & \$855 ;
+  assign \$857  = \$856  & mask;
+  assign \$858  = b0_2[7:0] >= 8'hf3;
+  assign \$859  = b1_2[7:0] >= 8'hf3;
+  assign \$860  = b2_2[7:0] >= 8'hf3;
+  assign \$861  = b3_2[7:0] >= 8'hf3;
+  assign \$862  = b4_2[7:0] >= 8'hf3;
+  assign \$863  = b5_2[7:0] >= 8'hf3;
+  assign \$864  = b6_2[7:0] >= 8'hf3;
+  assign \$865  = b7_2[7:0] >= 8'hf3;
+  assign \$866  = b8_2[7:0] >= 8'hf3;
+  assign \$867  = b9_2[7:0] >= 8'hf3;
+  assign \$868  = b10_2[7:0] >= 8'hf3;
+  assign \$869  = b11_2[7:0] >= 8'hf3;
+  assign \$870  = b12_2[7:0] >= 8'hf3;
+  assign \$871  = | { \$870 , \$869 , \$868 , \$867 , \$866 , \$865 , \$864 , \$863 , \$862 , \$861 , \$860 , \$859 , \$858  };
   always @(posedge clk)
-    b0_pairs <= \$820 ;
+    b0_pairs <= \$872 ;
   always @(posedge clk)
-    b0_residue <= \$821 ;
+    b0_residue <= \$873 ;
   always @(posedge clk)
-    b1_pairs <= \$822 ;
+    b1_pairs <= \$874 ;
   always @(posedge clk)
-    b1_residue <= \$823 ;
+    b1_residue <= \$875 ;
   always @(posedge clk)
-    b2_pairs <= \$824 ;
+    b2_pairs <= \$876 ;
   always @(posedge clk)
-    b2_residue <= \$825 ;
+    b2_residue <= \$877 ;
   always @(posedge clk)
-    b3_pairs <= \$826 ;
+    b3_pairs <= \$878 ;
   always @(posedge clk)
-    b3_residue <= \$827 ;
+    b3_residue <= \$879 ;
   always @(posedge clk)
-    b4_pairs <= \$828 ;
+    b4_pairs <= \$880 ;
   always @(posedge clk)
-    b4_residue <= \$829 ;
+    b4_residue <= \$881 ;
   always @(posedge clk)
-    b5_pairs <= \$830 ;
+    b5_pairs <= \$882 ;
   always @(posedge clk)
-    b5_residue <= \$831 ;
+    b5_residue <= \$883 ;
   always @(posedge clk)
-    b6_pairs <= \$832 ;
+    b6_pairs <= \$884 ;
   always @(posedge clk)
-    b6_residue <= \$833 ;
+    b6_residue <= \$885 ;
   always @(posedge clk)
-    b7_pairs <= \$834 ;
+    b7_pairs <= \$886 ;
   always @(posedge clk)
-    b7_residue <= \$835 ;
+    b7_residue <= \$887 ;
   always @(posedge clk)
-    b8_pairs <= \$836 ;
+    b8_pairs <= \$888 ;
   always @(posedge clk)
-    b8_residue <= \$837 ;
+    b8_residue <= \$889 ;
   always @(posedge clk)
-    b9_pairs <= \$838 ;
+    b9_pairs <= \$890 ;
   always @(posedge clk)
-    b9_residue <= \$839 ;
+    b9_residue <= \$891 ;
   always @(posedge clk)
-    b10_pairs <= \$840 ;
+    b10_pairs <= \$892 ;
   always @(posedge clk)
-    b10_residue <= \$841 ;
+    b10_residue <= \$893 ;
   always @(posedge clk)
-    b11_pairs <= \$842 ;
+    b11_pairs <= \$894 ;
   always @(posedge clk)
-    b11_residue <= \$843 ;
+    b11_residue <= \$895 ;
   always @(posedge clk)
-    b12_pairs <= \$844 ;
+    b12_pairs <= \$896 ;
   always @(posedge clk)
-    b12_residue <= \$845 ;
+    b12_residue <= \$897 ;
   always @(posedge clk)
-    nonzero <= \$846 ;
+    nonzero <= \$898 ;
   always @(posedge clk)
-    negative <= \$847 ;
+    negative <= \$899 ;
   always @(posedge clk)
-    illegal <= \$848 ;
+    illegal <= \$900 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
   assign b0_2 = b0_residue + \$3 ;
@@ -4110,346 +4266,294 @@ module \tern_64x4_int8_g128_base3.core.dot_0.decoder (clk, rst, abort, mask, one
   assign \$58  = b0_pairs[7:4] == 1'h1;
   assign \$59  = b0_pairs[7:4] == 3'h4;
   assign \$60  = b0_pairs[7:4] == 3'h7;
-  assign \$61  = | { \$60 , \$59 , \$58  };
-  assign \$62  = b0_2[7:0] >= 8'hf3;
-  assign \$63  = \$61  | \$62 ;
-  assign \$64  = b0_2[7:0] >= 8'hf3;
-  assign \$65  = b0_2[8] | \$64 ;
-  assign \$66  = b1_pairs[3:0] == 2'h3;
-  assign \$67  = b1_pairs[3:0] == 3'h4;
-  assign \$68  = b1_pairs[3:0] == 3'h5;
-  assign \$69  = | { \$68 , \$67 , \$66  };
-  assign \$70  = b1_2[7:0] >= 8'hf3;
-  assign \$71  = \$69  | \$70 ;
-  assign \$72  = b1_pairs[3:0] == 1'h1;
-  assign \$73  = b1_pairs[3:0] == 3'h4;
-  assign \$74  = b1_pairs[3:0] == 3'h7;
-  assign \$75  = | { \$74 , \$73 , \$72  };
-  assign \$76  = b1_2[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b1_pairs[7:4] == 2'h3;
-  assign \$79  = b1_pairs[7:4] == 3'h4;
-  assign \$80  = b1_pairs[7:4] == 3'h5;
-  assign \$81  = | { \$80 , \$79 , \$78  };
-  assign \$82  = b1_2[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_pairs[7:4] == 1'h1;
-  assign \$85  = b1_pairs[7:4] == 3'h4;
-  assign \$86  = b1_pairs[7:4] == 3'h7;
-  assign \$87  = | { \$86 , \$85 , \$84  };
-  assign \$88  = b1_2[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_2[7:0] >= 8'hf3;
-  assign \$91  = b1_2[8] | \$90 ;
-  assign \$92  = b2_pairs[3:0] == 2'h3;
-  assign \$93  = b2_pairs[3:0] == 3'h4;
-  assign \$94  = b2_pairs[3:0] == 3'h5;
-  assign \$95  = | { \$94 , \$93 , \$92  };
-  assign \$96  = b2_2[7:0] >= 8'hf3;
-  assign \$97  = \$95  | \$96 ;
-  assign \$98  = b2_pairs[3:0] == 1'h1;
-  assign \$99  = b2_pairs[3:0] == 3'h4;
-  assign \$100  = b2_pairs[3:0] == 3'h7;
-  assign \$101  = | { \$100 , \$99 , \$98  };
-  assign \$102  = b2_2[7:0] >= 8'hf3;
-  assign \$103  = \$101  | \$102 ;
-  assign \$104  = b2_pairs[7:4] == 2'h3;
-  assign \$105  = b2_pairs[7:4] == 3'h4;
-  assign \$106  = b2_pairs[7:4] == 3'h5;
-  assign \$107  = | { \$106 , \$105 , \$104  };
-  assign \$108  = b2_2[7:0] >= 8'hf3;
-  assign \$109  = \$107  | \$108 ;
-  assign \$110  = b2_pairs[7:4] == 1'h1;
-  assign \$111  = b2_pairs[7:4] == 3'h4;
-  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$820  = { b0_1[11:8], b0_0[11:8] };
+    \$872  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
     if (rst) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$821  = b0_1[7:0];
+    \$873  = b0_1[7:0];
     if (abort) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
     if (rst) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$822  = { b1_1[11:8], b1_0[11:8] };
+    \$874  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
     if (rst) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$823  = b1_1[7:0];
+    \$875  = b1_1[7:0];
     if (abort) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
     if (rst) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$824  = { b2_1[11:8], b2_0[11:8] };
+    \$876  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
     if (rst) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$825  = b2_1[7:0];
+    \$877  = b2_1[7:0];
     if (abort) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
     if (rst) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$826  = { b3_1[11:8], b3_0[11:8] };
+    \$878  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
     if (rst) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$827  = b3_1[7:0];
+    \$879  = b3_1[7:0];
     if (abort) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
     if (rst) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$828  = { b4_1[11:8], b4_0[11:8] };
+    \$880  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
     if (rst) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$829  = b4_1[7:0];
+    \$881  = b4_1[7:0];
     if (abort) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
     if (rst) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$830  = { b5_1[11:8], b5_0[11:8] };
+    \$882  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
     if (rst) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$831  = b5_1[7:0];
+    \$883  = b5_1[7:0];
     if (abort) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
     if (rst) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$832  = { b6_1[11:8], b6_0[11:8] };
+    \$884  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
     if (rst) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$833  = b6_1[7:0];
+    \$885  = b6_1[7:0];
     if (abort) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
     if (rst) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$834  = { b7_1[11:8], b7_0[11:8] };
+    \$886  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
     if (rst) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$835  = b7_1[7:0];
+    \$887  = b7_1[7:0];
     if (abort) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
     if (rst) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$836  = { b8_1[11:8], b8_0[11:8] };
+    \$888  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
     if (rst) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$837  = b8_1[7:0];
+    \$889  = b8_1[7:0];
     if (abort) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
     if (rst) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$838  = { b9_1[11:8], b9_0[11:8] };
+    \$890  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
     if (rst) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$839  = b9_1[7:0];
+    \$891  = b9_1[7:0];
     if (abort) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
     if (rst) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$840  = { b10_1[11:8], b10_0[11:8] };
+    \$892  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
     if (rst) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$841  = b10_1[7:0];
+    \$893  = b10_1[7:0];
     if (abort) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
     if (rst) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$842  = { b11_1[11:8], b11_0[11:8] };
+    \$894  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
     if (rst) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$843  = b11_1[7:0];
+    \$895  = b11_1[7:0];
     if (abort) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
     if (rst) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$844  = { b12_1[11:8], b12_0[11:8] };
+    \$896  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
     if (rst) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$845  = b12_1[7:0];
+    \$897  = b12_1[7:0];
     if (abort) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
     if (rst) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$846  = \$378 ;
+    \$898  = \$378 ;
     if (abort) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$847  = \$805 ;
+    \$899  = \$857 ;
     if (abort) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$848  = \$819 ;
+    \$900  = \$871 ;
     if (abort) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
     if (rst) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
   end
   assign \$1  = { codes[7:0], 3'h0 };
@@ -7580,9 +7684,9 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$800 ;
   wire \$801 ;
   wire \$802 ;
-  wire [63:0] \$803 ;
-  wire [63:0] \$804 ;
-  wire [63:0] \$805 ;
+  wire \$803 ;
+  wire \$804 ;
+  wire \$805 ;
   wire \$806 ;
   wire \$807 ;
   wire \$808 ;
@@ -7599,44 +7703,96 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire \$818 ;
   wire \$819 ;
   wire \$82 ;
-  reg [7:0] \$820 ;
-  reg [7:0] \$821 ;
-  reg [7:0] \$822 ;
-  reg [7:0] \$823 ;
-  reg [7:0] \$824 ;
-  reg [7:0] \$825 ;
-  reg [7:0] \$826 ;
-  reg [7:0] \$827 ;
-  reg [7:0] \$828 ;
-  reg [7:0] \$829 ;
+  wire \$820 ;
+  wire \$821 ;
+  wire \$822 ;
+  wire \$823 ;
+  wire \$824 ;
+  wire \$825 ;
+  wire \$826 ;
+  wire \$827 ;
+  wire \$828 ;
+  wire \$829 ;
   wire \$83 ;
-  reg [7:0] \$830 ;
-  reg [7:0] \$831 ;
-  reg [7:0] \$832 ;
-  reg [7:0] \$833 ;
-  reg [7:0] \$834 ;
-  reg [7:0] \$835 ;
-  reg [7:0] \$836 ;
-  reg [7:0] \$837 ;
-  reg [7:0] \$838 ;
-  reg [7:0] \$839 ;
+  wire \$830 ;
+  wire \$831 ;
+  wire \$832 ;
+  wire \$833 ;
+  wire \$834 ;
+  wire \$835 ;
+  wire \$836 ;
+  wire \$837 ;
+  wire \$838 ;
+  wire \$839 ;
   wire \$84 ;
-  reg [7:0] \$840 ;
-  reg [7:0] \$841 ;
-  reg [7:0] \$842 ;
-  reg [7:0] \$843 ;
-  reg [7:0] \$844 ;
-  reg [7:0] \$845 ;
-  reg [63:0] \$846 ;
-  reg [63:0] \$847 ;
-  reg \$848 ;
+  wire \$840 ;
+  wire \$841 ;
+  wire \$842 ;
+  wire \$843 ;
+  wire \$844 ;
+  wire \$845 ;
+  wire \$846 ;
+  wire \$847 ;
+  wire \$848 ;
+  wire \$849 ;
   wire \$85 ;
+  wire \$850 ;
+  wire \$851 ;
+  wire \$852 ;
+  wire \$853 ;
+  wire \$854 ;
+  wire [63:0] \$855 ;
+  wire [63:0] \$856 ;
+  wire [63:0] \$857 ;
+  wire \$858 ;
+  wire \$859 ;
   wire \$86 ;
+  wire \$860 ;
+  wire \$861 ;
+  wire \$862 ;
+  wire \$863 ;
+  wire \$864 ;
+  wire \$865 ;
+  wire \$866 ;
+  wire \$867 ;
+  wire \$868 ;
+  wire \$869 ;
   wire \$87 ;
+  wire \$870 ;
+  wire \$871 ;
+  reg [7:0] \$872 ;
+  reg [7:0] \$873 ;
+  reg [7:0] \$874 ;
+  reg [7:0] \$875 ;
+  reg [7:0] \$876 ;
+  reg [7:0] \$877 ;
+  reg [7:0] \$878 ;
+  reg [7:0] \$879 ;
   wire \$88 ;
+  reg [7:0] \$880 ;
+  reg [7:0] \$881 ;
+  reg [7:0] \$882 ;
+  reg [7:0] \$883 ;
+  reg [7:0] \$884 ;
+  reg [7:0] \$885 ;
+  reg [7:0] \$886 ;
+  reg [7:0] \$887 ;
+  reg [7:0] \$888 ;
+  reg [7:0] \$889 ;
   wire \$89 ;
+  reg [7:0] \$890 ;
+  reg [7:0] \$891 ;
+  reg [7:0] \$892 ;
+  reg [7:0] \$893 ;
+  reg [7:0] \$894 ;
+  reg [7:0] \$895 ;
+  reg [7:0] \$896 ;
+  reg [7:0] \$897 ;
+  reg [63:0] \$898 ;
+  reg [63:0] \$899 ;
   wire [8:0] \$9 ;
   wire \$90 ;
+  reg \$900 ;
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
@@ -7728,6 +7884,58 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   assign \$113  = | { \$112 , \$111 , \$110  };
   assign \$114  = b2_2[7:0] >= 8'hf3;
   assign \$115  = \$113  | \$114 ;
@@ -7993,503 +8201,555 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   assign \$375  = \$373  | \$374 ;
   assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
   assign \$378  = \$377  & mask;
-  assign \$379  = ! b0_pairs[3:0];
-  assign \$380  = b0_pairs[3:0] == 1'h1;
-  assign \$381  = b0_pairs[3:0] == 2'h2;
-  assign \$382  = | { \$381 , \$380 , \$379  };
-  assign \$383  = b0_2[7:0] >= 8'hf3;
-  assign \$384  = ~ \$383 ;
-  assign \$385  = \$382  & \$384 ;
-  assign \$386  = ! b0_pairs[3:0];
-  assign \$387  = b0_pairs[3:0] == 2'h3;
-  assign \$388  = b0_pairs[3:0] == 3'h6;
-  assign \$389  = | { \$388 , \$387 , \$386  };
-  assign \$390  = b0_2[7:0] >= 8'hf3;
-  assign \$391  = ~ \$390 ;
-  assign \$392  = \$389  & \$391 ;
-  assign \$393  = ! b0_pairs[7:4];
-  assign \$394  = b0_pairs[7:4] == 1'h1;
-  assign \$395  = b0_pairs[7:4] == 2'h2;
-  assign \$396  = | { \$395 , \$394 , \$393  };
-  assign \$397  = b0_2[7:0] >= 8'hf3;
-  assign \$398  = ~ \$397 ;
-  assign \$399  = \$396  & \$398 ;
-  assign \$400  = ! b0_pairs[7:4];
-  assign \$401  = b0_pairs[7:4] == 2'h3;
-  assign \$402  = b0_pairs[7:4] == 3'h6;
-  assign \$403  = | { \$402 , \$401 , \$400  };
-  assign \$404  = b0_2[7:0] >= 8'hf3;
-  assign \$405  = ~ \$404 ;
-  assign \$406  = \$403  & \$405 ;
-  assign \$407  = | b0_2[9:8];
-  assign \$408  = ~ \$407 ;
-  assign \$409  = b0_2[7:0] >= 8'hf3;
-  assign \$410  = ~ \$409 ;
-  assign \$411  = \$408  & \$410 ;
-  assign \$412  = ! b1_pairs[3:0];
-  assign \$413  = b1_pairs[3:0] == 1'h1;
-  assign \$414  = b1_pairs[3:0] == 2'h2;
-  assign \$415  = | { \$414 , \$413 , \$412  };
-  assign \$416  = b1_2[7:0] >= 8'hf3;
+  assign \$379  = | b0_pairs[3:0];
+  assign \$380  = ~ \$379 ;
+  assign \$381  = b0_pairs[3:0] == 1'h1;
+  assign \$382  = b0_pairs[3:0] == 2'h2;
+  assign \$383  = | { \$382 , \$381 , \$380  };
+  assign \$384  = b0_2[7:0] >= 8'hf3;
+  assign \$385  = ~ \$384 ;
+  assign \$386  = \$383  & \$385 ;
+  assign \$387  = | b0_pairs[3:0];
+  assign \$388  = ~ \$387 ;
+  assign \$389  = b0_pairs[3:0] == 2'h3;
+  assign \$390  = b0_pairs[3:0] == 3'h6;
+  assign \$391  = | { \$390 , \$389 , \$388  };
+  assign \$392  = b0_2[7:0] >= 8'hf3;
+  assign \$393  = ~ \$392 ;
+  assign \$394  = \$391  & \$393 ;
+  assign \$395  = | b0_pairs[7:4];
+  assign \$396  = ~ \$395 ;
+  assign \$397  = b0_pairs[7:4] == 1'h1;
+  assign \$398  = b0_pairs[7:4] == 2'h2;
+  assign \$399  = | { \$398 , \$397 , \$396  };
+  assign \$400  = b0_2[7:0] >= 8'hf3;
+  assign \$401  = ~ \$400 ;
+  assign \$402  = \$399  & \$401 ;
+  assign \$403  = | b0_pairs[7:4];
+  assign \$404  = ~ \$403 ;
+  assign \$405  = b0_pairs[7:4] == 2'h3;
+  assign \$406  = b0_pairs[7:4] == 3'h6;
+  assign \$407  = | { \$406 , \$405 , \$404  };
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = ~ \$408 ;
+  assign \$410  = \$407  & \$409 ;
+  assign \$411  = | b0_2[9:8];
+  assign \$412  = ~ \$411 ;
+  assign \$413  = b0_2[7:0] >= 8'hf3;
+  assign \$414  = ~ \$413 ;
+  assign \$415  = \$412  & \$414 ;
+  assign \$416  = | b1_pairs[3:0];
   assign \$417  = ~ \$416 ;
-  assign \$418  = \$415  & \$417 ;
-  assign \$419  = ! b1_pairs[3:0];
-  assign \$420  = b1_pairs[3:0] == 2'h3;
-  assign \$421  = b1_pairs[3:0] == 3'h6;
-  assign \$422  = | { \$421 , \$420 , \$419  };
-  assign \$423  = b1_2[7:0] >= 8'hf3;
-  assign \$424  = ~ \$423 ;
-  assign \$425  = \$422  & \$424 ;
-  assign \$426  = ! b1_pairs[7:4];
-  assign \$427  = b1_pairs[7:4] == 1'h1;
-  assign \$428  = b1_pairs[7:4] == 2'h2;
-  assign \$429  = | { \$428 , \$427 , \$426  };
-  assign \$430  = b1_2[7:0] >= 8'hf3;
-  assign \$431  = ~ \$430 ;
-  assign \$432  = \$429  & \$431 ;
-  assign \$433  = ! b1_pairs[7:4];
-  assign \$434  = b1_pairs[7:4] == 2'h3;
-  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$418  = b1_pairs[3:0] == 1'h1;
+  assign \$419  = b1_pairs[3:0] == 2'h2;
+  assign \$420  = | { \$419 , \$418 , \$417  };
+  assign \$421  = b1_2[7:0] >= 8'hf3;
+  assign \$422  = ~ \$421 ;
+  assign \$423  = \$420  & \$422 ;
+  assign \$424  = | b1_pairs[3:0];
+  assign \$425  = ~ \$424 ;
+  assign \$426  = b1_pairs[3:0] == 2'h3;
+  assign \$427  = b1_pairs[3:0] == 3'h6;
+  assign \$428  = | { \$427 , \$426 , \$425  };
+  assign \$429  = b1_2[7:0] >= 8'hf3;
+  assign \$430  = ~ \$429 ;
+  assign \$431  = \$428  & \$430 ;
+  assign \$432  = | b1_pairs[7:4];
+  assign \$433  = ~ \$432 ;
+  assign \$434  = b1_pairs[7:4] == 1'h1;
+  assign \$435  = b1_pairs[7:4] == 2'h2;
   assign \$436  = | { \$435 , \$434 , \$433  };
   assign \$437  = b1_2[7:0] >= 8'hf3;
   assign \$438  = ~ \$437 ;
   assign \$439  = \$436  & \$438 ;
-  assign \$440  = | b1_2[9:8];
+  assign \$440  = | b1_pairs[7:4];
   assign \$441  = ~ \$440 ;
-  assign \$442  = b1_2[7:0] >= 8'hf3;
-  assign \$443  = ~ \$442 ;
-  assign \$444  = \$441  & \$443 ;
-  assign \$445  = ! b2_pairs[3:0];
-  assign \$446  = b2_pairs[3:0] == 1'h1;
-  assign \$447  = b2_pairs[3:0] == 2'h2;
-  assign \$448  = | { \$447 , \$446 , \$445  };
-  assign \$449  = b2_2[7:0] >= 8'hf3;
-  assign \$450  = ~ \$449 ;
-  assign \$451  = \$448  & \$450 ;
-  assign \$452  = ! b2_pairs[3:0];
-  assign \$453  = b2_pairs[3:0] == 2'h3;
-  assign \$454  = b2_pairs[3:0] == 3'h6;
-  assign \$455  = | { \$454 , \$453 , \$452  };
-  assign \$456  = b2_2[7:0] >= 8'hf3;
-  assign \$457  = ~ \$456 ;
-  assign \$458  = \$455  & \$457 ;
-  assign \$459  = ! b2_pairs[7:4];
-  assign \$460  = b2_pairs[7:4] == 1'h1;
-  assign \$461  = b2_pairs[7:4] == 2'h2;
-  assign \$462  = | { \$461 , \$460 , \$459  };
-  assign \$463  = b2_2[7:0] >= 8'hf3;
-  assign \$464  = ~ \$463 ;
-  assign \$465  = \$462  & \$464 ;
-  assign \$466  = ! b2_pairs[7:4];
-  assign \$467  = b2_pairs[7:4] == 2'h3;
-  assign \$468  = b2_pairs[7:4] == 3'h6;
-  assign \$469  = | { \$468 , \$467 , \$466  };
-  assign \$470  = b2_2[7:0] >= 8'hf3;
-  assign \$471  = ~ \$470 ;
-  assign \$472  = \$469  & \$471 ;
-  assign \$473  = | b2_2[9:8];
-  assign \$474  = ~ \$473 ;
-  assign \$475  = b2_2[7:0] >= 8'hf3;
-  assign \$476  = ~ \$475 ;
-  assign \$477  = \$474  & \$476 ;
-  assign \$478  = ! b3_pairs[3:0];
-  assign \$479  = b3_pairs[3:0] == 1'h1;
-  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$442  = b1_pairs[7:4] == 2'h3;
+  assign \$443  = b1_pairs[7:4] == 3'h6;
+  assign \$444  = | { \$443 , \$442 , \$441  };
+  assign \$445  = b1_2[7:0] >= 8'hf3;
+  assign \$446  = ~ \$445 ;
+  assign \$447  = \$444  & \$446 ;
+  assign \$448  = | b1_2[9:8];
+  assign \$449  = ~ \$448 ;
+  assign \$450  = b1_2[7:0] >= 8'hf3;
+  assign \$451  = ~ \$450 ;
+  assign \$452  = \$449  & \$451 ;
+  assign \$453  = | b2_pairs[3:0];
+  assign \$454  = ~ \$453 ;
+  assign \$455  = b2_pairs[3:0] == 1'h1;
+  assign \$456  = b2_pairs[3:0] == 2'h2;
+  assign \$457  = | { \$456 , \$455 , \$454  };
+  assign \$458  = b2_2[7:0] >= 8'hf3;
+  assign \$459  = ~ \$458 ;
+  assign \$460  = \$457  & \$459 ;
+  assign \$461  = | b2_pairs[3:0];
+  assign \$462  = ~ \$461 ;
+  assign \$463  = b2_pairs[3:0] == 2'h3;
+  assign \$464  = b2_pairs[3:0] == 3'h6;
+  assign \$465  = | { \$464 , \$463 , \$462  };
+  assign \$466  = b2_2[7:0] >= 8'hf3;
+  assign \$467  = ~ \$466 ;
+  assign \$468  = \$465  & \$467 ;
+  assign \$469  = | b2_pairs[7:4];
+  assign \$470  = ~ \$469 ;
+  assign \$471  = b2_pairs[7:4] == 1'h1;
+  assign \$472  = b2_pairs[7:4] == 2'h2;
+  assign \$473  = | { \$472 , \$471 , \$470  };
+  assign \$474  = b2_2[7:0] >= 8'hf3;
+  assign \$475  = ~ \$474 ;
+  assign \$476  = \$473  & \$475 ;
+  assign \$477  = | b2_pairs[7:4];
+  assign \$478  = ~ \$477 ;
+  assign \$479  = b2_pairs[7:4] == 2'h3;
+  assign \$480  = b2_pairs[7:4] == 3'h6;
   assign \$481  = | { \$480 , \$479 , \$478  };
-  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$482  = b2_2[7:0] >= 8'hf3;
   assign \$483  = ~ \$482 ;
   assign \$484  = \$481  & \$483 ;
-  assign \$485  = ! b3_pairs[3:0];
-  assign \$486  = b3_pairs[3:0] == 2'h3;
-  assign \$487  = b3_pairs[3:0] == 3'h6;
-  assign \$488  = | { \$487 , \$486 , \$485  };
-  assign \$489  = b3_2[7:0] >= 8'hf3;
-  assign \$490  = ~ \$489 ;
-  assign \$491  = \$488  & \$490 ;
-  assign \$492  = ! b3_pairs[7:4];
-  assign \$493  = b3_pairs[7:4] == 1'h1;
-  assign \$494  = b3_pairs[7:4] == 2'h2;
-  assign \$495  = | { \$494 , \$493 , \$492  };
-  assign \$496  = b3_2[7:0] >= 8'hf3;
-  assign \$497  = ~ \$496 ;
-  assign \$498  = \$495  & \$497 ;
-  assign \$499  = ! b3_pairs[7:4];
-  assign \$500  = b3_pairs[7:4] == 2'h3;
-  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$485  = | b2_2[9:8];
+  assign \$486  = ~ \$485 ;
+  assign \$487  = b2_2[7:0] >= 8'hf3;
+  assign \$488  = ~ \$487 ;
+  assign \$489  = \$486  & \$488 ;
+  assign \$490  = | b3_pairs[3:0];
+  assign \$491  = ~ \$490 ;
+  assign \$492  = b3_pairs[3:0] == 1'h1;
+  assign \$493  = b3_pairs[3:0] == 2'h2;
+  assign \$494  = | { \$493 , \$492 , \$491  };
+  assign \$495  = b3_2[7:0] >= 8'hf3;
+  assign \$496  = ~ \$495 ;
+  assign \$497  = \$494  & \$496 ;
+  assign \$498  = | b3_pairs[3:0];
+  assign \$499  = ~ \$498 ;
+  assign \$500  = b3_pairs[3:0] == 2'h3;
+  assign \$501  = b3_pairs[3:0] == 3'h6;
   assign \$502  = | { \$501 , \$500 , \$499  };
   assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b3_2[9:8];
+  assign \$506  = | b3_pairs[7:4];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b3_2[7:0] >= 8'hf3;
-  assign \$509  = ~ \$508 ;
-  assign \$510  = \$507  & \$509 ;
-  assign \$511  = ! b4_pairs[3:0];
-  assign \$512  = b4_pairs[3:0] == 1'h1;
-  assign \$513  = b4_pairs[3:0] == 2'h2;
-  assign \$514  = | { \$513 , \$512 , \$511  };
-  assign \$515  = b4_2[7:0] >= 8'hf3;
-  assign \$516  = ~ \$515 ;
-  assign \$517  = \$514  & \$516 ;
-  assign \$518  = ! b4_pairs[3:0];
-  assign \$519  = b4_pairs[3:0] == 2'h3;
-  assign \$520  = b4_pairs[3:0] == 3'h6;
-  assign \$521  = | { \$520 , \$519 , \$518  };
-  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$508  = b3_pairs[7:4] == 1'h1;
+  assign \$509  = b3_pairs[7:4] == 2'h2;
+  assign \$510  = | { \$509 , \$508 , \$507  };
+  assign \$511  = b3_2[7:0] >= 8'hf3;
+  assign \$512  = ~ \$511 ;
+  assign \$513  = \$510  & \$512 ;
+  assign \$514  = | b3_pairs[7:4];
+  assign \$515  = ~ \$514 ;
+  assign \$516  = b3_pairs[7:4] == 2'h3;
+  assign \$517  = b3_pairs[7:4] == 3'h6;
+  assign \$518  = | { \$517 , \$516 , \$515  };
+  assign \$519  = b3_2[7:0] >= 8'hf3;
+  assign \$520  = ~ \$519 ;
+  assign \$521  = \$518  & \$520 ;
+  assign \$522  = | b3_2[9:8];
   assign \$523  = ~ \$522 ;
-  assign \$524  = \$521  & \$523 ;
-  assign \$525  = ! b4_pairs[7:4];
-  assign \$526  = b4_pairs[7:4] == 1'h1;
-  assign \$527  = b4_pairs[7:4] == 2'h2;
-  assign \$528  = | { \$527 , \$526 , \$525  };
-  assign \$529  = b4_2[7:0] >= 8'hf3;
-  assign \$530  = ~ \$529 ;
-  assign \$531  = \$528  & \$530 ;
-  assign \$532  = ! b4_pairs[7:4];
-  assign \$533  = b4_pairs[7:4] == 2'h3;
-  assign \$534  = b4_pairs[7:4] == 3'h6;
-  assign \$535  = | { \$534 , \$533 , \$532  };
-  assign \$536  = b4_2[7:0] >= 8'hf3;
-  assign \$537  = ~ \$536 ;
-  assign \$538  = \$535  & \$537 ;
-  assign \$539  = | b4_2[9:8];
-  assign \$540  = ~ \$539 ;
-  assign \$541  = b4_2[7:0] >= 8'hf3;
-  assign \$542  = ~ \$541 ;
-  assign \$543  = \$540  & \$542 ;
-  assign \$544  = ! b5_pairs[3:0];
-  assign \$545  = b5_pairs[3:0] == 1'h1;
-  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$524  = b3_2[7:0] >= 8'hf3;
+  assign \$525  = ~ \$524 ;
+  assign \$526  = \$523  & \$525 ;
+  assign \$527  = | b4_pairs[3:0];
+  assign \$528  = ~ \$527 ;
+  assign \$529  = b4_pairs[3:0] == 1'h1;
+  assign \$530  = b4_pairs[3:0] == 2'h2;
+  assign \$531  = | { \$530 , \$529 , \$528  };
+  assign \$532  = b4_2[7:0] >= 8'hf3;
+  assign \$533  = ~ \$532 ;
+  assign \$534  = \$531  & \$533 ;
+  assign \$535  = | b4_pairs[3:0];
+  assign \$536  = ~ \$535 ;
+  assign \$537  = b4_pairs[3:0] == 2'h3;
+  assign \$538  = b4_pairs[3:0] == 3'h6;
+  assign \$539  = | { \$538 , \$537 , \$536  };
+  assign \$540  = b4_2[7:0] >= 8'hf3;
+  assign \$541  = ~ \$540 ;
+  assign \$542  = \$539  & \$541 ;
+  assign \$543  = | b4_pairs[7:4];
+  assign \$544  = ~ \$543 ;
+  assign \$545  = b4_pairs[7:4] == 1'h1;
+  assign \$546  = b4_pairs[7:4] == 2'h2;
   assign \$547  = | { \$546 , \$545 , \$544  };
-  assign \$548  = b5_2[7:0] >= 8'hf3;
+  assign \$548  = b4_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = ! b5_pairs[3:0];
-  assign \$552  = b5_pairs[3:0] == 2'h3;
-  assign \$553  = b5_pairs[3:0] == 3'h6;
-  assign \$554  = | { \$553 , \$552 , \$551  };
-  assign \$555  = b5_2[7:0] >= 8'hf3;
-  assign \$556  = ~ \$555 ;
-  assign \$557  = \$554  & \$556 ;
-  assign \$558  = ! b5_pairs[7:4];
-  assign \$559  = b5_pairs[7:4] == 1'h1;
-  assign \$560  = b5_pairs[7:4] == 2'h2;
-  assign \$561  = | { \$560 , \$559 , \$558  };
-  assign \$562  = b5_2[7:0] >= 8'hf3;
-  assign \$563  = ~ \$562 ;
-  assign \$564  = \$561  & \$563 ;
-  assign \$565  = ! b5_pairs[7:4];
-  assign \$566  = b5_pairs[7:4] == 2'h3;
-  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$551  = | b4_pairs[7:4];
+  assign \$552  = ~ \$551 ;
+  assign \$553  = b4_pairs[7:4] == 2'h3;
+  assign \$554  = b4_pairs[7:4] == 3'h6;
+  assign \$555  = | { \$554 , \$553 , \$552  };
+  assign \$556  = b4_2[7:0] >= 8'hf3;
+  assign \$557  = ~ \$556 ;
+  assign \$558  = \$555  & \$557 ;
+  assign \$559  = | b4_2[9:8];
+  assign \$560  = ~ \$559 ;
+  assign \$561  = b4_2[7:0] >= 8'hf3;
+  assign \$562  = ~ \$561 ;
+  assign \$563  = \$560  & \$562 ;
+  assign \$564  = | b5_pairs[3:0];
+  assign \$565  = ~ \$564 ;
+  assign \$566  = b5_pairs[3:0] == 1'h1;
+  assign \$567  = b5_pairs[3:0] == 2'h2;
   assign \$568  = | { \$567 , \$566 , \$565  };
   assign \$569  = b5_2[7:0] >= 8'hf3;
   assign \$570  = ~ \$569 ;
   assign \$571  = \$568  & \$570 ;
-  assign \$572  = | b5_2[9:8];
+  assign \$572  = | b5_pairs[3:0];
   assign \$573  = ~ \$572 ;
-  assign \$574  = b5_2[7:0] >= 8'hf3;
-  assign \$575  = ~ \$574 ;
-  assign \$576  = \$573  & \$575 ;
-  assign \$577  = ! b6_pairs[3:0];
-  assign \$578  = b6_pairs[3:0] == 1'h1;
-  assign \$579  = b6_pairs[3:0] == 2'h2;
-  assign \$580  = | { \$579 , \$578 , \$577  };
-  assign \$581  = b6_2[7:0] >= 8'hf3;
-  assign \$582  = ~ \$581 ;
-  assign \$583  = \$580  & \$582 ;
-  assign \$584  = ! b6_pairs[3:0];
-  assign \$585  = b6_pairs[3:0] == 2'h3;
-  assign \$586  = b6_pairs[3:0] == 3'h6;
-  assign \$587  = | { \$586 , \$585 , \$584  };
-  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$574  = b5_pairs[3:0] == 2'h3;
+  assign \$575  = b5_pairs[3:0] == 3'h6;
+  assign \$576  = | { \$575 , \$574 , \$573  };
+  assign \$577  = b5_2[7:0] >= 8'hf3;
+  assign \$578  = ~ \$577 ;
+  assign \$579  = \$576  & \$578 ;
+  assign \$580  = | b5_pairs[7:4];
+  assign \$581  = ~ \$580 ;
+  assign \$582  = b5_pairs[7:4] == 1'h1;
+  assign \$583  = b5_pairs[7:4] == 2'h2;
+  assign \$584  = | { \$583 , \$582 , \$581  };
+  assign \$585  = b5_2[7:0] >= 8'hf3;
+  assign \$586  = ~ \$585 ;
+  assign \$587  = \$584  & \$586 ;
+  assign \$588  = | b5_pairs[7:4];
   assign \$589  = ~ \$588 ;
-  assign \$590  = \$587  & \$589 ;
-  assign \$591  = ! b6_pairs[7:4];
-  assign \$592  = b6_pairs[7:4] == 1'h1;
-  assign \$593  = b6_pairs[7:4] == 2'h2;
-  assign \$594  = | { \$593 , \$592 , \$591  };
-  assign \$595  = b6_2[7:0] >= 8'hf3;
-  assign \$596  = ~ \$595 ;
-  assign \$597  = \$594  & \$596 ;
-  assign \$598  = ! b6_pairs[7:4];
-  assign \$599  = b6_pairs[7:4] == 2'h3;
-  assign \$600  = b6_pairs[7:4] == 3'h6;
-  assign \$601  = | { \$600 , \$599 , \$598  };
-  assign \$602  = b6_2[7:0] >= 8'hf3;
-  assign \$603  = ~ \$602 ;
-  assign \$604  = \$601  & \$603 ;
-  assign \$605  = | b6_2[9:8];
-  assign \$606  = ~ \$605 ;
-  assign \$607  = b6_2[7:0] >= 8'hf3;
-  assign \$608  = ~ \$607 ;
-  assign \$609  = \$606  & \$608 ;
-  assign \$610  = ! b7_pairs[3:0];
-  assign \$611  = b7_pairs[3:0] == 1'h1;
-  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$590  = b5_pairs[7:4] == 2'h3;
+  assign \$591  = b5_pairs[7:4] == 3'h6;
+  assign \$592  = | { \$591 , \$590 , \$589  };
+  assign \$593  = b5_2[7:0] >= 8'hf3;
+  assign \$594  = ~ \$593 ;
+  assign \$595  = \$592  & \$594 ;
+  assign \$596  = | b5_2[9:8];
+  assign \$597  = ~ \$596 ;
+  assign \$598  = b5_2[7:0] >= 8'hf3;
+  assign \$599  = ~ \$598 ;
+  assign \$600  = \$597  & \$599 ;
+  assign \$601  = | b6_pairs[3:0];
+  assign \$602  = ~ \$601 ;
+  assign \$603  = b6_pairs[3:0] == 1'h1;
+  assign \$604  = b6_pairs[3:0] == 2'h2;
+  assign \$605  = | { \$604 , \$603 , \$602  };
+  assign \$606  = b6_2[7:0] >= 8'hf3;
+  assign \$607  = ~ \$606 ;
+  assign \$608  = \$605  & \$607 ;
+  assign \$609  = | b6_pairs[3:0];
+  assign \$610  = ~ \$609 ;
+  assign \$611  = b6_pairs[3:0] == 2'h3;
+  assign \$612  = b6_pairs[3:0] == 3'h6;
   assign \$613  = | { \$612 , \$611 , \$610  };
-  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$614  = b6_2[7:0] >= 8'hf3;
   assign \$615  = ~ \$614 ;
   assign \$616  = \$613  & \$615 ;
-  assign \$617  = ! b7_pairs[3:0];
-  assign \$618  = b7_pairs[3:0] == 2'h3;
-  assign \$619  = b7_pairs[3:0] == 3'h6;
-  assign \$620  = | { \$619 , \$618 , \$617  };
-  assign \$621  = b7_2[7:0] >= 8'hf3;
-  assign \$622  = ~ \$621 ;
-  assign \$623  = \$620  & \$622 ;
-  assign \$624  = ! b7_pairs[7:4];
-  assign \$625  = b7_pairs[7:4] == 1'h1;
-  assign \$626  = b7_pairs[7:4] == 2'h2;
-  assign \$627  = | { \$626 , \$625 , \$624  };
-  assign \$628  = b7_2[7:0] >= 8'hf3;
-  assign \$629  = ~ \$628 ;
-  assign \$630  = \$627  & \$629 ;
-  assign \$631  = ! b7_pairs[7:4];
-  assign \$632  = b7_pairs[7:4] == 2'h3;
-  assign \$633  = b7_pairs[7:4] == 3'h6;
-  assign \$634  = | { \$633 , \$632 , \$631  };
-  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$617  = | b6_pairs[7:4];
+  assign \$618  = ~ \$617 ;
+  assign \$619  = b6_pairs[7:4] == 1'h1;
+  assign \$620  = b6_pairs[7:4] == 2'h2;
+  assign \$621  = | { \$620 , \$619 , \$618  };
+  assign \$622  = b6_2[7:0] >= 8'hf3;
+  assign \$623  = ~ \$622 ;
+  assign \$624  = \$621  & \$623 ;
+  assign \$625  = | b6_pairs[7:4];
+  assign \$626  = ~ \$625 ;
+  assign \$627  = b6_pairs[7:4] == 2'h3;
+  assign \$628  = b6_pairs[7:4] == 3'h6;
+  assign \$629  = | { \$628 , \$627 , \$626  };
+  assign \$630  = b6_2[7:0] >= 8'hf3;
+  assign \$631  = ~ \$630 ;
+  assign \$632  = \$629  & \$631 ;
+  assign \$633  = | b6_2[9:8];
+  assign \$634  = ~ \$633 ;
+  assign \$635  = b6_2[7:0] >= 8'hf3;
   assign \$636  = ~ \$635 ;
   assign \$637  = \$634  & \$636 ;
-  assign \$638  = | b7_2[9:8];
+  assign \$638  = | b7_pairs[3:0];
   assign \$639  = ~ \$638 ;
-  assign \$640  = b7_2[7:0] >= 8'hf3;
-  assign \$641  = ~ \$640 ;
-  assign \$642  = \$639  & \$641 ;
-  assign \$643  = ! b8_pairs[3:0];
-  assign \$644  = b8_pairs[3:0] == 1'h1;
-  assign \$645  = b8_pairs[3:0] == 2'h2;
-  assign \$646  = | { \$645 , \$644 , \$643  };
-  assign \$647  = b8_2[7:0] >= 8'hf3;
-  assign \$648  = ~ \$647 ;
-  assign \$649  = \$646  & \$648 ;
-  assign \$650  = ! b8_pairs[3:0];
-  assign \$651  = b8_pairs[3:0] == 2'h3;
-  assign \$652  = b8_pairs[3:0] == 3'h6;
-  assign \$653  = | { \$652 , \$651 , \$650  };
-  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$640  = b7_pairs[3:0] == 1'h1;
+  assign \$641  = b7_pairs[3:0] == 2'h2;
+  assign \$642  = | { \$641 , \$640 , \$639  };
+  assign \$643  = b7_2[7:0] >= 8'hf3;
+  assign \$644  = ~ \$643 ;
+  assign \$645  = \$642  & \$644 ;
+  assign \$646  = | b7_pairs[3:0];
+  assign \$647  = ~ \$646 ;
+  assign \$648  = b7_pairs[3:0] == 2'h3;
+  assign \$649  = b7_pairs[3:0] == 3'h6;
+  assign \$650  = | { \$649 , \$648 , \$647  };
+  assign \$651  = b7_2[7:0] >= 8'hf3;
+  assign \$652  = ~ \$651 ;
+  assign \$653  = \$650  & \$652 ;
+  assign \$654  = | b7_pairs[7:4];
   assign \$655  = ~ \$654 ;
-  assign \$656  = \$653  & \$655 ;
-  assign \$657  = ! b8_pairs[7:4];
-  assign \$658  = b8_pairs[7:4] == 1'h1;
-  assign \$659  = b8_pairs[7:4] == 2'h2;
-  assign \$660  = | { \$659 , \$658 , \$657  };
-  assign \$661  = b8_2[7:0] >= 8'hf3;
-  assign \$662  = ~ \$661 ;
-  assign \$663  = \$660  & \$662 ;
-  assign \$664  = ! b8_pairs[7:4];
-  assign \$665  = b8_pairs[7:4] == 2'h3;
-  assign \$666  = b8_pairs[7:4] == 3'h6;
-  assign \$667  = | { \$666 , \$665 , \$664  };
-  assign \$668  = b8_2[7:0] >= 8'hf3;
-  assign \$669  = ~ \$668 ;
-  assign \$670  = \$667  & \$669 ;
-  assign \$671  = | b8_2[9:8];
-  assign \$672  = ~ \$671 ;
-  assign \$673  = b8_2[7:0] >= 8'hf3;
-  assign \$674  = ~ \$673 ;
-  assign \$675  = \$672  & \$674 ;
-  assign \$676  = ! b9_pairs[3:0];
-  assign \$677  = b9_pairs[3:0] == 1'h1;
-  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$656  = b7_pairs[7:4] == 1'h1;
+  assign \$657  = b7_pairs[7:4] == 2'h2;
+  assign \$658  = | { \$657 , \$656 , \$655  };
+  assign \$659  = b7_2[7:0] >= 8'hf3;
+  assign \$660  = ~ \$659 ;
+  assign \$661  = \$658  & \$660 ;
+  assign \$662  = | b7_pairs[7:4];
+  assign \$663  = ~ \$662 ;
+  assign \$664  = b7_pairs[7:4] == 2'h3;
+  assign \$665  = b7_pairs[7:4] == 3'h6;
+  assign \$666  = | { \$665 , \$664 , \$663  };
+  assign \$667  = b7_2[7:0] >= 8'hf3;
+  assign \$668  = ~ \$667 ;
+  assign \$669  = \$666  & \$668 ;
+  assign \$670  = | b7_2[9:8];
+  assign \$671  = ~ \$670 ;
+  assign \$672  = b7_2[7:0] >= 8'hf3;
+  assign \$673  = ~ \$672 ;
+  assign \$674  = \$671  & \$673 ;
+  assign \$675  = | b8_pairs[3:0];
+  assign \$676  = ~ \$675 ;
+  assign \$677  = b8_pairs[3:0] == 1'h1;
+  assign \$678  = b8_pairs[3:0] == 2'h2;
   assign \$679  = | { \$678 , \$677 , \$676  };
-  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$680  = b8_2[7:0] >= 8'hf3;
   assign \$681  = ~ \$680 ;
   assign \$682  = \$679  & \$681 ;
-  assign \$683  = ! b9_pairs[3:0];
-  assign \$684  = b9_pairs[3:0] == 2'h3;
-  assign \$685  = b9_pairs[3:0] == 3'h6;
-  assign \$686  = | { \$685 , \$684 , \$683  };
-  assign \$687  = b9_2[7:0] >= 8'hf3;
-  assign \$688  = ~ \$687 ;
-  assign \$689  = \$686  & \$688 ;
-  assign \$690  = ! b9_pairs[7:4];
-  assign \$691  = b9_pairs[7:4] == 1'h1;
-  assign \$692  = b9_pairs[7:4] == 2'h2;
-  assign \$693  = | { \$692 , \$691 , \$690  };
-  assign \$694  = b9_2[7:0] >= 8'hf3;
-  assign \$695  = ~ \$694 ;
-  assign \$696  = \$693  & \$695 ;
-  assign \$697  = ! b9_pairs[7:4];
-  assign \$698  = b9_pairs[7:4] == 2'h3;
-  assign \$699  = b9_pairs[7:4] == 3'h6;
-  assign \$700  = | { \$699 , \$698 , \$697  };
-  assign \$701  = b9_2[7:0] >= 8'hf3;
-  assign \$702  = ~ \$701 ;
-  assign \$703  = \$700  & \$702 ;
-  assign \$704  = | b9_2[9:8];
+  assign \$683  = | b8_pairs[3:0];
+  assign \$684  = ~ \$683 ;
+  assign \$685  = b8_pairs[3:0] == 2'h3;
+  assign \$686  = b8_pairs[3:0] == 3'h6;
+  assign \$687  = | { \$686 , \$685 , \$684  };
+  assign \$688  = b8_2[7:0] >= 8'hf3;
+  assign \$689  = ~ \$688 ;
+  assign \$690  = \$687  & \$689 ;
+  assign \$691  = | b8_pairs[7:4];
+  assign \$692  = ~ \$691 ;
+  assign \$693  = b8_pairs[7:4] == 1'h1;
+  assign \$694  = b8_pairs[7:4] == 2'h2;
+  assign \$695  = | { \$694 , \$693 , \$692  };
+  assign \$696  = b8_2[7:0] >= 8'hf3;
+  assign \$697  = ~ \$696 ;
+  assign \$698  = \$695  & \$697 ;
+  assign \$699  = | b8_pairs[7:4];
+  assign \$700  = ~ \$699 ;
+  assign \$701  = b8_pairs[7:4] == 2'h3;
+  assign \$702  = b8_pairs[7:4] == 3'h6;
+  assign \$703  = | { \$702 , \$701 , \$700  };
+  assign \$704  = b8_2[7:0] >= 8'hf3;
   assign \$705  = ~ \$704 ;
-  assign \$706  = b9_2[7:0] >= 8'hf3;
-  assign \$707  = ~ \$706 ;
-  assign \$708  = \$705  & \$707 ;
-  assign \$709  = ! b10_pairs[3:0];
-  assign \$710  = b10_pairs[3:0] == 1'h1;
-  assign \$711  = b10_pairs[3:0] == 2'h2;
-  assign \$712  = | { \$711 , \$710 , \$709  };
-  assign \$713  = b10_2[7:0] >= 8'hf3;
-  assign \$714  = ~ \$713 ;
-  assign \$715  = \$712  & \$714 ;
-  assign \$716  = ! b10_pairs[3:0];
-  assign \$717  = b10_pairs[3:0] == 2'h3;
-  assign \$718  = b10_pairs[3:0] == 3'h6;
-  assign \$719  = | { \$718 , \$717 , \$716  };
-  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$706  = \$703  & \$705 ;
+  assign \$707  = | b8_2[9:8];
+  assign \$708  = ~ \$707 ;
+  assign \$709  = b8_2[7:0] >= 8'hf3;
+  assign \$710  = ~ \$709 ;
+  assign \$711  = \$708  & \$710 ;
+  assign \$712  = | b9_pairs[3:0];
+  assign \$713  = ~ \$712 ;
+  assign \$714  = b9_pairs[3:0] == 1'h1;
+  assign \$715  = b9_pairs[3:0] == 2'h2;
+  assign \$716  = | { \$715 , \$714 , \$713  };
+  assign \$717  = b9_2[7:0] >= 8'hf3;
+  assign \$718  = ~ \$717 ;
+  assign \$719  = \$716  & \$718 ;
+  assign \$720  = | b9_pairs[3:0];
   assign \$721  = ~ \$720 ;
-  assign \$722  = \$719  & \$721 ;
-  assign \$723  = ! b10_pairs[7:4];
-  assign \$724  = b10_pairs[7:4] == 1'h1;
-  assign \$725  = b10_pairs[7:4] == 2'h2;
-  assign \$726  = | { \$725 , \$724 , \$723  };
-  assign \$727  = b10_2[7:0] >= 8'hf3;
-  assign \$728  = ~ \$727 ;
-  assign \$729  = \$726  & \$728 ;
-  assign \$730  = ! b10_pairs[7:4];
-  assign \$731  = b10_pairs[7:4] == 2'h3;
-  assign \$732  = b10_pairs[7:4] == 3'h6;
-  assign \$733  = | { \$732 , \$731 , \$730  };
-  assign \$734  = b10_2[7:0] >= 8'hf3;
-  assign \$735  = ~ \$734 ;
-  assign \$736  = \$733  & \$735 ;
-  assign \$737  = | b10_2[9:8];
-  assign \$738  = ~ \$737 ;
-  assign \$739  = b10_2[7:0] >= 8'hf3;
-  assign \$740  = ~ \$739 ;
-  assign \$741  = \$738  & \$740 ;
-  assign \$742  = ! b11_pairs[3:0];
-  assign \$743  = b11_pairs[3:0] == 1'h1;
-  assign \$744  = b11_pairs[3:0] == 2'h2;
-  assign \$745  = | { \$744 , \$743 , \$742  };
-  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$722  = b9_pairs[3:0] == 2'h3;
+  assign \$723  = b9_pairs[3:0] == 3'h6;
+  assign \$724  = | { \$723 , \$722 , \$721  };
+  assign \$725  = b9_2[7:0] >= 8'hf3;
+  assign \$726  = ~ \$725 ;
+  assign \$727  = \$724  & \$726 ;
+  assign \$728  = | b9_pairs[7:4];
+  assign \$729  = ~ \$728 ;
+  assign \$730  = b9_pairs[7:4] == 1'h1;
+  assign \$731  = b9_pairs[7:4] == 2'h2;
+  assign \$732  = | { \$731 , \$730 , \$729  };
+  assign \$733  = b9_2[7:0] >= 8'hf3;
+  assign \$734  = ~ \$733 ;
+  assign \$735  = \$732  & \$734 ;
+  assign \$736  = | b9_pairs[7:4];
+  assign \$737  = ~ \$736 ;
+  assign \$738  = b9_pairs[7:4] == 2'h3;
+  assign \$739  = b9_pairs[7:4] == 3'h6;
+  assign \$740  = | { \$739 , \$738 , \$737  };
+  assign \$741  = b9_2[7:0] >= 8'hf3;
+  assign \$742  = ~ \$741 ;
+  assign \$743  = \$740  & \$742 ;
+  assign \$744  = | b9_2[9:8];
+  assign \$745  = ~ \$744 ;
+  assign \$746  = b9_2[7:0] >= 8'hf3;
   assign \$747  = ~ \$746 ;
   assign \$748  = \$745  & \$747 ;
-  assign \$749  = ! b11_pairs[3:0];
-  assign \$750  = b11_pairs[3:0] == 2'h3;
-  assign \$751  = b11_pairs[3:0] == 3'h6;
-  assign \$752  = | { \$751 , \$750 , \$749  };
-  assign \$753  = b11_2[7:0] >= 8'hf3;
-  assign \$754  = ~ \$753 ;
-  assign \$755  = \$752  & \$754 ;
-  assign \$756  = ! b11_pairs[7:4];
-  assign \$757  = b11_pairs[7:4] == 1'h1;
-  assign \$758  = b11_pairs[7:4] == 2'h2;
-  assign \$759  = | { \$758 , \$757 , \$756  };
-  assign \$760  = b11_2[7:0] >= 8'hf3;
-  assign \$761  = ~ \$760 ;
-  assign \$762  = \$759  & \$761 ;
-  assign \$763  = ! b11_pairs[7:4];
-  assign \$764  = b11_pairs[7:4] == 2'h3;
-  assign \$765  = b11_pairs[7:4] == 3'h6;
-  assign \$766  = | { \$765 , \$764 , \$763  };
-  assign \$767  = b11_2[7:0] >= 8'hf3;
-  assign \$768  = ~ \$767 ;
-  assign \$769  = \$766  & \$768 ;
-  assign \$770  = | b11_2[9:8];
+  assign \$749  = | b10_pairs[3:0];
+  assign \$750  = ~ \$749 ;
+  assign \$751  = b10_pairs[3:0] == 1'h1;
+  assign \$752  = b10_pairs[3:0] == 2'h2;
+  assign \$753  = | { \$752 , \$751 , \$750  };
+  assign \$754  = b10_2[7:0] >= 8'hf3;
+  assign \$755  = ~ \$754 ;
+  assign \$756  = \$753  & \$755 ;
+  assign \$757  = | b10_pairs[3:0];
+  assign \$758  = ~ \$757 ;
+  assign \$759  = b10_pairs[3:0] == 2'h3;
+  assign \$760  = b10_pairs[3:0] == 3'h6;
+  assign \$761  = | { \$760 , \$759 , \$758  };
+  assign \$762  = b10_2[7:0] >= 8'hf3;
+  assign \$763  = ~ \$762 ;
+  assign \$764  = \$761  & \$763 ;
+  assign \$765  = | b10_pairs[7:4];
+  assign \$766  = ~ \$765 ;
+  assign \$767  = b10_pairs[7:4] == 1'h1;
+  assign \$768  = b10_pairs[7:4] == 2'h2;
+  assign \$769  = | { \$768 , \$767 , \$766  };
+  assign \$770  = b10_2[7:0] >= 8'hf3;
   assign \$771  = ~ \$770 ;
-  assign \$772  = b11_2[7:0] >= 8'hf3;
-  assign \$773  = ~ \$772 ;
-  assign \$774  = \$771  & \$773 ;
-  assign \$775  = ! b12_pairs[3:0];
-  assign \$776  = b12_pairs[3:0] == 1'h1;
-  assign \$777  = b12_pairs[3:0] == 2'h2;
-  assign \$778  = | { \$777 , \$776 , \$775  };
-  assign \$779  = b12_2[7:0] >= 8'hf3;
-  assign \$780  = ~ \$779 ;
-  assign \$781  = \$778  & \$780 ;
-  assign \$782  = ! b12_pairs[3:0];
-  assign \$783  = b12_pairs[3:0] == 2'h3;
-  assign \$784  = b12_pairs[3:0] == 3'h6;
-  assign \$785  = | { \$784 , \$783 , \$782  };
-  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$772  = \$769  & \$771 ;
+  assign \$773  = | b10_pairs[7:4];
+  assign \$774  = ~ \$773 ;
+  assign \$775  = b10_pairs[7:4] == 2'h3;
+  assign \$776  = b10_pairs[7:4] == 3'h6;
+  assign \$777  = | { \$776 , \$775 , \$774  };
+  assign \$778  = b10_2[7:0] >= 8'hf3;
+  assign \$779  = ~ \$778 ;
+  assign \$780  = \$777  & \$779 ;
+  assign \$781  = | b10_2[9:8];
+  assign \$782  = ~ \$781 ;
+  assign \$783  = b10_2[7:0] >= 8'hf3;
+  assign \$784  = ~ \$783 ;
+  assign \$785  = \$782  & \$784 ;
+  assign \$786  = | b11_pairs[3:0];
   assign \$787  = ~ \$786 ;
-  assign \$788  = \$785  & \$787 ;
-  assign \$789  = ! b12_pairs[7:4];
-  assign \$790  = b12_pairs[7:4] == 1'h1;
-  assign \$791  = b12_pairs[7:4] == 2'h2;
-  assign \$792  = | { \$791 , \$790 , \$789  };
-  assign \$793  = b12_2[7:0] >= 8'hf3;
-  assign \$794  = ~ \$793 ;
-  assign \$795  = \$792  & \$794 ;
-  assign \$796  = ! b12_pairs[7:4];
-  assign \$797  = b12_pairs[7:4] == 2'h3;
-  assign \$798  = b12_pairs[7:4] == 3'h6;
-  assign \$799  = | { \$798 , \$797 , \$796  };
-  assign \$800  = b12_2[7:0] >= 8'hf3;
-  assign \$801  = ~ \$800 ;
-  assign \$802  = \$799  & \$801 ;
-  assign \$805  = \$804  & mask;
-  assign \$806  = b0_2[7:0] >= 8'hf3;
-  assign \$807  = b1_2[7:0] >= 8'hf3;
-  assign \$808  = b2_2[7:0] >= 8'hf3;
-  assign \$809  = b3_2[7:0] >= 8'hf3;
-  assign \$810  = b4_2[7:0] >= 8'hf3;
-  assign \$811  = b5_2[7:0] >= 8'hf3;
-  assign \$812  = b6_2[7:0] >= 8'hf3;
-  assign \$813  = b7_2[7:0] >= 8'hf3;
-  assign \$814  = b8_2[7:0] >= 8'hf3;
-  assign \$815  = b9_2[7:0] >= 8'hf3;
-  assign \$816  = b10_2[7:0] >= 8'hf3;
-  assign \$817  = b11_2[7:0] >= 8'hf3;
-  assign \$818  = b12_2[7:0] >= 8'hf3;
-  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
+  assign \$788  = b11_pairs[3:0] == 1'h1;
+  assign \$789  = b11_pairs[3:0] == 2'h2;
+  assign \$790  = | { \$789 , \$788 , \$787  };
+  assign \$791  = b11_2[7:0] >= 8'hf3;
+  assign \$792  = ~ \$791 ;
+  assign \$793  = \$790  & \$792 ;
+  assign \$794  = | b11_pairs[3:0];
+  assign \$795  = ~ \$794 ;
+  assign \$796  = b11_pairs[3:0] == 2'h3;
+  assign \$797  = b11_pairs[3:0] == 3'h6;
+  assign \$798  = | { \$797 , \$796 , \$795  };
+  assign \$799  = b11_2[7:0] >= 8'hf3;
+  assign \$800  = ~ \$799 ;
+  assign \$801  = \$798  & \$800 ;
+  assign \$802  = | b11_pairs[7:4];
+  assign \$803  = ~ \$802 ;
+  assign \$804  = b11_pairs[7:4] == 1'h1;
+  assign \$805  = b11_pairs[7:4] == 2'h2;
+  assign \$806  = | { \$805 , \$804 , \$803  };
+  assign \$807  = b11_2[7:0] >= 8'hf3;
+  assign \$808  = ~ \$807 ;
+  assign \$809  = \$806  & \$808 ;
+  assign \$810  = | b11_pairs[7:4];
+  assign \$811  = ~ \$810 ;
+  assign \$812  = b11_pairs[7:4] == 2'h3;
+  assign \$813  = b11_pairs[7:4] == 3'h6;
+  assign \$814  = | { \$813 , \$812 , \$811  };
+  assign \$815  = b11_2[7:0] >= 8'hf3;
+  assign \$816  = ~ \$815 ;
+  assign \$817  = \$814  & \$816 ;
+  assign \$818  = | b11_2[9:8];
+  assign \$819  = ~ \$818 ;
+  assign \$820  = b11_2[7:0] >= 8'hf3;
+  assign \$821  = ~ \$820 ;
+  assign \$822  = \$819  & \$821 ;
+  assign \$823  = | b12_pairs[3:0];
+  assign \$824  = ~ \$823 ;
+  assign \$825  = b12_pairs[3:0] == 1'h1;
+  assign \$826  = b12_pairs[3:0] == 2'h2;
+  assign \$827  = | { \$826 , \$825 , \$824  };
+  assign \$828  = b12_2[7:0] >= 8'hf3;
+  assign \$829  = ~ \$828 ;
+  assign \$830  = \$827  & \$829 ;
+  assign \$831  = | b12_pairs[3:0];
+  assign \$832  = ~ \$831 ;
+  assign \$833  = b12_pairs[3:0] == 2'h3;
+  assign \$834  = b12_pairs[3:0] == 3'h6;
+  assign \$835  = | { \$834 , \$833 , \$832  };
+  assign \$836  = b12_2[7:0] >= 8'hf3;
+  assign \$837  = ~ \$836 ;
+  assign \$838  = \$835  & \$837 ;
+  assign \$839  = | b12_pairs[7:4];
+  assign \$840  = ~ \$839 ;
+  assign \$841  = b12_pairs[7:4] == 1'h1;
+  assign \$842  = b12_pairs[7:4] == 2'h2;
+  assign \$843  = | { \$842 , \$841 , \$840  };
+  assign \$844  = b12_2[7:0] >= 8'hf3;
+  assign \$845  = ~ \$844 ;
+  assign \$846  = \$843  & \$845 ;
+  assign \$847  = | b12_pairs[7:4];
+  assign \$848  = ~ \$847 ;
+  assign \$849  = b12_pairs[7:4] == 2'h3;
+  assign \$850  = b12_pairs[7:4] == 3'h6;
+  assign \$851  = | { \$850 , \$849 , \$848  };
+  assign \$852  = b12_2[7:0] >= 8'hf3;
+  assign \$853  = ~ \$852 ;
+  assign \$854  = \$851  & \$853 ;
+  assign \$857  = \$856  & mask;
+  assign \$858  = b0_2[7:0] >= 8'hf3;
+  assign \$859  = b1_2[7:0] >= 8'hf3;
+  assign \$860  = b2_2[7:0] >= 8'hf3;
+  assign \$861  = b3_2[7:0] >= 8'hf3;
+  assign \$862  = b4_2[7:0] >= 8'hf3;
+  assign \$863  = b5_2[7:0] >= 8'hf3;
+  assign \$864  = b6_2[7:0] >= 8'hf3;
+  assign \$865  = b7_2[7:0] >= 8'hf3;
+  assign \$866  = b8_2[7:0] >= 8'hf3;
+  assign \$867  = b9_2[7:0] >= 8'hf3;
+  assign \$868  = b10_2[7:0] >= 8'hf3;
+  assign \$869  = b11_2[7:0] >= 8'hf3;
+  assign \$870  = b12_2[7:0] >= 8'hf3;
+  assign \$871  = | { \$870 , \$869 , \$868 , \$867 , \$866 , \$865 , \$864 , \$863 , \$862 , \$861 , \$860 , \$859 , \$858  };
   always @(posedge clk)
-    b0_pairs <= \$820 ;
+    b0_pairs <= \$872 ;
   always @(posedge clk)
-    b0_residue <= \$821 ;
+    b0_residue <= \$873 ;
   always @(posedge clk)
-    b1_pairs <= \$822 ;
+    b1_pairs <= \$874 ;
   always @(posedge clk)
-    b1_residue <= \$823 ;
+    b1_residue <= \$875 ;
   always @(posedge clk)
-    b2_pairs <= \$824 ;
+    b2_pairs <= \$876 ;
   always @(posedge clk)
-    b2_residue <= \$825 ;
+    b2_residue <= \$877 ;
   always @(posedge clk)
-    b3_pairs <= \$826 ;
+    b3_pairs <= \$878 ;
   always @(posedge clk)
-    b3_residue <= \$827 ;
+    b3_residue <= \$879 ;
   always @(posedge clk)
-    b4_pairs <= \$828 ;
+    b4_pairs <= \$880 ;
   always @(posedge clk)
-    b4_residue <= \$829 ;
+    b4_residue <= \$881 ;
   always @(posedge clk)
-    b5_pairs <= \$830 ;
+    b5_pairs <= \$882 ;
   always @(posedge clk)
-    b5_residue <= \$831 ;
+    b5_residue <= \$883 ;
   always @(posedge clk)
-    b6_pairs <= \$832 ;
+    b6_pairs <= \$884 ;
   always @(posedge clk)
-    b6_residue <= \$833 ;
+    b6_residue <= \$885 ;
   always @(posedge clk)
-    b7_pairs <= \$834 ;
+    b7_pairs <= \$886 ;
   always @(posedge clk)
-    b7_residue <= \$835 ;
+    b7_residue <= \$887 ;
   always @(posedge clk)
-    b8_pairs <= \$836 ;
+    b8_pairs <= \$888 ;
   always @(posedge clk)
-    b8_residue <= \$837 ;
+    b8_residue <= \$889 ;
   always @(posedge clk)
-    b9_pairs <= \$838 ;
+    b9_pairs <= \$890 ;
   always @(posedge clk)
-    b9_residue <= \$839 ;
+    b9_residue <= \$891 ;
   always @(posedge clk)
-    b10_pairs <= \$840 ;
+    b10_pairs <= \$892 ;
   always @(posedge clk)
-    b10_residue <= \$841 ;
+    b10_residue <= \$893 ;
   always @(posedge clk)
-    b11_pairs <= \$842 ;
+    b11_pairs <= \$894 ;
   always @(posedge clk)
-    b11_residue <= \$843 ;
+    b11_residue <= \$895 ;
   always @(posedge clk)
-    b12_pairs <= \$844 ;
+    b12_pairs <= \$896 ;
   always @(posedge clk)
-    b12_residue <= \$845 ;
+    b12_residue <= \$897 ;
   always @(posedge clk)
-    nonzero <= \$846 ;
+    nonzero <= \$898 ;
   always @(posedge clk)
-    negative <= \$847 ;
+    negative <= \$899 ;
   always @(posedge clk)
-    illegal <= \$848 ;
+    illegal <= \$900 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
   assign b0_2 = b0_residue + \$3 ;
@@ -8550,346 +8810,294 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   assign \$58  = b0_pairs[7:4] == 1'h1;
   assign \$59  = b0_pairs[7:4] == 3'h4;
   assign \$60  = b0_pairs[7:4] == 3'h7;
-  assign \$61  = | { \$60 , \$59 , \$58  };
-  assign \$62  = b0_2[7:0] >= 8'hf3;
-  assign \$63  = \$61  | \$62 ;
-  assign \$64  = b0_2[7:0] >= 8'hf3;
-  assign \$65  = b0_2[8] | \$64 ;
-  assign \$66  = b1_pairs[3:0] == 2'h3;
-  assign \$67  = b1_pairs[3:0] == 3'h4;
-  assign \$68  = b1_pairs[3:0] == 3'h5;
-  assign \$69  = | { \$68 , \$67 , \$66  };
-  assign \$70  = b1_2[7:0] >= 8'hf3;
-  assign \$71  = \$69  | \$70 ;
-  assign \$72  = b1_pairs[3:0] == 1'h1;
-  assign \$73  = b1_pairs[3:0] == 3'h4;
-  assign \$74  = b1_pairs[3:0] == 3'h7;
-  assign \$75  = | { \$74 , \$73 , \$72  };
-  assign \$76  = b1_2[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b1_pairs[7:4] == 2'h3;
-  assign \$79  = b1_pairs[7:4] == 3'h4;
-  assign \$80  = b1_pairs[7:4] == 3'h5;
-  assign \$81  = | { \$80 , \$79 , \$78  };
-  assign \$82  = b1_2[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_pairs[7:4] == 1'h1;
-  assign \$85  = b1_pairs[7:4] == 3'h4;
-  assign \$86  = b1_pairs[7:4] == 3'h7;
-  assign \$87  = | { \$86 , \$85 , \$84  };
-  assign \$88  = b1_2[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_2[7:0] >= 8'hf3;
-  assign \$91  = b1_2[8] | \$90 ;
-  assign \$92  = b2_pairs[3:0] == 2'h3;
-  assign \$93  = b2_pairs[3:0] == 3'h4;
-  assign \$94  = b2_pairs[3:0] == 3'h5;
-  assign \$95  = | { \$94 , \$93 , \$92  };
-  assign \$96  = b2_2[7:0] >= 8'hf3;
-  assign \$97  = \$95  | \$96 ;
-  assign \$98  = b2_pairs[3:0] == 1'h1;
-  assign \$99  = b2_pairs[3:0] == 3'h4;
-  assign \$100  = b2_pairs[3:0] == 3'h7;
-  assign \$101  = | { \$100 , \$99 , \$98  };
-  assign \$102  = b2_2[7:0] >= 8'hf3;
-  assign \$103  = \$101  | \$102 ;
-  assign \$104  = b2_pairs[7:4] == 2'h3;
-  assign \$105  = b2_pairs[7:4] == 3'h4;
-  assign \$106  = b2_pairs[7:4] == 3'h5;
-  assign \$107  = | { \$106 , \$105 , \$104  };
-  assign \$108  = b2_2[7:0] >= 8'hf3;
-  assign \$109  = \$107  | \$108 ;
-  assign \$110  = b2_pairs[7:4] == 1'h1;
-  assign \$111  = b2_pairs[7:4] == 3'h4;
-  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$820  = { b0_1[11:8], b0_0[11:8] };
+    \$872  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
     if (rst) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$821  = b0_1[7:0];
+    \$873  = b0_1[7:0];
     if (abort) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
     if (rst) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$822  = { b1_1[11:8], b1_0[11:8] };
+    \$874  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
     if (rst) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$823  = b1_1[7:0];
+    \$875  = b1_1[7:0];
     if (abort) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
     if (rst) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$824  = { b2_1[11:8], b2_0[11:8] };
+    \$876  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
     if (rst) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$825  = b2_1[7:0];
+    \$877  = b2_1[7:0];
     if (abort) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
     if (rst) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$826  = { b3_1[11:8], b3_0[11:8] };
+    \$878  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
     if (rst) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$827  = b3_1[7:0];
+    \$879  = b3_1[7:0];
     if (abort) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
     if (rst) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$828  = { b4_1[11:8], b4_0[11:8] };
+    \$880  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
     if (rst) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$829  = b4_1[7:0];
+    \$881  = b4_1[7:0];
     if (abort) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
     if (rst) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$830  = { b5_1[11:8], b5_0[11:8] };
+    \$882  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
     if (rst) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$831  = b5_1[7:0];
+    \$883  = b5_1[7:0];
     if (abort) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
     if (rst) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$832  = { b6_1[11:8], b6_0[11:8] };
+    \$884  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
     if (rst) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$833  = b6_1[7:0];
+    \$885  = b6_1[7:0];
     if (abort) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
     if (rst) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$834  = { b7_1[11:8], b7_0[11:8] };
+    \$886  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
     if (rst) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$835  = b7_1[7:0];
+    \$887  = b7_1[7:0];
     if (abort) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
     if (rst) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$836  = { b8_1[11:8], b8_0[11:8] };
+    \$888  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
     if (rst) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$837  = b8_1[7:0];
+    \$889  = b8_1[7:0];
     if (abort) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
     if (rst) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$838  = { b9_1[11:8], b9_0[11:8] };
+    \$890  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
     if (rst) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$839  = b9_1[7:0];
+    \$891  = b9_1[7:0];
     if (abort) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
     if (rst) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$840  = { b10_1[11:8], b10_0[11:8] };
+    \$892  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
     if (rst) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$841  = b10_1[7:0];
+    \$893  = b10_1[7:0];
     if (abort) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
     if (rst) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$842  = { b11_1[11:8], b11_0[11:8] };
+    \$894  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
     if (rst) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$843  = b11_1[7:0];
+    \$895  = b11_1[7:0];
     if (abort) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
     if (rst) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$844  = { b12_1[11:8], b12_0[11:8] };
+    \$896  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
     if (rst) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$845  = b12_1[7:0];
+    \$897  = b12_1[7:0];
     if (abort) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
     if (rst) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$846  = \$378 ;
+    \$898  = \$378 ;
     if (abort) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$847  = \$805 ;
+    \$899  = \$857 ;
     if (abort) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$848  = \$819 ;
+    \$900  = \$871 ;
     if (abort) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
     if (rst) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
   end
   assign ones = 1'h0;
@@ -8933,8 +9141,8 @@ module \tern_64x4_int8_g128_base3.core.dot_1.decoder (clk, rst, abort, mask, non
   assign \$38  = { b12_0[7:0], 3'h0 };
   assign \$39  = { b12_residue, 1'h0 };
   assign \$377  = \$376 ;
-  assign \$803  = 64'hffffffffffffffff;
-  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
+  assign \$855  = 64'hffffffffffffffff;
+  assign \$856  = { \$854 , \$846 , \$838 , \$830 , \$822 , \$817 , \$809 , \$801 , \$793 , \$785 , \$780 , \$772 , \$764 , \$756 , \$748 , \$743 , \$735 , \$727 , \$719 , \$711 , \$706 , \$698 , \$690 , \$682 , \$674 , \$669 , \$661 , \$653 , \$645 , \$637 , \$632 , \$624 , \$616 , \$608 , \$600 , \$595 , \$587 , \$579 , \$571 , \$563 , \$558 , \$550 , \$542 , \$534 , \$526 , \$521 , \$513 , \$505 , \$497 , \$489 , \$484 , \$476 , \$468 , \$460 , \$452 , \$447 , \$439 , \$431 , \$423 , \$415 , \$410 , \$402 , \$394 , \$386  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -12024,9 +12232,9 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$800 ;
   wire \$801 ;
   wire \$802 ;
-  wire [63:0] \$803 ;
-  wire [63:0] \$804 ;
-  wire [63:0] \$805 ;
+  wire \$803 ;
+  wire \$804 ;
+  wire \$805 ;
   wire \$806 ;
   wire \$807 ;
   wire \$808 ;
@@ -12043,44 +12251,96 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire \$818 ;
   wire \$819 ;
   wire \$82 ;
-  reg [7:0] \$820 ;
-  reg [7:0] \$821 ;
-  reg [7:0] \$822 ;
-  reg [7:0] \$823 ;
-  reg [7:0] \$824 ;
-  reg [7:0] \$825 ;
-  reg [7:0] \$826 ;
-  reg [7:0] \$827 ;
-  reg [7:0] \$828 ;
-  reg [7:0] \$829 ;
+  wire \$820 ;
+  wire \$821 ;
+  wire \$822 ;
+  wire \$823 ;
+  wire \$824 ;
+  wire \$825 ;
+  wire \$826 ;
+  wire \$827 ;
+  wire \$828 ;
+  wire \$829 ;
   wire \$83 ;
-  reg [7:0] \$830 ;
-  reg [7:0] \$831 ;
-  reg [7:0] \$832 ;
-  reg [7:0] \$833 ;
-  reg [7:0] \$834 ;
-  reg [7:0] \$835 ;
-  reg [7:0] \$836 ;
-  reg [7:0] \$837 ;
-  reg [7:0] \$838 ;
-  reg [7:0] \$839 ;
+  wire \$830 ;
+  wire \$831 ;
+  wire \$832 ;
+  wire \$833 ;
+  wire \$834 ;
+  wire \$835 ;
+  wire \$836 ;
+  wire \$837 ;
+  wire \$838 ;
+  wire \$839 ;
   wire \$84 ;
-  reg [7:0] \$840 ;
-  reg [7:0] \$841 ;
-  reg [7:0] \$842 ;
-  reg [7:0] \$843 ;
-  reg [7:0] \$844 ;
-  reg [7:0] \$845 ;
-  reg [63:0] \$846 ;
-  reg [63:0] \$847 ;
-  reg \$848 ;
+  wire \$840 ;
+  wire \$841 ;
+  wire \$842 ;
+  wire \$843 ;
+  wire \$844 ;
+  wire \$845 ;
+  wire \$846 ;
+  wire \$847 ;
+  wire \$848 ;
+  wire \$849 ;
   wire \$85 ;
+  wire \$850 ;
+  wire \$851 ;
+  wire \$852 ;
+  wire \$853 ;
+  wire \$854 ;
+  wire [63:0] \$855 ;
+  wire [63:0] \$856 ;
+  wire [63:0] \$857 ;
+  wire \$858 ;
+  wire \$859 ;
   wire \$86 ;
+  wire \$860 ;
+  wire \$861 ;
+  wire \$862 ;
+  wire \$863 ;
+  wire \$864 ;
+  wire \$865 ;
+  wire \$866 ;
+  wire \$867 ;
+  wire \$868 ;
+  wire \$869 ;
   wire \$87 ;
+  wire \$870 ;
+  wire \$871 ;
+  reg [7:0] \$872 ;
+  reg [7:0] \$873 ;
+  reg [7:0] \$874 ;
+  reg [7:0] \$875 ;
+  reg [7:0] \$876 ;
+  reg [7:0] \$877 ;
+  reg [7:0] \$878 ;
+  reg [7:0] \$879 ;
   wire \$88 ;
+  reg [7:0] \$880 ;
+  reg [7:0] \$881 ;
+  reg [7:0] \$882 ;
+  reg [7:0] \$883 ;
+  reg [7:0] \$884 ;
+  reg [7:0] \$885 ;
+  reg [7:0] \$886 ;
+  reg [7:0] \$887 ;
+  reg [7:0] \$888 ;
+  reg [7:0] \$889 ;
   wire \$89 ;
+  reg [7:0] \$890 ;
+  reg [7:0] \$891 ;
+  reg [7:0] \$892 ;
+  reg [7:0] \$893 ;
+  reg [7:0] \$894 ;
+  reg [7:0] \$895 ;
+  reg [7:0] \$896 ;
+  reg [7:0] \$897 ;
+  reg [63:0] \$898 ;
+  reg [63:0] \$899 ;
   wire [8:0] \$9 ;
   wire \$90 ;
+  reg \$900 ;
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
@@ -12172,6 +12432,58 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   assign \$113  = | { \$112 , \$111 , \$110  };
   assign \$114  = b2_2[7:0] >= 8'hf3;
   assign \$115  = \$113  | \$114 ;
@@ -12437,503 +12749,555 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   assign \$375  = \$373  | \$374 ;
   assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
   assign \$378  = \$377  & mask;
-  assign \$379  = ! b0_pairs[3:0];
-  assign \$380  = b0_pairs[3:0] == 1'h1;
-  assign \$381  = b0_pairs[3:0] == 2'h2;
-  assign \$382  = | { \$381 , \$380 , \$379  };
-  assign \$383  = b0_2[7:0] >= 8'hf3;
-  assign \$384  = ~ \$383 ;
-  assign \$385  = \$382  & \$384 ;
-  assign \$386  = ! b0_pairs[3:0];
-  assign \$387  = b0_pairs[3:0] == 2'h3;
-  assign \$388  = b0_pairs[3:0] == 3'h6;
-  assign \$389  = | { \$388 , \$387 , \$386  };
-  assign \$390  = b0_2[7:0] >= 8'hf3;
-  assign \$391  = ~ \$390 ;
-  assign \$392  = \$389  & \$391 ;
-  assign \$393  = ! b0_pairs[7:4];
-  assign \$394  = b0_pairs[7:4] == 1'h1;
-  assign \$395  = b0_pairs[7:4] == 2'h2;
-  assign \$396  = | { \$395 , \$394 , \$393  };
-  assign \$397  = b0_2[7:0] >= 8'hf3;
-  assign \$398  = ~ \$397 ;
-  assign \$399  = \$396  & \$398 ;
-  assign \$400  = ! b0_pairs[7:4];
-  assign \$401  = b0_pairs[7:4] == 2'h3;
-  assign \$402  = b0_pairs[7:4] == 3'h6;
-  assign \$403  = | { \$402 , \$401 , \$400  };
-  assign \$404  = b0_2[7:0] >= 8'hf3;
-  assign \$405  = ~ \$404 ;
-  assign \$406  = \$403  & \$405 ;
-  assign \$407  = | b0_2[9:8];
-  assign \$408  = ~ \$407 ;
-  assign \$409  = b0_2[7:0] >= 8'hf3;
-  assign \$410  = ~ \$409 ;
-  assign \$411  = \$408  & \$410 ;
-  assign \$412  = ! b1_pairs[3:0];
-  assign \$413  = b1_pairs[3:0] == 1'h1;
-  assign \$414  = b1_pairs[3:0] == 2'h2;
-  assign \$415  = | { \$414 , \$413 , \$412  };
-  assign \$416  = b1_2[7:0] >= 8'hf3;
+  assign \$379  = | b0_pairs[3:0];
+  assign \$380  = ~ \$379 ;
+  assign \$381  = b0_pairs[3:0] == 1'h1;
+  assign \$382  = b0_pairs[3:0] == 2'h2;
+  assign \$383  = | { \$382 , \$381 , \$380  };
+  assign \$384  = b0_2[7:0] >= 8'hf3;
+  assign \$385  = ~ \$384 ;
+  assign \$386  = \$383  & \$385 ;
+  assign \$387  = | b0_pairs[3:0];
+  assign \$388  = ~ \$387 ;
+  assign \$389  = b0_pairs[3:0] == 2'h3;
+  assign \$390  = b0_pairs[3:0] == 3'h6;
+  assign \$391  = | { \$390 , \$389 , \$388  };
+  assign \$392  = b0_2[7:0] >= 8'hf3;
+  assign \$393  = ~ \$392 ;
+  assign \$394  = \$391  & \$393 ;
+  assign \$395  = | b0_pairs[7:4];
+  assign \$396  = ~ \$395 ;
+  assign \$397  = b0_pairs[7:4] == 1'h1;
+  assign \$398  = b0_pairs[7:4] == 2'h2;
+  assign \$399  = | { \$398 , \$397 , \$396  };
+  assign \$400  = b0_2[7:0] >= 8'hf3;
+  assign \$401  = ~ \$400 ;
+  assign \$402  = \$399  & \$401 ;
+  assign \$403  = | b0_pairs[7:4];
+  assign \$404  = ~ \$403 ;
+  assign \$405  = b0_pairs[7:4] == 2'h3;
+  assign \$406  = b0_pairs[7:4] == 3'h6;
+  assign \$407  = | { \$406 , \$405 , \$404  };
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = ~ \$408 ;
+  assign \$410  = \$407  & \$409 ;
+  assign \$411  = | b0_2[9:8];
+  assign \$412  = ~ \$411 ;
+  assign \$413  = b0_2[7:0] >= 8'hf3;
+  assign \$414  = ~ \$413 ;
+  assign \$415  = \$412  & \$414 ;
+  assign \$416  = | b1_pairs[3:0];
   assign \$417  = ~ \$416 ;
-  assign \$418  = \$415  & \$417 ;
-  assign \$419  = ! b1_pairs[3:0];
-  assign \$420  = b1_pairs[3:0] == 2'h3;
-  assign \$421  = b1_pairs[3:0] == 3'h6;
-  assign \$422  = | { \$421 , \$420 , \$419  };
-  assign \$423  = b1_2[7:0] >= 8'hf3;
-  assign \$424  = ~ \$423 ;
-  assign \$425  = \$422  & \$424 ;
-  assign \$426  = ! b1_pairs[7:4];
-  assign \$427  = b1_pairs[7:4] == 1'h1;
-  assign \$428  = b1_pairs[7:4] == 2'h2;
-  assign \$429  = | { \$428 , \$427 , \$426  };
-  assign \$430  = b1_2[7:0] >= 8'hf3;
-  assign \$431  = ~ \$430 ;
-  assign \$432  = \$429  & \$431 ;
-  assign \$433  = ! b1_pairs[7:4];
-  assign \$434  = b1_pairs[7:4] == 2'h3;
-  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$418  = b1_pairs[3:0] == 1'h1;
+  assign \$419  = b1_pairs[3:0] == 2'h2;
+  assign \$420  = | { \$419 , \$418 , \$417  };
+  assign \$421  = b1_2[7:0] >= 8'hf3;
+  assign \$422  = ~ \$421 ;
+  assign \$423  = \$420  & \$422 ;
+  assign \$424  = | b1_pairs[3:0];
+  assign \$425  = ~ \$424 ;
+  assign \$426  = b1_pairs[3:0] == 2'h3;
+  assign \$427  = b1_pairs[3:0] == 3'h6;
+  assign \$428  = | { \$427 , \$426 , \$425  };
+  assign \$429  = b1_2[7:0] >= 8'hf3;
+  assign \$430  = ~ \$429 ;
+  assign \$431  = \$428  & \$430 ;
+  assign \$432  = | b1_pairs[7:4];
+  assign \$433  = ~ \$432 ;
+  assign \$434  = b1_pairs[7:4] == 1'h1;
+  assign \$435  = b1_pairs[7:4] == 2'h2;
   assign \$436  = | { \$435 , \$434 , \$433  };
   assign \$437  = b1_2[7:0] >= 8'hf3;
   assign \$438  = ~ \$437 ;
   assign \$439  = \$436  & \$438 ;
-  assign \$440  = | b1_2[9:8];
+  assign \$440  = | b1_pairs[7:4];
   assign \$441  = ~ \$440 ;
-  assign \$442  = b1_2[7:0] >= 8'hf3;
-  assign \$443  = ~ \$442 ;
-  assign \$444  = \$441  & \$443 ;
-  assign \$445  = ! b2_pairs[3:0];
-  assign \$446  = b2_pairs[3:0] == 1'h1;
-  assign \$447  = b2_pairs[3:0] == 2'h2;
-  assign \$448  = | { \$447 , \$446 , \$445  };
-  assign \$449  = b2_2[7:0] >= 8'hf3;
-  assign \$450  = ~ \$449 ;
-  assign \$451  = \$448  & \$450 ;
-  assign \$452  = ! b2_pairs[3:0];
-  assign \$453  = b2_pairs[3:0] == 2'h3;
-  assign \$454  = b2_pairs[3:0] == 3'h6;
-  assign \$455  = | { \$454 , \$453 , \$452  };
-  assign \$456  = b2_2[7:0] >= 8'hf3;
-  assign \$457  = ~ \$456 ;
-  assign \$458  = \$455  & \$457 ;
-  assign \$459  = ! b2_pairs[7:4];
-  assign \$460  = b2_pairs[7:4] == 1'h1;
-  assign \$461  = b2_pairs[7:4] == 2'h2;
-  assign \$462  = | { \$461 , \$460 , \$459  };
-  assign \$463  = b2_2[7:0] >= 8'hf3;
-  assign \$464  = ~ \$463 ;
-  assign \$465  = \$462  & \$464 ;
-  assign \$466  = ! b2_pairs[7:4];
-  assign \$467  = b2_pairs[7:4] == 2'h3;
-  assign \$468  = b2_pairs[7:4] == 3'h6;
-  assign \$469  = | { \$468 , \$467 , \$466  };
-  assign \$470  = b2_2[7:0] >= 8'hf3;
-  assign \$471  = ~ \$470 ;
-  assign \$472  = \$469  & \$471 ;
-  assign \$473  = | b2_2[9:8];
-  assign \$474  = ~ \$473 ;
-  assign \$475  = b2_2[7:0] >= 8'hf3;
-  assign \$476  = ~ \$475 ;
-  assign \$477  = \$474  & \$476 ;
-  assign \$478  = ! b3_pairs[3:0];
-  assign \$479  = b3_pairs[3:0] == 1'h1;
-  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$442  = b1_pairs[7:4] == 2'h3;
+  assign \$443  = b1_pairs[7:4] == 3'h6;
+  assign \$444  = | { \$443 , \$442 , \$441  };
+  assign \$445  = b1_2[7:0] >= 8'hf3;
+  assign \$446  = ~ \$445 ;
+  assign \$447  = \$444  & \$446 ;
+  assign \$448  = | b1_2[9:8];
+  assign \$449  = ~ \$448 ;
+  assign \$450  = b1_2[7:0] >= 8'hf3;
+  assign \$451  = ~ \$450 ;
+  assign \$452  = \$449  & \$451 ;
+  assign \$453  = | b2_pairs[3:0];
+  assign \$454  = ~ \$453 ;
+  assign \$455  = b2_pairs[3:0] == 1'h1;
+  assign \$456  = b2_pairs[3:0] == 2'h2;
+  assign \$457  = | { \$456 , \$455 , \$454  };
+  assign \$458  = b2_2[7:0] >= 8'hf3;
+  assign \$459  = ~ \$458 ;
+  assign \$460  = \$457  & \$459 ;
+  assign \$461  = | b2_pairs[3:0];
+  assign \$462  = ~ \$461 ;
+  assign \$463  = b2_pairs[3:0] == 2'h3;
+  assign \$464  = b2_pairs[3:0] == 3'h6;
+  assign \$465  = | { \$464 , \$463 , \$462  };
+  assign \$466  = b2_2[7:0] >= 8'hf3;
+  assign \$467  = ~ \$466 ;
+  assign \$468  = \$465  & \$467 ;
+  assign \$469  = | b2_pairs[7:4];
+  assign \$470  = ~ \$469 ;
+  assign \$471  = b2_pairs[7:4] == 1'h1;
+  assign \$472  = b2_pairs[7:4] == 2'h2;
+  assign \$473  = | { \$472 , \$471 , \$470  };
+  assign \$474  = b2_2[7:0] >= 8'hf3;
+  assign \$475  = ~ \$474 ;
+  assign \$476  = \$473  & \$475 ;
+  assign \$477  = | b2_pairs[7:4];
+  assign \$478  = ~ \$477 ;
+  assign \$479  = b2_pairs[7:4] == 2'h3;
+  assign \$480  = b2_pairs[7:4] == 3'h6;
   assign \$481  = | { \$480 , \$479 , \$478  };
-  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$482  = b2_2[7:0] >= 8'hf3;
   assign \$483  = ~ \$482 ;
   assign \$484  = \$481  & \$483 ;
-  assign \$485  = ! b3_pairs[3:0];
-  assign \$486  = b3_pairs[3:0] == 2'h3;
-  assign \$487  = b3_pairs[3:0] == 3'h6;
-  assign \$488  = | { \$487 , \$486 , \$485  };
-  assign \$489  = b3_2[7:0] >= 8'hf3;
-  assign \$490  = ~ \$489 ;
-  assign \$491  = \$488  & \$490 ;
-  assign \$492  = ! b3_pairs[7:4];
-  assign \$493  = b3_pairs[7:4] == 1'h1;
-  assign \$494  = b3_pairs[7:4] == 2'h2;
-  assign \$495  = | { \$494 , \$493 , \$492  };
-  assign \$496  = b3_2[7:0] >= 8'hf3;
-  assign \$497  = ~ \$496 ;
-  assign \$498  = \$495  & \$497 ;
-  assign \$499  = ! b3_pairs[7:4];
-  assign \$500  = b3_pairs[7:4] == 2'h3;
-  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$485  = | b2_2[9:8];
+  assign \$486  = ~ \$485 ;
+  assign \$487  = b2_2[7:0] >= 8'hf3;
+  assign \$488  = ~ \$487 ;
+  assign \$489  = \$486  & \$488 ;
+  assign \$490  = | b3_pairs[3:0];
+  assign \$491  = ~ \$490 ;
+  assign \$492  = b3_pairs[3:0] == 1'h1;
+  assign \$493  = b3_pairs[3:0] == 2'h2;
+  assign \$494  = | { \$493 , \$492 , \$491  };
+  assign \$495  = b3_2[7:0] >= 8'hf3;
+  assign \$496  = ~ \$495 ;
+  assign \$497  = \$494  & \$496 ;
+  assign \$498  = | b3_pairs[3:0];
+  assign \$499  = ~ \$498 ;
+  assign \$500  = b3_pairs[3:0] == 2'h3;
+  assign \$501  = b3_pairs[3:0] == 3'h6;
   assign \$502  = | { \$501 , \$500 , \$499  };
   assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b3_2[9:8];
+  assign \$506  = | b3_pairs[7:4];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b3_2[7:0] >= 8'hf3;
-  assign \$509  = ~ \$508 ;
-  assign \$510  = \$507  & \$509 ;
-  assign \$511  = ! b4_pairs[3:0];
-  assign \$512  = b4_pairs[3:0] == 1'h1;
-  assign \$513  = b4_pairs[3:0] == 2'h2;
-  assign \$514  = | { \$513 , \$512 , \$511  };
-  assign \$515  = b4_2[7:0] >= 8'hf3;
-  assign \$516  = ~ \$515 ;
-  assign \$517  = \$514  & \$516 ;
-  assign \$518  = ! b4_pairs[3:0];
-  assign \$519  = b4_pairs[3:0] == 2'h3;
-  assign \$520  = b4_pairs[3:0] == 3'h6;
-  assign \$521  = | { \$520 , \$519 , \$518  };
-  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$508  = b3_pairs[7:4] == 1'h1;
+  assign \$509  = b3_pairs[7:4] == 2'h2;
+  assign \$510  = | { \$509 , \$508 , \$507  };
+  assign \$511  = b3_2[7:0] >= 8'hf3;
+  assign \$512  = ~ \$511 ;
+  assign \$513  = \$510  & \$512 ;
+  assign \$514  = | b3_pairs[7:4];
+  assign \$515  = ~ \$514 ;
+  assign \$516  = b3_pairs[7:4] == 2'h3;
+  assign \$517  = b3_pairs[7:4] == 3'h6;
+  assign \$518  = | { \$517 , \$516 , \$515  };
+  assign \$519  = b3_2[7:0] >= 8'hf3;
+  assign \$520  = ~ \$519 ;
+  assign \$521  = \$518  & \$520 ;
+  assign \$522  = | b3_2[9:8];
   assign \$523  = ~ \$522 ;
-  assign \$524  = \$521  & \$523 ;
-  assign \$525  = ! b4_pairs[7:4];
-  assign \$526  = b4_pairs[7:4] == 1'h1;
-  assign \$527  = b4_pairs[7:4] == 2'h2;
-  assign \$528  = | { \$527 , \$526 , \$525  };
-  assign \$529  = b4_2[7:0] >= 8'hf3;
-  assign \$530  = ~ \$529 ;
-  assign \$531  = \$528  & \$530 ;
-  assign \$532  = ! b4_pairs[7:4];
-  assign \$533  = b4_pairs[7:4] == 2'h3;
-  assign \$534  = b4_pairs[7:4] == 3'h6;
-  assign \$535  = | { \$534 , \$533 , \$532  };
-  assign \$536  = b4_2[7:0] >= 8'hf3;
-  assign \$537  = ~ \$536 ;
-  assign \$538  = \$535  & \$537 ;
-  assign \$539  = | b4_2[9:8];
-  assign \$540  = ~ \$539 ;
-  assign \$541  = b4_2[7:0] >= 8'hf3;
-  assign \$542  = ~ \$541 ;
-  assign \$543  = \$540  & \$542 ;
-  assign \$544  = ! b5_pairs[3:0];
-  assign \$545  = b5_pairs[3:0] == 1'h1;
-  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$524  = b3_2[7:0] >= 8'hf3;
+  assign \$525  = ~ \$524 ;
+  assign \$526  = \$523  & \$525 ;
+  assign \$527  = | b4_pairs[3:0];
+  assign \$528  = ~ \$527 ;
+  assign \$529  = b4_pairs[3:0] == 1'h1;
+  assign \$530  = b4_pairs[3:0] == 2'h2;
+  assign \$531  = | { \$530 , \$529 , \$528  };
+  assign \$532  = b4_2[7:0] >= 8'hf3;
+  assign \$533  = ~ \$532 ;
+  assign \$534  = \$531  & \$533 ;
+  assign \$535  = | b4_pairs[3:0];
+  assign \$536  = ~ \$535 ;
+  assign \$537  = b4_pairs[3:0] == 2'h3;
+  assign \$538  = b4_pairs[3:0] == 3'h6;
+  assign \$539  = | { \$538 , \$537 , \$536  };
+  assign \$540  = b4_2[7:0] >= 8'hf3;
+  assign \$541  = ~ \$540 ;
+  assign \$542  = \$539  & \$541 ;
+  assign \$543  = | b4_pairs[7:4];
+  assign \$544  = ~ \$543 ;
+  assign \$545  = b4_pairs[7:4] == 1'h1;
+  assign \$546  = b4_pairs[7:4] == 2'h2;
   assign \$547  = | { \$546 , \$545 , \$544  };
-  assign \$548  = b5_2[7:0] >= 8'hf3;
+  assign \$548  = b4_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = ! b5_pairs[3:0];
-  assign \$552  = b5_pairs[3:0] == 2'h3;
-  assign \$553  = b5_pairs[3:0] == 3'h6;
-  assign \$554  = | { \$553 , \$552 , \$551  };
-  assign \$555  = b5_2[7:0] >= 8'hf3;
-  assign \$556  = ~ \$555 ;
-  assign \$557  = \$554  & \$556 ;
-  assign \$558  = ! b5_pairs[7:4];
-  assign \$559  = b5_pairs[7:4] == 1'h1;
-  assign \$560  = b5_pairs[7:4] == 2'h2;
-  assign \$561  = | { \$560 , \$559 , \$558  };
-  assign \$562  = b5_2[7:0] >= 8'hf3;
-  assign \$563  = ~ \$562 ;
-  assign \$564  = \$561  & \$563 ;
-  assign \$565  = ! b5_pairs[7:4];
-  assign \$566  = b5_pairs[7:4] == 2'h3;
-  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$551  = | b4_pairs[7:4];
+  assign \$552  = ~ \$551 ;
+  assign \$553  = b4_pairs[7:4] == 2'h3;
+  assign \$554  = b4_pairs[7:4] == 3'h6;
+  assign \$555  = | { \$554 , \$553 , \$552  };
+  assign \$556  = b4_2[7:0] >= 8'hf3;
+  assign \$557  = ~ \$556 ;
+  assign \$558  = \$555  & \$557 ;
+  assign \$559  = | b4_2[9:8];
+  assign \$560  = ~ \$559 ;
+  assign \$561  = b4_2[7:0] >= 8'hf3;
+  assign \$562  = ~ \$561 ;
+  assign \$563  = \$560  & \$562 ;
+  assign \$564  = | b5_pairs[3:0];
+  assign \$565  = ~ \$564 ;
+  assign \$566  = b5_pairs[3:0] == 1'h1;
+  assign \$567  = b5_pairs[3:0] == 2'h2;
   assign \$568  = | { \$567 , \$566 , \$565  };
   assign \$569  = b5_2[7:0] >= 8'hf3;
   assign \$570  = ~ \$569 ;
   assign \$571  = \$568  & \$570 ;
-  assign \$572  = | b5_2[9:8];
+  assign \$572  = | b5_pairs[3:0];
   assign \$573  = ~ \$572 ;
-  assign \$574  = b5_2[7:0] >= 8'hf3;
-  assign \$575  = ~ \$574 ;
-  assign \$576  = \$573  & \$575 ;
-  assign \$577  = ! b6_pairs[3:0];
-  assign \$578  = b6_pairs[3:0] == 1'h1;
-  assign \$579  = b6_pairs[3:0] == 2'h2;
-  assign \$580  = | { \$579 , \$578 , \$577  };
-  assign \$581  = b6_2[7:0] >= 8'hf3;
-  assign \$582  = ~ \$581 ;
-  assign \$583  = \$580  & \$582 ;
-  assign \$584  = ! b6_pairs[3:0];
-  assign \$585  = b6_pairs[3:0] == 2'h3;
-  assign \$586  = b6_pairs[3:0] == 3'h6;
-  assign \$587  = | { \$586 , \$585 , \$584  };
-  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$574  = b5_pairs[3:0] == 2'h3;
+  assign \$575  = b5_pairs[3:0] == 3'h6;
+  assign \$576  = | { \$575 , \$574 , \$573  };
+  assign \$577  = b5_2[7:0] >= 8'hf3;
+  assign \$578  = ~ \$577 ;
+  assign \$579  = \$576  & \$578 ;
+  assign \$580  = | b5_pairs[7:4];
+  assign \$581  = ~ \$580 ;
+  assign \$582  = b5_pairs[7:4] == 1'h1;
+  assign \$583  = b5_pairs[7:4] == 2'h2;
+  assign \$584  = | { \$583 , \$582 , \$581  };
+  assign \$585  = b5_2[7:0] >= 8'hf3;
+  assign \$586  = ~ \$585 ;
+  assign \$587  = \$584  & \$586 ;
+  assign \$588  = | b5_pairs[7:4];
   assign \$589  = ~ \$588 ;
-  assign \$590  = \$587  & \$589 ;
-  assign \$591  = ! b6_pairs[7:4];
-  assign \$592  = b6_pairs[7:4] == 1'h1;
-  assign \$593  = b6_pairs[7:4] == 2'h2;
-  assign \$594  = | { \$593 , \$592 , \$591  };
-  assign \$595  = b6_2[7:0] >= 8'hf3;
-  assign \$596  = ~ \$595 ;
-  assign \$597  = \$594  & \$596 ;
-  assign \$598  = ! b6_pairs[7:4];
-  assign \$599  = b6_pairs[7:4] == 2'h3;
-  assign \$600  = b6_pairs[7:4] == 3'h6;
-  assign \$601  = | { \$600 , \$599 , \$598  };
-  assign \$602  = b6_2[7:0] >= 8'hf3;
-  assign \$603  = ~ \$602 ;
-  assign \$604  = \$601  & \$603 ;
-  assign \$605  = | b6_2[9:8];
-  assign \$606  = ~ \$605 ;
-  assign \$607  = b6_2[7:0] >= 8'hf3;
-  assign \$608  = ~ \$607 ;
-  assign \$609  = \$606  & \$608 ;
-  assign \$610  = ! b7_pairs[3:0];
-  assign \$611  = b7_pairs[3:0] == 1'h1;
-  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$590  = b5_pairs[7:4] == 2'h3;
+  assign \$591  = b5_pairs[7:4] == 3'h6;
+  assign \$592  = | { \$591 , \$590 , \$589  };
+  assign \$593  = b5_2[7:0] >= 8'hf3;
+  assign \$594  = ~ \$593 ;
+  assign \$595  = \$592  & \$594 ;
+  assign \$596  = | b5_2[9:8];
+  assign \$597  = ~ \$596 ;
+  assign \$598  = b5_2[7:0] >= 8'hf3;
+  assign \$599  = ~ \$598 ;
+  assign \$600  = \$597  & \$599 ;
+  assign \$601  = | b6_pairs[3:0];
+  assign \$602  = ~ \$601 ;
+  assign \$603  = b6_pairs[3:0] == 1'h1;
+  assign \$604  = b6_pairs[3:0] == 2'h2;
+  assign \$605  = | { \$604 , \$603 , \$602  };
+  assign \$606  = b6_2[7:0] >= 8'hf3;
+  assign \$607  = ~ \$606 ;
+  assign \$608  = \$605  & \$607 ;
+  assign \$609  = | b6_pairs[3:0];
+  assign \$610  = ~ \$609 ;
+  assign \$611  = b6_pairs[3:0] == 2'h3;
+  assign \$612  = b6_pairs[3:0] == 3'h6;
   assign \$613  = | { \$612 , \$611 , \$610  };
-  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$614  = b6_2[7:0] >= 8'hf3;
   assign \$615  = ~ \$614 ;
   assign \$616  = \$613  & \$615 ;
-  assign \$617  = ! b7_pairs[3:0];
-  assign \$618  = b7_pairs[3:0] == 2'h3;
-  assign \$619  = b7_pairs[3:0] == 3'h6;
-  assign \$620  = | { \$619 , \$618 , \$617  };
-  assign \$621  = b7_2[7:0] >= 8'hf3;
-  assign \$622  = ~ \$621 ;
-  assign \$623  = \$620  & \$622 ;
-  assign \$624  = ! b7_pairs[7:4];
-  assign \$625  = b7_pairs[7:4] == 1'h1;
-  assign \$626  = b7_pairs[7:4] == 2'h2;
-  assign \$627  = | { \$626 , \$625 , \$624  };
-  assign \$628  = b7_2[7:0] >= 8'hf3;
-  assign \$629  = ~ \$628 ;
-  assign \$630  = \$627  & \$629 ;
-  assign \$631  = ! b7_pairs[7:4];
-  assign \$632  = b7_pairs[7:4] == 2'h3;
-  assign \$633  = b7_pairs[7:4] == 3'h6;
-  assign \$634  = | { \$633 , \$632 , \$631  };
-  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$617  = | b6_pairs[7:4];
+  assign \$618  = ~ \$617 ;
+  assign \$619  = b6_pairs[7:4] == 1'h1;
+  assign \$620  = b6_pairs[7:4] == 2'h2;
+  assign \$621  = | { \$620 , \$619 , \$618  };
+  assign \$622  = b6_2[7:0] >= 8'hf3;
+  assign \$623  = ~ \$622 ;
+  assign \$624  = \$621  & \$623 ;
+  assign \$625  = | b6_pairs[7:4];
+  assign \$626  = ~ \$625 ;
+  assign \$627  = b6_pairs[7:4] == 2'h3;
+  assign \$628  = b6_pairs[7:4] == 3'h6;
+  assign \$629  = | { \$628 , \$627 , \$626  };
+  assign \$630  = b6_2[7:0] >= 8'hf3;
+  assign \$631  = ~ \$630 ;
+  assign \$632  = \$629  & \$631 ;
+  assign \$633  = | b6_2[9:8];
+  assign \$634  = ~ \$633 ;
+  assign \$635  = b6_2[7:0] >= 8'hf3;
   assign \$636  = ~ \$635 ;
   assign \$637  = \$634  & \$636 ;
-  assign \$638  = | b7_2[9:8];
+  assign \$638  = | b7_pairs[3:0];
   assign \$639  = ~ \$638 ;
-  assign \$640  = b7_2[7:0] >= 8'hf3;
-  assign \$641  = ~ \$640 ;
-  assign \$642  = \$639  & \$641 ;
-  assign \$643  = ! b8_pairs[3:0];
-  assign \$644  = b8_pairs[3:0] == 1'h1;
-  assign \$645  = b8_pairs[3:0] == 2'h2;
-  assign \$646  = | { \$645 , \$644 , \$643  };
-  assign \$647  = b8_2[7:0] >= 8'hf3;
-  assign \$648  = ~ \$647 ;
-  assign \$649  = \$646  & \$648 ;
-  assign \$650  = ! b8_pairs[3:0];
-  assign \$651  = b8_pairs[3:0] == 2'h3;
-  assign \$652  = b8_pairs[3:0] == 3'h6;
-  assign \$653  = | { \$652 , \$651 , \$650  };
-  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$640  = b7_pairs[3:0] == 1'h1;
+  assign \$641  = b7_pairs[3:0] == 2'h2;
+  assign \$642  = | { \$641 , \$640 , \$639  };
+  assign \$643  = b7_2[7:0] >= 8'hf3;
+  assign \$644  = ~ \$643 ;
+  assign \$645  = \$642  & \$644 ;
+  assign \$646  = | b7_pairs[3:0];
+  assign \$647  = ~ \$646 ;
+  assign \$648  = b7_pairs[3:0] == 2'h3;
+  assign \$649  = b7_pairs[3:0] == 3'h6;
+  assign \$650  = | { \$649 , \$648 , \$647  };
+  assign \$651  = b7_2[7:0] >= 8'hf3;
+  assign \$652  = ~ \$651 ;
+  assign \$653  = \$650  & \$652 ;
+  assign \$654  = | b7_pairs[7:4];
   assign \$655  = ~ \$654 ;
-  assign \$656  = \$653  & \$655 ;
-  assign \$657  = ! b8_pairs[7:4];
-  assign \$658  = b8_pairs[7:4] == 1'h1;
-  assign \$659  = b8_pairs[7:4] == 2'h2;
-  assign \$660  = | { \$659 , \$658 , \$657  };
-  assign \$661  = b8_2[7:0] >= 8'hf3;
-  assign \$662  = ~ \$661 ;
-  assign \$663  = \$660  & \$662 ;
-  assign \$664  = ! b8_pairs[7:4];
-  assign \$665  = b8_pairs[7:4] == 2'h3;
-  assign \$666  = b8_pairs[7:4] == 3'h6;
-  assign \$667  = | { \$666 , \$665 , \$664  };
-  assign \$668  = b8_2[7:0] >= 8'hf3;
-  assign \$669  = ~ \$668 ;
-  assign \$670  = \$667  & \$669 ;
-  assign \$671  = | b8_2[9:8];
-  assign \$672  = ~ \$671 ;
-  assign \$673  = b8_2[7:0] >= 8'hf3;
-  assign \$674  = ~ \$673 ;
-  assign \$675  = \$672  & \$674 ;
-  assign \$676  = ! b9_pairs[3:0];
-  assign \$677  = b9_pairs[3:0] == 1'h1;
-  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$656  = b7_pairs[7:4] == 1'h1;
+  assign \$657  = b7_pairs[7:4] == 2'h2;
+  assign \$658  = | { \$657 , \$656 , \$655  };
+  assign \$659  = b7_2[7:0] >= 8'hf3;
+  assign \$660  = ~ \$659 ;
+  assign \$661  = \$658  & \$660 ;
+  assign \$662  = | b7_pairs[7:4];
+  assign \$663  = ~ \$662 ;
+  assign \$664  = b7_pairs[7:4] == 2'h3;
+  assign \$665  = b7_pairs[7:4] == 3'h6;
+  assign \$666  = | { \$665 , \$664 , \$663  };
+  assign \$667  = b7_2[7:0] >= 8'hf3;
+  assign \$668  = ~ \$667 ;
+  assign \$669  = \$666  & \$668 ;
+  assign \$670  = | b7_2[9:8];
+  assign \$671  = ~ \$670 ;
+  assign \$672  = b7_2[7:0] >= 8'hf3;
+  assign \$673  = ~ \$672 ;
+  assign \$674  = \$671  & \$673 ;
+  assign \$675  = | b8_pairs[3:0];
+  assign \$676  = ~ \$675 ;
+  assign \$677  = b8_pairs[3:0] == 1'h1;
+  assign \$678  = b8_pairs[3:0] == 2'h2;
   assign \$679  = | { \$678 , \$677 , \$676  };
-  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$680  = b8_2[7:0] >= 8'hf3;
   assign \$681  = ~ \$680 ;
   assign \$682  = \$679  & \$681 ;
-  assign \$683  = ! b9_pairs[3:0];
-  assign \$684  = b9_pairs[3:0] == 2'h3;
-  assign \$685  = b9_pairs[3:0] == 3'h6;
-  assign \$686  = | { \$685 , \$684 , \$683  };
-  assign \$687  = b9_2[7:0] >= 8'hf3;
-  assign \$688  = ~ \$687 ;
-  assign \$689  = \$686  & \$688 ;
-  assign \$690  = ! b9_pairs[7:4];
-  assign \$691  = b9_pairs[7:4] == 1'h1;
-  assign \$692  = b9_pairs[7:4] == 2'h2;
-  assign \$693  = | { \$692 , \$691 , \$690  };
-  assign \$694  = b9_2[7:0] >= 8'hf3;
-  assign \$695  = ~ \$694 ;
-  assign \$696  = \$693  & \$695 ;
-  assign \$697  = ! b9_pairs[7:4];
-  assign \$698  = b9_pairs[7:4] == 2'h3;
-  assign \$699  = b9_pairs[7:4] == 3'h6;
-  assign \$700  = | { \$699 , \$698 , \$697  };
-  assign \$701  = b9_2[7:0] >= 8'hf3;
-  assign \$702  = ~ \$701 ;
-  assign \$703  = \$700  & \$702 ;
-  assign \$704  = | b9_2[9:8];
+  assign \$683  = | b8_pairs[3:0];
+  assign \$684  = ~ \$683 ;
+  assign \$685  = b8_pairs[3:0] == 2'h3;
+  assign \$686  = b8_pairs[3:0] == 3'h6;
+  assign \$687  = | { \$686 , \$685 , \$684  };
+  assign \$688  = b8_2[7:0] >= 8'hf3;
+  assign \$689  = ~ \$688 ;
+  assign \$690  = \$687  & \$689 ;
+  assign \$691  = | b8_pairs[7:4];
+  assign \$692  = ~ \$691 ;
+  assign \$693  = b8_pairs[7:4] == 1'h1;
+  assign \$694  = b8_pairs[7:4] == 2'h2;
+  assign \$695  = | { \$694 , \$693 , \$692  };
+  assign \$696  = b8_2[7:0] >= 8'hf3;
+  assign \$697  = ~ \$696 ;
+  assign \$698  = \$695  & \$697 ;
+  assign \$699  = | b8_pairs[7:4];
+  assign \$700  = ~ \$699 ;
+  assign \$701  = b8_pairs[7:4] == 2'h3;
+  assign \$702  = b8_pairs[7:4] == 3'h6;
+  assign \$703  = | { \$702 , \$701 , \$700  };
+  assign \$704  = b8_2[7:0] >= 8'hf3;
   assign \$705  = ~ \$704 ;
-  assign \$706  = b9_2[7:0] >= 8'hf3;
-  assign \$707  = ~ \$706 ;
-  assign \$708  = \$705  & \$707 ;
-  assign \$709  = ! b10_pairs[3:0];
-  assign \$710  = b10_pairs[3:0] == 1'h1;
-  assign \$711  = b10_pairs[3:0] == 2'h2;
-  assign \$712  = | { \$711 , \$710 , \$709  };
-  assign \$713  = b10_2[7:0] >= 8'hf3;
-  assign \$714  = ~ \$713 ;
-  assign \$715  = \$712  & \$714 ;
-  assign \$716  = ! b10_pairs[3:0];
-  assign \$717  = b10_pairs[3:0] == 2'h3;
-  assign \$718  = b10_pairs[3:0] == 3'h6;
-  assign \$719  = | { \$718 , \$717 , \$716  };
-  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$706  = \$703  & \$705 ;
+  assign \$707  = | b8_2[9:8];
+  assign \$708  = ~ \$707 ;
+  assign \$709  = b8_2[7:0] >= 8'hf3;
+  assign \$710  = ~ \$709 ;
+  assign \$711  = \$708  & \$710 ;
+  assign \$712  = | b9_pairs[3:0];
+  assign \$713  = ~ \$712 ;
+  assign \$714  = b9_pairs[3:0] == 1'h1;
+  assign \$715  = b9_pairs[3:0] == 2'h2;
+  assign \$716  = | { \$715 , \$714 , \$713  };
+  assign \$717  = b9_2[7:0] >= 8'hf3;
+  assign \$718  = ~ \$717 ;
+  assign \$719  = \$716  & \$718 ;
+  assign \$720  = | b9_pairs[3:0];
   assign \$721  = ~ \$720 ;
-  assign \$722  = \$719  & \$721 ;
-  assign \$723  = ! b10_pairs[7:4];
-  assign \$724  = b10_pairs[7:4] == 1'h1;
-  assign \$725  = b10_pairs[7:4] == 2'h2;
-  assign \$726  = | { \$725 , \$724 , \$723  };
-  assign \$727  = b10_2[7:0] >= 8'hf3;
-  assign \$728  = ~ \$727 ;
-  assign \$729  = \$726  & \$728 ;
-  assign \$730  = ! b10_pairs[7:4];
-  assign \$731  = b10_pairs[7:4] == 2'h3;
-  assign \$732  = b10_pairs[7:4] == 3'h6;
-  assign \$733  = | { \$732 , \$731 , \$730  };
-  assign \$734  = b10_2[7:0] >= 8'hf3;
-  assign \$735  = ~ \$734 ;
-  assign \$736  = \$733  & \$735 ;
-  assign \$737  = | b10_2[9:8];
-  assign \$738  = ~ \$737 ;
-  assign \$739  = b10_2[7:0] >= 8'hf3;
-  assign \$740  = ~ \$739 ;
-  assign \$741  = \$738  & \$740 ;
-  assign \$742  = ! b11_pairs[3:0];
-  assign \$743  = b11_pairs[3:0] == 1'h1;
-  assign \$744  = b11_pairs[3:0] == 2'h2;
-  assign \$745  = | { \$744 , \$743 , \$742  };
-  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$722  = b9_pairs[3:0] == 2'h3;
+  assign \$723  = b9_pairs[3:0] == 3'h6;
+  assign \$724  = | { \$723 , \$722 , \$721  };
+  assign \$725  = b9_2[7:0] >= 8'hf3;
+  assign \$726  = ~ \$725 ;
+  assign \$727  = \$724  & \$726 ;
+  assign \$728  = | b9_pairs[7:4];
+  assign \$729  = ~ \$728 ;
+  assign \$730  = b9_pairs[7:4] == 1'h1;
+  assign \$731  = b9_pairs[7:4] == 2'h2;
+  assign \$732  = | { \$731 , \$730 , \$729  };
+  assign \$733  = b9_2[7:0] >= 8'hf3;
+  assign \$734  = ~ \$733 ;
+  assign \$735  = \$732  & \$734 ;
+  assign \$736  = | b9_pairs[7:4];
+  assign \$737  = ~ \$736 ;
+  assign \$738  = b9_pairs[7:4] == 2'h3;
+  assign \$739  = b9_pairs[7:4] == 3'h6;
+  assign \$740  = | { \$739 , \$738 , \$737  };
+  assign \$741  = b9_2[7:0] >= 8'hf3;
+  assign \$742  = ~ \$741 ;
+  assign \$743  = \$740  & \$742 ;
+  assign \$744  = | b9_2[9:8];
+  assign \$745  = ~ \$744 ;
+  assign \$746  = b9_2[7:0] >= 8'hf3;
   assign \$747  = ~ \$746 ;
   assign \$748  = \$745  & \$747 ;
-  assign \$749  = ! b11_pairs[3:0];
-  assign \$750  = b11_pairs[3:0] == 2'h3;
-  assign \$751  = b11_pairs[3:0] == 3'h6;
-  assign \$752  = | { \$751 , \$750 , \$749  };
-  assign \$753  = b11_2[7:0] >= 8'hf3;
-  assign \$754  = ~ \$753 ;
-  assign \$755  = \$752  & \$754 ;
-  assign \$756  = ! b11_pairs[7:4];
-  assign \$757  = b11_pairs[7:4] == 1'h1;
-  assign \$758  = b11_pairs[7:4] == 2'h2;
-  assign \$759  = | { \$758 , \$757 , \$756  };
-  assign \$760  = b11_2[7:0] >= 8'hf3;
-  assign \$761  = ~ \$760 ;
-  assign \$762  = \$759  & \$761 ;
-  assign \$763  = ! b11_pairs[7:4];
-  assign \$764  = b11_pairs[7:4] == 2'h3;
-  assign \$765  = b11_pairs[7:4] == 3'h6;
-  assign \$766  = | { \$765 , \$764 , \$763  };
-  assign \$767  = b11_2[7:0] >= 8'hf3;
-  assign \$768  = ~ \$767 ;
-  assign \$769  = \$766  & \$768 ;
-  assign \$770  = | b11_2[9:8];
+  assign \$749  = | b10_pairs[3:0];
+  assign \$750  = ~ \$749 ;
+  assign \$751  = b10_pairs[3:0] == 1'h1;
+  assign \$752  = b10_pairs[3:0] == 2'h2;
+  assign \$753  = | { \$752 , \$751 , \$750  };
+  assign \$754  = b10_2[7:0] >= 8'hf3;
+  assign \$755  = ~ \$754 ;
+  assign \$756  = \$753  & \$755 ;
+  assign \$757  = | b10_pairs[3:0];
+  assign \$758  = ~ \$757 ;
+  assign \$759  = b10_pairs[3:0] == 2'h3;
+  assign \$760  = b10_pairs[3:0] == 3'h6;
+  assign \$761  = | { \$760 , \$759 , \$758  };
+  assign \$762  = b10_2[7:0] >= 8'hf3;
+  assign \$763  = ~ \$762 ;
+  assign \$764  = \$761  & \$763 ;
+  assign \$765  = | b10_pairs[7:4];
+  assign \$766  = ~ \$765 ;
+  assign \$767  = b10_pairs[7:4] == 1'h1;
+  assign \$768  = b10_pairs[7:4] == 2'h2;
+  assign \$769  = | { \$768 , \$767 , \$766  };
+  assign \$770  = b10_2[7:0] >= 8'hf3;
   assign \$771  = ~ \$770 ;
-  assign \$772  = b11_2[7:0] >= 8'hf3;
-  assign \$773  = ~ \$772 ;
-  assign \$774  = \$771  & \$773 ;
-  assign \$775  = ! b12_pairs[3:0];
-  assign \$776  = b12_pairs[3:0] == 1'h1;
-  assign \$777  = b12_pairs[3:0] == 2'h2;
-  assign \$778  = | { \$777 , \$776 , \$775  };
-  assign \$779  = b12_2[7:0] >= 8'hf3;
-  assign \$780  = ~ \$779 ;
-  assign \$781  = \$778  & \$780 ;
-  assign \$782  = ! b12_pairs[3:0];
-  assign \$783  = b12_pairs[3:0] == 2'h3;
-  assign \$784  = b12_pairs[3:0] == 3'h6;
-  assign \$785  = | { \$784 , \$783 , \$782  };
-  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$772  = \$769  & \$771 ;
+  assign \$773  = | b10_pairs[7:4];
+  assign \$774  = ~ \$773 ;
+  assign \$775  = b10_pairs[7:4] == 2'h3;
+  assign \$776  = b10_pairs[7:4] == 3'h6;
+  assign \$777  = | { \$776 , \$775 , \$774  };
+  assign \$778  = b10_2[7:0] >= 8'hf3;
+  assign \$779  = ~ \$778 ;
+  assign \$780  = \$777  & \$779 ;
+  assign \$781  = | b10_2[9:8];
+  assign \$782  = ~ \$781 ;
+  assign \$783  = b10_2[7:0] >= 8'hf3;
+  assign \$784  = ~ \$783 ;
+  assign \$785  = \$782  & \$784 ;
+  assign \$786  = | b11_pairs[3:0];
   assign \$787  = ~ \$786 ;
-  assign \$788  = \$785  & \$787 ;
-  assign \$789  = ! b12_pairs[7:4];
-  assign \$790  = b12_pairs[7:4] == 1'h1;
-  assign \$791  = b12_pairs[7:4] == 2'h2;
-  assign \$792  = | { \$791 , \$790 , \$789  };
-  assign \$793  = b12_2[7:0] >= 8'hf3;
-  assign \$794  = ~ \$793 ;
-  assign \$795  = \$792  & \$794 ;
-  assign \$796  = ! b12_pairs[7:4];
-  assign \$797  = b12_pairs[7:4] == 2'h3;
-  assign \$798  = b12_pairs[7:4] == 3'h6;
-  assign \$799  = | { \$798 , \$797 , \$796  };
-  assign \$800  = b12_2[7:0] >= 8'hf3;
-  assign \$801  = ~ \$800 ;
-  assign \$802  = \$799  & \$801 ;
-  assign \$805  = \$804  & mask;
-  assign \$806  = b0_2[7:0] >= 8'hf3;
-  assign \$807  = b1_2[7:0] >= 8'hf3;
-  assign \$808  = b2_2[7:0] >= 8'hf3;
-  assign \$809  = b3_2[7:0] >= 8'hf3;
-  assign \$810  = b4_2[7:0] >= 8'hf3;
-  assign \$811  = b5_2[7:0] >= 8'hf3;
-  assign \$812  = b6_2[7:0] >= 8'hf3;
-  assign \$813  = b7_2[7:0] >= 8'hf3;
-  assign \$814  = b8_2[7:0] >= 8'hf3;
-  assign \$815  = b9_2[7:0] >= 8'hf3;
-  assign \$816  = b10_2[7:0] >= 8'hf3;
-  assign \$817  = b11_2[7:0] >= 8'hf3;
-  assign \$818  = b12_2[7:0] >= 8'hf3;
-  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
+  assign \$788  = b11_pairs[3:0] == 1'h1;
+  assign \$789  = b11_pairs[3:0] == 2'h2;
+  assign \$790  = | { \$789 , \$788 , \$787  };
+  assign \$791  = b11_2[7:0] >= 8'hf3;
+  assign \$792  = ~ \$791 ;
+  assign \$793  = \$790  & \$792 ;
+  assign \$794  = | b11_pairs[3:0];
+  assign \$795  = ~ \$794 ;
+  assign \$796  = b11_pairs[3:0] == 2'h3;
+  assign \$797  = b11_pairs[3:0] == 3'h6;
+  assign \$798  = | { \$797 , \$796 , \$795  };
+  assign \$799  = b11_2[7:0] >= 8'hf3;
+  assign \$800  = ~ \$799 ;
+  assign \$801  = \$798  & \$800 ;
+  assign \$802  = | b11_pairs[7:4];
+  assign \$803  = ~ \$802 ;
+  assign \$804  = b11_pairs[7:4] == 1'h1;
+  assign \$805  = b11_pairs[7:4] == 2'h2;
+  assign \$806  = | { \$805 , \$804 , \$803  };
+  assign \$807  = b11_2[7:0] >= 8'hf3;
+  assign \$808  = ~ \$807 ;
+  assign \$809  = \$806  & \$808 ;
+  assign \$810  = | b11_pairs[7:4];
+  assign \$811  = ~ \$810 ;
+  assign \$812  = b11_pairs[7:4] == 2'h3;
+  assign \$813  = b11_pairs[7:4] == 3'h6;
+  assign \$814  = | { \$813 , \$812 , \$811  };
+  assign \$815  = b11_2[7:0] >= 8'hf3;
+  assign \$816  = ~ \$815 ;
+  assign \$817  = \$814  & \$816 ;
+  assign \$818  = | b11_2[9:8];
+  assign \$819  = ~ \$818 ;
+  assign \$820  = b11_2[7:0] >= 8'hf3;
+  assign \$821  = ~ \$820 ;
+  assign \$822  = \$819  & \$821 ;
+  assign \$823  = | b12_pairs[3:0];
+  assign \$824  = ~ \$823 ;
+  assign \$825  = b12_pairs[3:0] == 1'h1;
+  assign \$826  = b12_pairs[3:0] == 2'h2;
+  assign \$827  = | { \$826 , \$825 , \$824  };
+  assign \$828  = b12_2[7:0] >= 8'hf3;
+  assign \$829  = ~ \$828 ;
+  assign \$830  = \$827  & \$829 ;
+  assign \$831  = | b12_pairs[3:0];
+  assign \$832  = ~ \$831 ;
+  assign \$833  = b12_pairs[3:0] == 2'h3;
+  assign \$834  = b12_pairs[3:0] == 3'h6;
+  assign \$835  = | { \$834 , \$833 , \$832  };
+  assign \$836  = b12_2[7:0] >= 8'hf3;
+  assign \$837  = ~ \$836 ;
+  assign \$838  = \$835  & \$837 ;
+  assign \$839  = | b12_pairs[7:4];
+  assign \$840  = ~ \$839 ;
+  assign \$841  = b12_pairs[7:4] == 1'h1;
+  assign \$842  = b12_pairs[7:4] == 2'h2;
+  assign \$843  = | { \$842 , \$841 , \$840  };
+  assign \$844  = b12_2[7:0] >= 8'hf3;
+  assign \$845  = ~ \$844 ;
+  assign \$846  = \$843  & \$845 ;
+  assign \$847  = | b12_pairs[7:4];
+  assign \$848  = ~ \$847 ;
+  assign \$849  = b12_pairs[7:4] == 2'h3;
+  assign \$850  = b12_pairs[7:4] == 3'h6;
+  assign \$851  = | { \$850 , \$849 , \$848  };
+  assign \$852  = b12_2[7:0] >= 8'hf3;
+  assign \$853  = ~ \$852 ;
+  assign \$854  = \$851  & \$853 ;
+  assign \$857  = \$856  & mask;
+  assign \$858  = b0_2[7:0] >= 8'hf3;
+  assign \$859  = b1_2[7:0] >= 8'hf3;
+  assign \$860  = b2_2[7:0] >= 8'hf3;
+  assign \$861  = b3_2[7:0] >= 8'hf3;
+  assign \$862  = b4_2[7:0] >= 8'hf3;
+  assign \$863  = b5_2[7:0] >= 8'hf3;
+  assign \$864  = b6_2[7:0] >= 8'hf3;
+  assign \$865  = b7_2[7:0] >= 8'hf3;
+  assign \$866  = b8_2[7:0] >= 8'hf3;
+  assign \$867  = b9_2[7:0] >= 8'hf3;
+  assign \$868  = b10_2[7:0] >= 8'hf3;
+  assign \$869  = b11_2[7:0] >= 8'hf3;
+  assign \$870  = b12_2[7:0] >= 8'hf3;
+  assign \$871  = | { \$870 , \$869 , \$868 , \$867 , \$866 , \$865 , \$864 , \$863 , \$862 , \$861 , \$860 , \$859 , \$858  };
   always @(posedge clk)
-    b0_pairs <= \$820 ;
+    b0_pairs <= \$872 ;
   always @(posedge clk)
-    b0_residue <= \$821 ;
+    b0_residue <= \$873 ;
   always @(posedge clk)
-    b1_pairs <= \$822 ;
+    b1_pairs <= \$874 ;
   always @(posedge clk)
-    b1_residue <= \$823 ;
+    b1_residue <= \$875 ;
   always @(posedge clk)
-    b2_pairs <= \$824 ;
+    b2_pairs <= \$876 ;
   always @(posedge clk)
-    b2_residue <= \$825 ;
+    b2_residue <= \$877 ;
   always @(posedge clk)
-    b3_pairs <= \$826 ;
+    b3_pairs <= \$878 ;
   always @(posedge clk)
-    b3_residue <= \$827 ;
+    b3_residue <= \$879 ;
   always @(posedge clk)
-    b4_pairs <= \$828 ;
+    b4_pairs <= \$880 ;
   always @(posedge clk)
-    b4_residue <= \$829 ;
+    b4_residue <= \$881 ;
   always @(posedge clk)
-    b5_pairs <= \$830 ;
+    b5_pairs <= \$882 ;
   always @(posedge clk)
-    b5_residue <= \$831 ;
+    b5_residue <= \$883 ;
   always @(posedge clk)
-    b6_pairs <= \$832 ;
+    b6_pairs <= \$884 ;
   always @(posedge clk)
-    b6_residue <= \$833 ;
+    b6_residue <= \$885 ;
   always @(posedge clk)
-    b7_pairs <= \$834 ;
+    b7_pairs <= \$886 ;
   always @(posedge clk)
-    b7_residue <= \$835 ;
+    b7_residue <= \$887 ;
   always @(posedge clk)
-    b8_pairs <= \$836 ;
+    b8_pairs <= \$888 ;
   always @(posedge clk)
-    b8_residue <= \$837 ;
+    b8_residue <= \$889 ;
   always @(posedge clk)
-    b9_pairs <= \$838 ;
+    b9_pairs <= \$890 ;
   always @(posedge clk)
-    b9_residue <= \$839 ;
+    b9_residue <= \$891 ;
   always @(posedge clk)
-    b10_pairs <= \$840 ;
+    b10_pairs <= \$892 ;
   always @(posedge clk)
-    b10_residue <= \$841 ;
+    b10_residue <= \$893 ;
   always @(posedge clk)
-    b11_pairs <= \$842 ;
+    b11_pairs <= \$894 ;
   always @(posedge clk)
-    b11_residue <= \$843 ;
+    b11_residue <= \$895 ;
   always @(posedge clk)
-    b12_pairs <= \$844 ;
+    b12_pairs <= \$896 ;
   always @(posedge clk)
-    b12_residue <= \$845 ;
+    b12_residue <= \$897 ;
   always @(posedge clk)
-    nonzero <= \$846 ;
+    nonzero <= \$898 ;
   always @(posedge clk)
-    negative <= \$847 ;
+    negative <= \$899 ;
   always @(posedge clk)
-    illegal <= \$848 ;
+    illegal <= \$900 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
   assign b0_2 = b0_residue + \$3 ;
@@ -12994,346 +13358,294 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   assign \$58  = b0_pairs[7:4] == 1'h1;
   assign \$59  = b0_pairs[7:4] == 3'h4;
   assign \$60  = b0_pairs[7:4] == 3'h7;
-  assign \$61  = | { \$60 , \$59 , \$58  };
-  assign \$62  = b0_2[7:0] >= 8'hf3;
-  assign \$63  = \$61  | \$62 ;
-  assign \$64  = b0_2[7:0] >= 8'hf3;
-  assign \$65  = b0_2[8] | \$64 ;
-  assign \$66  = b1_pairs[3:0] == 2'h3;
-  assign \$67  = b1_pairs[3:0] == 3'h4;
-  assign \$68  = b1_pairs[3:0] == 3'h5;
-  assign \$69  = | { \$68 , \$67 , \$66  };
-  assign \$70  = b1_2[7:0] >= 8'hf3;
-  assign \$71  = \$69  | \$70 ;
-  assign \$72  = b1_pairs[3:0] == 1'h1;
-  assign \$73  = b1_pairs[3:0] == 3'h4;
-  assign \$74  = b1_pairs[3:0] == 3'h7;
-  assign \$75  = | { \$74 , \$73 , \$72  };
-  assign \$76  = b1_2[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b1_pairs[7:4] == 2'h3;
-  assign \$79  = b1_pairs[7:4] == 3'h4;
-  assign \$80  = b1_pairs[7:4] == 3'h5;
-  assign \$81  = | { \$80 , \$79 , \$78  };
-  assign \$82  = b1_2[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_pairs[7:4] == 1'h1;
-  assign \$85  = b1_pairs[7:4] == 3'h4;
-  assign \$86  = b1_pairs[7:4] == 3'h7;
-  assign \$87  = | { \$86 , \$85 , \$84  };
-  assign \$88  = b1_2[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_2[7:0] >= 8'hf3;
-  assign \$91  = b1_2[8] | \$90 ;
-  assign \$92  = b2_pairs[3:0] == 2'h3;
-  assign \$93  = b2_pairs[3:0] == 3'h4;
-  assign \$94  = b2_pairs[3:0] == 3'h5;
-  assign \$95  = | { \$94 , \$93 , \$92  };
-  assign \$96  = b2_2[7:0] >= 8'hf3;
-  assign \$97  = \$95  | \$96 ;
-  assign \$98  = b2_pairs[3:0] == 1'h1;
-  assign \$99  = b2_pairs[3:0] == 3'h4;
-  assign \$100  = b2_pairs[3:0] == 3'h7;
-  assign \$101  = | { \$100 , \$99 , \$98  };
-  assign \$102  = b2_2[7:0] >= 8'hf3;
-  assign \$103  = \$101  | \$102 ;
-  assign \$104  = b2_pairs[7:4] == 2'h3;
-  assign \$105  = b2_pairs[7:4] == 3'h4;
-  assign \$106  = b2_pairs[7:4] == 3'h5;
-  assign \$107  = | { \$106 , \$105 , \$104  };
-  assign \$108  = b2_2[7:0] >= 8'hf3;
-  assign \$109  = \$107  | \$108 ;
-  assign \$110  = b2_pairs[7:4] == 1'h1;
-  assign \$111  = b2_pairs[7:4] == 3'h4;
-  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$820  = { b0_1[11:8], b0_0[11:8] };
+    \$872  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
     if (rst) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$821  = b0_1[7:0];
+    \$873  = b0_1[7:0];
     if (abort) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
     if (rst) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$822  = { b1_1[11:8], b1_0[11:8] };
+    \$874  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
     if (rst) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$823  = b1_1[7:0];
+    \$875  = b1_1[7:0];
     if (abort) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
     if (rst) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$824  = { b2_1[11:8], b2_0[11:8] };
+    \$876  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
     if (rst) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$825  = b2_1[7:0];
+    \$877  = b2_1[7:0];
     if (abort) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
     if (rst) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$826  = { b3_1[11:8], b3_0[11:8] };
+    \$878  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
     if (rst) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$827  = b3_1[7:0];
+    \$879  = b3_1[7:0];
     if (abort) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
     if (rst) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$828  = { b4_1[11:8], b4_0[11:8] };
+    \$880  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
     if (rst) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$829  = b4_1[7:0];
+    \$881  = b4_1[7:0];
     if (abort) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
     if (rst) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$830  = { b5_1[11:8], b5_0[11:8] };
+    \$882  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
     if (rst) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$831  = b5_1[7:0];
+    \$883  = b5_1[7:0];
     if (abort) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
     if (rst) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$832  = { b6_1[11:8], b6_0[11:8] };
+    \$884  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
     if (rst) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$833  = b6_1[7:0];
+    \$885  = b6_1[7:0];
     if (abort) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
     if (rst) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$834  = { b7_1[11:8], b7_0[11:8] };
+    \$886  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
     if (rst) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$835  = b7_1[7:0];
+    \$887  = b7_1[7:0];
     if (abort) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
     if (rst) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$836  = { b8_1[11:8], b8_0[11:8] };
+    \$888  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
     if (rst) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$837  = b8_1[7:0];
+    \$889  = b8_1[7:0];
     if (abort) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
     if (rst) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$838  = { b9_1[11:8], b9_0[11:8] };
+    \$890  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
     if (rst) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$839  = b9_1[7:0];
+    \$891  = b9_1[7:0];
     if (abort) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
     if (rst) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$840  = { b10_1[11:8], b10_0[11:8] };
+    \$892  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
     if (rst) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$841  = b10_1[7:0];
+    \$893  = b10_1[7:0];
     if (abort) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
     if (rst) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$842  = { b11_1[11:8], b11_0[11:8] };
+    \$894  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
     if (rst) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$843  = b11_1[7:0];
+    \$895  = b11_1[7:0];
     if (abort) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
     if (rst) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$844  = { b12_1[11:8], b12_0[11:8] };
+    \$896  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
     if (rst) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$845  = b12_1[7:0];
+    \$897  = b12_1[7:0];
     if (abort) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
     if (rst) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$846  = \$378 ;
+    \$898  = \$378 ;
     if (abort) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$847  = \$805 ;
+    \$899  = \$857 ;
     if (abort) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$848  = \$819 ;
+    \$900  = \$871 ;
     if (abort) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
     if (rst) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
   end
   assign ones = 1'h0;
@@ -13377,8 +13689,8 @@ module \tern_64x4_int8_g128_base3.core.dot_2.decoder (clk, rst, abort, mask, non
   assign \$38  = { b12_0[7:0], 3'h0 };
   assign \$39  = { b12_residue, 1'h0 };
   assign \$377  = \$376 ;
-  assign \$803  = 64'hffffffffffffffff;
-  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
+  assign \$855  = 64'hffffffffffffffff;
+  assign \$856  = { \$854 , \$846 , \$838 , \$830 , \$822 , \$817 , \$809 , \$801 , \$793 , \$785 , \$780 , \$772 , \$764 , \$756 , \$748 , \$743 , \$735 , \$727 , \$719 , \$711 , \$706 , \$698 , \$690 , \$682 , \$674 , \$669 , \$661 , \$653 , \$645 , \$637 , \$632 , \$624 , \$616 , \$608 , \$600 , \$595 , \$587 , \$579 , \$571 , \$563 , \$558 , \$550 , \$542 , \$534 , \$526 , \$521 , \$513 , \$505 , \$497 , \$489 , \$484 , \$476 , \$468 , \$460 , \$452 , \$447 , \$439 , \$431 , \$423 , \$415 , \$410 , \$402 , \$394 , \$386  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_2.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -16468,9 +16780,9 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$800 ;
   wire \$801 ;
   wire \$802 ;
-  wire [63:0] \$803 ;
-  wire [63:0] \$804 ;
-  wire [63:0] \$805 ;
+  wire \$803 ;
+  wire \$804 ;
+  wire \$805 ;
   wire \$806 ;
   wire \$807 ;
   wire \$808 ;
@@ -16487,44 +16799,96 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire \$818 ;
   wire \$819 ;
   wire \$82 ;
-  reg [7:0] \$820 ;
-  reg [7:0] \$821 ;
-  reg [7:0] \$822 ;
-  reg [7:0] \$823 ;
-  reg [7:0] \$824 ;
-  reg [7:0] \$825 ;
-  reg [7:0] \$826 ;
-  reg [7:0] \$827 ;
-  reg [7:0] \$828 ;
-  reg [7:0] \$829 ;
+  wire \$820 ;
+  wire \$821 ;
+  wire \$822 ;
+  wire \$823 ;
+  wire \$824 ;
+  wire \$825 ;
+  wire \$826 ;
+  wire \$827 ;
+  wire \$828 ;
+  wire \$829 ;
   wire \$83 ;
-  reg [7:0] \$830 ;
-  reg [7:0] \$831 ;
-  reg [7:0] \$832 ;
-  reg [7:0] \$833 ;
-  reg [7:0] \$834 ;
-  reg [7:0] \$835 ;
-  reg [7:0] \$836 ;
-  reg [7:0] \$837 ;
-  reg [7:0] \$838 ;
-  reg [7:0] \$839 ;
+  wire \$830 ;
+  wire \$831 ;
+  wire \$832 ;
+  wire \$833 ;
+  wire \$834 ;
+  wire \$835 ;
+  wire \$836 ;
+  wire \$837 ;
+  wire \$838 ;
+  wire \$839 ;
   wire \$84 ;
-  reg [7:0] \$840 ;
-  reg [7:0] \$841 ;
-  reg [7:0] \$842 ;
-  reg [7:0] \$843 ;
-  reg [7:0] \$844 ;
-  reg [7:0] \$845 ;
-  reg [63:0] \$846 ;
-  reg [63:0] \$847 ;
-  reg \$848 ;
+  wire \$840 ;
+  wire \$841 ;
+  wire \$842 ;
+  wire \$843 ;
+  wire \$844 ;
+  wire \$845 ;
+  wire \$846 ;
+  wire \$847 ;
+  wire \$848 ;
+  wire \$849 ;
   wire \$85 ;
+  wire \$850 ;
+  wire \$851 ;
+  wire \$852 ;
+  wire \$853 ;
+  wire \$854 ;
+  wire [63:0] \$855 ;
+  wire [63:0] \$856 ;
+  wire [63:0] \$857 ;
+  wire \$858 ;
+  wire \$859 ;
   wire \$86 ;
+  wire \$860 ;
+  wire \$861 ;
+  wire \$862 ;
+  wire \$863 ;
+  wire \$864 ;
+  wire \$865 ;
+  wire \$866 ;
+  wire \$867 ;
+  wire \$868 ;
+  wire \$869 ;
   wire \$87 ;
+  wire \$870 ;
+  wire \$871 ;
+  reg [7:0] \$872 ;
+  reg [7:0] \$873 ;
+  reg [7:0] \$874 ;
+  reg [7:0] \$875 ;
+  reg [7:0] \$876 ;
+  reg [7:0] \$877 ;
+  reg [7:0] \$878 ;
+  reg [7:0] \$879 ;
   wire \$88 ;
+  reg [7:0] \$880 ;
+  reg [7:0] \$881 ;
+  reg [7:0] \$882 ;
+  reg [7:0] \$883 ;
+  reg [7:0] \$884 ;
+  reg [7:0] \$885 ;
+  reg [7:0] \$886 ;
+  reg [7:0] \$887 ;
+  reg [7:0] \$888 ;
+  reg [7:0] \$889 ;
   wire \$89 ;
+  reg [7:0] \$890 ;
+  reg [7:0] \$891 ;
+  reg [7:0] \$892 ;
+  reg [7:0] \$893 ;
+  reg [7:0] \$894 ;
+  reg [7:0] \$895 ;
+  reg [7:0] \$896 ;
+  reg [7:0] \$897 ;
+  reg [63:0] \$898 ;
+  reg [63:0] \$899 ;
   wire [8:0] \$9 ;
   wire \$90 ;
+  reg \$900 ;
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
@@ -16616,6 +16980,58 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   wire ones;
   input rst;
   wire rst;
+  assign \$61  = | { \$60 , \$59 , \$58  };
+  assign \$62  = b0_2[7:0] >= 8'hf3;
+  assign \$63  = \$61  | \$62 ;
+  assign \$64  = b0_2[7:0] >= 8'hf3;
+  assign \$65  = b0_2[8] | \$64 ;
+  assign \$66  = b1_pairs[3:0] == 2'h3;
+  assign \$67  = b1_pairs[3:0] == 3'h4;
+  assign \$68  = b1_pairs[3:0] == 3'h5;
+  assign \$69  = | { \$68 , \$67 , \$66  };
+  assign \$70  = b1_2[7:0] >= 8'hf3;
+  assign \$71  = \$69  | \$70 ;
+  assign \$72  = b1_pairs[3:0] == 1'h1;
+  assign \$73  = b1_pairs[3:0] == 3'h4;
+  assign \$74  = b1_pairs[3:0] == 3'h7;
+  assign \$75  = | { \$74 , \$73 , \$72  };
+  assign \$76  = b1_2[7:0] >= 8'hf3;
+  assign \$77  = \$75  | \$76 ;
+  assign \$78  = b1_pairs[7:4] == 2'h3;
+  assign \$79  = b1_pairs[7:4] == 3'h4;
+  assign \$80  = b1_pairs[7:4] == 3'h5;
+  assign \$81  = | { \$80 , \$79 , \$78  };
+  assign \$82  = b1_2[7:0] >= 8'hf3;
+  assign \$83  = \$81  | \$82 ;
+  assign \$84  = b1_pairs[7:4] == 1'h1;
+  assign \$85  = b1_pairs[7:4] == 3'h4;
+  assign \$86  = b1_pairs[7:4] == 3'h7;
+  assign \$87  = | { \$86 , \$85 , \$84  };
+  assign \$88  = b1_2[7:0] >= 8'hf3;
+  assign \$89  = \$87  | \$88 ;
+  assign \$90  = b1_2[7:0] >= 8'hf3;
+  assign \$91  = b1_2[8] | \$90 ;
+  assign \$92  = b2_pairs[3:0] == 2'h3;
+  assign \$93  = b2_pairs[3:0] == 3'h4;
+  assign \$94  = b2_pairs[3:0] == 3'h5;
+  assign \$95  = | { \$94 , \$93 , \$92  };
+  assign \$96  = b2_2[7:0] >= 8'hf3;
+  assign \$97  = \$95  | \$96 ;
+  assign \$98  = b2_pairs[3:0] == 1'h1;
+  assign \$99  = b2_pairs[3:0] == 3'h4;
+  assign \$100  = b2_pairs[3:0] == 3'h7;
+  assign \$101  = | { \$100 , \$99 , \$98  };
+  assign \$102  = b2_2[7:0] >= 8'hf3;
+  assign \$103  = \$101  | \$102 ;
+  assign \$104  = b2_pairs[7:4] == 2'h3;
+  assign \$105  = b2_pairs[7:4] == 3'h4;
+  assign \$106  = b2_pairs[7:4] == 3'h5;
+  assign \$107  = | { \$106 , \$105 , \$104  };
+  assign \$108  = b2_2[7:0] >= 8'hf3;
+  assign \$109  = \$107  | \$108 ;
+  assign \$110  = b2_pairs[7:4] == 1'h1;
+  assign \$111  = b2_pairs[7:4] == 3'h4;
+  assign \$112  = b2_pairs[7:4] == 3'h7;
   assign \$113  = | { \$112 , \$111 , \$110  };
   assign \$114  = b2_2[7:0] >= 8'hf3;
   assign \$115  = \$113  | \$114 ;
@@ -16881,503 +17297,555 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   assign \$375  = \$373  | \$374 ;
   assign \$376  = ~ { \$375 , \$369 , \$363 , \$357 , \$351 , \$349 , \$343 , \$337 , \$331 , \$325 , \$323 , \$317 , \$311 , \$305 , \$299 , \$297 , \$291 , \$285 , \$279 , \$273 , \$271 , \$265 , \$259 , \$253 , \$247 , \$245 , \$239 , \$233 , \$227 , \$221 , \$219 , \$213 , \$207 , \$201 , \$195 , \$193 , \$187 , \$181 , \$175 , \$169 , \$167 , \$161 , \$155 , \$149 , \$143 , \$141 , \$135 , \$129 , \$123 , \$117 , \$115 , \$109 , \$103 , \$97 , \$91 , \$89 , \$83 , \$77 , \$71 , \$65 , \$63 , \$57 , \$51 , \$45  };
   assign \$378  = \$377  & mask;
-  assign \$379  = ! b0_pairs[3:0];
-  assign \$380  = b0_pairs[3:0] == 1'h1;
-  assign \$381  = b0_pairs[3:0] == 2'h2;
-  assign \$382  = | { \$381 , \$380 , \$379  };
-  assign \$383  = b0_2[7:0] >= 8'hf3;
-  assign \$384  = ~ \$383 ;
-  assign \$385  = \$382  & \$384 ;
-  assign \$386  = ! b0_pairs[3:0];
-  assign \$387  = b0_pairs[3:0] == 2'h3;
-  assign \$388  = b0_pairs[3:0] == 3'h6;
-  assign \$389  = | { \$388 , \$387 , \$386  };
-  assign \$390  = b0_2[7:0] >= 8'hf3;
-  assign \$391  = ~ \$390 ;
-  assign \$392  = \$389  & \$391 ;
-  assign \$393  = ! b0_pairs[7:4];
-  assign \$394  = b0_pairs[7:4] == 1'h1;
-  assign \$395  = b0_pairs[7:4] == 2'h2;
-  assign \$396  = | { \$395 , \$394 , \$393  };
-  assign \$397  = b0_2[7:0] >= 8'hf3;
-  assign \$398  = ~ \$397 ;
-  assign \$399  = \$396  & \$398 ;
-  assign \$400  = ! b0_pairs[7:4];
-  assign \$401  = b0_pairs[7:4] == 2'h3;
-  assign \$402  = b0_pairs[7:4] == 3'h6;
-  assign \$403  = | { \$402 , \$401 , \$400  };
-  assign \$404  = b0_2[7:0] >= 8'hf3;
-  assign \$405  = ~ \$404 ;
-  assign \$406  = \$403  & \$405 ;
-  assign \$407  = | b0_2[9:8];
-  assign \$408  = ~ \$407 ;
-  assign \$409  = b0_2[7:0] >= 8'hf3;
-  assign \$410  = ~ \$409 ;
-  assign \$411  = \$408  & \$410 ;
-  assign \$412  = ! b1_pairs[3:0];
-  assign \$413  = b1_pairs[3:0] == 1'h1;
-  assign \$414  = b1_pairs[3:0] == 2'h2;
-  assign \$415  = | { \$414 , \$413 , \$412  };
-  assign \$416  = b1_2[7:0] >= 8'hf3;
+  assign \$379  = | b0_pairs[3:0];
+  assign \$380  = ~ \$379 ;
+  assign \$381  = b0_pairs[3:0] == 1'h1;
+  assign \$382  = b0_pairs[3:0] == 2'h2;
+  assign \$383  = | { \$382 , \$381 , \$380  };
+  assign \$384  = b0_2[7:0] >= 8'hf3;
+  assign \$385  = ~ \$384 ;
+  assign \$386  = \$383  & \$385 ;
+  assign \$387  = | b0_pairs[3:0];
+  assign \$388  = ~ \$387 ;
+  assign \$389  = b0_pairs[3:0] == 2'h3;
+  assign \$390  = b0_pairs[3:0] == 3'h6;
+  assign \$391  = | { \$390 , \$389 , \$388  };
+  assign \$392  = b0_2[7:0] >= 8'hf3;
+  assign \$393  = ~ \$392 ;
+  assign \$394  = \$391  & \$393 ;
+  assign \$395  = | b0_pairs[7:4];
+  assign \$396  = ~ \$395 ;
+  assign \$397  = b0_pairs[7:4] == 1'h1;
+  assign \$398  = b0_pairs[7:4] == 2'h2;
+  assign \$399  = | { \$398 , \$397 , \$396  };
+  assign \$400  = b0_2[7:0] >= 8'hf3;
+  assign \$401  = ~ \$400 ;
+  assign \$402  = \$399  & \$401 ;
+  assign \$403  = | b0_pairs[7:4];
+  assign \$404  = ~ \$403 ;
+  assign \$405  = b0_pairs[7:4] == 2'h3;
+  assign \$406  = b0_pairs[7:4] == 3'h6;
+  assign \$407  = | { \$406 , \$405 , \$404  };
+  assign \$408  = b0_2[7:0] >= 8'hf3;
+  assign \$409  = ~ \$408 ;
+  assign \$410  = \$407  & \$409 ;
+  assign \$411  = | b0_2[9:8];
+  assign \$412  = ~ \$411 ;
+  assign \$413  = b0_2[7:0] >= 8'hf3;
+  assign \$414  = ~ \$413 ;
+  assign \$415  = \$412  & \$414 ;
+  assign \$416  = | b1_pairs[3:0];
   assign \$417  = ~ \$416 ;
-  assign \$418  = \$415  & \$417 ;
-  assign \$419  = ! b1_pairs[3:0];
-  assign \$420  = b1_pairs[3:0] == 2'h3;
-  assign \$421  = b1_pairs[3:0] == 3'h6;
-  assign \$422  = | { \$421 , \$420 , \$419  };
-  assign \$423  = b1_2[7:0] >= 8'hf3;
-  assign \$424  = ~ \$423 ;
-  assign \$425  = \$422  & \$424 ;
-  assign \$426  = ! b1_pairs[7:4];
-  assign \$427  = b1_pairs[7:4] == 1'h1;
-  assign \$428  = b1_pairs[7:4] == 2'h2;
-  assign \$429  = | { \$428 , \$427 , \$426  };
-  assign \$430  = b1_2[7:0] >= 8'hf3;
-  assign \$431  = ~ \$430 ;
-  assign \$432  = \$429  & \$431 ;
-  assign \$433  = ! b1_pairs[7:4];
-  assign \$434  = b1_pairs[7:4] == 2'h3;
-  assign \$435  = b1_pairs[7:4] == 3'h6;
+  assign \$418  = b1_pairs[3:0] == 1'h1;
+  assign \$419  = b1_pairs[3:0] == 2'h2;
+  assign \$420  = | { \$419 , \$418 , \$417  };
+  assign \$421  = b1_2[7:0] >= 8'hf3;
+  assign \$422  = ~ \$421 ;
+  assign \$423  = \$420  & \$422 ;
+  assign \$424  = | b1_pairs[3:0];
+  assign \$425  = ~ \$424 ;
+  assign \$426  = b1_pairs[3:0] == 2'h3;
+  assign \$427  = b1_pairs[3:0] == 3'h6;
+  assign \$428  = | { \$427 , \$426 , \$425  };
+  assign \$429  = b1_2[7:0] >= 8'hf3;
+  assign \$430  = ~ \$429 ;
+  assign \$431  = \$428  & \$430 ;
+  assign \$432  = | b1_pairs[7:4];
+  assign \$433  = ~ \$432 ;
+  assign \$434  = b1_pairs[7:4] == 1'h1;
+  assign \$435  = b1_pairs[7:4] == 2'h2;
   assign \$436  = | { \$435 , \$434 , \$433  };
   assign \$437  = b1_2[7:0] >= 8'hf3;
   assign \$438  = ~ \$437 ;
   assign \$439  = \$436  & \$438 ;
-  assign \$440  = | b1_2[9:8];
+  assign \$440  = | b1_pairs[7:4];
   assign \$441  = ~ \$440 ;
-  assign \$442  = b1_2[7:0] >= 8'hf3;
-  assign \$443  = ~ \$442 ;
-  assign \$444  = \$441  & \$443 ;
-  assign \$445  = ! b2_pairs[3:0];
-  assign \$446  = b2_pairs[3:0] == 1'h1;
-  assign \$447  = b2_pairs[3:0] == 2'h2;
-  assign \$448  = | { \$447 , \$446 , \$445  };
-  assign \$449  = b2_2[7:0] >= 8'hf3;
-  assign \$450  = ~ \$449 ;
-  assign \$451  = \$448  & \$450 ;
-  assign \$452  = ! b2_pairs[3:0];
-  assign \$453  = b2_pairs[3:0] == 2'h3;
-  assign \$454  = b2_pairs[3:0] == 3'h6;
-  assign \$455  = | { \$454 , \$453 , \$452  };
-  assign \$456  = b2_2[7:0] >= 8'hf3;
-  assign \$457  = ~ \$456 ;
-  assign \$458  = \$455  & \$457 ;
-  assign \$459  = ! b2_pairs[7:4];
-  assign \$460  = b2_pairs[7:4] == 1'h1;
-  assign \$461  = b2_pairs[7:4] == 2'h2;
-  assign \$462  = | { \$461 , \$460 , \$459  };
-  assign \$463  = b2_2[7:0] >= 8'hf3;
-  assign \$464  = ~ \$463 ;
-  assign \$465  = \$462  & \$464 ;
-  assign \$466  = ! b2_pairs[7:4];
-  assign \$467  = b2_pairs[7:4] == 2'h3;
-  assign \$468  = b2_pairs[7:4] == 3'h6;
-  assign \$469  = | { \$468 , \$467 , \$466  };
-  assign \$470  = b2_2[7:0] >= 8'hf3;
-  assign \$471  = ~ \$470 ;
-  assign \$472  = \$469  & \$471 ;
-  assign \$473  = | b2_2[9:8];
-  assign \$474  = ~ \$473 ;
-  assign \$475  = b2_2[7:0] >= 8'hf3;
-  assign \$476  = ~ \$475 ;
-  assign \$477  = \$474  & \$476 ;
-  assign \$478  = ! b3_pairs[3:0];
-  assign \$479  = b3_pairs[3:0] == 1'h1;
-  assign \$480  = b3_pairs[3:0] == 2'h2;
+  assign \$442  = b1_pairs[7:4] == 2'h3;
+  assign \$443  = b1_pairs[7:4] == 3'h6;
+  assign \$444  = | { \$443 , \$442 , \$441  };
+  assign \$445  = b1_2[7:0] >= 8'hf3;
+  assign \$446  = ~ \$445 ;
+  assign \$447  = \$444  & \$446 ;
+  assign \$448  = | b1_2[9:8];
+  assign \$449  = ~ \$448 ;
+  assign \$450  = b1_2[7:0] >= 8'hf3;
+  assign \$451  = ~ \$450 ;
+  assign \$452  = \$449  & \$451 ;
+  assign \$453  = | b2_pairs[3:0];
+  assign \$454  = ~ \$453 ;
+  assign \$455  = b2_pairs[3:0] == 1'h1;
+  assign \$456  = b2_pairs[3:0] == 2'h2;
+  assign \$457  = | { \$456 , \$455 , \$454  };
+  assign \$458  = b2_2[7:0] >= 8'hf3;
+  assign \$459  = ~ \$458 ;
+  assign \$460  = \$457  & \$459 ;
+  assign \$461  = | b2_pairs[3:0];
+  assign \$462  = ~ \$461 ;
+  assign \$463  = b2_pairs[3:0] == 2'h3;
+  assign \$464  = b2_pairs[3:0] == 3'h6;
+  assign \$465  = | { \$464 , \$463 , \$462  };
+  assign \$466  = b2_2[7:0] >= 8'hf3;
+  assign \$467  = ~ \$466 ;
+  assign \$468  = \$465  & \$467 ;
+  assign \$469  = | b2_pairs[7:4];
+  assign \$470  = ~ \$469 ;
+  assign \$471  = b2_pairs[7:4] == 1'h1;
+  assign \$472  = b2_pairs[7:4] == 2'h2;
+  assign \$473  = | { \$472 , \$471 , \$470  };
+  assign \$474  = b2_2[7:0] >= 8'hf3;
+  assign \$475  = ~ \$474 ;
+  assign \$476  = \$473  & \$475 ;
+  assign \$477  = | b2_pairs[7:4];
+  assign \$478  = ~ \$477 ;
+  assign \$479  = b2_pairs[7:4] == 2'h3;
+  assign \$480  = b2_pairs[7:4] == 3'h6;
   assign \$481  = | { \$480 , \$479 , \$478  };
-  assign \$482  = b3_2[7:0] >= 8'hf3;
+  assign \$482  = b2_2[7:0] >= 8'hf3;
   assign \$483  = ~ \$482 ;
   assign \$484  = \$481  & \$483 ;
-  assign \$485  = ! b3_pairs[3:0];
-  assign \$486  = b3_pairs[3:0] == 2'h3;
-  assign \$487  = b3_pairs[3:0] == 3'h6;
-  assign \$488  = | { \$487 , \$486 , \$485  };
-  assign \$489  = b3_2[7:0] >= 8'hf3;
-  assign \$490  = ~ \$489 ;
-  assign \$491  = \$488  & \$490 ;
-  assign \$492  = ! b3_pairs[7:4];
-  assign \$493  = b3_pairs[7:4] == 1'h1;
-  assign \$494  = b3_pairs[7:4] == 2'h2;
-  assign \$495  = | { \$494 , \$493 , \$492  };
-  assign \$496  = b3_2[7:0] >= 8'hf3;
-  assign \$497  = ~ \$496 ;
-  assign \$498  = \$495  & \$497 ;
-  assign \$499  = ! b3_pairs[7:4];
-  assign \$500  = b3_pairs[7:4] == 2'h3;
-  assign \$501  = b3_pairs[7:4] == 3'h6;
+  assign \$485  = | b2_2[9:8];
+  assign \$486  = ~ \$485 ;
+  assign \$487  = b2_2[7:0] >= 8'hf3;
+  assign \$488  = ~ \$487 ;
+  assign \$489  = \$486  & \$488 ;
+  assign \$490  = | b3_pairs[3:0];
+  assign \$491  = ~ \$490 ;
+  assign \$492  = b3_pairs[3:0] == 1'h1;
+  assign \$493  = b3_pairs[3:0] == 2'h2;
+  assign \$494  = | { \$493 , \$492 , \$491  };
+  assign \$495  = b3_2[7:0] >= 8'hf3;
+  assign \$496  = ~ \$495 ;
+  assign \$497  = \$494  & \$496 ;
+  assign \$498  = | b3_pairs[3:0];
+  assign \$499  = ~ \$498 ;
+  assign \$500  = b3_pairs[3:0] == 2'h3;
+  assign \$501  = b3_pairs[3:0] == 3'h6;
   assign \$502  = | { \$501 , \$500 , \$499  };
   assign \$503  = b3_2[7:0] >= 8'hf3;
   assign \$504  = ~ \$503 ;
   assign \$505  = \$502  & \$504 ;
-  assign \$506  = | b3_2[9:8];
+  assign \$506  = | b3_pairs[7:4];
   assign \$507  = ~ \$506 ;
-  assign \$508  = b3_2[7:0] >= 8'hf3;
-  assign \$509  = ~ \$508 ;
-  assign \$510  = \$507  & \$509 ;
-  assign \$511  = ! b4_pairs[3:0];
-  assign \$512  = b4_pairs[3:0] == 1'h1;
-  assign \$513  = b4_pairs[3:0] == 2'h2;
-  assign \$514  = | { \$513 , \$512 , \$511  };
-  assign \$515  = b4_2[7:0] >= 8'hf3;
-  assign \$516  = ~ \$515 ;
-  assign \$517  = \$514  & \$516 ;
-  assign \$518  = ! b4_pairs[3:0];
-  assign \$519  = b4_pairs[3:0] == 2'h3;
-  assign \$520  = b4_pairs[3:0] == 3'h6;
-  assign \$521  = | { \$520 , \$519 , \$518  };
-  assign \$522  = b4_2[7:0] >= 8'hf3;
+  assign \$508  = b3_pairs[7:4] == 1'h1;
+  assign \$509  = b3_pairs[7:4] == 2'h2;
+  assign \$510  = | { \$509 , \$508 , \$507  };
+  assign \$511  = b3_2[7:0] >= 8'hf3;
+  assign \$512  = ~ \$511 ;
+  assign \$513  = \$510  & \$512 ;
+  assign \$514  = | b3_pairs[7:4];
+  assign \$515  = ~ \$514 ;
+  assign \$516  = b3_pairs[7:4] == 2'h3;
+  assign \$517  = b3_pairs[7:4] == 3'h6;
+  assign \$518  = | { \$517 , \$516 , \$515  };
+  assign \$519  = b3_2[7:0] >= 8'hf3;
+  assign \$520  = ~ \$519 ;
+  assign \$521  = \$518  & \$520 ;
+  assign \$522  = | b3_2[9:8];
   assign \$523  = ~ \$522 ;
-  assign \$524  = \$521  & \$523 ;
-  assign \$525  = ! b4_pairs[7:4];
-  assign \$526  = b4_pairs[7:4] == 1'h1;
-  assign \$527  = b4_pairs[7:4] == 2'h2;
-  assign \$528  = | { \$527 , \$526 , \$525  };
-  assign \$529  = b4_2[7:0] >= 8'hf3;
-  assign \$530  = ~ \$529 ;
-  assign \$531  = \$528  & \$530 ;
-  assign \$532  = ! b4_pairs[7:4];
-  assign \$533  = b4_pairs[7:4] == 2'h3;
-  assign \$534  = b4_pairs[7:4] == 3'h6;
-  assign \$535  = | { \$534 , \$533 , \$532  };
-  assign \$536  = b4_2[7:0] >= 8'hf3;
-  assign \$537  = ~ \$536 ;
-  assign \$538  = \$535  & \$537 ;
-  assign \$539  = | b4_2[9:8];
-  assign \$540  = ~ \$539 ;
-  assign \$541  = b4_2[7:0] >= 8'hf3;
-  assign \$542  = ~ \$541 ;
-  assign \$543  = \$540  & \$542 ;
-  assign \$544  = ! b5_pairs[3:0];
-  assign \$545  = b5_pairs[3:0] == 1'h1;
-  assign \$546  = b5_pairs[3:0] == 2'h2;
+  assign \$524  = b3_2[7:0] >= 8'hf3;
+  assign \$525  = ~ \$524 ;
+  assign \$526  = \$523  & \$525 ;
+  assign \$527  = | b4_pairs[3:0];
+  assign \$528  = ~ \$527 ;
+  assign \$529  = b4_pairs[3:0] == 1'h1;
+  assign \$530  = b4_pairs[3:0] == 2'h2;
+  assign \$531  = | { \$530 , \$529 , \$528  };
+  assign \$532  = b4_2[7:0] >= 8'hf3;
+  assign \$533  = ~ \$532 ;
+  assign \$534  = \$531  & \$533 ;
+  assign \$535  = | b4_pairs[3:0];
+  assign \$536  = ~ \$535 ;
+  assign \$537  = b4_pairs[3:0] == 2'h3;
+  assign \$538  = b4_pairs[3:0] == 3'h6;
+  assign \$539  = | { \$538 , \$537 , \$536  };
+  assign \$540  = b4_2[7:0] >= 8'hf3;
+  assign \$541  = ~ \$540 ;
+  assign \$542  = \$539  & \$541 ;
+  assign \$543  = | b4_pairs[7:4];
+  assign \$544  = ~ \$543 ;
+  assign \$545  = b4_pairs[7:4] == 1'h1;
+  assign \$546  = b4_pairs[7:4] == 2'h2;
   assign \$547  = | { \$546 , \$545 , \$544  };
-  assign \$548  = b5_2[7:0] >= 8'hf3;
+  assign \$548  = b4_2[7:0] >= 8'hf3;
   assign \$549  = ~ \$548 ;
   assign \$550  = \$547  & \$549 ;
-  assign \$551  = ! b5_pairs[3:0];
-  assign \$552  = b5_pairs[3:0] == 2'h3;
-  assign \$553  = b5_pairs[3:0] == 3'h6;
-  assign \$554  = | { \$553 , \$552 , \$551  };
-  assign \$555  = b5_2[7:0] >= 8'hf3;
-  assign \$556  = ~ \$555 ;
-  assign \$557  = \$554  & \$556 ;
-  assign \$558  = ! b5_pairs[7:4];
-  assign \$559  = b5_pairs[7:4] == 1'h1;
-  assign \$560  = b5_pairs[7:4] == 2'h2;
-  assign \$561  = | { \$560 , \$559 , \$558  };
-  assign \$562  = b5_2[7:0] >= 8'hf3;
-  assign \$563  = ~ \$562 ;
-  assign \$564  = \$561  & \$563 ;
-  assign \$565  = ! b5_pairs[7:4];
-  assign \$566  = b5_pairs[7:4] == 2'h3;
-  assign \$567  = b5_pairs[7:4] == 3'h6;
+  assign \$551  = | b4_pairs[7:4];
+  assign \$552  = ~ \$551 ;
+  assign \$553  = b4_pairs[7:4] == 2'h3;
+  assign \$554  = b4_pairs[7:4] == 3'h6;
+  assign \$555  = | { \$554 , \$553 , \$552  };
+  assign \$556  = b4_2[7:0] >= 8'hf3;
+  assign \$557  = ~ \$556 ;
+  assign \$558  = \$555  & \$557 ;
+  assign \$559  = | b4_2[9:8];
+  assign \$560  = ~ \$559 ;
+  assign \$561  = b4_2[7:0] >= 8'hf3;
+  assign \$562  = ~ \$561 ;
+  assign \$563  = \$560  & \$562 ;
+  assign \$564  = | b5_pairs[3:0];
+  assign \$565  = ~ \$564 ;
+  assign \$566  = b5_pairs[3:0] == 1'h1;
+  assign \$567  = b5_pairs[3:0] == 2'h2;
   assign \$568  = | { \$567 , \$566 , \$565  };
   assign \$569  = b5_2[7:0] >= 8'hf3;
   assign \$570  = ~ \$569 ;
   assign \$571  = \$568  & \$570 ;
-  assign \$572  = | b5_2[9:8];
+  assign \$572  = | b5_pairs[3:0];
   assign \$573  = ~ \$572 ;
-  assign \$574  = b5_2[7:0] >= 8'hf3;
-  assign \$575  = ~ \$574 ;
-  assign \$576  = \$573  & \$575 ;
-  assign \$577  = ! b6_pairs[3:0];
-  assign \$578  = b6_pairs[3:0] == 1'h1;
-  assign \$579  = b6_pairs[3:0] == 2'h2;
-  assign \$580  = | { \$579 , \$578 , \$577  };
-  assign \$581  = b6_2[7:0] >= 8'hf3;
-  assign \$582  = ~ \$581 ;
-  assign \$583  = \$580  & \$582 ;
-  assign \$584  = ! b6_pairs[3:0];
-  assign \$585  = b6_pairs[3:0] == 2'h3;
-  assign \$586  = b6_pairs[3:0] == 3'h6;
-  assign \$587  = | { \$586 , \$585 , \$584  };
-  assign \$588  = b6_2[7:0] >= 8'hf3;
+  assign \$574  = b5_pairs[3:0] == 2'h3;
+  assign \$575  = b5_pairs[3:0] == 3'h6;
+  assign \$576  = | { \$575 , \$574 , \$573  };
+  assign \$577  = b5_2[7:0] >= 8'hf3;
+  assign \$578  = ~ \$577 ;
+  assign \$579  = \$576  & \$578 ;
+  assign \$580  = | b5_pairs[7:4];
+  assign \$581  = ~ \$580 ;
+  assign \$582  = b5_pairs[7:4] == 1'h1;
+  assign \$583  = b5_pairs[7:4] == 2'h2;
+  assign \$584  = | { \$583 , \$582 , \$581  };
+  assign \$585  = b5_2[7:0] >= 8'hf3;
+  assign \$586  = ~ \$585 ;
+  assign \$587  = \$584  & \$586 ;
+  assign \$588  = | b5_pairs[7:4];
   assign \$589  = ~ \$588 ;
-  assign \$590  = \$587  & \$589 ;
-  assign \$591  = ! b6_pairs[7:4];
-  assign \$592  = b6_pairs[7:4] == 1'h1;
-  assign \$593  = b6_pairs[7:4] == 2'h2;
-  assign \$594  = | { \$593 , \$592 , \$591  };
-  assign \$595  = b6_2[7:0] >= 8'hf3;
-  assign \$596  = ~ \$595 ;
-  assign \$597  = \$594  & \$596 ;
-  assign \$598  = ! b6_pairs[7:4];
-  assign \$599  = b6_pairs[7:4] == 2'h3;
-  assign \$600  = b6_pairs[7:4] == 3'h6;
-  assign \$601  = | { \$600 , \$599 , \$598  };
-  assign \$602  = b6_2[7:0] >= 8'hf3;
-  assign \$603  = ~ \$602 ;
-  assign \$604  = \$601  & \$603 ;
-  assign \$605  = | b6_2[9:8];
-  assign \$606  = ~ \$605 ;
-  assign \$607  = b6_2[7:0] >= 8'hf3;
-  assign \$608  = ~ \$607 ;
-  assign \$609  = \$606  & \$608 ;
-  assign \$610  = ! b7_pairs[3:0];
-  assign \$611  = b7_pairs[3:0] == 1'h1;
-  assign \$612  = b7_pairs[3:0] == 2'h2;
+  assign \$590  = b5_pairs[7:4] == 2'h3;
+  assign \$591  = b5_pairs[7:4] == 3'h6;
+  assign \$592  = | { \$591 , \$590 , \$589  };
+  assign \$593  = b5_2[7:0] >= 8'hf3;
+  assign \$594  = ~ \$593 ;
+  assign \$595  = \$592  & \$594 ;
+  assign \$596  = | b5_2[9:8];
+  assign \$597  = ~ \$596 ;
+  assign \$598  = b5_2[7:0] >= 8'hf3;
+  assign \$599  = ~ \$598 ;
+  assign \$600  = \$597  & \$599 ;
+  assign \$601  = | b6_pairs[3:0];
+  assign \$602  = ~ \$601 ;
+  assign \$603  = b6_pairs[3:0] == 1'h1;
+  assign \$604  = b6_pairs[3:0] == 2'h2;
+  assign \$605  = | { \$604 , \$603 , \$602  };
+  assign \$606  = b6_2[7:0] >= 8'hf3;
+  assign \$607  = ~ \$606 ;
+  assign \$608  = \$605  & \$607 ;
+  assign \$609  = | b6_pairs[3:0];
+  assign \$610  = ~ \$609 ;
+  assign \$611  = b6_pairs[3:0] == 2'h3;
+  assign \$612  = b6_pairs[3:0] == 3'h6;
   assign \$613  = | { \$612 , \$611 , \$610  };
-  assign \$614  = b7_2[7:0] >= 8'hf3;
+  assign \$614  = b6_2[7:0] >= 8'hf3;
   assign \$615  = ~ \$614 ;
   assign \$616  = \$613  & \$615 ;
-  assign \$617  = ! b7_pairs[3:0];
-  assign \$618  = b7_pairs[3:0] == 2'h3;
-  assign \$619  = b7_pairs[3:0] == 3'h6;
-  assign \$620  = | { \$619 , \$618 , \$617  };
-  assign \$621  = b7_2[7:0] >= 8'hf3;
-  assign \$622  = ~ \$621 ;
-  assign \$623  = \$620  & \$622 ;
-  assign \$624  = ! b7_pairs[7:4];
-  assign \$625  = b7_pairs[7:4] == 1'h1;
-  assign \$626  = b7_pairs[7:4] == 2'h2;
-  assign \$627  = | { \$626 , \$625 , \$624  };
-  assign \$628  = b7_2[7:0] >= 8'hf3;
-  assign \$629  = ~ \$628 ;
-  assign \$630  = \$627  & \$629 ;
-  assign \$631  = ! b7_pairs[7:4];
-  assign \$632  = b7_pairs[7:4] == 2'h3;
-  assign \$633  = b7_pairs[7:4] == 3'h6;
-  assign \$634  = | { \$633 , \$632 , \$631  };
-  assign \$635  = b7_2[7:0] >= 8'hf3;
+  assign \$617  = | b6_pairs[7:4];
+  assign \$618  = ~ \$617 ;
+  assign \$619  = b6_pairs[7:4] == 1'h1;
+  assign \$620  = b6_pairs[7:4] == 2'h2;
+  assign \$621  = | { \$620 , \$619 , \$618  };
+  assign \$622  = b6_2[7:0] >= 8'hf3;
+  assign \$623  = ~ \$622 ;
+  assign \$624  = \$621  & \$623 ;
+  assign \$625  = | b6_pairs[7:4];
+  assign \$626  = ~ \$625 ;
+  assign \$627  = b6_pairs[7:4] == 2'h3;
+  assign \$628  = b6_pairs[7:4] == 3'h6;
+  assign \$629  = | { \$628 , \$627 , \$626  };
+  assign \$630  = b6_2[7:0] >= 8'hf3;
+  assign \$631  = ~ \$630 ;
+  assign \$632  = \$629  & \$631 ;
+  assign \$633  = | b6_2[9:8];
+  assign \$634  = ~ \$633 ;
+  assign \$635  = b6_2[7:0] >= 8'hf3;
   assign \$636  = ~ \$635 ;
   assign \$637  = \$634  & \$636 ;
-  assign \$638  = | b7_2[9:8];
+  assign \$638  = | b7_pairs[3:0];
   assign \$639  = ~ \$638 ;
-  assign \$640  = b7_2[7:0] >= 8'hf3;
-  assign \$641  = ~ \$640 ;
-  assign \$642  = \$639  & \$641 ;
-  assign \$643  = ! b8_pairs[3:0];
-  assign \$644  = b8_pairs[3:0] == 1'h1;
-  assign \$645  = b8_pairs[3:0] == 2'h2;
-  assign \$646  = | { \$645 , \$644 , \$643  };
-  assign \$647  = b8_2[7:0] >= 8'hf3;
-  assign \$648  = ~ \$647 ;
-  assign \$649  = \$646  & \$648 ;
-  assign \$650  = ! b8_pairs[3:0];
-  assign \$651  = b8_pairs[3:0] == 2'h3;
-  assign \$652  = b8_pairs[3:0] == 3'h6;
-  assign \$653  = | { \$652 , \$651 , \$650  };
-  assign \$654  = b8_2[7:0] >= 8'hf3;
+  assign \$640  = b7_pairs[3:0] == 1'h1;
+  assign \$641  = b7_pairs[3:0] == 2'h2;
+  assign \$642  = | { \$641 , \$640 , \$639  };
+  assign \$643  = b7_2[7:0] >= 8'hf3;
+  assign \$644  = ~ \$643 ;
+  assign \$645  = \$642  & \$644 ;
+  assign \$646  = | b7_pairs[3:0];
+  assign \$647  = ~ \$646 ;
+  assign \$648  = b7_pairs[3:0] == 2'h3;
+  assign \$649  = b7_pairs[3:0] == 3'h6;
+  assign \$650  = | { \$649 , \$648 , \$647  };
+  assign \$651  = b7_2[7:0] >= 8'hf3;
+  assign \$652  = ~ \$651 ;
+  assign \$653  = \$650  & \$652 ;
+  assign \$654  = | b7_pairs[7:4];
   assign \$655  = ~ \$654 ;
-  assign \$656  = \$653  & \$655 ;
-  assign \$657  = ! b8_pairs[7:4];
-  assign \$658  = b8_pairs[7:4] == 1'h1;
-  assign \$659  = b8_pairs[7:4] == 2'h2;
-  assign \$660  = | { \$659 , \$658 , \$657  };
-  assign \$661  = b8_2[7:0] >= 8'hf3;
-  assign \$662  = ~ \$661 ;
-  assign \$663  = \$660  & \$662 ;
-  assign \$664  = ! b8_pairs[7:4];
-  assign \$665  = b8_pairs[7:4] == 2'h3;
-  assign \$666  = b8_pairs[7:4] == 3'h6;
-  assign \$667  = | { \$666 , \$665 , \$664  };
-  assign \$668  = b8_2[7:0] >= 8'hf3;
-  assign \$669  = ~ \$668 ;
-  assign \$670  = \$667  & \$669 ;
-  assign \$671  = | b8_2[9:8];
-  assign \$672  = ~ \$671 ;
-  assign \$673  = b8_2[7:0] >= 8'hf3;
-  assign \$674  = ~ \$673 ;
-  assign \$675  = \$672  & \$674 ;
-  assign \$676  = ! b9_pairs[3:0];
-  assign \$677  = b9_pairs[3:0] == 1'h1;
-  assign \$678  = b9_pairs[3:0] == 2'h2;
+  assign \$656  = b7_pairs[7:4] == 1'h1;
+  assign \$657  = b7_pairs[7:4] == 2'h2;
+  assign \$658  = | { \$657 , \$656 , \$655  };
+  assign \$659  = b7_2[7:0] >= 8'hf3;
+  assign \$660  = ~ \$659 ;
+  assign \$661  = \$658  & \$660 ;
+  assign \$662  = | b7_pairs[7:4];
+  assign \$663  = ~ \$662 ;
+  assign \$664  = b7_pairs[7:4] == 2'h3;
+  assign \$665  = b7_pairs[7:4] == 3'h6;
+  assign \$666  = | { \$665 , \$664 , \$663  };
+  assign \$667  = b7_2[7:0] >= 8'hf3;
+  assign \$668  = ~ \$667 ;
+  assign \$669  = \$666  & \$668 ;
+  assign \$670  = | b7_2[9:8];
+  assign \$671  = ~ \$670 ;
+  assign \$672  = b7_2[7:0] >= 8'hf3;
+  assign \$673  = ~ \$672 ;
+  assign \$674  = \$671  & \$673 ;
+  assign \$675  = | b8_pairs[3:0];
+  assign \$676  = ~ \$675 ;
+  assign \$677  = b8_pairs[3:0] == 1'h1;
+  assign \$678  = b8_pairs[3:0] == 2'h2;
   assign \$679  = | { \$678 , \$677 , \$676  };
-  assign \$680  = b9_2[7:0] >= 8'hf3;
+  assign \$680  = b8_2[7:0] >= 8'hf3;
   assign \$681  = ~ \$680 ;
   assign \$682  = \$679  & \$681 ;
-  assign \$683  = ! b9_pairs[3:0];
-  assign \$684  = b9_pairs[3:0] == 2'h3;
-  assign \$685  = b9_pairs[3:0] == 3'h6;
-  assign \$686  = | { \$685 , \$684 , \$683  };
-  assign \$687  = b9_2[7:0] >= 8'hf3;
-  assign \$688  = ~ \$687 ;
-  assign \$689  = \$686  & \$688 ;
-  assign \$690  = ! b9_pairs[7:4];
-  assign \$691  = b9_pairs[7:4] == 1'h1;
-  assign \$692  = b9_pairs[7:4] == 2'h2;
-  assign \$693  = | { \$692 , \$691 , \$690  };
-  assign \$694  = b9_2[7:0] >= 8'hf3;
-  assign \$695  = ~ \$694 ;
-  assign \$696  = \$693  & \$695 ;
-  assign \$697  = ! b9_pairs[7:4];
-  assign \$698  = b9_pairs[7:4] == 2'h3;
-  assign \$699  = b9_pairs[7:4] == 3'h6;
-  assign \$700  = | { \$699 , \$698 , \$697  };
-  assign \$701  = b9_2[7:0] >= 8'hf3;
-  assign \$702  = ~ \$701 ;
-  assign \$703  = \$700  & \$702 ;
-  assign \$704  = | b9_2[9:8];
+  assign \$683  = | b8_pairs[3:0];
+  assign \$684  = ~ \$683 ;
+  assign \$685  = b8_pairs[3:0] == 2'h3;
+  assign \$686  = b8_pairs[3:0] == 3'h6;
+  assign \$687  = | { \$686 , \$685 , \$684  };
+  assign \$688  = b8_2[7:0] >= 8'hf3;
+  assign \$689  = ~ \$688 ;
+  assign \$690  = \$687  & \$689 ;
+  assign \$691  = | b8_pairs[7:4];
+  assign \$692  = ~ \$691 ;
+  assign \$693  = b8_pairs[7:4] == 1'h1;
+  assign \$694  = b8_pairs[7:4] == 2'h2;
+  assign \$695  = | { \$694 , \$693 , \$692  };
+  assign \$696  = b8_2[7:0] >= 8'hf3;
+  assign \$697  = ~ \$696 ;
+  assign \$698  = \$695  & \$697 ;
+  assign \$699  = | b8_pairs[7:4];
+  assign \$700  = ~ \$699 ;
+  assign \$701  = b8_pairs[7:4] == 2'h3;
+  assign \$702  = b8_pairs[7:4] == 3'h6;
+  assign \$703  = | { \$702 , \$701 , \$700  };
+  assign \$704  = b8_2[7:0] >= 8'hf3;
   assign \$705  = ~ \$704 ;
-  assign \$706  = b9_2[7:0] >= 8'hf3;
-  assign \$707  = ~ \$706 ;
-  assign \$708  = \$705  & \$707 ;
-  assign \$709  = ! b10_pairs[3:0];
-  assign \$710  = b10_pairs[3:0] == 1'h1;
-  assign \$711  = b10_pairs[3:0] == 2'h2;
-  assign \$712  = | { \$711 , \$710 , \$709  };
-  assign \$713  = b10_2[7:0] >= 8'hf3;
-  assign \$714  = ~ \$713 ;
-  assign \$715  = \$712  & \$714 ;
-  assign \$716  = ! b10_pairs[3:0];
-  assign \$717  = b10_pairs[3:0] == 2'h3;
-  assign \$718  = b10_pairs[3:0] == 3'h6;
-  assign \$719  = | { \$718 , \$717 , \$716  };
-  assign \$720  = b10_2[7:0] >= 8'hf3;
+  assign \$706  = \$703  & \$705 ;
+  assign \$707  = | b8_2[9:8];
+  assign \$708  = ~ \$707 ;
+  assign \$709  = b8_2[7:0] >= 8'hf3;
+  assign \$710  = ~ \$709 ;
+  assign \$711  = \$708  & \$710 ;
+  assign \$712  = | b9_pairs[3:0];
+  assign \$713  = ~ \$712 ;
+  assign \$714  = b9_pairs[3:0] == 1'h1;
+  assign \$715  = b9_pairs[3:0] == 2'h2;
+  assign \$716  = | { \$715 , \$714 , \$713  };
+  assign \$717  = b9_2[7:0] >= 8'hf3;
+  assign \$718  = ~ \$717 ;
+  assign \$719  = \$716  & \$718 ;
+  assign \$720  = | b9_pairs[3:0];
   assign \$721  = ~ \$720 ;
-  assign \$722  = \$719  & \$721 ;
-  assign \$723  = ! b10_pairs[7:4];
-  assign \$724  = b10_pairs[7:4] == 1'h1;
-  assign \$725  = b10_pairs[7:4] == 2'h2;
-  assign \$726  = | { \$725 , \$724 , \$723  };
-  assign \$727  = b10_2[7:0] >= 8'hf3;
-  assign \$728  = ~ \$727 ;
-  assign \$729  = \$726  & \$728 ;
-  assign \$730  = ! b10_pairs[7:4];
-  assign \$731  = b10_pairs[7:4] == 2'h3;
-  assign \$732  = b10_pairs[7:4] == 3'h6;
-  assign \$733  = | { \$732 , \$731 , \$730  };
-  assign \$734  = b10_2[7:0] >= 8'hf3;
-  assign \$735  = ~ \$734 ;
-  assign \$736  = \$733  & \$735 ;
-  assign \$737  = | b10_2[9:8];
-  assign \$738  = ~ \$737 ;
-  assign \$739  = b10_2[7:0] >= 8'hf3;
-  assign \$740  = ~ \$739 ;
-  assign \$741  = \$738  & \$740 ;
-  assign \$742  = ! b11_pairs[3:0];
-  assign \$743  = b11_pairs[3:0] == 1'h1;
-  assign \$744  = b11_pairs[3:0] == 2'h2;
-  assign \$745  = | { \$744 , \$743 , \$742  };
-  assign \$746  = b11_2[7:0] >= 8'hf3;
+  assign \$722  = b9_pairs[3:0] == 2'h3;
+  assign \$723  = b9_pairs[3:0] == 3'h6;
+  assign \$724  = | { \$723 , \$722 , \$721  };
+  assign \$725  = b9_2[7:0] >= 8'hf3;
+  assign \$726  = ~ \$725 ;
+  assign \$727  = \$724  & \$726 ;
+  assign \$728  = | b9_pairs[7:4];
+  assign \$729  = ~ \$728 ;
+  assign \$730  = b9_pairs[7:4] == 1'h1;
+  assign \$731  = b9_pairs[7:4] == 2'h2;
+  assign \$732  = | { \$731 , \$730 , \$729  };
+  assign \$733  = b9_2[7:0] >= 8'hf3;
+  assign \$734  = ~ \$733 ;
+  assign \$735  = \$732  & \$734 ;
+  assign \$736  = | b9_pairs[7:4];
+  assign \$737  = ~ \$736 ;
+  assign \$738  = b9_pairs[7:4] == 2'h3;
+  assign \$739  = b9_pairs[7:4] == 3'h6;
+  assign \$740  = | { \$739 , \$738 , \$737  };
+  assign \$741  = b9_2[7:0] >= 8'hf3;
+  assign \$742  = ~ \$741 ;
+  assign \$743  = \$740  & \$742 ;
+  assign \$744  = | b9_2[9:8];
+  assign \$745  = ~ \$744 ;
+  assign \$746  = b9_2[7:0] >= 8'hf3;
   assign \$747  = ~ \$746 ;
   assign \$748  = \$745  & \$747 ;
-  assign \$749  = ! b11_pairs[3:0];
-  assign \$750  = b11_pairs[3:0] == 2'h3;
-  assign \$751  = b11_pairs[3:0] == 3'h6;
-  assign \$752  = | { \$751 , \$750 , \$749  };
-  assign \$753  = b11_2[7:0] >= 8'hf3;
-  assign \$754  = ~ \$753 ;
-  assign \$755  = \$752  & \$754 ;
-  assign \$756  = ! b11_pairs[7:4];
-  assign \$757  = b11_pairs[7:4] == 1'h1;
-  assign \$758  = b11_pairs[7:4] == 2'h2;
-  assign \$759  = | { \$758 , \$757 , \$756  };
-  assign \$760  = b11_2[7:0] >= 8'hf3;
-  assign \$761  = ~ \$760 ;
-  assign \$762  = \$759  & \$761 ;
-  assign \$763  = ! b11_pairs[7:4];
-  assign \$764  = b11_pairs[7:4] == 2'h3;
-  assign \$765  = b11_pairs[7:4] == 3'h6;
-  assign \$766  = | { \$765 , \$764 , \$763  };
-  assign \$767  = b11_2[7:0] >= 8'hf3;
-  assign \$768  = ~ \$767 ;
-  assign \$769  = \$766  & \$768 ;
-  assign \$770  = | b11_2[9:8];
+  assign \$749  = | b10_pairs[3:0];
+  assign \$750  = ~ \$749 ;
+  assign \$751  = b10_pairs[3:0] == 1'h1;
+  assign \$752  = b10_pairs[3:0] == 2'h2;
+  assign \$753  = | { \$752 , \$751 , \$750  };
+  assign \$754  = b10_2[7:0] >= 8'hf3;
+  assign \$755  = ~ \$754 ;
+  assign \$756  = \$753  & \$755 ;
+  assign \$757  = | b10_pairs[3:0];
+  assign \$758  = ~ \$757 ;
+  assign \$759  = b10_pairs[3:0] == 2'h3;
+  assign \$760  = b10_pairs[3:0] == 3'h6;
+  assign \$761  = | { \$760 , \$759 , \$758  };
+  assign \$762  = b10_2[7:0] >= 8'hf3;
+  assign \$763  = ~ \$762 ;
+  assign \$764  = \$761  & \$763 ;
+  assign \$765  = | b10_pairs[7:4];
+  assign \$766  = ~ \$765 ;
+  assign \$767  = b10_pairs[7:4] == 1'h1;
+  assign \$768  = b10_pairs[7:4] == 2'h2;
+  assign \$769  = | { \$768 , \$767 , \$766  };
+  assign \$770  = b10_2[7:0] >= 8'hf3;
   assign \$771  = ~ \$770 ;
-  assign \$772  = b11_2[7:0] >= 8'hf3;
-  assign \$773  = ~ \$772 ;
-  assign \$774  = \$771  & \$773 ;
-  assign \$775  = ! b12_pairs[3:0];
-  assign \$776  = b12_pairs[3:0] == 1'h1;
-  assign \$777  = b12_pairs[3:0] == 2'h2;
-  assign \$778  = | { \$777 , \$776 , \$775  };
-  assign \$779  = b12_2[7:0] >= 8'hf3;
-  assign \$780  = ~ \$779 ;
-  assign \$781  = \$778  & \$780 ;
-  assign \$782  = ! b12_pairs[3:0];
-  assign \$783  = b12_pairs[3:0] == 2'h3;
-  assign \$784  = b12_pairs[3:0] == 3'h6;
-  assign \$785  = | { \$784 , \$783 , \$782  };
-  assign \$786  = b12_2[7:0] >= 8'hf3;
+  assign \$772  = \$769  & \$771 ;
+  assign \$773  = | b10_pairs[7:4];
+  assign \$774  = ~ \$773 ;
+  assign \$775  = b10_pairs[7:4] == 2'h3;
+  assign \$776  = b10_pairs[7:4] == 3'h6;
+  assign \$777  = | { \$776 , \$775 , \$774  };
+  assign \$778  = b10_2[7:0] >= 8'hf3;
+  assign \$779  = ~ \$778 ;
+  assign \$780  = \$777  & \$779 ;
+  assign \$781  = | b10_2[9:8];
+  assign \$782  = ~ \$781 ;
+  assign \$783  = b10_2[7:0] >= 8'hf3;
+  assign \$784  = ~ \$783 ;
+  assign \$785  = \$782  & \$784 ;
+  assign \$786  = | b11_pairs[3:0];
   assign \$787  = ~ \$786 ;
-  assign \$788  = \$785  & \$787 ;
-  assign \$789  = ! b12_pairs[7:4];
-  assign \$790  = b12_pairs[7:4] == 1'h1;
-  assign \$791  = b12_pairs[7:4] == 2'h2;
-  assign \$792  = | { \$791 , \$790 , \$789  };
-  assign \$793  = b12_2[7:0] >= 8'hf3;
-  assign \$794  = ~ \$793 ;
-  assign \$795  = \$792  & \$794 ;
-  assign \$796  = ! b12_pairs[7:4];
-  assign \$797  = b12_pairs[7:4] == 2'h3;
-  assign \$798  = b12_pairs[7:4] == 3'h6;
-  assign \$799  = | { \$798 , \$797 , \$796  };
-  assign \$800  = b12_2[7:0] >= 8'hf3;
-  assign \$801  = ~ \$800 ;
-  assign \$802  = \$799  & \$801 ;
-  assign \$805  = \$804  & mask;
-  assign \$806  = b0_2[7:0] >= 8'hf3;
-  assign \$807  = b1_2[7:0] >= 8'hf3;
-  assign \$808  = b2_2[7:0] >= 8'hf3;
-  assign \$809  = b3_2[7:0] >= 8'hf3;
-  assign \$810  = b4_2[7:0] >= 8'hf3;
-  assign \$811  = b5_2[7:0] >= 8'hf3;
-  assign \$812  = b6_2[7:0] >= 8'hf3;
-  assign \$813  = b7_2[7:0] >= 8'hf3;
-  assign \$814  = b8_2[7:0] >= 8'hf3;
-  assign \$815  = b9_2[7:0] >= 8'hf3;
-  assign \$816  = b10_2[7:0] >= 8'hf3;
-  assign \$817  = b11_2[7:0] >= 8'hf3;
-  assign \$818  = b12_2[7:0] >= 8'hf3;
-  assign \$819  = | { \$818 , \$817 , \$816 , \$815 , \$814 , \$813 , \$812 , \$811 , \$810 , \$809 , \$808 , \$807 , \$806  };
+  assign \$788  = b11_pairs[3:0] == 1'h1;
+  assign \$789  = b11_pairs[3:0] == 2'h2;
+  assign \$790  = | { \$789 , \$788 , \$787  };
+  assign \$791  = b11_2[7:0] >= 8'hf3;
+  assign \$792  = ~ \$791 ;
+  assign \$793  = \$790  & \$792 ;
+  assign \$794  = | b11_pairs[3:0];
+  assign \$795  = ~ \$794 ;
+  assign \$796  = b11_pairs[3:0] == 2'h3;
+  assign \$797  = b11_pairs[3:0] == 3'h6;
+  assign \$798  = | { \$797 , \$796 , \$795  };
+  assign \$799  = b11_2[7:0] >= 8'hf3;
+  assign \$800  = ~ \$799 ;
+  assign \$801  = \$798  & \$800 ;
+  assign \$802  = | b11_pairs[7:4];
+  assign \$803  = ~ \$802 ;
+  assign \$804  = b11_pairs[7:4] == 1'h1;
+  assign \$805  = b11_pairs[7:4] == 2'h2;
+  assign \$806  = | { \$805 , \$804 , \$803  };
+  assign \$807  = b11_2[7:0] >= 8'hf3;
+  assign \$808  = ~ \$807 ;
+  assign \$809  = \$806  & \$808 ;
+  assign \$810  = | b11_pairs[7:4];
+  assign \$811  = ~ \$810 ;
+  assign \$812  = b11_pairs[7:4] == 2'h3;
+  assign \$813  = b11_pairs[7:4] == 3'h6;
+  assign \$814  = | { \$813 , \$812 , \$811  };
+  assign \$815  = b11_2[7:0] >= 8'hf3;
+  assign \$816  = ~ \$815 ;
+  assign \$817  = \$814  & \$816 ;
+  assign \$818  = | b11_2[9:8];
+  assign \$819  = ~ \$818 ;
+  assign \$820  = b11_2[7:0] >= 8'hf3;
+  assign \$821  = ~ \$820 ;
+  assign \$822  = \$819  & \$821 ;
+  assign \$823  = | b12_pairs[3:0];
+  assign \$824  = ~ \$823 ;
+  assign \$825  = b12_pairs[3:0] == 1'h1;
+  assign \$826  = b12_pairs[3:0] == 2'h2;
+  assign \$827  = | { \$826 , \$825 , \$824  };
+  assign \$828  = b12_2[7:0] >= 8'hf3;
+  assign \$829  = ~ \$828 ;
+  assign \$830  = \$827  & \$829 ;
+  assign \$831  = | b12_pairs[3:0];
+  assign \$832  = ~ \$831 ;
+  assign \$833  = b12_pairs[3:0] == 2'h3;
+  assign \$834  = b12_pairs[3:0] == 3'h6;
+  assign \$835  = | { \$834 , \$833 , \$832  };
+  assign \$836  = b12_2[7:0] >= 8'hf3;
+  assign \$837  = ~ \$836 ;
+  assign \$838  = \$835  & \$837 ;
+  assign \$839  = | b12_pairs[7:4];
+  assign \$840  = ~ \$839 ;
+  assign \$841  = b12_pairs[7:4] == 1'h1;
+  assign \$842  = b12_pairs[7:4] == 2'h2;
+  assign \$843  = | { \$842 , \$841 , \$840  };
+  assign \$844  = b12_2[7:0] >= 8'hf3;
+  assign \$845  = ~ \$844 ;
+  assign \$846  = \$843  & \$845 ;
+  assign \$847  = | b12_pairs[7:4];
+  assign \$848  = ~ \$847 ;
+  assign \$849  = b12_pairs[7:4] == 2'h3;
+  assign \$850  = b12_pairs[7:4] == 3'h6;
+  assign \$851  = | { \$850 , \$849 , \$848  };
+  assign \$852  = b12_2[7:0] >= 8'hf3;
+  assign \$853  = ~ \$852 ;
+  assign \$854  = \$851  & \$853 ;
+  assign \$857  = \$856  & mask;
+  assign \$858  = b0_2[7:0] >= 8'hf3;
+  assign \$859  = b1_2[7:0] >= 8'hf3;
+  assign \$860  = b2_2[7:0] >= 8'hf3;
+  assign \$861  = b3_2[7:0] >= 8'hf3;
+  assign \$862  = b4_2[7:0] >= 8'hf3;
+  assign \$863  = b5_2[7:0] >= 8'hf3;
+  assign \$864  = b6_2[7:0] >= 8'hf3;
+  assign \$865  = b7_2[7:0] >= 8'hf3;
+  assign \$866  = b8_2[7:0] >= 8'hf3;
+  assign \$867  = b9_2[7:0] >= 8'hf3;
+  assign \$868  = b10_2[7:0] >= 8'hf3;
+  assign \$869  = b11_2[7:0] >= 8'hf3;
+  assign \$870  = b12_2[7:0] >= 8'hf3;
+  assign \$871  = | { \$870 , \$869 , \$868 , \$867 , \$866 , \$865 , \$864 , \$863 , \$862 , \$861 , \$860 , \$859 , \$858  };
   always @(posedge clk)
-    b0_pairs <= \$820 ;
+    b0_pairs <= \$872 ;
   always @(posedge clk)
-    b0_residue <= \$821 ;
+    b0_residue <= \$873 ;
   always @(posedge clk)
-    b1_pairs <= \$822 ;
+    b1_pairs <= \$874 ;
   always @(posedge clk)
-    b1_residue <= \$823 ;
+    b1_residue <= \$875 ;
   always @(posedge clk)
-    b2_pairs <= \$824 ;
+    b2_pairs <= \$876 ;
   always @(posedge clk)
-    b2_residue <= \$825 ;
+    b2_residue <= \$877 ;
   always @(posedge clk)
-    b3_pairs <= \$826 ;
+    b3_pairs <= \$878 ;
   always @(posedge clk)
-    b3_residue <= \$827 ;
+    b3_residue <= \$879 ;
   always @(posedge clk)
-    b4_pairs <= \$828 ;
+    b4_pairs <= \$880 ;
   always @(posedge clk)
-    b4_residue <= \$829 ;
+    b4_residue <= \$881 ;
   always @(posedge clk)
-    b5_pairs <= \$830 ;
+    b5_pairs <= \$882 ;
   always @(posedge clk)
-    b5_residue <= \$831 ;
+    b5_residue <= \$883 ;
   always @(posedge clk)
-    b6_pairs <= \$832 ;
+    b6_pairs <= \$884 ;
   always @(posedge clk)
-    b6_residue <= \$833 ;
+    b6_residue <= \$885 ;
   always @(posedge clk)
-    b7_pairs <= \$834 ;
+    b7_pairs <= \$886 ;
   always @(posedge clk)
-    b7_residue <= \$835 ;
+    b7_residue <= \$887 ;
   always @(posedge clk)
-    b8_pairs <= \$836 ;
+    b8_pairs <= \$888 ;
   always @(posedge clk)
-    b8_residue <= \$837 ;
+    b8_residue <= \$889 ;
   always @(posedge clk)
-    b9_pairs <= \$838 ;
+    b9_pairs <= \$890 ;
   always @(posedge clk)
-    b9_residue <= \$839 ;
+    b9_residue <= \$891 ;
   always @(posedge clk)
-    b10_pairs <= \$840 ;
+    b10_pairs <= \$892 ;
   always @(posedge clk)
-    b10_residue <= \$841 ;
+    b10_residue <= \$893 ;
   always @(posedge clk)
-    b11_pairs <= \$842 ;
+    b11_pairs <= \$894 ;
   always @(posedge clk)
-    b11_residue <= \$843 ;
+    b11_residue <= \$895 ;
   always @(posedge clk)
-    b12_pairs <= \$844 ;
+    b12_pairs <= \$896 ;
   always @(posedge clk)
-    b12_residue <= \$845 ;
+    b12_residue <= \$897 ;
   always @(posedge clk)
-    nonzero <= \$846 ;
+    nonzero <= \$898 ;
   always @(posedge clk)
-    negative <= \$847 ;
+    negative <= \$899 ;
   always @(posedge clk)
-    illegal <= \$848 ;
+    illegal <= \$900 ;
   assign b0_0 = codes[7:0] + \$1 ;
   assign b0_1 = b0_0[7:0] + \$2 ;
   assign b0_2 = b0_residue + \$3 ;
@@ -17438,346 +17906,294 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   assign \$58  = b0_pairs[7:4] == 1'h1;
   assign \$59  = b0_pairs[7:4] == 3'h4;
   assign \$60  = b0_pairs[7:4] == 3'h7;
-  assign \$61  = | { \$60 , \$59 , \$58  };
-  assign \$62  = b0_2[7:0] >= 8'hf3;
-  assign \$63  = \$61  | \$62 ;
-  assign \$64  = b0_2[7:0] >= 8'hf3;
-  assign \$65  = b0_2[8] | \$64 ;
-  assign \$66  = b1_pairs[3:0] == 2'h3;
-  assign \$67  = b1_pairs[3:0] == 3'h4;
-  assign \$68  = b1_pairs[3:0] == 3'h5;
-  assign \$69  = | { \$68 , \$67 , \$66  };
-  assign \$70  = b1_2[7:0] >= 8'hf3;
-  assign \$71  = \$69  | \$70 ;
-  assign \$72  = b1_pairs[3:0] == 1'h1;
-  assign \$73  = b1_pairs[3:0] == 3'h4;
-  assign \$74  = b1_pairs[3:0] == 3'h7;
-  assign \$75  = | { \$74 , \$73 , \$72  };
-  assign \$76  = b1_2[7:0] >= 8'hf3;
-  assign \$77  = \$75  | \$76 ;
-  assign \$78  = b1_pairs[7:4] == 2'h3;
-  assign \$79  = b1_pairs[7:4] == 3'h4;
-  assign \$80  = b1_pairs[7:4] == 3'h5;
-  assign \$81  = | { \$80 , \$79 , \$78  };
-  assign \$82  = b1_2[7:0] >= 8'hf3;
-  assign \$83  = \$81  | \$82 ;
-  assign \$84  = b1_pairs[7:4] == 1'h1;
-  assign \$85  = b1_pairs[7:4] == 3'h4;
-  assign \$86  = b1_pairs[7:4] == 3'h7;
-  assign \$87  = | { \$86 , \$85 , \$84  };
-  assign \$88  = b1_2[7:0] >= 8'hf3;
-  assign \$89  = \$87  | \$88 ;
-  assign \$90  = b1_2[7:0] >= 8'hf3;
-  assign \$91  = b1_2[8] | \$90 ;
-  assign \$92  = b2_pairs[3:0] == 2'h3;
-  assign \$93  = b2_pairs[3:0] == 3'h4;
-  assign \$94  = b2_pairs[3:0] == 3'h5;
-  assign \$95  = | { \$94 , \$93 , \$92  };
-  assign \$96  = b2_2[7:0] >= 8'hf3;
-  assign \$97  = \$95  | \$96 ;
-  assign \$98  = b2_pairs[3:0] == 1'h1;
-  assign \$99  = b2_pairs[3:0] == 3'h4;
-  assign \$100  = b2_pairs[3:0] == 3'h7;
-  assign \$101  = | { \$100 , \$99 , \$98  };
-  assign \$102  = b2_2[7:0] >= 8'hf3;
-  assign \$103  = \$101  | \$102 ;
-  assign \$104  = b2_pairs[7:4] == 2'h3;
-  assign \$105  = b2_pairs[7:4] == 3'h4;
-  assign \$106  = b2_pairs[7:4] == 3'h5;
-  assign \$107  = | { \$106 , \$105 , \$104  };
-  assign \$108  = b2_2[7:0] >= 8'hf3;
-  assign \$109  = \$107  | \$108 ;
-  assign \$110  = b2_pairs[7:4] == 1'h1;
-  assign \$111  = b2_pairs[7:4] == 3'h4;
-  assign \$112  = b2_pairs[7:4] == 3'h7;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$820  = { b0_1[11:8], b0_0[11:8] };
+    \$872  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
     if (rst) begin
-      \$820  = 8'h00;
+      \$872  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$821  = b0_1[7:0];
+    \$873  = b0_1[7:0];
     if (abort) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
     if (rst) begin
-      \$821  = 8'h00;
+      \$873  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$822  = { b1_1[11:8], b1_0[11:8] };
+    \$874  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
     if (rst) begin
-      \$822  = 8'h00;
+      \$874  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$823  = b1_1[7:0];
+    \$875  = b1_1[7:0];
     if (abort) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
     if (rst) begin
-      \$823  = 8'h00;
+      \$875  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$824  = { b2_1[11:8], b2_0[11:8] };
+    \$876  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
     if (rst) begin
-      \$824  = 8'h00;
+      \$876  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$825  = b2_1[7:0];
+    \$877  = b2_1[7:0];
     if (abort) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
     if (rst) begin
-      \$825  = 8'h00;
+      \$877  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$826  = { b3_1[11:8], b3_0[11:8] };
+    \$878  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
     if (rst) begin
-      \$826  = 8'h00;
+      \$878  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$827  = b3_1[7:0];
+    \$879  = b3_1[7:0];
     if (abort) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
     if (rst) begin
-      \$827  = 8'h00;
+      \$879  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$828  = { b4_1[11:8], b4_0[11:8] };
+    \$880  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
     if (rst) begin
-      \$828  = 8'h00;
+      \$880  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$829  = b4_1[7:0];
+    \$881  = b4_1[7:0];
     if (abort) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
     if (rst) begin
-      \$829  = 8'h00;
+      \$881  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$830  = { b5_1[11:8], b5_0[11:8] };
+    \$882  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
     if (rst) begin
-      \$830  = 8'h00;
+      \$882  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$831  = b5_1[7:0];
+    \$883  = b5_1[7:0];
     if (abort) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
     if (rst) begin
-      \$831  = 8'h00;
+      \$883  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$832  = { b6_1[11:8], b6_0[11:8] };
+    \$884  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
     if (rst) begin
-      \$832  = 8'h00;
+      \$884  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$833  = b6_1[7:0];
+    \$885  = b6_1[7:0];
     if (abort) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
     if (rst) begin
-      \$833  = 8'h00;
+      \$885  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$834  = { b7_1[11:8], b7_0[11:8] };
+    \$886  = { b7_1[11:8], b7_0[11:8] };
     if (abort) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
     if (rst) begin
-      \$834  = 8'h00;
+      \$886  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$835  = b7_1[7:0];
+    \$887  = b7_1[7:0];
     if (abort) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
     if (rst) begin
-      \$835  = 8'h00;
+      \$887  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$836  = { b8_1[11:8], b8_0[11:8] };
+    \$888  = { b8_1[11:8], b8_0[11:8] };
     if (abort) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
     if (rst) begin
-      \$836  = 8'h00;
+      \$888  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$837  = b8_1[7:0];
+    \$889  = b8_1[7:0];
     if (abort) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
     if (rst) begin
-      \$837  = 8'h00;
+      \$889  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$838  = { b9_1[11:8], b9_0[11:8] };
+    \$890  = { b9_1[11:8], b9_0[11:8] };
     if (abort) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
     if (rst) begin
-      \$838  = 8'h00;
+      \$890  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$839  = b9_1[7:0];
+    \$891  = b9_1[7:0];
     if (abort) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
     if (rst) begin
-      \$839  = 8'h00;
+      \$891  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$840  = { b10_1[11:8], b10_0[11:8] };
+    \$892  = { b10_1[11:8], b10_0[11:8] };
     if (abort) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
     if (rst) begin
-      \$840  = 8'h00;
+      \$892  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$841  = b10_1[7:0];
+    \$893  = b10_1[7:0];
     if (abort) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
     if (rst) begin
-      \$841  = 8'h00;
+      \$893  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$842  = { b11_1[11:8], b11_0[11:8] };
+    \$894  = { b11_1[11:8], b11_0[11:8] };
     if (abort) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
     if (rst) begin
-      \$842  = 8'h00;
+      \$894  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$843  = b11_1[7:0];
+    \$895  = b11_1[7:0];
     if (abort) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
     if (rst) begin
-      \$843  = 8'h00;
+      \$895  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$844  = { b12_1[11:8], b12_0[11:8] };
+    \$896  = { b12_1[11:8], b12_0[11:8] };
     if (abort) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
     if (rst) begin
-      \$844  = 8'h00;
+      \$896  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$845  = b12_1[7:0];
+    \$897  = b12_1[7:0];
     if (abort) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
     if (rst) begin
-      \$845  = 8'h00;
+      \$897  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$846  = \$378 ;
+    \$898  = \$378 ;
     if (abort) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$846  = 64'h0000000000000000;
+      \$898  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$847  = \$805 ;
+    \$899  = \$857 ;
     if (abort) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$847  = 64'h0000000000000000;
+      \$899  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$848  = \$819 ;
+    \$900  = \$871 ;
     if (abort) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
     if (rst) begin
-      \$848  = 1'h0;
+      \$900  = 1'h0;
     end
   end
   assign ones = 1'h0;
@@ -17821,8 +18237,8 @@ module \tern_64x4_int8_g128_base3.core.dot_3.decoder (clk, rst, abort, mask, non
   assign \$38  = { b12_0[7:0], 3'h0 };
   assign \$39  = { b12_residue, 1'h0 };
   assign \$377  = \$376 ;
-  assign \$803  = 64'hffffffffffffffff;
-  assign \$804  = { \$802 , \$795 , \$788 , \$781 , \$774 , \$769 , \$762 , \$755 , \$748 , \$741 , \$736 , \$729 , \$722 , \$715 , \$708 , \$703 , \$696 , \$689 , \$682 , \$675 , \$670 , \$663 , \$656 , \$649 , \$642 , \$637 , \$630 , \$623 , \$616 , \$609 , \$604 , \$597 , \$590 , \$583 , \$576 , \$571 , \$564 , \$557 , \$550 , \$543 , \$538 , \$531 , \$524 , \$517 , \$510 , \$505 , \$498 , \$491 , \$484 , \$477 , \$472 , \$465 , \$458 , \$451 , \$444 , \$439 , \$432 , \$425 , \$418 , \$411 , \$406 , \$399 , \$392 , \$385  };
+  assign \$855  = 64'hffffffffffffffff;
+  assign \$856  = { \$854 , \$846 , \$838 , \$830 , \$822 , \$817 , \$809 , \$801 , \$793 , \$785 , \$780 , \$772 , \$764 , \$756 , \$748 , \$743 , \$735 , \$727 , \$719 , \$711 , \$706 , \$698 , \$690 , \$682 , \$674 , \$669 , \$661 , \$653 , \$645 , \$637 , \$632 , \$624 , \$616 , \$608 , \$600 , \$595 , \$587 , \$579 , \$571 , \$563 , \$558 , \$550 , \$542 , \$534 , \$526 , \$521 , \$513 , \$505 , \$497 , \$489 , \$484 , \$476 , \$468 , \$460 , \$452 , \$447 , \$439 , \$431 , \$423 , \$415 , \$410 , \$402 , \$394 , \$386  };
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.dot_3.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -21376,7 +21792,7 @@ module \tern_64x4_int8_g128_base3.core.lanes (rst, load, abort, ragged, remainin
   assign \$641  = \$640 ;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$5955$24 , all_nan, \port$7422$0 , \port$7514$0 , \port$7606$0 , \port$7698$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$6163$24 , all_nan, \port$7630$0 , \port$7722$0 , \port$7814$0 , \port$7906$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21450,16 +21866,16 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$5955$24 ;
-  wire [4:0] \port$5955$24 ;
-  input [62:0] \port$7422$0 ;
-  wire [62:0] \port$7422$0 ;
-  input [62:0] \port$7514$0 ;
-  wire [62:0] \port$7514$0 ;
-  input [62:0] \port$7606$0 ;
-  wire [62:0] \port$7606$0 ;
-  input [62:0] \port$7698$0 ;
-  wire [62:0] \port$7698$0 ;
+  input [4:0] \port$6163$24 ;
+  wire [4:0] \port$6163$24 ;
+  input [62:0] \port$7630$0 ;
+  wire [62:0] \port$7630$0 ;
+  input [62:0] \port$7722$0 ;
+  wire [62:0] \port$7722$0 ;
+  input [62:0] \port$7814$0 ;
+  wire [62:0] \port$7814$0 ;
+  input [62:0] \port$7906$0 ;
+  wire [62:0] \port$7906$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -21518,18 +21934,18 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$6163$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$5955$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$5955$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$6163$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$6163$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$6163$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign \$17  = \$signal [0] ? \port$7698$0  : \port$7606$0 ;
-  assign \$18  = \$signal [0] ? \port$7514$0  : \port$7422$0 ;
+  assign \$17  = \$signal [0] ? \port$7906$0  : \port$7814$0 ;
+  assign \$18  = \$signal [0] ? \port$7722$0  : \port$7630$0 ;
   assign total = \$signal [1] ? \$17  : \$18 ;
   assign \$19  = valid ? nans : \$signal$8 ;
   assign nan = \$19 [0] | all_nan;
@@ -21568,8 +21984,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   \tern_64x4_int8_g128_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$7750$0 (final_10),
-    .\port$7872$0 (result),
+    .\port$7958$0 (final_10),
+    .\port$8080$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -21713,7 +22129,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$22  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$5955$24 [4];
+      \$22  = \port$6163$24 [4];
     end
     if (abort) begin
       \$22  = 1'h0;
@@ -21852,9 +22268,9 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
       \$35  = 1'h0;
     end
   end
-  assign last = \port$5955$24 [4];
-  assign rows = \port$5955$24 [3:0];
-  assign totals = { \port$7698$0 , \port$7606$0 , \port$7514$0 , \port$7422$0  };
+  assign last = \port$6163$24 [4];
+  assign rows = \port$6163$24 [3:0];
+  assign totals = { \port$7906$0 , \port$7814$0 , \port$7722$0 , \port$7630$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -21864,7 +22280,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$7750$0 , \port$7872$0 , r_rdy, clk);
+module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$7958$0 , \port$8080$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21909,10 +22325,10 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$7750$0 ;
-  wire \port$7750$0 ;
-  input [31:0] \port$7872$0 ;
-  wire [31:0] \port$7872$0 ;
+  input \port$7958$0 ;
+  wire \port$7958$0 ;
+  input [31:0] \port$8080$0 ;
+  wire [31:0] \port$8080$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -21980,7 +22396,7 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$7750$0 , \port$7872$0  };
+      storage[w_port__addr] <= { \port$7958$0 , \port$8080$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -22092,8 +22508,8 @@ module \tern_64x4_int8_g128_base3.core.results.queue (rst, r_en, r_data, abort, 
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$7750$0 , \port$7872$0  };
-  assign w_data = { \port$7750$0 , \port$7872$0  };
+  assign w_port__data = { \port$7958$0 , \port$8080$0  };
+  assign w_data = { \port$7958$0 , \port$8080$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -23158,7 +23574,7 @@ module \tern_64x4_int8_g128_base3.core.room$244 (rst, give, claim, start, abort,
   end
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5622$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -23280,8 +23696,8 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$5414$0 ;
-  wire [31:0] \port$5414$0 ;
+  input [31:0] \port$5622$0 ;
+  wire [31:0] \port$5622$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -23328,33 +23744,33 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$5414$0 [14:10];
-  assign \$7  = | \port$5414$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$0 [9:0] };
-  assign \$10  = | \port$5414$0 [14:10];
+  assign \$5  = | \port$5622$0 [14:10];
+  assign \$7  = | \port$5622$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5622$0 [9:0] };
+  assign \$10  = | \port$5622$0 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$5414$0 [10] | \$11 ;
-  assign \$13  = | \port$5414$0 [14:10];
-  assign \$15  = | \port$5414$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$0 [9:0] };
-  assign \$17  = \port$5414$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5622$0 [10] | \$11 ;
+  assign \$13  = | \port$5622$0 [14:10];
+  assign \$15  = | \port$5622$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5622$0 [9:0] };
+  assign \$17  = \port$5622$0 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$5414$0 [30:26];
-  assign \$24  = | \port$5414$0 [30:26];
+  assign \$23  = & \port$5622$0 [30:26];
+  assign \$24  = | \port$5622$0 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$5414$0 [26] | \$25 ;
-  assign \$27  = | \port$5414$0 [30:26];
-  assign \$29  = | \port$5414$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$0 [25:16] };
-  assign \$32  = | \port$5414$0 [30:26];
+  assign \$26  = \port$5622$0 [26] | \$25 ;
+  assign \$27  = | \port$5622$0 [30:26];
+  assign \$29  = | \port$5622$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5622$0 [25:16] };
+  assign \$32  = | \port$5622$0 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$5414$0 [26] | \$33 ;
-  assign \$35  = | \port$5414$0 [30:26];
-  assign \$37  = | \port$5414$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$0 [25:16] };
-  assign \$39  = \port$5414$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5622$0 [26] | \$33 ;
+  assign \$35  = | \port$5622$0 [30:26];
+  assign \$37  = | \port$5622$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5622$0 [25:16] };
+  assign \$39  = \port$5622$0 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -23467,13 +23883,13 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$5414$0 [14:10];
-  assign \$2  = | \port$5414$0 [14:10];
+  assign \$1  = & \port$5622$0 [14:10];
+  assign \$2  = | \port$5622$0 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$5414$0 [10] | \$3 ;
+  assign \$4  = \port$5622$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$55  = \port$5414$0 [15];
+    \$55  = \port$5622$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -23483,7 +23899,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$56  = \port$5414$0 [14:12];
+    \$56  = \port$5622$0 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -23573,7 +23989,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$65  = \port$5414$0 [31];
+    \$65  = \port$5622$0 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -23583,7 +23999,7 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$66  = \port$5414$0 [30:28];
+    \$66  = \port$5622$0 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -23897,21 +24313,21 @@ module \tern_64x4_int8_g128_base3.core.scale_0 (rst, valid, scaled, \port$5414$0
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$5414$0 [15:0];
-  assign shift = \port$5414$0 [31:16];
+  assign scale = \port$5622$0 [15:0];
+  assign shift = \port$5622$0 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$5414$0 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5622$0 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$5414$0 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5622$0 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$5414$0 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5622$0 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$5414$0 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5622$0 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5622$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -24033,8 +24449,8 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$5414$32 ;
-  wire [31:0] \port$5414$32 ;
+  input [31:0] \port$5622$32 ;
+  wire [31:0] \port$5622$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -24081,33 +24497,33 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$5414$32 [14:10];
-  assign \$7  = | \port$5414$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$32 [9:0] };
-  assign \$10  = | \port$5414$32 [14:10];
+  assign \$5  = | \port$5622$32 [14:10];
+  assign \$7  = | \port$5622$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5622$32 [9:0] };
+  assign \$10  = | \port$5622$32 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$5414$32 [10] | \$11 ;
-  assign \$13  = | \port$5414$32 [14:10];
-  assign \$15  = | \port$5414$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$32 [9:0] };
-  assign \$17  = \port$5414$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5622$32 [10] | \$11 ;
+  assign \$13  = | \port$5622$32 [14:10];
+  assign \$15  = | \port$5622$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5622$32 [9:0] };
+  assign \$17  = \port$5622$32 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$5414$32 [30:26];
-  assign \$24  = | \port$5414$32 [30:26];
+  assign \$23  = & \port$5622$32 [30:26];
+  assign \$24  = | \port$5622$32 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$5414$32 [26] | \$25 ;
-  assign \$27  = | \port$5414$32 [30:26];
-  assign \$29  = | \port$5414$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$32 [25:16] };
-  assign \$32  = | \port$5414$32 [30:26];
+  assign \$26  = \port$5622$32 [26] | \$25 ;
+  assign \$27  = | \port$5622$32 [30:26];
+  assign \$29  = | \port$5622$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5622$32 [25:16] };
+  assign \$32  = | \port$5622$32 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$5414$32 [26] | \$33 ;
-  assign \$35  = | \port$5414$32 [30:26];
-  assign \$37  = | \port$5414$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$32 [25:16] };
-  assign \$39  = \port$5414$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5622$32 [26] | \$33 ;
+  assign \$35  = | \port$5622$32 [30:26];
+  assign \$37  = | \port$5622$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5622$32 [25:16] };
+  assign \$39  = \port$5622$32 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -24220,13 +24636,13 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$5414$32 [14:10];
-  assign \$2  = | \port$5414$32 [14:10];
+  assign \$1  = & \port$5622$32 [14:10];
+  assign \$2  = | \port$5622$32 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$5414$32 [10] | \$3 ;
+  assign \$4  = \port$5622$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = \port$5414$32 [15];
+    \$55  = \port$5622$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -24236,7 +24652,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = \port$5414$32 [14:12];
+    \$56  = \port$5622$32 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -24326,7 +24742,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$65  = \port$5414$32 [31];
+    \$65  = \port$5622$32 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -24336,7 +24752,7 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$66  = \port$5414$32 [30:28];
+    \$66  = \port$5622$32 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -24650,21 +25066,21 @@ module \tern_64x4_int8_g128_base3.core.scale_1 (rst, valid, scaled, \port$5414$3
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$5414$32 [15:0];
-  assign shift = \port$5414$32 [31:16];
+  assign scale = \port$5622$32 [15:0];
+  assign shift = \port$5622$32 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$5414$32 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5622$32 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$5414$32 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5622$32 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$5414$32 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5622$32 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$5414$32 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5622$32 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5622$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -24786,8 +25202,8 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$5414$64 ;
-  wire [31:0] \port$5414$64 ;
+  input [31:0] \port$5622$64 ;
+  wire [31:0] \port$5622$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -24834,33 +25250,33 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$5414$64 [14:10];
-  assign \$7  = | \port$5414$64 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$64 [9:0] };
-  assign \$10  = | \port$5414$64 [14:10];
+  assign \$5  = | \port$5622$64 [14:10];
+  assign \$7  = | \port$5622$64 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5622$64 [9:0] };
+  assign \$10  = | \port$5622$64 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$5414$64 [10] | \$11 ;
-  assign \$13  = | \port$5414$64 [14:10];
-  assign \$15  = | \port$5414$64 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$64 [9:0] };
-  assign \$17  = \port$5414$64 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5622$64 [10] | \$11 ;
+  assign \$13  = | \port$5622$64 [14:10];
+  assign \$15  = | \port$5622$64 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5622$64 [9:0] };
+  assign \$17  = \port$5622$64 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$5414$64 [30:26];
-  assign \$24  = | \port$5414$64 [30:26];
+  assign \$23  = & \port$5622$64 [30:26];
+  assign \$24  = | \port$5622$64 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$5414$64 [26] | \$25 ;
-  assign \$27  = | \port$5414$64 [30:26];
-  assign \$29  = | \port$5414$64 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$64 [25:16] };
-  assign \$32  = | \port$5414$64 [30:26];
+  assign \$26  = \port$5622$64 [26] | \$25 ;
+  assign \$27  = | \port$5622$64 [30:26];
+  assign \$29  = | \port$5622$64 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5622$64 [25:16] };
+  assign \$32  = | \port$5622$64 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$5414$64 [26] | \$33 ;
-  assign \$35  = | \port$5414$64 [30:26];
-  assign \$37  = | \port$5414$64 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$64 [25:16] };
-  assign \$39  = \port$5414$64 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5622$64 [26] | \$33 ;
+  assign \$35  = | \port$5622$64 [30:26];
+  assign \$37  = | \port$5622$64 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5622$64 [25:16] };
+  assign \$39  = \port$5622$64 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -24973,13 +25389,13 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$5414$64 [14:10];
-  assign \$2  = | \port$5414$64 [14:10];
+  assign \$1  = & \port$5622$64 [14:10];
+  assign \$2  = | \port$5622$64 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$5414$64 [10] | \$3 ;
+  assign \$4  = \port$5622$64 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = \port$5414$64 [15];
+    \$55  = \port$5622$64 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -24989,7 +25405,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = \port$5414$64 [14:12];
+    \$56  = \port$5622$64 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -25079,7 +25495,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$65  = \port$5414$64 [31];
+    \$65  = \port$5622$64 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -25089,7 +25505,7 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$66  = \port$5414$64 [30:28];
+    \$66  = \port$5622$64 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -25403,21 +25819,21 @@ module \tern_64x4_int8_g128_base3.core.scale_2 (rst, valid, scaled, \port$5414$6
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$5414$64 [15:0];
-  assign shift = \port$5414$64 [31:16];
+  assign scale = \port$5622$64 [15:0];
+  assign shift = \port$5622$64 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$5414$64 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5622$64 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$5414$64 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5622$64 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$5414$64 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5622$64 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$5414$64 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5622$64 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5622$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -25539,8 +25955,8 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$5414$96 ;
-  wire [31:0] \port$5414$96 ;
+  input [31:0] \port$5622$96 ;
+  wire [31:0] \port$5622$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -25587,33 +26003,33 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$5414$96 [14:10];
-  assign \$7  = | \port$5414$96 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5414$96 [9:0] };
-  assign \$10  = | \port$5414$96 [14:10];
+  assign \$5  = | \port$5622$96 [14:10];
+  assign \$7  = | \port$5622$96 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$5622$96 [9:0] };
+  assign \$10  = | \port$5622$96 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$5414$96 [10] | \$11 ;
-  assign \$13  = | \port$5414$96 [14:10];
-  assign \$15  = | \port$5414$96 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5414$96 [9:0] };
-  assign \$17  = \port$5414$96 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$5622$96 [10] | \$11 ;
+  assign \$13  = | \port$5622$96 [14:10];
+  assign \$15  = | \port$5622$96 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$5622$96 [9:0] };
+  assign \$17  = \port$5622$96 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$5414$96 [30:26];
-  assign \$24  = | \port$5414$96 [30:26];
+  assign \$23  = & \port$5622$96 [30:26];
+  assign \$24  = | \port$5622$96 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$5414$96 [26] | \$25 ;
-  assign \$27  = | \port$5414$96 [30:26];
-  assign \$29  = | \port$5414$96 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5414$96 [25:16] };
-  assign \$32  = | \port$5414$96 [30:26];
+  assign \$26  = \port$5622$96 [26] | \$25 ;
+  assign \$27  = | \port$5622$96 [30:26];
+  assign \$29  = | \port$5622$96 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$5622$96 [25:16] };
+  assign \$32  = | \port$5622$96 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$5414$96 [26] | \$33 ;
-  assign \$35  = | \port$5414$96 [30:26];
-  assign \$37  = | \port$5414$96 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5414$96 [25:16] };
-  assign \$39  = \port$5414$96 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$5622$96 [26] | \$33 ;
+  assign \$35  = | \port$5622$96 [30:26];
+  assign \$37  = | \port$5622$96 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$5622$96 [25:16] };
+  assign \$39  = \port$5622$96 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -25726,13 +26142,13 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$5414$96 [14:10];
-  assign \$2  = | \port$5414$96 [14:10];
+  assign \$1  = & \port$5622$96 [14:10];
+  assign \$2  = | \port$5622$96 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$5414$96 [10] | \$3 ;
+  assign \$4  = \port$5622$96 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$55  = \port$5414$96 [15];
+    \$55  = \port$5622$96 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -25742,7 +26158,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$56  = \port$5414$96 [14:12];
+    \$56  = \port$5622$96 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -25832,7 +26248,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$65  = \port$5414$96 [31];
+    \$65  = \port$5622$96 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -25842,7 +26258,7 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$66  = \port$5414$96 [30:28];
+    \$66  = \port$5622$96 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -26156,17 +26572,17 @@ module \tern_64x4_int8_g128_base3.core.scale_3 (rst, valid, scaled, \port$5414$9
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$5414$96 [15:0];
-  assign shift = \port$5414$96 [31:16];
+  assign scale = \port$5622$96 [15:0];
+  assign shift = \port$5622$96 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$5414$96 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$5622$96 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$5414$96 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$5622$96 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$5414$96 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$5622$96 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$5414$96 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$5622$96 [25:16], 1'h0 };
   assign \$43  = { \$42 [60], \$42 [60:1] };
 endmodule
 

@@ -2466,9 +2466,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$2353$28 (summed_6[30:28]),
-    .\port$2868$0 (\total$145 ),
-    .\port$2960$0 (\total$146 ),
+    .\port$2405$28 (summed_6[30:28]),
+    .\port$2920$0 (\total$145 ),
+    .\port$3012$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -2491,7 +2491,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[23]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$1936$0 (r_data[31:0]),
+    .\port$1988$0 (r_data[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$145 ),
@@ -2505,7 +2505,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_9[23]),
     .nan(\nan$149 ),
     .nonfinite(\nonfinite$131 ),
-    .\port$1936$32 (r_data[63:32]),
+    .\port$1988$32 (r_data[63:32]),
     .rst(rst),
     .scaled(\scaled$128 ),
     .total(\total$146 ),
@@ -3661,9 +3661,9 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$402 ;
   wire \$403 ;
   wire \$404 ;
-  wire [31:0] \$405 ;
-  wire [31:0] \$406 ;
-  wire [31:0] \$407 ;
+  wire \$405 ;
+  wire \$406 ;
+  wire \$407 ;
   wire \$408 ;
   wire \$409 ;
   wire \$41 ;
@@ -3673,27 +3673,53 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$413 ;
   wire \$414 ;
   wire \$415 ;
-  reg [7:0] \$416 ;
-  reg [7:0] \$417 ;
-  reg [7:0] \$418 ;
-  reg [7:0] \$419 ;
+  wire \$416 ;
+  wire \$417 ;
+  wire \$418 ;
+  wire \$419 ;
   wire \$42 ;
-  reg [7:0] \$420 ;
-  reg [7:0] \$421 ;
-  reg [7:0] \$422 ;
-  reg [7:0] \$423 ;
-  reg [7:0] \$424 ;
-  reg [7:0] \$425 ;
-  reg [7:0] \$426 ;
-  reg [7:0] \$427 ;
-  reg [7:0] \$428 ;
-  reg [7:0] \$429 ;
+  wire \$420 ;
+  wire \$421 ;
+  wire \$422 ;
+  wire \$423 ;
+  wire \$424 ;
+  wire \$425 ;
+  wire \$426 ;
+  wire \$427 ;
+  wire \$428 ;
+  wire \$429 ;
   wire \$43 ;
-  reg [31:0] \$430 ;
-  reg [31:0] \$431 ;
-  reg \$432 ;
+  wire \$430 ;
+  wire [31:0] \$431 ;
+  wire [31:0] \$432 ;
+  wire [31:0] \$433 ;
+  wire \$434 ;
+  wire \$435 ;
+  wire \$436 ;
+  wire \$437 ;
+  wire \$438 ;
+  wire \$439 ;
   wire \$44 ;
+  wire \$440 ;
+  wire \$441 ;
+  reg [7:0] \$442 ;
+  reg [7:0] \$443 ;
+  reg [7:0] \$444 ;
+  reg [7:0] \$445 ;
+  reg [7:0] \$446 ;
+  reg [7:0] \$447 ;
+  reg [7:0] \$448 ;
+  reg [7:0] \$449 ;
   wire \$45 ;
+  reg [7:0] \$450 ;
+  reg [7:0] \$451 ;
+  reg [7:0] \$452 ;
+  reg [7:0] \$453 ;
+  reg [7:0] \$454 ;
+  reg [7:0] \$455 ;
+  reg [31:0] \$456 ;
+  reg [31:0] \$457 ;
+  reg \$458 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
@@ -3998,431 +4024,457 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   assign \$190  = ~ { \$189 , \$183 , \$177 , \$175 , \$169 , \$163 , \$157 , \$151 , \$149 , \$143 , \$137 , \$131 , \$125 , \$123 , \$117 , \$111 , \$105 , \$99 , \$97 , \$91 , \$85 , \$79 , \$73 , \$71 , \$65 , \$59 , \$53 , \$47 , \$45 , \$39 , \$33 , \$27  };
   assign \$191  = \$190  | { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
   assign \$192  = \$191  & mask;
-  assign \$193  = ! b0_pairs[3:0];
-  assign \$194  = b0_pairs[3:0] == 1'h1;
-  assign \$195  = b0_pairs[3:0] == 2'h2;
-  assign \$196  = | { \$195 , \$194 , \$193  };
-  assign \$197  = b0_2[7:0] >= 8'hf3;
-  assign \$198  = ~ \$197 ;
-  assign \$199  = \$196  & \$198 ;
-  assign \$200  = ! b0_pairs[3:0];
-  assign \$201  = b0_pairs[3:0] == 2'h3;
-  assign \$202  = b0_pairs[3:0] == 3'h6;
-  assign \$203  = | { \$202 , \$201 , \$200  };
-  assign \$204  = b0_2[7:0] >= 8'hf3;
-  assign \$205  = ~ \$204 ;
-  assign \$206  = \$203  & \$205 ;
-  assign \$207  = ! b0_pairs[7:4];
-  assign \$208  = b0_pairs[7:4] == 1'h1;
-  assign \$209  = b0_pairs[7:4] == 2'h2;
-  assign \$210  = | { \$209 , \$208 , \$207  };
-  assign \$211  = b0_2[7:0] >= 8'hf3;
-  assign \$212  = ~ \$211 ;
-  assign \$213  = \$210  & \$212 ;
-  assign \$214  = ! b0_pairs[7:4];
-  assign \$215  = b0_pairs[7:4] == 2'h3;
-  assign \$216  = b0_pairs[7:4] == 3'h6;
-  assign \$217  = | { \$216 , \$215 , \$214  };
-  assign \$218  = b0_2[7:0] >= 8'hf3;
-  assign \$219  = ~ \$218 ;
-  assign \$220  = \$217  & \$219 ;
-  assign \$221  = | b0_2[9:8];
-  assign \$222  = ~ \$221 ;
-  assign \$223  = b0_2[7:0] >= 8'hf3;
-  assign \$224  = ~ \$223 ;
-  assign \$225  = \$222  & \$224 ;
-  assign \$226  = ! b1_pairs[3:0];
-  assign \$227  = b1_pairs[3:0] == 1'h1;
-  assign \$228  = b1_pairs[3:0] == 2'h2;
-  assign \$229  = | { \$228 , \$227 , \$226  };
-  assign \$230  = b1_2[7:0] >= 8'hf3;
+  assign \$193  = | b0_pairs[3:0];
+  assign \$194  = ~ \$193 ;
+  assign \$195  = b0_pairs[3:0] == 1'h1;
+  assign \$196  = b0_pairs[3:0] == 2'h2;
+  assign \$197  = | { \$196 , \$195 , \$194  };
+  assign \$198  = b0_2[7:0] >= 8'hf3;
+  assign \$199  = ~ \$198 ;
+  assign \$200  = \$197  & \$199 ;
+  assign \$201  = | b0_pairs[3:0];
+  assign \$202  = ~ \$201 ;
+  assign \$203  = b0_pairs[3:0] == 2'h3;
+  assign \$204  = b0_pairs[3:0] == 3'h6;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b0_2[7:0] >= 8'hf3;
+  assign \$207  = ~ \$206 ;
+  assign \$208  = \$205  & \$207 ;
+  assign \$209  = | b0_pairs[7:4];
+  assign \$210  = ~ \$209 ;
+  assign \$211  = b0_pairs[7:4] == 1'h1;
+  assign \$212  = b0_pairs[7:4] == 2'h2;
+  assign \$213  = | { \$212 , \$211 , \$210  };
+  assign \$214  = b0_2[7:0] >= 8'hf3;
+  assign \$215  = ~ \$214 ;
+  assign \$216  = \$213  & \$215 ;
+  assign \$217  = | b0_pairs[7:4];
+  assign \$218  = ~ \$217 ;
+  assign \$219  = b0_pairs[7:4] == 2'h3;
+  assign \$220  = b0_pairs[7:4] == 3'h6;
+  assign \$221  = | { \$220 , \$219 , \$218  };
+  assign \$222  = b0_2[7:0] >= 8'hf3;
+  assign \$223  = ~ \$222 ;
+  assign \$224  = \$221  & \$223 ;
+  assign \$225  = | b0_2[9:8];
+  assign \$226  = ~ \$225 ;
+  assign \$227  = b0_2[7:0] >= 8'hf3;
+  assign \$228  = ~ \$227 ;
+  assign \$229  = \$226  & \$228 ;
+  assign \$230  = | b1_pairs[3:0];
   assign \$231  = ~ \$230 ;
-  assign \$232  = \$229  & \$231 ;
-  assign \$233  = ! b1_pairs[3:0];
-  assign \$234  = b1_pairs[3:0] == 2'h3;
-  assign \$235  = b1_pairs[3:0] == 3'h6;
-  assign \$236  = | { \$235 , \$234 , \$233  };
-  assign \$237  = b1_2[7:0] >= 8'hf3;
-  assign \$238  = ~ \$237 ;
-  assign \$239  = \$236  & \$238 ;
-  assign \$240  = ! b1_pairs[7:4];
-  assign \$241  = b1_pairs[7:4] == 1'h1;
-  assign \$242  = b1_pairs[7:4] == 2'h2;
-  assign \$243  = | { \$242 , \$241 , \$240  };
-  assign \$244  = b1_2[7:0] >= 8'hf3;
-  assign \$245  = ~ \$244 ;
-  assign \$246  = \$243  & \$245 ;
-  assign \$247  = ! b1_pairs[7:4];
-  assign \$248  = b1_pairs[7:4] == 2'h3;
-  assign \$249  = b1_pairs[7:4] == 3'h6;
+  assign \$232  = b1_pairs[3:0] == 1'h1;
+  assign \$233  = b1_pairs[3:0] == 2'h2;
+  assign \$234  = | { \$233 , \$232 , \$231  };
+  assign \$235  = b1_2[7:0] >= 8'hf3;
+  assign \$236  = ~ \$235 ;
+  assign \$237  = \$234  & \$236 ;
+  assign \$238  = | b1_pairs[3:0];
+  assign \$239  = ~ \$238 ;
+  assign \$240  = b1_pairs[3:0] == 2'h3;
+  assign \$241  = b1_pairs[3:0] == 3'h6;
+  assign \$242  = | { \$241 , \$240 , \$239  };
+  assign \$243  = b1_2[7:0] >= 8'hf3;
+  assign \$244  = ~ \$243 ;
+  assign \$245  = \$242  & \$244 ;
+  assign \$246  = | b1_pairs[7:4];
+  assign \$247  = ~ \$246 ;
+  assign \$248  = b1_pairs[7:4] == 1'h1;
+  assign \$249  = b1_pairs[7:4] == 2'h2;
   assign \$250  = | { \$249 , \$248 , \$247  };
   assign \$251  = b1_2[7:0] >= 8'hf3;
   assign \$252  = ~ \$251 ;
   assign \$253  = \$250  & \$252 ;
-  assign \$254  = | b1_2[9:8];
+  assign \$254  = | b1_pairs[7:4];
   assign \$255  = ~ \$254 ;
-  assign \$256  = b1_2[7:0] >= 8'hf3;
-  assign \$257  = ~ \$256 ;
-  assign \$258  = \$255  & \$257 ;
-  assign \$259  = ! b2_pairs[3:0];
-  assign \$260  = b2_pairs[3:0] == 1'h1;
-  assign \$261  = b2_pairs[3:0] == 2'h2;
-  assign \$262  = | { \$261 , \$260 , \$259  };
-  assign \$263  = b2_2[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = ! b2_pairs[3:0];
-  assign \$267  = b2_pairs[3:0] == 2'h3;
-  assign \$268  = b2_pairs[3:0] == 3'h6;
-  assign \$269  = | { \$268 , \$267 , \$266  };
-  assign \$270  = b2_2[7:0] >= 8'hf3;
-  assign \$271  = ~ \$270 ;
-  assign \$272  = \$269  & \$271 ;
-  assign \$273  = ! b2_pairs[7:4];
-  assign \$274  = b2_pairs[7:4] == 1'h1;
-  assign \$275  = b2_pairs[7:4] == 2'h2;
-  assign \$276  = | { \$275 , \$274 , \$273  };
-  assign \$277  = b2_2[7:0] >= 8'hf3;
-  assign \$278  = ~ \$277 ;
-  assign \$279  = \$276  & \$278 ;
-  assign \$280  = ! b2_pairs[7:4];
-  assign \$281  = b2_pairs[7:4] == 2'h3;
-  assign \$282  = b2_pairs[7:4] == 3'h6;
-  assign \$283  = | { \$282 , \$281 , \$280  };
-  assign \$284  = b2_2[7:0] >= 8'hf3;
-  assign \$285  = ~ \$284 ;
-  assign \$286  = \$283  & \$285 ;
-  assign \$287  = | b2_2[9:8];
-  assign \$288  = ~ \$287 ;
-  assign \$289  = b2_2[7:0] >= 8'hf3;
-  assign \$290  = ~ \$289 ;
-  assign \$291  = \$288  & \$290 ;
-  assign \$292  = ! b3_pairs[3:0];
-  assign \$293  = b3_pairs[3:0] == 1'h1;
-  assign \$294  = b3_pairs[3:0] == 2'h2;
+  assign \$256  = b1_pairs[7:4] == 2'h3;
+  assign \$257  = b1_pairs[7:4] == 3'h6;
+  assign \$258  = | { \$257 , \$256 , \$255  };
+  assign \$259  = b1_2[7:0] >= 8'hf3;
+  assign \$260  = ~ \$259 ;
+  assign \$261  = \$258  & \$260 ;
+  assign \$262  = | b1_2[9:8];
+  assign \$263  = ~ \$262 ;
+  assign \$264  = b1_2[7:0] >= 8'hf3;
+  assign \$265  = ~ \$264 ;
+  assign \$266  = \$263  & \$265 ;
+  assign \$267  = | b2_pairs[3:0];
+  assign \$268  = ~ \$267 ;
+  assign \$269  = b2_pairs[3:0] == 1'h1;
+  assign \$270  = b2_pairs[3:0] == 2'h2;
+  assign \$271  = | { \$270 , \$269 , \$268  };
+  assign \$272  = b2_2[7:0] >= 8'hf3;
+  assign \$273  = ~ \$272 ;
+  assign \$274  = \$271  & \$273 ;
+  assign \$275  = | b2_pairs[3:0];
+  assign \$276  = ~ \$275 ;
+  assign \$277  = b2_pairs[3:0] == 2'h3;
+  assign \$278  = b2_pairs[3:0] == 3'h6;
+  assign \$279  = | { \$278 , \$277 , \$276  };
+  assign \$280  = b2_2[7:0] >= 8'hf3;
+  assign \$281  = ~ \$280 ;
+  assign \$282  = \$279  & \$281 ;
+  assign \$283  = | b2_pairs[7:4];
+  assign \$284  = ~ \$283 ;
+  assign \$285  = b2_pairs[7:4] == 1'h1;
+  assign \$286  = b2_pairs[7:4] == 2'h2;
+  assign \$287  = | { \$286 , \$285 , \$284  };
+  assign \$288  = b2_2[7:0] >= 8'hf3;
+  assign \$289  = ~ \$288 ;
+  assign \$290  = \$287  & \$289 ;
+  assign \$291  = | b2_pairs[7:4];
+  assign \$292  = ~ \$291 ;
+  assign \$293  = b2_pairs[7:4] == 2'h3;
+  assign \$294  = b2_pairs[7:4] == 3'h6;
   assign \$295  = | { \$294 , \$293 , \$292  };
-  assign \$296  = b3_2[7:0] >= 8'hf3;
+  assign \$296  = b2_2[7:0] >= 8'hf3;
   assign \$297  = ~ \$296 ;
   assign \$298  = \$295  & \$297 ;
-  assign \$299  = ! b3_pairs[3:0];
-  assign \$300  = b3_pairs[3:0] == 2'h3;
-  assign \$301  = b3_pairs[3:0] == 3'h6;
-  assign \$302  = | { \$301 , \$300 , \$299  };
-  assign \$303  = b3_2[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = ! b3_pairs[7:4];
-  assign \$307  = b3_pairs[7:4] == 1'h1;
-  assign \$308  = b3_pairs[7:4] == 2'h2;
-  assign \$309  = | { \$308 , \$307 , \$306  };
-  assign \$310  = b3_2[7:0] >= 8'hf3;
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$309  & \$311 ;
-  assign \$313  = ! b3_pairs[7:4];
-  assign \$314  = b3_pairs[7:4] == 2'h3;
-  assign \$315  = b3_pairs[7:4] == 3'h6;
+  assign \$299  = | b2_2[9:8];
+  assign \$300  = ~ \$299 ;
+  assign \$301  = b2_2[7:0] >= 8'hf3;
+  assign \$302  = ~ \$301 ;
+  assign \$303  = \$300  & \$302 ;
+  assign \$304  = | b3_pairs[3:0];
+  assign \$305  = ~ \$304 ;
+  assign \$306  = b3_pairs[3:0] == 1'h1;
+  assign \$307  = b3_pairs[3:0] == 2'h2;
+  assign \$308  = | { \$307 , \$306 , \$305  };
+  assign \$309  = b3_2[7:0] >= 8'hf3;
+  assign \$310  = ~ \$309 ;
+  assign \$311  = \$308  & \$310 ;
+  assign \$312  = | b3_pairs[3:0];
+  assign \$313  = ~ \$312 ;
+  assign \$314  = b3_pairs[3:0] == 2'h3;
+  assign \$315  = b3_pairs[3:0] == 3'h6;
   assign \$316  = | { \$315 , \$314 , \$313  };
   assign \$317  = b3_2[7:0] >= 8'hf3;
   assign \$318  = ~ \$317 ;
   assign \$319  = \$316  & \$318 ;
-  assign \$320  = | b3_2[9:8];
+  assign \$320  = | b3_pairs[7:4];
   assign \$321  = ~ \$320 ;
-  assign \$322  = b3_2[7:0] >= 8'hf3;
-  assign \$323  = ~ \$322 ;
-  assign \$324  = \$321  & \$323 ;
-  assign \$325  = ! b4_pairs[3:0];
-  assign \$326  = b4_pairs[3:0] == 1'h1;
-  assign \$327  = b4_pairs[3:0] == 2'h2;
-  assign \$328  = | { \$327 , \$326 , \$325  };
-  assign \$329  = b4_2[7:0] >= 8'hf3;
-  assign \$330  = ~ \$329 ;
-  assign \$331  = \$328  & \$330 ;
-  assign \$332  = ! b4_pairs[3:0];
-  assign \$333  = b4_pairs[3:0] == 2'h3;
-  assign \$334  = b4_pairs[3:0] == 3'h6;
-  assign \$335  = | { \$334 , \$333 , \$332  };
-  assign \$336  = b4_2[7:0] >= 8'hf3;
+  assign \$322  = b3_pairs[7:4] == 1'h1;
+  assign \$323  = b3_pairs[7:4] == 2'h2;
+  assign \$324  = | { \$323 , \$322 , \$321  };
+  assign \$325  = b3_2[7:0] >= 8'hf3;
+  assign \$326  = ~ \$325 ;
+  assign \$327  = \$324  & \$326 ;
+  assign \$328  = | b3_pairs[7:4];
+  assign \$329  = ~ \$328 ;
+  assign \$330  = b3_pairs[7:4] == 2'h3;
+  assign \$331  = b3_pairs[7:4] == 3'h6;
+  assign \$332  = | { \$331 , \$330 , \$329  };
+  assign \$333  = b3_2[7:0] >= 8'hf3;
+  assign \$334  = ~ \$333 ;
+  assign \$335  = \$332  & \$334 ;
+  assign \$336  = | b3_2[9:8];
   assign \$337  = ~ \$336 ;
-  assign \$338  = \$335  & \$337 ;
-  assign \$339  = ! b4_pairs[7:4];
-  assign \$340  = b4_pairs[7:4] == 1'h1;
-  assign \$341  = b4_pairs[7:4] == 2'h2;
-  assign \$342  = | { \$341 , \$340 , \$339  };
-  assign \$343  = b4_2[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = ! b4_pairs[7:4];
-  assign \$347  = b4_pairs[7:4] == 2'h3;
-  assign \$348  = b4_pairs[7:4] == 3'h6;
-  assign \$349  = | { \$348 , \$347 , \$346  };
-  assign \$350  = b4_2[7:0] >= 8'hf3;
-  assign \$351  = ~ \$350 ;
-  assign \$352  = \$349  & \$351 ;
-  assign \$353  = | b4_2[9:8];
-  assign \$354  = ~ \$353 ;
-  assign \$355  = b4_2[7:0] >= 8'hf3;
-  assign \$356  = ~ \$355 ;
-  assign \$357  = \$354  & \$356 ;
-  assign \$358  = ! b5_pairs[3:0];
-  assign \$359  = b5_pairs[3:0] == 1'h1;
-  assign \$360  = b5_pairs[3:0] == 2'h2;
+  assign \$338  = b3_2[7:0] >= 8'hf3;
+  assign \$339  = ~ \$338 ;
+  assign \$340  = \$337  & \$339 ;
+  assign \$341  = | b4_pairs[3:0];
+  assign \$342  = ~ \$341 ;
+  assign \$343  = b4_pairs[3:0] == 1'h1;
+  assign \$344  = b4_pairs[3:0] == 2'h2;
+  assign \$345  = | { \$344 , \$343 , \$342  };
+  assign \$346  = b4_2[7:0] >= 8'hf3;
+  assign \$347  = ~ \$346 ;
+  assign \$348  = \$345  & \$347 ;
+  assign \$349  = | b4_pairs[3:0];
+  assign \$350  = ~ \$349 ;
+  assign \$351  = b4_pairs[3:0] == 2'h3;
+  assign \$352  = b4_pairs[3:0] == 3'h6;
+  assign \$353  = | { \$352 , \$351 , \$350  };
+  assign \$354  = b4_2[7:0] >= 8'hf3;
+  assign \$355  = ~ \$354 ;
+  assign \$356  = \$353  & \$355 ;
+  assign \$357  = | b4_pairs[7:4];
+  assign \$358  = ~ \$357 ;
+  assign \$359  = b4_pairs[7:4] == 1'h1;
+  assign \$360  = b4_pairs[7:4] == 2'h2;
   assign \$361  = | { \$360 , \$359 , \$358  };
-  assign \$362  = b5_2[7:0] >= 8'hf3;
+  assign \$362  = b4_2[7:0] >= 8'hf3;
   assign \$363  = ~ \$362 ;
   assign \$364  = \$361  & \$363 ;
-  assign \$365  = ! b5_pairs[3:0];
-  assign \$366  = b5_pairs[3:0] == 2'h3;
-  assign \$367  = b5_pairs[3:0] == 3'h6;
-  assign \$368  = | { \$367 , \$366 , \$365  };
-  assign \$369  = b5_2[7:0] >= 8'hf3;
-  assign \$370  = ~ \$369 ;
-  assign \$371  = \$368  & \$370 ;
-  assign \$372  = ! b5_pairs[7:4];
-  assign \$373  = b5_pairs[7:4] == 1'h1;
-  assign \$374  = b5_pairs[7:4] == 2'h2;
-  assign \$375  = | { \$374 , \$373 , \$372  };
-  assign \$376  = b5_2[7:0] >= 8'hf3;
-  assign \$377  = ~ \$376 ;
-  assign \$378  = \$375  & \$377 ;
-  assign \$379  = ! b5_pairs[7:4];
-  assign \$380  = b5_pairs[7:4] == 2'h3;
-  assign \$381  = b5_pairs[7:4] == 3'h6;
+  assign \$365  = | b4_pairs[7:4];
+  assign \$366  = ~ \$365 ;
+  assign \$367  = b4_pairs[7:4] == 2'h3;
+  assign \$368  = b4_pairs[7:4] == 3'h6;
+  assign \$369  = | { \$368 , \$367 , \$366  };
+  assign \$370  = b4_2[7:0] >= 8'hf3;
+  assign \$371  = ~ \$370 ;
+  assign \$372  = \$369  & \$371 ;
+  assign \$373  = | b4_2[9:8];
+  assign \$374  = ~ \$373 ;
+  assign \$375  = b4_2[7:0] >= 8'hf3;
+  assign \$376  = ~ \$375 ;
+  assign \$377  = \$374  & \$376 ;
+  assign \$378  = | b5_pairs[3:0];
+  assign \$379  = ~ \$378 ;
+  assign \$380  = b5_pairs[3:0] == 1'h1;
+  assign \$381  = b5_pairs[3:0] == 2'h2;
   assign \$382  = | { \$381 , \$380 , \$379  };
   assign \$383  = b5_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_2[9:8];
+  assign \$386  = | b5_pairs[3:0];
   assign \$387  = ~ \$386 ;
-  assign \$388  = b5_2[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = ! b6_pairs[3:0];
-  assign \$392  = b6_pairs[3:0] == 1'h1;
-  assign \$393  = b6_pairs[3:0] == 2'h2;
-  assign \$394  = | { \$393 , \$392 , \$391  };
-  assign \$395  = b6_2[7:0] >= 8'hf3;
-  assign \$396  = ~ \$395 ;
-  assign \$397  = \$394  & \$396 ;
-  assign \$398  = ! b6_pairs[3:0];
-  assign \$399  = b6_pairs[3:0] == 2'h3;
-  assign \$400  = b6_pairs[3:0] == 3'h6;
-  assign \$401  = | { \$400 , \$399 , \$398  };
-  assign \$402  = b6_2[7:0] >= 8'hf3;
+  assign \$388  = b5_pairs[3:0] == 2'h3;
+  assign \$389  = b5_pairs[3:0] == 3'h6;
+  assign \$390  = | { \$389 , \$388 , \$387  };
+  assign \$391  = b5_2[7:0] >= 8'hf3;
+  assign \$392  = ~ \$391 ;
+  assign \$393  = \$390  & \$392 ;
+  assign \$394  = | b5_pairs[7:4];
+  assign \$395  = ~ \$394 ;
+  assign \$396  = b5_pairs[7:4] == 1'h1;
+  assign \$397  = b5_pairs[7:4] == 2'h2;
+  assign \$398  = | { \$397 , \$396 , \$395  };
+  assign \$399  = b5_2[7:0] >= 8'hf3;
+  assign \$400  = ~ \$399 ;
+  assign \$401  = \$398  & \$400 ;
+  assign \$402  = | b5_pairs[7:4];
   assign \$403  = ~ \$402 ;
-  assign \$404  = \$401  & \$403 ;
-  assign \$405  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
-  assign \$406  = { \$404 , \$397 , \$390 , \$385 , \$378 , \$371 , \$364 , \$357 , \$352 , \$345 , \$338 , \$331 , \$324 , \$319 , \$312 , \$305 , \$298 , \$291 , \$286 , \$279 , \$272 , \$265 , \$258 , \$253 , \$246 , \$239 , \$232 , \$225 , \$220 , \$213 , \$206 , \$199  } & \$405 ;
-  assign \$407  = \$406  & mask;
-  assign \$408  = b0_2[7:0] >= 8'hf3;
-  assign \$409  = b1_2[7:0] >= 8'hf3;
-  assign \$410  = b2_2[7:0] >= 8'hf3;
-  assign \$411  = b3_2[7:0] >= 8'hf3;
-  assign \$412  = b4_2[7:0] >= 8'hf3;
-  assign \$413  = b5_2[7:0] >= 8'hf3;
-  assign \$414  = b6_2[7:0] >= 8'hf3;
-  assign \$415  = | { \$414 , \$413 , \$412 , \$411 , \$410 , \$409 , \$408  };
+  assign \$404  = b5_pairs[7:4] == 2'h3;
+  assign \$405  = b5_pairs[7:4] == 3'h6;
+  assign \$406  = | { \$405 , \$404 , \$403  };
+  assign \$407  = b5_2[7:0] >= 8'hf3;
+  assign \$408  = ~ \$407 ;
+  assign \$409  = \$406  & \$408 ;
+  assign \$410  = | b5_2[9:8];
+  assign \$411  = ~ \$410 ;
+  assign \$412  = b5_2[7:0] >= 8'hf3;
+  assign \$413  = ~ \$412 ;
+  assign \$414  = \$411  & \$413 ;
+  assign \$415  = | b6_pairs[3:0];
+  assign \$416  = ~ \$415 ;
+  assign \$417  = b6_pairs[3:0] == 1'h1;
+  assign \$418  = b6_pairs[3:0] == 2'h2;
+  assign \$419  = | { \$418 , \$417 , \$416  };
+  assign \$420  = b6_2[7:0] >= 8'hf3;
+  assign \$421  = ~ \$420 ;
+  assign \$422  = \$419  & \$421 ;
+  assign \$423  = | b6_pairs[3:0];
+  assign \$424  = ~ \$423 ;
+  assign \$425  = b6_pairs[3:0] == 2'h3;
+  assign \$426  = b6_pairs[3:0] == 3'h6;
+  assign \$427  = | { \$426 , \$425 , \$424  };
+  assign \$428  = b6_2[7:0] >= 8'hf3;
+  assign \$429  = ~ \$428 ;
+  assign \$430  = \$427  & \$429 ;
+  assign \$431  = ~ { ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones, ones };
+  assign \$432  = { \$430 , \$422 , \$414 , \$409 , \$401 , \$393 , \$385 , \$377 , \$372 , \$364 , \$356 , \$348 , \$340 , \$335 , \$327 , \$319 , \$311 , \$303 , \$298 , \$290 , \$282 , \$274 , \$266 , \$261 , \$253 , \$245 , \$237 , \$229 , \$224 , \$216 , \$208 , \$200  } & \$431 ;
+  assign \$433  = \$432  & mask;
+  assign \$434  = b0_2[7:0] >= 8'hf3;
+  assign \$435  = b1_2[7:0] >= 8'hf3;
+  assign \$436  = b2_2[7:0] >= 8'hf3;
+  assign \$437  = b3_2[7:0] >= 8'hf3;
+  assign \$438  = b4_2[7:0] >= 8'hf3;
+  assign \$439  = b5_2[7:0] >= 8'hf3;
+  assign \$440  = b6_2[7:0] >= 8'hf3;
+  assign \$441  = | { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
   always @(posedge clk)
-    b0_pairs <= \$416 ;
+    b0_pairs <= \$442 ;
   always @(posedge clk)
-    b0_residue <= \$417 ;
+    b0_residue <= \$443 ;
   always @(posedge clk)
-    b1_pairs <= \$418 ;
+    b1_pairs <= \$444 ;
   always @(posedge clk)
-    b1_residue <= \$419 ;
+    b1_residue <= \$445 ;
   always @(posedge clk)
-    b2_pairs <= \$420 ;
+    b2_pairs <= \$446 ;
   always @(posedge clk)
-    b2_residue <= \$421 ;
+    b2_residue <= \$447 ;
   always @(posedge clk)
-    b3_pairs <= \$422 ;
+    b3_pairs <= \$448 ;
   always @(posedge clk)
-    b3_residue <= \$423 ;
+    b3_residue <= \$449 ;
   always @(posedge clk)
-    b4_pairs <= \$424 ;
+    b4_pairs <= \$450 ;
   always @(posedge clk)
-    b4_residue <= \$425 ;
+    b4_residue <= \$451 ;
   always @(posedge clk)
-    b5_pairs <= \$426 ;
+    b5_pairs <= \$452 ;
   always @(posedge clk)
-    b5_residue <= \$427 ;
+    b5_residue <= \$453 ;
   always @(posedge clk)
-    b6_pairs <= \$428 ;
+    b6_pairs <= \$454 ;
   always @(posedge clk)
-    b6_residue <= \$429 ;
+    b6_residue <= \$455 ;
   always @(posedge clk)
-    nonzero <= \$430 ;
+    nonzero <= \$456 ;
   always @(posedge clk)
-    negative <= \$431 ;
+    negative <= \$457 ;
   always @(posedge clk)
-    illegal <= \$432 ;
+    illegal <= \$458 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$416  = { b0_1[11:8], b0_0[11:8] };
+    \$442  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$416  = 8'h00;
+      \$442  = 8'h00;
     end
     if (rst) begin
-      \$416  = 8'h00;
+      \$442  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$417  = b0_1[7:0];
+    \$443  = b0_1[7:0];
     if (abort) begin
-      \$417  = 8'h00;
+      \$443  = 8'h00;
     end
     if (rst) begin
-      \$417  = 8'h00;
+      \$443  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$418  = { b1_1[11:8], b1_0[11:8] };
+    \$444  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$418  = 8'h00;
+      \$444  = 8'h00;
     end
     if (rst) begin
-      \$418  = 8'h00;
+      \$444  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$419  = b1_1[7:0];
+    \$445  = b1_1[7:0];
     if (abort) begin
-      \$419  = 8'h00;
+      \$445  = 8'h00;
     end
     if (rst) begin
-      \$419  = 8'h00;
+      \$445  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$420  = { b2_1[11:8], b2_0[11:8] };
+    \$446  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$420  = 8'h00;
+      \$446  = 8'h00;
     end
     if (rst) begin
-      \$420  = 8'h00;
+      \$446  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$421  = b2_1[7:0];
+    \$447  = b2_1[7:0];
     if (abort) begin
-      \$421  = 8'h00;
+      \$447  = 8'h00;
     end
     if (rst) begin
-      \$421  = 8'h00;
+      \$447  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$422  = { b3_1[11:8], b3_0[11:8] };
+    \$448  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$422  = 8'h00;
+      \$448  = 8'h00;
     end
     if (rst) begin
-      \$422  = 8'h00;
+      \$448  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$423  = b3_1[7:0];
+    \$449  = b3_1[7:0];
     if (abort) begin
-      \$423  = 8'h00;
+      \$449  = 8'h00;
     end
     if (rst) begin
-      \$423  = 8'h00;
+      \$449  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$424  = { b4_1[11:8], b4_0[11:8] };
+    \$450  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$424  = 8'h00;
+      \$450  = 8'h00;
     end
     if (rst) begin
-      \$424  = 8'h00;
+      \$450  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$425  = b4_1[7:0];
+    \$451  = b4_1[7:0];
     if (abort) begin
-      \$425  = 8'h00;
+      \$451  = 8'h00;
     end
     if (rst) begin
-      \$425  = 8'h00;
+      \$451  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$426  = { b5_1[11:8], b5_0[11:8] };
+    \$452  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$426  = 8'h00;
+      \$452  = 8'h00;
     end
     if (rst) begin
-      \$426  = 8'h00;
+      \$452  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$427  = b5_1[7:0];
+    \$453  = b5_1[7:0];
     if (abort) begin
-      \$427  = 8'h00;
+      \$453  = 8'h00;
     end
     if (rst) begin
-      \$427  = 8'h00;
+      \$453  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$428  = { b6_1[11:8], b6_0[11:8] };
+    \$454  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$428  = 8'h00;
+      \$454  = 8'h00;
     end
     if (rst) begin
-      \$428  = 8'h00;
+      \$454  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$429  = b6_1[7:0];
+    \$455  = b6_1[7:0];
     if (abort) begin
-      \$429  = 8'h00;
+      \$455  = 8'h00;
     end
     if (rst) begin
-      \$429  = 8'h00;
+      \$455  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$430  = \$192 ;
+    \$456  = \$192 ;
     if (abort) begin
-      \$430  = 32'd0;
+      \$456  = 32'd0;
     end
     if (rst) begin
-      \$430  = 32'd0;
+      \$456  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$431  = \$407 ;
+    \$457  = \$433 ;
     if (abort) begin
-      \$431  = 32'd0;
+      \$457  = 32'd0;
     end
     if (rst) begin
-      \$431  = 32'd0;
+      \$457  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$432  = \$415 ;
+    \$458  = \$441 ;
     if (abort) begin
-      \$432  = 1'h0;
+      \$458  = 1'h0;
     end
     if (rst) begin
-      \$432  = 1'h0;
+      \$458  = 1'h0;
     end
   end
   assign \$1  = { codes[7:0], 3'h0 };
@@ -6005,9 +6057,9 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$402 ;
   wire \$403 ;
   wire \$404 ;
-  wire [31:0] \$405 ;
-  wire [31:0] \$406 ;
-  wire [31:0] \$407 ;
+  wire \$405 ;
+  wire \$406 ;
+  wire \$407 ;
   wire \$408 ;
   wire \$409 ;
   wire \$41 ;
@@ -6017,27 +6069,53 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$413 ;
   wire \$414 ;
   wire \$415 ;
-  reg [7:0] \$416 ;
-  reg [7:0] \$417 ;
-  reg [7:0] \$418 ;
-  reg [7:0] \$419 ;
+  wire \$416 ;
+  wire \$417 ;
+  wire \$418 ;
+  wire \$419 ;
   wire \$42 ;
-  reg [7:0] \$420 ;
-  reg [7:0] \$421 ;
-  reg [7:0] \$422 ;
-  reg [7:0] \$423 ;
-  reg [7:0] \$424 ;
-  reg [7:0] \$425 ;
-  reg [7:0] \$426 ;
-  reg [7:0] \$427 ;
-  reg [7:0] \$428 ;
-  reg [7:0] \$429 ;
+  wire \$420 ;
+  wire \$421 ;
+  wire \$422 ;
+  wire \$423 ;
+  wire \$424 ;
+  wire \$425 ;
+  wire \$426 ;
+  wire \$427 ;
+  wire \$428 ;
+  wire \$429 ;
   wire \$43 ;
-  reg [31:0] \$430 ;
-  reg [31:0] \$431 ;
-  reg \$432 ;
+  wire \$430 ;
+  wire [31:0] \$431 ;
+  wire [31:0] \$432 ;
+  wire [31:0] \$433 ;
+  wire \$434 ;
+  wire \$435 ;
+  wire \$436 ;
+  wire \$437 ;
+  wire \$438 ;
+  wire \$439 ;
   wire \$44 ;
+  wire \$440 ;
+  wire \$441 ;
+  reg [7:0] \$442 ;
+  reg [7:0] \$443 ;
+  reg [7:0] \$444 ;
+  reg [7:0] \$445 ;
+  reg [7:0] \$446 ;
+  reg [7:0] \$447 ;
+  reg [7:0] \$448 ;
+  reg [7:0] \$449 ;
   wire \$45 ;
+  reg [7:0] \$450 ;
+  reg [7:0] \$451 ;
+  reg [7:0] \$452 ;
+  reg [7:0] \$453 ;
+  reg [7:0] \$454 ;
+  reg [7:0] \$455 ;
+  reg [31:0] \$456 ;
+  reg [31:0] \$457 ;
+  reg \$458 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
@@ -6340,429 +6418,455 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   assign \$189  = \$187  | \$188 ;
   assign \$190  = ~ { \$189 , \$183 , \$177 , \$175 , \$169 , \$163 , \$157 , \$151 , \$149 , \$143 , \$137 , \$131 , \$125 , \$123 , \$117 , \$111 , \$105 , \$99 , \$97 , \$91 , \$85 , \$79 , \$73 , \$71 , \$65 , \$59 , \$53 , \$47 , \$45 , \$39 , \$33 , \$27  };
   assign \$192  = \$191  & mask;
-  assign \$193  = ! b0_pairs[3:0];
-  assign \$194  = b0_pairs[3:0] == 1'h1;
-  assign \$195  = b0_pairs[3:0] == 2'h2;
-  assign \$196  = | { \$195 , \$194 , \$193  };
-  assign \$197  = b0_2[7:0] >= 8'hf3;
-  assign \$198  = ~ \$197 ;
-  assign \$199  = \$196  & \$198 ;
-  assign \$200  = ! b0_pairs[3:0];
-  assign \$201  = b0_pairs[3:0] == 2'h3;
-  assign \$202  = b0_pairs[3:0] == 3'h6;
-  assign \$203  = | { \$202 , \$201 , \$200  };
-  assign \$204  = b0_2[7:0] >= 8'hf3;
-  assign \$205  = ~ \$204 ;
-  assign \$206  = \$203  & \$205 ;
-  assign \$207  = ! b0_pairs[7:4];
-  assign \$208  = b0_pairs[7:4] == 1'h1;
-  assign \$209  = b0_pairs[7:4] == 2'h2;
-  assign \$210  = | { \$209 , \$208 , \$207  };
-  assign \$211  = b0_2[7:0] >= 8'hf3;
-  assign \$212  = ~ \$211 ;
-  assign \$213  = \$210  & \$212 ;
-  assign \$214  = ! b0_pairs[7:4];
-  assign \$215  = b0_pairs[7:4] == 2'h3;
-  assign \$216  = b0_pairs[7:4] == 3'h6;
-  assign \$217  = | { \$216 , \$215 , \$214  };
-  assign \$218  = b0_2[7:0] >= 8'hf3;
-  assign \$219  = ~ \$218 ;
-  assign \$220  = \$217  & \$219 ;
-  assign \$221  = | b0_2[9:8];
-  assign \$222  = ~ \$221 ;
-  assign \$223  = b0_2[7:0] >= 8'hf3;
-  assign \$224  = ~ \$223 ;
-  assign \$225  = \$222  & \$224 ;
-  assign \$226  = ! b1_pairs[3:0];
-  assign \$227  = b1_pairs[3:0] == 1'h1;
-  assign \$228  = b1_pairs[3:0] == 2'h2;
-  assign \$229  = | { \$228 , \$227 , \$226  };
-  assign \$230  = b1_2[7:0] >= 8'hf3;
+  assign \$193  = | b0_pairs[3:0];
+  assign \$194  = ~ \$193 ;
+  assign \$195  = b0_pairs[3:0] == 1'h1;
+  assign \$196  = b0_pairs[3:0] == 2'h2;
+  assign \$197  = | { \$196 , \$195 , \$194  };
+  assign \$198  = b0_2[7:0] >= 8'hf3;
+  assign \$199  = ~ \$198 ;
+  assign \$200  = \$197  & \$199 ;
+  assign \$201  = | b0_pairs[3:0];
+  assign \$202  = ~ \$201 ;
+  assign \$203  = b0_pairs[3:0] == 2'h3;
+  assign \$204  = b0_pairs[3:0] == 3'h6;
+  assign \$205  = | { \$204 , \$203 , \$202  };
+  assign \$206  = b0_2[7:0] >= 8'hf3;
+  assign \$207  = ~ \$206 ;
+  assign \$208  = \$205  & \$207 ;
+  assign \$209  = | b0_pairs[7:4];
+  assign \$210  = ~ \$209 ;
+  assign \$211  = b0_pairs[7:4] == 1'h1;
+  assign \$212  = b0_pairs[7:4] == 2'h2;
+  assign \$213  = | { \$212 , \$211 , \$210  };
+  assign \$214  = b0_2[7:0] >= 8'hf3;
+  assign \$215  = ~ \$214 ;
+  assign \$216  = \$213  & \$215 ;
+  assign \$217  = | b0_pairs[7:4];
+  assign \$218  = ~ \$217 ;
+  assign \$219  = b0_pairs[7:4] == 2'h3;
+  assign \$220  = b0_pairs[7:4] == 3'h6;
+  assign \$221  = | { \$220 , \$219 , \$218  };
+  assign \$222  = b0_2[7:0] >= 8'hf3;
+  assign \$223  = ~ \$222 ;
+  assign \$224  = \$221  & \$223 ;
+  assign \$225  = | b0_2[9:8];
+  assign \$226  = ~ \$225 ;
+  assign \$227  = b0_2[7:0] >= 8'hf3;
+  assign \$228  = ~ \$227 ;
+  assign \$229  = \$226  & \$228 ;
+  assign \$230  = | b1_pairs[3:0];
   assign \$231  = ~ \$230 ;
-  assign \$232  = \$229  & \$231 ;
-  assign \$233  = ! b1_pairs[3:0];
-  assign \$234  = b1_pairs[3:0] == 2'h3;
-  assign \$235  = b1_pairs[3:0] == 3'h6;
-  assign \$236  = | { \$235 , \$234 , \$233  };
-  assign \$237  = b1_2[7:0] >= 8'hf3;
-  assign \$238  = ~ \$237 ;
-  assign \$239  = \$236  & \$238 ;
-  assign \$240  = ! b1_pairs[7:4];
-  assign \$241  = b1_pairs[7:4] == 1'h1;
-  assign \$242  = b1_pairs[7:4] == 2'h2;
-  assign \$243  = | { \$242 , \$241 , \$240  };
-  assign \$244  = b1_2[7:0] >= 8'hf3;
-  assign \$245  = ~ \$244 ;
-  assign \$246  = \$243  & \$245 ;
-  assign \$247  = ! b1_pairs[7:4];
-  assign \$248  = b1_pairs[7:4] == 2'h3;
-  assign \$249  = b1_pairs[7:4] == 3'h6;
+  assign \$232  = b1_pairs[3:0] == 1'h1;
+  assign \$233  = b1_pairs[3:0] == 2'h2;
+  assign \$234  = | { \$233 , \$232 , \$231  };
+  assign \$235  = b1_2[7:0] >= 8'hf3;
+  assign \$236  = ~ \$235 ;
+  assign \$237  = \$234  & \$236 ;
+  assign \$238  = | b1_pairs[3:0];
+  assign \$239  = ~ \$238 ;
+  assign \$240  = b1_pairs[3:0] == 2'h3;
+  assign \$241  = b1_pairs[3:0] == 3'h6;
+  assign \$242  = | { \$241 , \$240 , \$239  };
+  assign \$243  = b1_2[7:0] >= 8'hf3;
+  assign \$244  = ~ \$243 ;
+  assign \$245  = \$242  & \$244 ;
+  assign \$246  = | b1_pairs[7:4];
+  assign \$247  = ~ \$246 ;
+  assign \$248  = b1_pairs[7:4] == 1'h1;
+  assign \$249  = b1_pairs[7:4] == 2'h2;
   assign \$250  = | { \$249 , \$248 , \$247  };
   assign \$251  = b1_2[7:0] >= 8'hf3;
   assign \$252  = ~ \$251 ;
   assign \$253  = \$250  & \$252 ;
-  assign \$254  = | b1_2[9:8];
+  assign \$254  = | b1_pairs[7:4];
   assign \$255  = ~ \$254 ;
-  assign \$256  = b1_2[7:0] >= 8'hf3;
-  assign \$257  = ~ \$256 ;
-  assign \$258  = \$255  & \$257 ;
-  assign \$259  = ! b2_pairs[3:0];
-  assign \$260  = b2_pairs[3:0] == 1'h1;
-  assign \$261  = b2_pairs[3:0] == 2'h2;
-  assign \$262  = | { \$261 , \$260 , \$259  };
-  assign \$263  = b2_2[7:0] >= 8'hf3;
-  assign \$264  = ~ \$263 ;
-  assign \$265  = \$262  & \$264 ;
-  assign \$266  = ! b2_pairs[3:0];
-  assign \$267  = b2_pairs[3:0] == 2'h3;
-  assign \$268  = b2_pairs[3:0] == 3'h6;
-  assign \$269  = | { \$268 , \$267 , \$266  };
-  assign \$270  = b2_2[7:0] >= 8'hf3;
-  assign \$271  = ~ \$270 ;
-  assign \$272  = \$269  & \$271 ;
-  assign \$273  = ! b2_pairs[7:4];
-  assign \$274  = b2_pairs[7:4] == 1'h1;
-  assign \$275  = b2_pairs[7:4] == 2'h2;
-  assign \$276  = | { \$275 , \$274 , \$273  };
-  assign \$277  = b2_2[7:0] >= 8'hf3;
-  assign \$278  = ~ \$277 ;
-  assign \$279  = \$276  & \$278 ;
-  assign \$280  = ! b2_pairs[7:4];
-  assign \$281  = b2_pairs[7:4] == 2'h3;
-  assign \$282  = b2_pairs[7:4] == 3'h6;
-  assign \$283  = | { \$282 , \$281 , \$280  };
-  assign \$284  = b2_2[7:0] >= 8'hf3;
-  assign \$285  = ~ \$284 ;
-  assign \$286  = \$283  & \$285 ;
-  assign \$287  = | b2_2[9:8];
-  assign \$288  = ~ \$287 ;
-  assign \$289  = b2_2[7:0] >= 8'hf3;
-  assign \$290  = ~ \$289 ;
-  assign \$291  = \$288  & \$290 ;
-  assign \$292  = ! b3_pairs[3:0];
-  assign \$293  = b3_pairs[3:0] == 1'h1;
-  assign \$294  = b3_pairs[3:0] == 2'h2;
+  assign \$256  = b1_pairs[7:4] == 2'h3;
+  assign \$257  = b1_pairs[7:4] == 3'h6;
+  assign \$258  = | { \$257 , \$256 , \$255  };
+  assign \$259  = b1_2[7:0] >= 8'hf3;
+  assign \$260  = ~ \$259 ;
+  assign \$261  = \$258  & \$260 ;
+  assign \$262  = | b1_2[9:8];
+  assign \$263  = ~ \$262 ;
+  assign \$264  = b1_2[7:0] >= 8'hf3;
+  assign \$265  = ~ \$264 ;
+  assign \$266  = \$263  & \$265 ;
+  assign \$267  = | b2_pairs[3:0];
+  assign \$268  = ~ \$267 ;
+  assign \$269  = b2_pairs[3:0] == 1'h1;
+  assign \$270  = b2_pairs[3:0] == 2'h2;
+  assign \$271  = | { \$270 , \$269 , \$268  };
+  assign \$272  = b2_2[7:0] >= 8'hf3;
+  assign \$273  = ~ \$272 ;
+  assign \$274  = \$271  & \$273 ;
+  assign \$275  = | b2_pairs[3:0];
+  assign \$276  = ~ \$275 ;
+  assign \$277  = b2_pairs[3:0] == 2'h3;
+  assign \$278  = b2_pairs[3:0] == 3'h6;
+  assign \$279  = | { \$278 , \$277 , \$276  };
+  assign \$280  = b2_2[7:0] >= 8'hf3;
+  assign \$281  = ~ \$280 ;
+  assign \$282  = \$279  & \$281 ;
+  assign \$283  = | b2_pairs[7:4];
+  assign \$284  = ~ \$283 ;
+  assign \$285  = b2_pairs[7:4] == 1'h1;
+  assign \$286  = b2_pairs[7:4] == 2'h2;
+  assign \$287  = | { \$286 , \$285 , \$284  };
+  assign \$288  = b2_2[7:0] >= 8'hf3;
+  assign \$289  = ~ \$288 ;
+  assign \$290  = \$287  & \$289 ;
+  assign \$291  = | b2_pairs[7:4];
+  assign \$292  = ~ \$291 ;
+  assign \$293  = b2_pairs[7:4] == 2'h3;
+  assign \$294  = b2_pairs[7:4] == 3'h6;
   assign \$295  = | { \$294 , \$293 , \$292  };
-  assign \$296  = b3_2[7:0] >= 8'hf3;
+  assign \$296  = b2_2[7:0] >= 8'hf3;
   assign \$297  = ~ \$296 ;
   assign \$298  = \$295  & \$297 ;
-  assign \$299  = ! b3_pairs[3:0];
-  assign \$300  = b3_pairs[3:0] == 2'h3;
-  assign \$301  = b3_pairs[3:0] == 3'h6;
-  assign \$302  = | { \$301 , \$300 , \$299  };
-  assign \$303  = b3_2[7:0] >= 8'hf3;
-  assign \$304  = ~ \$303 ;
-  assign \$305  = \$302  & \$304 ;
-  assign \$306  = ! b3_pairs[7:4];
-  assign \$307  = b3_pairs[7:4] == 1'h1;
-  assign \$308  = b3_pairs[7:4] == 2'h2;
-  assign \$309  = | { \$308 , \$307 , \$306  };
-  assign \$310  = b3_2[7:0] >= 8'hf3;
-  assign \$311  = ~ \$310 ;
-  assign \$312  = \$309  & \$311 ;
-  assign \$313  = ! b3_pairs[7:4];
-  assign \$314  = b3_pairs[7:4] == 2'h3;
-  assign \$315  = b3_pairs[7:4] == 3'h6;
+  assign \$299  = | b2_2[9:8];
+  assign \$300  = ~ \$299 ;
+  assign \$301  = b2_2[7:0] >= 8'hf3;
+  assign \$302  = ~ \$301 ;
+  assign \$303  = \$300  & \$302 ;
+  assign \$304  = | b3_pairs[3:0];
+  assign \$305  = ~ \$304 ;
+  assign \$306  = b3_pairs[3:0] == 1'h1;
+  assign \$307  = b3_pairs[3:0] == 2'h2;
+  assign \$308  = | { \$307 , \$306 , \$305  };
+  assign \$309  = b3_2[7:0] >= 8'hf3;
+  assign \$310  = ~ \$309 ;
+  assign \$311  = \$308  & \$310 ;
+  assign \$312  = | b3_pairs[3:0];
+  assign \$313  = ~ \$312 ;
+  assign \$314  = b3_pairs[3:0] == 2'h3;
+  assign \$315  = b3_pairs[3:0] == 3'h6;
   assign \$316  = | { \$315 , \$314 , \$313  };
   assign \$317  = b3_2[7:0] >= 8'hf3;
   assign \$318  = ~ \$317 ;
   assign \$319  = \$316  & \$318 ;
-  assign \$320  = | b3_2[9:8];
+  assign \$320  = | b3_pairs[7:4];
   assign \$321  = ~ \$320 ;
-  assign \$322  = b3_2[7:0] >= 8'hf3;
-  assign \$323  = ~ \$322 ;
-  assign \$324  = \$321  & \$323 ;
-  assign \$325  = ! b4_pairs[3:0];
-  assign \$326  = b4_pairs[3:0] == 1'h1;
-  assign \$327  = b4_pairs[3:0] == 2'h2;
-  assign \$328  = | { \$327 , \$326 , \$325  };
-  assign \$329  = b4_2[7:0] >= 8'hf3;
-  assign \$330  = ~ \$329 ;
-  assign \$331  = \$328  & \$330 ;
-  assign \$332  = ! b4_pairs[3:0];
-  assign \$333  = b4_pairs[3:0] == 2'h3;
-  assign \$334  = b4_pairs[3:0] == 3'h6;
-  assign \$335  = | { \$334 , \$333 , \$332  };
-  assign \$336  = b4_2[7:0] >= 8'hf3;
+  assign \$322  = b3_pairs[7:4] == 1'h1;
+  assign \$323  = b3_pairs[7:4] == 2'h2;
+  assign \$324  = | { \$323 , \$322 , \$321  };
+  assign \$325  = b3_2[7:0] >= 8'hf3;
+  assign \$326  = ~ \$325 ;
+  assign \$327  = \$324  & \$326 ;
+  assign \$328  = | b3_pairs[7:4];
+  assign \$329  = ~ \$328 ;
+  assign \$330  = b3_pairs[7:4] == 2'h3;
+  assign \$331  = b3_pairs[7:4] == 3'h6;
+  assign \$332  = | { \$331 , \$330 , \$329  };
+  assign \$333  = b3_2[7:0] >= 8'hf3;
+  assign \$334  = ~ \$333 ;
+  assign \$335  = \$332  & \$334 ;
+  assign \$336  = | b3_2[9:8];
   assign \$337  = ~ \$336 ;
-  assign \$338  = \$335  & \$337 ;
-  assign \$339  = ! b4_pairs[7:4];
-  assign \$340  = b4_pairs[7:4] == 1'h1;
-  assign \$341  = b4_pairs[7:4] == 2'h2;
-  assign \$342  = | { \$341 , \$340 , \$339  };
-  assign \$343  = b4_2[7:0] >= 8'hf3;
-  assign \$344  = ~ \$343 ;
-  assign \$345  = \$342  & \$344 ;
-  assign \$346  = ! b4_pairs[7:4];
-  assign \$347  = b4_pairs[7:4] == 2'h3;
-  assign \$348  = b4_pairs[7:4] == 3'h6;
-  assign \$349  = | { \$348 , \$347 , \$346  };
-  assign \$350  = b4_2[7:0] >= 8'hf3;
-  assign \$351  = ~ \$350 ;
-  assign \$352  = \$349  & \$351 ;
-  assign \$353  = | b4_2[9:8];
-  assign \$354  = ~ \$353 ;
-  assign \$355  = b4_2[7:0] >= 8'hf3;
-  assign \$356  = ~ \$355 ;
-  assign \$357  = \$354  & \$356 ;
-  assign \$358  = ! b5_pairs[3:0];
-  assign \$359  = b5_pairs[3:0] == 1'h1;
-  assign \$360  = b5_pairs[3:0] == 2'h2;
+  assign \$338  = b3_2[7:0] >= 8'hf3;
+  assign \$339  = ~ \$338 ;
+  assign \$340  = \$337  & \$339 ;
+  assign \$341  = | b4_pairs[3:0];
+  assign \$342  = ~ \$341 ;
+  assign \$343  = b4_pairs[3:0] == 1'h1;
+  assign \$344  = b4_pairs[3:0] == 2'h2;
+  assign \$345  = | { \$344 , \$343 , \$342  };
+  assign \$346  = b4_2[7:0] >= 8'hf3;
+  assign \$347  = ~ \$346 ;
+  assign \$348  = \$345  & \$347 ;
+  assign \$349  = | b4_pairs[3:0];
+  assign \$350  = ~ \$349 ;
+  assign \$351  = b4_pairs[3:0] == 2'h3;
+  assign \$352  = b4_pairs[3:0] == 3'h6;
+  assign \$353  = | { \$352 , \$351 , \$350  };
+  assign \$354  = b4_2[7:0] >= 8'hf3;
+  assign \$355  = ~ \$354 ;
+  assign \$356  = \$353  & \$355 ;
+  assign \$357  = | b4_pairs[7:4];
+  assign \$358  = ~ \$357 ;
+  assign \$359  = b4_pairs[7:4] == 1'h1;
+  assign \$360  = b4_pairs[7:4] == 2'h2;
   assign \$361  = | { \$360 , \$359 , \$358  };
-  assign \$362  = b5_2[7:0] >= 8'hf3;
+  assign \$362  = b4_2[7:0] >= 8'hf3;
   assign \$363  = ~ \$362 ;
   assign \$364  = \$361  & \$363 ;
-  assign \$365  = ! b5_pairs[3:0];
-  assign \$366  = b5_pairs[3:0] == 2'h3;
-  assign \$367  = b5_pairs[3:0] == 3'h6;
-  assign \$368  = | { \$367 , \$366 , \$365  };
-  assign \$369  = b5_2[7:0] >= 8'hf3;
-  assign \$370  = ~ \$369 ;
-  assign \$371  = \$368  & \$370 ;
-  assign \$372  = ! b5_pairs[7:4];
-  assign \$373  = b5_pairs[7:4] == 1'h1;
-  assign \$374  = b5_pairs[7:4] == 2'h2;
-  assign \$375  = | { \$374 , \$373 , \$372  };
-  assign \$376  = b5_2[7:0] >= 8'hf3;
-  assign \$377  = ~ \$376 ;
-  assign \$378  = \$375  & \$377 ;
-  assign \$379  = ! b5_pairs[7:4];
-  assign \$380  = b5_pairs[7:4] == 2'h3;
-  assign \$381  = b5_pairs[7:4] == 3'h6;
+  assign \$365  = | b4_pairs[7:4];
+  assign \$366  = ~ \$365 ;
+  assign \$367  = b4_pairs[7:4] == 2'h3;
+  assign \$368  = b4_pairs[7:4] == 3'h6;
+  assign \$369  = | { \$368 , \$367 , \$366  };
+  assign \$370  = b4_2[7:0] >= 8'hf3;
+  assign \$371  = ~ \$370 ;
+  assign \$372  = \$369  & \$371 ;
+  assign \$373  = | b4_2[9:8];
+  assign \$374  = ~ \$373 ;
+  assign \$375  = b4_2[7:0] >= 8'hf3;
+  assign \$376  = ~ \$375 ;
+  assign \$377  = \$374  & \$376 ;
+  assign \$378  = | b5_pairs[3:0];
+  assign \$379  = ~ \$378 ;
+  assign \$380  = b5_pairs[3:0] == 1'h1;
+  assign \$381  = b5_pairs[3:0] == 2'h2;
   assign \$382  = | { \$381 , \$380 , \$379  };
   assign \$383  = b5_2[7:0] >= 8'hf3;
   assign \$384  = ~ \$383 ;
   assign \$385  = \$382  & \$384 ;
-  assign \$386  = | b5_2[9:8];
+  assign \$386  = | b5_pairs[3:0];
   assign \$387  = ~ \$386 ;
-  assign \$388  = b5_2[7:0] >= 8'hf3;
-  assign \$389  = ~ \$388 ;
-  assign \$390  = \$387  & \$389 ;
-  assign \$391  = ! b6_pairs[3:0];
-  assign \$392  = b6_pairs[3:0] == 1'h1;
-  assign \$393  = b6_pairs[3:0] == 2'h2;
-  assign \$394  = | { \$393 , \$392 , \$391  };
-  assign \$395  = b6_2[7:0] >= 8'hf3;
-  assign \$396  = ~ \$395 ;
-  assign \$397  = \$394  & \$396 ;
-  assign \$398  = ! b6_pairs[3:0];
-  assign \$399  = b6_pairs[3:0] == 2'h3;
-  assign \$400  = b6_pairs[3:0] == 3'h6;
-  assign \$401  = | { \$400 , \$399 , \$398  };
-  assign \$402  = b6_2[7:0] >= 8'hf3;
+  assign \$388  = b5_pairs[3:0] == 2'h3;
+  assign \$389  = b5_pairs[3:0] == 3'h6;
+  assign \$390  = | { \$389 , \$388 , \$387  };
+  assign \$391  = b5_2[7:0] >= 8'hf3;
+  assign \$392  = ~ \$391 ;
+  assign \$393  = \$390  & \$392 ;
+  assign \$394  = | b5_pairs[7:4];
+  assign \$395  = ~ \$394 ;
+  assign \$396  = b5_pairs[7:4] == 1'h1;
+  assign \$397  = b5_pairs[7:4] == 2'h2;
+  assign \$398  = | { \$397 , \$396 , \$395  };
+  assign \$399  = b5_2[7:0] >= 8'hf3;
+  assign \$400  = ~ \$399 ;
+  assign \$401  = \$398  & \$400 ;
+  assign \$402  = | b5_pairs[7:4];
   assign \$403  = ~ \$402 ;
-  assign \$404  = \$401  & \$403 ;
-  assign \$407  = \$406  & mask;
-  assign \$408  = b0_2[7:0] >= 8'hf3;
-  assign \$409  = b1_2[7:0] >= 8'hf3;
-  assign \$410  = b2_2[7:0] >= 8'hf3;
-  assign \$411  = b3_2[7:0] >= 8'hf3;
-  assign \$412  = b4_2[7:0] >= 8'hf3;
-  assign \$413  = b5_2[7:0] >= 8'hf3;
-  assign \$414  = b6_2[7:0] >= 8'hf3;
-  assign \$415  = | { \$414 , \$413 , \$412 , \$411 , \$410 , \$409 , \$408  };
+  assign \$404  = b5_pairs[7:4] == 2'h3;
+  assign \$405  = b5_pairs[7:4] == 3'h6;
+  assign \$406  = | { \$405 , \$404 , \$403  };
+  assign \$407  = b5_2[7:0] >= 8'hf3;
+  assign \$408  = ~ \$407 ;
+  assign \$409  = \$406  & \$408 ;
+  assign \$410  = | b5_2[9:8];
+  assign \$411  = ~ \$410 ;
+  assign \$412  = b5_2[7:0] >= 8'hf3;
+  assign \$413  = ~ \$412 ;
+  assign \$414  = \$411  & \$413 ;
+  assign \$415  = | b6_pairs[3:0];
+  assign \$416  = ~ \$415 ;
+  assign \$417  = b6_pairs[3:0] == 1'h1;
+  assign \$418  = b6_pairs[3:0] == 2'h2;
+  assign \$419  = | { \$418 , \$417 , \$416  };
+  assign \$420  = b6_2[7:0] >= 8'hf3;
+  assign \$421  = ~ \$420 ;
+  assign \$422  = \$419  & \$421 ;
+  assign \$423  = | b6_pairs[3:0];
+  assign \$424  = ~ \$423 ;
+  assign \$425  = b6_pairs[3:0] == 2'h3;
+  assign \$426  = b6_pairs[3:0] == 3'h6;
+  assign \$427  = | { \$426 , \$425 , \$424  };
+  assign \$428  = b6_2[7:0] >= 8'hf3;
+  assign \$429  = ~ \$428 ;
+  assign \$430  = \$427  & \$429 ;
+  assign \$433  = \$432  & mask;
+  assign \$434  = b0_2[7:0] >= 8'hf3;
+  assign \$435  = b1_2[7:0] >= 8'hf3;
+  assign \$436  = b2_2[7:0] >= 8'hf3;
+  assign \$437  = b3_2[7:0] >= 8'hf3;
+  assign \$438  = b4_2[7:0] >= 8'hf3;
+  assign \$439  = b5_2[7:0] >= 8'hf3;
+  assign \$440  = b6_2[7:0] >= 8'hf3;
+  assign \$441  = | { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
   always @(posedge clk)
-    b0_pairs <= \$416 ;
+    b0_pairs <= \$442 ;
   always @(posedge clk)
-    b0_residue <= \$417 ;
+    b0_residue <= \$443 ;
   always @(posedge clk)
-    b1_pairs <= \$418 ;
+    b1_pairs <= \$444 ;
   always @(posedge clk)
-    b1_residue <= \$419 ;
+    b1_residue <= \$445 ;
   always @(posedge clk)
-    b2_pairs <= \$420 ;
+    b2_pairs <= \$446 ;
   always @(posedge clk)
-    b2_residue <= \$421 ;
+    b2_residue <= \$447 ;
   always @(posedge clk)
-    b3_pairs <= \$422 ;
+    b3_pairs <= \$448 ;
   always @(posedge clk)
-    b3_residue <= \$423 ;
+    b3_residue <= \$449 ;
   always @(posedge clk)
-    b4_pairs <= \$424 ;
+    b4_pairs <= \$450 ;
   always @(posedge clk)
-    b4_residue <= \$425 ;
+    b4_residue <= \$451 ;
   always @(posedge clk)
-    b5_pairs <= \$426 ;
+    b5_pairs <= \$452 ;
   always @(posedge clk)
-    b5_residue <= \$427 ;
+    b5_residue <= \$453 ;
   always @(posedge clk)
-    b6_pairs <= \$428 ;
+    b6_pairs <= \$454 ;
   always @(posedge clk)
-    b6_residue <= \$429 ;
+    b6_residue <= \$455 ;
   always @(posedge clk)
-    nonzero <= \$430 ;
+    nonzero <= \$456 ;
   always @(posedge clk)
-    negative <= \$431 ;
+    negative <= \$457 ;
   always @(posedge clk)
-    illegal <= \$432 ;
+    illegal <= \$458 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$416  = { b0_1[11:8], b0_0[11:8] };
+    \$442  = { b0_1[11:8], b0_0[11:8] };
     if (abort) begin
-      \$416  = 8'h00;
+      \$442  = 8'h00;
     end
     if (rst) begin
-      \$416  = 8'h00;
+      \$442  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$417  = b0_1[7:0];
+    \$443  = b0_1[7:0];
     if (abort) begin
-      \$417  = 8'h00;
+      \$443  = 8'h00;
     end
     if (rst) begin
-      \$417  = 8'h00;
+      \$443  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$418  = { b1_1[11:8], b1_0[11:8] };
+    \$444  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
-      \$418  = 8'h00;
+      \$444  = 8'h00;
     end
     if (rst) begin
-      \$418  = 8'h00;
+      \$444  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$419  = b1_1[7:0];
+    \$445  = b1_1[7:0];
     if (abort) begin
-      \$419  = 8'h00;
+      \$445  = 8'h00;
     end
     if (rst) begin
-      \$419  = 8'h00;
+      \$445  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$420  = { b2_1[11:8], b2_0[11:8] };
+    \$446  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
-      \$420  = 8'h00;
+      \$446  = 8'h00;
     end
     if (rst) begin
-      \$420  = 8'h00;
+      \$446  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$421  = b2_1[7:0];
+    \$447  = b2_1[7:0];
     if (abort) begin
-      \$421  = 8'h00;
+      \$447  = 8'h00;
     end
     if (rst) begin
-      \$421  = 8'h00;
+      \$447  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$422  = { b3_1[11:8], b3_0[11:8] };
+    \$448  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
-      \$422  = 8'h00;
+      \$448  = 8'h00;
     end
     if (rst) begin
-      \$422  = 8'h00;
+      \$448  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$423  = b3_1[7:0];
+    \$449  = b3_1[7:0];
     if (abort) begin
-      \$423  = 8'h00;
+      \$449  = 8'h00;
     end
     if (rst) begin
-      \$423  = 8'h00;
+      \$449  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$424  = { b4_1[11:8], b4_0[11:8] };
+    \$450  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
-      \$424  = 8'h00;
+      \$450  = 8'h00;
     end
     if (rst) begin
-      \$424  = 8'h00;
+      \$450  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$425  = b4_1[7:0];
+    \$451  = b4_1[7:0];
     if (abort) begin
-      \$425  = 8'h00;
+      \$451  = 8'h00;
     end
     if (rst) begin
-      \$425  = 8'h00;
+      \$451  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$426  = { b5_1[11:8], b5_0[11:8] };
+    \$452  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
-      \$426  = 8'h00;
+      \$452  = 8'h00;
     end
     if (rst) begin
-      \$426  = 8'h00;
+      \$452  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$427  = b5_1[7:0];
+    \$453  = b5_1[7:0];
     if (abort) begin
-      \$427  = 8'h00;
+      \$453  = 8'h00;
     end
     if (rst) begin
-      \$427  = 8'h00;
+      \$453  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$428  = { b6_1[11:8], b6_0[11:8] };
+    \$454  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
-      \$428  = 8'h00;
+      \$454  = 8'h00;
     end
     if (rst) begin
-      \$428  = 8'h00;
+      \$454  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$429  = b6_1[7:0];
+    \$455  = b6_1[7:0];
     if (abort) begin
-      \$429  = 8'h00;
+      \$455  = 8'h00;
     end
     if (rst) begin
-      \$429  = 8'h00;
+      \$455  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$430  = \$192 ;
+    \$456  = \$192 ;
     if (abort) begin
-      \$430  = 32'd0;
+      \$456  = 32'd0;
     end
     if (rst) begin
-      \$430  = 32'd0;
+      \$456  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$431  = \$407 ;
+    \$457  = \$433 ;
     if (abort) begin
-      \$431  = 32'd0;
+      \$457  = 32'd0;
     end
     if (rst) begin
-      \$431  = 32'd0;
+      \$457  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$432  = \$415 ;
+    \$458  = \$441 ;
     if (abort) begin
-      \$432  = 1'h0;
+      \$458  = 1'h0;
     end
     if (rst) begin
-      \$432  = 1'h0;
+      \$458  = 1'h0;
     end
   end
   assign ones = 1'h0;
@@ -6788,8 +6892,8 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   assign \$20  = { b6_0[7:0], 3'h0 };
   assign \$21  = { b6_residue, 1'h0 };
   assign \$191  = \$190 ;
-  assign \$405  = 32'd4294967295;
-  assign \$406  = { \$404 , \$397 , \$390 , \$385 , \$378 , \$371 , \$364 , \$357 , \$352 , \$345 , \$338 , \$331 , \$324 , \$319 , \$312 , \$305 , \$298 , \$291 , \$286 , \$279 , \$272 , \$265 , \$258 , \$253 , \$246 , \$239 , \$232 , \$225 , \$220 , \$213 , \$206 , \$199  };
+  assign \$431  = 32'd4294967295;
+  assign \$432  = { \$430 , \$422 , \$414 , \$409 , \$401 , \$393 , \$385 , \$377 , \$372 , \$364 , \$356 , \$348 , \$340 , \$335 , \$327 , \$319 , \$311 , \$303 , \$298 , \$290 , \$282 , \$274 , \$266 , \$261 , \$253 , \$245 , \$237 , \$229 , \$224 , \$216 , \$208 , \$200  };
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, abort, x, nonzero, negative, total, carry, clk);
@@ -8617,7 +8721,7 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   assign \$334  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2353$28 , all_nan, \port$2868$0 , \port$2960$0 , leaving, results__valid, results__ready);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2405$28 , all_nan, \port$2920$0 , \port$3012$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8689,12 +8793,12 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$2353$28 ;
-  wire [2:0] \port$2353$28 ;
-  input [62:0] \port$2868$0 ;
-  wire [62:0] \port$2868$0 ;
-  input [62:0] \port$2960$0 ;
-  wire [62:0] \port$2960$0 ;
+  input [2:0] \port$2405$28 ;
+  wire [2:0] \port$2405$28 ;
+  input [62:0] \port$2920$0 ;
+  wire [62:0] \port$2920$0 ;
+  input [62:0] \port$3012$0 ;
+  wire [62:0] \port$3012$0 ;
   wire [32:0] r_data;
   wire r_en;
   wire r_rdy;
@@ -8747,16 +8851,16 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     results__valid <= \$44 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$2353$28 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$2353$28 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$2405$28 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$2960$0  : \port$2868$0 ;
+  assign total = \$signal  ? \port$3012$0  : \port$2920$0 ;
   assign \$17  = valid ? nans : \$signal$8 ;
   assign nan = \$17 [0] | all_nan;
   assign \$18  = ~ results__valid;
@@ -8798,8 +8902,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   \tern_32x2_int8_g16_base3.core.results.queue  queue (
     .abort(abort),
     .clk(clk),
-    .\port$3012$0 (final_10),
-    .\port$3134$0 (result),
+    .\port$3064$0 (final_10),
+    .\port$3186$0 (result),
     .r_data(r_data),
     .r_en(r_en),
     .r_rdy(r_rdy),
@@ -8923,7 +9027,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
     \$20  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$2353$28 [2];
+      \$20  = \port$2405$28 [2];
     end
     if (abort) begin
       \$20  = 1'h0;
@@ -9082,9 +9186,9 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$2353$28 [2];
-  assign rows = \port$2353$28 [1:0];
-  assign totals = { \port$2960$0 , \port$2868$0  };
+  assign last = \port$2405$28 [2];
+  assign rows = \port$2405$28 [1:0];
+  assign totals = { \port$3012$0 , \port$2920$0  };
   assign w_en = valid_10;
   assign w_data = { final_10, result };
   assign results__payload = leaving;
@@ -9097,7 +9201,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3012$0 , \port$3134$0 , r_rdy, clk);
+module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3064$0 , \port$3186$0 , r_rdy, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -9142,10 +9246,10 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   reg [5:0] inner_level = 6'h00;
   wire inner_r_rdy;
   wire [5:0] level;
-  input \port$3012$0 ;
-  wire \port$3012$0 ;
-  input [31:0] \port$3134$0 ;
-  wire [31:0] \port$3134$0 ;
+  input \port$3064$0 ;
+  wire \port$3064$0 ;
+  input [31:0] \port$3186$0 ;
+  wire [31:0] \port$3186$0 ;
   (* init = 6'h00 *)
   wire [5:0] produce;
   output [32:0] r_data;
@@ -9207,7 +9311,7 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   end
   always @(posedge clk) begin
     if (w_port__en)
-      storage[w_port__addr] <= { \port$3012$0 , \port$3134$0  };
+      storage[w_port__addr] <= { \port$3064$0 , \port$3186$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -9319,8 +9423,8 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
   assign level = \$3 [5:0];
   assign r_level = \$3 [5:0];
   assign produce = w_port__addr;
-  assign w_port__data = { \port$3012$0 , \port$3134$0  };
-  assign w_data = { \port$3012$0 , \port$3134$0  };
+  assign w_port__data = { \port$3064$0 , \port$3186$0  };
+  assign w_data = { \port$3064$0 , \port$3186$0  };
   assign consume = r_port__addr;
   assign r_port__data = r_data;
 endmodule
@@ -10385,7 +10489,7 @@ module \tern_32x2_int8_g16_base3.core.room$203 (rst, give, claim, start, abort, 
   end
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1988$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -10507,8 +10611,8 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$1936$0 ;
-  wire [31:0] \port$1936$0 ;
+  input [31:0] \port$1988$0 ;
+  wire [31:0] \port$1988$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -10555,33 +10659,33 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1936$0 [14:10];
-  assign \$7  = | \port$1936$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1936$0 [9:0] };
-  assign \$10  = | \port$1936$0 [14:10];
+  assign \$5  = | \port$1988$0 [14:10];
+  assign \$7  = | \port$1988$0 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1988$0 [9:0] };
+  assign \$10  = | \port$1988$0 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1936$0 [10] | \$11 ;
-  assign \$13  = | \port$1936$0 [14:10];
-  assign \$15  = | \port$1936$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1936$0 [9:0] };
-  assign \$17  = \port$1936$0 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$1988$0 [10] | \$11 ;
+  assign \$13  = | \port$1988$0 [14:10];
+  assign \$15  = | \port$1988$0 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1988$0 [9:0] };
+  assign \$17  = \port$1988$0 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1936$0 [30:26];
-  assign \$24  = | \port$1936$0 [30:26];
+  assign \$23  = & \port$1988$0 [30:26];
+  assign \$24  = | \port$1988$0 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1936$0 [26] | \$25 ;
-  assign \$27  = | \port$1936$0 [30:26];
-  assign \$29  = | \port$1936$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1936$0 [25:16] };
-  assign \$32  = | \port$1936$0 [30:26];
+  assign \$26  = \port$1988$0 [26] | \$25 ;
+  assign \$27  = | \port$1988$0 [30:26];
+  assign \$29  = | \port$1988$0 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1988$0 [25:16] };
+  assign \$32  = | \port$1988$0 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1936$0 [26] | \$33 ;
-  assign \$35  = | \port$1936$0 [30:26];
-  assign \$37  = | \port$1936$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1936$0 [25:16] };
-  assign \$39  = \port$1936$0 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$1988$0 [26] | \$33 ;
+  assign \$35  = | \port$1988$0 [30:26];
+  assign \$37  = | \port$1988$0 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1988$0 [25:16] };
+  assign \$39  = \port$1988$0 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -10694,13 +10798,13 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$1936$0 [14:10];
-  assign \$2  = | \port$1936$0 [14:10];
+  assign \$1  = & \port$1988$0 [14:10];
+  assign \$2  = | \port$1988$0 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1936$0 [10] | \$3 ;
+  assign \$4  = \port$1988$0 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$55  = \port$1936$0 [15];
+    \$55  = \port$1988$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -10710,7 +10814,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$56  = \port$1936$0 [14:12];
+    \$56  = \port$1988$0 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -10800,7 +10904,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$65  = \port$1936$0 [31];
+    \$65  = \port$1988$0 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -10810,7 +10914,7 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$66  = \port$1936$0 [30:28];
+    \$66  = \port$1988$0 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -11124,21 +11228,21 @@ module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1936$0 
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$1936$0 [15:0];
-  assign shift = \port$1936$0 [31:16];
+  assign scale = \port$1988$0 [15:0];
+  assign shift = \port$1988$0 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1936$0 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$1988$0 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1936$0 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$1988$0 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1936$0 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$1988$0 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1936$0 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$1988$0 [25:16], 1'h0 };
   assign \$43  = { \$42 [57], \$42 [57:1] };
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1988$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -11260,8 +11364,8 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
   wire nonfinite;
   reg [62:0] part = 63'h0000000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$1936$32 ;
-  wire [31:0] \port$1936$32 ;
+  input [31:0] \port$1988$32 ;
+  wire [31:0] \port$1988$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -11308,33 +11412,33 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
   reg valid_5_2 = 1'h0;
   reg valid_5_3 = 1'h0;
   reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1936$32 [14:10];
-  assign \$7  = | \port$1936$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1936$32 [9:0] };
-  assign \$10  = | \port$1936$32 [14:10];
+  assign \$5  = | \port$1988$32 [14:10];
+  assign \$7  = | \port$1988$32 [14:10];
+  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1988$32 [9:0] };
+  assign \$10  = | \port$1988$32 [14:10];
   assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1936$32 [10] | \$11 ;
-  assign \$13  = | \port$1936$32 [14:10];
-  assign \$15  = | \port$1936$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1936$32 [9:0] };
-  assign \$17  = \port$1936$32 [11] ? \$9  : { 3'h0, \$16  };
+  assign \$12  = \port$1988$32 [10] | \$11 ;
+  assign \$13  = | \port$1988$32 [14:10];
+  assign \$15  = | \port$1988$32 [14:10];
+  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1988$32 [9:0] };
+  assign \$17  = \port$1988$32 [11] ? \$9  : { 3'h0, \$16  };
   assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
   assign \$20  = $signed(scale_product) << scale_shift_3_1;
   assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1936$32 [30:26];
-  assign \$24  = | \port$1936$32 [30:26];
+  assign \$23  = & \port$1988$32 [30:26];
+  assign \$24  = | \port$1988$32 [30:26];
   assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1936$32 [26] | \$25 ;
-  assign \$27  = | \port$1936$32 [30:26];
-  assign \$29  = | \port$1936$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1936$32 [25:16] };
-  assign \$32  = | \port$1936$32 [30:26];
+  assign \$26  = \port$1988$32 [26] | \$25 ;
+  assign \$27  = | \port$1988$32 [30:26];
+  assign \$29  = | \port$1988$32 [30:26];
+  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1988$32 [25:16] };
+  assign \$32  = | \port$1988$32 [30:26];
   assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1936$32 [26] | \$33 ;
-  assign \$35  = | \port$1936$32 [30:26];
-  assign \$37  = | \port$1936$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1936$32 [25:16] };
-  assign \$39  = \port$1936$32 [27] ? \$31  : { 3'h0, \$38  };
+  assign \$34  = \port$1988$32 [26] | \$33 ;
+  assign \$35  = | \port$1988$32 [30:26];
+  assign \$37  = | \port$1988$32 [30:26];
+  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1988$32 [25:16] };
+  assign \$39  = \port$1988$32 [27] ? \$31  : { 3'h0, \$38  };
   assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
   assign \$42  = $signed(shift_product) << shift_shift_3_1;
   assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
@@ -11447,13 +11551,13 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
     total <= \$94 ;
   always @(posedge clk)
     nan <= \$95 ;
-  assign \$1  = & \port$1936$32 [14:10];
-  assign \$2  = | \port$1936$32 [14:10];
+  assign \$1  = & \port$1988$32 [14:10];
+  assign \$2  = | \port$1988$32 [14:10];
   assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1936$32 [10] | \$3 ;
+  assign \$4  = \port$1988$32 [10] | \$3 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = \port$1936$32 [15];
+    \$55  = \port$1988$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -11463,7 +11567,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = \port$1936$32 [14:12];
+    \$56  = \port$1988$32 [14:12];
     if (abort) begin
       \$56  = 3'h0;
     end
@@ -11553,7 +11657,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$65  = \port$1936$32 [31];
+    \$65  = \port$1988$32 [31];
     if (abort) begin
       \$65  = 1'h0;
     end
@@ -11563,7 +11667,7 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$66  = \port$1936$32 [30:28];
+    \$66  = \port$1988$32 [30:28];
     if (abort) begin
       \$66  = 3'h0;
     end
@@ -11877,17 +11981,17 @@ module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1936$32
       \$95  = 1'h0;
     end
   end
-  assign scale = \port$1936$32 [15:0];
-  assign shift = \port$1936$32 [31:16];
+  assign scale = \port$1988$32 [15:0];
+  assign shift = \port$1988$32 [31:16];
   assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1936$32 [9:0], 1'h0 };
+  assign \$6  = { \$5 , \port$1988$32 [9:0], 1'h0 };
   assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1936$32 [9:0], 1'h0 };
+  assign \$14  = { \$13 , \port$1988$32 [9:0], 1'h0 };
   assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
   assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1936$32 [25:16], 1'h0 };
+  assign \$28  = { \$27 , \port$1988$32 [25:16], 1'h0 };
   assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1936$32 [25:16], 1'h0 };
+  assign \$36  = { \$35 , \port$1988$32 [25:16], 1'h0 };
   assign \$43  = { \$42 [57], \$42 [57:1] };
 endmodule
 

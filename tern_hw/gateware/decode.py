@@ -21,7 +21,9 @@ def digits_of(pair):
 
 def chosen(index, bits):
     """Return whether `index` is one whose bit is set."""
-    return Cat(index == at for at, bit in enumerate(bits) if bit).any()
+    # Verilator objects to the `!index` that a comparison with 0 turns into.
+    places = [index == at if at else ~index.any() for at in range(len(bits))]
+    return Cat(place for place, bit in zip(places, bits, strict=True) if bit).any()
 
 
 class TritDecoder(wiring.Component):
