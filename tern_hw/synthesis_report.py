@@ -86,6 +86,7 @@ def _clock_facts(device: Any, placements: Sequence[Placement]) -> dict[str, Any]
             for each in placements
         ],
         "used": typical.used,
+        "absorbed_registers": typical.absorbed,
         "critical_path": {
             "seed": typical.seed,
             "from": typical.start,
@@ -210,10 +211,13 @@ def _path_line(block: str, where: str, clock: dict[str, Any]) -> str:
         f"{hop['block']} ({hop['cells']} cells, {hop['logic_ns']:.2f} + {hop['routing_ns']:.2f} ns)"
         for hop in path["hops"]
     ]
-    return (
+    line = (
         f"{block}, {where.replace('_', ' ')}: critical path of seed {path['seed']} "
         f"(logic + routing): {' -> '.join(hops)}"
     )
+    if absorbed := clock["absorbed_registers"]:
+        line += f"; {absorbed} flip-flops are now registers of block RAMs and multipliers"
+    return line
 
 
 def _overhead_line(facts: dict[str, Any]) -> str:

@@ -66,6 +66,7 @@ def placement(seed: int, mhz: float) -> Placement:
         start=f"a{seed}",
         end="b",
         used={"TRELLIS_COMB": 9},
+        absorbed=42,
         seconds=float(seed),
         folder=Path("none"),
     )
@@ -84,6 +85,7 @@ def test_clock_is_reported_as_the_middle_of_the_seeds_and_their_spread(capsys, m
     (clock,) = facts["blocks"][0]["clock"].values()
     assert (clock["median_mhz"], clock["least_mhz"], clock["greatest_mhz"]) == (140.0, 120.0, 180.0)
     assert [each["fmax_mhz"] for each in clock["seeds"]] == clocks
+    assert clock["absorbed_registers"] == 42
     assert [each["seed"] for each in clock["seeds"]] == [1, 2, 3, 4]
     # The path is that of the seed in the middle.
     path = clock["critical_path"]
@@ -98,6 +100,7 @@ def test_clock_is_reported_as_the_middle_of_the_seeds_and_their_spread(capsys, m
     text = capsys.readouterr().out
     assert "core.walk (4 cells, 1.50 + 2.25 ns) -> registers (1 cells, 0.25 + 0.50 ns)" in text
     assert "140.0" in text
+    assert "42 flip-flops are now registers of block RAMs and multipliers" in text
 
 
 @pytest.mark.parametrize(

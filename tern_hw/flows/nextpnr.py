@@ -23,7 +23,7 @@ from tern_hw.flows.targets import Device
 __all__ = ["Hop", "Placement", "find_nextpnr", "place_and_route", "spread"]
 
 #: Changes with what an entry of the store holds.
-STORE_FORMAT = "nextpnr 2"
+STORE_FORMAT = "nextpnr 3"
 #: Seconds after which nextpnr is stopped.
 PLACE_LIMIT_S = 7200
 #: Calls the package's command; its own script would need the environment on the PATH.
@@ -55,6 +55,8 @@ class Placement:
     end: str
     #: Cells that nextpnr used, by its own types.
     used: dict[str, int]
+    #: Registers of the netlist that went into block RAMs and multipliers before the placement.
+    absorbed: int
     #: Seconds that nextpnr took, when it ran.
     seconds: float
     #: Holds nextpnr.log and report.json; not to be written to.
@@ -121,7 +123,10 @@ def place_and_route(
 
     def build(folder: Path) -> None:
         notify(f"nextpnr: {design.top} on {device.about}, seed {seed}")
-        _run(folder, device, [*options, "--json", _netlist(design, folder)])
+        netlist, absorbed = _netlist(design, folder)
+        seconds = _run(folder, device, [*options, "--json", netlist])
+        facts = {"seconds": seconds, "absorbed": absorbed}
+        (folder / "facts.json").write_text(json.dumps(facts))
 
     # A synthesis' folder is named after all that its netlist follows from.
     parts = [STORE_FORMAT, design.folder.name, device.package, find_nextpnr(device), *options]
@@ -129,20 +134,23 @@ def place_and_route(
     return _read(entry, design, seed)
 
 
-def _netlist(design: SynthesisResult, folder: Path) -> str:
+def _netlist(design: SynthesisResult, folder: Path) -> tuple[str, int]:
     """Return the file that nextpnr reads, by its path from its working folder.
+
+    Also how many registers have gone into hard cells.
 
     To YoWASP's programs /tmp is a folder of their own: only a relative path leads there.
     """
     if design.target.name != "ecp5":
-        return os.path.relpath(design.netlist_json.resolve(), folder.resolve())
+        return os.path.relpath(design.netlist_json.resolve(), folder.resolve()), 0
     netlist = json.loads(design.netlist_json.read_text())
-    absorb_registers(netlist)
+    absorbed = absorb_registers(netlist)
     (folder / "packed.json").write_text(json.dumps(netlist))
-    return "packed.json"
+    return "packed.json", absorbed
 
 
-def _run(folder: Path, device: Device, options: Sequence[str]) -> None:
+def _run(folder: Path, device: Device, options: Sequence[str]) -> float:
+    """Run nextpnr; return the seconds it took."""
     command = device.package.removeprefix("yowasp_")
     driver = DRIVER.format(package=device.package, command=command)
     words = [sys.executable, "-c", driver, *options]
@@ -151,8 +159,7 @@ def _run(folder: Path, device: Device, options: Sequence[str]) -> None:
     done = run_tool(words, timeout_s=PLACE_LIMIT_S, cwd=folder, check=False)
     if done.returncode or not (folder / "report.json").is_file():
         raise failure(command.replace("_", "-"), done.returncode, done.stdout)
-    seconds = round(time.monotonic() - begun, 1)
-    (folder / "facts.json").write_text(json.dumps({"seconds": seconds}))
+    return round(time.monotonic() - begun, 1)
 
 
 def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
@@ -163,6 +170,7 @@ def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
     edge = f"posedge {clock}"
     paths = report["critical_paths"]
     path = next(each["path"] for each in paths if each["from"] == each["to"] == edge)
+    facts = json.loads((folder / "facts.json").read_text())
     return Placement(
         seed=seed,
         fmax_mhz=found["achieved"],
@@ -170,7 +178,8 @@ def _read(folder: Path, design: SynthesisResult, seed: int) -> Placement:
         start=path[0]["from"]["cell"],
         end=path[-1]["to"]["cell"],
         used={name: each["used"] for name, each in report["utilization"].items() if each["used"]},
-        seconds=json.loads((folder / "facts.json").read_text())["seconds"],
+        absorbed=facts["absorbed"],
+        seconds=facts["seconds"],
         folder=folder,
     )
 
