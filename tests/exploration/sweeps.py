@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 
 from tern_hw.estimate import estimate_parser
 from tern_hw.exploration.axes import axis_actions, read_axes
@@ -65,3 +67,14 @@ def made_up(job):
 def dies(job):
     """End the process that evaluates a job, as running out of memory does."""
     os._exit(1)
+
+
+def begun(command):
+    """Start a command that SIGINT ends even where the tests run as a shell's background job."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tern_hw.cache import cache_root
+from tests.exploration.sweeps import begun
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +28,7 @@ AT_ONCE_S = 8
 
 def started(small, *options):
     command = [sys.executable, "-m", "tern_hw.explore", "--model", small, *OPTIONS, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return begun(command)
 
 
 def below(process):

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from tern_hw.exploration.figures import evaluate
 from tern_hw.exploration.objectives import DEFAULT, read_objectives
 from tern_hw.exploration.results import Results
 from tern_hw.exploration.sweep import sweep_facts
-from tests.exploration.sweeps import SMALL, dies, planned
+from tests.exploration.sweeps import SMALL, begun, dies, planned
 
 #: Enough points for workers to be started.
 LISTS = {**SMALL, "clock": "100,200,300,400,500,600,700", "memory": "lpddr5,sram"}
@@ -119,9 +118,7 @@ POINTS = 1200
 def started(small, results):
     clocks = ",".join(str(each) for each in range(100, 100 + POINTS // 12))
     options = ["--model", small, "--results", str(results), "--clock", clocks, *SWEEP]
-    return subprocess.Popen(
-        COMMAND + options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return begun(COMMAND + options)
 
 
 def children_of(process):
