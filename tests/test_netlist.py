@@ -1,6 +1,7 @@
 """What Yosys makes of the emitted Verilog, with the vendors' cell models: netlist = reference."""
 
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -123,6 +124,16 @@ def test_netlist_of_the_dot_product_gives_the_sum(family, tmp_path):
     seen = simulated(result, module_ports(text, module), vectors, hold, family, tmp_path)
     bits = config.sum_bits
     assert seen == [value & ((1 << bits) - 1) for value in expected]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flattened_netlist_has_no_cell_left(family):
+    result = netlist(SMALL, family, "trees")
+    text = flattened(result.netlist_verilog, result.top, family).read_text()
+    cells = {*result.counts.cells} - {"$scopeinfo"}
+    assert cells
+    assert set(re.findall(r"^ +(\w+) ", text, re.M)) & cells == set()
+    assert text.count("\nmodule ") == 1
 
 
 # ------------------------------------------------------------- the whole array, under cocotb

@@ -108,9 +108,7 @@ def flattened(netlist: Path, top: str, family: str) -> Path:
     """
     design = netlist.read_text()
     models = "\n".join(path.read_text() for path in cell_models(family))
-    # Yosys reads the models that are needed; not all of a family's are within what it knows.
-    needed = [m[0] for m in MODULE.finditer(models) if re.search(rf"^ *{m[1]}\b", design, re.M)]
-    texts = {"netlist.v": design, "models.v": "\n".join(needed)}
+    texts = {"netlist.v": design, "models.v": _needed(models, design)}
 
     def build(folder: Path) -> None:
         for name, text in texts.items():
@@ -132,6 +130,23 @@ def flattened(netlist: Path, top: str, family: str) -> Path:
             raise failure("yosys", status, log)
 
     return cached("flattened", [top, yosys_version(), *texts.values()], build) / "flat.v"
+
+
+def _needed(models: str, design: str) -> str:
+    """Return the models that a design needs, and those that these need.
+
+    Not all of a family's are within what Yosys reads.
+    """
+    known = {match[1]: match[0] for match in MODULE.finditer(models)}
+    needed: dict[str, str] = {}
+    todo = [design]
+    while todo:
+        text = todo.pop()
+        for name in known.keys() - needed.keys():
+            if re.search(rf"^\s*{name}\b", text, re.M):
+                needed[name] = known[name]
+                todo.append(known[name])
+    return "\n".join(needed[name] for name in sorted(needed))
 
 
 def _write(path: Path, text: str) -> None:
