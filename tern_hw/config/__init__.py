@@ -1,6 +1,7 @@
 """The configuration that reference, gateware, benches and cost model share.
 
 formats      number formats, codes and implementations to choose from
+checks       what a field may hold
 array        `ArrayConfig`: one array's choices, and every width and cycle count that follows
 registers    addresses and flags of the AXI4-Lite registers
 named        the configurations whose Verilog is kept in `rtl/`

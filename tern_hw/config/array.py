@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tern_hw.config.checks import integer_within, member_of
 from tern_hw.config.formats import (
     CHAIN_LANES,
     FP16_FRACTION_BITS,
@@ -28,19 +29,6 @@ MAC_PRODUCT_REGISTERS: Final = 2
 ALIGNED_BITS: Final = (8, FP16_MAX_UNITS.bit_length())
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise TernError(f"{name} must be an integer from {low} to {high}, not {value!r}")
-
-
-def _member(name: str, value: Any, kind: type[enum.StrEnum]) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        choices = ", ".join(kind)
-        raise TernError(f"{name} must be one of {choices}, not {value!r}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +68,10 @@ class ArrayConfig:
     weights: Weights = Weights.TERNARY
 
     def __post_init__(self) -> None:
-        _integer("lanes", self.lanes, 8, 1024)
-        _integer("rows", self.rows, 1, 16)
-        _integer("max_k", self.max_k, 1, 65536)
-        _integer("max_n", self.max_n, 1, 1048576)
+        integer_within("lanes", self.lanes, 8, 1024)
+        integer_within("rows", self.rows, 1, 16)
+        integer_within("max_k", self.max_k, 1, 65536)
+        integer_within("max_n", self.max_n, 1, 1048576)
         for name, kind in (
             ("activation", Activation),
             ("packing", Packing),
@@ -91,7 +79,7 @@ class ArrayConfig:
             ("dot", Dot),
             ("weights", Weights),
         ):
-            object.__setattr__(self, name, _member(name, getattr(self, name), kind))
+            object.__setattr__(self, name, member_of(name, getattr(self, name), kind))
         if self.weights is Weights.TERNARY:
             self._check_group()
             self._check_aligned()
@@ -113,7 +101,7 @@ class ArrayConfig:
     def _check_aligned(self) -> None:
         if self.aligned is None:
             return
-        _integer("aligned", self.aligned, *ALIGNED_BITS)
+        integer_within("aligned", self.aligned, *ALIGNED_BITS)
         if self.activation is not Activation.FP16:
             raise TernError(f"aligned must stand beside activation fp16, not {self.activation}")
 

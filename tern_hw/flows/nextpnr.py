@@ -123,7 +123,7 @@ def place_and_route(
 
     def build(folder: Path) -> None:
         notify(f"nextpnr: {design.top} on {device.about}, seed {seed}")
-        netlist, absorbed = _netlist(design, folder)
+        netlist, absorbed = _netlist(design, device, folder)
         seconds = _run(folder, device, [*options, "--json", netlist])
         facts = {"seconds": seconds, "absorbed": absorbed}
         (folder / "facts.json").write_text(json.dumps(facts))
@@ -134,14 +134,14 @@ def place_and_route(
     return _read(entry, design, seed)
 
 
-def _netlist(design: SynthesisResult, folder: Path) -> tuple[str, int]:
+def _netlist(design: SynthesisResult, device: Device, folder: Path) -> tuple[str, int]:
     """Return the file that nextpnr reads, by its path from its working folder.
 
     Also how many registers have gone into hard cells.
 
     To YoWASP's programs /tmp is a folder of their own: only a relative path leads there.
     """
-    if design.target.name != "ecp5":
+    if not device.hard_registers:
         return os.path.relpath(design.netlist_json.resolve(), folder.resolve()), 0
     netlist = json.loads(design.netlist_json.read_text())
     absorbed = absorb_registers(netlist)

@@ -39,6 +39,8 @@ class Device:
     out_of_context: tuple[str, ...] | None
     #: Options that place pads where it likes.
     free_pins: tuple[str, ...]
+    #: Whether its hard cells have registers that `tern_hw.flows.hard_registers` knows to fill.
+    hard_registers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ TARGETS: dict[str, Target] = {
             about="LFE5U-85F, speed grade 6",
             out_of_context=("--out-of-context",),
             free_pins=("--lpf-allow-unconstrained",),
+            hard_registers=True,
         ),
     ),
     "ice40": Target(

@@ -1,11 +1,11 @@
-"""Small things every pipelined block uses: delays, the carry-in adder, the tag of a step."""
+"""Small things every pipelined block uses: delays, the carry-in adder, a choice, a step's tag."""
 
-from amaranth.hdl import Cat, Module, Signal, Value, ValueCastable
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueCastable
 from amaranth.lib import data
 
 from tern_hw.config import ArrayConfig
 
-__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "step_layout"]
+__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "select", "step_layout"]
 
 
 def index_bits(count: int) -> int:
@@ -37,6 +37,14 @@ def add_with_carry(a: Value, b: Value, carry: Value) -> Value:
     """
     total = Cat(1, a).as_signed() + Cat(carry, b).as_signed()
     return total[1:].as_signed()
+
+
+def select(index: Value, values: list) -> Value:
+    """Return values[index]; two LUT4 a bit for four, where a comparison for each takes three."""
+    for bit in index:
+        pairs = [values[at : at + 2] for at in range(0, len(values), 2)]
+        values = [Mux(bit, pair[-1], pair[0]) for pair in pairs]
+    return values[0]
 
 
 def step_layout(config: ArrayConfig) -> data.StructLayout:

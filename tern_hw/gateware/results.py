@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.memories import Queue
-from tern_hw.gateware.pipeline import delay, index_bits
+from tern_hw.gateware.pipeline import delay, index_bits, select
 from tern_hw.gateware.rounder import Rounder
 
-__all__ = ["ResultUnit", "result_layout", "select"]
+__all__ = ["ResultUnit", "result_layout"]
 
 #: Cycles from a write into the queue to the transfer of what was written: in, out, a register.
 QUEUE_LATENCY = 3
@@ -18,14 +18,6 @@ QUEUE_LATENCY = 3
 def result_layout(config: ArrayConfig) -> data.StructLayout:
     """Return the payload of the result stream."""
     return data.StructLayout({"value": config.result_bits, "last": 1})
-
-
-def select(index, values: list):
-    """Return values[index]; two LUT4 a bit for four, where a comparison for each takes three."""
-    for bit in index:
-        pairs = [values[at : at + 2] for at in range(0, len(values), 2)]
-        values = [Mux(bit, pair[-1], pair[0]) for pair in pairs]
-    return values[0]
 
 
 class ResultUnit(wiring.Component):

@@ -6,7 +6,7 @@ from typing import Any, Final
 from tern_hw.config import ArrayConfig
 from tern_hw.costs.fpga import fitted_area
 from tern_hw.gates.layer import Layer
-from tern_hw.validation import area, cycles, ratios
+from tern_hw.validation import area, cycles, switching_record
 from tern_hw.validation.configurations import HELD_OUT, TRAINING
 
 __all__ = ["record_anew", "recorded_parts", "validation_facts"]
@@ -47,7 +47,7 @@ def validation_facts(
     makers: dict[str, Callable[[bool, Notify], dict[str, Any]]] = {
         "cycles": _cycles,
         "area": _area,
-        "switching": lambda full, notify: ratios.switching_facts(full, layers, notify),
+        "switching": lambda full, notify: switching_record.switching_facts(full, layers, notify),
     }
     if "area" in parts:
         area.read_record()  # a missing one is told before anything is simulated
@@ -72,9 +72,9 @@ def record_anew(
     if "area" in parts:
         area.refit(TRAINING, HELD_OUT, notify=notify)
     if "switching" in parts and layers:
-        ratios.record_layers(layers, made_by or {}, notify)
+        switching_record.record_layers(layers, made_by or {}, notify)
     elif "switching" in parts:
-        ratios.record_seeded(notify)
+        switching_record.record_seeded(notify)
 
 
 def _cycles(full: bool, notify: Notify) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from tern_hw import validate
 from tern_hw.costs.fpga import read_fit
 from tern_hw.errors import TernError
-from tern_hw.validation import area, checks, cycles, ratios, switching
+from tern_hw.validation import area, checks, cycles, switching, switching_record
 from tern_hw.validation.configurations import TRAINING
 
 CASE = switching.QUICK[0]
@@ -27,7 +27,7 @@ def measured(monkeypatch, tmp_path):
     """Let a ratio have an error beside a recorded one of +30 %, which misses the bar."""
     path = tmp_path / "switching.json"
     path.write_text(json.dumps({"errors": {CASE.name: 0.30}}))
-    monkeypatch.setattr(ratios, "RECORD", path)
+    monkeypatch.setattr(switching_record, "RECORD", path)
 
     def let(error):
         monkeypatch.setattr(switching, "check_ratios", lambda cases: iter([ratio(error)]))
@@ -57,13 +57,13 @@ def test_json_holds_predicted_measured_and_error(measured, capsys):
 
 @pytest.mark.parametrize(("error", "status"), [(0.31, 0), (-0.31, 0), (0.33, 1), (-0.33, 1)])
 def test_a_recorded_error_counts_by_its_size(measured, error, status):
-    ratios.RECORD.write_text(json.dumps({"errors": {CASE.name: -0.30}}))
+    switching_record.RECORD.write_text(json.dumps({"errors": {CASE.name: -0.30}}))
     measured(error)
     assert validate.main(["--part", "switching"]) == status
 
 
 def test_a_recorded_error_of_nothing_is_a_record(measured):
-    ratios.RECORD.write_text(json.dumps({"errors": {CASE.name: 0.0}}))
+    switching_record.RECORD.write_text(json.dumps({"errors": {CASE.name: 0.0}}))
     measured(0.03)
     assert validate.main(["--part", "switching"]) == 1
 
@@ -109,7 +109,7 @@ def test_the_smallest_held_out_arrays_are_made_again_or_all():
 
 
 def test_a_case_without_a_record_is_refused(measured):
-    ratios.RECORD.write_text(json.dumps({"errors": {}}))
+    switching_record.RECORD.write_text(json.dumps({"errors": {}}))
     measured(0.0)
     with pytest.raises(TernError, match=r"switching.json must have '16 lanes.*run --refit"):
         validate.main(["--part", "switching"])

@@ -12,7 +12,7 @@ from tern_hw.config import ArrayConfig, OutputFormat, Packing
 from tern_hw.errors import TernError
 from tern_hw.gates.layer import random_layer
 from tern_hw.gates.real import real_layer
-from tern_hw.validation import ratios, switching
+from tern_hw.validation import switching, switching_record
 from tests.artifacts import save
 
 NAMES = ("a.q_proj", "b.down_proj")
@@ -54,7 +54,7 @@ def record(tmp_path, monkeypatch):
     """Keep a record of seeded cases alone, in a folder of its own."""
     path = tmp_path / "switching.json"
     path.write_text(json.dumps({"errors": {switching.QUICK[0].name: 0.15}}))
-    monkeypatch.setattr(ratios, "RECORD", path)
+    monkeypatch.setattr(switching_record, "RECORD", path)
     return path
 
 
@@ -136,19 +136,19 @@ def test_a_layer_without_a_record_is_held_to_the_bar(files, record, gates, facto
 
 def test_recorded_layers_are_held_to_the_tables_of_today(files, record, gates, monkeypatch):
     assert validate.main([*arguments(files, NAMES[0]), "--refit"]) == 0
-    found = ratios.switching_facts(False, [layer_of(5)], lambda text: None)
+    found = switching_record.switching_facts(False, [layer_of(5)], lambda text: None)
     assert [each["error"] for each in found["recorded"]] == [
         each["recorded_error"] for each in found["recorded"]
     ]
     monkeypatch.setattr(switching, "TECHNOLOGY", "7nm")
-    worse = ratios.switching_facts(False, [layer_of(5)], lambda text: None)["regressions"]
+    worse = switching_record.switching_facts(False, [layer_of(5)], lambda text: None)["regressions"]
     assert any(NAMES[0] in sentence for sentence in worse)
 
 
 def test_seeded_cases_are_recorded_beside_a_model_s(record, gates, monkeypatch):
     monkeypatch.setattr(switching, "FULL", switching.QUICK)
     record.write_text(json.dumps({"errors": {}, "layers": [{"name": "kept"}]}))
-    ratios.record_seeded(lambda text: None)
+    switching_record.record_seeded(lambda text: None)
     kept = json.loads(record.read_text())
     assert list(kept["errors"]) == [switching.QUICK[0].name]
     assert kept["layers"] == [{"name": "kept"}]
@@ -173,12 +173,14 @@ def test_a_command_that_lacks_something_is_refused(files, drop, more, sentence):
 
 
 def test_the_record_has_layers_of_a_model_within_the_bar():
-    recorded = ratios._read()["layers"]
+    recorded = switching_record._read()["layers"]
     assert len({each["name"].split(",")[2] for each in recorded}) >= 3
     assert all(each["made_by"]["origin"].startswith("SmolLM2") for each in recorded)
     assert all(abs(each["error"]) <= switching.BAR for each in recorded)
     assert not [
-        sentence for each in recorded for sentence in ratios._worse(switching.beside_record(each))
+        sentence
+        for each in recorded
+        for sentence in switching_record._worse(switching.beside_record(each))
     ]
 
 
