@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tern_hw.flows.hard_registers import absorb_registers
+from tern_hw.flows.nextpnr import place_and_route
 from tern_hw.flows.synthesis import SynthesisOptions, synthesize
 from tern_hw.flows.targets import TARGETS
 
@@ -82,6 +83,7 @@ def test_an_enable_becomes_the_block_rams():
         pytest.param({"other": "{35'b0, word[7]}"}, id="a bit is used elsewhere"),
         pytest.param({"register": "begin q <= word; if (en) q[3] <= ~word[3]; end"}, id="logic"),
         pytest.param({"more": "  initial q = 36'h8;\n"}, id="it starts at one"),
+        pytest.param({"register": "if (word[0]) q[0] <= wd[0]"}, id="a bit of the word enables"),
         pytest.param(
             {"register": "begin q[35:1] <= word[35:1]; if (en) q[0] <= word[0]; end"},
             id="bits have two enables",
@@ -144,3 +146,17 @@ def test_operand_of_two_multipliers_moves_into_both():
     for each in (first, second):
         sides = [[each["connections"][f"{s}{at}"][0] for at in range(15)] for s in "AB"]
         assert a in sides
+
+
+@pytest.mark.slow
+def test_placement_tells_how_many_have_moved_and_takes_them():
+    # A counter beside it, so that there is a path between registers.
+    wheel = "reg [3:0] turn = 0; always @(posedge clk) turn <= turn + 1; assign other = turn"
+    text = MEMORY.format(register="q <= word", other="0", more="").replace(
+        "assign other = 0", wheel
+    )
+    design = synthesize(text, "top", SynthesisOptions(target=TARGETS["ecp5"]))
+    placed = place_and_route(design, seed=1, clock_mhz=100, out_of_context=True)
+    assert placed.absorbed == 36
+    # Four of the counter are left.
+    assert (placed.used["TRELLIS_FF"], placed.used["DP16KD"]) == (4, 1)

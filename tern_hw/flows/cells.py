@@ -109,27 +109,25 @@ def flattened(netlist: Path, top: str, family: str) -> Path:
     design = netlist.read_text()
     models = "\n".join(path.read_text() for path in cell_models(family))
     texts = {"netlist.v": design, "models.v": _needed(models, design)}
+    commands = [
+        "read_verilog netlist.v models.v",
+        f"hierarchy -check -top {top}",
+        "proc",
+        "flatten",
+        "delete t:$scopeinfo",
+        "opt -full -purge",
+        "write_verilog -noattr flat.v",
+    ]
 
     def build(folder: Path) -> None:
         for name, text in texts.items():
             (folder / name).write_text(text)
-        status, log = run_script(
-            [
-                "read_verilog netlist.v models.v",
-                f"hierarchy -check -top {top}",
-                "proc",
-                "flatten",
-                "delete t:$scopeinfo",
-                "opt -full -purge",
-                "write_verilog -noattr flat.v",
-            ],
-            cwd=folder,
-            timeout_s=FLATTEN_LIMIT_S,
-        )
+        status, log = run_script(commands, cwd=folder, timeout_s=FLATTEN_LIMIT_S)
         if status:
             raise failure("yosys", status, log)
 
-    return cached("flattened", [top, yosys_version(), *texts.values()], build) / "flat.v"
+    parts = [yosys_version(), *texts.values(), *commands]
+    return cached("flattened", parts, build) / "flat.v"
 
 
 def _needed(models: str, design: str) -> str:

@@ -40,7 +40,6 @@ PREPARE = (
 TO_AIGER = (
     "memory_map",
     "opt -full",
-    "setundef -anyseq",
     "techmap",
     "opt -fast",
     "dffunmap",
