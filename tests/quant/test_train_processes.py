@@ -43,6 +43,8 @@ def command(
     return [sys.executable, *launcher, "-m", "quant.train", *arguments]
 
 
+# Standalone: on a free port, as a fixed one may be another run's.
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -68,10 +70,13 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(teacher_folder: Path,
 def test_two_processes_follow_one_process_to_rounding(
     teacher_folder: Path, tmp_path: Path, options: list[str]
 ):
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611")
     start = ["--start-from", "als", "--set", "group_size=16", "codes=nearest"]
     one = command(teacher_folder, tmp_path / "one", steps=10) + start
-    two = command(teacher_folder, tmp_path / "two", steps=10, launcher=launcher) + start + options
+    two = (
+        command(teacher_folder, tmp_path / "two", steps=10, launcher=TWO_PROCESSES)
+        + start
+        + options
+    )
     for each in (one, two):
         subprocess.run(each, env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}, check=True)
     one_log, two_log = _losses(tmp_path / "one"), _losses(tmp_path / "two")
@@ -86,8 +91,7 @@ def test_two_processes_follow_one_process_to_rounding(
 def test_sharded_processes_take_up_a_checkpoint_to_the_bit(teacher_folder: Path, tmp_path: Path):
     subprocess.run(command(teacher_folder, tmp_path / "one", steps=6), env=ENVIRONMENT, check=True)
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("model"))
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29612")
-    two = command(teacher_folder, tmp_path / "two", steps=6, launcher=launcher)
+    two = command(teacher_folder, tmp_path / "two", steps=6, launcher=TWO_PROCESSES)
     environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
     subprocess.run([*two, "--shard"], env=environment, check=True)
     for name in ("model.safetensors", "quantizers.safetensors"):
