@@ -46,6 +46,29 @@ def test_every_block_once(blocks, threads):
 
 
 @numba.cfunc(types.void(types.CPointer(types.int64), types.int64, types.int64))
+def note_length(job, first, last):
+    """Count the ranges of each length."""
+    fetch_add(carray(pointer(job[0]), (job[1],), np.int64), last - first, 1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "threads", "lengths"),
+    [
+        (128, 2, [64, 32, 16, 8, 4, 2, 1, 1]),
+        (9, 3, [3, 2, 1, 1, 1, 1]),
+        (1, 2, [1]),
+        (50, 1, [50]),
+    ],
+)
+def test_each_takes_its_share_of_what_is_left(blocks, threads, lengths):
+    """Memory is read in long runs, and the last ones are short: whoever takes them."""
+    counts = np.zeros(blocks + 1, np.int64)
+    job = np.array([counts.ctypes.data, len(counts)])
+    team.run_job(note_length.address, job, blocks, threads)
+    assert counts.tolist() == [lengths.count(length) for length in range(blocks + 1)]
+
+
+@numba.cfunc(types.void(types.CPointer(types.int64), types.int64, types.int64))
 def meet(job, first, last):
     """Say that a block has begun, and wait for the other one; note whether it came."""
     blocks = carray(pointer(job[0]), (4,), np.int64)

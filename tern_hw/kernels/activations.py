@@ -15,7 +15,15 @@ from tern_hw.kernels.emit import BLOCK_ROWS
 from tern_hw.kernels.layout import INTEGER_LIMIT, KernelMatrix
 from tern_hw.reference.jit import jit
 
-__all__ = ["WIDTHS", "Job", "limbs_of", "prepare_job", "quantize_tokens", "small_product"]
+__all__ = [
+    "WIDTHS",
+    "Job",
+    "all_finite",
+    "limbs_of",
+    "prepare_job",
+    "quantize_tokens",
+    "small_product",
+]
 
 #: Columns that one pass computes side by side.
 WIDTHS: Final = (1, 2, 4, 8)
@@ -93,8 +101,10 @@ def _prepare(
     inputs = memory[: 4 * places].view(np.int8)
     words = memory[: 4 * places].view(np.int32)
     totals = memory[4 * places : 4 * (places + 2 * groups * count)].view(np.int32)
-    pairs = memory[4 * (places + 2 * groups * count) :].view(np.int16)
     pair_count = (groups + 1) // 2
+    rest = memory[4 * (places + 2 * groups * count) :]
+    pairs = rest[: 4 * pair_count * count].view(np.int16)
+    active = rest[4 * pair_count * count :].view(np.int32)
     largest = np.int64(0)
     for c in range(columns):
         b = c // width
@@ -111,6 +121,7 @@ def _prepare(
             # In 16 bits: where it does not fit, no kernel reads it.
             totals[2 * ((g * batches + b) * width + column) + 1] = total << 16
             pairs[2 * ((b * pair_count + g // 2) * width + column) + g % 2] = total
+            active[g * batches + b] |= np.int32(size > 0) << column
             largest = max(largest, np.int64(size))
             # Words of this group before this batch's, and this column's place among its own.
             steps = starts[g + 1] - starts[g]
@@ -125,6 +136,7 @@ def _prepare(
     numbers[job.WORDS] = words.ctypes.data
     numbers[job.TOTALS] = totals.ctypes.data
     numbers[job.PAIRS] = pairs.ctypes.data
+    numbers[job.ACTIVE] = active.ctypes.data
     numbers[job.OUT] = result.ctypes.data
     numbers[job.BATCHES] = batches
     numbers[job.SINGLE] = single
@@ -155,10 +167,20 @@ def limbs_of(activations: NDArray[Any]) -> tuple[NDArray[np.int8], int, int]:
     used = int(_units(bits, units))
     # Zeros common to all at the low end cost a limb for nothing.
     spare = max((used & -used).bit_length() - 1, 0)
-    count = _limb_count(units, spare)
+    count, left = _limb_count(units, spare)
     limbs: NDArray[np.int8] = np.empty((len(units), count, units.shape[1]), np.int8)
-    _cut(units, spare, limbs)
-    return limbs.reshape(-1, units.shape[1]), count, spare - FP16_FRACTION_BITS
+    _cut(units, spare, left, limbs)
+    return limbs.reshape(-1, units.shape[1]), count, spare - left - FP16_FRACTION_BITS
+
+
+@jit
+def all_finite(bits: NDArray[np.uint16]) -> bool:
+    """Whether binary16 values [M, K], given by their bits, are all finite."""
+    found = np.uint16(0)
+    for m in range(bits.shape[0]):
+        for k in range(bits.shape[1]):
+            found |= np.uint16((bits[m, k] & 0x7C00) + 0x0400) & np.uint16(0x8000)
+    return found == 0
 
 
 @jit
@@ -169,41 +191,51 @@ def _units(bits: NDArray[np.uint16], units: NDArray[np.int64]) -> np.int64:
         for k in range(bits.shape[1]):
             code = np.int64(bits[m, k])
             exponent = (code >> 10) & 31
-            value = code & 1023
-            if exponent:
-                value = (value | 1024) << (exponent - 1)
+            normal = np.int64(exponent > 0)
+            value = (code & 1023 | normal << 10) << (exponent - normal)
             used |= value
             units[m, k] = -value if code >> 15 else value
     return used
 
 
 @jit
-def _limb_count(units: NDArray[np.int64], spare: int) -> int:
-    """Return how many balanced limbs hold every unit >> spare."""
-    low, high = 0, 0
+def _limb_count(units: NDArray[np.int64], spare: int) -> tuple[int, int]:
+    """Return how many balanced limbs hold every unit >> spare, and how far left they may move.
+
+    Bits that the highest limb has left are of more use to the lowest: with them only small
+    activations reach into it, and groups without any need one limb less.
+    """
+    low, high = np.int64(0), np.int64(0)
     for m in range(units.shape[0]):
         for k in range(units.shape[1]):
-            low = min(low, units[m, k] >> spare)
-            high = max(high, units[m, k] >> spare)
+            low = min(low, units[m, k])
+            high = max(high, units[m, k])
+    low, high = low >> spare, high >> spare
     count = 1
     # Limbs from -128 to 127: n of them reach from -128 to 127 times (256**n - 1) / 255.
     ones = 1
     while low < -128 * ones or high > 127 * ones:
         ones = 256 * ones + 1
         count += 1
-    return count
+    left = 0
+    while low << (left + 1) >= -128 * ones and high << (left + 1) <= 127 * ones and left < 7:
+        left += 1
+    return count, left if count > 1 else 0
 
 
 @jit
-def _cut(units: NDArray[np.int64], spare: int, limbs: NDArray[np.int8]) -> None:
-    """Set the limbs of every unit >> spare."""
+def _cut(units: NDArray[np.int64], spare: int, left: int, limbs: NDArray[np.int8]) -> None:
+    """Set the limbs of every unit >> spare << left."""
+    rest = np.empty(units.shape[1], np.int64)
     for m in range(units.shape[0]):
-        for k in range(units.shape[1]):
-            rest = units[m, k] >> spare
-            for limb in range(limbs.shape[1]):
-                part = ((rest + 128) & 255) - 128
-                limbs[m, limb, k] = part
-                rest = (rest - part) >> 8
+        for k in range(len(rest)):
+            rest[k] = units[m, k] >> spare << left
+        for limb in range(limbs.shape[1]):
+            cut = limbs[m, limb]
+            for k in range(len(rest)):
+                part = ((rest[k] + 128) & 255) - 128
+                cut[k] = part
+                rest[k] = (rest[k] - part) >> 8
 
 
 # ------------------------------------------------------------------ float32 tokens through int8
@@ -261,9 +293,9 @@ def _quantize(
 
 
 def small_product(
-    x: NDArray[Any], matrix: KernelMatrix, width: int, kernel: int
-) -> NDArray[np.float32] | None:
-    """Return the product of a few tokens in one call of compiled code, on one thread.
+    x: NDArray[Any], matrix: KernelMatrix, width: int, kernel: int, result: NDArray[np.float32]
+) -> bool:
+    """Compute the product of a few tokens in one call of compiled code, on one thread.
 
     Parameters
     ----------
@@ -275,20 +307,16 @@ def small_product(
         Columns side by side.
     kernel : int
         Address of the kernel for that width.
+    result : float32 [batches * width, 32 * P]
+        Takes the products; rows beyond M those of columns of 0.
 
     Returns
     -------
-    float32 [M, N]
-        None where x is not finite, or a sum might not fit 32 bits.
+    bool
+        False where x is not finite, or a sum might not fit 32 bits: the result is not set.
     """
-    assert matrix.stream is not None
-    result = np.empty((-(-len(x) // width) * width, len(matrix.stream) * BLOCK_ROWS), np.float32)
     product = _int8_product if x.dtype == np.int8 else _quantized_product
-    done = product(x, matrix.numbers, width, kernel, result)
-    if not done:
-        return None
-    kept = len(x), matrix.shape[0]
-    return result if result.shape == kept else result[: kept[0], : kept[1]]
+    return bool(product(x, matrix.numbers, width, kernel, result))
 
 
 @jit

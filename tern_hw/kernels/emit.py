@@ -54,7 +54,8 @@ def add_group(
     Parameters
     ----------
     kernel : str
-        Literal "instructions/packing/columns/...".
+        Literal "instructions/packing/columns/...", "3of4" columns being three of four that lie
+        side by side: `word`, `total` and `start` are of the first of them.
     stream : uint8 [...]
         Codes of the group, steps of BLOCK_BYTES, then the scales and shifts of 32 rows: 32 of
         each in binary16, or 32 pairs of 16-bit integers.
@@ -254,7 +255,7 @@ class _Group(Vectors):
         builder = self.builder
         digits = DIGITS_PER_FIELDS[self.packing]
         at = offset(builder, self.codes, builder.mul(step, I64(BLOCK_BYTES)), I8)
-        words = offset(builder, self.x, builder.mul(step, I64(digits * self.columns)), I32)
+        words = offset(builder, self.x, builder.mul(step, I64(digits * self.pitch)), I32)
         fields = [
             self._fields(self.load(at, 4 * (first + vector * self.lanes), I8, self.bytes))
             for vector in range(self.vectors)
@@ -262,7 +263,7 @@ class _Group(Vectors):
         sums = list(sums)
         for digit in range(digits):
             for column in range(self.columns):
-                word = self.load(words, digit * self.columns + column, I32, I32)
+                word = self.load(words, digit * self.pitch + column, I32, I32)
                 x = builder.bitcast(self.splat(word, self.ints), self.bytes)
                 for vector in range(self.vectors):
                     place = self._sum(column, digit if self.masks else 0, vector)

@@ -9,6 +9,7 @@ from typing import Final
 from numba import types
 
 __all__ = [
+    "ACTIVE",
     "BATCHES",
     "COLUMN_BYTES",
     "FIELDS",
@@ -43,7 +44,7 @@ ROW: Final = 5  #: 32 * P
 GROUP_INPUTS: Final = 6  #: inputs of a full group
 FIELDS: Final = 7  #: codes of a byte
 SCALE_LIMIT: Final = 8  #: see `layout.KernelMatrix`
-COLUMN_BYTES: Final = 9  #: of words, totals and pairs, for one column
+COLUMN_BYTES: Final = 9  #: of words, totals, pairs and active, for one column
 # Of the activations and the result.
 WORDS: Final = 10  #: int32 [steps by group, batches, fields, columns]: four activations a word
 TOTALS: Final = 11  #: int32 [groups, batches, columns, 2]: -X and X * 2**16
@@ -52,5 +53,6 @@ OUT: Final = 13  #: float64, or float32 where SINGLE is set, [batches * columns,
 BATCHES: Final = 14
 RUN: Final = 15  #: groups, an even number, whose sums of integer scales stay within 32 bits
 SINGLE: Final = 16  #: not 0: sums are rounded to float32
+ACTIVE: Final = 17  #: int32 [groups, batches]: bit c is set where column c is not all 0
 #: How many numbers a job has.
-NUMBERS: Final = 17
+NUMBERS: Final = 18

@@ -105,7 +105,7 @@ class KernelMatrix:
         numbers[job.GROUP_INPUTS] = self.group_inputs
         numbers[job.FIELDS] = codes
         numbers[job.SCALE_LIMIT] = self.scale_limit
-        numbers[job.COLUMN_BYTES] = 4 * (self.steps * codes + 2 * groups + (groups + 1) // 2)
+        numbers[job.COLUMN_BYTES] = 4 * (self.steps * codes + 3 * groups + (groups + 1) // 2)
         numbers.setflags(write=False)
         return numbers
 

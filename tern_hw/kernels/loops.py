@@ -39,6 +39,7 @@ def row_sums_of(instruction_set: str, packing: str, columns: int, *, integers: b
     branch on one of those is decided by the compiler.
     """
     kernel = f"{instruction_set}/{packing}/{columns}/{EMITTED}"
+    three = f"{instruction_set}/{packing}/3of{columns}/{EMITTED}"
     step_words = DIGITS_PER_FIELDS[packing] * columns
     size = columns * BLOCK_ROWS
 
@@ -55,6 +56,7 @@ def row_sums_of(instruction_set: str, packing: str, columns: int, *, integers: b
         totals = carray(pointer(numbers[job.TOTALS]), (2 * groups * count,), np.int32)
         exact = carray(pointer(numbers[job.OUT]), (count, row), np.float64)
         rounded = carray(pointer(numbers[job.OUT]), (count, row), np.float32)
+        active = carray(pointer(numbers[job.ACTIVE]), (groups * batches,), np.int32)
         rests = (starts[groups] + groups) * BLOCK_BYTES
         # Sums of a block, side by side: in the result columns may lie a cache's way apart.
         tile = np.empty(count * BLOCK_ROWS, np.float64)
@@ -73,13 +75,17 @@ def row_sums_of(instruction_set: str, packing: str, columns: int, *, integers: b
                     for b in range(batches):
                         word = (starts[g] * batches + b * steps) * step_words
                         total, at = 2 * (g * batches + b) * columns, b * size
-                        if integers:
+                        sums = scaled if integers else tile
+                        if columns == 4 and active[g * batches + b] & 9 != 9:
+                            # The first or the last is all 0: limbs of fp16 activations often are.
+                            c = 1 - (active[g * batches + b] & 1)
+                            word, total, at = word + c, total + 2 * c, at + c * BLOCK_ROWS
                             add_group(
-                                kernel, codes, place, steps, words, word, totals, total, scaled, at
+                                three, codes, place, steps, words, word, totals, total, sums, at
                             )
                         else:
                             add_group(
-                                kernel, codes, place, steps, words, word, totals, total, tile, at
+                                kernel, codes, place, steps, words, word, totals, total, sums, at
                             )
                     place += (steps + 1) * BLOCK_BYTES
                 if integers:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tern_hw.errors import TernError
 from tern_hw.kernels.activations import (
     WIDTHS,
+    all_finite,
     limbs_of,
     prepare_job,
     quantize_tokens,
@@ -24,8 +25,10 @@ from tern_hw.reference.rounding import FORMATS, FloatFormat
 
 __all__ = ["matmul", "matmul_quantized"]
 
-#: Columns computed at a time: their words, and their sums of a block, stay in the nearer caches.
-COLUMNS_AT_A_TIME: Final = 32
+#: Columns computed at a time: their words, and their sums of a block, stay in the nearer caches ...
+COLUMNS_AT_A_TIME: Final = 16
+#: ... and twice as many of a matrix of more bytes than this, which each time comes from far.
+NEAR_BYTES: Final = 8 << 20
 #: Names of the output formats, by their types.
 NAMES: Final = {FORMATS[name].dtype: str(name) for name in FORMATS}
 #: Digit products that are worth a thread: about 25 us of work.
@@ -67,16 +70,16 @@ def matmul(
     exactly, in any order. Limbs are joined and rounded once.
     """
     target = output_format(output)
-    tokens = check_activations(activations, matrix.shape[1])
-    if activations.dtype == np.float16:
-        check_finite(activations)
+    tokens = np.ascontiguousarray(check_activations(activations, matrix.shape[1]))
     most = _thread_count(threads)
-    if matrix.stream is None:
-        return reference_matmul(activations, matrix.matrix(), output=output)
-    if target.dtype is np.float32 and _is_small(tokens, np.int8, matrix, most):
-        small = _small(tokens, matrix)
+    if target.dtype is np.float32 and _is_small(tokens, np.int8, matrix):
+        small = _small(tokens, matrix, most)
         if small is not None:
             return small[0] if activations.ndim == 1 else small
+    if tokens.dtype == np.float16 and not all_finite(tokens.view(np.uint16)):
+        check_finite(activations)
+    if matrix.stream is None:
+        return reference_matmul(activations, matrix.matrix(), output=output)
     result = _in_turns(tokens, matrix, target, most)
     return result[0] if activations.ndim == 1 else result
 
@@ -86,11 +89,12 @@ def _in_turns(
 ) -> NDArray[Any]:
     """Return the outputs [M, N] of tokens, a few of them at a time."""
     assert matrix.stream is not None
-    limbs, count, exponent = limbs_of(np.ascontiguousarray(tokens))
+    limbs, count, exponent = limbs_of(tokens)
     # One limb is the number itself: the kernel's conversion to float32 is then the one rounding.
     single = count == 1 and exponent == 0 and target.dtype is np.float32
     width = _width(len(limbs))
-    step = max(1, COLUMNS_AT_A_TIME // count)
+    near = matrix.stream.nbytes <= NEAR_BYTES
+    step = max(1, COLUMNS_AT_A_TIME * (1 if near else 2) // count)
     n, rows = matrix.shape[0], len(matrix.stream) * BLOCK_ROWS
     padded = -(-len(tokens) // width) * width if single else len(tokens)
     result = np.empty((padded, rows if single else n), target.dtype)
@@ -130,8 +134,9 @@ def matmul_quantized(
     TernError
         As `quantize_tokens` and `matmul`.
     """
-    if _is_small(x, np.float32, matrix, _thread_count(threads)):
-        result = _small(x, matrix)
+    most = _thread_count(threads)
+    if _is_small(x, np.float32, matrix) and min(most, _worth(matrix, len(x))) <= 1:
+        result = _small(x, matrix, 1)
         if result is not None:
             return result
     quantized, scale = quantize_tokens(x)
@@ -139,23 +144,35 @@ def matmul_quantized(
         return matmul(quantized, matrix, threads=threads) * scale[..., None]
 
 
-def _is_small(x: Any, dtype: type, matrix: KernelMatrix, threads: int) -> bool:
-    """Whether x is a few tokens for one thread, whose product one call of compiled code does."""
+def _is_small(x: Any, dtype: type, matrix: KernelMatrix) -> bool:
+    """Whether x is a few tokens as they should be, whose columns one pass computes."""
     return (
-        matrix.stream is not None
-        and isinstance(x, np.ndarray)
+        isinstance(x, np.ndarray)
         and x.dtype == dtype
         and x.ndim == 2
         and 1 <= len(x) <= WIDTHS[-1]
         and x.shape[1] == matrix.shape[1]
         and x.flags.c_contiguous
-        and (threads == 1 or _worth(matrix, len(x)) <= 1)
+        and matrix.stream is not None
     )
 
 
-def _small(x: NDArray[Any], matrix: KernelMatrix) -> NDArray[np.float32] | None:
+def _small(x: NDArray[Any], matrix: KernelMatrix, threads: int) -> NDArray[np.float32] | None:
+    """Return the product of a few tokens; None where x is not finite, or a sum might not fit.
+
+    On one thread all of it is one call of compiled code; several take int8 tokens.
+    """
+    assert matrix.stream is not None
     width = _width(len(x))
-    return small_product(x, matrix, width, _kernel(matrix, width))
+    result = np.empty((-(-len(x) // width) * width, len(matrix.stream) * BLOCK_ROWS), np.float32)
+    if min(threads, _worth(matrix, len(x))) <= 1:
+        done = small_product(x, matrix, width, _kernel(matrix, width), result)
+    else:
+        done = _fill(x, matrix, width, result, threads)
+    if not done:
+        return None
+    kept = len(x), matrix.shape[0]
+    return result if result.shape == kept else result[: kept[0], : kept[1]]
 
 
 def _fill(
@@ -171,7 +188,11 @@ def _fill(
 
 
 def _width(columns: int) -> int:
-    return next((each for each in WIDTHS if each >= columns), WIDTHS[-1])
+    """Return how many columns lie side by side: the least width that holds so many."""
+    for width in WIDTHS:
+        if width >= columns:
+            return width
+    return WIDTHS[-1]
 
 
 def _kernel(matrix: KernelMatrix, width: int) -> int:

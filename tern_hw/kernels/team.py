@@ -25,7 +25,7 @@ DONE: Final = 8  #: blocks that are done
 FUNCTION: Final = 16  #: address of the kernel
 NUMBERS: Final = 24  #: address of its numbers
 BLOCKS: Final = 32  #: blocks of the job
-CHUNK: Final = 40  #: blocks to take at a time
+THREADS: Final = 40  #: into how many what is left is cut, for the next to take
 AWAKE: Final = 48  #: helpers that watch
 STATE_WORDS: Final = 56
 
@@ -35,8 +35,6 @@ BLOCK_MASK: Final = (1 << 32) - 1
 HELPER_LOOKS: Final = 40_000
 #: Looks at what the helpers still do before the caller lets other threads run.
 CALLER_LOOKS: Final = 4_000
-#: Pieces of a job for each thread: they even out threads that come late.
-PIECES: Final = 16
 
 
 def run_job(function: int, numbers: NDArray[np.int64], blocks: int, threads: int) -> None:
@@ -84,9 +82,8 @@ class _Team:
 
     def run(self, function: int, numbers: NDArray[np.int64], blocks: int) -> None:
         self.number += 1
-        chunk = max(1, blocks // (PIECES * (self.helpers + 1)))
         # Who sleeps must see the new ticket, or be woken: it looks once more after it says so.
-        awake = _publish(self.state, function, numbers, blocks, chunk, self.number)
+        awake = _publish(self.state, function, numbers, blocks, self.helpers + 1, self.number)
         if awake < self.helpers:
             for event in self.woken:
                 event.set()
@@ -135,7 +132,7 @@ def _publish(
     function: int,
     numbers: NDArray[np.int64],
     blocks: int,
-    chunk: int,
+    threads: int,
     number: int,
 ) -> int:
     """Make a job known, and return how many helpers are awake to see it."""
@@ -143,7 +140,7 @@ def _publish(
     state[FUNCTION] = function
     state[NUMBERS] = numbers.ctypes.data
     state[BLOCKS] = blocks
-    state[CHUNK] = chunk
+    state[THREADS] = threads
     state[DONE] = 0
     fetch_add(state, TICKET, (number << 32) - load(state, TICKET))
     return fetch_add(state, AWAKE, 0)
@@ -158,7 +155,7 @@ def _take_part(state: NDArray[np.int64], number: int) -> None:
             return
         first = ticket & BLOCK_MASK
         function, numbers, blocks = state[FUNCTION], state[NUMBERS], state[BLOCKS]
-        last = min(first + state[CHUNK], blocks)
+        last = min(first + max((blocks - first) // state[THREADS], 1), blocks)
         if first >= blocks:
             return
         # If the ticket is still the same, so was what was read of the job.
@@ -179,7 +176,7 @@ def _serve(state: NDArray[np.int64], number: int, looks: int) -> int:
             left = looks
         first = ticket & BLOCK_MASK
         function, numbers, blocks = state[FUNCTION], state[NUMBERS], state[BLOCKS]
-        last = min(first + state[CHUNK], blocks)
+        last = min(first + max((blocks - first) // state[THREADS], 1), blocks)
         if first < blocks:
             # If the ticket is still the same, so was what was read of the job.
             if exchange_if(state, TICKET, ticket, ticket + last - first):

@@ -25,7 +25,8 @@ class Vectors:
         name, self.packing, columns = kernel.split("/")[:3]
         self.builder = builder
         self.instructions = INSTRUCTIONS[name]
-        self.columns = int(columns)
+        #: Columns computed, and how many lie side by side: "4", or "3of4".
+        self.columns, self.pitch = (int(columns.split("of")[end]) for end in (0, -1))
         self.lanes = self.instructions.lanes
         self.vectors = self.instructions.vectors[self.columns > 2]
         self.bytes = ir.VectorType(I8, 4 * self.lanes)

@@ -47,7 +47,7 @@ def round_terms(
     places : int64 [J]
         Rising from 0 to at most 60.
     exponent : int
-        From -48 to 0.
+        From -56 to 0.
     target : FloatFormat
 
     Returns
