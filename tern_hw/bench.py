@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tern_hw.files import write_atomic
 if TYPE_CHECKING:
     from tern_hw.benchmark.cases import Contender, Shape
     from tern_hw.benchmark.measure import Timing
+    from tern_hw.benchmark.roofs import Roof
 
 __all__ = ["main"]
 
@@ -23,8 +25,9 @@ EXAMPLE = """examples:
   python -m tern_hw.bench --shapes 2048x2048 4096x11008 --tokens 1 32 --threads 1 2
   taskset --cpu-list 0 python -m tern_hw.bench --threads 1 --json bench.json --picture bench.png
 
-A shape is NxK, outputs by inputs. Kernels, reference and peers take turns within one run; peers
-have one thread. Hot: the same matrix again and again; cold: matrices of 320 MB in turn.
+A shape is NxK, outputs by inputs. Kernels, reference, peers and the machine's roofs take turns
+within one run; peers have one thread. Hot: the same matrix again and again; cold: matrices of
+320 MB in turn.
 """
 
 
@@ -109,14 +112,21 @@ def _check(arguments: argparse.Namespace) -> list[tuple[int, int]]:
 
 def _measure(shapes: list[tuple[int, int]], arguments: argparse.Namespace) -> dict[str, Any]:
     from tern_hw import kernels
-    from tern_hw.benchmark.cases import Shape, cold_contenders, hot_contenders, peer_notes
+    from tern_hw.benchmark.cases import (
+        COLD_BYTES,
+        Shape,
+        cold_contenders,
+        hot_contenders,
+        peer_notes,
+    )
     from tern_hw.benchmark.first_call import first_calls
+    from tern_hw.benchmark.roofs import machine_roofs
     from tern_hw.kernels.team import processors
 
     counts = arguments.threads or sorted({1, processors()})
-    cases, roofs = [], {}
+    cases: list[dict[str, Any]] = []
     for threads in sorted(set(counts)):
-        roofs[str(threads)] = _roof(kernels.chosen(), threads, arguments.rounds)
+        roofs = machine_roofs(kernels.chosen(), COLD_BYTES, threads)
         for n, k in shapes:
             for tokens in arguments.tokens:
                 shape = Shape(n, k, tokens)
@@ -131,27 +141,17 @@ def _measure(shapes: list[tuple[int, int]], arguments: argparse.Namespace) -> di
         "processors": processors(),
         "rounds": arguments.rounds,
         "first_call": first_calls(),
-        "roofs": roofs,
+        "roofs": {str(threads): _median_roof(cases, threads) for threads in sorted(set(counts))},
         "cases": cases,
         "notes": [] if arguments.no_peers else peer_notes(),
     }
 
 
-def _roof(instructions: str, threads: int, rounds: int) -> dict[str, float | None]:
-    """Return what memory gives to so many threads, and the dot products of all of them."""
-    from tern_hw.benchmark.cases import COLD_BYTES
-    from tern_hw.benchmark.measure import interleaved
-    from tern_hw.benchmark.roofs import dot_products, stream_reader
-    from tern_hw.kernels.instructions import PORTABLE
-
-    contenders = {"read": stream_reader(COLD_BYTES, threads)}
-    products = 0
-    if instructions != PORTABLE:
-        contenders["dot"], products = dot_products(instructions)
-    found = interleaved(contenders, rounds)
+def _median_roof(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
+    found = [case["roofs"] for case in cases if case["threads"] == threads]
     return {
-        "read_gb_s": COLD_BYTES / found["read"].seconds / 1e9,
-        "gmacs": threads * products / found["dot"].seconds / 1e9 if products else None,
+        name: None if value is None else statistics.median(each[name] for each in found)
+        for name, value in found[0].items()
     }
 
 
@@ -161,30 +161,43 @@ def _case(
     threads: int,
     caches: str,
     rounds: int,
-    roofs: dict[str, dict[str, float | None]],
+    roofs: "dict[str, Roof]",
 ) -> dict[str, Any]:
-    """Time the contenders of one case, then look at their last outputs."""
+    """Time the contenders of one case and the roofs in turns, then look at the last outputs."""
     from tern_hw.benchmark.measure import interleaved
 
     calls = {each.name: each.call for each in contenders}
+    calls |= {name: roof.call for name, roof in roofs.items()}
     with progress(f"{shape}, {threads} thread(s), {caches}", rounds * len(calls)) as advance:
         found = interleaved(calls, rounds, advance)
-    rows = [
-        _row(shape, each, found[each.name], found.get("numpy fp32"), roofs[str(threads)])
-        for each in contenders
-    ]
-    return {"shape": str(shape), "threads": threads, "caches": caches, "rows": rows}
+    rows = [_row(shape, each, found, roofs) for each in contenders]
+    measured = {
+        name: roofs[name].amount / found[name].seconds / 1e9 if name in roofs else None
+        for name in ("read_gb_s", "gmacs")
+    }
+    return {
+        "shape": str(shape),
+        "threads": threads,
+        "caches": caches,
+        "roofs": measured,
+        "rows": rows,
+    }
 
 
 def _row(
     shape: "Shape",
     contender: "Contender",
-    timing: "Timing",
-    numpy: "Timing | None",
-    roof: dict[str, float | None],
+    found: "dict[str, Timing]",
+    roofs: "dict[str, Roof]",
 ) -> dict[str, Any]:
-    gmacs = shape.products / timing.seconds / 1e9
-    bytes_per_second = contender.nbytes / timing.seconds / 1e9
+    timing, numpy = found[contender.name], found.get("numpy fp32")
+
+    def share(name: str, amount: int) -> float | None:
+        """Return the rate over the roof's: the median of ratios within a round."""
+        if name not in roofs:
+            return None
+        return timing.times_faster(found[name])[0] * amount / roofs[name].amount
+
     return {
         "name": contender.name,
         "seconds": timing.seconds,
@@ -192,10 +205,10 @@ def _row(
         "rounds": list(timing.rounds),
         "products": shape.products,
         "nbytes": contender.nbytes,
-        "gmacs": gmacs,
-        "gb_s": bytes_per_second,
-        "of_peak": gmacs / roof["gmacs"] if roof["gmacs"] else None,
-        "of_read": bytes_per_second / roof["read_gb_s"] if roof["read_gb_s"] else None,
+        "gmacs": shape.products / timing.seconds / 1e9,
+        "gb_s": contender.nbytes / timing.seconds / 1e9,
+        "of_peak": share("gmacs", shape.products),
+        "of_read": share("read_gb_s", contender.nbytes),
         "times_numpy": list(timing.times_faster(numpy)) if numpy is not None else None,
         "right": contender.check() if contender.check is not None else None,
     }

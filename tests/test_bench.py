@@ -64,7 +64,16 @@ def test_a_report_has_every_case(report):
     ]
     assert found == [(shape, threads, caches) for threads in (1, 2) for shape, caches in each]
     for case in figures["cases"]:
+        assert case["roofs"].keys() == {"read_gb_s", "gmacs"}
         for row in case["rows"]:
+            # Roofs have their turns, too; a share is of the round's own roof.
+            for share, rate, roof in (
+                ("of_peak", "gmacs", "gmacs"),
+                ("of_read", "gb_s", "read_gb_s"),
+            ):
+                if case["roofs"][roof] is not None:
+                    about = row[rate] / case["roofs"][roof]
+                    assert about / 10 < row[share] < 10 * about
             assert row["gmacs"] == pytest.approx(row["products"] / row["seconds"] / 1e9)
             assert row["gb_s"] == pytest.approx(row["nbytes"] / row["seconds"] / 1e9)
             assert row["right"] is not False
@@ -85,6 +94,19 @@ def test_outputs_are_compared_after_the_clock(report):
     judged = {row["name"]: row["right"] for row in kernels_rows}
     assert judged.pop("reference 2bit G128") is None
     assert set(judged.values()) == {True}
+
+
+def test_a_share_is_of_the_same_round():
+    found = {"ours": Timing((1.0, 2.0, 4.0)), "read_gb_s": Timing((3.0, 4.0, 20.0))}
+    shape = cases.Shape(8, 8)
+    row = bench._row(
+        shape,
+        cases.Contender("ours", lambda: None, 50),
+        found,
+        {"read_gb_s": roofs.Roof(lambda: None, 100)},
+    )
+    assert row["of_read"] == pytest.approx(3.0 * 50 / 100)
+    assert row["of_peak"] is None
 
 
 def test_a_wrong_output_is_told(monkeypatch, capsys, tmp_path):

@@ -19,7 +19,7 @@ def print_report(report: dict[str, Any]) -> None:
     for threads, roof in report["roofs"].items():
         peak = roof["gmacs"]
         console.print(
-            f"{threads} thread(s): memory reads {roof['read_gb_s']:.1f} GB/s"
+            f"{threads} thread(s), median of cases: memory reads {roof['read_gb_s']:.1f} GB/s"
             + (f", dot products peak at {peak:.0f} GMAC/s" if peak else "")
         )
     for case in report["cases"]:

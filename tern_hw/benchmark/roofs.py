@@ -1,6 +1,7 @@
 """What the machine itself allows: products of its dot-product instruction, bytes of its memory."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -11,12 +12,12 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from tern_hw.kernels.atomics import pointer
-from tern_hw.kernels.instructions import I8, INSTRUCTIONS
+from tern_hw.kernels.instructions import I8, INSTRUCTIONS, PORTABLE
 from tern_hw.kernels.job import KERNEL
 from tern_hw.kernels.team import run_job
 from tern_hw.kernels.vectors import I64, POINTER, Vectors, offset
 
-__all__ = ["dot_products", "stream_reader"]
+__all__ = ["Roof", "dot_products", "machine_roofs", "stream_reader"]
 
 #: Chains of dot products in flight: more than their latency needs.
 CHAINS: Final = 16
@@ -24,6 +25,38 @@ CHAINS: Final = 16
 STEPS: Final = 200_000
 #: Bytes that a thread reads at a time.
 CHUNK: Final = 1 << 18
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Something that the machine does as fast as it can."""
+
+    call: Callable[[], None]
+    #: Bytes, or multiply-accumulates, that a call stands for.
+    amount: int
+
+
+def machine_roofs(instructions: str, size: int, threads: int) -> dict[str, Roof]:
+    """Return the roofs of so many threads, by name.
+
+    Parameters
+    ----------
+    instructions : str
+        One that has kernels, or "portable".
+    size : int
+        Bytes to read: more than the caches hold.
+    threads : int
+
+    Returns
+    -------
+    dict
+        "read_gb_s", and where there are kernels "gmacs", that one thread measures for all.
+    """
+    roofs = {"read_gb_s": Roof(stream_reader(size, threads), size)}
+    if instructions != PORTABLE:
+        call, products = dot_products(instructions)
+        roofs["gmacs"] = Roof(call, threads * products)
+    return roofs
 
 
 @intrinsic
@@ -98,13 +131,15 @@ def _reader() -> int:
 
 def stream_reader(size: int, threads: int) -> Callable[[], None]:
     """Return what reads so many bytes of memory once, in order."""
-    memory = np.ones(size // 8, np.int64)
+    # No two pages alike: a hypervisor may keep like ones once, in a cache.
+    memory = np.arange(size // 8, dtype=np.int64)
     blocks = -(-memory.nbytes // CHUNK)
     sums = np.zeros(blocks, np.int64)
     numbers = np.array([memory.ctypes.data, memory.nbytes, sums.ctypes.data, blocks])
 
     def call() -> None:
         run_job(_reader(), numbers, blocks, threads)
-        assert sums.sum() == len(memory)
+        # Its name here keeps the memory alive: the job has its address alone.
+        assert sums.sum() == len(memory) * (len(memory) - 1) // 2
 
     return call

@@ -1,7 +1,6 @@
 """Activations as the kernels read them: quantised, or cut into 8-bit limbs, four to a word."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import carray
@@ -33,8 +32,7 @@ INT8_LIMIT: Final = 127
 LEAST_SCALE: Final = np.finfo(np.float32).smallest_subnormal
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
+class Job(NamedTuple):
     """What a kernel is called with."""
 
     #: int64 [job.NUMBERS].
