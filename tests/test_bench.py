@@ -122,10 +122,10 @@ def test_roofs_do_what_they_say():
     reader()  # raises unless every word was added once
     for name in kernels.available():
         if name != "portable":
-            call, products = roofs.dot_products(name)
+            call, products = roofs.dot_products(name, 2)
             call()
             lanes = roofs.INSTRUCTIONS[name].lanes
-            assert products == roofs.STEPS * roofs.CHAINS * 4 * lanes
+            assert products == 2 * roofs.BLOCKS * roofs.STEPS * roofs.CHAINS * 4 * lanes
 
 
 #: As much of litespark-inference as the benchmark calls, in numpy.

@@ -9,7 +9,6 @@ import numba
 import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from tern_hw.kernels.atomics import pointer
 from tern_hw.kernels.instructions import I8, INSTRUCTIONS, PORTABLE
@@ -21,8 +20,11 @@ __all__ = ["Roof", "dot_products", "machine_roofs", "stream_reader"]
 
 #: Chains of dot products in flight: more than their latency needs.
 CHAINS: Final = 16
-#: Steps of one call: about a millisecond.
-STEPS: Final = 200_000
+#: Steps of a block, and blocks of a thread: together about a millisecond.
+STEPS: Final = 12_500
+BLOCKS: Final = 16
+#: Two vectors of operands, and the sums.
+OPERAND_BYTES: Final = 128 + 64 * CHAINS
 #: Bytes that a thread reads at a time.
 CHUNK: Final = 1 << 18
 
@@ -50,12 +52,11 @@ def machine_roofs(instructions: str, size: int, threads: int) -> dict[str, Roof]
     Returns
     -------
     dict
-        "read_gb_s", and where there are kernels "gmacs", that one thread measures for all.
+        "read_gb_s", and where there are kernels "gmacs".
     """
     roofs = {"read_gb_s": Roof(stream_reader(size, threads), size)}
     if instructions != PORTABLE:
-        call, products = dot_products(instructions)
-        roofs["gmacs"] = Roof(call, threads * products)
+        roofs["gmacs"] = Roof(*dot_products(instructions, threads))
     return roofs
 
 
@@ -83,32 +84,41 @@ def _dots(typing_context: Any, kernel: Any, operands: Any, steps: Any) -> Any:
     return types.void(kernel, operands, types.intp), generate
 
 
-def dot_products(instructions: str) -> tuple[Callable[[], None], int]:
-    """Return what does nothing but dot products on one thread, and how many products they are.
+def dot_products(instructions: str, threads: int) -> tuple[Callable[[], None], int]:
+    """Return what does nothing but dot products, on all threads at once, and how many they are.
 
     Parameters
     ----------
     instructions : str
         One that has kernels.
+    threads : int
+        They need not be as many cores: a hypervisor may run two on one, and then there are fewer.
     """
-    run, lanes = _dot_loop(instructions)
-    operands = np.ones(128 + 64 * CHAINS, np.uint8)
+    blocks = threads * BLOCKS
+    operands = np.ones(blocks * OPERAND_BYTES, np.uint8)
+    numbers = np.array([operands.ctypes.data, operands.nbytes])
+    job = _dot_job(instructions)
 
     def call() -> None:
-        run(operands, STEPS)
+        run_job(job, numbers, blocks, threads)
+        # Its name here keeps the memory alive: the job has its address alone.
+        assert len(operands)
 
-    return call, STEPS * CHAINS * lanes * 4
+    lanes = INSTRUCTIONS[instructions].lanes
+    return call, blocks * STEPS * CHAINS * lanes * 4
 
 
 @cache
-def _dot_loop(instructions: str) -> tuple[Callable[..., None], int]:
+def _dot_job(instructions: str) -> int:
+    """Return the address of a job of dot products: numbers are its operands' address and bytes."""
     kernel = f"{instructions}/2bit/1"
 
-    @numba.njit(nogil=True)
-    def run(operands: NDArray[np.uint8], steps: int) -> None:
-        _dots(kernel, operands, steps)
+    def dots(job: Any, first: int, last: int) -> None:
+        operands = carray(pointer(job[0]), (job[1],), np.uint8)
+        for block in range(first, last):
+            _dots(kernel, operands[block * OPERAND_BYTES : (block + 1) * OPERAND_BYTES], STEPS)
 
-    return run, INSTRUCTIONS[instructions].lanes
+    return int(numba.cfunc(KERNEL)(dots).address)
 
 
 @cache
