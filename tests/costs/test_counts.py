@@ -15,14 +15,17 @@ from tern_hw.beats import activation_beats, scale_beats, weight_beats
 from tern_hw.config import NAMED_CONFIGS, ArrayConfig
 from tern_hw.costs import count_matmul
 from tern_hw.costs.actions import (
+    MUX_GATES,
     Action,
     group_end,
     lane_mask,
+    normalised_bits,
     result,
     row_step,
     sum_word,
 )
 from tern_hw.costs.area import units
+from tern_hw.costs.fpga import features
 from tern_hw.costs.loading import load_chunk, unit_word
 from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
@@ -30,6 +33,7 @@ from tern_hw.gateware.align import ActivationAligner, UnitFinder
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
 from tern_hw.gateware.lanes import LaneMask
+from tern_hw.gateware.rounder import Rounder
 from tern_hw.gateware.scale import ScaleShift
 from tests.costs.walk import walk
 from tests.layers import random_layer
@@ -194,6 +198,31 @@ def test_register_bits_of_aligned_arrays_are_those_of_the_verilog(bits):
     )
     scales = register_bits(convert(ScaleShift(config), "top"))
     assert counted_bits(group_end(config)) == scales[""] > 0
+
+
+@pytest.mark.parametrize("name", ["default", "one row", "fp16", "aligned"])
+def test_bits_chosen_by_the_rounder_s_shifts_are_those_of_the_verilog(name):
+    config = CASES[name][0]
+    text = convert(Rounder(config), "top")
+    found = re.findall(r"^  reg \[(\d+):0\] normal_(\d+)\b", text, flags=re.MULTILINE)
+    after = [int(top) + 1 for top, _ in sorted(found, key=lambda each: int(each[1]))]
+    # Each shift chooses of what the one before left; the last two of the same.
+    before = [config.accumulator_bits - 1, *after[:-1]]
+    assert len(after) > 2
+    assert normalised_bits(config) == sum(before) + before[-1]
+
+
+def test_one_row_s_result_needs_no_choice():
+    config = CASES["default"][0]
+    gates = []
+    for rows in (1, 2, 4):
+        actions = result(dataclasses.replace(config, rows=rows))
+        gates.append(sum(n * each.bits for each, n in actions.items() if each.component == "gate"))
+        assert features(dataclasses.replace(config, rows=rows))["results"]["selected_bits"] == (
+            config.accumulator_bits * (rows - 1)
+        )
+    assert gates[1] - gates[0] == MUX_GATES * config.accumulator_bits
+    assert gates[2] - gates[0] == 3 * (gates[1] - gates[0])
 
 
 def test_a_step_of_aligned_activations_joins_no_signs():
