@@ -9,10 +9,17 @@ import numpy as np
 
 from sim.bench import Bench
 from sim.context import config, coverage, open_bench, seed
-from sim.jobs import adversarial_job, adversarial_names, clean_job, random_job, streams
+from sim.jobs import (
+    adversarial_job,
+    adversarial_names,
+    clean_job,
+    job_with_other_inputs_beyond,
+    random_job,
+    streams,
+)
 from sim.settings import LIMIT_MS, RANDOM_JOBS_VARIABLE
 from sim.stalls import StallMode
-from sim.stimuli import lone_low_bits, magnitudes, random_layer
+from sim.stimuli import lone_low_bits, magnitudes, powers_of_two, random_layer
 from tern_hw.config import ArrayConfig, Weights
 
 #: Cycles for which a starved stream is held back.
@@ -145,6 +152,29 @@ async def starved_sink(dut: Any) -> None:
     coverage().hit("starved", "result")
 
 
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def trickling_sink(dut: Any) -> None:
+    """A sink that takes a result now and then: between two, all that has its place comes."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 8])
+    # More than the places for results; each taken frees one, which a block must not take for more.
+    places = config.latency_cycles + 4 * config.rows
+    n = min(places + 20 + 2 * config.block_outputs, config.max_n)
+    job = random_job(rng, n, min(2, config.max_k), config)
+    bench.sink.set_pause_generator(itertools.cycle([*[True] * DROUGHT_CYCLES, False]))
+    bench.offer(job)
+    begun = await bench.start(job)
+    await bench.cycles(n * (DROUGHT_CYCLES + 1))
+    counters = await bench.finish(job, begun)
+    bench.sink.set_pause_generator(None)
+    bench.sink.pause = False
+    assert not await bench.take_errors()
+    assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
+    assert counters.cycles == counters.observed_cycles, counters
+    coverage().hit("starved", "result, a trickle")
+
+
 async def _starved_at_the_end(bench: Bench) -> None:
     """Results that wait when every step is issued are stalls, too: one a cycle, no more."""
     config = bench.config
@@ -161,7 +191,22 @@ async def _starved_at_the_end(bench: Bench) -> None:
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms", skip=NO_ROUNDER)
-@cocotb.parametrize(bend=[magnitudes, lone_low_bits])
+async def inputs_beyond_the_last(dut: Any) -> None:
+    """What the last beats hold beyond K is ignored, in activations and weights."""
+    bench = await open_bench(dut)
+    config = bench.config
+    rng = np.random.default_rng([seed(), 9])
+    most = config.chunks(config.max_k)
+    for chunks in sorted({1, min(3, most), most}):
+        for beyond in (1, config.lanes // 2, config.lanes - 1):
+            k = min(max(1, chunks * config.lanes - beyond), config.max_k)
+            n = min(config.rows + 1, config.max_n)
+            await bench.run(job_with_other_inputs_beyond(rng, n, k, config))
+    coverage().hit("case", "beyond the last input")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms", skip=NO_ROUNDER)
+@cocotb.parametrize(bend=[magnitudes, lone_low_bits, powers_of_two])
 async def rounding(dut: Any, bend: Any) -> None:
     """The leading one at any place, and ties that a single bit, far below or near, breaks."""
     bench = await open_bench(dut)

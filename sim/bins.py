@@ -89,7 +89,7 @@ def _job_bins(config: ArrayConfig) -> Iterator[Bin]:
         yield Bin("case", (case, str(mode)))
     yield Bin("case", ("N maximal", str(StallMode.NONE)))
     if config.weights is Weights.TERNARY:
-        for case in ("magnitudes", "lone_low_bits"):
+        for case in ("magnitudes", "lone_low_bits", "powers_of_two", "beyond the last input"):
             yield Bin("case", (case,))
 
 
@@ -101,6 +101,7 @@ def _stall_bins(config: ArrayConfig) -> Iterator[Bin]:
         for mode in causes:
             yield Bin("stall", (stream, "waited", str(mode)))
         yield Bin("stall", (stream, "never waited", str(StallMode.NONE)))
+    yield Bin("starved", ("result, a trickle",))
 
 
 def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
@@ -116,7 +117,7 @@ def _fault_bins(config: ArrayConfig) -> Iterator[Bin]:
         yield Bin("fault", (kind, str(mode)))
     once = ["single beats", "random frames"]
     if ternary:
-        once.append("beyond the last row")
+        once += ["beyond the last row", "every code"]
     once += [f"{stream} cleared while discarding" for stream in streams(config)]
     for kind in once:
         yield Bin("fault", (kind,))

@@ -80,6 +80,12 @@ async def identity(dut: Any) -> None:
         before = await bench.read(register)
         await bench.write(register, 0xFFFFFFFF)
         assert await bench.read(register) == before, register
+    # What would start a job in CONTROL does so nowhere else.
+    await bench.write(Register.N, 1)
+    await bench.write(Register.K, 1)
+    for register in set(Register) - {Register.CONTROL, Register.N, Register.K}:
+        await bench.write(register, START)
+        assert await bench.read(Register.STATUS) == 0, register
     coverage().hit("control", "identity")
 
 
@@ -130,6 +136,10 @@ async def start_while_busy(dut: Any, stalls: StallMode) -> None:
     assert await bench.read(Register.STATUS) == BUSY
     await bench.write(Register.N, 1)
     await bench.write(Register.K, 1)
+    await bench.write(Register.CONTROL, START)
+    assert await bench.take_errors() == ErrorFlag.START_BUSY
+    # Refused for that alone, whatever N is by now.
+    await bench.write(Register.N, 0)
     await bench.write(Register.CONTROL, START)
     assert await bench.take_errors() == ErrorFlag.START_BUSY
     bench.offer(job, ("weight", "scale"))
@@ -284,6 +294,8 @@ async def start_at_the_end(dut: Any) -> None:
         if refused:
             while await bench.read(Register.STATUS) & BUSY:
                 pass
+            # In whichever cycle it was refused, the job before is done.
+            assert await bench.read(Register.STATUS) == DONE
             await bench.write(Register.CONTROL, START)
         await bench.results(job)
         while await bench.read(Register.STATUS) & BUSY:

@@ -115,6 +115,24 @@ async def illegal_codes(dut: Any, stalls: StallMode) -> None:
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms", skip=NO_FAULTS)
+async def every_illegal_code(dut: Any) -> None:
+    """Each illegal code at each byte of each row: none is a trit other than 0."""
+    bench = await open_bench(dut)
+    config = bench.config
+    codes = np.array(ILLEGAL_BYTES[config.packing], np.uint8)
+    faulty = layer(config, 0)
+    weights = weight_bytes(faulty, config)
+    places = np.arange(weights.shape[1])
+    for first in range(0, len(codes), len(weights)):
+        beats = first + np.arange(len(weights))
+        # Neighbours in a beat have different codes.
+        weights[:] = codes[(beats[:, None] + places) % len(codes)]
+        await bench.run(faulty_job(faulty, config, weights))
+    await recovers(bench, 0)
+    coverage().hit("fault", "every code")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms", skip=NO_FAULTS)
 async def illegal_codes_beyond_the_last_row(dut: Any) -> None:
     """Rows that fill the last block are ignored wholly, and so are their scales."""
     bench = await open_bench(dut)

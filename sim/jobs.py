@@ -27,6 +27,7 @@ __all__ = [
     "clean_job",
     "faulty_job",
     "first_difference",
+    "job_with_other_inputs_beyond",
     "misframed",
     "random_job",
     "some_outputs",
@@ -158,6 +159,27 @@ def faulty_job(layer: Layer, config: ArrayConfig, weights: NDArray[np.uint8] | N
         scale=_scale_words(layer, config),
         expected=_bits(results, config),
         flags=ErrorFlag(int(flags)),
+    )
+
+
+def job_with_other_inputs_beyond(rng: Generator, n: int, k: int, config: ArrayConfig) -> Job:
+    """Return a random job whose last beats hold inputs beyond K, too, that must not count."""
+    # The array's beats, for as many inputs as their lanes hold.
+    width = config.chunks(k) * config.lanes
+    full = replace(config, max_k=max(config.max_k, width))
+    whole = random_layer(rng, n, width, full)
+    groups = config.groups(k)
+    within = replace(
+        whole,
+        activations=whole.activations[:k],
+        digits=whole.digits[:, :k],
+        scale=whole.scale[:, :groups],
+        shift=whole.shift[:, :groups],
+    )
+    return replace(
+        clean_job(within, config),
+        activation=_words(beats.activation_beats(whole.activations, full)),
+        weight=_words(weight_bytes(whole, full)),
     )
 
 

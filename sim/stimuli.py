@@ -17,6 +17,7 @@ __all__ = [
     "adversarial_layer",
     "lone_low_bits",
     "magnitudes",
+    "powers_of_two",
     "random_layer",
 ]
 
@@ -228,6 +229,26 @@ def magnitudes(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
         digits=np.repeat(1 + signs[:, None], layer.k, axis=1).astype(np.uint8),
         scale=scale,
         shift=_constant(layer, 0.0),
+    )
+
+
+def powers_of_two(rng: Generator, layer: Layer, config: ArrayConfig) -> Layer:
+    """Row n is 2**(n - 24), or with fp16 activations 2**(n - 40), of either sign: one bit alone."""
+    least = -40 if config.activation is Activation.FP16 else -24
+    # An input for what a scale reaches, one for more, one for less.
+    inputs = (1.0, 64.0, FP16_TINY if config.activation is Activation.FP16 else 0.0)[: layer.k]
+    activations = _filled(config, layer.k, 0)
+    activations[: len(inputs)] = inputs
+    digits = np.ones_like(layer.digits)
+    scale = _constant(layer, 0.0)
+    for row in range(layer.n):
+        power = least + row
+        chosen = 0 if -24 <= power <= 15 else 1 if power > 15 else 2
+        chosen = min(chosen, len(inputs) - 1)
+        digits[row, chosen] = 0 if row % 2 else 2
+        scale[row] = 2.0 ** np.clip(power - (0, 6, -24)[chosen], -24, 15)
+    return _with(
+        layer, activations=activations, digits=digits, scale=scale, shift=_constant(layer, 0.0)
     )
 
 
