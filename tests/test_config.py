@@ -158,7 +158,6 @@ def test_binary16_weights_have_no_scales_and_a_context_a_register_of_the_loop():
     assert PLAIN.weight_beat_bytes == 64 * 4 * 2
     assert PLAIN.mac_contexts == 7
     assert PLAIN.block_outputs == 64 * 4 * 7
-    assert PLAIN.group_word == 0
     assert PLAIN.name == "mac_64x4_fp16"
     assert ArrayConfig.from_dict(PLAIN.as_dict()) == PLAIN
 

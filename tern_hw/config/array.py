@@ -189,13 +189,6 @@ class ArrayConfig:
         streams = ("activation", "weight", "scale")
         return streams if self.weights is Weights.TERNARY else streams[:2]
 
-    @property
-    def group_word(self) -> int:
-        """What `Register.GROUP` reads: 0 where the group is the row, or where there is none."""
-        ternary = self.weights is Weights.TERNARY
-        group = self.group_size if ternary and self.group_size != "row" else 0
-        return group | (self.aligned or 0) << 24
-
     def weight_beats(self, k: int) -> int:
         """Weight beats of a block of outputs over K inputs."""
         return self.chunks(k) if self.weights is Weights.TERNARY else k * self.mac_contexts

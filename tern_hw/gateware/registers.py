@@ -17,7 +17,7 @@ from tern_hw.config import (
 )
 from tern_hw.gateware.pipeline import delay
 
-__all__ = ["ADDRESS_BITS", "STALLS", "RegisterFile", "axi_lite_ports"]
+__all__ = ["ADDRESS_BITS", "STALLS", "RegisterFile", "axi_lite_ports", "group_word"]
 
 #: Width of the AXI4-Lite addresses.
 ADDRESS_BITS = 8
@@ -137,7 +137,7 @@ class RegisterFile(wiring.Component):
                 Register.ID: C(ARRAY_ID, 32),
                 Register.VERSION: C(REGISTER_VERSION, 32),
                 Register.ARRAY: C(array_word(config), 32),
-                Register.GROUP: C(config.group_word, 32),
+                Register.GROUP: C(group_word(config), 32),
                 Register.MAX_K: C(config.max_k, 32),
                 Register.MAX_N: C(config.max_n, 32),
                 Register.CONTROL: C(0, 32),
@@ -222,3 +222,10 @@ def array_word(config: ArrayConfig) -> int:
         | (config.output is OutputFormat.FP16) << 26
         | (config.weights is Weights.FP16) << 27
     )
+
+
+def group_word(config: ArrayConfig) -> int:
+    """Return what `Register.GROUP` reads: 0 where the group is the row, or where there is none."""
+    ternary = config.weights is Weights.TERNARY
+    group = config.group_size if ternary and config.group_size != "row" else 0
+    return group | (config.aligned or 0) << 24

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 from amaranth.hdl import Shape
 
-from tern_hw.config import Register
-from tern_hw.gateware.registers import axi_lite_ports
+from tern_hw.config import ArrayConfig, Register
+from tern_hw.gateware.registers import axi_lite_ports, group_word
 from tests.gateware.axi_lite import CONFIG, GARBAGE, OKAY, SLVERR, run
 from tests.gateware.blocks import randoms, small
 
@@ -73,6 +73,10 @@ def test_group_word_tells_the_bits_of_aligned_activations(group, word):
         assert await host.value(Register.GROUP) == word | 40 << 24
 
     run(scenario, small(activation="fp16", aligned=40, group_size=group))
+
+
+def test_binary16_weights_have_no_group():
+    assert group_word(ArrayConfig(activation="fp16", weights="fp16")) == 0
 
 
 def test_only_n_and_k_keep_what_is_written():
