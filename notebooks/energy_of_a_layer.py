@@ -29,9 +29,11 @@ from tern_hw.costs import Opponent, count_matmul, count_opponent, load_inputs, o
 from tern_hw.costs.actions import (
     group_end,
     lane_mask,
+    memory_register,
     result,
     row_step,
     scale_beat,
+    weight_beat,
 )
 from tern_hw.costs.energy import MEMORY_ACTIONS, action_energy_pj, energy_pj
 from tern_hw.costs.loading import load_chunk
@@ -94,6 +96,8 @@ def parts(values, array=array):
     # The rows share one mask of lanes.
     shared = cost(lane_mask(array), ours.load_steps + ours.compute_steps)
     ends_pj = cost(group_end(array), ends) + cost(scale_beat(array), ours.scale_beats)
+    issued = cost(memory_register(array), ours.load_steps + ours.compute_steps)
+    issued += cost(weight_beat(array), ours.weight_beats)
     load = load_chunk(array)
     entry = {a: n for a, n in load.items() if a.component not in MEMORY_ACTIONS}
     other = cost(entry, ours.activation_beats) + cost(result(array), layer.n)
@@ -106,7 +110,7 @@ def parts(values, array=array):
         "adders at their real widths": cost(tree, steps, still),
         "zeros keep adders still": cost(tree, steps) - cost(tree, steps, still),
         "decoding and selecting trits": cost(decode, steps) + shared,
-        "registers": cost(registers, steps),
+        "registers": cost(registers, steps) + issued,
         "scales, shifts, rounding": ends_pj + other,
         "activation memory": memory,
         "weights from LPDDR5": 8 * ours.streamed_bytes * values["memory.energy"],

@@ -46,8 +46,10 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire [5:0] \faults$85 ;
   wire finished;
   wire \finished$81 ;
-  wire [14:0] k;
-  wire [14:0] \k$77 ;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$77 ;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$75 ;
   output [31:0] m_axis_result_tdata;
   wire [31:0] m_axis_result_tdata;
   output m_axis_result_tlast;
@@ -56,8 +58,6 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire m_axis_result_tready;
   output m_axis_result_tvalid;
   wire m_axis_result_tvalid;
-  wire [16:0] n;
-  wire [16:0] \n$75 ;
   wire [31:0] result_tdata;
   wire result_tlast;
   wire result_tready;
@@ -140,26 +140,27 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire weight_tvalid;
   \tern_64x4_int8_g128_2bit.core  core (
     .abort(abort),
-    .activation_stall(\$4 ),
+    .activation_stall(\$3 ),
+    .activation_tdata(s_axis_activation_tdata),
     .activation_tready(s_axis_activation_tready),
-    .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
     .counting(counting),
+    .data(s_axis_scale_tdata),
     .finished(finished),
-    .illegal(\$1 ),
-    .k(k),
-    .misframed(\$7 ),
-    .\misframed$199 (\$8 ),
-    .\misframed$200 (\$9 ),
-    .n(n),
-    .\port$228$0 (\$3 ),
+    .illegal(\$9 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .misframed(\$6 ),
+    .\misframed$199 (\$7 ),
+    .\misframed$200 (\$8 ),
+    .\port$202$0 (\$2 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$2 ),
-    .scale_stall(\$6 ),
+    .scale_nonfinite(\$1 ),
+    .scale_stall(\$5 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -168,8 +169,7 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .tvalid(s_axis_activation_tvalid),
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
-    .w_data(s_axis_scale_tdata),
-    .weight_stall(\$5 ),
+    .weight_stall(\$4 ),
     .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
@@ -193,17 +193,17 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .\k$25 (k),
-    .n(n),
-    .\port$169$0 (\$1 ),
-    .\port$212$0 (\$2 ),
-    .\port$228$0 (\$3 ),
-    .\port$327$0 (\$4 ),
-    .\port$330$0 (\$5 ),
-    .\port$337$0 (\$6 ),
-    .\port$404$0 (\$7 ),
-    .\port$428$0 (\$8 ),
-    .\port$452$0 (\$9 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$186$0 (\$1 ),
+    .\port$202$0 (\$2 ),
+    .\port$370$0 (\$3 ),
+    .\port$371$0 (\$4 ),
+    .\port$377$0 (\$5 ),
+    .\port$3849$0 (\$9 ),
+    .\port$607$0 (\$6 ),
+    .\port$635$0 (\$7 ),
+    .\port$663$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -245,22 +245,22 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
-  assign \n$75  = n;
-  assign \k$77  = k;
+  assign \last_n$75  = last_n;
+  assign \last_k$77  = last_k;
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign stalls = { \$3 , \$6 , \$5 , \$4  };
-  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
+  assign faults = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign \faults$85  = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign stalls = { \$2 , \$5 , \$4 , \$3  };
+  assign \stalls$87  = { \$2 , \$5 , \$4 , \$3  };
   assign s_axil_wready = s_axil_awready;
   assign m_axis_result_tdata = \$10 [31:0];
   assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$228$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
-, misframed, weight_tready, \misframed$199 , scale_tready, \misframed$200 , start, abort, n, k, results__payload, result_tvalid, beat);
+module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$202$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
+, weight_tready, \misframed$199 , scale_tready, \misframed$200 , start, abort, last_n, last_k, illegal, results__payload, result_tvalid, activation_tdata);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -296,22 +296,22 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$38 ;
   wire \$39 ;
   wire \$4 ;
-  wire \$40 ;
-  wire \$41 ;
-  wire \$42 ;
-  wire \$43 ;
-  wire \$44 ;
-  wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
+  reg [28:0] \$40 ;
+  reg [28:0] \$41 ;
+  reg [28:0] \$42 ;
+  reg [28:0] \$43 ;
+  reg [28:0] \$44 ;
+  reg [28:0] \$45 ;
+  reg [28:0] \$46 ;
+  reg [28:0] \$47 ;
+  reg [28:0] \$48 ;
+  reg [28:0] \$49 ;
   wire \$5 ;
-  reg [28:0] \$50 ;
-  reg [28:0] \$51 ;
-  reg [28:0] \$52 ;
-  reg [28:0] \$53 ;
-  reg [28:0] \$54 ;
+  reg \$50 ;
+  reg \$51 ;
+  reg \$52 ;
+  reg \$53 ;
+  reg \$54 ;
   reg [28:0] \$55 ;
   reg [28:0] \$56 ;
   reg [28:0] \$57 ;
@@ -321,28 +321,29 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [28:0] \$60 ;
   reg [28:0] \$61 ;
   reg [28:0] \$62 ;
-  reg [28:0] \$63 ;
-  reg [28:0] \$64 ;
-  reg \$65 ;
-  reg \$66 ;
+  reg \$63 ;
+  reg \$64 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
   wire [7:0] \$signature__addr ;
-  wire [6:0] \$signature__addr$116 ;
+  wire [6:0] \$signature__addr$114 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
   wire [511:0] \$signature__data ;
-  wire [15:0] \$signature__data$118 ;
+  wire [15:0] \$signature__data$116 ;
   wire \$signature__en ;
-  wire \$signature__en$120 ;
+  wire \$signature__en$118 ;
   input abort;
   wire abort;
   wire activation_closed;
   wire activation_final;
+  wire activation_late;
   wire activation_missing;
   wire activation_present;
   output activation_stall;
   wire activation_stall;
   wire activation_take;
+  input [511:0] activation_tdata;
   wire [511:0] activation_tdata;
   wire activation_tlast;
   output activation_tready;
@@ -350,115 +351,124 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire activation_tvalid;
   wire advance;
   reg all_nan = 1'h0;
-  input [511:0] beat;
-  wire [511:0] beat;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] arrived_activations;
+  reg [511:0] arrived_weights = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  wire backed;
+  reg [511:0] beat = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   wire block_last;
   output busy;
   wire busy;
-  wire \busy$44 ;
+  wire \busy$46 ;
   wire claim;
-  wire \claim$166 ;
+  wire \claim$164 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$115 ;
-  wire \closed$37 ;
+  wire \closed$109 ;
+  wire \closed$191 ;
   wire [127:0] codes;
-  wire [127:0] \codes$71 ;
-  wire [127:0] \codes$77 ;
-  wire [127:0] \codes$83 ;
+  wire [127:0] \codes$73 ;
+  wire [127:0] \codes$79 ;
+  wire [127:0] \codes$85 ;
   output counting;
   wire counting;
+  input [127:0] data;
+  wire [127:0] data;
   wire [15:0] dot;
-  wire [15:0] \dot$135 ;
-  wire [15:0] \dot$143 ;
-  wire [15:0] \dot$151 ;
+  wire [15:0] \dot$133 ;
+  wire [15:0] \dot$141 ;
+  wire [15:0] \dot$149 ;
   wire enough;
-  wire \enough$169 ;
+  wire \enough$167 ;
   wire [5:0] faults;
   wire \final ;
-  wire \final$102 ;
   wire \final$32 ;
+  wire \final$98 ;
   output finished;
   wire finished;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
   wire [511:0] fixed;
   wire give;
-  wire \give$163 ;
+  wire \give$161 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
-  wire illegal;
-  wire \illegal$91 ;
-  wire \illegal$92 ;
-  wire \illegal$93 ;
-  wire \illegal$94 ;
+  reg illegal = 1'h0;
+  wire [15:0] \illegal$219 ;
+  wire [15:0] \illegal$220 ;
+  wire [15:0] \illegal$221 ;
+  wire [15:0] \illegal$222 ;
   wire [15:0] inputs;
-  wire [15:0] \inputs$137 ;
-  wire [15:0] \inputs$145 ;
-  wire [15:0] \inputs$153 ;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$42 ;
-  wire [14:0] \k$97 ;
-  wire last;
-  wire \last$125 ;
-  wire \last$134 ;
-  wire \last$142 ;
-  wire \last$150 ;
-  wire \last$173 ;
-  wire \last$76 ;
-  wire \last$82 ;
-  wire \last$88 ;
+  wire [15:0] \inputs$135 ;
+  wire [15:0] \inputs$143 ;
+  wire [15:0] \inputs$151 ;
+  wire [5:0] last;
+  wire \last$122 ;
+  wire \last$132 ;
+  wire \last$140 ;
+  wire \last$148 ;
+  wire \last$171 ;
+  wire \last$72 ;
+  wire \last$78 ;
+  wire \last$84 ;
+  wire \last$90 ;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$44 ;
+  wire [14:0] \last_k$93 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$42 ;
+  wire [16:0] \last_n$92 ;
+  wire late;
+  wire \late$37 ;
   wire load;
   wire [7:0] load_chunk;
+  wire [14:0] load_last;
   wire load_open;
-  wire [14:0] load_remaining;
   wire [63:0] mask;
-  wire [63:0] \mask$64 ;
-  wire [63:0] \mask$72 ;
-  wire [63:0] \mask$78 ;
-  wire [63:0] \mask$84 ;
+  wire [63:0] \mask$66 ;
+  wire [63:0] \mask$74 ;
+  wire [63:0] \mask$80 ;
+  wire [63:0] \mask$86 ;
   output misframed;
   wire misframed;
   output \misframed$199 ;
   wire \misframed$199 ;
   output \misframed$200 ;
   wire \misframed$200 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$40 ;
-  wire [16:0] \n$96 ;
   wire nan;
+  wire \nan$179 ;
+  wire \nan$180 ;
   wire \nan$181 ;
-  wire \nan$182 ;
-  wire \nan$183 ;
   wire [3:0] nans;
   wire nonfinite;
+  wire \nonfinite$157 ;
+  wire \nonfinite$158 ;
   wire \nonfinite$159 ;
-  wire \nonfinite$160 ;
-  wire \nonfinite$161 ;
-  wire \nonfinite$197 ;
+  wire \nonfinite$196 ;
   wire ones;
-  wire \ones$73 ;
-  wire \ones$79 ;
-  wire \ones$85 ;
+  wire \ones$75 ;
+  wire \ones$81 ;
+  wire \ones$87 ;
   wire over;
-  reg \over$192  = 1'h1;
-  output \port$228$0 ;
-  wire \port$228$0 ;
+  reg \over$190  = 1'h1;
+  output \port$202$0 ;
+  wire \port$202$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$99 ;
-  wire [127:0] r_data;
-  wire r_en;
+  wire \present$95 ;
   wire ragged;
   wire [7:0] read__addr;
-  wire [6:0] \read__addr$121 ;
-  wire [511:0] read__data;
-  wire [15:0] \read__data$128 ;
+  wire [6:0] \read__addr$119 ;
+  wire [15:0] read__data;
+  wire [511:0] \read__data$209 ;
   wire read__en;
-  wire \read__en$122 ;
-  wire [14:0] remaining;
+  wire \read__en$120 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] read_activations;
+  reg [127:0] read_factors = 128'h00000000000000000000000000000000;
   wire [31:0] result_tdata;
   wire result_tlast;
   input result_tready;
@@ -479,14 +489,14 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$138 ;
-  wire [15:0] \scale$146 ;
-  wire [15:0] \scale$154 ;
+  wire [15:0] \scale$136 ;
+  wire [15:0] \scale$144 ;
+  wire [15:0] \scale$152 ;
   wire scale_available;
   wire scale_claim;
-  wire scale_closed;
   output scale_nonfinite;
   wire scale_nonfinite;
+  wire scale_ready;
   output scale_stall;
   wire scale_stall;
   wire [127:0] scale_tdata;
@@ -495,24 +505,28 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$140 ;
-  wire \scaled$148 ;
-  wire \scaled$156 ;
+  wire \scaled$138 ;
+  wire \scaled$146 ;
+  wire \scaled$154 ;
+  reg scaled_1 = 1'h0;
+  reg scaled_2 = 1'h0;
+  reg scaled_3 = 1'h0;
   wire segment;
   wire [15:0] shift;
-  wire [15:0] \shift$139 ;
-  wire [15:0] \shift$147 ;
-  wire [15:0] \shift$155 ;
+  wire [15:0] \shift$137 ;
+  wire [15:0] \shift$145 ;
+  wire [15:0] \shift$153 ;
+  wire spare;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$108 ;
+  wire \start$104 ;
   wire \start$15 ;
-  wire \start$162 ;
-  wire \start$38 ;
+  wire \start$160 ;
+  wire \start$40 ;
   wire \start$8 ;
-  wire \start$95 ;
+  wire \start$91 ;
   (* enum_base_type = "State" *)
   (* enum_value_0000001 = "IDLE" *)
   (* enum_value_0000010 = "LOAD" *)
@@ -550,6 +564,20 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \step_1.segment ;
   wire \step_1.valid ;
   wire \step_1.weighted ;
+  reg [28:0] step_10 = 29'h00000000;
+  wire \step_10.block_last ;
+  wire [7:0] \step_10.chunk ;
+  wire [6:0] \step_10.group ;
+  wire \step_10.group_last ;
+  wire \step_10.load ;
+  wire \step_10.poison ;
+  wire \step_10.ragged ;
+  wire \step_10.row_last ;
+  wire [3:0] \step_10.rows ;
+  wire \step_10.scaled ;
+  wire \step_10.segment ;
+  wire \step_10.valid ;
+  wire \step_10.weighted ;
   reg [28:0] step_2 = 29'h00000000;
   wire \step_2.block_last ;
   wire [7:0] \step_2.chunk ;
@@ -746,9 +774,38 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \summed_6.segment ;
   wire \summed_6.valid ;
   wire \summed_6.weighted ;
+  reg [28:0] summed_7 = 29'h00000000;
+  wire \summed_7.block_last ;
+  wire [7:0] \summed_7.chunk ;
+  wire [6:0] \summed_7.group ;
+  wire \summed_7.group_last ;
+  wire \summed_7.load ;
+  wire \summed_7.poison ;
+  wire \summed_7.ragged ;
+  wire \summed_7.row_last ;
+  wire [3:0] \summed_7.rows ;
+  wire \summed_7.scaled ;
+  wire \summed_7.segment ;
+  wire \summed_7.valid ;
+  wire \summed_7.weighted ;
+  reg [28:0] summed_8 = 29'h00000000;
+  wire \summed_8.block_last ;
+  wire [7:0] \summed_8.chunk ;
+  wire [6:0] \summed_8.group ;
+  wire \summed_8.group_last ;
+  wire \summed_8.load ;
+  wire \summed_8.poison ;
+  wire \summed_8.ragged ;
+  wire \summed_8.row_last ;
+  wire [3:0] \summed_8.rows ;
+  wire \summed_8.scaled ;
+  wire \summed_8.segment ;
+  wire \summed_8.valid ;
+  wire \summed_8.weighted ;
   wire take;
-  wire \take$101 ;
+  reg \take$223  = 1'h0;
   wire \take$30 ;
+  wire \take$97 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -756,13 +813,13 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [15:0] total;
-  wire [15:0] \total$136 ;
-  wire [15:0] \total$144 ;
-  wire [15:0] \total$152 ;
+  wire [15:0] \total$134 ;
+  wire [15:0] \total$142 ;
+  wire [15:0] \total$150 ;
+  wire [62:0] \total$173 ;
+  wire [62:0] \total$174 ;
   wire [62:0] \total$175 ;
   wire [62:0] \total$176 ;
-  wire [62:0] \total$177 ;
-  wire [62:0] \total$178 ;
   wire [251:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -774,20 +831,17 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$124 ;
-  wire \valid$133 ;
-  wire \valid$141 ;
-  wire \valid$149 ;
-  wire \valid$170 ;
-  wire \valid$75 ;
-  wire \valid$81 ;
-  wire \valid$87 ;
-  input [127:0] w_data;
-  wire [127:0] w_data;
-  wire w_en;
-  wire w_rdy;
-  wire weight_closed;
+  wire \valid$121 ;
+  wire \valid$131 ;
+  wire \valid$139 ;
+  wire \valid$147 ;
+  wire \valid$168 ;
+  wire \valid$77 ;
+  wire \valid$83 ;
+  wire \valid$89 ;
+  wire waive;
   wire weight_final;
+  wire weight_late;
   wire weight_present;
   output weight_stall;
   wire weight_stall;
@@ -798,10 +852,15 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   output weight_tready;
   wire weight_tready;
   wire weight_tvalid;
-  wire [511:0] x;
-  wire [511:0] \x$74 ;
-  wire [511:0] \x$80 ;
-  wire [511:0] \x$86 ;
+  wire [127:0] word;
+  wire write;
+  reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] \x$76 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] \x$82 ;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] \x$88 ;
   (* no_rw_check = 32'd1 *)
   reg [511:0] activations [255:0];
   initial begin
@@ -1070,7 +1129,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   always @(posedge clk) begin
     _0_ <= activations[step[9:2]];
   end
-  assign x = _0_;
+  assign \read__data$209  = _0_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] group_sums [127:0];
   initial begin
@@ -1204,123 +1263,136 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     group_sums[127] = 16'h0000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$120 )
-      group_sums[step_9[17:11]] <= \$signature__data$118 ;
+    if (\$signature__en$118 )
+      group_sums[step_10[17:11]] <= \$signature__data$116 ;
   end
   reg [15:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_8[17:11]];
+    _1_ <= group_sums[step_9[17:11]];
   end
   assign inputs = _1_;
-  assign \$24  = \$23  & step_9[22];
-  assign \scaled$140  = \$24  & step_9[25];
-  assign \$25  = step_9[0] & step_9[18];
-  assign \$26  = ~ step_9[1];
-  assign \valid$141  = \$25  & \$26 ;
-  assign \$27  = step_9[0] & step_9[18];
-  assign \$28  = ~ step_9[1];
-  assign \$29  = \$27  & \$28 ;
-  assign \$30  = \$29  & step_9[22];
-  assign \scaled$148  = \$30  & step_9[26];
-  assign \$31  = step_9[0] & step_9[18];
-  assign \$32  = ~ step_9[1];
-  assign \valid$149  = \$31  & \$32 ;
-  assign \$33  = step_9[0] & step_9[18];
-  assign \$34  = ~ step_9[1];
-  assign \$35  = \$33  & \$34 ;
-  assign \$36  = \$35  & step_9[22];
-  assign \scaled$156  = \$36  & step_9[27];
-  assign scale_nonfinite = | { \nonfinite$161 , \nonfinite$160 , \nonfinite$159 , nonfinite };
-  assign \give$163  = result_tvalid & result_tready;
-  assign \$37  = ~ summed_6[1];
-  assign \$38  = summed_6[0] & \$37 ;
-  assign \valid$170  = \$38  & summed_6[19];
-  assign nans = { \nan$183 , \nan$182 , \nan$181 , nan } | { summed_6[23], summed_6[23], summed_6[23], summed_6[23] };
-  assign \$39  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$192  & \$39 ;
-  assign \$40  = state[4] & \over$192 ;
-  assign \$41  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$40  & \$41 ;
-  assign \$42  = ~ \over$192 ;
-  assign counting = busy & \$42 ;
-  assign \$43  = state[4] & result_tvalid;
-  assign \$44  = ~ result_tready;
-  assign \$45  = \$43  & \$44 ;
-  assign \$46  = room_stall | \$45 ;
-  assign \$47  = result_tvalid & result_tready;
-  assign \$48  = \$47  & results__payload[32];
+  assign counting = busy & \$16 ;
+  assign \$17  = state[4] & result_tvalid;
+  assign \$18  = ~ result_tready;
+  assign \$19  = \$17  & \$18 ;
+  assign \$20  = room_stall | \$19 ;
+  assign \$21  = ~ step_1[1];
+  assign \$22  = step_1[0] & \$21 ;
+  assign \$23  = \$22  & step_1[21];
+  assign \$24  = | \illegal$219 ;
+  assign \$25  = \$24  & step_1[24];
+  assign \$26  = | \illegal$220 ;
+  assign \$27  = \$26  & step_1[25];
+  assign \$28  = | \illegal$221 ;
+  assign \$29  = \$28  & step_1[26];
+  assign \$30  = | \illegal$222 ;
+  assign \$31  = \$30  & step_1[27];
+  assign \$32  = | { \$31 , \$29 , \$27 , \$25  };
+  assign \$33  = \$23  & \$32 ;
+  assign \$34  = ~ step_6[1];
+  assign \$35  = step_6[0] & \$34 ;
+  assign \$36  = \$35  & step_6[22];
+  assign \$37  = result_tvalid & result_tready;
+  assign \$38  = \$37  & results__payload[32];
   always @(posedge clk)
-    step_1 <= \$50 ;
+    beat <= activation_tdata;
   always @(posedge clk)
-    step_2 <= \$51 ;
+    x <= \read__data$209 ;
   always @(posedge clk)
-    step_3 <= \$52 ;
+    step_1 <= \$40 ;
   always @(posedge clk)
-    step_4 <= \$53 ;
+    step_2 <= \$41 ;
   always @(posedge clk)
-    step_5 <= \$54 ;
+    step_3 <= \$42 ;
   always @(posedge clk)
-    step_6 <= \$55 ;
+    step_4 <= \$43 ;
   always @(posedge clk)
-    step_7 <= \$56 ;
+    step_5 <= \$44 ;
   always @(posedge clk)
-    step_8 <= \$57 ;
+    step_6 <= \$45 ;
   always @(posedge clk)
-    step_9 <= \$58 ;
+    step_7 <= \$46 ;
   always @(posedge clk)
-    summed_1 <= \$59 ;
+    step_8 <= \$47 ;
   always @(posedge clk)
-    summed_2 <= \$60 ;
+    step_9 <= \$48 ;
   always @(posedge clk)
-    summed_3 <= \$61 ;
+    step_10 <= \$49 ;
   always @(posedge clk)
-    summed_4 <= \$62 ;
+    arrived_weights <= weight_tdata;
   always @(posedge clk)
-    summed_5 <= \$63 ;
+    illegal <= \$50 ;
   always @(posedge clk)
-    summed_6 <= \$64 ;
+    \take$223  <= \$51 ;
   always @(posedge clk)
-    \over$192  <= \$65 ;
+    scaled_1 <= \$52 ;
   always @(posedge clk)
-    all_nan <= \$66 ;
-  assign \$1  = ~ step_1[1];
-  assign \$2  = step_1[0] & \$1 ;
-  assign \$3  = \$2  & step_1[21];
-  assign \$4  = \illegal$91  & step_1[24];
-  assign \$5  = \illegal$92  & step_1[25];
-  assign \$6  = \illegal$93  & step_1[26];
-  assign \$7  = \illegal$94  & step_1[27];
-  assign \$8  = | { \$7 , \$6 , \$5 , \$4  };
-  assign illegal = \$3  & \$8 ;
-  assign advance = \present$99  & w_rdy;
-  assign \final$102  = row_last & block_last;
-  assign w_en = \present$99  & w_rdy;
-  assign give = \present$99  & w_rdy;
-  assign \$9  = step_9[0] & step_9[18];
-  assign \$signature__en$120  = \$9  & step_9[1];
-  assign \$10  = step_9[0] & step_9[18];
-  assign \$11  = ~ step_9[1];
-  assign \$12  = \$10  & \$11 ;
-  assign r_en = \$12  & step_9[22];
-  assign \$13  = step_9[0] & step_9[18];
-  assign \$14  = ~ step_9[1];
-  assign \valid$124  = \$13  & \$14 ;
-  assign \$15  = step_9[0] & step_9[18];
-  assign \$16  = ~ step_9[1];
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = \$17  & step_9[22];
-  assign scaled = \$18  & step_9[24];
-  assign \$19  = step_9[0] & step_9[18];
-  assign \$20  = ~ step_9[1];
-  assign \valid$133  = \$19  & \$20 ;
-  assign \$21  = step_9[0] & step_9[18];
-  assign \$22  = ~ step_9[1];
-  assign \$23  = \$21  & \$22 ;
+    scaled_2 <= \$53 ;
+  always @(posedge clk)
+    scaled_3 <= \$54 ;
+  always @(posedge clk)
+    read_factors <= word;
+  always @(posedge clk)
+    summed_1 <= \$55 ;
+  always @(posedge clk)
+    summed_2 <= \$56 ;
+  always @(posedge clk)
+    summed_3 <= \$57 ;
+  always @(posedge clk)
+    summed_4 <= \$58 ;
+  always @(posedge clk)
+    summed_5 <= \$59 ;
+  always @(posedge clk)
+    summed_6 <= \$60 ;
+  always @(posedge clk)
+    summed_7 <= \$61 ;
+  always @(posedge clk)
+    summed_8 <= \$62 ;
+  always @(posedge clk)
+    \over$190  <= \$63 ;
+  always @(posedge clk)
+    all_nan <= \$64 ;
+  assign \$1  = \present$95  & spare;
+  assign advance = start | \$1 ;
+  assign \final$98  = row_last & block_last;
+  assign write = \present$95  & spare;
+  assign give = \present$95  & spare;
+  assign \$2  = step_10[0] & step_10[18];
+  assign \$signature__en$118  = \$2  & step_10[1];
+  assign \$3  = step_10[0] & step_10[18];
+  assign \$4  = ~ step_10[1];
+  assign \valid$121  = \$3  & \$4 ;
+  assign scaled = scaled_3 & step_10[24];
+  assign \$5  = step_10[0] & step_10[18];
+  assign \$6  = ~ step_10[1];
+  assign \valid$131  = \$5  & \$6 ;
+  assign \scaled$138  = scaled_3 & step_10[25];
+  assign \$7  = step_10[0] & step_10[18];
+  assign \$8  = ~ step_10[1];
+  assign \valid$139  = \$7  & \$8 ;
+  assign \scaled$146  = scaled_3 & step_10[26];
+  assign \$9  = step_10[0] & step_10[18];
+  assign \$10  = ~ step_10[1];
+  assign \valid$147  = \$9  & \$10 ;
+  assign \scaled$154  = scaled_3 & step_10[27];
+  assign scale_nonfinite = | { \nonfinite$159 , \nonfinite$158 , \nonfinite$157 , nonfinite };
+  assign \give$161  = result_tvalid & result_tready;
+  assign \$11  = ~ summed_8[1];
+  assign \$12  = summed_8[0] & \$11 ;
+  assign \valid$168  = \$12  & summed_8[19];
+  assign nans = { \nan$181 , \nan$180 , \nan$179 , nan } | { summed_8[23], summed_8[23], summed_8[23], summed_8[23] };
+  assign \$13  = & { waive, \closed$191 , activation_closed };
+  assign over = \over$190  & \$13 ;
+  assign \$14  = state[4] & \over$190 ;
+  assign \$15  = & { waive, \closed$191 , activation_closed };
+  assign finished = \$14  & \$15 ;
+  assign \$16  = ~ \over$190 ;
   \tern_64x4_int8_g128_2bit.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
     .closed(activation_closed),
     .\final (\final ),
+    .late(activation_late),
     .misframed(misframed),
     .present(activation_present),
     .rst(rst),
@@ -1333,59 +1405,59 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_64x4_int8_g128_2bit.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[127:0]),
-    .illegal(\illegal$91 ),
-    .last(step_8[18]),
+    .codes(arrived_weights[127:0]),
+    .illegal(\illegal$219 ),
+    .last(step_9[18]),
     .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .total(\$signature__data$118 ),
-    .valid(step_8[0]),
-    .\x$12 (x)
+    .total(\$signature__data$116 ),
+    .valid(step_9[0]),
+    .\x$16 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[255:128]),
-    .illegal(\illegal$92 ),
-    .last(step_8[18]),
+    .codes(arrived_weights[255:128]),
+    .illegal(\illegal$220 ),
+    .last(step_9[18]),
     .mask(mask),
     .rst(rst),
-    .total(\dot$135 ),
-    .valid(step_8[0]),
-    .\x$12 (x)
+    .total(\dot$133 ),
+    .valid(step_9[0]),
+    .\x$16 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2  dot_2 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[383:256]),
-    .illegal(\illegal$93 ),
-    .last(step_8[18]),
+    .codes(arrived_weights[383:256]),
+    .illegal(\illegal$221 ),
+    .last(step_9[18]),
     .mask(mask),
     .rst(rst),
-    .total(\dot$143 ),
-    .valid(step_8[0]),
-    .\x$12 (x)
+    .total(\dot$141 ),
+    .valid(step_9[0]),
+    .\x$16 (x)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3  dot_3 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[511:384]),
-    .illegal(\illegal$94 ),
-    .last(step_8[18]),
+    .codes(arrived_weights[511:384]),
+    .illegal(\illegal$222 ),
+    .last(step_9[18]),
     .mask(mask),
     .rst(rst),
-    .total(\dot$151 ),
-    .valid(step_8[0]),
-    .\x$12 (x)
+    .total(\dot$149 ),
+    .valid(step_9[0]),
+    .\x$16 (x)
   );
   \tern_64x4_int8_g128_2bit.core.lanes  lanes (
     .abort(abort),
     .clk(clk),
+    .last(load_last[5:0]),
     .load(\$signature__en ),
     .mask(mask),
     .ragged(step[20]),
-    .remaining(remaining),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.results  results (
@@ -1394,121 +1466,123 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$3313$24 (summed_6[28:24]),
-    .\port$4572$0 (\total$175 ),
-    .\port$4664$0 (\total$176 ),
-    .\port$4756$0 (\total$177 ),
-    .\port$4848$0 (\total$178 ),
+    .\port$3874$24 (summed_8[28:24]),
+    .\port$5224$0 (\total$173 ),
+    .\port$5370$0 (\total$174 ),
+    .\port$5516$0 (\total$175 ),
+    .\port$5662$0 (\total$176 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$170 )
+    .valid(\valid$168 )
   );
-  \tern_64x4_int8_g128_2bit.core.room$241  \room$241  (
+  \tern_64x4_int8_g128_2bit.core.room$256  \room$256  (
     .abort(abort),
-    .claim(\claim$166 ),
+    .claim(\claim$164 ),
     .clk(clk),
     .enough(room),
-    .give(\give$163 ),
+    .give(\give$161 ),
     .rst(rst),
     .start(start)
   );
   \tern_64x4_int8_g128_2bit.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$118 ),
+    .dot(\$signature__data$116 ),
     .inputs(inputs),
-    .last(step_9[19]),
+    .last(step_10[19]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$2778$0 (r_data[31:0]),
+    .\port$3858$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$175 ),
-    .valid(\valid$124 )
+    .total(\total$173 ),
+    .valid(\valid$121 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$135 ),
+    .dot(\dot$133 ),
     .inputs(inputs),
-    .last(step_9[19]),
-    .nan(\nan$181 ),
-    .nonfinite(\nonfinite$159 ),
-    .\port$2778$32 (r_data[63:32]),
+    .last(step_10[19]),
+    .nan(\nan$179 ),
+    .nonfinite(\nonfinite$157 ),
+    .\port$3858$32 (read_factors[63:32]),
     .rst(rst),
-    .scaled(\scaled$140 ),
-    .total(\total$176 ),
-    .valid(\valid$133 )
+    .scaled(\scaled$138 ),
+    .total(\total$174 ),
+    .valid(\valid$131 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_2  scale_2 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$143 ),
+    .dot(\dot$141 ),
     .inputs(inputs),
-    .last(step_9[19]),
-    .nan(\nan$182 ),
-    .nonfinite(\nonfinite$160 ),
-    .\port$2778$64 (r_data[95:64]),
+    .last(step_10[19]),
+    .nan(\nan$180 ),
+    .nonfinite(\nonfinite$158 ),
+    .\port$3858$64 (read_factors[95:64]),
     .rst(rst),
-    .scaled(\scaled$148 ),
-    .total(\total$177 ),
-    .valid(\valid$141 )
+    .scaled(\scaled$146 ),
+    .total(\total$175 ),
+    .valid(\valid$139 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_3  scale_3 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$151 ),
+    .dot(\dot$149 ),
     .inputs(inputs),
-    .last(step_9[19]),
-    .nan(\nan$183 ),
-    .nonfinite(\nonfinite$161 ),
-    .\port$2778$96 (r_data[127:96]),
+    .last(step_10[19]),
+    .nan(\nan$181 ),
+    .nonfinite(\nonfinite$159 ),
+    .\port$3858$96 (read_factors[127:96]),
     .rst(rst),
-    .scaled(\scaled$156 ),
-    .total(\total$178 ),
-    .valid(\valid$149 )
+    .scaled(\scaled$154 ),
+    .total(\total$176 ),
+    .valid(\valid$147 )
   );
   \tern_64x4_int8_g128_2bit.core.scale_credit  scale_credit (
     .abort(abort),
+    .backed(scale_available),
     .claim(claim),
     .clk(clk),
-    .enough(scale_available),
+    .enough(scale_ready),
     .give(give),
     .rst(rst),
-    .start(start)
+    .spare(spare),
+    .start(start),
+    .waive(waive)
   );
   \tern_64x4_int8_g128_2bit.core.scale_gate  scale_gate (
     .abort(abort),
     .clk(clk),
-    .closed(scale_closed),
-    .\final (\final$102 ),
+    .closed(waive),
+    .\final (\final$98 ),
     .misframed(\misframed$200 ),
-    .present(\present$99 ),
+    .present(\present$95 ),
     .rst(rst),
     .start(start),
-    .take(w_rdy),
+    .take(spare),
     .tlast(\tlast$18 ),
     .tready(scale_tready),
     .tvalid(\tvalid$16 )
   );
-  \tern_64x4_int8_g128_2bit.core.scale_queue  scale_queue (
+  \tern_64x4_int8_g128_2bit.core.scale_ring  scale_ring (
     .abort(abort),
     .clk(clk),
-    .r_data(r_data),
-    .r_en(r_en),
+    .data(data),
+    .read__en(\take$223 ),
     .rst(rst),
-    .w_en(w_en),
-    .w_port__data(w_data),
-    .w_rdy(w_rdy)
+    .word(word),
+    .write(write)
   );
   \tern_64x4_int8_g128_2bit.core.scale_walk  scale_walk (
     .abort(abort),
     .advance(advance),
     .block_last(block_last),
     .clk(clk),
-    .k(k),
-    .n(n),
+    .last_k(last_k),
+    .last_n(last_n),
     .row_last(row_last),
     .rst(rst),
     .start(start)
@@ -1516,32 +1590,33 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_64x4_int8_g128_2bit.core.sequencer  sequencer (
     .abort(abort),
     .activation_closed(activation_closed),
+    .activation_late(activation_late),
     .activation_missing(activation_missing),
     .activation_present(activation_present),
     .activation_stall(activation_stall),
     .activation_take(take),
-    .busy(busy),
+    .\busy$51 (busy),
     .clk(clk),
-    .k(k),
+    .last_k(last_k),
+    .last_n(last_n),
     .load_chunk(\$signature__addr ),
+    .load_last(load_last),
     .load_open(\$signature__en ),
-    .load_remaining(remaining),
-    .n(n),
     .over(over),
+    .ragged(\final ),
     .room(room),
-    .room_claim(\claim$166 ),
+    .room_claim(\claim$164 ),
     .room_stall(room_stall),
-    .row_last(\final ),
     .rst(rst),
     .scale_available(scale_available),
     .scale_claim(claim),
-    .scale_closed(scale_closed),
+    .scale_ready(scale_ready),
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
-    .weight_closed(weight_closed),
+    .\step$17 (step),
     .weight_final(\final$32 ),
+    .weight_late(weight_late),
     .weight_present(weight_present),
     .weight_stall(weight_stall),
     .weight_take(\take$30 )
@@ -1549,8 +1624,9 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_64x4_int8_g128_2bit.core.weight_gate  weight_gate (
     .abort(abort),
     .clk(clk),
-    .closed(weight_closed),
+    .closed(\closed$191 ),
     .\final (\final$32 ),
+    .late(weight_late),
     .misframed(\misframed$199 ),
     .present(weight_present),
     .rst(rst),
@@ -1562,57 +1638,157 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = step;
+    \$40  = step;
     if (abort) begin
-      \$50  = 29'h00000000;
+      \$40  = 29'h00000000;
     end
     if (rst) begin
-      \$50  = 29'h00000000;
+      \$40  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = step_1;
+    \$41  = step_1;
     if (abort) begin
-      \$51  = 29'h00000000;
+      \$41  = 29'h00000000;
     end
     if (rst) begin
-      \$51  = 29'h00000000;
+      \$41  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = step_2;
+    \$42  = step_2;
     if (abort) begin
-      \$52  = 29'h00000000;
+      \$42  = 29'h00000000;
     end
     if (rst) begin
-      \$52  = 29'h00000000;
+      \$42  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = step_3;
+    \$43  = step_3;
     if (abort) begin
-      \$53  = 29'h00000000;
+      \$43  = 29'h00000000;
     end
     if (rst) begin
-      \$53  = 29'h00000000;
+      \$43  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = step_4;
+    \$44  = step_4;
     if (abort) begin
-      \$54  = 29'h00000000;
+      \$44  = 29'h00000000;
     end
     if (rst) begin
-      \$54  = 29'h00000000;
+      \$44  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = step_5;
+    \$45  = step_5;
+    if (abort) begin
+      \$45  = 29'h00000000;
+    end
+    if (rst) begin
+      \$45  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$46  = step_6;
+    if (abort) begin
+      \$46  = 29'h00000000;
+    end
+    if (rst) begin
+      \$46  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$47  = step_7;
+    if (abort) begin
+      \$47  = 29'h00000000;
+    end
+    if (rst) begin
+      \$47  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$48  = step_8;
+    if (abort) begin
+      \$48  = 29'h00000000;
+    end
+    if (rst) begin
+      \$48  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$49  = step_9;
+    if (abort) begin
+      \$49  = 29'h00000000;
+    end
+    if (rst) begin
+      \$49  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$50  = \$33 ;
+    if (abort) begin
+      \$50  = 1'h0;
+    end
+    if (rst) begin
+      \$50  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$51  = \$36 ;
+    if (abort) begin
+      \$51  = 1'h0;
+    end
+    if (rst) begin
+      \$51  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$52  = \take$223 ;
+    if (abort) begin
+      \$52  = 1'h0;
+    end
+    if (rst) begin
+      \$52  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$53  = scaled_1;
+    if (abort) begin
+      \$53  = 1'h0;
+    end
+    if (rst) begin
+      \$53  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$54  = scaled_2;
+    if (abort) begin
+      \$54  = 1'h0;
+    end
+    if (rst) begin
+      \$54  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$55  = step_10;
     if (abort) begin
       \$55  = 29'h00000000;
     end
@@ -1622,7 +1798,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = step_6;
+    \$56  = summed_1;
     if (abort) begin
       \$56  = 29'h00000000;
     end
@@ -1632,7 +1808,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = step_7;
+    \$57  = summed_2;
     if (abort) begin
       \$57  = 29'h00000000;
     end
@@ -1642,7 +1818,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$58  = step_8;
+    \$58  = summed_3;
     if (abort) begin
       \$58  = 29'h00000000;
     end
@@ -1652,7 +1828,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$59  = step_9;
+    \$59  = summed_4;
     if (abort) begin
       \$59  = 29'h00000000;
     end
@@ -1662,7 +1838,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$60  = summed_1;
+    \$60  = summed_5;
     if (abort) begin
       \$60  = 29'h00000000;
     end
@@ -1672,7 +1848,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = summed_2;
+    \$61  = summed_6;
     if (abort) begin
       \$61  = 29'h00000000;
     end
@@ -1682,7 +1858,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_3;
+    \$62  = summed_7;
     if (abort) begin
       \$62  = 29'h00000000;
     end
@@ -1692,52 +1868,32 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = summed_4;
-    if (abort) begin
-      \$63  = 29'h00000000;
-    end
-    if (rst) begin
-      \$63  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = summed_5;
-    if (abort) begin
-      \$64  = 29'h00000000;
-    end
-    if (rst) begin
-      \$64  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$65  = \over$192 ;
+    \$63  = \over$190 ;
     if (start) begin
-      \$65  = 1'h0;
-    end else if (\$48 ) begin
-      \$65  = 1'h1;
+      \$63  = 1'h0;
+    end else if (\$38 ) begin
+      \$63  = 1'h1;
     end
     if (abort) begin
-      \$65  = 1'h1;
+      \$63  = 1'h1;
     end
     if (rst) begin
-      \$65  = 1'h1;
+      \$63  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$66  = all_nan;
+    \$64  = all_nan;
     if (start) begin
-      \$66  = 1'h0;
-    end else if (\$49 ) begin
-      \$66  = 1'h1;
+      \$64  = 1'h0;
+    end else if (\$39 ) begin
+      \$64  = 1'h1;
     end
     if (abort) begin
-      \$66  = 1'h0;
+      \$64  = 1'h0;
     end
     if (rst) begin
-      \$66  = 1'h0;
+      \$64  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1755,16 +1911,17 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign activation_take = take;
   assign activation_final = \final ;
   assign present = activation_present;
-  assign closed = activation_closed;
+  assign late = activation_late;
   assign weight_take = \take$30 ;
   assign weight_final = \final$32 ;
   assign \present$35  = weight_present;
-  assign \closed$37  = weight_closed;
-  assign \start$38  = start;
-  assign \n$40  = n;
-  assign \k$42  = k;
-  assign \busy$44  = busy;
-  assign activation_tdata = beat;
+  assign \late$37  = weight_late;
+  assign closed = activation_closed;
+  assign \start$40  = start;
+  assign \last_n$42  = last_n;
+  assign \last_k$44  = last_k;
+  assign \busy$46  = busy;
+  assign arrived_activations = beat;
   assign \$signature__data  = beat;
   assign fixed = beat;
   assign load_chunk = \$signature__addr ;
@@ -1772,81 +1929,82 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign read__addr = step[9:2];
   assign read__en = 1'h1;
   assign load = \$signature__en ;
-  assign load_remaining = remaining;
+  assign last = load_last[5:0];
   assign segment = step[10];
   assign ragged = step[20];
-  assign codes = weight_tdata[127:0];
-  assign \mask$64  = mask;
+  assign codes = arrived_weights[127:0];
+  assign \mask$66  = mask;
   assign ones = step[1];
-  assign read__data = x;
-  assign valid = step_8[0];
-  assign last = step_8[18];
-  assign \codes$71  = weight_tdata[255:128];
-  assign \mask$72  = mask;
-  assign \ones$73  = 1'h0;
-  assign \x$74  = x;
-  assign \valid$75  = step_8[0];
-  assign \last$76  = step_8[18];
-  assign \codes$77  = weight_tdata[383:256];
-  assign \mask$78  = mask;
-  assign \ones$79  = 1'h0;
-  assign \x$80  = x;
-  assign \valid$81  = step_8[0];
-  assign \last$82  = step_8[18];
-  assign \codes$83  = weight_tdata[511:384];
-  assign \mask$84  = mask;
-  assign \ones$85  = 1'h0;
-  assign \x$86  = x;
-  assign \valid$87  = step_8[0];
-  assign \last$88  = step_8[18];
-  assign \start$95  = start;
-  assign \n$96  = n;
-  assign \k$97  = k;
-  assign \take$101  = w_rdy;
-  assign scale_tdata = w_data;
-  assign \start$108  = start;
+  assign read_activations = x;
+  assign valid = step_9[0];
+  assign \last$72  = step_9[18];
+  assign \codes$73  = arrived_weights[255:128];
+  assign \mask$74  = mask;
+  assign \ones$75  = 1'h0;
+  assign \x$76  = x;
+  assign \valid$77  = step_9[0];
+  assign \last$78  = step_9[18];
+  assign \codes$79  = arrived_weights[383:256];
+  assign \mask$80  = mask;
+  assign \ones$81  = 1'h0;
+  assign \x$82  = x;
+  assign \valid$83  = step_9[0];
+  assign \last$84  = step_9[18];
+  assign \codes$85  = arrived_weights[511:384];
+  assign \mask$86  = mask;
+  assign \ones$87  = 1'h0;
+  assign \x$88  = x;
+  assign \valid$89  = step_9[0];
+  assign \last$90  = step_9[18];
+  assign \start$91  = start;
+  assign \last_n$92  = last_n;
+  assign \last_k$93  = last_k;
+  assign \take$97  = spare;
+  assign scale_tdata = data;
+  assign \start$104  = start;
   assign scale_claim = claim;
-  assign enough = scale_available;
-  assign \closed$115  = scale_closed;
-  assign \$signature__addr$116  = step_9[17:11];
-  assign total = \$signature__data$118 ;
-  assign \read__addr$121  = step_8[17:11];
-  assign \read__en$122  = 1'h1;
-  assign \last$125  = step_9[19];
-  assign dot = \$signature__data$118 ;
-  assign \read__data$128  = inputs;
-  assign scale = r_data[15:0];
-  assign shift = r_data[31:16];
-  assign \last$134  = step_9[19];
-  assign \total$136  = \dot$135 ;
-  assign \inputs$137  = inputs;
-  assign \scale$138  = r_data[47:32];
-  assign \shift$139  = r_data[63:48];
-  assign \last$142  = step_9[19];
-  assign \total$144  = \dot$143 ;
-  assign \inputs$145  = inputs;
-  assign \scale$146  = r_data[79:64];
-  assign \shift$147  = r_data[95:80];
-  assign \last$150  = step_9[19];
-  assign \total$152  = \dot$151 ;
-  assign \inputs$153  = inputs;
-  assign \scale$154  = r_data[111:96];
-  assign \shift$155  = r_data[127:112];
-  assign \start$162  = start;
-  assign room_claim = \claim$166 ;
-  assign \enough$169  = room;
-  assign rows = summed_6[27:24];
-  assign \last$173  = summed_6[28];
-  assign totals = { \total$178 , \total$177 , \total$176 , \total$175  };
+  assign \closed$109  = waive;
+  assign enough = scale_ready;
+  assign backed = scale_available;
+  assign \$signature__addr$114  = step_10[17:11];
+  assign total = \$signature__data$116 ;
+  assign \read__addr$119  = step_9[17:11];
+  assign \read__en$120  = 1'h1;
+  assign \last$122  = step_10[19];
+  assign dot = \$signature__data$116 ;
+  assign read__data = inputs;
+  assign scale = read_factors[15:0];
+  assign shift = read_factors[31:16];
+  assign \last$132  = step_10[19];
+  assign \total$134  = \dot$133 ;
+  assign \inputs$135  = inputs;
+  assign \scale$136  = read_factors[47:32];
+  assign \shift$137  = read_factors[63:48];
+  assign \last$140  = step_10[19];
+  assign \total$142  = \dot$141 ;
+  assign \inputs$143  = inputs;
+  assign \scale$144  = read_factors[79:64];
+  assign \shift$145  = read_factors[95:80];
+  assign \last$148  = step_10[19];
+  assign \total$150  = \dot$149 ;
+  assign \inputs$151  = inputs;
+  assign \scale$152  = read_factors[111:96];
+  assign \shift$153  = read_factors[127:112];
+  assign \start$160  = start;
+  assign room_claim = \claim$164 ;
+  assign \enough$167  = room;
+  assign rows = summed_8[27:24];
+  assign \last$171  = summed_8[28];
+  assign totals = { \total$176 , \total$175 , \total$174 , \total$173  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
   assign faults = { \misframed$200 , \misframed$199 , misframed, illegal, scale_nonfinite, 1'h0 };
-  assign \nonfinite$197  = 1'h0;
-  assign stalls = { \$46 , scale_stall, weight_stall, activation_stall };
-  assign \port$228$0  = \$46 ;
+  assign \nonfinite$196  = 1'h0;
+  assign stalls = { \$20 , scale_stall, weight_stall, activation_stall };
+  assign \port$202$0  = \$20 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[9:2];
@@ -1860,32 +2018,6 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step.poison  = step[23];
   assign \step.rows  = step[27:24];
   assign \step.block_last  = step[28];
-  assign \step_8.valid  = step_8[0];
-  assign \step_8.load  = step_8[1];
-  assign \step_8.chunk  = step_8[9:2];
-  assign \step_8.segment  = step_8[10];
-  assign \step_8.group  = step_8[17:11];
-  assign \step_8.group_last  = step_8[18];
-  assign \step_8.row_last  = step_8[19];
-  assign \step_8.ragged  = step_8[20];
-  assign \step_8.weighted  = step_8[21];
-  assign \step_8.scaled  = step_8[22];
-  assign \step_8.poison  = step_8[23];
-  assign \step_8.rows  = step_8[27:24];
-  assign \step_8.block_last  = step_8[28];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[9:2];
-  assign \step_1.segment  = step_1[10];
-  assign \step_1.group  = step_1[17:11];
-  assign \step_1.group_last  = step_1[18];
-  assign \step_1.row_last  = step_1[19];
-  assign \step_1.ragged  = step_1[20];
-  assign \step_1.weighted  = step_1[21];
-  assign \step_1.scaled  = step_1[22];
-  assign \step_1.poison  = step_1[23];
-  assign \step_1.rows  = step_1[27:24];
-  assign \step_1.block_last  = step_1[28];
   assign \step_9.valid  = step_9[0];
   assign \step_9.load  = step_9[1];
   assign \step_9.chunk  = step_9[9:2];
@@ -1899,21 +2031,47 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_9.poison  = step_9[23];
   assign \step_9.rows  = step_9[27:24];
   assign \step_9.block_last  = step_9[28];
-  assign \summed_6.valid  = summed_6[0];
-  assign \summed_6.load  = summed_6[1];
-  assign \summed_6.chunk  = summed_6[9:2];
-  assign \summed_6.segment  = summed_6[10];
-  assign \summed_6.group  = summed_6[17:11];
-  assign \summed_6.group_last  = summed_6[18];
-  assign \summed_6.row_last  = summed_6[19];
-  assign \summed_6.ragged  = summed_6[20];
-  assign \summed_6.weighted  = summed_6[21];
-  assign \summed_6.scaled  = summed_6[22];
-  assign \summed_6.poison  = summed_6[23];
-  assign \summed_6.rows  = summed_6[27:24];
-  assign \summed_6.block_last  = summed_6[28];
+  assign \step_10.valid  = step_10[0];
+  assign \step_10.load  = step_10[1];
+  assign \step_10.chunk  = step_10[9:2];
+  assign \step_10.segment  = step_10[10];
+  assign \step_10.group  = step_10[17:11];
+  assign \step_10.group_last  = step_10[18];
+  assign \step_10.row_last  = step_10[19];
+  assign \step_10.ragged  = step_10[20];
+  assign \step_10.weighted  = step_10[21];
+  assign \step_10.scaled  = step_10[22];
+  assign \step_10.poison  = step_10[23];
+  assign \step_10.rows  = step_10[27:24];
+  assign \step_10.block_last  = step_10[28];
+  assign \summed_8.valid  = summed_8[0];
+  assign \summed_8.load  = summed_8[1];
+  assign \summed_8.chunk  = summed_8[9:2];
+  assign \summed_8.segment  = summed_8[10];
+  assign \summed_8.group  = summed_8[17:11];
+  assign \summed_8.group_last  = summed_8[18];
+  assign \summed_8.row_last  = summed_8[19];
+  assign \summed_8.ragged  = summed_8[20];
+  assign \summed_8.weighted  = summed_8[21];
+  assign \summed_8.scaled  = summed_8[22];
+  assign \summed_8.poison  = summed_8[23];
+  assign \summed_8.rows  = summed_8[27:24];
+  assign \summed_8.block_last  = summed_8[28];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[9:2];
+  assign \step_1.segment  = step_1[10];
+  assign \step_1.group  = step_1[17:11];
+  assign \step_1.group_last  = step_1[18];
+  assign \step_1.row_last  = step_1[19];
+  assign \step_1.ragged  = step_1[20];
+  assign \step_1.weighted  = step_1[21];
+  assign \step_1.scaled  = step_1[22];
+  assign \step_1.poison  = step_1[23];
+  assign \step_1.rows  = step_1[27:24];
+  assign \step_1.block_last  = step_1[28];
   assign \step_2.valid  = step_2[0];
   assign \step_2.load  = step_2[1];
   assign \step_2.chunk  = step_2[9:2];
@@ -1992,6 +2150,19 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_7.poison  = step_7[23];
   assign \step_7.rows  = step_7[27:24];
   assign \step_7.block_last  = step_7[28];
+  assign \step_8.valid  = step_8[0];
+  assign \step_8.load  = step_8[1];
+  assign \step_8.chunk  = step_8[9:2];
+  assign \step_8.segment  = step_8[10];
+  assign \step_8.group  = step_8[17:11];
+  assign \step_8.group_last  = step_8[18];
+  assign \step_8.row_last  = step_8[19];
+  assign \step_8.ragged  = step_8[20];
+  assign \step_8.weighted  = step_8[21];
+  assign \step_8.scaled  = step_8[22];
+  assign \step_8.poison  = step_8[23];
+  assign \step_8.rows  = step_8[27:24];
+  assign \step_8.block_last  = step_8[28];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[9:2];
@@ -2057,10 +2228,36 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \summed_5.poison  = summed_5[23];
   assign \summed_5.rows  = summed_5[27:24];
   assign \summed_5.block_last  = summed_5[28];
-  assign \$49  = activation_missing;
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[9:2];
+  assign \summed_6.segment  = summed_6[10];
+  assign \summed_6.group  = summed_6[17:11];
+  assign \summed_6.group_last  = summed_6[18];
+  assign \summed_6.row_last  = summed_6[19];
+  assign \summed_6.ragged  = summed_6[20];
+  assign \summed_6.weighted  = summed_6[21];
+  assign \summed_6.scaled  = summed_6[22];
+  assign \summed_6.poison  = summed_6[23];
+  assign \summed_6.rows  = summed_6[27:24];
+  assign \summed_6.block_last  = summed_6[28];
+  assign \summed_7.valid  = summed_7[0];
+  assign \summed_7.load  = summed_7[1];
+  assign \summed_7.chunk  = summed_7[9:2];
+  assign \summed_7.segment  = summed_7[10];
+  assign \summed_7.group  = summed_7[17:11];
+  assign \summed_7.group_last  = summed_7[18];
+  assign \summed_7.row_last  = summed_7[19];
+  assign \summed_7.ragged  = summed_7[20];
+  assign \summed_7.weighted  = summed_7[21];
+  assign \summed_7.scaled  = summed_7[22];
+  assign \summed_7.poison  = summed_7[23];
+  assign \summed_7.rows  = summed_7[27:24];
+  assign \summed_7.block_last  = summed_7[28];
+  assign \$39  = activation_missing;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
+module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2068,8 +2265,17 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -2082,22 +2288,22 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   input clk;
   wire clk;
   output closed;
-  wire closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
   input \final ;
   wire \final ;
+  output late;
+  wire late;
   output misframed;
   wire misframed;
+  reg not_open = 1'h1;
   output present;
   wire present;
   input rst;
   wire rst;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
   input take;
   wire take;
   input tlast;
@@ -2106,54 +2312,70 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
   always @(posedge clk)
-    state <= \$15 ;
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
+    \$23  = \$16 ;
     if (abort) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
   reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -2162,18 +2384,20 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [15:0] illegal;
+  wire [15:0] illegal;
+  wire [15:0] \illegal$7 ;
   input last;
   wire last;
   input [63:0] mask;
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
-  reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$16 ;
-  reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$14 ;
+  wire [63:0] negative;
+  reg [63:0] \negative$18  = 64'h0000000000000000;
+  reg [63:0] negative_1 = 64'h0000000000000000;
+  wire [63:0] nonzero;
+  reg [63:0] \nonzero$17  = 64'h0000000000000000;
+  reg [63:0] nonzero_1 = 64'h0000000000000000;
   input ones;
   wire ones;
   wire \ones$5 ;
@@ -2184,33 +2408,37 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$23 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$12 ;
-  wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  always @(posedge clk)
-    x <= \x$12 ;
-  always @(posedge clk)
-    nonzero <= \$4 ;
-  always @(posedge clk)
-    negative <= \$5 ;
-  always @(posedge clk)
-    total <= \$6 ;
-  always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [511:0] \x$16 ;
+  wire [511:0] \x$16 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  always @(posedge clk)
+    nonzero_1 <= \$4 ;
+  always @(posedge clk)
+    negative_1 <= \$5 ;
+  always @(posedge clk)
+    x <= \x$16 ;
+  always @(posedge clk)
+    \nonzero$17  <= \$6 ;
+  always @(posedge clk)
+    \negative$18  <= \$7 ;
+  always @(posedge clk)
+    total <= \$8 ;
+  always @(posedge clk)
+    part <= \$9 ;
   \tern_64x4_int8_g128_2bit.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .ones(ones),
     .rst(rst)
   );
@@ -2218,15 +2446,15 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \nonzero$14 ;
+    \$4  = nonzero;
     if (abort) begin
       \$4  = 64'h0000000000000000;
     end
@@ -2236,7 +2464,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \negative$16 ;
+    \$5  = negative;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -2246,30 +2474,50 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = total;
+    \$6  = nonzero_1;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$7  = negative_1;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$1 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = part;
+    \$9  = part;
     if (\$2 ) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$3 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -2279,7 +2527,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (clk, rst, \x$12 , abort, valid, las
   assign operands = x;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (rst, abort, codes, ones, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -2394,10 +2642,25 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask
   wire \$199 ;
   wire [63:0] \$2 ;
   wire \$20 ;
-  reg [63:0] \$200 ;
-  reg [63:0] \$201 ;
-  reg \$202 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
   wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  reg [63:0] \$215 ;
+  reg [63:0] \$216 ;
+  reg [15:0] \$217 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
@@ -2489,8 +2752,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -2639,101 +2902,116 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (clk, rst, abort, ones, mask
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
   assign \$138  = & codes[7:6];
-  assign \$139  = & codes[9:8];
-  assign \$140  = & codes[11:10];
-  assign \$141  = & codes[13:12];
-  assign \$142  = & codes[15:14];
-  assign \$143  = & codes[17:16];
-  assign \$144  = & codes[19:18];
-  assign \$145  = & codes[21:20];
-  assign \$146  = & codes[23:22];
-  assign \$147  = & codes[25:24];
-  assign \$148  = & codes[27:26];
-  assign \$149  = & codes[29:28];
-  assign \$150  = & codes[31:30];
-  assign \$151  = & codes[33:32];
-  assign \$152  = & codes[35:34];
-  assign \$153  = & codes[37:36];
-  assign \$154  = & codes[39:38];
-  assign \$155  = & codes[41:40];
-  assign \$156  = & codes[43:42];
-  assign \$157  = & codes[45:44];
-  assign \$158  = & codes[47:46];
-  assign \$159  = & codes[49:48];
-  assign \$160  = & codes[51:50];
-  assign \$161  = & codes[53:52];
-  assign \$162  = & codes[55:54];
-  assign \$163  = & codes[57:56];
-  assign \$164  = & codes[59:58];
-  assign \$165  = & codes[61:60];
-  assign \$166  = & codes[63:62];
-  assign \$167  = & codes[65:64];
-  assign \$168  = & codes[67:66];
-  assign \$169  = & codes[69:68];
-  assign \$170  = & codes[71:70];
-  assign \$171  = & codes[73:72];
-  assign \$172  = & codes[75:74];
-  assign \$173  = & codes[77:76];
-  assign \$174  = & codes[79:78];
-  assign \$175  = & codes[81:80];
-  assign \$176  = & codes[83:82];
-  assign \$177  = & codes[85:84];
-  assign \$178  = & codes[87:86];
-  assign \$179  = & codes[89:88];
-  assign \$180  = & codes[91:90];
-  assign \$181  = & codes[93:92];
-  assign \$182  = & codes[95:94];
-  assign \$183  = & codes[97:96];
-  assign \$184  = & codes[99:98];
-  assign \$185  = & codes[101:100];
-  assign \$186  = & codes[103:102];
-  assign \$187  = & codes[105:104];
-  assign \$188  = & codes[107:106];
-  assign \$189  = & codes[109:108];
-  assign \$190  = & codes[111:110];
-  assign \$191  = & codes[113:112];
-  assign \$192  = & codes[115:114];
-  assign \$193  = & codes[117:116];
-  assign \$194  = & codes[119:118];
-  assign \$195  = & codes[121:120];
-  assign \$196  = & codes[123:122];
-  assign \$197  = & codes[125:124];
-  assign \$198  = & codes[127:126];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161 , \$160 , \$159 , \$158 , \$157 , \$156 , \$155 , \$154 , \$153 , \$152 , \$151 , \$150 , \$149 , \$148 , \$147 , \$146 , \$145 , \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135  };
+  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
+  assign \$140  = & codes[9:8];
+  assign \$141  = & codes[11:10];
+  assign \$142  = & codes[13:12];
+  assign \$143  = & codes[15:14];
+  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
+  assign \$145  = & codes[17:16];
+  assign \$146  = & codes[19:18];
+  assign \$147  = & codes[21:20];
+  assign \$148  = & codes[23:22];
+  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
+  assign \$150  = & codes[25:24];
+  assign \$151  = & codes[27:26];
+  assign \$152  = & codes[29:28];
+  assign \$153  = & codes[31:30];
+  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
+  assign \$155  = & codes[33:32];
+  assign \$156  = & codes[35:34];
+  assign \$157  = & codes[37:36];
+  assign \$158  = & codes[39:38];
+  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
+  assign \$160  = & codes[41:40];
+  assign \$161  = & codes[43:42];
+  assign \$162  = & codes[45:44];
+  assign \$163  = & codes[47:46];
+  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
+  assign \$165  = & codes[49:48];
+  assign \$166  = & codes[51:50];
+  assign \$167  = & codes[53:52];
+  assign \$168  = & codes[55:54];
+  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
+  assign \$170  = & codes[57:56];
+  assign \$171  = & codes[59:58];
+  assign \$172  = & codes[61:60];
+  assign \$173  = & codes[63:62];
+  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
+  assign \$175  = & codes[65:64];
+  assign \$176  = & codes[67:66];
+  assign \$177  = & codes[69:68];
+  assign \$178  = & codes[71:70];
+  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
+  assign \$180  = & codes[73:72];
+  assign \$181  = & codes[75:74];
+  assign \$182  = & codes[77:76];
+  assign \$183  = & codes[79:78];
+  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
+  assign \$185  = & codes[81:80];
+  assign \$186  = & codes[83:82];
+  assign \$187  = & codes[85:84];
+  assign \$188  = & codes[87:86];
+  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
+  assign \$190  = & codes[89:88];
+  assign \$191  = & codes[91:90];
+  assign \$192  = & codes[93:92];
+  assign \$193  = & codes[95:94];
+  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
+  assign \$195  = & codes[97:96];
+  assign \$196  = & codes[99:98];
+  assign \$197  = & codes[101:100];
+  assign \$198  = & codes[103:102];
+  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
+  assign \$200  = & codes[105:104];
+  assign \$201  = & codes[107:106];
+  assign \$202  = & codes[109:108];
+  assign \$203  = & codes[111:110];
+  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
+  assign \$205  = & codes[113:112];
+  assign \$206  = & codes[115:114];
+  assign \$207  = & codes[117:116];
+  assign \$208  = & codes[119:118];
+  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
+  assign \$210  = & codes[121:120];
+  assign \$211  = & codes[123:122];
+  assign \$212  = & codes[125:124];
+  assign \$213  = & codes[127:126];
+  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
   always @(posedge clk)
-    nonzero <= \$200 ;
+    nonzero <= \$215 ;
   always @(posedge clk)
-    negative <= \$201 ;
+    negative <= \$216 ;
   always @(posedge clk)
-    illegal <= \$202 ;
+    illegal <= \$217 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$200  = \$3 ;
+    \$215  = \$3 ;
     if (abort) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$201  = \$134 ;
+    \$216  = \$134 ;
     if (abort) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$202  = \$199 ;
+    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
     if (abort) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
     if (rst) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
   end
 endmodule
@@ -4908,15 +5186,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
   reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -4925,18 +5205,20 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, las
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [15:0] illegal;
+  wire [15:0] illegal;
+  wire [15:0] \illegal$7 ;
   input last;
   wire last;
   input [63:0] mask;
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
-  reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$16 ;
-  reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$14 ;
+  wire [63:0] negative;
+  reg [63:0] \negative$18  = 64'h0000000000000000;
+  reg [63:0] negative_1 = 64'h0000000000000000;
+  wire [63:0] nonzero;
+  reg [63:0] \nonzero$17  = 64'h0000000000000000;
+  reg [63:0] nonzero_1 = 64'h0000000000000000;
   wire ones;
   wire \ones$5 ;
   (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
@@ -4946,48 +5228,52 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, las
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$23 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$12 ;
-  wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  always @(posedge clk)
-    x <= \x$12 ;
-  always @(posedge clk)
-    nonzero <= \$4 ;
-  always @(posedge clk)
-    negative <= \$5 ;
-  always @(posedge clk)
-    total <= \$6 ;
-  always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [511:0] \x$16 ;
+  wire [511:0] \x$16 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  always @(posedge clk)
+    nonzero_1 <= \$4 ;
+  always @(posedge clk)
+    negative_1 <= \$5 ;
+  always @(posedge clk)
+    x <= \x$16 ;
+  always @(posedge clk)
+    \nonzero$17  <= \$6 ;
+  always @(posedge clk)
+    \negative$18  <= \$7 ;
+  always @(posedge clk)
+    total <= \$8 ;
+  always @(posedge clk)
+    part <= \$9 ;
   \tern_64x4_int8_g128_2bit.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_1.tree  tree (
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$4  = \nonzero$14 ;
+    \$4  = nonzero;
     if (abort) begin
       \$4  = 64'h0000000000000000;
     end
@@ -4997,7 +5283,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = \negative$16 ;
+    \$5  = negative;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -5007,30 +5293,50 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = total;
+    \$6  = nonzero_1;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$7  = negative_1;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$1 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = part;
+    \$9  = part;
     if (\$2 ) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$3 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -5041,7 +5347,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (clk, rst, \x$12 , abort, valid, las
   assign operands = x;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (rst, abort, codes, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -5156,10 +5462,25 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$199 ;
   wire [63:0] \$2 ;
   wire \$20 ;
-  reg [63:0] \$200 ;
-  reg [63:0] \$201 ;
-  reg \$202 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
   wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  reg [63:0] \$215 ;
+  reg [63:0] \$216 ;
+  reg [15:0] \$217 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
@@ -5251,8 +5572,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -5397,101 +5718,116 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (clk, rst, abort, mask, nonz
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
   assign \$138  = & codes[7:6];
-  assign \$139  = & codes[9:8];
-  assign \$140  = & codes[11:10];
-  assign \$141  = & codes[13:12];
-  assign \$142  = & codes[15:14];
-  assign \$143  = & codes[17:16];
-  assign \$144  = & codes[19:18];
-  assign \$145  = & codes[21:20];
-  assign \$146  = & codes[23:22];
-  assign \$147  = & codes[25:24];
-  assign \$148  = & codes[27:26];
-  assign \$149  = & codes[29:28];
-  assign \$150  = & codes[31:30];
-  assign \$151  = & codes[33:32];
-  assign \$152  = & codes[35:34];
-  assign \$153  = & codes[37:36];
-  assign \$154  = & codes[39:38];
-  assign \$155  = & codes[41:40];
-  assign \$156  = & codes[43:42];
-  assign \$157  = & codes[45:44];
-  assign \$158  = & codes[47:46];
-  assign \$159  = & codes[49:48];
-  assign \$160  = & codes[51:50];
-  assign \$161  = & codes[53:52];
-  assign \$162  = & codes[55:54];
-  assign \$163  = & codes[57:56];
-  assign \$164  = & codes[59:58];
-  assign \$165  = & codes[61:60];
-  assign \$166  = & codes[63:62];
-  assign \$167  = & codes[65:64];
-  assign \$168  = & codes[67:66];
-  assign \$169  = & codes[69:68];
-  assign \$170  = & codes[71:70];
-  assign \$171  = & codes[73:72];
-  assign \$172  = & codes[75:74];
-  assign \$173  = & codes[77:76];
-  assign \$174  = & codes[79:78];
-  assign \$175  = & codes[81:80];
-  assign \$176  = & codes[83:82];
-  assign \$177  = & codes[85:84];
-  assign \$178  = & codes[87:86];
-  assign \$179  = & codes[89:88];
-  assign \$180  = & codes[91:90];
-  assign \$181  = & codes[93:92];
-  assign \$182  = & codes[95:94];
-  assign \$183  = & codes[97:96];
-  assign \$184  = & codes[99:98];
-  assign \$185  = & codes[101:100];
-  assign \$186  = & codes[103:102];
-  assign \$187  = & codes[105:104];
-  assign \$188  = & codes[107:106];
-  assign \$189  = & codes[109:108];
-  assign \$190  = & codes[111:110];
-  assign \$191  = & codes[113:112];
-  assign \$192  = & codes[115:114];
-  assign \$193  = & codes[117:116];
-  assign \$194  = & codes[119:118];
-  assign \$195  = & codes[121:120];
-  assign \$196  = & codes[123:122];
-  assign \$197  = & codes[125:124];
-  assign \$198  = & codes[127:126];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161 , \$160 , \$159 , \$158 , \$157 , \$156 , \$155 , \$154 , \$153 , \$152 , \$151 , \$150 , \$149 , \$148 , \$147 , \$146 , \$145 , \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135  };
+  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
+  assign \$140  = & codes[9:8];
+  assign \$141  = & codes[11:10];
+  assign \$142  = & codes[13:12];
+  assign \$143  = & codes[15:14];
+  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
+  assign \$145  = & codes[17:16];
+  assign \$146  = & codes[19:18];
+  assign \$147  = & codes[21:20];
+  assign \$148  = & codes[23:22];
+  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
+  assign \$150  = & codes[25:24];
+  assign \$151  = & codes[27:26];
+  assign \$152  = & codes[29:28];
+  assign \$153  = & codes[31:30];
+  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
+  assign \$155  = & codes[33:32];
+  assign \$156  = & codes[35:34];
+  assign \$157  = & codes[37:36];
+  assign \$158  = & codes[39:38];
+  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
+  assign \$160  = & codes[41:40];
+  assign \$161  = & codes[43:42];
+  assign \$162  = & codes[45:44];
+  assign \$163  = & codes[47:46];
+  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
+  assign \$165  = & codes[49:48];
+  assign \$166  = & codes[51:50];
+  assign \$167  = & codes[53:52];
+  assign \$168  = & codes[55:54];
+  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
+  assign \$170  = & codes[57:56];
+  assign \$171  = & codes[59:58];
+  assign \$172  = & codes[61:60];
+  assign \$173  = & codes[63:62];
+  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
+  assign \$175  = & codes[65:64];
+  assign \$176  = & codes[67:66];
+  assign \$177  = & codes[69:68];
+  assign \$178  = & codes[71:70];
+  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
+  assign \$180  = & codes[73:72];
+  assign \$181  = & codes[75:74];
+  assign \$182  = & codes[77:76];
+  assign \$183  = & codes[79:78];
+  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
+  assign \$185  = & codes[81:80];
+  assign \$186  = & codes[83:82];
+  assign \$187  = & codes[85:84];
+  assign \$188  = & codes[87:86];
+  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
+  assign \$190  = & codes[89:88];
+  assign \$191  = & codes[91:90];
+  assign \$192  = & codes[93:92];
+  assign \$193  = & codes[95:94];
+  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
+  assign \$195  = & codes[97:96];
+  assign \$196  = & codes[99:98];
+  assign \$197  = & codes[101:100];
+  assign \$198  = & codes[103:102];
+  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
+  assign \$200  = & codes[105:104];
+  assign \$201  = & codes[107:106];
+  assign \$202  = & codes[109:108];
+  assign \$203  = & codes[111:110];
+  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
+  assign \$205  = & codes[113:112];
+  assign \$206  = & codes[115:114];
+  assign \$207  = & codes[117:116];
+  assign \$208  = & codes[119:118];
+  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
+  assign \$210  = & codes[121:120];
+  assign \$211  = & codes[123:122];
+  assign \$212  = & codes[125:124];
+  assign \$213  = & codes[127:126];
+  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
   always @(posedge clk)
-    nonzero <= \$200 ;
+    nonzero <= \$215 ;
   always @(posedge clk)
-    negative <= \$201 ;
+    negative <= \$216 ;
   always @(posedge clk)
-    illegal <= \$202 ;
+    illegal <= \$217 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$200  = \$3 ;
+    \$215  = \$3 ;
     if (abort) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$201  = \$134 ;
+    \$216  = \$134 ;
     if (abort) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$202  = \$199 ;
+    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
     if (abort) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
     if (rst) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
   end
   assign ones = 1'h0;
@@ -7670,15 +8006,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
   reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -7687,18 +8025,20 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, las
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [15:0] illegal;
+  wire [15:0] illegal;
+  wire [15:0] \illegal$7 ;
   input last;
   wire last;
   input [63:0] mask;
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
-  reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$16 ;
-  reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$14 ;
+  wire [63:0] negative;
+  reg [63:0] \negative$18  = 64'h0000000000000000;
+  reg [63:0] negative_1 = 64'h0000000000000000;
+  wire [63:0] nonzero;
+  reg [63:0] \nonzero$17  = 64'h0000000000000000;
+  reg [63:0] nonzero_1 = 64'h0000000000000000;
   wire ones;
   wire \ones$5 ;
   (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
@@ -7708,48 +8048,52 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, las
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$23 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$12 ;
-  wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  always @(posedge clk)
-    x <= \x$12 ;
-  always @(posedge clk)
-    nonzero <= \$4 ;
-  always @(posedge clk)
-    negative <= \$5 ;
-  always @(posedge clk)
-    total <= \$6 ;
-  always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [511:0] \x$16 ;
+  wire [511:0] \x$16 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  always @(posedge clk)
+    nonzero_1 <= \$4 ;
+  always @(posedge clk)
+    negative_1 <= \$5 ;
+  always @(posedge clk)
+    x <= \x$16 ;
+  always @(posedge clk)
+    \nonzero$17  <= \$6 ;
+  always @(posedge clk)
+    \negative$18  <= \$7 ;
+  always @(posedge clk)
+    total <= \$8 ;
+  always @(posedge clk)
+    part <= \$9 ;
   \tern_64x4_int8_g128_2bit.core.dot_2.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_2.tree  tree (
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$4  = \nonzero$14 ;
+    \$4  = nonzero;
     if (abort) begin
       \$4  = 64'h0000000000000000;
     end
@@ -7759,7 +8103,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = \negative$16 ;
+    \$5  = negative;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -7769,30 +8113,50 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = total;
+    \$6  = nonzero_1;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$7  = negative_1;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$1 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = part;
+    \$9  = part;
     if (\$2 ) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$3 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -7803,7 +8167,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (clk, rst, \x$12 , abort, valid, las
   assign operands = x;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (rst, abort, codes, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -7918,10 +8282,25 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonz
   wire \$199 ;
   wire [63:0] \$2 ;
   wire \$20 ;
-  reg [63:0] \$200 ;
-  reg [63:0] \$201 ;
-  reg \$202 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
   wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  reg [63:0] \$215 ;
+  reg [63:0] \$216 ;
+  reg [15:0] \$217 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
@@ -8013,8 +8392,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonz
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -8159,101 +8538,116 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (clk, rst, abort, mask, nonz
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
   assign \$138  = & codes[7:6];
-  assign \$139  = & codes[9:8];
-  assign \$140  = & codes[11:10];
-  assign \$141  = & codes[13:12];
-  assign \$142  = & codes[15:14];
-  assign \$143  = & codes[17:16];
-  assign \$144  = & codes[19:18];
-  assign \$145  = & codes[21:20];
-  assign \$146  = & codes[23:22];
-  assign \$147  = & codes[25:24];
-  assign \$148  = & codes[27:26];
-  assign \$149  = & codes[29:28];
-  assign \$150  = & codes[31:30];
-  assign \$151  = & codes[33:32];
-  assign \$152  = & codes[35:34];
-  assign \$153  = & codes[37:36];
-  assign \$154  = & codes[39:38];
-  assign \$155  = & codes[41:40];
-  assign \$156  = & codes[43:42];
-  assign \$157  = & codes[45:44];
-  assign \$158  = & codes[47:46];
-  assign \$159  = & codes[49:48];
-  assign \$160  = & codes[51:50];
-  assign \$161  = & codes[53:52];
-  assign \$162  = & codes[55:54];
-  assign \$163  = & codes[57:56];
-  assign \$164  = & codes[59:58];
-  assign \$165  = & codes[61:60];
-  assign \$166  = & codes[63:62];
-  assign \$167  = & codes[65:64];
-  assign \$168  = & codes[67:66];
-  assign \$169  = & codes[69:68];
-  assign \$170  = & codes[71:70];
-  assign \$171  = & codes[73:72];
-  assign \$172  = & codes[75:74];
-  assign \$173  = & codes[77:76];
-  assign \$174  = & codes[79:78];
-  assign \$175  = & codes[81:80];
-  assign \$176  = & codes[83:82];
-  assign \$177  = & codes[85:84];
-  assign \$178  = & codes[87:86];
-  assign \$179  = & codes[89:88];
-  assign \$180  = & codes[91:90];
-  assign \$181  = & codes[93:92];
-  assign \$182  = & codes[95:94];
-  assign \$183  = & codes[97:96];
-  assign \$184  = & codes[99:98];
-  assign \$185  = & codes[101:100];
-  assign \$186  = & codes[103:102];
-  assign \$187  = & codes[105:104];
-  assign \$188  = & codes[107:106];
-  assign \$189  = & codes[109:108];
-  assign \$190  = & codes[111:110];
-  assign \$191  = & codes[113:112];
-  assign \$192  = & codes[115:114];
-  assign \$193  = & codes[117:116];
-  assign \$194  = & codes[119:118];
-  assign \$195  = & codes[121:120];
-  assign \$196  = & codes[123:122];
-  assign \$197  = & codes[125:124];
-  assign \$198  = & codes[127:126];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161 , \$160 , \$159 , \$158 , \$157 , \$156 , \$155 , \$154 , \$153 , \$152 , \$151 , \$150 , \$149 , \$148 , \$147 , \$146 , \$145 , \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135  };
+  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
+  assign \$140  = & codes[9:8];
+  assign \$141  = & codes[11:10];
+  assign \$142  = & codes[13:12];
+  assign \$143  = & codes[15:14];
+  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
+  assign \$145  = & codes[17:16];
+  assign \$146  = & codes[19:18];
+  assign \$147  = & codes[21:20];
+  assign \$148  = & codes[23:22];
+  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
+  assign \$150  = & codes[25:24];
+  assign \$151  = & codes[27:26];
+  assign \$152  = & codes[29:28];
+  assign \$153  = & codes[31:30];
+  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
+  assign \$155  = & codes[33:32];
+  assign \$156  = & codes[35:34];
+  assign \$157  = & codes[37:36];
+  assign \$158  = & codes[39:38];
+  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
+  assign \$160  = & codes[41:40];
+  assign \$161  = & codes[43:42];
+  assign \$162  = & codes[45:44];
+  assign \$163  = & codes[47:46];
+  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
+  assign \$165  = & codes[49:48];
+  assign \$166  = & codes[51:50];
+  assign \$167  = & codes[53:52];
+  assign \$168  = & codes[55:54];
+  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
+  assign \$170  = & codes[57:56];
+  assign \$171  = & codes[59:58];
+  assign \$172  = & codes[61:60];
+  assign \$173  = & codes[63:62];
+  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
+  assign \$175  = & codes[65:64];
+  assign \$176  = & codes[67:66];
+  assign \$177  = & codes[69:68];
+  assign \$178  = & codes[71:70];
+  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
+  assign \$180  = & codes[73:72];
+  assign \$181  = & codes[75:74];
+  assign \$182  = & codes[77:76];
+  assign \$183  = & codes[79:78];
+  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
+  assign \$185  = & codes[81:80];
+  assign \$186  = & codes[83:82];
+  assign \$187  = & codes[85:84];
+  assign \$188  = & codes[87:86];
+  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
+  assign \$190  = & codes[89:88];
+  assign \$191  = & codes[91:90];
+  assign \$192  = & codes[93:92];
+  assign \$193  = & codes[95:94];
+  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
+  assign \$195  = & codes[97:96];
+  assign \$196  = & codes[99:98];
+  assign \$197  = & codes[101:100];
+  assign \$198  = & codes[103:102];
+  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
+  assign \$200  = & codes[105:104];
+  assign \$201  = & codes[107:106];
+  assign \$202  = & codes[109:108];
+  assign \$203  = & codes[111:110];
+  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
+  assign \$205  = & codes[113:112];
+  assign \$206  = & codes[115:114];
+  assign \$207  = & codes[117:116];
+  assign \$208  = & codes[119:118];
+  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
+  assign \$210  = & codes[121:120];
+  assign \$211  = & codes[123:122];
+  assign \$212  = & codes[125:124];
+  assign \$213  = & codes[127:126];
+  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
   always @(posedge clk)
-    nonzero <= \$200 ;
+    nonzero <= \$215 ;
   always @(posedge clk)
-    negative <= \$201 ;
+    negative <= \$216 ;
   always @(posedge clk)
-    illegal <= \$202 ;
+    illegal <= \$217 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$200  = \$3 ;
+    \$215  = \$3 ;
     if (abort) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$201  = \$134 ;
+    \$216  = \$134 ;
     if (abort) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$202  = \$199 ;
+    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
     if (abort) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
     if (rst) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
   end
   assign ones = 1'h0;
@@ -10432,15 +10826,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [17:0] \$1 ;
   wire \$2 ;
   wire [17:0] \$3 ;
   reg [63:0] \$4 ;
   reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -10449,18 +10845,20 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, las
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [15:0] illegal;
+  wire [15:0] illegal;
+  wire [15:0] \illegal$7 ;
   input last;
   wire last;
   input [63:0] mask;
   wire [63:0] mask;
   wire [63:0] \mask$3 ;
-  reg [63:0] negative = 64'h0000000000000000;
-  wire [63:0] \negative$16 ;
-  reg [63:0] nonzero = 64'h0000000000000000;
-  wire [63:0] \nonzero$14 ;
+  wire [63:0] negative;
+  reg [63:0] \negative$18  = 64'h0000000000000000;
+  reg [63:0] negative_1 = 64'h0000000000000000;
+  wire [63:0] nonzero;
+  reg [63:0] \nonzero$17  = 64'h0000000000000000;
+  reg [63:0] nonzero_1 = 64'h0000000000000000;
   wire ones;
   wire \ones$5 ;
   (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
@@ -10470,48 +10868,52 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, las
   wire rst;
   output [15:0] total;
   reg [15:0] total = 16'h0000;
-  wire [13:0] \total$21 ;
+  wire [13:0] \total$23 ;
   input valid;
   wire valid;
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [511:0] \x$12 ;
-  wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  always @(posedge clk)
-    x <= \x$12 ;
-  always @(posedge clk)
-    nonzero <= \$4 ;
-  always @(posedge clk)
-    negative <= \$5 ;
-  always @(posedge clk)
-    total <= \$6 ;
-  always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [511:0] \x$16 ;
+  wire [511:0] \x$16 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  always @(posedge clk)
+    nonzero_1 <= \$4 ;
+  always @(posedge clk)
+    negative_1 <= \$5 ;
+  always @(posedge clk)
+    x <= \x$16 ;
+  always @(posedge clk)
+    \nonzero$17  <= \$6 ;
+  always @(posedge clk)
+    \negative$18  <= \$7 ;
+  always @(posedge clk)
+    total <= \$8 ;
+  always @(posedge clk)
+    part <= \$9 ;
   \tern_64x4_int8_g128_2bit.core.dot_3.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .rst(rst)
   );
   \tern_64x4_int8_g128_2bit.core.dot_3.tree  tree (
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$4  = \nonzero$14 ;
+    \$4  = nonzero;
     if (abort) begin
       \$4  = 64'h0000000000000000;
     end
@@ -10521,7 +10923,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$5  = \negative$16 ;
+    \$5  = negative;
     if (abort) begin
       \$5  = 64'h0000000000000000;
     end
@@ -10531,30 +10933,50 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, las
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$6  = total;
+    \$6  = nonzero_1;
+    if (abort) begin
+      \$6  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$6  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$7  = negative_1;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$1 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$7  = part;
+    \$9  = part;
     if (\$2 ) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$3 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
@@ -10565,7 +10987,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (clk, rst, \x$12 , abort, valid, las
   assign operands = x;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
+module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (rst, abort, codes, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire [63:0] \$1 ;
   wire \$10 ;
@@ -10680,10 +11102,25 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonz
   wire \$199 ;
   wire [63:0] \$2 ;
   wire \$20 ;
-  reg [63:0] \$200 ;
-  reg [63:0] \$201 ;
-  reg \$202 ;
+  wire \$200 ;
+  wire \$201 ;
+  wire \$202 ;
+  wire \$203 ;
+  wire \$204 ;
+  wire \$205 ;
+  wire \$206 ;
+  wire \$207 ;
+  wire \$208 ;
+  wire \$209 ;
   wire \$21 ;
+  wire \$210 ;
+  wire \$211 ;
+  wire \$212 ;
+  wire \$213 ;
+  wire \$214 ;
+  reg [63:0] \$215 ;
+  reg [63:0] \$216 ;
+  reg [15:0] \$217 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
@@ -10775,8 +11212,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonz
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -10921,101 +11358,116 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (clk, rst, abort, mask, nonz
   assign \$136  = & codes[3:2];
   assign \$137  = & codes[5:4];
   assign \$138  = & codes[7:6];
-  assign \$139  = & codes[9:8];
-  assign \$140  = & codes[11:10];
-  assign \$141  = & codes[13:12];
-  assign \$142  = & codes[15:14];
-  assign \$143  = & codes[17:16];
-  assign \$144  = & codes[19:18];
-  assign \$145  = & codes[21:20];
-  assign \$146  = & codes[23:22];
-  assign \$147  = & codes[25:24];
-  assign \$148  = & codes[27:26];
-  assign \$149  = & codes[29:28];
-  assign \$150  = & codes[31:30];
-  assign \$151  = & codes[33:32];
-  assign \$152  = & codes[35:34];
-  assign \$153  = & codes[37:36];
-  assign \$154  = & codes[39:38];
-  assign \$155  = & codes[41:40];
-  assign \$156  = & codes[43:42];
-  assign \$157  = & codes[45:44];
-  assign \$158  = & codes[47:46];
-  assign \$159  = & codes[49:48];
-  assign \$160  = & codes[51:50];
-  assign \$161  = & codes[53:52];
-  assign \$162  = & codes[55:54];
-  assign \$163  = & codes[57:56];
-  assign \$164  = & codes[59:58];
-  assign \$165  = & codes[61:60];
-  assign \$166  = & codes[63:62];
-  assign \$167  = & codes[65:64];
-  assign \$168  = & codes[67:66];
-  assign \$169  = & codes[69:68];
-  assign \$170  = & codes[71:70];
-  assign \$171  = & codes[73:72];
-  assign \$172  = & codes[75:74];
-  assign \$173  = & codes[77:76];
-  assign \$174  = & codes[79:78];
-  assign \$175  = & codes[81:80];
-  assign \$176  = & codes[83:82];
-  assign \$177  = & codes[85:84];
-  assign \$178  = & codes[87:86];
-  assign \$179  = & codes[89:88];
-  assign \$180  = & codes[91:90];
-  assign \$181  = & codes[93:92];
-  assign \$182  = & codes[95:94];
-  assign \$183  = & codes[97:96];
-  assign \$184  = & codes[99:98];
-  assign \$185  = & codes[101:100];
-  assign \$186  = & codes[103:102];
-  assign \$187  = & codes[105:104];
-  assign \$188  = & codes[107:106];
-  assign \$189  = & codes[109:108];
-  assign \$190  = & codes[111:110];
-  assign \$191  = & codes[113:112];
-  assign \$192  = & codes[115:114];
-  assign \$193  = & codes[117:116];
-  assign \$194  = & codes[119:118];
-  assign \$195  = & codes[121:120];
-  assign \$196  = & codes[123:122];
-  assign \$197  = & codes[125:124];
-  assign \$198  = & codes[127:126];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195 , \$194 , \$193 , \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161 , \$160 , \$159 , \$158 , \$157 , \$156 , \$155 , \$154 , \$153 , \$152 , \$151 , \$150 , \$149 , \$148 , \$147 , \$146 , \$145 , \$144 , \$143 , \$142 , \$141 , \$140 , \$139 , \$138 , \$137 , \$136 , \$135  };
+  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
+  assign \$140  = & codes[9:8];
+  assign \$141  = & codes[11:10];
+  assign \$142  = & codes[13:12];
+  assign \$143  = & codes[15:14];
+  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
+  assign \$145  = & codes[17:16];
+  assign \$146  = & codes[19:18];
+  assign \$147  = & codes[21:20];
+  assign \$148  = & codes[23:22];
+  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
+  assign \$150  = & codes[25:24];
+  assign \$151  = & codes[27:26];
+  assign \$152  = & codes[29:28];
+  assign \$153  = & codes[31:30];
+  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
+  assign \$155  = & codes[33:32];
+  assign \$156  = & codes[35:34];
+  assign \$157  = & codes[37:36];
+  assign \$158  = & codes[39:38];
+  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
+  assign \$160  = & codes[41:40];
+  assign \$161  = & codes[43:42];
+  assign \$162  = & codes[45:44];
+  assign \$163  = & codes[47:46];
+  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
+  assign \$165  = & codes[49:48];
+  assign \$166  = & codes[51:50];
+  assign \$167  = & codes[53:52];
+  assign \$168  = & codes[55:54];
+  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
+  assign \$170  = & codes[57:56];
+  assign \$171  = & codes[59:58];
+  assign \$172  = & codes[61:60];
+  assign \$173  = & codes[63:62];
+  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
+  assign \$175  = & codes[65:64];
+  assign \$176  = & codes[67:66];
+  assign \$177  = & codes[69:68];
+  assign \$178  = & codes[71:70];
+  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
+  assign \$180  = & codes[73:72];
+  assign \$181  = & codes[75:74];
+  assign \$182  = & codes[77:76];
+  assign \$183  = & codes[79:78];
+  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
+  assign \$185  = & codes[81:80];
+  assign \$186  = & codes[83:82];
+  assign \$187  = & codes[85:84];
+  assign \$188  = & codes[87:86];
+  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
+  assign \$190  = & codes[89:88];
+  assign \$191  = & codes[91:90];
+  assign \$192  = & codes[93:92];
+  assign \$193  = & codes[95:94];
+  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
+  assign \$195  = & codes[97:96];
+  assign \$196  = & codes[99:98];
+  assign \$197  = & codes[101:100];
+  assign \$198  = & codes[103:102];
+  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
+  assign \$200  = & codes[105:104];
+  assign \$201  = & codes[107:106];
+  assign \$202  = & codes[109:108];
+  assign \$203  = & codes[111:110];
+  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
+  assign \$205  = & codes[113:112];
+  assign \$206  = & codes[115:114];
+  assign \$207  = & codes[117:116];
+  assign \$208  = & codes[119:118];
+  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
+  assign \$210  = & codes[121:120];
+  assign \$211  = & codes[123:122];
+  assign \$212  = & codes[125:124];
+  assign \$213  = & codes[127:126];
+  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
   always @(posedge clk)
-    nonzero <= \$200 ;
+    nonzero <= \$215 ;
   always @(posedge clk)
-    negative <= \$201 ;
+    negative <= \$216 ;
   always @(posedge clk)
-    illegal <= \$202 ;
+    illegal <= \$217 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$200  = \$3 ;
+    \$215  = \$3 ;
     if (abort) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$200  = 64'h0000000000000000;
+      \$215  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$201  = \$134 ;
+    \$216  = \$134 ;
     if (abort) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$201  = 64'h0000000000000000;
+      \$216  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$202  = \$199 ;
+    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
     if (abort) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
     if (rst) begin
-      \$202  = 1'h0;
+      \$217  = 16'h0000;
     end
   end
   assign ones = 1'h0;
@@ -13194,7 +13646,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining, mask, clk);
+module \tern_64x4_int8_g128_2bit.core.lanes (rst, abort, load, last, ragged, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -13584,7 +14036,7 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   wire \$446 ;
   wire \$447 ;
   wire \$448 ;
-  wire [63:0] \$449 ;
+  wire \$449 ;
   wire \$45 ;
   wire \$450 ;
   wire \$451 ;
@@ -13720,86 +14172,15 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   wire \$569 ;
   wire \$57 ;
   wire \$570 ;
-  wire \$571 ;
-  wire \$572 ;
-  wire \$573 ;
-  wire \$574 ;
-  wire \$575 ;
-  wire \$576 ;
-  wire \$577 ;
-  wire \$578 ;
-  wire \$579 ;
+  reg [63:0] \$571 ;
   wire \$58 ;
-  wire \$580 ;
-  wire \$581 ;
-  wire \$582 ;
-  wire \$583 ;
-  wire \$584 ;
-  wire \$585 ;
-  wire \$586 ;
-  wire \$587 ;
-  wire \$588 ;
-  wire \$589 ;
   wire \$59 ;
-  wire \$590 ;
-  wire \$591 ;
-  wire \$592 ;
-  wire \$593 ;
-  wire \$594 ;
-  wire \$595 ;
-  wire \$596 ;
-  wire \$597 ;
-  wire \$598 ;
-  wire \$599 ;
   wire \$6 ;
   wire \$60 ;
-  wire \$600 ;
-  wire \$601 ;
-  wire \$602 ;
-  wire \$603 ;
-  wire \$604 ;
-  wire \$605 ;
-  wire \$606 ;
-  wire \$607 ;
-  wire \$608 ;
-  wire \$609 ;
   wire \$61 ;
-  wire \$610 ;
-  wire \$611 ;
-  wire \$612 ;
-  wire \$613 ;
-  wire \$614 ;
-  wire \$615 ;
-  wire \$616 ;
-  wire \$617 ;
-  wire \$618 ;
-  wire \$619 ;
   wire \$62 ;
-  wire \$620 ;
-  wire \$621 ;
-  wire \$622 ;
-  wire \$623 ;
-  wire \$624 ;
-  wire \$625 ;
-  wire \$626 ;
-  wire \$627 ;
-  wire \$628 ;
-  wire \$629 ;
   wire \$63 ;
-  wire \$630 ;
-  wire \$631 ;
-  wire \$632 ;
-  wire \$633 ;
-  wire \$634 ;
-  wire \$635 ;
-  wire \$636 ;
-  wire \$637 ;
-  wire \$638 ;
-  wire \$639 ;
   wire \$64 ;
-  wire \$640 ;
-  wire \$641 ;
-  reg [63:0] \$642 ;
   wire \$65 ;
   wire \$66 ;
   wire \$67 ;
@@ -13842,6 +14223,8 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   wire abort;
   input clk;
   wire clk;
+  input [5:0] last;
+  wire [5:0] last;
   input load;
   wire load;
   output [63:0] mask;
@@ -13849,733 +14232,660 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, load, abort, ragged, remaining
   input ragged;
   wire ragged;
   reg [63:0] \real  = 64'h0000000000000000;
-  input [14:0] remaining;
-  wire [14:0] remaining;
   input rst;
   wire rst;
-  assign \$358  = remaining[3] & \$357 ;
-  assign \$359  = remaining[4] & \$358 ;
-  assign \$360  = remaining[5] & \$359 ;
-  assign \$362  = remaining[1] | \$361 ;
-  assign \$363  = remaining[2] & \$362 ;
-  assign \$364  = remaining[3] & \$363 ;
-  assign \$365  = remaining[4] & \$364 ;
-  assign \$366  = remaining[5] & \$365 ;
-  assign \$369  = remaining[2] & \$368 ;
-  assign \$370  = remaining[3] & \$369 ;
-  assign \$371  = remaining[4] & \$370 ;
-  assign \$372  = remaining[5] & \$371 ;
-  assign \$374  = remaining[1] & \$373 ;
-  assign \$375  = remaining[2] & \$374 ;
-  assign \$376  = remaining[3] & \$375 ;
-  assign \$377  = remaining[4] & \$376 ;
-  assign \$378  = remaining[5] & \$377 ;
-  assign \$385  = | remaining[14:6];
-  assign \$386  = | remaining[14:6];
-  assign \$387  = | remaining[14:6];
-  assign \$388  = | remaining[14:6];
-  assign \$389  = | remaining[14:6];
-  assign \$390  = | remaining[14:6];
-  assign \$391  = | remaining[14:6];
-  assign \$392  = | remaining[14:6];
-  assign \$393  = | remaining[14:6];
-  assign \$394  = | remaining[14:6];
-  assign \$395  = | remaining[14:6];
-  assign \$396  = | remaining[14:6];
-  assign \$397  = | remaining[14:6];
-  assign \$398  = | remaining[14:6];
-  assign \$399  = | remaining[14:6];
-  assign \$400  = | remaining[14:6];
-  assign \$401  = | remaining[14:6];
-  assign \$402  = | remaining[14:6];
-  assign \$403  = | remaining[14:6];
-  assign \$404  = | remaining[14:6];
-  assign \$405  = | remaining[14:6];
-  assign \$406  = | remaining[14:6];
-  assign \$407  = | remaining[14:6];
-  assign \$408  = | remaining[14:6];
-  assign \$409  = | remaining[14:6];
-  assign \$410  = | remaining[14:6];
-  assign \$411  = | remaining[14:6];
-  assign \$412  = | remaining[14:6];
-  assign \$413  = | remaining[14:6];
-  assign \$414  = | remaining[14:6];
-  assign \$415  = | remaining[14:6];
-  assign \$416  = | remaining[14:6];
-  assign \$417  = | remaining[14:6];
-  assign \$418  = | remaining[14:6];
-  assign \$419  = | remaining[14:6];
-  assign \$420  = | remaining[14:6];
-  assign \$421  = | remaining[14:6];
-  assign \$422  = | remaining[14:6];
-  assign \$423  = | remaining[14:6];
-  assign \$424  = | remaining[14:6];
-  assign \$425  = | remaining[14:6];
-  assign \$426  = | remaining[14:6];
-  assign \$427  = | remaining[14:6];
-  assign \$428  = | remaining[14:6];
-  assign \$429  = | remaining[14:6];
-  assign \$430  = | remaining[14:6];
-  assign \$431  = | remaining[14:6];
-  assign \$432  = | remaining[14:6];
-  assign \$433  = | remaining[14:6];
-  assign \$434  = | remaining[14:6];
-  assign \$435  = | remaining[14:6];
-  assign \$436  = | remaining[14:6];
-  assign \$437  = | remaining[14:6];
-  assign \$438  = | remaining[14:6];
-  assign \$439  = | remaining[14:6];
-  assign \$440  = | remaining[14:6];
-  assign \$441  = | remaining[14:6];
-  assign \$442  = | remaining[14:6];
-  assign \$443  = | remaining[14:6];
-  assign \$444  = | remaining[14:6];
-  assign \$445  = | remaining[14:6];
-  assign \$446  = | remaining[14:6];
-  assign \$447  = | remaining[14:6];
-  assign \$448  = | remaining[14:6];
-  assign \$449  = { \$384 , \$378 , \$372 , \$366 , \$360 , \$354 , \$348 , \$342 , \$336 , \$330 , \$324 , \$318 , \$312 , \$306 , \$300 , \$294 , \$288 , \$282 , \$276 , \$270 , \$264 , \$258 , \$252 , \$246 , \$240 , \$234 , \$228 , \$222 , \$216 , \$210 , \$204 , \$198 , \$192 , \$186 , \$180 , \$174 , \$168 , \$162 , \$156 , \$150 , \$144 , \$138 , \$132 , \$126 , \$120 , \$114 , \$108 , \$102 , \$96 , \$90 , \$84 , \$78 , \$72 , \$66 , \$60 , \$54 , \$48 , \$42 , \$36 , \$30 , \$24 , \$18 , \$12 , \$6  } | { \$448 , \$447 , \$446 , \$445 , \$444 , \$443 , \$442 , \$441 , \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434 , \$433 , \$432 , \$431 , \$430 , \$429 , \$428 , \$427 , \$426 , \$425 , \$424 , \$423 , \$422 , \$421 , \$420 , \$419 , \$418 , \$417 , \$416 , \$415 , \$414 , \$413 , \$412 , \$411 , \$410 , \$409 , \$408 , \$407 , \$406 , \$405 , \$404 , \$403 , \$402 , \$401 , \$400 , \$399 , \$398 , \$397 , \$396 , \$395 , \$394 , \$393 , \$392 , \$391 , \$390 , \$389 , \$388 , \$387 , \$386 , \$385  };
-  assign \$450  = ~ ragged;
-  assign \$451  = \$450  | \real [0];
-  assign \$453  = ~ ragged;
-  assign \$454  = \$453  | \real [1];
-  assign \$456  = ~ ragged;
-  assign \$457  = \$456  | \real [2];
-  assign \$459  = ~ ragged;
-  assign \$460  = \$459  | \real [3];
-  assign \$462  = ~ ragged;
-  assign \$463  = \$462  | \real [4];
-  assign \$465  = ~ ragged;
-  assign \$466  = \$465  | \real [5];
-  assign \$468  = ~ ragged;
-  assign \$469  = \$468  | \real [6];
-  assign \$471  = ~ ragged;
-  assign \$472  = \$471  | \real [7];
-  assign \$474  = ~ ragged;
-  assign \$475  = \$474  | \real [8];
-  assign \$477  = ~ ragged;
-  assign \$478  = \$477  | \real [9];
-  assign \$480  = ~ ragged;
-  assign \$481  = \$480  | \real [10];
-  assign \$483  = ~ ragged;
-  assign \$484  = \$483  | \real [11];
-  assign \$486  = ~ ragged;
-  assign \$487  = \$486  | \real [12];
-  assign \$489  = ~ ragged;
-  assign \$490  = \$489  | \real [13];
-  assign \$492  = ~ ragged;
-  assign \$493  = \$492  | \real [14];
-  assign \$495  = ~ ragged;
-  assign \$496  = \$495  | \real [15];
-  assign \$498  = ~ ragged;
-  assign \$499  = \$498  | \real [16];
-  assign \$501  = ~ ragged;
-  assign \$502  = \$501  | \real [17];
-  assign \$504  = ~ ragged;
-  assign \$505  = \$504  | \real [18];
-  assign \$507  = ~ ragged;
-  assign \$508  = \$507  | \real [19];
-  assign \$510  = ~ ragged;
-  assign \$511  = \$510  | \real [20];
-  assign \$513  = ~ ragged;
-  assign \$514  = \$513  | \real [21];
-  assign \$516  = ~ ragged;
-  assign \$517  = \$516  | \real [22];
-  assign \$519  = ~ ragged;
-  assign \$520  = \$519  | \real [23];
-  assign \$522  = ~ ragged;
-  assign \$523  = \$522  | \real [24];
-  assign \$525  = ~ ragged;
-  assign \$526  = \$525  | \real [25];
-  assign \$528  = ~ ragged;
-  assign \$529  = \$528  | \real [26];
-  assign \$531  = ~ ragged;
-  assign \$532  = \$531  | \real [27];
-  assign \$534  = ~ ragged;
-  assign \$535  = \$534  | \real [28];
-  assign \$537  = ~ ragged;
-  assign \$538  = \$537  | \real [29];
-  assign \$540  = ~ ragged;
-  assign \$541  = \$540  | \real [30];
-  assign \$543  = ~ ragged;
-  assign \$544  = \$543  | \real [31];
-  assign \$546  = ~ ragged;
-  assign \$547  = \$546  | \real [32];
-  assign \$549  = ~ ragged;
-  assign \$550  = \$549  | \real [33];
-  assign \$552  = ~ ragged;
-  assign \$553  = \$552  | \real [34];
-  assign \$555  = ~ ragged;
-  assign \$556  = \$555  | \real [35];
-  assign \$558  = ~ ragged;
-  assign \$559  = \$558  | \real [36];
-  assign \$561  = ~ ragged;
-  assign \$562  = \$561  | \real [37];
-  assign \$564  = ~ ragged;
-  assign \$565  = \$564  | \real [38];
-  assign \$567  = ~ ragged;
-  assign \$568  = \$567  | \real [39];
-  assign \$570  = ~ ragged;
-  assign \$571  = \$570  | \real [40];
-  assign \$573  = ~ ragged;
-  assign \$574  = \$573  | \real [41];
-  assign \$576  = ~ ragged;
-  assign \$577  = \$576  | \real [42];
-  assign \$579  = ~ ragged;
-  assign \$580  = \$579  | \real [43];
-  assign \$582  = ~ ragged;
-  assign \$583  = \$582  | \real [44];
-  assign \$585  = ~ ragged;
-  assign \$586  = \$585  | \real [45];
-  assign \$588  = ~ ragged;
-  assign \$589  = \$588  | \real [46];
-  assign \$591  = ~ ragged;
-  assign \$592  = \$591  | \real [47];
-  assign \$594  = ~ ragged;
-  assign \$595  = \$594  | \real [48];
-  assign \$597  = ~ ragged;
-  assign \$598  = \$597  | \real [49];
-  assign \$600  = ~ ragged;
-  assign \$601  = \$600  | \real [50];
-  assign \$603  = ~ ragged;
-  assign \$604  = \$603  | \real [51];
-  assign \$606  = ~ ragged;
-  assign \$607  = \$606  | \real [52];
-  assign \$609  = ~ ragged;
-  assign \$610  = \$609  | \real [53];
-  assign \$612  = ~ ragged;
-  assign \$613  = \$612  | \real [54];
-  assign \$615  = ~ ragged;
-  assign \$616  = \$615  | \real [55];
-  assign \$618  = ~ ragged;
-  assign \$619  = \$618  | \real [56];
-  assign \$621  = ~ ragged;
-  assign \$622  = \$621  | \real [57];
-  assign \$624  = ~ ragged;
-  assign \$625  = \$624  | \real [58];
-  assign \$627  = ~ ragged;
-  assign \$628  = \$627  | \real [59];
-  assign \$630  = ~ ragged;
-  assign \$631  = \$630  | \real [60];
-  assign \$633  = ~ ragged;
-  assign \$634  = \$633  | \real [61];
-  assign \$636  = ~ ragged;
-  assign \$637  = \$636  | \real [62];
-  assign \$639  = ~ ragged;
-  assign \$640  = \$639  | \real [63];
+  assign \$430  = ~ ragged;
+  assign \$431  = \$430  | \real [17];
+  assign \$433  = ~ ragged;
+  assign \$434  = \$433  | \real [18];
+  assign \$436  = ~ ragged;
+  assign \$437  = \$436  | \real [19];
+  assign \$439  = ~ ragged;
+  assign \$440  = \$439  | \real [20];
+  assign \$442  = ~ ragged;
+  assign \$443  = \$442  | \real [21];
+  assign \$445  = ~ ragged;
+  assign \$446  = \$445  | \real [22];
+  assign \$448  = ~ ragged;
+  assign \$449  = \$448  | \real [23];
+  assign \$451  = ~ ragged;
+  assign \$452  = \$451  | \real [24];
+  assign \$454  = ~ ragged;
+  assign \$455  = \$454  | \real [25];
+  assign \$457  = ~ ragged;
+  assign \$458  = \$457  | \real [26];
+  assign \$460  = ~ ragged;
+  assign \$461  = \$460  | \real [27];
+  assign \$463  = ~ ragged;
+  assign \$464  = \$463  | \real [28];
+  assign \$466  = ~ ragged;
+  assign \$467  = \$466  | \real [29];
+  assign \$469  = ~ ragged;
+  assign \$470  = \$469  | \real [30];
+  assign \$472  = ~ ragged;
+  assign \$473  = \$472  | \real [31];
+  assign \$475  = ~ ragged;
+  assign \$476  = \$475  | \real [32];
+  assign \$478  = ~ ragged;
+  assign \$479  = \$478  | \real [33];
+  assign \$481  = ~ ragged;
+  assign \$482  = \$481  | \real [34];
+  assign \$484  = ~ ragged;
+  assign \$485  = \$484  | \real [35];
+  assign \$487  = ~ ragged;
+  assign \$488  = \$487  | \real [36];
+  assign \$490  = ~ ragged;
+  assign \$491  = \$490  | \real [37];
+  assign \$493  = ~ ragged;
+  assign \$494  = \$493  | \real [38];
+  assign \$496  = ~ ragged;
+  assign \$497  = \$496  | \real [39];
+  assign \$499  = ~ ragged;
+  assign \$500  = \$499  | \real [40];
+  assign \$502  = ~ ragged;
+  assign \$503  = \$502  | \real [41];
+  assign \$505  = ~ ragged;
+  assign \$506  = \$505  | \real [42];
+  assign \$508  = ~ ragged;
+  assign \$509  = \$508  | \real [43];
+  assign \$511  = ~ ragged;
+  assign \$512  = \$511  | \real [44];
+  assign \$514  = ~ ragged;
+  assign \$515  = \$514  | \real [45];
+  assign \$517  = ~ ragged;
+  assign \$518  = \$517  | \real [46];
+  assign \$520  = ~ ragged;
+  assign \$521  = \$520  | \real [47];
+  assign \$523  = ~ ragged;
+  assign \$524  = \$523  | \real [48];
+  assign \$526  = ~ ragged;
+  assign \$527  = \$526  | \real [49];
+  assign \$529  = ~ ragged;
+  assign \$530  = \$529  | \real [50];
+  assign \$532  = ~ ragged;
+  assign \$533  = \$532  | \real [51];
+  assign \$535  = ~ ragged;
+  assign \$536  = \$535  | \real [52];
+  assign \$538  = ~ ragged;
+  assign \$539  = \$538  | \real [53];
+  assign \$541  = ~ ragged;
+  assign \$542  = \$541  | \real [54];
+  assign \$544  = ~ ragged;
+  assign \$545  = \$544  | \real [55];
+  assign \$547  = ~ ragged;
+  assign \$548  = \$547  | \real [56];
+  assign \$550  = ~ ragged;
+  assign \$551  = \$550  | \real [57];
+  assign \$553  = ~ ragged;
+  assign \$554  = \$553  | \real [58];
+  assign \$556  = ~ ragged;
+  assign \$557  = \$556  | \real [59];
+  assign \$559  = ~ ragged;
+  assign \$560  = \$559  | \real [60];
+  assign \$562  = ~ ragged;
+  assign \$563  = \$562  | \real [61];
+  assign \$565  = ~ ragged;
+  assign \$566  = \$565  | \real [62];
+  assign \$568  = ~ ragged;
+  assign \$569  = \$568  | \real [63];
   always @(posedge clk)
-    \real  <= \$642 ;
-  assign \$2  = remaining[1] | \$1 ;
-  assign \$3  = remaining[2] | \$2 ;
-  assign \$4  = remaining[3] | \$3 ;
-  assign \$5  = remaining[4] | \$4 ;
-  assign \$6  = remaining[5] | \$5 ;
-  assign \$9  = remaining[2] | \$8 ;
-  assign \$10  = remaining[3] | \$9 ;
-  assign \$11  = remaining[4] | \$10 ;
-  assign \$12  = remaining[5] | \$11 ;
-  assign \$14  = remaining[1] & \$13 ;
-  assign \$15  = remaining[2] | \$14 ;
-  assign \$16  = remaining[3] | \$15 ;
-  assign \$17  = remaining[4] | \$16 ;
-  assign \$18  = remaining[5] | \$17 ;
-  assign \$22  = remaining[3] | \$21 ;
-  assign \$23  = remaining[4] | \$22 ;
-  assign \$24  = remaining[5] | \$23 ;
-  assign \$26  = remaining[1] | \$25 ;
-  assign \$27  = remaining[2] & \$26 ;
-  assign \$28  = remaining[3] | \$27 ;
-  assign \$29  = remaining[4] | \$28 ;
-  assign \$30  = remaining[5] | \$29 ;
-  assign \$33  = remaining[2] & \$32 ;
-  assign \$34  = remaining[3] | \$33 ;
-  assign \$35  = remaining[4] | \$34 ;
-  assign \$36  = remaining[5] | \$35 ;
-  assign \$38  = remaining[1] & \$37 ;
-  assign \$39  = remaining[2] & \$38 ;
-  assign \$40  = remaining[3] | \$39 ;
-  assign \$41  = remaining[4] | \$40 ;
-  assign \$42  = remaining[5] | \$41 ;
-  assign \$47  = remaining[4] | \$46 ;
-  assign \$48  = remaining[5] | \$47 ;
-  assign \$50  = remaining[1] | \$49 ;
-  assign \$51  = remaining[2] | \$50 ;
-  assign \$52  = remaining[3] & \$51 ;
-  assign \$53  = remaining[4] | \$52 ;
-  assign \$54  = remaining[5] | \$53 ;
-  assign \$57  = remaining[2] | \$56 ;
-  assign \$58  = remaining[3] & \$57 ;
-  assign \$59  = remaining[4] | \$58 ;
-  assign \$60  = remaining[5] | \$59 ;
-  assign \$62  = remaining[1] & \$61 ;
-  assign \$63  = remaining[2] | \$62 ;
-  assign \$64  = remaining[3] & \$63 ;
-  assign \$65  = remaining[4] | \$64 ;
-  assign \$66  = remaining[5] | \$65 ;
-  assign \$70  = remaining[3] & \$69 ;
-  assign \$71  = remaining[4] | \$70 ;
-  assign \$72  = remaining[5] | \$71 ;
-  assign \$74  = remaining[1] | \$73 ;
-  assign \$75  = remaining[2] & \$74 ;
-  assign \$76  = remaining[3] & \$75 ;
-  assign \$77  = remaining[4] | \$76 ;
-  assign \$78  = remaining[5] | \$77 ;
-  assign \$81  = remaining[2] & \$80 ;
-  assign \$82  = remaining[3] & \$81 ;
-  assign \$83  = remaining[4] | \$82 ;
-  assign \$84  = remaining[5] | \$83 ;
-  assign \$86  = remaining[1] & \$85 ;
-  assign \$87  = remaining[2] & \$86 ;
-  assign \$88  = remaining[3] & \$87 ;
-  assign \$89  = remaining[4] | \$88 ;
-  assign \$90  = remaining[5] | \$89 ;
-  assign \$96  = remaining[5] | \$95 ;
-  assign \$98  = remaining[1] | \$97 ;
-  assign \$99  = remaining[2] | \$98 ;
-  assign \$100  = remaining[3] | \$99 ;
-  assign \$101  = remaining[4] & \$100 ;
-  assign \$102  = remaining[5] | \$101 ;
-  assign \$105  = remaining[2] | \$104 ;
-  assign \$106  = remaining[3] | \$105 ;
-  assign \$107  = remaining[4] & \$106 ;
-  assign \$108  = remaining[5] | \$107 ;
-  assign \$110  = remaining[1] & \$109 ;
-  assign \$111  = remaining[2] | \$110 ;
-  assign \$112  = remaining[3] | \$111 ;
-  assign \$113  = remaining[4] & \$112 ;
-  assign \$114  = remaining[5] | \$113 ;
-  assign \$118  = remaining[3] | \$117 ;
-  assign \$119  = remaining[4] & \$118 ;
-  assign \$120  = remaining[5] | \$119 ;
-  assign \$122  = remaining[1] | \$121 ;
-  assign \$123  = remaining[2] & \$122 ;
-  assign \$124  = remaining[3] | \$123 ;
-  assign \$125  = remaining[4] & \$124 ;
-  assign \$126  = remaining[5] | \$125 ;
-  assign \$129  = remaining[2] & \$128 ;
-  assign \$130  = remaining[3] | \$129 ;
-  assign \$131  = remaining[4] & \$130 ;
-  assign \$132  = remaining[5] | \$131 ;
-  assign \$134  = remaining[1] & \$133 ;
-  assign \$135  = remaining[2] & \$134 ;
-  assign \$136  = remaining[3] | \$135 ;
-  assign \$137  = remaining[4] & \$136 ;
-  assign \$138  = remaining[5] | \$137 ;
-  assign \$143  = remaining[4] & \$142 ;
-  assign \$144  = remaining[5] | \$143 ;
-  assign \$146  = remaining[1] | \$145 ;
-  assign \$147  = remaining[2] | \$146 ;
-  assign \$148  = remaining[3] & \$147 ;
-  assign \$149  = remaining[4] & \$148 ;
-  assign \$150  = remaining[5] | \$149 ;
-  assign \$153  = remaining[2] | \$152 ;
-  assign \$154  = remaining[3] & \$153 ;
-  assign \$155  = remaining[4] & \$154 ;
-  assign \$156  = remaining[5] | \$155 ;
-  assign \$158  = remaining[1] & \$157 ;
-  assign \$159  = remaining[2] | \$158 ;
-  assign \$160  = remaining[3] & \$159 ;
-  assign \$161  = remaining[4] & \$160 ;
-  assign \$162  = remaining[5] | \$161 ;
-  assign \$166  = remaining[3] & \$165 ;
-  assign \$167  = remaining[4] & \$166 ;
-  assign \$168  = remaining[5] | \$167 ;
-  assign \$170  = remaining[1] | \$169 ;
-  assign \$171  = remaining[2] & \$170 ;
-  assign \$172  = remaining[3] & \$171 ;
-  assign \$173  = remaining[4] & \$172 ;
-  assign \$174  = remaining[5] | \$173 ;
-  assign \$177  = remaining[2] & \$176 ;
-  assign \$178  = remaining[3] & \$177 ;
-  assign \$179  = remaining[4] & \$178 ;
-  assign \$180  = remaining[5] | \$179 ;
-  assign \$182  = remaining[1] & \$181 ;
-  assign \$183  = remaining[2] & \$182 ;
-  assign \$184  = remaining[3] & \$183 ;
-  assign \$185  = remaining[4] & \$184 ;
-  assign \$186  = remaining[5] | \$185 ;
-  assign \$194  = remaining[1] | \$193 ;
-  assign \$195  = remaining[2] | \$194 ;
-  assign \$196  = remaining[3] | \$195 ;
-  assign \$197  = remaining[4] | \$196 ;
-  assign \$198  = remaining[5] & \$197 ;
-  assign \$201  = remaining[2] | \$200 ;
-  assign \$202  = remaining[3] | \$201 ;
-  assign \$203  = remaining[4] | \$202 ;
-  assign \$204  = remaining[5] & \$203 ;
-  assign \$206  = remaining[1] & \$205 ;
-  assign \$207  = remaining[2] | \$206 ;
-  assign \$208  = remaining[3] | \$207 ;
-  assign \$209  = remaining[4] | \$208 ;
-  assign \$210  = remaining[5] & \$209 ;
-  assign \$214  = remaining[3] | \$213 ;
-  assign \$215  = remaining[4] | \$214 ;
-  assign \$216  = remaining[5] & \$215 ;
-  assign \$218  = remaining[1] | \$217 ;
-  assign \$219  = remaining[2] & \$218 ;
-  assign \$220  = remaining[3] | \$219 ;
-  assign \$221  = remaining[4] | \$220 ;
-  assign \$222  = remaining[5] & \$221 ;
-  assign \$225  = remaining[2] & \$224 ;
-  assign \$226  = remaining[3] | \$225 ;
-  assign \$227  = remaining[4] | \$226 ;
-  assign \$228  = remaining[5] & \$227 ;
-  assign \$230  = remaining[1] & \$229 ;
-  assign \$231  = remaining[2] & \$230 ;
-  assign \$232  = remaining[3] | \$231 ;
-  assign \$233  = remaining[4] | \$232 ;
-  assign \$234  = remaining[5] & \$233 ;
-  assign \$239  = remaining[4] | \$238 ;
-  assign \$240  = remaining[5] & \$239 ;
-  assign \$242  = remaining[1] | \$241 ;
-  assign \$243  = remaining[2] | \$242 ;
-  assign \$244  = remaining[3] & \$243 ;
-  assign \$245  = remaining[4] | \$244 ;
-  assign \$246  = remaining[5] & \$245 ;
-  assign \$249  = remaining[2] | \$248 ;
-  assign \$250  = remaining[3] & \$249 ;
-  assign \$251  = remaining[4] | \$250 ;
-  assign \$252  = remaining[5] & \$251 ;
-  assign \$254  = remaining[1] & \$253 ;
-  assign \$255  = remaining[2] | \$254 ;
-  assign \$256  = remaining[3] & \$255 ;
-  assign \$257  = remaining[4] | \$256 ;
-  assign \$258  = remaining[5] & \$257 ;
-  assign \$262  = remaining[3] & \$261 ;
-  assign \$263  = remaining[4] | \$262 ;
-  assign \$264  = remaining[5] & \$263 ;
-  assign \$266  = remaining[1] | \$265 ;
-  assign \$267  = remaining[2] & \$266 ;
-  assign \$268  = remaining[3] & \$267 ;
-  assign \$269  = remaining[4] | \$268 ;
-  assign \$270  = remaining[5] & \$269 ;
-  assign \$273  = remaining[2] & \$272 ;
-  assign \$274  = remaining[3] & \$273 ;
-  assign \$275  = remaining[4] | \$274 ;
-  assign \$276  = remaining[5] & \$275 ;
-  assign \$278  = remaining[1] & \$277 ;
-  assign \$279  = remaining[2] & \$278 ;
-  assign \$280  = remaining[3] & \$279 ;
-  assign \$281  = remaining[4] | \$280 ;
-  assign \$282  = remaining[5] & \$281 ;
-  assign \$288  = remaining[5] & \$287 ;
-  assign \$290  = remaining[1] | \$289 ;
-  assign \$291  = remaining[2] | \$290 ;
-  assign \$292  = remaining[3] | \$291 ;
-  assign \$293  = remaining[4] & \$292 ;
-  assign \$294  = remaining[5] & \$293 ;
-  assign \$297  = remaining[2] | \$296 ;
-  assign \$298  = remaining[3] | \$297 ;
-  assign \$299  = remaining[4] & \$298 ;
-  assign \$300  = remaining[5] & \$299 ;
-  assign \$302  = remaining[1] & \$301 ;
-  assign \$303  = remaining[2] | \$302 ;
-  assign \$304  = remaining[3] | \$303 ;
-  assign \$305  = remaining[4] & \$304 ;
-  assign \$306  = remaining[5] & \$305 ;
-  assign \$310  = remaining[3] | \$309 ;
-  assign \$311  = remaining[4] & \$310 ;
-  assign \$312  = remaining[5] & \$311 ;
-  assign \$314  = remaining[1] | \$313 ;
-  assign \$315  = remaining[2] & \$314 ;
-  assign \$316  = remaining[3] | \$315 ;
-  assign \$317  = remaining[4] & \$316 ;
-  assign \$318  = remaining[5] & \$317 ;
-  assign \$321  = remaining[2] & \$320 ;
-  assign \$322  = remaining[3] | \$321 ;
-  assign \$323  = remaining[4] & \$322 ;
-  assign \$324  = remaining[5] & \$323 ;
-  assign \$326  = remaining[1] & \$325 ;
-  assign \$327  = remaining[2] & \$326 ;
-  assign \$328  = remaining[3] | \$327 ;
-  assign \$329  = remaining[4] & \$328 ;
-  assign \$330  = remaining[5] & \$329 ;
-  assign \$335  = remaining[4] & \$334 ;
-  assign \$336  = remaining[5] & \$335 ;
-  assign \$338  = remaining[1] | \$337 ;
-  assign \$339  = remaining[2] | \$338 ;
-  assign \$340  = remaining[3] & \$339 ;
-  assign \$341  = remaining[4] & \$340 ;
-  assign \$342  = remaining[5] & \$341 ;
-  assign \$345  = remaining[2] | \$344 ;
-  assign \$346  = remaining[3] & \$345 ;
-  assign \$347  = remaining[4] & \$346 ;
-  assign \$348  = remaining[5] & \$347 ;
-  assign \$350  = remaining[1] & \$349 ;
-  assign \$351  = remaining[2] | \$350 ;
-  assign \$352  = remaining[3] & \$351 ;
-  assign \$353  = remaining[4] & \$352 ;
-  assign \$354  = remaining[5] & \$353 ;
+    \real  <= \$571 ;
+  assign \$2  = last[1] | \$1 ;
+  assign \$3  = last[2] | \$2 ;
+  assign \$4  = last[3] | \$3 ;
+  assign \$5  = last[4] | \$4 ;
+  assign \$6  = last[5] | \$5 ;
+  assign \$9  = last[2] | \$8 ;
+  assign \$10  = last[3] | \$9 ;
+  assign \$11  = last[4] | \$10 ;
+  assign \$12  = last[5] | \$11 ;
+  assign \$14  = last[1] & \$13 ;
+  assign \$15  = last[2] | \$14 ;
+  assign \$16  = last[3] | \$15 ;
+  assign \$17  = last[4] | \$16 ;
+  assign \$18  = last[5] | \$17 ;
+  assign \$22  = last[3] | \$21 ;
+  assign \$23  = last[4] | \$22 ;
+  assign \$24  = last[5] | \$23 ;
+  assign \$26  = last[1] | \$25 ;
+  assign \$27  = last[2] & \$26 ;
+  assign \$28  = last[3] | \$27 ;
+  assign \$29  = last[4] | \$28 ;
+  assign \$30  = last[5] | \$29 ;
+  assign \$33  = last[2] & \$32 ;
+  assign \$34  = last[3] | \$33 ;
+  assign \$35  = last[4] | \$34 ;
+  assign \$36  = last[5] | \$35 ;
+  assign \$38  = last[1] & \$37 ;
+  assign \$39  = last[2] & \$38 ;
+  assign \$40  = last[3] | \$39 ;
+  assign \$41  = last[4] | \$40 ;
+  assign \$42  = last[5] | \$41 ;
+  assign \$47  = last[4] | \$46 ;
+  assign \$48  = last[5] | \$47 ;
+  assign \$50  = last[1] | \$49 ;
+  assign \$51  = last[2] | \$50 ;
+  assign \$52  = last[3] & \$51 ;
+  assign \$53  = last[4] | \$52 ;
+  assign \$54  = last[5] | \$53 ;
+  assign \$57  = last[2] | \$56 ;
+  assign \$58  = last[3] & \$57 ;
+  assign \$59  = last[4] | \$58 ;
+  assign \$60  = last[5] | \$59 ;
+  assign \$62  = last[1] & \$61 ;
+  assign \$63  = last[2] | \$62 ;
+  assign \$64  = last[3] & \$63 ;
+  assign \$65  = last[4] | \$64 ;
+  assign \$66  = last[5] | \$65 ;
+  assign \$70  = last[3] & \$69 ;
+  assign \$71  = last[4] | \$70 ;
+  assign \$72  = last[5] | \$71 ;
+  assign \$74  = last[1] | \$73 ;
+  assign \$75  = last[2] & \$74 ;
+  assign \$76  = last[3] & \$75 ;
+  assign \$77  = last[4] | \$76 ;
+  assign \$78  = last[5] | \$77 ;
+  assign \$81  = last[2] & \$80 ;
+  assign \$82  = last[3] & \$81 ;
+  assign \$83  = last[4] | \$82 ;
+  assign \$84  = last[5] | \$83 ;
+  assign \$86  = last[1] & \$85 ;
+  assign \$87  = last[2] & \$86 ;
+  assign \$88  = last[3] & \$87 ;
+  assign \$89  = last[4] | \$88 ;
+  assign \$90  = last[5] | \$89 ;
+  assign \$96  = last[5] | \$95 ;
+  assign \$98  = last[1] | \$97 ;
+  assign \$99  = last[2] | \$98 ;
+  assign \$100  = last[3] | \$99 ;
+  assign \$101  = last[4] & \$100 ;
+  assign \$102  = last[5] | \$101 ;
+  assign \$105  = last[2] | \$104 ;
+  assign \$106  = last[3] | \$105 ;
+  assign \$107  = last[4] & \$106 ;
+  assign \$108  = last[5] | \$107 ;
+  assign \$110  = last[1] & \$109 ;
+  assign \$111  = last[2] | \$110 ;
+  assign \$112  = last[3] | \$111 ;
+  assign \$113  = last[4] & \$112 ;
+  assign \$114  = last[5] | \$113 ;
+  assign \$118  = last[3] | \$117 ;
+  assign \$119  = last[4] & \$118 ;
+  assign \$120  = last[5] | \$119 ;
+  assign \$122  = last[1] | \$121 ;
+  assign \$123  = last[2] & \$122 ;
+  assign \$124  = last[3] | \$123 ;
+  assign \$125  = last[4] & \$124 ;
+  assign \$126  = last[5] | \$125 ;
+  assign \$129  = last[2] & \$128 ;
+  assign \$130  = last[3] | \$129 ;
+  assign \$131  = last[4] & \$130 ;
+  assign \$132  = last[5] | \$131 ;
+  assign \$134  = last[1] & \$133 ;
+  assign \$135  = last[2] & \$134 ;
+  assign \$136  = last[3] | \$135 ;
+  assign \$137  = last[4] & \$136 ;
+  assign \$138  = last[5] | \$137 ;
+  assign \$143  = last[4] & \$142 ;
+  assign \$144  = last[5] | \$143 ;
+  assign \$146  = last[1] | \$145 ;
+  assign \$147  = last[2] | \$146 ;
+  assign \$148  = last[3] & \$147 ;
+  assign \$149  = last[4] & \$148 ;
+  assign \$150  = last[5] | \$149 ;
+  assign \$153  = last[2] | \$152 ;
+  assign \$154  = last[3] & \$153 ;
+  assign \$155  = last[4] & \$154 ;
+  assign \$156  = last[5] | \$155 ;
+  assign \$158  = last[1] & \$157 ;
+  assign \$159  = last[2] | \$158 ;
+  assign \$160  = last[3] & \$159 ;
+  assign \$161  = last[4] & \$160 ;
+  assign \$162  = last[5] | \$161 ;
+  assign \$166  = last[3] & \$165 ;
+  assign \$167  = last[4] & \$166 ;
+  assign \$168  = last[5] | \$167 ;
+  assign \$170  = last[1] | \$169 ;
+  assign \$171  = last[2] & \$170 ;
+  assign \$172  = last[3] & \$171 ;
+  assign \$173  = last[4] & \$172 ;
+  assign \$174  = last[5] | \$173 ;
+  assign \$177  = last[2] & \$176 ;
+  assign \$178  = last[3] & \$177 ;
+  assign \$179  = last[4] & \$178 ;
+  assign \$180  = last[5] | \$179 ;
+  assign \$182  = last[1] & \$181 ;
+  assign \$183  = last[2] & \$182 ;
+  assign \$184  = last[3] & \$183 ;
+  assign \$185  = last[4] & \$184 ;
+  assign \$186  = last[5] | \$185 ;
+  assign \$194  = last[1] | \$193 ;
+  assign \$195  = last[2] | \$194 ;
+  assign \$196  = last[3] | \$195 ;
+  assign \$197  = last[4] | \$196 ;
+  assign \$198  = last[5] & \$197 ;
+  assign \$201  = last[2] | \$200 ;
+  assign \$202  = last[3] | \$201 ;
+  assign \$203  = last[4] | \$202 ;
+  assign \$204  = last[5] & \$203 ;
+  assign \$206  = last[1] & \$205 ;
+  assign \$207  = last[2] | \$206 ;
+  assign \$208  = last[3] | \$207 ;
+  assign \$209  = last[4] | \$208 ;
+  assign \$210  = last[5] & \$209 ;
+  assign \$214  = last[3] | \$213 ;
+  assign \$215  = last[4] | \$214 ;
+  assign \$216  = last[5] & \$215 ;
+  assign \$218  = last[1] | \$217 ;
+  assign \$219  = last[2] & \$218 ;
+  assign \$220  = last[3] | \$219 ;
+  assign \$221  = last[4] | \$220 ;
+  assign \$222  = last[5] & \$221 ;
+  assign \$225  = last[2] & \$224 ;
+  assign \$226  = last[3] | \$225 ;
+  assign \$227  = last[4] | \$226 ;
+  assign \$228  = last[5] & \$227 ;
+  assign \$230  = last[1] & \$229 ;
+  assign \$231  = last[2] & \$230 ;
+  assign \$232  = last[3] | \$231 ;
+  assign \$233  = last[4] | \$232 ;
+  assign \$234  = last[5] & \$233 ;
+  assign \$239  = last[4] | \$238 ;
+  assign \$240  = last[5] & \$239 ;
+  assign \$242  = last[1] | \$241 ;
+  assign \$243  = last[2] | \$242 ;
+  assign \$244  = last[3] & \$243 ;
+  assign \$245  = last[4] | \$244 ;
+  assign \$246  = last[5] & \$245 ;
+  assign \$249  = last[2] | \$248 ;
+  assign \$250  = last[3] & \$249 ;
+  assign \$251  = last[4] | \$250 ;
+  assign \$252  = last[5] & \$251 ;
+  assign \$254  = last[1] & \$253 ;
+  assign \$255  = last[2] | \$254 ;
+  assign \$256  = last[3] & \$255 ;
+  assign \$257  = last[4] | \$256 ;
+  assign \$258  = last[5] & \$257 ;
+  assign \$262  = last[3] & \$261 ;
+  assign \$263  = last[4] | \$262 ;
+  assign \$264  = last[5] & \$263 ;
+  assign \$266  = last[1] | \$265 ;
+  assign \$267  = last[2] & \$266 ;
+  assign \$268  = last[3] & \$267 ;
+  assign \$269  = last[4] | \$268 ;
+  assign \$270  = last[5] & \$269 ;
+  assign \$273  = last[2] & \$272 ;
+  assign \$274  = last[3] & \$273 ;
+  assign \$275  = last[4] | \$274 ;
+  assign \$276  = last[5] & \$275 ;
+  assign \$278  = last[1] & \$277 ;
+  assign \$279  = last[2] & \$278 ;
+  assign \$280  = last[3] & \$279 ;
+  assign \$281  = last[4] | \$280 ;
+  assign \$282  = last[5] & \$281 ;
+  assign \$288  = last[5] & \$287 ;
+  assign \$290  = last[1] | \$289 ;
+  assign \$291  = last[2] | \$290 ;
+  assign \$292  = last[3] | \$291 ;
+  assign \$293  = last[4] & \$292 ;
+  assign \$294  = last[5] & \$293 ;
+  assign \$297  = last[2] | \$296 ;
+  assign \$298  = last[3] | \$297 ;
+  assign \$299  = last[4] & \$298 ;
+  assign \$300  = last[5] & \$299 ;
+  assign \$302  = last[1] & \$301 ;
+  assign \$303  = last[2] | \$302 ;
+  assign \$304  = last[3] | \$303 ;
+  assign \$305  = last[4] & \$304 ;
+  assign \$306  = last[5] & \$305 ;
+  assign \$310  = last[3] | \$309 ;
+  assign \$311  = last[4] & \$310 ;
+  assign \$312  = last[5] & \$311 ;
+  assign \$314  = last[1] | \$313 ;
+  assign \$315  = last[2] & \$314 ;
+  assign \$316  = last[3] | \$315 ;
+  assign \$317  = last[4] & \$316 ;
+  assign \$318  = last[5] & \$317 ;
+  assign \$321  = last[2] & \$320 ;
+  assign \$322  = last[3] | \$321 ;
+  assign \$323  = last[4] & \$322 ;
+  assign \$324  = last[5] & \$323 ;
+  assign \$326  = last[1] & \$325 ;
+  assign \$327  = last[2] & \$326 ;
+  assign \$328  = last[3] | \$327 ;
+  assign \$329  = last[4] & \$328 ;
+  assign \$330  = last[5] & \$329 ;
+  assign \$335  = last[4] & \$334 ;
+  assign \$336  = last[5] & \$335 ;
+  assign \$338  = last[1] | \$337 ;
+  assign \$339  = last[2] | \$338 ;
+  assign \$340  = last[3] & \$339 ;
+  assign \$341  = last[4] & \$340 ;
+  assign \$342  = last[5] & \$341 ;
+  assign \$345  = last[2] | \$344 ;
+  assign \$346  = last[3] & \$345 ;
+  assign \$347  = last[4] & \$346 ;
+  assign \$348  = last[5] & \$347 ;
+  assign \$350  = last[1] & \$349 ;
+  assign \$351  = last[2] | \$350 ;
+  assign \$352  = last[3] & \$351 ;
+  assign \$353  = last[4] & \$352 ;
+  assign \$354  = last[5] & \$353 ;
+  assign \$358  = last[3] & \$357 ;
+  assign \$359  = last[4] & \$358 ;
+  assign \$360  = last[5] & \$359 ;
+  assign \$362  = last[1] | \$361 ;
+  assign \$363  = last[2] & \$362 ;
+  assign \$364  = last[3] & \$363 ;
+  assign \$365  = last[4] & \$364 ;
+  assign \$366  = last[5] & \$365 ;
+  assign \$369  = last[2] & \$368 ;
+  assign \$370  = last[3] & \$369 ;
+  assign \$371  = last[4] & \$370 ;
+  assign \$372  = last[5] & \$371 ;
+  assign \$374  = last[1] & \$373 ;
+  assign \$375  = last[2] & \$374 ;
+  assign \$376  = last[3] & \$375 ;
+  assign \$377  = last[4] & \$376 ;
+  assign \$378  = last[5] & \$377 ;
+  assign \$379  = ~ ragged;
+  assign \$380  = \$379  | \real [0];
+  assign \$382  = ~ ragged;
+  assign \$383  = \$382  | \real [1];
+  assign \$385  = ~ ragged;
+  assign \$386  = \$385  | \real [2];
+  assign \$388  = ~ ragged;
+  assign \$389  = \$388  | \real [3];
+  assign \$391  = ~ ragged;
+  assign \$392  = \$391  | \real [4];
+  assign \$394  = ~ ragged;
+  assign \$395  = \$394  | \real [5];
+  assign \$397  = ~ ragged;
+  assign \$398  = \$397  | \real [6];
+  assign \$400  = ~ ragged;
+  assign \$401  = \$400  | \real [7];
+  assign \$403  = ~ ragged;
+  assign \$404  = \$403  | \real [8];
+  assign \$406  = ~ ragged;
+  assign \$407  = \$406  | \real [9];
+  assign \$409  = ~ ragged;
+  assign \$410  = \$409  | \real [10];
+  assign \$412  = ~ ragged;
+  assign \$413  = \$412  | \real [11];
+  assign \$415  = ~ ragged;
+  assign \$416  = \$415  | \real [12];
+  assign \$418  = ~ ragged;
+  assign \$419  = \$418  | \real [13];
+  assign \$421  = ~ ragged;
+  assign \$422  = \$421  | \real [14];
+  assign \$424  = ~ ragged;
+  assign \$425  = \$424  | \real [15];
+  assign \$427  = ~ ragged;
+  assign \$428  = \$427  | \real [16];
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$642  = \real ;
+    \$571  = \real ;
     if (load) begin
-      \$642  = \$449 ;
+      \$571  = { \$378 , \$372 , \$366 , \$360 , \$354 , \$348 , \$342 , \$336 , \$330 , \$324 , \$318 , \$312 , \$306 , \$300 , \$294 , \$288 , \$282 , \$276 , \$270 , \$264 , \$258 , \$252 , \$246 , \$240 , \$234 , \$228 , \$222 , \$216 , \$210 , \$204 , \$198 , \$192 , \$186 , \$180 , \$174 , \$168 , \$162 , \$156 , \$150 , \$144 , \$138 , \$132 , \$126 , \$120 , \$114 , \$108 , \$102 , \$96 , \$90 , \$84 , \$78 , \$72 , \$66 , \$60 , \$54 , \$48 , \$42 , \$36 , \$30 , \$24 , \$18 , \$12 , \$6 , 1'h1 };
     end
     if (abort) begin
-      \$642  = 64'h0000000000000000;
+      \$571  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$642  = 64'h0000000000000000;
+      \$571  = 64'h0000000000000000;
     end
   end
-  assign mask[63] = \$641 ;
-  assign mask[62] = \$638 ;
-  assign mask[61] = \$635 ;
-  assign mask[60] = \$632 ;
-  assign mask[59] = \$629 ;
-  assign mask[58] = \$626 ;
-  assign mask[57] = \$623 ;
-  assign mask[56] = \$620 ;
-  assign mask[55] = \$617 ;
-  assign mask[54] = \$614 ;
-  assign mask[53] = \$611 ;
-  assign mask[52] = \$608 ;
-  assign mask[51] = \$605 ;
-  assign mask[50] = \$602 ;
-  assign mask[49] = \$599 ;
-  assign mask[48] = \$596 ;
-  assign mask[47] = \$593 ;
-  assign mask[46] = \$590 ;
-  assign mask[45] = \$587 ;
-  assign mask[44] = \$584 ;
-  assign mask[43] = \$581 ;
-  assign mask[42] = \$578 ;
-  assign mask[41] = \$575 ;
-  assign mask[40] = \$572 ;
-  assign mask[39] = \$569 ;
-  assign mask[38] = \$566 ;
-  assign mask[37] = \$563 ;
-  assign mask[36] = \$560 ;
-  assign mask[35] = \$557 ;
-  assign mask[34] = \$554 ;
-  assign mask[33] = \$551 ;
-  assign mask[32] = \$548 ;
-  assign mask[31] = \$545 ;
-  assign mask[30] = \$542 ;
-  assign mask[29] = \$539 ;
-  assign mask[28] = \$536 ;
-  assign mask[27] = \$533 ;
-  assign mask[26] = \$530 ;
-  assign mask[25] = \$527 ;
-  assign mask[24] = \$524 ;
-  assign mask[23] = \$521 ;
-  assign mask[22] = \$518 ;
-  assign mask[21] = \$515 ;
-  assign mask[20] = \$512 ;
-  assign mask[19] = \$509 ;
-  assign mask[18] = \$506 ;
-  assign mask[17] = \$503 ;
-  assign mask[16] = \$500 ;
-  assign mask[15] = \$497 ;
-  assign mask[14] = \$494 ;
-  assign mask[13] = \$491 ;
-  assign mask[12] = \$488 ;
-  assign mask[11] = \$485 ;
-  assign mask[10] = \$482 ;
-  assign mask[9] = \$479 ;
-  assign mask[8] = \$476 ;
-  assign mask[7] = \$473 ;
-  assign mask[6] = \$470 ;
-  assign mask[5] = \$467 ;
-  assign mask[4] = \$464 ;
-  assign mask[3] = \$461 ;
-  assign mask[2] = \$458 ;
-  assign mask[1] = \$455 ;
-  assign mask[0] = \$452 ;
-  assign \$1  = remaining[0];
+  assign mask[63] = \$570 ;
+  assign mask[62] = \$567 ;
+  assign mask[61] = \$564 ;
+  assign mask[60] = \$561 ;
+  assign mask[59] = \$558 ;
+  assign mask[58] = \$555 ;
+  assign mask[57] = \$552 ;
+  assign mask[56] = \$549 ;
+  assign mask[55] = \$546 ;
+  assign mask[54] = \$543 ;
+  assign mask[53] = \$540 ;
+  assign mask[52] = \$537 ;
+  assign mask[51] = \$534 ;
+  assign mask[50] = \$531 ;
+  assign mask[49] = \$528 ;
+  assign mask[48] = \$525 ;
+  assign mask[47] = \$522 ;
+  assign mask[46] = \$519 ;
+  assign mask[45] = \$516 ;
+  assign mask[44] = \$513 ;
+  assign mask[43] = \$510 ;
+  assign mask[42] = \$507 ;
+  assign mask[41] = \$504 ;
+  assign mask[40] = \$501 ;
+  assign mask[39] = \$498 ;
+  assign mask[38] = \$495 ;
+  assign mask[37] = \$492 ;
+  assign mask[36] = \$489 ;
+  assign mask[35] = \$486 ;
+  assign mask[34] = \$483 ;
+  assign mask[33] = \$480 ;
+  assign mask[32] = \$477 ;
+  assign mask[31] = \$474 ;
+  assign mask[30] = \$471 ;
+  assign mask[29] = \$468 ;
+  assign mask[28] = \$465 ;
+  assign mask[27] = \$462 ;
+  assign mask[26] = \$459 ;
+  assign mask[25] = \$456 ;
+  assign mask[24] = \$453 ;
+  assign mask[23] = \$450 ;
+  assign mask[22] = \$447 ;
+  assign mask[21] = \$444 ;
+  assign mask[20] = \$441 ;
+  assign mask[19] = \$438 ;
+  assign mask[18] = \$435 ;
+  assign mask[17] = \$432 ;
+  assign mask[16] = \$429 ;
+  assign mask[15] = \$426 ;
+  assign mask[14] = \$423 ;
+  assign mask[13] = \$420 ;
+  assign mask[12] = \$417 ;
+  assign mask[11] = \$414 ;
+  assign mask[10] = \$411 ;
+  assign mask[9] = \$408 ;
+  assign mask[8] = \$405 ;
+  assign mask[7] = \$402 ;
+  assign mask[6] = \$399 ;
+  assign mask[5] = \$396 ;
+  assign mask[4] = \$393 ;
+  assign mask[3] = \$390 ;
+  assign mask[2] = \$387 ;
+  assign mask[1] = \$384 ;
+  assign mask[0] = \$381 ;
+  assign \$1  = last[0];
   assign \$7  = 1'h0;
-  assign \$8  = remaining[1];
-  assign \$13  = remaining[0];
+  assign \$8  = last[1];
+  assign \$13  = last[0];
   assign \$19  = 1'h0;
   assign \$20  = 1'h0;
-  assign \$21  = remaining[2];
-  assign \$25  = remaining[0];
+  assign \$21  = last[2];
+  assign \$25  = last[0];
   assign \$31  = 1'h0;
-  assign \$32  = remaining[1];
-  assign \$37  = remaining[0];
+  assign \$32  = last[1];
+  assign \$37  = last[0];
   assign \$43  = 1'h0;
   assign \$44  = 1'h0;
   assign \$45  = 1'h0;
-  assign \$46  = remaining[3];
-  assign \$49  = remaining[0];
+  assign \$46  = last[3];
+  assign \$49  = last[0];
   assign \$55  = 1'h0;
-  assign \$56  = remaining[1];
-  assign \$61  = remaining[0];
+  assign \$56  = last[1];
+  assign \$61  = last[0];
   assign \$67  = 1'h0;
   assign \$68  = 1'h0;
-  assign \$69  = remaining[2];
-  assign \$73  = remaining[0];
+  assign \$69  = last[2];
+  assign \$73  = last[0];
   assign \$79  = 1'h0;
-  assign \$80  = remaining[1];
-  assign \$85  = remaining[0];
+  assign \$80  = last[1];
+  assign \$85  = last[0];
   assign \$91  = 1'h0;
   assign \$92  = 1'h0;
   assign \$93  = 1'h0;
   assign \$94  = 1'h0;
-  assign \$95  = remaining[4];
-  assign \$97  = remaining[0];
+  assign \$95  = last[4];
+  assign \$97  = last[0];
   assign \$103  = 1'h0;
-  assign \$104  = remaining[1];
-  assign \$109  = remaining[0];
+  assign \$104  = last[1];
+  assign \$109  = last[0];
   assign \$115  = 1'h0;
   assign \$116  = 1'h0;
-  assign \$117  = remaining[2];
-  assign \$121  = remaining[0];
+  assign \$117  = last[2];
+  assign \$121  = last[0];
   assign \$127  = 1'h0;
-  assign \$128  = remaining[1];
-  assign \$133  = remaining[0];
+  assign \$128  = last[1];
+  assign \$133  = last[0];
   assign \$139  = 1'h0;
   assign \$140  = 1'h0;
   assign \$141  = 1'h0;
-  assign \$142  = remaining[3];
-  assign \$145  = remaining[0];
+  assign \$142  = last[3];
+  assign \$145  = last[0];
   assign \$151  = 1'h0;
-  assign \$152  = remaining[1];
-  assign \$157  = remaining[0];
+  assign \$152  = last[1];
+  assign \$157  = last[0];
   assign \$163  = 1'h0;
   assign \$164  = 1'h0;
-  assign \$165  = remaining[2];
-  assign \$169  = remaining[0];
+  assign \$165  = last[2];
+  assign \$169  = last[0];
   assign \$175  = 1'h0;
-  assign \$176  = remaining[1];
-  assign \$181  = remaining[0];
+  assign \$176  = last[1];
+  assign \$181  = last[0];
   assign \$187  = 1'h0;
   assign \$188  = 1'h0;
   assign \$189  = 1'h0;
   assign \$190  = 1'h0;
   assign \$191  = 1'h0;
-  assign \$192  = remaining[5];
-  assign \$193  = remaining[0];
+  assign \$192  = last[5];
+  assign \$193  = last[0];
   assign \$199  = 1'h0;
-  assign \$200  = remaining[1];
-  assign \$205  = remaining[0];
+  assign \$200  = last[1];
+  assign \$205  = last[0];
   assign \$211  = 1'h0;
   assign \$212  = 1'h0;
-  assign \$213  = remaining[2];
-  assign \$217  = remaining[0];
+  assign \$213  = last[2];
+  assign \$217  = last[0];
   assign \$223  = 1'h0;
-  assign \$224  = remaining[1];
-  assign \$229  = remaining[0];
+  assign \$224  = last[1];
+  assign \$229  = last[0];
   assign \$235  = 1'h0;
   assign \$236  = 1'h0;
   assign \$237  = 1'h0;
-  assign \$238  = remaining[3];
-  assign \$241  = remaining[0];
+  assign \$238  = last[3];
+  assign \$241  = last[0];
   assign \$247  = 1'h0;
-  assign \$248  = remaining[1];
-  assign \$253  = remaining[0];
+  assign \$248  = last[1];
+  assign \$253  = last[0];
   assign \$259  = 1'h0;
   assign \$260  = 1'h0;
-  assign \$261  = remaining[2];
-  assign \$265  = remaining[0];
+  assign \$261  = last[2];
+  assign \$265  = last[0];
   assign \$271  = 1'h0;
-  assign \$272  = remaining[1];
-  assign \$277  = remaining[0];
+  assign \$272  = last[1];
+  assign \$277  = last[0];
   assign \$283  = 1'h0;
   assign \$284  = 1'h0;
   assign \$285  = 1'h0;
   assign \$286  = 1'h0;
-  assign \$287  = remaining[4];
-  assign \$289  = remaining[0];
+  assign \$287  = last[4];
+  assign \$289  = last[0];
   assign \$295  = 1'h0;
-  assign \$296  = remaining[1];
-  assign \$301  = remaining[0];
+  assign \$296  = last[1];
+  assign \$301  = last[0];
   assign \$307  = 1'h0;
   assign \$308  = 1'h0;
-  assign \$309  = remaining[2];
-  assign \$313  = remaining[0];
+  assign \$309  = last[2];
+  assign \$313  = last[0];
   assign \$319  = 1'h0;
-  assign \$320  = remaining[1];
-  assign \$325  = remaining[0];
+  assign \$320  = last[1];
+  assign \$325  = last[0];
   assign \$331  = 1'h0;
   assign \$332  = 1'h0;
   assign \$333  = 1'h0;
-  assign \$334  = remaining[3];
-  assign \$337  = remaining[0];
+  assign \$334  = last[3];
+  assign \$337  = last[0];
   assign \$343  = 1'h0;
-  assign \$344  = remaining[1];
-  assign \$349  = remaining[0];
+  assign \$344  = last[1];
+  assign \$349  = last[0];
   assign \$355  = 1'h0;
   assign \$356  = 1'h0;
-  assign \$357  = remaining[2];
-  assign \$361  = remaining[0];
+  assign \$357  = last[2];
+  assign \$361  = last[0];
   assign \$367  = 1'h0;
-  assign \$368  = remaining[1];
-  assign \$373  = remaining[0];
-  assign \$379  = 1'h0;
-  assign \$380  = 1'h0;
-  assign \$381  = 1'h0;
-  assign \$382  = 1'h0;
-  assign \$383  = 1'h0;
-  assign \$384  = 1'h0;
-  assign \$452  = \$451 ;
-  assign \$455  = \$454 ;
-  assign \$458  = \$457 ;
-  assign \$461  = \$460 ;
-  assign \$464  = \$463 ;
-  assign \$467  = \$466 ;
-  assign \$470  = \$469 ;
-  assign \$473  = \$472 ;
-  assign \$476  = \$475 ;
-  assign \$479  = \$478 ;
-  assign \$482  = \$481 ;
-  assign \$485  = \$484 ;
-  assign \$488  = \$487 ;
-  assign \$491  = \$490 ;
-  assign \$494  = \$493 ;
-  assign \$497  = \$496 ;
-  assign \$500  = \$499 ;
-  assign \$503  = \$502 ;
-  assign \$506  = \$505 ;
-  assign \$509  = \$508 ;
-  assign \$512  = \$511 ;
-  assign \$515  = \$514 ;
-  assign \$518  = \$517 ;
-  assign \$521  = \$520 ;
-  assign \$524  = \$523 ;
-  assign \$527  = \$526 ;
-  assign \$530  = \$529 ;
-  assign \$533  = \$532 ;
-  assign \$536  = \$535 ;
-  assign \$539  = \$538 ;
-  assign \$542  = \$541 ;
-  assign \$545  = \$544 ;
-  assign \$548  = \$547 ;
-  assign \$551  = \$550 ;
-  assign \$554  = \$553 ;
-  assign \$557  = \$556 ;
-  assign \$560  = \$559 ;
-  assign \$563  = \$562 ;
-  assign \$566  = \$565 ;
-  assign \$569  = \$568 ;
-  assign \$572  = \$571 ;
-  assign \$575  = \$574 ;
-  assign \$578  = \$577 ;
-  assign \$581  = \$580 ;
-  assign \$584  = \$583 ;
-  assign \$587  = \$586 ;
-  assign \$590  = \$589 ;
-  assign \$593  = \$592 ;
-  assign \$596  = \$595 ;
-  assign \$599  = \$598 ;
-  assign \$602  = \$601 ;
-  assign \$605  = \$604 ;
-  assign \$608  = \$607 ;
-  assign \$611  = \$610 ;
-  assign \$614  = \$613 ;
-  assign \$617  = \$616 ;
-  assign \$620  = \$619 ;
-  assign \$623  = \$622 ;
-  assign \$626  = \$625 ;
-  assign \$629  = \$628 ;
-  assign \$632  = \$631 ;
-  assign \$635  = \$634 ;
-  assign \$638  = \$637 ;
-  assign \$641  = \$640 ;
+  assign \$368  = last[1];
+  assign \$373  = last[0];
+  assign \$381  = \$380 ;
+  assign \$384  = \$383 ;
+  assign \$387  = \$386 ;
+  assign \$390  = \$389 ;
+  assign \$393  = \$392 ;
+  assign \$396  = \$395 ;
+  assign \$399  = \$398 ;
+  assign \$402  = \$401 ;
+  assign \$405  = \$404 ;
+  assign \$408  = \$407 ;
+  assign \$411  = \$410 ;
+  assign \$414  = \$413 ;
+  assign \$417  = \$416 ;
+  assign \$420  = \$419 ;
+  assign \$423  = \$422 ;
+  assign \$426  = \$425 ;
+  assign \$429  = \$428 ;
+  assign \$432  = \$431 ;
+  assign \$435  = \$434 ;
+  assign \$438  = \$437 ;
+  assign \$441  = \$440 ;
+  assign \$444  = \$443 ;
+  assign \$447  = \$446 ;
+  assign \$450  = \$449 ;
+  assign \$453  = \$452 ;
+  assign \$456  = \$455 ;
+  assign \$459  = \$458 ;
+  assign \$462  = \$461 ;
+  assign \$465  = \$464 ;
+  assign \$468  = \$467 ;
+  assign \$471  = \$470 ;
+  assign \$474  = \$473 ;
+  assign \$477  = \$476 ;
+  assign \$480  = \$479 ;
+  assign \$483  = \$482 ;
+  assign \$486  = \$485 ;
+  assign \$489  = \$488 ;
+  assign \$492  = \$491 ;
+  assign \$495  = \$494 ;
+  assign \$498  = \$497 ;
+  assign \$501  = \$500 ;
+  assign \$504  = \$503 ;
+  assign \$507  = \$506 ;
+  assign \$510  = \$509 ;
+  assign \$513  = \$512 ;
+  assign \$516  = \$515 ;
+  assign \$519  = \$518 ;
+  assign \$522  = \$521 ;
+  assign \$525  = \$524 ;
+  assign \$528  = \$527 ;
+  assign \$531  = \$530 ;
+  assign \$534  = \$533 ;
+  assign \$537  = \$536 ;
+  assign \$540  = \$539 ;
+  assign \$543  = \$542 ;
+  assign \$546  = \$545 ;
+  assign \$549  = \$548 ;
+  assign \$552  = \$551 ;
+  assign \$555  = \$554 ;
+  assign \$558  = \$557 ;
+  assign \$561  = \$560 ;
+  assign \$564  = \$563 ;
+  assign \$567  = \$566 ;
+  assign \$570  = \$569 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3313$24 , all_nan, \port$4572$0 , \port$4664$0 , \port$4756$0 , \port$4848$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3874$24 , all_nan, \port$5224$0 , \port$5370$0 , \port$5516$0 , \port$5662$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14585,22 +14895,22 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
-  wire [62:0] \$17 ;
-  wire [62:0] \$18 ;
-  wire [3:0] \$19 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
-  wire \$20 ;
-  reg [1:0] \$21 ;
-  reg \$22 ;
-  reg [3:0] \$23 ;
-  reg [3:0] \$24 ;
-  reg \$25 ;
-  reg \$26 ;
-  reg \$27 ;
+  wire [62:0] \$20 ;
+  wire [62:0] \$21 ;
+  wire [3:0] \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  reg [1:0] \$27 ;
   reg \$28 ;
-  reg \$29 ;
+  reg [3:0] \$29 ;
   wire [2:0] \$3 ;
-  reg \$30 ;
+  reg [3:0] \$30 ;
   reg \$31 ;
   reg \$32 ;
   reg \$33 ;
@@ -14616,9 +14926,16 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   reg \$42 ;
   reg \$43 ;
   reg \$44 ;
-  reg [32:0] \$45 ;
+  reg \$45 ;
   reg \$46 ;
+  reg \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire [3:0] \$5 ;
+  reg \$50 ;
+  reg \$51 ;
+  reg [32:0] \$52 ;
+  reg \$53 ;
   wire [3:0] \$6 ;
   wire [3:0] \$7 ;
   wire [3:0] \$8 ;
@@ -14631,8 +14948,11 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   wire abort;
   input all_nan;
   wire all_nan;
+  wire claim;
   input clk;
   wire clk;
+  wire [32:0] data;
+  wire enough;
   reg final_1 = 1'h0;
   reg final_10 = 1'h0;
   reg final_2 = 1'h0;
@@ -14643,25 +14963,24 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   reg final_7 = 1'h0;
   reg final_8 = 1'h0;
   reg final_9 = 1'h0;
+  (* init = 1'h0 *)
+  wire give;
   wire last;
   output [32:0] leaving;
   reg [32:0] leaving = 33'h000000000;
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$3313$24 ;
-  wire [4:0] \port$3313$24 ;
-  input [62:0] \port$4572$0 ;
-  wire [62:0] \port$4572$0 ;
-  input [62:0] \port$4664$0 ;
-  wire [62:0] \port$4664$0 ;
-  input [62:0] \port$4756$0 ;
-  wire [62:0] \port$4756$0 ;
-  input [62:0] \port$4848$0 ;
-  wire [62:0] \port$4848$0 ;
-  wire [32:0] r_data;
-  wire r_en;
-  wire r_rdy;
+  input [4:0] \port$3874$24 ;
+  wire [4:0] \port$3874$24 ;
+  input [62:0] \port$5224$0 ;
+  wire [62:0] \port$5224$0 ;
+  input [62:0] \port$5370$0 ;
+  wire [62:0] \port$5370$0 ;
+  input [62:0] \port$5516$0 ;
+  wire [62:0] \port$5516$0 ;
+  input [62:0] \port$5662$0 ;
+  wire [62:0] \port$5662$0 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -14674,6 +14993,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   wire [3:0] rows;
   input rst;
   wire rst;
+  wire take;
+  reg taken = 1'h0;
   wire [62:0] total;
   wire [251:0] totals;
   input valid;
@@ -14688,92 +15009,99 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   reg valid_7 = 1'h0;
   reg valid_8 = 1'h0;
   reg valid_9 = 1'h0;
-  wire [32:0] w_data;
+  wire [32:0] word;
   (* init = 1'h0 *)
-  wire w_en;
+  wire write;
   always @(posedge clk)
-    final_2 <= \$36 ;
+    valid_5 <= \$35 ;
   always @(posedge clk)
-    final_3 <= \$37 ;
+    valid_6 <= \$36 ;
   always @(posedge clk)
-    final_4 <= \$38 ;
+    valid_7 <= \$37 ;
   always @(posedge clk)
-    final_5 <= \$39 ;
+    valid_8 <= \$38 ;
   always @(posedge clk)
-    final_6 <= \$40 ;
+    valid_9 <= \$39 ;
   always @(posedge clk)
-    final_7 <= \$41 ;
+    valid_10 <= \$40 ;
   always @(posedge clk)
-    final_8 <= \$42 ;
+    final_1 <= \$41 ;
   always @(posedge clk)
-    final_9 <= \$43 ;
+    final_2 <= \$42 ;
   always @(posedge clk)
-    final_10 <= \$44 ;
+    final_3 <= \$43 ;
   always @(posedge clk)
-    leaving <= \$45 ;
+    final_4 <= \$44 ;
   always @(posedge clk)
-    results__valid <= \$46 ;
+    final_5 <= \$45 ;
+  always @(posedge clk)
+    final_6 <= \$46 ;
+  always @(posedge clk)
+    final_7 <= \$47 ;
+  always @(posedge clk)
+    final_8 <= \$48 ;
+  always @(posedge clk)
+    final_9 <= \$49 ;
+  always @(posedge clk)
+    final_10 <= \$50 ;
+  always @(posedge clk)
+    taken <= \$51 ;
+  always @(posedge clk)
+    leaving <= \$52 ;
+  always @(posedge clk)
+    results__valid <= \$53 ;
   assign \$1  = | \$signal ;
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$3313$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$3313$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$3874$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign \$17  = \$signal [0] ? \port$4848$0  : \port$4756$0 ;
-  assign \$18  = \$signal [0] ? \port$4664$0  : \port$4572$0 ;
-  assign total = \$signal [1] ? \$17  : \$18 ;
-  assign \$19  = valid ? nans : \$signal$8 ;
-  assign nan = \$19 [0] | all_nan;
-  assign \$20  = ~ results__valid;
-  assign r_en = \$20  | results__ready;
+  assign \$17  = take | \$16 ;
+  assign \$18  = ~ results__valid;
+  assign \$19  = \$18  | results__ready;
+  assign \$20  = \$signal [0] ? \port$5662$0  : \port$5516$0 ;
+  assign \$21  = \$signal [0] ? \port$5370$0  : \port$5224$0 ;
+  assign total = \$signal [1] ? \$20  : \$21 ;
+  assign \$22  = valid ? nans : \$signal$8 ;
+  assign nan = \$22 [0] | all_nan;
+  assign \$23  = ~ taken;
+  assign \$24  = ~ results__valid;
+  assign \$25  = \$24  | results__ready;
+  assign \$26  = \$23  | \$25 ;
+  assign take = enough & \$26 ;
   always @(posedge clk)
-    \$signal  <= \$21 ;
+    \$signal  <= \$27 ;
   always @(posedge clk)
-    \$signal$4  <= \$22 ;
+    \$signal$4  <= \$28 ;
   always @(posedge clk)
-    \$signal$6  <= \$23 ;
+    \$signal$6  <= \$29 ;
   always @(posedge clk)
-    \$signal$8  <= \$24 ;
+    \$signal$8  <= \$30 ;
   always @(posedge clk)
-    valid_1 <= \$25 ;
+    valid_1 <= \$31 ;
   always @(posedge clk)
-    valid_2 <= \$26 ;
+    valid_2 <= \$32 ;
   always @(posedge clk)
-    valid_3 <= \$27 ;
+    valid_3 <= \$33 ;
   always @(posedge clk)
-    valid_4 <= \$28 ;
-  always @(posedge clk)
-    valid_5 <= \$29 ;
-  always @(posedge clk)
-    valid_6 <= \$30 ;
-  always @(posedge clk)
-    valid_7 <= \$31 ;
-  always @(posedge clk)
-    valid_8 <= \$32 ;
-  always @(posedge clk)
-    valid_9 <= \$33 ;
-  always @(posedge clk)
-    valid_10 <= \$34 ;
-  always @(posedge clk)
-    final_1 <= \$35 ;
-  \tern_64x4_int8_g128_2bit.core.results.queue  queue (
+    valid_4 <= \$34 ;
+  \tern_64x4_int8_g128_2bit.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$4900$0 (final_10),
-    .\port$5022$0 (result),
-    .r_data(r_data),
-    .r_en(r_en),
-    .r_rdy(r_rdy),
+    .\port$5714$0 (final_10),
+    .\port$5834$0 (result),
+    .read__en(take),
     .rst(rst),
-    .w_en(valid_10)
+    .word(word),
+    .write(valid_10)
   );
   \tern_64x4_int8_g128_2bit.core.results.rounder  rounder (
     .abort(abort),
@@ -14783,9 +15111,17 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
     .rst(rst),
     .total(total)
   );
+  \tern_64x4_int8_g128_2bit.core.results.waiting  waiting (
+    .abort(abort),
+    .claim(take),
+    .clk(clk),
+    .enough(enough),
+    .give(valid_10),
+    .rst(rst)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$36  = final_1;
+    \$36  = valid_5;
     if (abort) begin
       \$36  = 1'h0;
     end
@@ -14795,7 +15131,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$37  = final_2;
+    \$37  = valid_6;
     if (abort) begin
       \$37  = 1'h0;
     end
@@ -14805,7 +15141,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$38  = final_3;
+    \$38  = valid_7;
     if (abort) begin
       \$38  = 1'h0;
     end
@@ -14815,7 +15151,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$39  = final_4;
+    \$39  = valid_8;
     if (abort) begin
       \$39  = 1'h0;
     end
@@ -14825,7 +15161,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$40  = final_5;
+    \$40  = valid_9;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -14835,7 +15171,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$41  = final_6;
+    \$41  = \$14 ;
     if (abort) begin
       \$41  = 1'h0;
     end
@@ -14845,7 +15181,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$42  = final_7;
+    \$42  = final_1;
     if (abort) begin
       \$42  = 1'h0;
     end
@@ -14855,7 +15191,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$43  = final_8;
+    \$43  = final_2;
     if (abort) begin
       \$43  = 1'h0;
     end
@@ -14865,7 +15201,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$44  = final_9;
+    \$44  = final_3;
     if (abort) begin
       \$44  = 1'h0;
     end
@@ -14875,17 +15211,17 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$45  = leaving;
-    if (\$16 ) begin
-      \$45  = r_data;
+    \$45  = final_4;
+    if (abort) begin
+      \$45  = 1'h0;
+    end
+    if (rst) begin
+      \$45  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$46  = results__valid;
-    if (\$16 ) begin
-      \$46  = r_rdy;
-    end
+    \$46  = final_5;
     if (abort) begin
       \$46  = 1'h0;
     end
@@ -14895,85 +15231,98 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$21  = \$signal ;
+    \$47  = final_6;
+    if (abort) begin
+      \$47  = 1'h0;
+    end
+    if (rst) begin
+      \$47  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$48  = final_7;
+    if (abort) begin
+      \$48  = 1'h0;
+    end
+    if (rst) begin
+      \$48  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$49  = final_8;
+    if (abort) begin
+      \$49  = 1'h0;
+    end
+    if (rst) begin
+      \$49  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$50  = final_9;
+    if (abort) begin
+      \$50  = 1'h0;
+    end
+    if (rst) begin
+      \$50  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$51  = taken;
+    if (\$17 ) begin
+      \$51  = take;
+    end
+    if (abort) begin
+      \$51  = 1'h0;
+    end
+    if (rst) begin
+      \$51  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$52  = leaving;
+    if (\$19 ) begin
+      \$52  = word;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$53  = results__valid;
+    if (\$19 ) begin
+      \$53  = taken;
+    end
+    if (abort) begin
+      \$53  = 1'h0;
+    end
+    if (rst) begin
+      \$53  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$27  = \$signal ;
     if (valid) begin
-      \$21  = 2'h1;
+      \$27  = 2'h1;
     end else if (\$1 ) begin
-      \$21  = \$4 [1:0];
+      \$27  = \$4 [1:0];
     end
     if (abort) begin
-      \$21  = 2'h0;
+      \$27  = 2'h0;
     end
     if (rst) begin
-      \$21  = 2'h0;
+      \$27  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$22  = \$signal$4 ;
+    \$28  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$3313$24 [4];
+      \$28  = \port$3874$24 [4];
     end
-    if (abort) begin
-      \$22  = 1'h0;
-    end
-    if (rst) begin
-      \$22  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$23  = \$6 ;
-    if (abort) begin
-      \$23  = 4'h0;
-    end
-    if (rst) begin
-      \$23  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$24  = \$8 ;
-    if (abort) begin
-      \$24  = 4'h0;
-    end
-    if (rst) begin
-      \$24  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$25  = \$9 [0];
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$26  = valid_1;
-    if (abort) begin
-      \$26  = 1'h0;
-    end
-    if (rst) begin
-      \$26  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$27  = valid_2;
-    if (abort) begin
-      \$27  = 1'h0;
-    end
-    if (rst) begin
-      \$27  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$28  = valid_3;
     if (abort) begin
       \$28  = 1'h0;
     end
@@ -14983,27 +15332,27 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$29  = valid_4;
+    \$29  = \$6 ;
     if (abort) begin
-      \$29  = 1'h0;
+      \$29  = 4'h0;
     end
     if (rst) begin
-      \$29  = 1'h0;
+      \$29  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$30  = valid_5;
+    \$30  = \$8 ;
     if (abort) begin
-      \$30  = 1'h0;
+      \$30  = 4'h0;
     end
     if (rst) begin
-      \$30  = 1'h0;
+      \$30  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$31  = valid_6;
+    \$31  = \$9 [0];
     if (abort) begin
       \$31  = 1'h0;
     end
@@ -15013,7 +15362,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$32  = valid_7;
+    \$32  = valid_1;
     if (abort) begin
       \$32  = 1'h0;
     end
@@ -15023,7 +15372,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$33  = valid_8;
+    \$33  = valid_2;
     if (abort) begin
       \$33  = 1'h0;
     end
@@ -15033,7 +15382,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$34  = valid_9;
+    \$34  = valid_3;
     if (abort) begin
       \$34  = 1'h0;
     end
@@ -15043,7 +15392,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$35  = \$14 ;
+    \$35  = valid_4;
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -15051,11 +15400,13 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$3313$24 [4];
-  assign rows = \port$3313$24 [3:0];
-  assign totals = { \port$4848$0 , \port$4756$0 , \port$4664$0 , \port$4572$0  };
-  assign w_en = valid_10;
-  assign w_data = { final_10, result };
+  assign last = \port$3874$24 [4];
+  assign rows = \port$3874$24 [3:0];
+  assign totals = { \port$5662$0 , \port$5516$0 , \port$5370$0 , \port$5224$0  };
+  assign write = valid_10;
+  assign data = { final_10, result };
+  assign give = valid_10;
+  assign claim = take;
   assign results__payload = leaving;
   assign \results__payload.value  = leaving[31:0];
   assign \results__payload.last  = leaving[32];
@@ -15063,79 +15414,42 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w_en, \port$4900$0 , \port$5022$0 , r_rdy, clk);
+module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, write, \port$5714$0 , \port$5834$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [6:0] \$12 ;
-  wire [6:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [6:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [6:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [6:0] \$3 ;
-  wire \$30 ;
-  reg [5:0] \$31 ;
-  reg [5:0] \$32 ;
-  reg [5:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [6:0] \$6 ;
-  wire [6:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
+  wire [6:0] \$1 ;
+  wire [6:0] \$2 ;
+  reg [5:0] \$3 ;
+  reg [5:0] \$4 ;
+  reg [5:0] \$signature__addr  = 6'h00;
+  wire [32:0] \$signature__data ;
+  wire \$signature__en ;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  wire [32:0] data;
   (* init = 6'h00 *)
-  wire [5:0] consume;
-  reg [5:0] inner_level = 6'h00;
-  wire inner_r_rdy;
-  wire [5:0] level;
-  input \port$4900$0 ;
-  wire \port$4900$0 ;
-  input [31:0] \port$5022$0 ;
-  wire [31:0] \port$5022$0 ;
+  wire [5:0] into;
   (* init = 6'h00 *)
-  wire [5:0] produce;
-  output [32:0] r_data;
-  wire [32:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [5:0] r_level;
-  reg [5:0] r_port__addr = 6'h00;
-  wire [32:0] r_port__data;
-  wire r_port__en;
-  output r_rdy;
-  reg r_rdy = 1'h0;
+  wire [5:0] out_of;
+  input \port$5714$0 ;
+  wire \port$5714$0 ;
+  input [31:0] \port$5834$0 ;
+  wire [31:0] \port$5834$0 ;
+  reg [5:0] read__addr = 6'h00;
+  wire [32:0] read__data;
+  input read__en;
+  wire read__en;
   input rst;
   wire rst;
-  wire [32:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [5:0] w_level;
-  reg [5:0] w_port__addr = 6'h00;
-  wire [32:0] w_port__data;
-  wire w_port__en;
-  wire w_rdy;
+  wire take;
+  output [32:0] word;
+  wire [32:0] word;
+  input write;
+  wire write;
   (* no_rw_check = 32'd1 *)
-  reg [32:0] storage [38:0];
+  (* ram_style = "block" *)
+  reg [32:0] storage [63:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -15176,264 +15490,295 @@ module \tern_64x4_int8_g128_2bit.core.results.queue (rst, r_en, r_data, abort, w
     storage[36] = 33'h000000000;
     storage[37] = 33'h000000000;
     storage[38] = 33'h000000000;
+    storage[39] = 33'h000000000;
+    storage[40] = 33'h000000000;
+    storage[41] = 33'h000000000;
+    storage[42] = 33'h000000000;
+    storage[43] = 33'h000000000;
+    storage[44] = 33'h000000000;
+    storage[45] = 33'h000000000;
+    storage[46] = 33'h000000000;
+    storage[47] = 33'h000000000;
+    storage[48] = 33'h000000000;
+    storage[49] = 33'h000000000;
+    storage[50] = 33'h000000000;
+    storage[51] = 33'h000000000;
+    storage[52] = 33'h000000000;
+    storage[53] = 33'h000000000;
+    storage[54] = 33'h000000000;
+    storage[55] = 33'h000000000;
+    storage[56] = 33'h000000000;
+    storage[57] = 33'h000000000;
+    storage[58] = 33'h000000000;
+    storage[59] = 33'h000000000;
+    storage[60] = 33'h000000000;
+    storage[61] = 33'h000000000;
+    storage[62] = 33'h000000000;
+    storage[63] = 33'h000000000;
   end
   always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= { \port$4900$0 , \port$5022$0  };
+    if (write)
+      storage[\$signature__addr ] <= { \port$5714$0 , \port$5834$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
+    if (read__en) begin
+      _0_ <= storage[read__addr];
     end
   end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 6'h27;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 6'h26;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 7'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 6'h26;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 7'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
+  assign word = _0_;
   always @(posedge clk)
-    w_port__addr <= \$31 ;
+    \$signature__addr  <= \$3 ;
   always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [5:0];
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [5:0];
     end
     if (abort) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
     if (rst) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [5:0];
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [5:0];
     end
     if (abort) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
     if (rst) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [5:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [5:0];
-    end
-    if (abort) begin
-      \$33  = 6'h00;
-    end
-    if (rst) begin
-      \$33  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [5:0];
-  assign level = \$3 [5:0];
-  assign r_level = \$3 [5:0];
-  assign produce = w_port__addr;
-  assign w_port__data = { \port$4900$0 , \port$5022$0  };
-  assign w_data = { \port$4900$0 , \port$5022$0  };
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
+  assign into = \$signature__addr ;
+  assign \$signature__data  = { \port$5714$0 , \port$5834$0  };
+  assign data = { \port$5714$0 , \port$5834$0  };
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire [61:0] \$1 ;
   wire \$10 ;
-  reg \$100 ;
-  reg \$101 ;
-  reg \$102 ;
-  reg \$103 ;
-  reg \$104 ;
-  reg \$105 ;
-  reg \$106 ;
-  reg \$107 ;
-  reg \$108 ;
-  reg \$109 ;
-  wire [124:0] \$11 ;
-  reg \$110 ;
-  reg [9:0] \$111 ;
-  reg [22:0] \$112 ;
-  reg \$113 ;
-  reg \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg \$117 ;
-  reg \$118 ;
-  reg \$119 ;
-  wire [124:0] \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg \$124 ;
-  reg \$125 ;
-  reg \$126 ;
-  reg \$127 ;
-  reg \$128 ;
-  reg \$129 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire [7:0] \$127 ;
+  wire \$128 ;
+  wire \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg \$131 ;
-  reg [31:0] \$132 ;
-  wire [124:0] \$14 ;
-  wire [124:0] \$15 ;
-  wire \$16 ;
-  wire \$17 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire [22:0] \$133 ;
+  wire [22:0] \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire [31:0] \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  reg \$152 ;
+  reg [61:0] \$153 ;
+  reg [61:0] \$154 ;
+  reg [61:0] \$155 ;
+  reg \$156 ;
+  reg \$157 ;
+  reg \$158 ;
+  reg [56:0] \$159 ;
+  wire [124:0] \$16 ;
+  reg \$160 ;
+  reg \$161 ;
+  reg [40:0] \$162 ;
+  reg \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [32:0] \$166 ;
+  reg \$167 ;
+  reg \$168 ;
+  reg \$169 ;
+  wire [124:0] \$17 ;
+  reg \$170 ;
+  reg [28:0] \$171 ;
+  reg \$172 ;
+  reg \$173 ;
+  reg \$174 ;
+  reg \$175 ;
+  reg [25:0] \$176 ;
+  reg \$177 ;
+  reg \$178 ;
+  reg \$179 ;
   wire \$18 ;
+  reg \$180 ;
+  reg \$181 ;
+  reg \$182 ;
+  reg \$183 ;
+  reg \$184 ;
+  reg \$185 ;
+  reg \$186 ;
+  reg \$187 ;
+  reg \$188 ;
+  reg \$189 ;
   wire \$19 ;
+  reg \$190 ;
+  reg \$191 ;
+  reg \$192 ;
+  reg \$193 ;
+  reg \$194 ;
+  reg \$195 ;
+  reg \$196 ;
+  reg \$197 ;
+  reg \$198 ;
+  reg \$199 ;
   wire [62:0] \$2 ;
   wire \$20 ;
-  wire [87:0] \$21 ;
-  wire [87:0] \$22 ;
+  reg \$200 ;
+  reg \$201 ;
+  reg \$202 ;
+  reg [7:0] \$203 ;
+  reg [22:0] \$204 ;
+  reg \$205 ;
+  reg \$206 ;
+  reg [31:0] \$207 ;
+  wire \$21 ;
+  wire \$22 ;
   wire \$23 ;
-  wire [87:0] \$24 ;
-  wire [87:0] \$25 ;
+  wire \$24 ;
+  wire \$25 ;
   wire \$26 ;
   wire \$27 ;
-  wire \$28 ;
-  wire \$29 ;
+  wire [87:0] \$28 ;
+  wire [87:0] \$29 ;
   wire \$3 ;
   wire \$30 ;
-  wire [55:0] \$31 ;
-  wire [55:0] \$32 ;
+  wire \$31 ;
+  wire \$32 ;
   wire \$33 ;
-  wire [55:0] \$34 ;
-  wire [55:0] \$35 ;
+  wire \$34 ;
+  wire \$35 ;
   wire \$36 ;
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
   wire \$4 ;
-  wire \$40 ;
-  wire [39:0] \$41 ;
-  wire [39:0] \$42 ;
+  wire [55:0] \$40 ;
+  wire [55:0] \$41 ;
+  wire \$42 ;
   wire \$43 ;
-  wire [39:0] \$44 ;
-  wire [39:0] \$45 ;
-  wire [31:0] \$46 ;
-  wire [31:0] \$47 ;
-  wire [29:0] \$48 ;
-  wire [31:0] \$49 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire [1:0] \$5 ;
-  wire [31:0] \$50 ;
-  wire [29:0] \$51 ;
-  wire \$52 ;
-  wire [31:0] \$53 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [39:0] \$52 ;
+  wire [39:0] \$53 ;
   wire [31:0] \$54 ;
-  wire [29:0] \$55 ;
-  wire [31:0] \$56 ;
-  wire [31:0] \$57 ;
-  wire [29:0] \$58 ;
-  wire [8:0] \$59 ;
+  wire [31:0] \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire [31:0] \$58 ;
+  wire [31:0] \$59 ;
   wire \$6 ;
   wire \$60 ;
   wire \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [7:0] \$67 ;
-  wire [31:0] \$68 ;
-  wire [31:0] \$69 ;
+  wire [31:0] \$63 ;
+  wire [31:0] \$64 ;
+  wire [29:0] \$65 ;
+  wire [31:0] \$66 ;
+  wire [31:0] \$67 ;
+  wire [29:0] \$68 ;
+  wire [8:0] \$69 ;
   wire \$7 ;
-  wire [31:0] \$70 ;
+  wire \$70 ;
   wire \$71 ;
   wire \$72 ;
   wire \$73 ;
   wire \$74 ;
-  reg \$75 ;
-  reg [61:0] \$76 ;
-  reg [61:0] \$77 ;
-  reg [61:0] \$78 ;
-  reg \$79 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
   wire \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg [56:0] \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg [40:0] \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg [32:0] \$89 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire [7:0] \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
   wire \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [28:0] \$94 ;
-  reg \$95 ;
-  reg \$96 ;
-  reg \$97 ;
-  reg \$98 ;
-  reg [25:0] \$99 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [61:0] \$like  = 62'h0000000000000000;
   reg \$signal  = 1'h0;
-  reg \$signal$42  = 1'h0;
   reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
@@ -15445,7 +15790,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, r
   reg empty_2 = 1'h0;
   reg empty_4 = 1'h0;
   reg empty_8 = 1'h0;
-  reg [9:0] exponent = 10'h000;
+  reg [7:0] field = 8'h00;
   reg [22:0] fraction = 23'h000000;
   reg [61:0] magnitude = 62'h0000000000000000;
   input nan;
@@ -15458,7 +15803,6 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, r
   reg nan_6 = 1'h0;
   reg nan_7 = 1'h0;
   reg nan_8 = 1'h0;
-  reg nan_9 = 1'h0;
   reg [56:0] normal_0 = 57'h000000000000000;
   reg [40:0] normal_1 = 41'h00000000000;
   reg [32:0] normal_2 = 33'h000000000;
@@ -15493,7 +15837,7 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, r
   reg sign_5 = 1'h0;
   reg sign_6 = 1'h0;
   reg sign_7 = 1'h0;
-  reg sign_8 = 1'h0;
+  reg sign_last = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
@@ -15510,4358 +15854,836 @@ module \tern_64x4_int8_g128_2bit.core.results.rounder (rst, total, nan, abort, r
   assign \$8  = | \$like [61:46];
   assign \$9  = ~ \$8 ;
   assign \$10  = empty ? \$7  : \$9 ;
-  assign \$12  = empty ? \$11  : { 63'h0000000000000000, \$like  };
-  assign \$13  = | \$12 [5:0];
-  assign \$15  = empty ? \$14  : { 63'h0000000000000000, \$like  };
-  assign \$16  = | normal_0[40:33];
-  assign \$17  = ~ \$16 ;
-  assign \$18  = | normal_0[56:49];
+  assign \$12  = ~ empty;
+  assign \$13  = | \$like [5:0];
+  assign \$14  = \$12  & \$13 ;
+  assign \$17  = empty ? \$16  : { 63'h0000000000000000, \$like  };
+  assign \$18  = | normal_0[40:33];
   assign \$19  = ~ \$18 ;
-  assign \$20  = empty_16 ? \$17  : \$19 ;
-  assign \$22  = empty_16 ? \$21  : { 31'h00000000, normal_0 };
-  assign \$23  = | \$22 [16:0];
-  assign \$25  = empty_16 ? \$24  : { 31'h00000000, normal_0 };
-  assign \$26  = | normal_1[32:29];
-  assign \$27  = ~ \$26 ;
-  assign \$28  = | normal_1[40:37];
-  assign \$29  = ~ \$28 ;
-  assign \$30  = empty_8 ? \$27  : \$29 ;
-  assign \$32  = empty_8 ? \$31  : { 15'h0000, normal_1 };
-  assign \$33  = | \$32 [8:0];
-  assign \$35  = empty_8 ? \$34  : { 15'h0000, normal_1 };
-  assign \$36  = | normal_2[28:27];
-  assign \$37  = ~ \$36 ;
-  assign \$38  = | normal_2[32:31];
-  assign \$39  = ~ \$38 ;
-  assign \$40  = empty_4 ? \$37  : \$39 ;
-  assign \$42  = empty_4 ? \$41  : { 7'h00, normal_2 };
-  assign \$43  = | \$42 [4:0];
-  assign \$45  = empty_4 ? \$44  : { 7'h00, normal_2 };
-  assign \$47  = empty_2 ? \$46  : { 3'h0, normal_3 };
-  assign \$50  = empty_2 ? \$49  : { 3'h0, normal_3 };
-  assign \$51  = empty_1 ? \$48  : { 1'h0, \$50 [28:0] };
-  assign \$52  = | \$51 [3:0];
-  assign \$54  = empty_2 ? \$53  : { 3'h0, normal_3 };
-  assign \$57  = empty_2 ? \$56  : { 3'h0, normal_3 };
-  assign \$58  = empty_1 ? \$55  : { 1'h0, \$57 [28:0] };
-  assign \$59  = 8'ha4 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
-  assign \$60  = ~ subnormal_5;
-  assign \$61  = normal_4[25] & \$60 ;
-  assign \$63  = \$62  | normal_4[2];
-  assign \$64  = normal_4[1] & \$63 ;
-  assign \$65  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$66  = \$signal$42  & \$65 ;
-  assign \$67  = \$signal$42  ? exponent[7:0] : 8'h00;
-  assign \$68  = { \$67 , fraction } + round_up;
-  assign \$69  = \$66  ? 32'd2139095040 : \$68 ;
-  assign \$70  = nan_9 ? 32'd2143289344 : { sign_8, \$69 [30:0] };
-  assign \$72  = ~ \$71 ;
-  assign \$74  = ~ \$73 ;
-  assign empty_1 = empty_2 ? \$72  : \$74 ;
+  assign \$20  = | normal_0[56:49];
+  assign \$21  = ~ \$20 ;
+  assign \$22  = empty_16 ? \$19  : \$21 ;
+  assign \$24  = ~ empty_16;
+  assign \$25  = | normal_0[16:1];
+  assign \$26  = \$24  & \$25 ;
+  assign \$27  = \$23  | \$26 ;
+  assign \$29  = empty_16 ? \$28  : { 31'h00000000, normal_0 };
+  assign \$30  = | normal_1[32:29];
+  assign \$31  = ~ \$30 ;
+  assign \$32  = | normal_1[40:37];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = empty_8 ? \$31  : \$33 ;
+  assign \$36  = ~ empty_8;
+  assign \$37  = | normal_1[8:1];
+  assign \$38  = \$36  & \$37 ;
+  assign \$39  = \$35  | \$38 ;
+  assign \$41  = empty_8 ? \$40  : { 15'h0000, normal_1 };
+  assign \$42  = | normal_2[28:27];
+  assign \$43  = ~ \$42 ;
+  assign \$44  = | normal_2[32:31];
+  assign \$45  = ~ \$44 ;
+  assign \$46  = empty_4 ? \$43  : \$45 ;
+  assign \$48  = ~ empty_4;
+  assign \$49  = | normal_2[4:1];
+  assign \$50  = \$48  & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$53  = empty_4 ? \$52  : { 7'h00, normal_2 };
+  assign \$55  = empty_2 ? \$54  : { 3'h0, normal_3 };
+  assign \$56  = | \$55 [2:0];
+  assign \$57  = ~ empty_1;
+  assign \$59  = empty_2 ? \$58  : { 3'h0, normal_3 };
+  assign \$61  = \$57  & \$60 ;
+  assign \$62  = \$56  | \$61 ;
+  assign \$64  = empty_2 ? \$63  : { 3'h0, normal_3 };
+  assign \$67  = empty_2 ? \$66  : { 3'h0, normal_3 };
+  assign \$68  = empty_1 ? \$65  : { 1'h0, \$67 [28:0] };
+  assign \$69  = 8'ha4 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
+  assign \$70  = ~ subnormal_5;
+  assign \$71  = normal_4[25] & \$70 ;
+  assign \$72  = ~ subnormal_5;
+  assign \$73  = normal_4[25] & \$72 ;
+  assign \$74  = ~ subnormal_5;
+  assign \$75  = normal_4[25] & \$74 ;
+  assign \$76  = ~ subnormal_5;
+  assign \$77  = normal_4[25] & \$76 ;
+  assign \$78  = ~ subnormal_5;
+  assign \$79  = normal_4[25] & \$78 ;
+  assign \$80  = ~ subnormal_5;
+  assign \$81  = normal_4[25] & \$80 ;
+  assign \$82  = ~ subnormal_5;
+  assign \$83  = normal_4[25] & \$82 ;
+  assign \$84  = ~ subnormal_5;
+  assign \$85  = normal_4[25] & \$84 ;
+  assign \$86  = \$69 [7:0] & { \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71  };
+  assign \$87  = ~ subnormal_5;
+  assign \$88  = normal_4[25] & \$87 ;
+  assign \$92  = ~ subnormal_5;
+  assign \$93  = normal_4[25] & \$92 ;
+  assign \$97  = ~ subnormal_5;
+  assign \$98  = normal_4[25] & \$97 ;
+  assign \$102  = ~ subnormal_5;
+  assign \$103  = normal_4[25] & \$102 ;
+  assign \$107  = ~ subnormal_5;
+  assign \$108  = normal_4[25] & \$107 ;
+  assign \$112  = ~ subnormal_5;
+  assign \$113  = normal_4[25] & \$112 ;
+  assign \$117  = ~ subnormal_5;
+  assign \$118  = normal_4[25] & \$117 ;
+  assign \$122  = ~ subnormal_5;
+  assign \$123  = normal_4[25] & \$122 ;
+  assign \$127  = \$86  | { \$126 , \$121 , \$116 , \$111 , \$106 , \$101 , \$96 , \$91  };
+  assign \$128  = ~ subnormal_5;
+  assign \$129  = normal_4[25] & \$128 ;
+  assign \$133  = nan_8 ? 23'h400000 : 23'h000000;
+  assign \$134  = \$132  ? \$133  : normal_4[24:2];
+  assign \$136  = \$135  | normal_4[2];
+  assign \$137  = normal_4[1] & \$136 ;
+  assign \$138  = ~ subnormal_5;
+  assign \$139  = normal_4[25] & \$138 ;
+  assign \$143  = ~ \$142 ;
+  assign \$144  = \$137  & \$143 ;
+  assign \$145  = ~ nan_8;
+  assign \$146  = sign_7 & \$145 ;
+  assign \$147  = { field, fraction } + round_up;
+  assign \$149  = ~ \$148 ;
+  assign \$151  = ~ \$150 ;
+  assign empty_1 = empty_2 ? \$149  : \$151 ;
   always @(posedge clk)
-    \$signal  <= \$75 ;
+    \$signal  <= \$152 ;
   always @(posedge clk)
-    ones <= \$76 ;
+    ones <= \$153 ;
   always @(posedge clk)
-    magnitude <= \$77 ;
+    magnitude <= \$154 ;
   always @(posedge clk)
-    \$like  <= \$78 ;
+    \$like  <= \$155 ;
   always @(posedge clk)
-    \$signal$7  <= \$79 ;
+    \$signal$7  <= \$156 ;
   always @(posedge clk)
-    empty <= \$80 ;
+    empty <= \$157 ;
   always @(posedge clk)
-    empty_16 <= \$81 ;
+    empty_16 <= \$158 ;
   always @(posedge clk)
-    normal_0 <= \$82 ;
+    normal_0 <= \$159 ;
   always @(posedge clk)
-    shift_0_0 <= \$83 ;
+    shift_0_0 <= \$160 ;
   always @(posedge clk)
-    empty_8 <= \$84 ;
+    empty_8 <= \$161 ;
   always @(posedge clk)
-    normal_1 <= \$85 ;
+    normal_1 <= \$162 ;
   always @(posedge clk)
-    shift_1_0 <= \$86 ;
+    shift_1_0 <= \$163 ;
   always @(posedge clk)
-    shift_1_1 <= \$87 ;
+    shift_1_1 <= \$164 ;
   always @(posedge clk)
-    empty_4 <= \$88 ;
+    empty_4 <= \$165 ;
   always @(posedge clk)
-    normal_2 <= \$89 ;
+    normal_2 <= \$166 ;
   always @(posedge clk)
-    shift_2_0 <= \$90 ;
+    shift_2_0 <= \$167 ;
   always @(posedge clk)
-    shift_2_1 <= \$91 ;
+    shift_2_1 <= \$168 ;
   always @(posedge clk)
-    shift_2_2 <= \$92 ;
+    shift_2_2 <= \$169 ;
   always @(posedge clk)
-    empty_2 <= \$93 ;
+    empty_2 <= \$170 ;
   always @(posedge clk)
-    normal_3 <= \$94 ;
+    normal_3 <= \$171 ;
   always @(posedge clk)
-    shift_3_0 <= \$95 ;
+    shift_3_0 <= \$172 ;
   always @(posedge clk)
-    shift_3_1 <= \$96 ;
+    shift_3_1 <= \$173 ;
   always @(posedge clk)
-    shift_3_2 <= \$97 ;
+    shift_3_2 <= \$174 ;
   always @(posedge clk)
-    shift_3_3 <= \$98 ;
+    shift_3_3 <= \$175 ;
   always @(posedge clk)
-    normal_4 <= \$99 ;
+    normal_4 <= \$176 ;
   always @(posedge clk)
-    shift_4_0 <= \$100 ;
+    shift_4_0 <= \$177 ;
   always @(posedge clk)
-    shift_4_1 <= \$101 ;
+    shift_4_1 <= \$178 ;
   always @(posedge clk)
-    shift_4_2 <= \$102 ;
+    shift_4_2 <= \$179 ;
   always @(posedge clk)
-    shift_4_3 <= \$103 ;
+    shift_4_3 <= \$180 ;
   always @(posedge clk)
-    shift_4_4 <= \$104 ;
+    shift_4_4 <= \$181 ;
   always @(posedge clk)
-    shift_4_5 <= \$105 ;
+    shift_4_5 <= \$182 ;
   always @(posedge clk)
-    subnormal_1 <= \$106 ;
+    subnormal_1 <= \$183 ;
   always @(posedge clk)
-    subnormal_2 <= \$107 ;
+    subnormal_2 <= \$184 ;
   always @(posedge clk)
-    subnormal_3 <= \$108 ;
+    subnormal_3 <= \$185 ;
   always @(posedge clk)
-    subnormal_4 <= \$109 ;
+    subnormal_4 <= \$186 ;
   always @(posedge clk)
-    subnormal_5 <= \$110 ;
+    subnormal_5 <= \$187 ;
   always @(posedge clk)
-    exponent <= \$111 ;
+    sign_1 <= \$188 ;
   always @(posedge clk)
-    fraction <= \$112 ;
+    sign_2 <= \$189 ;
   always @(posedge clk)
-    \$signal$42  <= \$113 ;
+    sign_3 <= \$190 ;
   always @(posedge clk)
-    round_up <= \$114 ;
+    sign_4 <= \$191 ;
   always @(posedge clk)
-    sign_1 <= \$115 ;
+    sign_5 <= \$192 ;
   always @(posedge clk)
-    sign_2 <= \$116 ;
+    sign_6 <= \$193 ;
   always @(posedge clk)
-    sign_3 <= \$117 ;
+    sign_7 <= \$194 ;
   always @(posedge clk)
-    sign_4 <= \$118 ;
+    nan_1 <= \$195 ;
   always @(posedge clk)
-    sign_5 <= \$119 ;
+    nan_2 <= \$196 ;
   always @(posedge clk)
-    sign_6 <= \$120 ;
+    nan_3 <= \$197 ;
   always @(posedge clk)
-    sign_7 <= \$121 ;
+    nan_4 <= \$198 ;
   always @(posedge clk)
-    sign_8 <= \$122 ;
+    nan_5 <= \$199 ;
   always @(posedge clk)
-    nan_1 <= \$123 ;
+    nan_6 <= \$200 ;
   always @(posedge clk)
-    nan_2 <= \$124 ;
+    nan_7 <= \$201 ;
   always @(posedge clk)
-    nan_3 <= \$125 ;
+    nan_8 <= \$202 ;
   always @(posedge clk)
-    nan_4 <= \$126 ;
+    field <= \$203 ;
   always @(posedge clk)
-    nan_5 <= \$127 ;
+    fraction <= \$204 ;
   always @(posedge clk)
-    nan_6 <= \$128 ;
+    round_up <= \$205 ;
   always @(posedge clk)
-    nan_7 <= \$129 ;
+    sign_last <= \$206 ;
   always @(posedge clk)
-    nan_8 <= \$130 ;
-  always @(posedge clk)
-    nan_9 <= \$131 ;
-  always @(posedge clk)
-    result <= \$132 ;
+    result <= \$207 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$75  = total[62];
+    \$152  = total[62];
     if (abort) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
     if (rst) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$76  = \$1 ;
+    \$153  = \$1 ;
     if (abort) begin
-      \$76  = 62'h0000000000000000;
+      \$153  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$76  = 62'h0000000000000000;
+      \$153  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$77  = \$2 [61:0];
+    \$154  = \$2 [61:0];
     if (abort) begin
-      \$77  = 62'h0000000000000000;
+      \$154  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$77  = 62'h0000000000000000;
+      \$154  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$78  = magnitude;
+    \$155  = magnitude;
     if (abort) begin
-      \$78  = 62'h0000000000000000;
+      \$155  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$78  = 62'h0000000000000000;
+      \$155  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$79  = 1'h0;
+    \$156  = 1'h0;
     if (abort) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
     if (rst) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$80  = \$5 [0];
+    \$157  = \$5 [0];
     if (abort) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
     if (rst) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$81  = \$10 ;
+    \$158  = \$10 ;
     if (abort) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
     if (rst) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$82  = { \$15 [61:6], \$13  };
+    \$159  = { \$17 [61:6], \$15  };
     if (abort) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
     if (rst) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$83  = empty;
+    \$160  = empty;
     if (abort) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
     if (rst) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$84  = \$20 ;
+    \$161  = \$22 ;
     if (abort) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
     if (rst) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$85  = { \$25 [56:17], \$23  };
+    \$162  = { \$29 [56:17], \$27  };
     if (abort) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
     if (rst) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$86  = empty_16;
+    \$163  = empty_16;
     if (abort) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
     if (rst) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$87  = shift_0_0;
+    \$164  = shift_0_0;
     if (abort) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
     if (rst) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$88  = \$30 ;
+    \$165  = \$34 ;
     if (abort) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
     if (rst) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$89  = { \$35 [40:9], \$33  };
+    \$166  = { \$41 [40:9], \$39  };
     if (abort) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
     if (rst) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$90  = empty_8;
+    \$167  = empty_8;
     if (abort) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
     if (rst) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$91  = shift_1_0;
+    \$168  = shift_1_0;
     if (abort) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
     if (rst) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$92  = shift_1_1;
+    \$169  = shift_1_1;
     if (abort) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$93  = \$40 ;
+    \$170  = \$46 ;
     if (abort) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$94  = { \$45 [32:5], \$43  };
+    \$171  = { \$53 [32:5], \$51  };
     if (abort) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
     if (rst) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$95  = empty_4;
+    \$172  = empty_4;
     if (abort) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
     if (rst) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$96  = shift_2_0;
+    \$173  = shift_2_0;
     if (abort) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$97  = shift_2_1;
+    \$174  = shift_2_1;
     if (abort) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
     if (rst) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$98  = shift_2_2;
+    \$175  = shift_2_2;
     if (abort) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
     if (rst) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$99  = { \$58 [28:4], \$52  };
+    \$176  = { \$68 [28:4], \$62  };
     if (abort) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
     if (rst) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$100  = empty_1;
+    \$177  = empty_1;
     if (abort) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
     if (rst) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$101  = empty_2;
+    \$178  = empty_2;
     if (abort) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
     if (rst) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$102  = shift_3_0;
+    \$179  = shift_3_0;
     if (abort) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
     if (rst) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$103  = shift_3_1;
+    \$180  = shift_3_1;
     if (abort) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
     if (rst) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$104  = shift_3_2;
+    \$181  = shift_3_2;
     if (abort) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
     if (rst) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$105  = shift_3_3;
+    \$182  = shift_3_3;
     if (abort) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
     if (rst) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$106  = \$signal$7 ;
+    \$183  = \$signal$7 ;
     if (abort) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$107  = subnormal_1;
+    \$184  = subnormal_1;
     if (abort) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
     if (rst) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$108  = subnormal_2;
+    \$185  = subnormal_2;
     if (abort) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
     if (rst) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$109  = subnormal_3;
+    \$186  = subnormal_3;
     if (abort) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
     if (rst) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$110  = subnormal_4;
+    \$187  = subnormal_4;
     if (abort) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
     if (rst) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$111  = { \$59 [8], \$59  };
+    \$188  = \$signal ;
     if (abort) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
     if (rst) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$112  = normal_4[24:2];
+    \$189  = sign_1;
     if (abort) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
     if (rst) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$113  = \$61 ;
+    \$190  = sign_2;
     if (abort) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
     if (rst) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$114  = \$64 ;
+    \$191  = sign_3;
     if (abort) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
     if (rst) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$115  = \$signal ;
+    \$192  = sign_4;
     if (abort) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
     if (rst) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$116  = sign_1;
+    \$193  = sign_5;
     if (abort) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
     if (rst) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$117  = sign_2;
+    \$194  = sign_6;
     if (abort) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
     if (rst) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$118  = sign_3;
+    \$195  = nan;
     if (abort) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
     if (rst) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$119  = sign_4;
+    \$196  = nan_1;
     if (abort) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
     if (rst) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$120  = sign_5;
+    \$197  = nan_2;
     if (abort) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
     if (rst) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$121  = sign_6;
+    \$198  = nan_3;
     if (abort) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
     if (rst) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$122  = sign_7;
+    \$199  = nan_4;
     if (abort) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
     if (rst) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$123  = nan;
+    \$200  = nan_5;
     if (abort) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
     if (rst) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$124  = nan_1;
+    \$201  = nan_6;
     if (abort) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
     if (rst) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$125  = nan_2;
+    \$202  = nan_7;
     if (abort) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
     if (rst) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$126  = nan_3;
+    \$203  = \$127 ;
     if (abort) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$127  = nan_4;
+    \$204  = \$134 ;
     if (abort) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
     if (rst) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$128  = nan_5;
+    \$205  = \$144 ;
     if (abort) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
     if (rst) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$129  = nan_6;
+    \$206  = \$146 ;
     if (abort) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
     if (rst) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$130  = nan_7;
+    \$207  = { sign_last, \$147 [30:0] };
     if (abort) begin
-      \$130  = 1'h0;
+      \$207  = 32'd0;
     end
     if (rst) begin
-      \$130  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$131  = nan_8;
-    if (abort) begin
-      \$131  = 1'h0;
-    end
-    if (rst) begin
-      \$131  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$132  = \$70 ;
-    if (abort) begin
-      \$132  = 32'd0;
-    end
-    if (rst) begin
-      \$132  = 32'd0;
+      \$207  = 32'd0;
     end
   end
   assign \$5  = { 1'h0, \$4  };
-  assign \$11  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$14  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$21  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$24  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$31  = { 7'h00, normal_1, 8'h00 };
-  assign \$34  = { 7'h00, normal_1, 8'h00 };
-  assign \$41  = { 3'h0, normal_2, 4'h0 };
-  assign \$44  = { 3'h0, normal_2, 4'h0 };
-  assign \$46  = { 1'h0, normal_3, 2'h0 };
-  assign \$48  = { \$47 [28:0], 1'h0 };
-  assign \$49  = { 1'h0, normal_3, 2'h0 };
-  assign \$71  = normal_3[26];
-  assign \$73  = normal_3[28];
-  assign \$53  = { 1'h0, normal_3, 2'h0 };
-  assign \$55  = { \$54 [28:0], 1'h0 };
-  assign \$56  = { 1'h0, normal_3, 2'h0 };
-  assign \$62  = normal_4[0];
+  assign \$11  = 1'h0;
+  assign \$15  = \$14 ;
+  assign \$16  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$23  = normal_0[0];
+  assign \$28  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$35  = normal_1[0];
+  assign \$40  = { 7'h00, normal_1, 8'h00 };
+  assign \$47  = normal_2[0];
+  assign \$52  = { 3'h0, normal_2, 4'h0 };
+  assign \$54  = { 1'h0, normal_3, 2'h0 };
+  assign \$148  = normal_3[26];
+  assign \$150  = normal_3[28];
+  assign \$58  = { 1'h0, normal_3, 2'h0 };
+  assign \$60  = \$59 [3];
+  assign \$63  = { 1'h0, normal_3, 2'h0 };
+  assign \$65  = { \$64 [28:0], 1'h0 };
+  assign \$66  = { 1'h0, normal_3, 2'h0 };
+  assign \$89  = 1'h0;
+  assign \$90  = 1'h0;
+  assign \$91  = nan_8;
+  assign \$94  = 1'h0;
+  assign \$95  = 1'h0;
+  assign \$96  = nan_8;
+  assign \$99  = 1'h0;
+  assign \$100  = 1'h0;
+  assign \$101  = nan_8;
+  assign \$104  = 1'h0;
+  assign \$105  = 1'h0;
+  assign \$106  = nan_8;
+  assign \$109  = 1'h0;
+  assign \$110  = 1'h0;
+  assign \$111  = nan_8;
+  assign \$114  = 1'h0;
+  assign \$115  = 1'h0;
+  assign \$116  = nan_8;
+  assign \$119  = 1'h0;
+  assign \$120  = 1'h0;
+  assign \$121  = nan_8;
+  assign \$124  = 1'h0;
+  assign \$125  = 1'h0;
+  assign \$126  = nan_8;
+  assign \$130  = 1'h0;
+  assign \$131  = 1'h0;
+  assign \$132  = nan_8;
+  assign \$135  = normal_4[0];
+  assign \$140  = 1'h0;
+  assign \$141  = 1'h0;
+  assign \$142  = nan_8;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.room$241 (rst, give, claim, start, abort, enough, clk);
+module \tern_64x4_int8_g128_2bit.core.results.waiting (rst, claim, abort, give, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire [7:0] \$1 ;
+  wire [6:0] \$1 ;
   wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [5:0] \$15 ;
-  reg \$16 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$3 ;
-  wire [6:0] \$4 ;
-  wire [6:0] \$5 ;
-  wire [6:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h1;
-  input give;
-  wire give;
-  reg [5:0] left = 6'h28;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 8'hfd;
-  assign \$2  = left + 8'hfc;
-  assign \$3  = give ? \$1  : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 3'h7;
-  assign \$9  = left >= 4'h8;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 2'h3;
-  assign \$12  = left >= 3'h4;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
-  always @(posedge clk)
-    left <= \$15 ;
-  always @(posedge clk)
-    enough <= \$16 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 6'h28;
-    end else begin
-      \$15  = \$7 [5:0];
-    end
-    if (abort) begin
-      \$15  = 6'h28;
-    end
-    if (rst) begin
-      \$15  = 6'h28;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$16  = 1'h1;
-    end else begin
-      \$16  = \$14 ;
-    end
-    if (abort) begin
-      \$16  = 1'h1;
-    end
-    if (rst) begin
-      \$16  = 1'h1;
-    end
-  end
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, \port$2778$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [29:0] \$19 ;
-  wire \$2 ;
-  wire [60:0] \$20 ;
-  wire [60:0] \$21 ;
-  wire [60:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [29:0] \$41 ;
-  wire [60:0] \$42 ;
-  wire [60:0] \$43 ;
-  wire [60:0] \$44 ;
-  wire \$45 ;
-  wire [57:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [55:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [55:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [56:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [15:0] dot;
-  wire [15:0] dot;
-  input [15:0] inputs;
-  wire [15:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$2778$0 ;
-  wire [31:0] \port$2778$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [55:0] scale_placed = 56'h00000000000000;
-  reg [29:0] scale_product = 30'h00000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [15:0] scale_value_1 = 16'h0000;
-  reg [15:0] scale_value_2 = 16'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [55:0] shift_placed = 56'h00000000000000;
-  reg [29:0] shift_product = 30'h00000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [15:0] shift_value_1 = 16'h0000;
-  reg [15:0] shift_value_2 = 16'h0000;
-  reg [56:0] term = 57'h000000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$2778$0 [14:10];
-  assign \$7  = | \port$2778$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$0 [9:0] };
-  assign \$10  = | \port$2778$0 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$2778$0 [10] | \$11 ;
-  assign \$13  = | \port$2778$0 [14:10];
-  assign \$15  = | \port$2778$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$0 [9:0] };
-  assign \$17  = \port$2778$0 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$2778$0 [30:26];
-  assign \$24  = | \port$2778$0 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$2778$0 [26] | \$25 ;
-  assign \$27  = | \port$2778$0 [30:26];
-  assign \$29  = | \port$2778$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$0 [25:16] };
-  assign \$32  = | \port$2778$0 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$2778$0 [26] | \$33 ;
-  assign \$35  = | \port$2778$0 [30:26];
-  assign \$37  = | \port$2778$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$0 [25:16] };
-  assign \$39  = \port$2778$0 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$2778$0 [14:10];
-  assign \$2  = | \port$2778$0 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$2778$0 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$55  = \port$2778$0 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$56  = \port$2778$0 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$63  = \$22 [55:0];
-    if (abort) begin
-      \$63  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$65  = \port$2778$0 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$66  = \port$2778$0 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$73  = \$44 [55:0];
-    if (abort) begin
-      \$73  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$77  = \$46 [57:1];
-    if (abort) begin
-      \$77  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$77  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$2778$0 [15:0];
-  assign shift = \port$2778$0 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$2778$0 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$2778$0 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$2778$0 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$2778$0 [25:16], 1'h0 };
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, \port$2778$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [29:0] \$19 ;
-  wire \$2 ;
-  wire [60:0] \$20 ;
-  wire [60:0] \$21 ;
-  wire [60:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [29:0] \$41 ;
-  wire [60:0] \$42 ;
-  wire [60:0] \$43 ;
-  wire [60:0] \$44 ;
-  wire \$45 ;
-  wire [57:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [55:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [55:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [56:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [15:0] dot;
-  wire [15:0] dot;
-  input [15:0] inputs;
-  wire [15:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$2778$32 ;
-  wire [31:0] \port$2778$32 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [55:0] scale_placed = 56'h00000000000000;
-  reg [29:0] scale_product = 30'h00000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [15:0] scale_value_1 = 16'h0000;
-  reg [15:0] scale_value_2 = 16'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [55:0] shift_placed = 56'h00000000000000;
-  reg [29:0] shift_product = 30'h00000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [15:0] shift_value_1 = 16'h0000;
-  reg [15:0] shift_value_2 = 16'h0000;
-  reg [56:0] term = 57'h000000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$2778$32 [14:10];
-  assign \$7  = | \port$2778$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$32 [9:0] };
-  assign \$10  = | \port$2778$32 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$2778$32 [10] | \$11 ;
-  assign \$13  = | \port$2778$32 [14:10];
-  assign \$15  = | \port$2778$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$32 [9:0] };
-  assign \$17  = \port$2778$32 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$2778$32 [30:26];
-  assign \$24  = | \port$2778$32 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$2778$32 [26] | \$25 ;
-  assign \$27  = | \port$2778$32 [30:26];
-  assign \$29  = | \port$2778$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$32 [25:16] };
-  assign \$32  = | \port$2778$32 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$2778$32 [26] | \$33 ;
-  assign \$35  = | \port$2778$32 [30:26];
-  assign \$37  = | \port$2778$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$32 [25:16] };
-  assign \$39  = \port$2778$32 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$2778$32 [14:10];
-  assign \$2  = | \port$2778$32 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$2778$32 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = \port$2778$32 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = \port$2778$32 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$63  = \$22 [55:0];
-    if (abort) begin
-      \$63  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$65  = \port$2778$32 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$66  = \port$2778$32 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$73  = \$44 [55:0];
-    if (abort) begin
-      \$73  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$77  = \$46 [57:1];
-    if (abort) begin
-      \$77  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$77  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$2778$32 [15:0];
-  assign shift = \port$2778$32 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$2778$32 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$2778$32 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$2778$32 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$2778$32 [25:16], 1'h0 };
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, \port$2778$64 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [29:0] \$19 ;
-  wire \$2 ;
-  wire [60:0] \$20 ;
-  wire [60:0] \$21 ;
-  wire [60:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [29:0] \$41 ;
-  wire [60:0] \$42 ;
-  wire [60:0] \$43 ;
-  wire [60:0] \$44 ;
-  wire \$45 ;
-  wire [57:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [55:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [55:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [56:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [15:0] dot;
-  wire [15:0] dot;
-  input [15:0] inputs;
-  wire [15:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$2778$64 ;
-  wire [31:0] \port$2778$64 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [55:0] scale_placed = 56'h00000000000000;
-  reg [29:0] scale_product = 30'h00000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [15:0] scale_value_1 = 16'h0000;
-  reg [15:0] scale_value_2 = 16'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [55:0] shift_placed = 56'h00000000000000;
-  reg [29:0] shift_product = 30'h00000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [15:0] shift_value_1 = 16'h0000;
-  reg [15:0] shift_value_2 = 16'h0000;
-  reg [56:0] term = 57'h000000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$2778$64 [14:10];
-  assign \$7  = | \port$2778$64 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$64 [9:0] };
-  assign \$10  = | \port$2778$64 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$2778$64 [10] | \$11 ;
-  assign \$13  = | \port$2778$64 [14:10];
-  assign \$15  = | \port$2778$64 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$64 [9:0] };
-  assign \$17  = \port$2778$64 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$2778$64 [30:26];
-  assign \$24  = | \port$2778$64 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$2778$64 [26] | \$25 ;
-  assign \$27  = | \port$2778$64 [30:26];
-  assign \$29  = | \port$2778$64 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$64 [25:16] };
-  assign \$32  = | \port$2778$64 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$2778$64 [26] | \$33 ;
-  assign \$35  = | \port$2778$64 [30:26];
-  assign \$37  = | \port$2778$64 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$64 [25:16] };
-  assign \$39  = \port$2778$64 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$2778$64 [14:10];
-  assign \$2  = | \port$2778$64 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$2778$64 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = \port$2778$64 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = \port$2778$64 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$63  = \$22 [55:0];
-    if (abort) begin
-      \$63  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$65  = \port$2778$64 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$66  = \port$2778$64 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$73  = \$44 [55:0];
-    if (abort) begin
-      \$73  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$77  = \$46 [57:1];
-    if (abort) begin
-      \$77  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$77  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$2778$64 [15:0];
-  assign shift = \port$2778$64 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$2778$64 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$2778$64 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$2778$64 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$2778$64 [25:16], 1'h0 };
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, \port$2778$96 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [29:0] \$19 ;
-  wire \$2 ;
-  wire [60:0] \$20 ;
-  wire [60:0] \$21 ;
-  wire [60:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [29:0] \$41 ;
-  wire [60:0] \$42 ;
-  wire [60:0] \$43 ;
-  wire [60:0] \$44 ;
-  wire \$45 ;
-  wire [57:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [55:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [55:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [56:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [15:0] dot;
-  wire [15:0] dot;
-  input [15:0] inputs;
-  wire [15:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$2778$96 ;
-  wire [31:0] \port$2778$96 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [55:0] scale_placed = 56'h00000000000000;
-  reg [29:0] scale_product = 30'h00000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [15:0] scale_value_1 = 16'h0000;
-  reg [15:0] scale_value_2 = 16'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [55:0] shift_placed = 56'h00000000000000;
-  reg [29:0] shift_product = 30'h00000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [15:0] shift_value_1 = 16'h0000;
-  reg [15:0] shift_value_2 = 16'h0000;
-  reg [56:0] term = 57'h000000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$2778$96 [14:10];
-  assign \$7  = | \port$2778$96 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$2778$96 [9:0] };
-  assign \$10  = | \port$2778$96 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$2778$96 [10] | \$11 ;
-  assign \$13  = | \port$2778$96 [14:10];
-  assign \$15  = | \port$2778$96 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$2778$96 [9:0] };
-  assign \$17  = \port$2778$96 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$2778$96 [30:26];
-  assign \$24  = | \port$2778$96 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$2778$96 [26] | \$25 ;
-  assign \$27  = | \port$2778$96 [30:26];
-  assign \$29  = | \port$2778$96 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$2778$96 [25:16] };
-  assign \$32  = | \port$2778$96 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$2778$96 [26] | \$33 ;
-  assign \$35  = | \port$2778$96 [30:26];
-  assign \$37  = | \port$2778$96 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$2778$96 [25:16] };
-  assign \$39  = \port$2778$96 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$2778$96 [14:10];
-  assign \$2  = | \port$2778$96 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$2778$96 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$55  = \port$2778$96 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$56  = \port$2778$96 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$63  = \$22 [55:0];
-    if (abort) begin
-      \$63  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$65  = \port$2778$96 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$66  = \port$2778$96 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$73  = \$44 [55:0];
-    if (abort) begin
-      \$73  = 56'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 56'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$77  = \$46 [57:1];
-    if (abort) begin
-      \$77  = 57'h000000000000000;
-    end
-    if (rst) begin
-      \$77  = 57'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$2778$96 [15:0];
-  assign shift = \port$2778$96 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$2778$96 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$2778$96 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [60], \$20 [60:1] };
-  assign \$28  = { \$27 , \port$2778$96 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$2778$96 [25:16], 1'h0 };
-  assign \$43  = { \$42 [60], \$42 [60:1] };
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abort, enough, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
-  wire [4:0] \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  reg [3:0] \$14 ;
-  reg \$15 ;
-  wire [5:0] \$2 ;
-  wire [5:0] \$3 ;
-  wire [4:0] \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire [5:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h0;
-  input give;
-  wire give;
-  reg [3:0] left = 4'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 1'h0;
-  assign \$2  = left + 6'h3f;
-  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 1'h1;
-  assign \$9  = left >= 2'h2;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = give ? 1'h1 : \$11 ;
-  assign \$13  = claim ? \$10  : \$12 ;
-  always @(posedge clk)
-    left <= \$14 ;
-  always @(posedge clk)
-    enough <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$14  = 4'h0;
-    end else begin
-      \$14  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$14  = 4'h0;
-    end
-    if (rst) begin
-      \$14  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 1'h0;
-    end else begin
-      \$15  = \$13 ;
-    end
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [4:0] \$12 ;
-  wire [4:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [4:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [4:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [4:0] \$3 ;
-  wire \$30 ;
-  reg [3:0] \$31 ;
-  reg [3:0] \$32 ;
-  reg [3:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [4:0] \$6 ;
-  wire [4:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  (* init = 4'h0 *)
-  wire [3:0] consume;
-  reg [3:0] inner_level = 4'h0;
-  wire inner_r_rdy;
-  wire [3:0] level;
-  (* init = 4'h0 *)
-  wire [3:0] produce;
-  output [127:0] r_data;
-  wire [127:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [3:0] r_level;
-  reg [3:0] r_port__addr = 4'h0;
-  wire [127:0] r_port__data;
-  wire r_port__en;
-  reg r_rdy = 1'h0;
-  input rst;
-  wire rst;
-  wire [127:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [3:0] w_level;
-  reg [3:0] w_port__addr = 4'h0;
-  input [127:0] w_port__data;
-  wire [127:0] w_port__data;
-  wire w_port__en;
-  output w_rdy;
-  wire w_rdy;
-  (* no_rw_check = 32'd1 *)
-  reg [127:0] storage [11:0];
-  initial begin
-    storage[0] = 128'h00000000000000000000000000000000;
-    storage[1] = 128'h00000000000000000000000000000000;
-    storage[2] = 128'h00000000000000000000000000000000;
-    storage[3] = 128'h00000000000000000000000000000000;
-    storage[4] = 128'h00000000000000000000000000000000;
-    storage[5] = 128'h00000000000000000000000000000000;
-    storage[6] = 128'h00000000000000000000000000000000;
-    storage[7] = 128'h00000000000000000000000000000000;
-    storage[8] = 128'h00000000000000000000000000000000;
-    storage[9] = 128'h00000000000000000000000000000000;
-    storage[10] = 128'h00000000000000000000000000000000;
-    storage[11] = 128'h00000000000000000000000000000000;
-  end
-  always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= w_port__data;
-  end
-  reg [127:0] _0_;
-  always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
-    end
-  end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 4'hc;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'hb;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 5'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'hb;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 5'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
-  always @(posedge clk)
-    w_port__addr <= \$31 ;
-  always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$31  = 4'h0;
-    end
-    if (rst) begin
-      \$31  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [3:0];
-    end
-    if (abort) begin
-      \$32  = 4'h0;
-    end
-    if (rst) begin
-      \$32  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [3:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [3:0];
-    end
-    if (abort) begin
-      \$33  = 4'h0;
-    end
-    if (rst) begin
-      \$33  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [3:0];
-  assign level = \$3 [3:0];
-  assign r_level = \$3 [3:0];
-  assign produce = w_port__addr;
-  assign w_data = w_port__data;
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [14:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire [15:0] \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  reg [14:0] inputs_left = 15'h0000;
-  input [14:0] k;
-  wire [14:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 3'h4;
-  assign \$3  = outputs_left - 3'h4;
-  assign \$4  = outputs_left <= 4'h8;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 8'h80;
-  assign \$8  = inputs_left - 8'h80;
-  assign \$9  = inputs_left <= 9'h100;
-  always @(posedge clk)
-    outputs_left <= \$10 ;
-  always @(posedge clk)
-    block_last <= \$11 ;
-  always @(posedge clk)
-    inputs_left <= \$12 ;
-  always @(posedge clk)
-    row_last <= \$13 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$10  = outputs_left;
-    if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
-    end
-    if (abort) begin
-      \$10  = 17'h00000;
-    end
-    if (rst) begin
-      \$10  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$11  = block_last;
-    if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
-    end
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [14:0];
-    end
-    if (abort) begin
-      \$12  = 15'h0000;
-    end
-    if (rst) begin
-      \$12  = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, load_open, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start, abort
-, n, k, state, \step$49 , load_chunk, load_remaining, row_last, scale_available, room, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  reg [6:0] \$100 ;
+  wire \$100 ;
   wire \$101 ;
   wire \$102 ;
   wire \$103 ;
-  wire \$104 ;
+  reg [5:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg \$107 ;
+  reg \$108 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -19871,7 +16693,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire [2:0] \$2 ;
+  wire \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -19882,7 +16704,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [1:0] \$3 ;
+  wire [7:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -19893,7 +16715,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire [1:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -19953,788 +16775,5064 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
-  wire [28:0] \$94 ;
+  wire \$94 ;
   wire \$95 ;
   wire \$96 ;
-  reg [1:0] \$97 ;
-  reg [28:0] \$98 ;
-  reg \$99 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   input abort;
   wire abort;
-  input activation_closed;
-  wire activation_closed;
-  wire activation_final;
-  output activation_missing;
-  wire activation_missing;
-  input activation_present;
-  wire activation_present;
-  output activation_stall;
-  wire activation_stall;
-  output activation_take;
-  wire activation_take;
-  wire advance;
-  wire beat_last;
-  wire block_last;
-  output busy;
-  wire busy;
-  wire [7:0] chunk;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
   input clk;
   wire clk;
-  wire fire;
-  reg gap = 1'h0;
-  wire [6:0] group;
-  wire group_last;
-  wire [14:0] inputs_left;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$26 ;
-  output [7:0] load_chunk;
-  wire [7:0] load_chunk;
-  output load_open;
-  wire load_open;
-  output [14:0] load_remaining;
-  wire [14:0] load_remaining;
-  wire load_write;
-  reg [28:0] loaded_1 = 29'h00000000;
-  wire \loaded_1.block_last ;
-  wire [7:0] \loaded_1.chunk ;
-  wire [6:0] \loaded_1.group ;
-  wire \loaded_1.group_last ;
-  wire \loaded_1.load ;
-  wire \loaded_1.poison ;
-  wire \loaded_1.ragged ;
-  wire \loaded_1.row_last ;
-  wire [3:0] \loaded_1.rows ;
-  wire \loaded_1.scaled ;
-  wire \loaded_1.segment ;
-  wire \loaded_1.valid ;
-  wire \loaded_1.weighted ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$24 ;
-  input over;
-  wire over;
-  wire ragged;
-  input room;
-  wire room;
-  output room_claim;
-  wire room_claim;
-  output room_stall;
-  wire room_stall;
-  output row_last;
-  wire row_last;
-  wire [3:0] rows;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h00;
   input rst;
   wire rst;
-  input scale_available;
-  wire scale_available;
-  output scale_claim;
-  wire scale_claim;
-  input scale_closed;
-  wire scale_closed;
-  output scale_stall;
-  wire scale_stall;
-  wire segment;
-  input start;
+  reg spare = 1'h1;
   wire start;
-  wire \start$22 ;
-  (* enum_base_type = "State" *)
-  (* enum_value_0000001 = "IDLE" *)
-  (* enum_value_0000010 = "LOAD" *)
-  (* enum_value_0000100 = "GAP" *)
-  (* enum_value_0001000 = "COMPUTE" *)
-  (* enum_value_0010000 = "FINISH" *)
-  (* enum_value_0100000 = "FIND" *)
-  (* enum_value_1000000 = "ALIGN" *)
-  output [6:0] state;
-  reg [6:0] state = 7'h01;
-  wire [28:0] step;
-  output [28:0] \step$49 ;
-  wire [28:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [7:0] \step$49.chunk ;
-  wire [6:0] \step$49.group ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.ragged ;
-  wire \step$49.row_last ;
-  wire [3:0] \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
-  wire \step.block_last ;
-  wire [7:0] \step.chunk ;
-  wire [6:0] \step.group ;
-  wire \step.group_last ;
-  wire \step.load ;
-  wire \step.poison ;
-  wire \step.ragged ;
-  wire \step.row_last ;
-  wire [3:0] \step.rows ;
-  wire \step.scaled ;
-  wire \step.segment ;
-  wire \step.valid ;
-  wire \step.weighted ;
-  reg [1:0] \wait  = 2'h0;
-  input weight_closed;
-  wire weight_closed;
-  output weight_final;
-  wire weight_final;
-  input weight_present;
-  wire weight_present;
-  output weight_stall;
-  wire weight_stall;
-  output weight_take;
-  wire weight_take;
-  assign \$1  = | \wait ;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = gap + 1'h1;
-  assign \$4  = state[2] ? \$3  : 2'h0;
-  assign \$5  = ~ start;
-  assign \$6  = state[0] & \$5 ;
-  assign \$7  = state[4] & over;
-  assign \$8  = \$6  | \$7 ;
-  assign \$9  = state[0] & start;
-  assign \$10  = fire & row_last;
-  assign \$11  = \$10  | activation_closed;
-  assign \$12  = state[1] & \$11 ;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = state[1] & \$13 ;
-  assign \$15  = \$9  | \$14 ;
-  assign \$16  = fire & row_last;
-  assign \$17  = \$16  | activation_closed;
-  assign \$18  = state[1] & \$17 ;
-  assign \$20  = state[2] & \$19 ;
-  assign \$21  = ~ \$20 ;
-  assign \$22  = state[2] & \$21 ;
-  assign \$23  = \$18  | \$22 ;
-  assign \$25  = state[2] & \$24 ;
-  assign \$26  = fire & row_last;
-  assign \$27  = state[3] & \$26 ;
-  assign \$28  = \$27  & block_last;
-  assign \$29  = ~ \$28 ;
-  assign \$30  = state[3] & \$29 ;
-  assign \$31  = \$25  | \$30 ;
-  assign \$32  = fire & row_last;
-  assign \$33  = state[3] & \$32 ;
-  assign \$34  = \$33  & block_last;
-  assign \$35  = state[4] & over;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = state[4] & \$36 ;
-  assign \$38  = \$34  | \$37 ;
-  assign \$39  = state[1] & activation_present;
-  assign \$40  = weight_present | weight_closed;
-  assign \$41  = state[3] & \$40 ;
-  assign \$42  = ~ group_last;
-  assign \$43  = \$42  | scale_available;
-  assign \$44  = \$43  | scale_closed;
-  assign \$45  = \$41  & \$44 ;
-  assign \$46  = ~ row_last;
-  assign \$47  = | \wait ;
-  assign \$48  = ~ \$47 ;
-  assign \$49  = room & \$48 ;
-  assign \$50  = \$46  | \$49 ;
-  assign \$51  = \$45  & \$50 ;
-  assign fire = \$39  | \$51 ;
-  assign \start$22  = start | state[2];
-  assign activation_missing = state[1] & activation_closed;
-  assign \$54  = state[1] & activation_present;
-  assign \$57  = ~ group_last;
-  assign \$58  = \$57  | scale_available;
-  assign \$59  = \$58  | scale_closed;
-  assign \$60  = state[3] & \$59 ;
-  assign \$61  = ~ row_last;
-  assign \$62  = | \wait ;
-  assign \$63  = ~ \$62 ;
-  assign \$64  = room & \$63 ;
-  assign \$65  = \$61  | \$64 ;
-  assign \$66  = \$60  & \$65 ;
-  assign weight_final = row_last & block_last;
-  assign \$67  = state[3] & fire;
-  assign \$68  = \$67  & group_last;
-  assign scale_claim = \$68  & scale_available;
-  assign \$69  = state[3] & fire;
-  assign room_claim = \$69  & row_last;
-  assign \$70  = ~ fire;
-  assign \$71  = state[1] & \$70 ;
-  assign \$72  = ~ activation_closed;
-  assign activation_stall = \$71  & \$72 ;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = ~ \$73 ;
-  assign weight_stall = state[3] & \$74 ;
-  assign \$75  = weight_present | weight_closed;
-  assign \$76  = state[3] & \$75 ;
-  assign \$77  = ~ group_last;
-  assign \$78  = \$77  | scale_available;
-  assign \$79  = \$78  | scale_closed;
-  assign \$80  = ~ \$79 ;
-  assign scale_stall = \$76  & \$80 ;
-  assign \$81  = weight_present | weight_closed;
-  assign \$82  = state[3] & \$81 ;
-  assign \$83  = ~ group_last;
-  assign \$84  = \$83  | scale_available;
-  assign \$85  = \$84  | scale_closed;
-  assign \$86  = \$82  & \$85 ;
-  assign \$87  = \$86  & row_last;
-  assign \$88  = ~ room;
-  assign room_stall = \$87  & \$88 ;
-  assign \$89  = group_last & scale_available;
-  assign \$90  = ~ weight_present;
-  assign \$91  = ~ scale_available;
-  assign \$92  = group_last & \$91 ;
-  assign \$93  = \$90  | \$92 ;
-  assign \$94  = state[3] ? step : loaded_1;
-  assign \$95  = loaded_1[0] & loaded_1[1];
-  assign \$96  = state[3] ? fire : \$95 ;
-  assign busy = ~ state[0];
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$7  = left[4] | \$6 ;
+  assign \$8  = left[5] | \$7 ;
+  assign \$10  = left[1] & \$9 ;
+  assign \$11  = left[2] | \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$8  : \$14 ;
+  assign \$17  = left[1] | \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$25  = left[4] | \$24 ;
+  assign \$26  = left[5] | \$25 ;
+  assign \$27  = give ? \$21  : \$26 ;
+  assign \$28  = claimed ? \$15  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$36  = left[2] | \$35 ;
+  assign \$37  = left[3] | \$36 ;
+  assign \$38  = left[4] | \$37 ;
+  assign \$39  = left[5] | \$38 ;
+  assign \$40  = give ? \$34  : \$39 ;
+  assign \$42  = left[1] | \$41 ;
+  assign \$43  = left[2] | \$42 ;
+  assign \$44  = left[3] | \$43 ;
+  assign \$45  = left[4] | \$44 ;
+  assign \$46  = left[5] | \$45 ;
+  assign \$47  = give ? 1'h1 : \$46 ;
+  assign \$48  = claimed ? \$40  : \$47 ;
+  assign \$49  = claim ? \$28  : \$48 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] | \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[1] & \$55 ;
+  assign \$57  = left[2] | \$56 ;
+  assign \$58  = left[3] | \$57 ;
+  assign \$59  = left[4] | \$58 ;
+  assign \$60  = left[5] | \$59 ;
+  assign \$61  = give ? \$54  : \$60 ;
+  assign \$63  = left[1] | \$62 ;
+  assign \$64  = left[2] | \$63 ;
+  assign \$65  = left[3] | \$64 ;
+  assign \$66  = left[4] | \$65 ;
+  assign \$67  = left[5] | \$66 ;
+  assign \$69  = left[2] | \$68 ;
+  assign \$70  = left[3] | \$69 ;
+  assign \$71  = left[4] | \$70 ;
+  assign \$72  = left[5] | \$71 ;
+  assign \$73  = give ? \$67  : \$72 ;
+  assign \$74  = claimed ? \$61  : \$73 ;
+  assign \$76  = left[1] | \$75 ;
+  assign \$77  = left[2] | \$76 ;
+  assign \$78  = left[3] | \$77 ;
+  assign \$79  = left[4] | \$78 ;
+  assign \$80  = left[5] | \$79 ;
+  assign \$82  = left[2] | \$81 ;
+  assign \$83  = left[3] | \$82 ;
+  assign \$84  = left[4] | \$83 ;
+  assign \$85  = left[5] | \$84 ;
+  assign \$86  = give ? \$80  : \$85 ;
+  assign \$88  = left[1] | \$87 ;
+  assign \$89  = left[2] | \$88 ;
+  assign \$90  = left[3] | \$89 ;
+  assign \$91  = left[4] | \$90 ;
+  assign \$92  = left[5] | \$91 ;
+  assign \$93  = give ? 1'h1 : \$92 ;
+  assign \$94  = claimed ? \$86  : \$93 ;
+  assign \$95  = claim ? \$74  : \$94 ;
+  assign \$98  = left[1] & \$97 ;
+  assign \$99  = left[2] | \$98 ;
+  assign \$100  = left[3] & \$99 ;
+  assign \$101  = left[4] | \$100 ;
+  assign \$102  = left[5] & \$101 ;
+  assign \$103  = ~ \$102 ;
   always @(posedge clk)
-    \wait  <= \$97 ;
+    left <= \$104 ;
   always @(posedge clk)
-    loaded_1 <= \$98 ;
+    claimed <= \$105 ;
   always @(posedge clk)
-    gap <= \$99 ;
+    backed <= \$106 ;
   always @(posedge clk)
-    state <= \$100 ;
-  \tern_64x4_int8_g128_2bit.core.sequencer.walk  walk (
-    .abort(abort),
-    .advance(fire),
-    .block_last(block_last),
-    .chunk(load_chunk),
-    .clk(clk),
-    .group(group),
-    .group_last(group_last),
-    .inputs_left(load_remaining),
-    .k(k),
-    .n(n),
-    .\port$356$0 (\$101 ),
-    .\port$357$0 (\$102 ),
-    .\port$358$0 (\$103 ),
-    .\port$359$0 (\$104 ),
-    .row_last(row_last),
-    .rst(rst),
-    .start(\start$22 )
-  );
+    enough <= \$107 ;
+  always @(posedge clk)
+    spare <= \$108 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$97  = \wait ;
-    if (room_claim) begin
-      \$97  = 2'h3;
-    end else if (\$1 ) begin
-      \$97  = \$2 [1:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$104  = \$3 [5:0];
     if (abort) begin
-      \$97  = 2'h0;
+      \$104  = 6'h00;
     end
     if (rst) begin
-      \$97  = 2'h0;
+      \$104  = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$98  = step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$105  = claim;
     if (abort) begin
-      \$98  = 29'h00000000;
+      \$105  = 1'h0;
     end
     if (rst) begin
-      \$98  = 29'h00000000;
+      \$105  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$99  = \$4 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$106  = \$49 ;
     if (abort) begin
-      \$99  = 1'h0;
+      \$106  = 1'h0;
     end
     if (rst) begin
-      \$99  = 1'h0;
+      \$106  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
-    \$100  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$107  = \$96 ;
     if (abort) begin
-      \$100  = 7'h01;
+      \$107  = 1'h0;
     end
     if (rst) begin
-      \$100  = 7'h01;
+      \$107  = 1'h0;
     end
   end
-  assign \n$24  = n;
-  assign \k$26  = k;
-  assign advance = fire;
-  assign beat_last = 1'h1;
-  assign activation_final = row_last;
-  assign segment = 1'h0;
-  assign chunk = load_chunk;
-  assign inputs_left = load_remaining;
-  assign ragged = row_last;
-  assign rows = { \$104 , \$103 , \$102 , \$101  };
-  assign \loaded_1.valid  = loaded_1[0];
-  assign \loaded_1.load  = loaded_1[1];
-  assign \loaded_1.chunk  = loaded_1[9:2];
-  assign \loaded_1.segment  = loaded_1[10];
-  assign \loaded_1.group  = loaded_1[17:11];
-  assign \loaded_1.group_last  = loaded_1[18];
-  assign \loaded_1.row_last  = loaded_1[19];
-  assign \loaded_1.ragged  = loaded_1[20];
-  assign \loaded_1.weighted  = loaded_1[21];
-  assign \loaded_1.scaled  = loaded_1[22];
-  assign \loaded_1.poison  = loaded_1[23];
-  assign \loaded_1.rows  = loaded_1[27:24];
-  assign \loaded_1.block_last  = loaded_1[28];
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[9:2];
-  assign \step.segment  = step[10];
-  assign \step.group  = step[17:11];
-  assign \step.group_last  = step[18];
-  assign \step.row_last  = step[19];
-  assign \step.ragged  = step[20];
-  assign \step.weighted  = step[21];
-  assign \step.scaled  = step[22];
-  assign \step.poison  = step[23];
-  assign \step.rows  = step[27:24];
-  assign \step.block_last  = step[28];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [9:2];
-  assign \step$49.segment  = \step$49 [10];
-  assign \step$49.group  = \step$49 [17:11];
-  assign \step$49.group_last  = \step$49 [18];
-  assign \step$49.row_last  = \step$49 [19];
-  assign \step$49.ragged  = \step$49 [20];
-  assign \step$49.weighted  = \step$49 [21];
-  assign \step$49.scaled  = \step$49 [22];
-  assign \step$49.poison  = \step$49 [23];
-  assign \step$49.rows  = \step$49 [27:24];
-  assign \step$49.block_last  = \step$49 [28];
-  assign \step$49 [0] = \$96 ;
-  assign \step$49 [28:1] = \$94 [28:1];
-  assign step[23] = \$93 ;
-  assign step[22] = \$89 ;
-  assign step[21] = weight_present;
-  assign step[1] = state[1];
-  assign step[0] = fire;
-  assign step[28] = block_last;
-  assign step[27:24] = { \$104 , \$103 , \$102 , \$101  };
-  assign step[20] = row_last;
-  assign step[19] = row_last;
-  assign step[18] = group_last;
-  assign step[17:11] = group;
-  assign step[10] = 1'h0;
-  assign step[9:2] = load_chunk;
-  assign \$24  = gap;
-  assign \$19  = gap;
-  assign activation_take = state[1];
-  assign \$52  = 1'h0;
-  assign \$53  = 1'h1;
-  assign load_open = state[1];
-  assign \$55  = 1'h0;
-  assign \$56  = 1'h1;
-  assign load_write = \$54 ;
-  assign weight_take = \$66 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$108  = \$103 ;
+    if (abort) begin
+      \$108  = 1'h1;
+    end
+    if (rst) begin
+      \$108  = 1'h1;
+    end
+  end
+  assign start = 1'h0;
+  assign waive = 1'h0;
+  assign \$29  = left[0];
+  assign \$4  = left[1];
+  assign \$9  = left[0];
+  assign \$16  = left[0];
+  assign \$22  = left[1];
+  assign \$35  = left[1];
+  assign \$41  = left[0];
+  assign \$50  = left[1];
+  assign \$55  = left[0];
+  assign \$62  = left[0];
+  assign \$68  = left[1];
+  assign \$75  = left[0];
+  assign \$81  = left[1];
+  assign \$87  = left[0];
+  assign \$96  = \$95 ;
+  assign \$97  = left[0];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, advance, start, \port$356$0 , \port$357$0 , \port$358$0 , \port$359$0 , group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
-  wire \$1 ;
-  wire [7:0] \$10 ;
-  wire [7:0] \$11 ;
-  reg \$12 ;
-  reg [7:0] \$13 ;
-  reg [6:0] \$14 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [1:0] \$6 ;
-  wire [1:0] \$7 ;
-  wire [8:0] \$8 ;
-  wire [8:0] \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  wire \advance$7 ;
-  wire beat_last;
-  output block_last;
-  wire block_last;
-  wire \block_last$11 ;
-  output [7:0] chunk;
-  reg [7:0] chunk = 8'h00;
-  input clk;
-  wire clk;
-  output [6:0] group;
-  reg [6:0] group = 7'h00;
-  output group_last;
-  wire group_last;
-  reg group_step = 1'h0;
-  output [14:0] inputs_left;
-  wire [14:0] inputs_left;
-  wire [14:0] \inputs_left$13 ;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$5 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$3 ;
-  wire [16:0] outputs_left;
-  output \port$356$0 ;
-  wire \port$356$0 ;
-  output \port$357$0 ;
-  wire \port$357$0 ;
-  output \port$358$0 ;
-  wire \port$358$0 ;
-  output \port$359$0 ;
-  wire \port$359$0 ;
-  wire ragged;
-  output row_last;
-  wire row_last;
-  wire \row_last$9 ;
-  wire [3:0] rows;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  wire \start$1 ;
-  assign \$1  = outputs_left > 1'h0;
-  assign \$2  = outputs_left > 1'h1;
-  assign \$3  = outputs_left > 2'h2;
-  assign \$4  = outputs_left > 2'h3;
-  assign group_last = row_last | \$5 ;
-  assign \$6  = group_step + 1'h1;
-  assign \$7  = group_last ? 2'h0 : \$6 ;
-  assign \$8  = chunk + 1'h1;
-  assign \$9  = row_last ? 9'h000 : \$8 ;
-  assign \$10  = group + group_last;
-  assign \$11  = row_last ? 8'h00 : \$10 ;
-  always @(posedge clk)
-    group_step <= \$12 ;
-  always @(posedge clk)
-    chunk <= \$13 ;
-  always @(posedge clk)
-    group <= \$14 ;
-  \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk  walk (
-    .abort(abort),
-    .advance(advance),
-    .block_last(block_last),
-    .clk(clk),
-    .inputs_left(inputs_left),
-    .k(k),
-    .n(n),
-    .outputs_left(outputs_left),
-    .row_last(row_last),
-    .rst(rst),
-    .start(start)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$12  = group_step;
-    if (start) begin
-      \$12  = 1'h0;
-    end else if (advance) begin
-      \$12  = \$7 [0];
-    end
-    if (abort) begin
-      \$12  = 1'h0;
-    end
-    if (rst) begin
-      \$12  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$13  = chunk;
-    if (start) begin
-      \$13  = 8'h00;
-    end else if (advance) begin
-      \$13  = \$9 [7:0];
-    end
-    if (abort) begin
-      \$13  = 8'h00;
-    end
-    if (rst) begin
-      \$13  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
-    \$14  = group;
-    if (start) begin
-      \$14  = 7'h00;
-    end else if (advance) begin
-      \$14  = \$11 [6:0];
-    end
-    if (abort) begin
-      \$14  = 7'h00;
-    end
-    if (rst) begin
-      \$14  = 7'h00;
-    end
-  end
-  assign \start$1  = start;
-  assign \n$3  = n;
-  assign \k$5  = k;
-  assign \advance$7  = advance;
-  assign \row_last$9  = row_last;
-  assign \block_last$11  = block_last;
-  assign \inputs_left$13  = inputs_left;
-  assign rows = { \$4 , \$3 , \$2 , \$1  };
-  assign beat_last = 1'h1;
-  assign ragged = row_last;
-  assign \port$356$0  = \$1 ;
-  assign \port$357$0  = \$2 ;
-  assign \port$358$0  = \$3 ;
-  assign \port$359$0  = \$4 ;
-  assign \$5  = group_step;
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [14:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire [15:0] \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  output [14:0] inputs_left;
-  reg [14:0] inputs_left = 15'h0000;
-  input [14:0] k;
-  wire [14:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  output [16:0] outputs_left;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 3'h4;
-  assign \$3  = outputs_left - 3'h4;
-  assign \$4  = outputs_left <= 4'h8;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 7'h40;
-  assign \$8  = inputs_left - 7'h40;
-  assign \$9  = inputs_left <= 8'h80;
-  always @(posedge clk)
-    outputs_left <= \$10 ;
-  always @(posedge clk)
-    block_last <= \$11 ;
-  always @(posedge clk)
-    inputs_left <= \$12 ;
-  always @(posedge clk)
-    row_last <= \$13 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
-    \$10  = outputs_left;
-    if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
-    end
-    if (abort) begin
-      \$10  = 17'h00000;
-    end
-    if (rst) begin
-      \$10  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
-    \$11  = block_last;
-    if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
-    end
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [14:0];
-    end
-    if (abort) begin
-      \$12  = 15'h0000;
-    end
-    if (rst) begin
-      \$12  = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
-  wire \$1 ;
+module \tern_64x4_int8_g128_2bit.core.room$256 (rst, give, claim, start, abort, enough, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire [6:0] \$1 ;
   wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  reg [5:0] \$102 ;
+  reg \$103 ;
+  reg \$104 ;
+  reg \$105 ;
+  reg \$106 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [2:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [7:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
   wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
   wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
   wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
   wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
   wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   input abort;
   wire abort;
+  reg backed = 1'h1;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
   input clk;
   wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
+  output enough;
+  reg enough = 1'h1;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h2c;
   input rst;
   wire rst;
+  reg spare = 1'h0;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 3'h4 : 3'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[1] & \$4 ;
+  assign \$6  = left[2] | \$5 ;
+  assign \$7  = left[3] & \$6 ;
+  assign \$8  = left[4] | \$7 ;
+  assign \$9  = left[5] | \$8 ;
+  assign \$11  = left[3] & \$10 ;
+  assign \$12  = left[4] | \$11 ;
+  assign \$13  = left[5] | \$12 ;
+  assign \$14  = give ? \$9  : \$13 ;
+  assign \$16  = left[1] & \$15 ;
+  assign \$17  = left[2] & \$16 ;
+  assign \$18  = left[3] | \$17 ;
+  assign \$19  = left[4] | \$18 ;
+  assign \$20  = left[5] | \$19 ;
+  assign \$22  = left[4] | \$21 ;
+  assign \$23  = left[5] | \$22 ;
+  assign \$24  = give ? \$20  : \$23 ;
+  assign \$25  = claimed ? \$14  : \$24 ;
+  assign \$27  = left[1] & \$26 ;
+  assign \$28  = left[2] & \$27 ;
+  assign \$29  = left[3] | \$28 ;
+  assign \$30  = left[4] | \$29 ;
+  assign \$31  = left[5] | \$30 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$35  = give ? \$31  : \$34 ;
+  assign \$37  = left[1] & \$36 ;
+  assign \$38  = left[2] | \$37 ;
+  assign \$39  = left[3] | \$38 ;
+  assign \$40  = left[4] | \$39 ;
+  assign \$41  = left[5] | \$40 ;
+  assign \$43  = left[3] | \$42 ;
+  assign \$44  = left[4] | \$43 ;
+  assign \$45  = left[5] | \$44 ;
+  assign \$46  = give ? \$41  : \$45 ;
+  assign \$47  = claimed ? \$35  : \$46 ;
+  assign \$48  = claim ? \$25  : \$47 ;
+  assign \$50  = left[1] & \$49 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] & \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[3] & \$55 ;
+  assign \$57  = left[4] | \$56 ;
+  assign \$58  = left[5] | \$57 ;
+  assign \$59  = give ? \$54  : \$58 ;
+  assign \$61  = left[1] & \$60 ;
+  assign \$62  = left[2] & \$61 ;
+  assign \$63  = left[3] | \$62 ;
+  assign \$64  = left[4] | \$63 ;
+  assign \$65  = left[5] | \$64 ;
+  assign \$67  = left[4] | \$66 ;
+  assign \$68  = left[5] | \$67 ;
+  assign \$69  = give ? \$65  : \$68 ;
+  assign \$70  = claimed ? \$59  : \$69 ;
+  assign \$72  = left[1] & \$71 ;
+  assign \$73  = left[2] & \$72 ;
+  assign \$74  = left[3] | \$73 ;
+  assign \$75  = left[4] | \$74 ;
+  assign \$76  = left[5] | \$75 ;
+  assign \$78  = left[4] | \$77 ;
+  assign \$79  = left[5] | \$78 ;
+  assign \$80  = give ? \$76  : \$79 ;
+  assign \$82  = left[1] & \$81 ;
+  assign \$83  = left[2] | \$82 ;
+  assign \$84  = left[3] | \$83 ;
+  assign \$85  = left[4] | \$84 ;
+  assign \$86  = left[5] | \$85 ;
+  assign \$88  = left[3] | \$87 ;
+  assign \$89  = left[4] | \$88 ;
+  assign \$90  = left[5] | \$89 ;
+  assign \$91  = give ? \$86  : \$90 ;
+  assign \$92  = claimed ? \$80  : \$91 ;
+  assign \$93  = claim ? \$70  : \$92 ;
+  assign \$96  = left[1] & \$95 ;
+  assign \$97  = left[2] | \$96 ;
+  assign \$98  = left[3] & \$97 ;
+  assign \$99  = left[4] | \$98 ;
+  assign \$100  = left[5] & \$99 ;
+  assign \$101  = ~ \$100 ;
   always @(posedge clk)
-    state <= \$15 ;
+    left <= \$102 ;
+  always @(posedge clk)
+    claimed <= \$103 ;
+  always @(posedge clk)
+    backed <= \$104 ;
+  always @(posedge clk)
+    enough <= \$105 ;
+  always @(posedge clk)
+    spare <= \$106 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
-    \$15  = state;
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
     if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
+      \$102  = 6'h2c;
+    end else begin
+      \$102  = \$3 [5:0];
     end
     if (abort) begin
-      \$15  = 2'h1;
+      \$102  = 6'h2c;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$102  = 6'h2c;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$103  = 1'h0;
+    end else begin
+      \$103  = claim;
+    end
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$104  = 1'h1;
+    end else begin
+      \$104  = \$48 ;
+    end
+    if (abort) begin
+      \$104  = 1'h1;
+    end
+    if (rst) begin
+      \$104  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$105  = 1'h1;
+    end else begin
+      \$105  = \$94 ;
+    end
+    if (abort) begin
+      \$105  = 1'h1;
+    end
+    if (rst) begin
+      \$105  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$106  = 1'h0;
+    end else begin
+      \$106  = \$101 ;
+    end
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  assign waive = 1'h0;
+  assign \$26  = left[0];
+  assign \$4  = left[0];
+  assign \$10  = left[2];
+  assign \$15  = left[0];
+  assign \$21  = left[3];
+  assign \$32  = left[3];
+  assign \$36  = left[0];
+  assign \$42  = left[2];
+  assign \$49  = left[0];
+  assign \$55  = left[2];
+  assign \$60  = left[0];
+  assign \$66  = left[3];
+  assign \$71  = left[0];
+  assign \$77  = left[3];
+  assign \$81  = left[0];
+  assign \$87  = left[2];
+  assign \$94  = \$93 ;
+  assign \$95  = left[0];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$169$0 , \port$212$0 , finished, counting, \port$228$0 , \port$327$0 , \port$330$0 , \port$337$0 , busy
-, \port$404$0 , \port$428$0 , \port$452$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$32  = 0;
+module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$0 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
-  wire [1:0] \$10 ;
-  wire [32:0] \$100 ;
-  wire [32:0] \$101 ;
-  wire [32:0] \$102 ;
-  wire [32:0] \$103 ;
-  wire [32:0] \$104 ;
-  wire \$105 ;
-  wire [1:0] \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  reg [31:0] \$109 ;
-  wire \$11 ;
-  wire [31:0] \$110 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [24:0] \$107 ;
+  reg [24:0] \$108 ;
+  reg [25:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
   reg \$111 ;
-  reg [1:0] \$112 ;
+  reg [30:0] \$112 ;
   reg [31:0] \$113 ;
-  reg [31:0] \$114 ;
+  reg \$114 ;
   reg \$115 ;
   reg \$116 ;
-  reg [16:0] \$117 ;
-  reg [14:0] \$118 ;
+  reg \$117 ;
+  reg \$118 ;
   reg \$119 ;
-  wire \$12 ;
-  reg [7:0] \$120 ;
-  reg \$121 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
   reg \$122 ;
-  reg [31:0] \$123 ;
-  reg \$124 ;
-  reg [31:0] \$125 ;
-  reg \$126 ;
-  reg [31:0] \$127 ;
-  reg \$128 ;
-  reg [31:0] \$129 ;
+  wire [5:0] \$13 ;
+  wire [29:0] \$14 ;
+  wire [44:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [299:0] \$17 ;
+  wire [299:0] \$18 ;
+  wire [299:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [29:0] \$33 ;
+  wire [44:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [299:0] \$36 ;
+  wire [299:0] \$37 ;
+  wire [299:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [26:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [44:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [55:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [44:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [55:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [15:0] dot;
+  wire [15:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [15:0] inputs;
+  wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$3858$0 ;
+  wire [31:0] \port$3858$0 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [24:0] scale_above_1 = 25'h0000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [44:0] scale_partly_1 = 45'h000000000000;
+  reg [55:0] scale_placed = 56'h00000000000000;
+  reg [29:0] scale_product = 30'h00000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [24:0] shift_above_1 = 25'h0000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [44:0] shift_partly_1 = 45'h000000000000;
+  reg [55:0] shift_placed = 56'h00000000000000;
+  reg [29:0] shift_product = 30'h00000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
+  reg term_carry = 1'h0;
+  reg [25:0] term_high = 26'h0000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$3858$0 [14:10];
+  assign \$2  = & \port$3858$0 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$3858$0 [30:26];
+  assign \$21  = & \port$3858$0 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$55  = \port$3858$0 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$56  = { \$1 , \port$3858$0 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$57  = \port$3858$0 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$70  = \$19 [55:0];
+    if (abort) begin
+      \$70  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$72  = \port$3858$0 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$73  = { \$20 , \port$3858$0 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$74  = \port$3858$0 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$82  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$87  = \$38 [55:0];
+    if (abort) begin
+      \$87  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$107  = scale_placed[55:31];
+    if (abort) begin
+      \$107  = 25'h0000000;
+    end
+    if (rst) begin
+      \$107  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$108  = shift_placed[55:31];
+    if (abort) begin
+      \$108  = 25'h0000000;
+    end
+    if (rst) begin
+      \$108  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$109  = \$41 [26:1];
+    if (abort) begin
+      \$109  = 26'h0000000;
+    end
+    if (rst) begin
+      \$109  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$3858$0 [15:0];
+  assign shift = \port$3858$0 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [299], \$17 [299:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [299], \$36 [299:1] };
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$32 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [24:0] \$107 ;
+  reg [24:0] \$108 ;
+  reg [25:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
+  reg \$111 ;
+  reg [30:0] \$112 ;
+  reg [31:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [29:0] \$14 ;
+  wire [44:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [299:0] \$17 ;
+  wire [299:0] \$18 ;
+  wire [299:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [29:0] \$33 ;
+  wire [44:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [299:0] \$36 ;
+  wire [299:0] \$37 ;
+  wire [299:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [26:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [44:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [55:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [44:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [55:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [15:0] dot;
+  wire [15:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [15:0] inputs;
+  wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$3858$32 ;
+  wire [31:0] \port$3858$32 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [24:0] scale_above_1 = 25'h0000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [44:0] scale_partly_1 = 45'h000000000000;
+  reg [55:0] scale_placed = 56'h00000000000000;
+  reg [29:0] scale_product = 30'h00000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [24:0] shift_above_1 = 25'h0000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [44:0] shift_partly_1 = 45'h000000000000;
+  reg [55:0] shift_placed = 56'h00000000000000;
+  reg [29:0] shift_product = 30'h00000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
+  reg term_carry = 1'h0;
+  reg [25:0] term_high = 26'h0000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$3858$32 [14:10];
+  assign \$2  = & \port$3858$32 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$3858$32 [30:26];
+  assign \$21  = & \port$3858$32 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$55  = \port$3858$32 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$56  = { \$1 , \port$3858$32 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$57  = \port$3858$32 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$70  = \$19 [55:0];
+    if (abort) begin
+      \$70  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$72  = \port$3858$32 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$73  = { \$20 , \port$3858$32 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$74  = \port$3858$32 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$82  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$87  = \$38 [55:0];
+    if (abort) begin
+      \$87  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$107  = scale_placed[55:31];
+    if (abort) begin
+      \$107  = 25'h0000000;
+    end
+    if (rst) begin
+      \$107  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$108  = shift_placed[55:31];
+    if (abort) begin
+      \$108  = 25'h0000000;
+    end
+    if (rst) begin
+      \$108  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$109  = \$41 [26:1];
+    if (abort) begin
+      \$109  = 26'h0000000;
+    end
+    if (rst) begin
+      \$109  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$3858$32 [15:0];
+  assign shift = \port$3858$32 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [299], \$17 [299:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [299], \$36 [299:1] };
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$64 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [24:0] \$107 ;
+  reg [24:0] \$108 ;
+  reg [25:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
+  reg \$111 ;
+  reg [30:0] \$112 ;
+  reg [31:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [29:0] \$14 ;
+  wire [44:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [299:0] \$17 ;
+  wire [299:0] \$18 ;
+  wire [299:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [29:0] \$33 ;
+  wire [44:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [299:0] \$36 ;
+  wire [299:0] \$37 ;
+  wire [299:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [26:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [44:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [55:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [44:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [55:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [15:0] dot;
+  wire [15:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [15:0] inputs;
+  wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$3858$64 ;
+  wire [31:0] \port$3858$64 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [24:0] scale_above_1 = 25'h0000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [44:0] scale_partly_1 = 45'h000000000000;
+  reg [55:0] scale_placed = 56'h00000000000000;
+  reg [29:0] scale_product = 30'h00000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [24:0] shift_above_1 = 25'h0000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [44:0] shift_partly_1 = 45'h000000000000;
+  reg [55:0] shift_placed = 56'h00000000000000;
+  reg [29:0] shift_product = 30'h00000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
+  reg term_carry = 1'h0;
+  reg [25:0] term_high = 26'h0000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$3858$64 [14:10];
+  assign \$2  = & \port$3858$64 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$3858$64 [30:26];
+  assign \$21  = & \port$3858$64 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$55  = \port$3858$64 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$56  = { \$1 , \port$3858$64 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$57  = \port$3858$64 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$70  = \$19 [55:0];
+    if (abort) begin
+      \$70  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$72  = \port$3858$64 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$73  = { \$20 , \port$3858$64 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$74  = \port$3858$64 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$82  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$87  = \$38 [55:0];
+    if (abort) begin
+      \$87  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$107  = scale_placed[55:31];
+    if (abort) begin
+      \$107  = 25'h0000000;
+    end
+    if (rst) begin
+      \$107  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$108  = shift_placed[55:31];
+    if (abort) begin
+      \$108  = 25'h0000000;
+    end
+    if (rst) begin
+      \$108  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$109  = \$41 [26:1];
+    if (abort) begin
+      \$109  = 26'h0000000;
+    end
+    if (rst) begin
+      \$109  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$3858$64 [15:0];
+  assign shift = \port$3858$64 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [299], \$17 [299:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [299], \$36 [299:1] };
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$96 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [24:0] \$107 ;
+  reg [24:0] \$108 ;
+  reg [25:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
+  reg \$111 ;
+  reg [30:0] \$112 ;
+  reg [31:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [29:0] \$14 ;
+  wire [44:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [299:0] \$17 ;
+  wire [299:0] \$18 ;
+  wire [299:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [29:0] \$33 ;
+  wire [44:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [299:0] \$36 ;
+  wire [299:0] \$37 ;
+  wire [299:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [26:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [44:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [55:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [44:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [55:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [15:0] dot;
+  wire [15:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [15:0] inputs;
+  wire [15:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$3858$96 ;
+  wire [31:0] \port$3858$96 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [24:0] scale_above_1 = 25'h0000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [44:0] scale_partly_1 = 45'h000000000000;
+  reg [55:0] scale_placed = 56'h00000000000000;
+  reg [29:0] scale_product = 30'h00000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [15:0] scale_value_1 = 16'h0000;
+  reg [15:0] scale_value_2 = 16'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [24:0] shift_above_1 = 25'h0000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [44:0] shift_partly_1 = 45'h000000000000;
+  reg [55:0] shift_placed = 56'h00000000000000;
+  reg [29:0] shift_product = 30'h00000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [15:0] shift_value_1 = 16'h0000;
+  reg [15:0] shift_value_2 = 16'h0000;
+  reg term_carry = 1'h0;
+  reg [25:0] term_high = 26'h0000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$3858$96 [14:10];
+  assign \$2  = & \port$3858$96 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$3858$96 [30:26];
+  assign \$21  = & \port$3858$96 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$55  = \port$3858$96 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$56  = { \$1 , \port$3858$96 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$57  = \port$3858$96 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$70  = \$19 [55:0];
+    if (abort) begin
+      \$70  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$72  = \port$3858$96 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$73  = { \$20 , \port$3858$96 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$74  = \port$3858$96 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 45'h000000000000;
+    end
+    if (rst) begin
+      \$82  = 45'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$87  = \$38 [55:0];
+    if (abort) begin
+      \$87  = 56'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 56'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$107  = scale_placed[55:31];
+    if (abort) begin
+      \$107  = 25'h0000000;
+    end
+    if (rst) begin
+      \$107  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$108  = shift_placed[55:31];
+    if (abort) begin
+      \$108  = 25'h0000000;
+    end
+    if (rst) begin
+      \$108  = 25'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$109  = \$41 [26:1];
+    if (abort) begin
+      \$109  = 26'h0000000;
+    end
+    if (rst) begin
+      \$109  = 26'h0000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$3858$96 [15:0];
+  assign shift = \port$3858$96 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [299], \$17 [299:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [299], \$36 [299:1] };
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_credit (rst, give, claim, start, abort, waive, backed, enough, spare, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
+  wire [3:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
   wire \$13 ;
-  reg \$130 ;
-  reg [31:0] \$131 ;
-  reg \$132 ;
-  reg [1:0] \$133 ;
-  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -20750,6 +21848,761 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$25 ;
   wire \$26 ;
   wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [4:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  reg [2:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  output backed;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [2:0] left = 3'h0;
+  input rst;
+  wire rst;
+  output spare;
+  reg spare = 1'h1;
+  input start;
+  wire start;
+  input waive;
+  wire waive;
+  assign \$39  = left[2] | \$38 ;
+  assign \$40  = give ? \$37  : \$39 ;
+  assign \$41  = claimed ? \$34  : \$40 ;
+  assign \$43  = left[1] | \$42 ;
+  assign \$44  = left[2] | \$43 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = give ? \$44  : \$46 ;
+  assign \$49  = left[1] | \$48 ;
+  assign \$50  = left[2] | \$49 ;
+  assign \$51  = give ? 1'h1 : \$50 ;
+  assign \$52  = claimed ? \$47  : \$51 ;
+  assign \$53  = claim ? \$41  : \$52 ;
+  assign \$54  = \$53  | waive;
+  assign \$56  = ~ \$55 ;
+  always @(posedge clk)
+    left <= \$57 ;
+  always @(posedge clk)
+    claimed <= \$58 ;
+  always @(posedge clk)
+    backed <= \$59 ;
+  always @(posedge clk)
+    enough <= \$60 ;
+  always @(posedge clk)
+    spare <= \$61 ;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$7  = left[1] & \$6 ;
+  assign \$8  = left[2] | \$7 ;
+  assign \$9  = give ? \$5  : \$8 ;
+  assign \$11  = left[1] | \$10 ;
+  assign \$12  = left[2] | \$11 ;
+  assign \$14  = left[2] | \$13 ;
+  assign \$15  = give ? \$12  : \$14 ;
+  assign \$16  = claimed ? \$9  : \$15 ;
+  assign \$18  = left[1] | \$17 ;
+  assign \$19  = left[2] | \$18 ;
+  assign \$21  = left[2] | \$20 ;
+  assign \$22  = give ? \$19  : \$21 ;
+  assign \$24  = left[1] | \$23 ;
+  assign \$25  = left[2] | \$24 ;
+  assign \$26  = give ? 1'h1 : \$25 ;
+  assign \$27  = claimed ? \$22  : \$26 ;
+  assign \$28  = claim ? \$16  : \$27 ;
+  assign \$30  = left[2] | \$29 ;
+  assign \$32  = left[1] & \$31 ;
+  assign \$33  = left[2] | \$32 ;
+  assign \$34  = give ? \$30  : \$33 ;
+  assign \$36  = left[1] | \$35 ;
+  assign \$37  = left[2] | \$36 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$57  = 3'h0;
+    end else begin
+      \$57  = \$3 [2:0];
+    end
+    if (abort) begin
+      \$57  = 3'h0;
+    end
+    if (rst) begin
+      \$57  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$58  = 1'h0;
+    end else begin
+      \$58  = claim;
+    end
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$59  = 1'h0;
+    end else begin
+      \$59  = \$28 ;
+    end
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$60  = 1'h0;
+    end else begin
+      \$60  = \$54 ;
+    end
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$61  = 1'h1;
+    end else begin
+      \$61  = \$56 ;
+    end
+    if (abort) begin
+      \$61  = 1'h1;
+    end
+    if (rst) begin
+      \$61  = 1'h1;
+    end
+  end
+  assign \$4  = left[1];
+  assign \$6  = left[0];
+  assign \$10  = left[0];
+  assign \$13  = left[1];
+  assign \$17  = left[0];
+  assign \$20  = left[1];
+  assign \$23  = left[0];
+  assign \$29  = left[1];
+  assign \$31  = left[0];
+  assign \$35  = left[0];
+  assign \$38  = left[1];
+  assign \$42  = left[0];
+  assign \$45  = left[1];
+  assign \$48  = left[0];
+  assign \$55  = left[2];
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_gate (tlast, clk, rst, \final , tready, present, misframed, start, abort, closed, take, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_ring (clk, rst, write, word, abort, read__en, data);
+  reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
+  wire [4:0] \$1 ;
+  wire [4:0] \$2 ;
+  reg [3:0] \$3 ;
+  reg [3:0] \$4 ;
+  reg [3:0] \$signature__addr  = 4'h0;
+  wire [127:0] \$signature__data ;
+  wire \$signature__en ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  input [127:0] data;
+  wire [127:0] data;
+  (* init = 4'h0 *)
+  wire [3:0] into;
+  (* init = 4'h0 *)
+  wire [3:0] out_of;
+  reg [3:0] read__addr = 4'h0;
+  wire [127:0] read__data;
+  input read__en;
+  wire read__en;
+  input rst;
+  wire rst;
+  wire take;
+  output [127:0] word;
+  wire [127:0] word;
+  input write;
+  wire write;
+  (* no_rw_check = 32'd1 *)
+  (* ram_style = "block" *)
+  reg [127:0] storage [15:0];
+  initial begin
+    storage[0] = 128'h00000000000000000000000000000000;
+    storage[1] = 128'h00000000000000000000000000000000;
+    storage[2] = 128'h00000000000000000000000000000000;
+    storage[3] = 128'h00000000000000000000000000000000;
+    storage[4] = 128'h00000000000000000000000000000000;
+    storage[5] = 128'h00000000000000000000000000000000;
+    storage[6] = 128'h00000000000000000000000000000000;
+    storage[7] = 128'h00000000000000000000000000000000;
+    storage[8] = 128'h00000000000000000000000000000000;
+    storage[9] = 128'h00000000000000000000000000000000;
+    storage[10] = 128'h00000000000000000000000000000000;
+    storage[11] = 128'h00000000000000000000000000000000;
+    storage[12] = 128'h00000000000000000000000000000000;
+    storage[13] = 128'h00000000000000000000000000000000;
+    storage[14] = 128'h00000000000000000000000000000000;
+    storage[15] = 128'h00000000000000000000000000000000;
+  end
+  always @(posedge clk) begin
+    if (write)
+      storage[\$signature__addr ] <= data;
+  end
+  reg [127:0] _0_;
+  always @(posedge clk) begin
+    if (read__en) begin
+      _0_ <= storage[read__addr];
+    end
+  end
+  assign word = _0_;
+  always @(posedge clk)
+    \$signature__addr  <= \$3 ;
+  always @(posedge clk)
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [3:0];
+    end
+    if (abort) begin
+      \$3  = 4'h0;
+    end
+    if (rst) begin
+      \$3  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [3:0];
+    end
+    if (abort) begin
+      \$4  = 4'h0;
+    end
+    if (rst) begin
+      \$4  = 4'h0;
+    end
+  end
+  assign into = \$signature__addr ;
+  assign \$signature__data  = data;
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.scale_walk (rst, advance, start, abort, last_n, last_k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$28  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [15:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [15:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire [8:0] \$54 ;
+  wire [8:0] \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  reg [14:0] \$75 ;
+  reg \$76 ;
+  reg [7:0] \$77 ;
+  reg \$78 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  reg [7:0] inputs_high = 8'h00;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  reg [14:0] outputs_high = 15'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$22  = outputs_high[3] | \$21 ;
+  assign \$23  = outputs_high[4] | \$22 ;
+  assign \$24  = outputs_high[5] | \$23 ;
+  assign \$25  = outputs_high[6] | \$24 ;
+  assign \$26  = outputs_high[7] | \$25 ;
+  assign \$27  = outputs_high[8] | \$26 ;
+  assign \$28  = outputs_high[9] | \$27 ;
+  assign \$29  = outputs_high[10] | \$28 ;
+  assign \$30  = outputs_high[11] | \$29 ;
+  assign \$31  = outputs_high[12] | \$30 ;
+  assign \$32  = outputs_high[13] | \$31 ;
+  assign \$33  = outputs_high[14] | \$32 ;
+  assign \$34  = ~ \$33 ;
+  assign \$36  = outputs_high[1] | \$35 ;
+  assign \$37  = outputs_high[2] | \$36 ;
+  assign \$38  = outputs_high[3] | \$37 ;
+  assign \$39  = outputs_high[4] | \$38 ;
+  assign \$40  = outputs_high[5] | \$39 ;
+  assign \$41  = outputs_high[6] | \$40 ;
+  assign \$42  = outputs_high[7] | \$41 ;
+  assign \$43  = outputs_high[8] | \$42 ;
+  assign \$44  = outputs_high[9] | \$43 ;
+  assign \$45  = outputs_high[10] | \$44 ;
+  assign \$46  = outputs_high[11] | \$45 ;
+  assign \$47  = outputs_high[12] | \$46 ;
+  assign \$48  = outputs_high[13] | \$47 ;
+  assign \$49  = outputs_high[14] | \$48 ;
+  assign \$50  = ~ \$49 ;
+  assign \$51  = row_last ? \$34  : \$50 ;
+  assign \$52  = start ? \$19  : \$51 ;
+  assign \$53  = start | row_last;
+  assign \$54  = inputs_high - 1'h1;
+  assign \$55  = \$53  ? { 1'h0, last_k[14:7] } : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$58  = last_k[8] | \$57 ;
+  assign \$59  = last_k[9] | \$58 ;
+  assign \$60  = last_k[10] | \$59 ;
+  assign \$61  = last_k[11] | \$60 ;
+  assign \$62  = last_k[12] | \$61 ;
+  assign \$63  = last_k[13] | \$62 ;
+  assign \$64  = last_k[14] | \$63 ;
+  assign \$65  = ~ \$64 ;
+  assign \$67  = inputs_high[2] | \$66 ;
+  assign \$68  = inputs_high[3] | \$67 ;
+  assign \$69  = inputs_high[4] | \$68 ;
+  assign \$70  = inputs_high[5] | \$69 ;
+  assign \$71  = inputs_high[6] | \$70 ;
+  assign \$72  = inputs_high[7] | \$71 ;
+  assign \$73  = ~ \$72 ;
+  assign \$74  = \$56  ? \$65  : \$73 ;
+  always @(posedge clk)
+    outputs_high <= \$75 ;
+  always @(posedge clk)
+    block_last <= \$76 ;
+  always @(posedge clk)
+    inputs_high <= \$77 ;
+  always @(posedge clk)
+    row_last <= \$78 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:2] } : \$2 ;
+  assign \$5  = last_n[3] | \$4 ;
+  assign \$6  = last_n[4] | \$5 ;
+  assign \$7  = last_n[5] | \$6 ;
+  assign \$8  = last_n[6] | \$7 ;
+  assign \$9  = last_n[7] | \$8 ;
+  assign \$10  = last_n[8] | \$9 ;
+  assign \$11  = last_n[9] | \$10 ;
+  assign \$12  = last_n[10] | \$11 ;
+  assign \$13  = last_n[11] | \$12 ;
+  assign \$14  = last_n[12] | \$13 ;
+  assign \$15  = last_n[13] | \$14 ;
+  assign \$16  = last_n[14] | \$15 ;
+  assign \$17  = last_n[15] | \$16 ;
+  assign \$18  = last_n[16] | \$17 ;
+  assign \$19  = ~ \$18 ;
+  assign \$21  = outputs_high[2] | \$20 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$75  = outputs_high;
+    if (advance) begin
+      \$75  = \$3 [14:0];
+    end
+    if (abort) begin
+      \$75  = 15'h0000;
+    end
+    if (rst) begin
+      \$75  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$76  = block_last;
+    if (advance) begin
+      \$76  = \$52 ;
+    end
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$77  = inputs_high;
+    if (advance) begin
+      \$77  = \$55 [7:0];
+    end
+    if (abort) begin
+      \$77  = 8'h00;
+    end
+    if (rst) begin
+      \$77  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$28 ) begin end
+    \$78  = row_last;
+    if (advance) begin
+      \$78  = \$74 ;
+    end
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[1:0] };
+  assign last_input = { inputs_high, last_k[6:0] };
+  assign \$57  = last_k[7];
+  assign \$4  = last_n[2];
+  assign \$20  = outputs_high[1];
+  assign \$35  = outputs_high[0];
+  assign \$66  = inputs_high[1];
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, activation_missing, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, \busy$51 , activation_present, activation_late, weight_present, weight_late, start, abort, last_n, last_k
+, load_open, load_chunk, load_last, \step$17 , state, ragged, activation_closed, scale_available, scale_ready, room, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$29  = 0;
+  wire [2:0] \$1 ;
+  wire [28:0] \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  reg [2:0] \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [7:0] \$166 ;
+  reg [14:0] \$167 ;
+  reg \$168 ;
+  reg [28:0] \$169 ;
+  wire \$17 ;
+  reg [28:0] \$170 ;
+  reg \$171 ;
+  reg [6:0] \$172 ;
+  wire \$173 ;
+  wire \$174 ;
+  wire \$175 ;
+  wire [8:0] \$176 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [3:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire [1:0] \$26 ;
+  wire [1:0] \$27 ;
   wire \$28 ;
   wire \$29 ;
   wire \$3 ;
@@ -20798,8 +22651,8 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$69 ;
   wire \$7 ;
   wire \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
+  wire \$71 ;
+  wire \$72 ;
   wire \$73 ;
   wire \$74 ;
   wire \$75 ;
@@ -20828,7 +22681,1349 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$96 ;
   wire \$97 ;
   wire \$98 ;
-  wire [7:0] \$99 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  input activation_closed;
+  wire activation_closed;
+  wire activation_final;
+  input activation_late;
+  wire activation_late;
+  output activation_missing;
+  wire activation_missing;
+  input activation_present;
+  wire activation_present;
+  output activation_stall;
+  wire activation_stall;
+  output activation_take;
+  wire activation_take;
+  wire advance;
+  wire beat_last;
+  wire block_last;
+  reg [2:0] busy = 3'h0;
+  output \busy$51 ;
+  wire \busy$51 ;
+  wire [7:0] chunk;
+  input clk;
+  wire clk;
+  reg gap = 1'h0;
+  wire [6:0] group;
+  wire group_last;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$35 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$33 ;
+  output [7:0] load_chunk;
+  reg [7:0] load_chunk = 8'h00;
+  reg load_final = 1'h0;
+  output [14:0] load_last;
+  reg [14:0] load_last = 15'h0000;
+  output load_open;
+  reg load_open = 1'h0;
+  reg load_write = 1'h0;
+  reg [28:0] loaded_1 = 29'h00000000;
+  wire \loaded_1.block_last ;
+  wire [7:0] \loaded_1.chunk ;
+  wire [6:0] \loaded_1.group ;
+  wire \loaded_1.group_last ;
+  wire \loaded_1.load ;
+  wire \loaded_1.poison ;
+  wire \loaded_1.ragged ;
+  wire \loaded_1.row_last ;
+  wire [3:0] \loaded_1.rows ;
+  wire \loaded_1.scaled ;
+  wire \loaded_1.segment ;
+  wire \loaded_1.valid ;
+  wire \loaded_1.weighted ;
+  input over;
+  wire over;
+  output ragged;
+  wire ragged;
+  input room;
+  wire room;
+  output room_claim;
+  wire room_claim;
+  output room_stall;
+  wire room_stall;
+  wire row_last;
+  wire [3:0] rows;
+  input rst;
+  wire rst;
+  input scale_available;
+  wire scale_available;
+  output scale_claim;
+  wire scale_claim;
+  input scale_ready;
+  wire scale_ready;
+  output scale_stall;
+  wire scale_stall;
+  wire segment;
+  input start;
+  wire start;
+  wire \start$29 ;
+  (* enum_base_type = "State" *)
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
+  wire [28:0] step;
+  output [28:0] \step$17 ;
+  reg [28:0] \step$17  = 29'h00000000;
+  wire \step$17.block_last ;
+  wire [7:0] \step$17.chunk ;
+  wire [6:0] \step$17.group ;
+  wire \step$17.group_last ;
+  wire \step$17.load ;
+  wire \step$17.poison ;
+  wire \step$17.ragged ;
+  wire \step$17.row_last ;
+  wire [3:0] \step$17.rows ;
+  wire \step$17.scaled ;
+  wire \step$17.segment ;
+  wire \step$17.valid ;
+  wire \step$17.weighted ;
+  wire \step.block_last ;
+  wire [7:0] \step.chunk ;
+  wire [6:0] \step.group ;
+  wire \step.group_last ;
+  wire \step.load ;
+  wire \step.poison ;
+  wire \step.ragged ;
+  wire \step.row_last ;
+  wire [3:0] \step.rows ;
+  wire \step.scaled ;
+  wire \step.segment ;
+  wire \step.valid ;
+  wire \step.weighted ;
+  output weight_final;
+  wire weight_final;
+  input weight_late;
+  wire weight_late;
+  input weight_present;
+  wire weight_present;
+  output weight_stall;
+  wire weight_stall;
+  output weight_take;
+  wire weight_take;
+  assign \$2  = room_claim ? 4'hf : { 1'h0, \$1  };
+  assign \$6  = state[1] & activation_present;
+  assign \$10  = state[3] ? step : loaded_1;
+  assign \$11  = state[3] & weight_late;
+  assign \$12  = ~ scale_ready;
+  assign \$13  = group_last & \$12 ;
+  assign \$14  = ~ busy[0];
+  assign \$15  = room & \$14 ;
+  assign \$16  = ~ \$15 ;
+  assign \$17  = ragged & \$16 ;
+  assign \$18  = \$13  | \$17 ;
+  assign \$19  = \$11  | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = state[3] & \$20 ;
+  assign \$22  = ~ state[3];
+  assign \$23  = \$22  & loaded_1[0];
+  assign \$24  = \$23  & loaded_1[1];
+  assign \$25  = \$21  | \$24 ;
+  assign \$26  = gap + 1'h1;
+  assign \$27  = state[2] ? \$26  : 2'h0;
+  assign \$28  = ~ start;
+  assign \$29  = state[0] & \$28 ;
+  assign \$30  = state[4] & over;
+  assign \$31  = \$29  | \$30 ;
+  assign \$32  = state[0] & start;
+  assign \$33  = state[1] & activation_present;
+  assign \$34  = \$33  & ragged;
+  assign \$35  = state[1] & activation_closed;
+  assign \$36  = \$34  | \$35 ;
+  assign \$37  = ~ \$36 ;
+  assign \$38  = state[1] & \$37 ;
+  assign \$39  = \$32  | \$38 ;
+  assign \$40  = state[1] & activation_present;
+  assign \$41  = \$40  & ragged;
+  assign \$42  = state[1] & activation_closed;
+  assign \$43  = \$41  | \$42 ;
+  assign \$45  = state[2] & \$44 ;
+  assign \$46  = ~ \$45 ;
+  assign \$47  = state[2] & \$46 ;
+  assign \$48  = \$43  | \$47 ;
+  assign \$50  = state[2] & \$49 ;
+  assign \$51  = state[3] & weight_late;
+  assign \$52  = ~ scale_ready;
+  assign \$53  = group_last & \$52 ;
+  assign \$54  = ~ busy[0];
+  assign \$55  = room & \$54 ;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = ragged & \$56 ;
+  assign \$58  = \$53  | \$57 ;
+  assign \$59  = \$51  | \$58 ;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = state[3] & \$60 ;
+  assign \$62  = ragged & block_last;
+  assign \$63  = \$61  & \$62 ;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = state[3] & \$64 ;
+  assign \$66  = \$50  | \$65 ;
+  assign \$67  = state[3] & weight_late;
+  assign \$68  = ~ scale_ready;
+  assign \$69  = group_last & \$68 ;
+  assign \$70  = ~ busy[0];
+  assign \$71  = room & \$70 ;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = ragged & \$72 ;
+  assign \$74  = \$69  | \$73 ;
+  assign \$75  = \$67  | \$74 ;
+  assign \$76  = ~ \$75 ;
+  assign \$77  = state[3] & \$76 ;
+  assign \$78  = ragged & block_last;
+  assign \$79  = \$77  & \$78 ;
+  assign \$80  = state[4] & over;
+  assign \$81  = ~ \$80 ;
+  assign \$82  = state[4] & \$81 ;
+  assign \$83  = \$79  | \$82 ;
+  assign \$84  = state[1] | state[3];
+  assign \start$29  = ~ \$84 ;
+  assign \$85  = state[1] & activation_late;
+  assign \$86  = ~ \$85 ;
+  assign \$87  = state[3] & weight_late;
+  assign \$88  = ~ \$87 ;
+  assign \$89  = \$86  & \$88 ;
+  assign \$90  = ~ scale_ready;
+  assign \$91  = group_last & \$90 ;
+  assign \$92  = ~ busy[0];
+  assign \$93  = room & \$92 ;
+  assign \$94  = ~ \$93 ;
+  assign \$95  = ragged & \$94 ;
+  assign \$96  = \$91  | \$95 ;
+  assign \$97  = state[3] & \$96 ;
+  assign \$98  = ~ \$97 ;
+  assign advance = \$89  & \$98 ;
+  assign activation_missing = state[1] & activation_closed;
+  assign \$99  = ~ scale_ready;
+  assign \$100  = group_last & \$99 ;
+  assign \$101  = ~ busy[0];
+  assign \$102  = room & \$101 ;
+  assign \$103  = ~ \$102 ;
+  assign \$104  = ragged & \$103 ;
+  assign \$105  = \$100  | \$104 ;
+  assign \$106  = ~ \$105 ;
+  assign \$107  = state[3] & \$106 ;
+  assign weight_final = ragged & block_last;
+  assign \$108  = state[3] & group_last;
+  assign \$109  = \$108  & scale_available;
+  assign \$110  = state[3] & weight_late;
+  assign \$111  = ~ scale_ready;
+  assign \$112  = group_last & \$111 ;
+  assign \$113  = ~ busy[0];
+  assign \$114  = room & \$113 ;
+  assign \$115  = ~ \$114 ;
+  assign \$116  = ragged & \$115 ;
+  assign \$117  = \$112  | \$116 ;
+  assign \$118  = \$110  | \$117 ;
+  assign \$119  = ~ \$118 ;
+  assign scale_claim = \$109  & \$119 ;
+  assign \$120  = state[3] & ragged;
+  assign \$121  = state[3] & weight_late;
+  assign \$122  = ~ scale_ready;
+  assign \$123  = group_last & \$122 ;
+  assign \$124  = ~ busy[0];
+  assign \$125  = room & \$124 ;
+  assign \$126  = ~ \$125 ;
+  assign \$127  = ragged & \$126 ;
+  assign \$128  = \$123  | \$127 ;
+  assign \$129  = \$121  | \$128 ;
+  assign \$130  = ~ \$129 ;
+  assign room_claim = \$120  & \$130 ;
+  assign activation_stall = state[1] & activation_late;
+  assign weight_stall = state[3] & weight_late;
+  assign \$131  = state[3] & weight_late;
+  assign \$132  = ~ \$131 ;
+  assign \$133  = state[3] & \$132 ;
+  assign \$134  = ~ scale_ready;
+  assign \$135  = group_last & \$134 ;
+  assign scale_stall = \$133  & \$135 ;
+  assign \$136  = state[3] & weight_late;
+  assign \$137  = ~ \$136 ;
+  assign \$138  = state[3] & \$137 ;
+  assign \$139  = ~ scale_ready;
+  assign \$140  = group_last & \$139 ;
+  assign \$141  = ~ \$140 ;
+  assign \$142  = \$138  & \$141 ;
+  assign \$143  = \$142  & ragged;
+  assign \$144  = ~ room;
+  assign room_stall = \$143  & \$144 ;
+  assign \$145  = state[1] & activation_present;
+  assign \$146  = state[3] & weight_late;
+  assign \$147  = ~ scale_ready;
+  assign \$148  = group_last & \$147 ;
+  assign \$149  = ~ busy[0];
+  assign \$150  = room & \$149 ;
+  assign \$151  = ~ \$150 ;
+  assign \$152  = ragged & \$151 ;
+  assign \$153  = \$148  | \$152 ;
+  assign \$154  = \$146  | \$153 ;
+  assign \$155  = ~ \$154 ;
+  assign \$156  = state[3] & \$155 ;
+  assign \$157  = \$145  | \$156 ;
+  assign \$158  = group_last & scale_available;
+  assign \$159  = ~ weight_present;
+  assign \$160  = ~ scale_available;
+  assign \$161  = group_last & \$160 ;
+  assign \$162  = \$159  | \$161 ;
+  assign \busy$51  = ~ state[0];
+  always @(posedge clk)
+    busy <= \$163 ;
+  always @(posedge clk)
+    load_open <= \$164 ;
+  always @(posedge clk)
+    load_write <= \$165 ;
+  always @(posedge clk)
+    load_chunk <= \$166 ;
+  always @(posedge clk)
+    load_last <= \$167 ;
+  always @(posedge clk)
+    load_final <= \$168 ;
+  always @(posedge clk)
+    loaded_1 <= \$169 ;
+  always @(posedge clk)
+    \step$17  <= \$170 ;
+  always @(posedge clk)
+    gap <= \$171 ;
+  always @(posedge clk)
+    state <= \$172 ;
+  \tern_64x4_int8_g128_2bit.core.sequencer.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .chunk(chunk),
+    .clk(clk),
+    .group(group),
+    .group_last(group_last),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$3919$0 (\$176 ),
+    .\port$423$0 (\$173 ),
+    .\port$439$0 (\$174 ),
+    .\port$456$0 (\$175 ),
+    .row_last(ragged),
+    .rst(rst),
+    .start(\start$29 )
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$163  = \$2 [2:0];
+    if (abort) begin
+      \$163  = 3'h0;
+    end
+    if (rst) begin
+      \$163  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$164  = \$5 ;
+    if (abort) begin
+      \$164  = 1'h0;
+    end
+    if (rst) begin
+      \$164  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$165  = \$9 ;
+    if (abort) begin
+      \$165  = 1'h0;
+    end
+    if (rst) begin
+      \$165  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$166  = chunk;
+    if (abort) begin
+      \$166  = 8'h00;
+    end
+    if (rst) begin
+      \$166  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$167  = { \$176 , last_k[5:0] };
+    if (abort) begin
+      \$167  = 15'h0000;
+    end
+    if (rst) begin
+      \$167  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$168  = ragged;
+    if (abort) begin
+      \$168  = 1'h0;
+    end
+    if (rst) begin
+      \$168  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$169  = step;
+    if (abort) begin
+      \$169  = 29'h00000000;
+    end
+    if (rst) begin
+      \$169  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$170 [28:1] = \$10 [28:1];
+    \$170 [0] = \$25 ;
+    if (abort) begin
+      \$170  = 29'h00000000;
+    end
+    if (rst) begin
+      \$170  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$171  = \$27 [0];
+    if (abort) begin
+      \$171  = 1'h0;
+    end
+    if (rst) begin
+      \$171  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$29 ) begin end
+    \$172  = { 2'h0, \$83 , \$66 , \$48 , \$39 , \$31  };
+    if (abort) begin
+      \$172  = 7'h01;
+    end
+    if (rst) begin
+      \$172  = 7'h01;
+    end
+  end
+  assign segment = 1'h0;
+  assign last_input = { \$176 , last_k[5:0] };
+  assign row_last = ragged;
+  assign \last_n$33  = last_n;
+  assign \last_k$35  = last_k;
+  assign beat_last = 1'h1;
+  assign activation_final = ragged;
+  assign rows = { \$175 , \$174 , \$173 , 1'h1 };
+  assign \loaded_1.valid  = loaded_1[0];
+  assign \loaded_1.load  = loaded_1[1];
+  assign \loaded_1.chunk  = loaded_1[9:2];
+  assign \loaded_1.segment  = loaded_1[10];
+  assign \loaded_1.group  = loaded_1[17:11];
+  assign \loaded_1.group_last  = loaded_1[18];
+  assign \loaded_1.row_last  = loaded_1[19];
+  assign \loaded_1.ragged  = loaded_1[20];
+  assign \loaded_1.weighted  = loaded_1[21];
+  assign \loaded_1.scaled  = loaded_1[22];
+  assign \loaded_1.poison  = loaded_1[23];
+  assign \loaded_1.rows  = loaded_1[27:24];
+  assign \loaded_1.block_last  = loaded_1[28];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[9:2];
+  assign \step.segment  = step[10];
+  assign \step.group  = step[17:11];
+  assign \step.group_last  = step[18];
+  assign \step.row_last  = step[19];
+  assign \step.ragged  = step[20];
+  assign \step.weighted  = step[21];
+  assign \step.scaled  = step[22];
+  assign \step.poison  = step[23];
+  assign \step.rows  = step[27:24];
+  assign \step.block_last  = step[28];
+  assign \step$17.valid  = \step$17 [0];
+  assign \step$17.load  = \step$17 [1];
+  assign \step$17.chunk  = \step$17 [9:2];
+  assign \step$17.segment  = \step$17 [10];
+  assign \step$17.group  = \step$17 [17:11];
+  assign \step$17.group_last  = \step$17 [18];
+  assign \step$17.row_last  = \step$17 [19];
+  assign \step$17.ragged  = \step$17 [20];
+  assign \step$17.weighted  = \step$17 [21];
+  assign \step$17.scaled  = \step$17 [22];
+  assign \step$17.poison  = \step$17 [23];
+  assign \step$17.rows  = \step$17 [27:24];
+  assign \step$17.block_last  = \step$17 [28];
+  assign step[23] = \$162 ;
+  assign step[22] = \$158 ;
+  assign step[21] = weight_present;
+  assign step[1] = state[1];
+  assign step[0] = \$157 ;
+  assign step[28] = block_last;
+  assign step[27:24] = { \$175 , \$174 , \$173 , 1'h1 };
+  assign step[20] = ragged;
+  assign step[19] = ragged;
+  assign step[18] = group_last;
+  assign step[17:11] = group;
+  assign step[10] = 1'h0;
+  assign step[9:2] = chunk;
+  assign \$1  = { 1'h0, busy[2:1] };
+  assign \$3  = 1'h0;
+  assign \$4  = 1'h1;
+  assign \$5  = state[1];
+  assign \$7  = 1'h0;
+  assign \$8  = 1'h1;
+  assign \$9  = \$6 ;
+  assign \$44  = gap;
+  assign \$49  = gap;
+  assign activation_take = state[1];
+  assign weight_take = \$107 ;
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, start, advance, \port$423$0 , \port$439$0 , \port$456$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$3919$0 , row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  reg \$100 ;
+  reg [7:0] \$101 ;
+  reg [6:0] \$102 ;
+  wire [14:0] \$103 ;
+  wire [8:0] \$104 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire [1:0] \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire [1:0] \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire [8:0] \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire [8:0] \$80 ;
+  wire [7:0] \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire [7:0] \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [7:0] chunk;
+  reg [7:0] chunk = 8'h00;
+  input clk;
+  wire clk;
+  output [6:0] group;
+  reg [6:0] group = 7'h00;
+  output group_last;
+  wire group_last;
+  reg group_step = 1'h0;
+  reg group_step_full = 1'h0;
+  wire [14:0] last_input;
+  wire [14:0] \last_input$13 ;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$5 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$3 ;
+  wire [16:0] last_output;
+  output [8:0] \port$3919$0 ;
+  wire [8:0] \port$3919$0 ;
+  output \port$423$0 ;
+  wire \port$423$0 ;
+  output \port$439$0 ;
+  wire \port$439$0 ;
+  output \port$456$0 ;
+  wire \port$456$0 ;
+  wire ragged;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire [3:0] rows;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$2  = last_n[1] | \$1 ;
+  assign \$3  = \$103 [0] | \$2 ;
+  assign \$4  = \$103 [1] | \$3 ;
+  assign \$5  = \$103 [2] | \$4 ;
+  assign \$6  = \$103 [3] | \$5 ;
+  assign \$7  = \$103 [4] | \$6 ;
+  assign \$8  = \$103 [5] | \$7 ;
+  assign \$9  = \$103 [6] | \$8 ;
+  assign \$10  = \$103 [7] | \$9 ;
+  assign \$11  = \$103 [8] | \$10 ;
+  assign \$12  = \$103 [9] | \$11 ;
+  assign \$13  = \$103 [10] | \$12 ;
+  assign \$14  = \$103 [11] | \$13 ;
+  assign \$15  = \$103 [12] | \$14 ;
+  assign \$16  = \$103 [13] | \$15 ;
+  assign \$17  = \$103 [14] | \$16 ;
+  assign \$19  = \$103 [0] | \$18 ;
+  assign \$20  = \$103 [1] | \$19 ;
+  assign \$21  = \$103 [2] | \$20 ;
+  assign \$22  = \$103 [3] | \$21 ;
+  assign \$23  = \$103 [4] | \$22 ;
+  assign \$24  = \$103 [5] | \$23 ;
+  assign \$25  = \$103 [6] | \$24 ;
+  assign \$26  = \$103 [7] | \$25 ;
+  assign \$27  = \$103 [8] | \$26 ;
+  assign \$28  = \$103 [9] | \$27 ;
+  assign \$29  = \$103 [10] | \$28 ;
+  assign \$30  = \$103 [11] | \$29 ;
+  assign \$31  = \$103 [12] | \$30 ;
+  assign \$32  = \$103 [13] | \$31 ;
+  assign \$33  = \$103 [14] | \$32 ;
+  assign \$35  = last_n[1] & \$34 ;
+  assign \$36  = \$103 [0] | \$35 ;
+  assign \$37  = \$103 [1] | \$36 ;
+  assign \$38  = \$103 [2] | \$37 ;
+  assign \$39  = \$103 [3] | \$38 ;
+  assign \$40  = \$103 [4] | \$39 ;
+  assign \$41  = \$103 [5] | \$40 ;
+  assign \$42  = \$103 [6] | \$41 ;
+  assign \$43  = \$103 [7] | \$42 ;
+  assign \$44  = \$103 [8] | \$43 ;
+  assign \$45  = \$103 [9] | \$44 ;
+  assign \$46  = \$103 [10] | \$45 ;
+  assign \$47  = \$103 [11] | \$46 ;
+  assign \$48  = \$103 [12] | \$47 ;
+  assign \$49  = \$103 [13] | \$48 ;
+  assign \$50  = \$103 [14] | \$49 ;
+  assign group_last = row_last | group_step_full;
+  assign \$51  = group_step + 1'h1;
+  assign \$52  = start | group_last;
+  assign \$53  = ~ \$52 ;
+  assign \$54  = start | group_last;
+  assign \$55  = ~ \$54 ;
+  assign \$56  = \$51  & { \$55 , \$53  };
+  assign \$57  = start | group_last;
+  assign \$58  = ~ \$57 ;
+  assign \$59  = ! group_step;
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = chunk + 1'h1;
+  assign \$62  = start | row_last;
+  assign \$63  = ~ \$62 ;
+  assign \$64  = start | row_last;
+  assign \$65  = ~ \$64 ;
+  assign \$66  = start | row_last;
+  assign \$67  = ~ \$66 ;
+  assign \$68  = start | row_last;
+  assign \$69  = ~ \$68 ;
+  assign \$70  = start | row_last;
+  assign \$71  = ~ \$70 ;
+  assign \$72  = start | row_last;
+  assign \$73  = ~ \$72 ;
+  assign \$74  = start | row_last;
+  assign \$75  = ~ \$74 ;
+  assign \$76  = start | row_last;
+  assign \$77  = ~ \$76 ;
+  assign \$78  = start | row_last;
+  assign \$79  = ~ \$78 ;
+  assign \$80  = \$61  & { \$79 , \$77 , \$75 , \$73 , \$71 , \$69 , \$67 , \$65 , \$63  };
+  assign \$81  = group + group_step_full;
+  assign \$82  = start | row_last;
+  assign \$83  = ~ \$82 ;
+  assign \$84  = start | row_last;
+  assign \$85  = ~ \$84 ;
+  assign \$86  = start | row_last;
+  assign \$87  = ~ \$86 ;
+  assign \$88  = start | row_last;
+  assign \$89  = ~ \$88 ;
+  assign \$90  = start | row_last;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = start | row_last;
+  assign \$93  = ~ \$92 ;
+  assign \$94  = start | row_last;
+  assign \$95  = ~ \$94 ;
+  assign \$96  = start | row_last;
+  assign \$97  = ~ \$96 ;
+  assign \$98  = \$81  & { \$97 , \$95 , \$93 , \$91 , \$89 , \$87 , \$85 , \$83  };
+  always @(posedge clk)
+    group_step <= \$99 ;
+  always @(posedge clk)
+    group_step_full <= \$100 ;
+  always @(posedge clk)
+    chunk <= \$101 ;
+  always @(posedge clk)
+    group <= \$102 ;
+  \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_high(\$104 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .outputs_high(\$103 ),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$99  = group_step;
+    if (advance) begin
+      \$99  = \$56 [0];
+    end
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$100  = group_step_full;
+    if (advance) begin
+      \$100  = \$60 ;
+    end
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$101  = chunk;
+    if (advance) begin
+      \$101  = \$80 [7:0];
+    end
+    if (abort) begin
+      \$101  = 8'h00;
+    end
+    if (rst) begin
+      \$101  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$30 ) begin end
+    \$102  = group;
+    if (advance) begin
+      \$102  = \$98 [6:0];
+    end
+    if (abort) begin
+      \$102  = 7'h00;
+    end
+    if (rst) begin
+      \$102  = 7'h00;
+    end
+  end
+  assign \start$1  = start;
+  assign \last_n$3  = last_n;
+  assign \last_k$5  = last_k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign last_input = { \$104 , last_k[5:0] };
+  assign \last_input$13  = { \$104 , last_k[5:0] };
+  assign rows = { \$50 , \$33 , \$17 , 1'h1 };
+  assign last_output = { \$103 , last_n[1:0] };
+  assign beat_last = 1'h1;
+  assign ragged = row_last;
+  assign \port$423$0  = \$17 ;
+  assign \port$439$0  = \$33 ;
+  assign \port$456$0  = \$50 ;
+  assign \port$3919$0  = \$104 ;
+  assign \$18  = last_n[1];
+  assign \$1  = last_n[0];
+  assign \$34  = last_n[0];
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk.walk (rst, start, advance, abort, last_n, last_k, outputs_high, block_last, inputs_high, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$31  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [15:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [15:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire [9:0] \$54 ;
+  wire [9:0] \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  reg [14:0] \$77 ;
+  reg \$78 ;
+  reg [8:0] \$79 ;
+  wire \$8 ;
+  reg \$80 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  output [8:0] inputs_high;
+  reg [8:0] inputs_high = 9'h000;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  output [14:0] outputs_high;
+  reg [14:0] outputs_high = 15'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$21  = outputs_high[2] | \$20 ;
+  assign \$22  = outputs_high[3] | \$21 ;
+  assign \$23  = outputs_high[4] | \$22 ;
+  assign \$24  = outputs_high[5] | \$23 ;
+  assign \$25  = outputs_high[6] | \$24 ;
+  assign \$26  = outputs_high[7] | \$25 ;
+  assign \$27  = outputs_high[8] | \$26 ;
+  assign \$28  = outputs_high[9] | \$27 ;
+  assign \$29  = outputs_high[10] | \$28 ;
+  assign \$30  = outputs_high[11] | \$29 ;
+  assign \$31  = outputs_high[12] | \$30 ;
+  assign \$32  = outputs_high[13] | \$31 ;
+  assign \$33  = outputs_high[14] | \$32 ;
+  assign \$34  = ~ \$33 ;
+  assign \$36  = outputs_high[1] | \$35 ;
+  assign \$37  = outputs_high[2] | \$36 ;
+  assign \$38  = outputs_high[3] | \$37 ;
+  assign \$39  = outputs_high[4] | \$38 ;
+  assign \$40  = outputs_high[5] | \$39 ;
+  assign \$41  = outputs_high[6] | \$40 ;
+  assign \$42  = outputs_high[7] | \$41 ;
+  assign \$43  = outputs_high[8] | \$42 ;
+  assign \$44  = outputs_high[9] | \$43 ;
+  assign \$45  = outputs_high[10] | \$44 ;
+  assign \$46  = outputs_high[11] | \$45 ;
+  assign \$47  = outputs_high[12] | \$46 ;
+  assign \$48  = outputs_high[13] | \$47 ;
+  assign \$49  = outputs_high[14] | \$48 ;
+  assign \$50  = ~ \$49 ;
+  assign \$51  = row_last ? \$34  : \$50 ;
+  assign \$52  = start ? \$19  : \$51 ;
+  assign \$53  = start | row_last;
+  assign \$54  = inputs_high - 1'h1;
+  assign \$55  = \$53  ? { 1'h0, last_k[14:6] } : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$58  = last_k[7] | \$57 ;
+  assign \$59  = last_k[8] | \$58 ;
+  assign \$60  = last_k[9] | \$59 ;
+  assign \$61  = last_k[10] | \$60 ;
+  assign \$62  = last_k[11] | \$61 ;
+  assign \$63  = last_k[12] | \$62 ;
+  assign \$64  = last_k[13] | \$63 ;
+  assign \$65  = last_k[14] | \$64 ;
+  assign \$66  = ~ \$65 ;
+  assign \$68  = inputs_high[2] | \$67 ;
+  assign \$69  = inputs_high[3] | \$68 ;
+  assign \$70  = inputs_high[4] | \$69 ;
+  assign \$71  = inputs_high[5] | \$70 ;
+  assign \$72  = inputs_high[6] | \$71 ;
+  assign \$73  = inputs_high[7] | \$72 ;
+  assign \$74  = inputs_high[8] | \$73 ;
+  assign \$75  = ~ \$74 ;
+  assign \$76  = \$56  ? \$66  : \$75 ;
+  always @(posedge clk)
+    outputs_high <= \$77 ;
+  always @(posedge clk)
+    block_last <= \$78 ;
+  always @(posedge clk)
+    inputs_high <= \$79 ;
+  always @(posedge clk)
+    row_last <= \$80 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:2] } : \$2 ;
+  assign \$5  = last_n[3] | \$4 ;
+  assign \$6  = last_n[4] | \$5 ;
+  assign \$7  = last_n[5] | \$6 ;
+  assign \$8  = last_n[6] | \$7 ;
+  assign \$9  = last_n[7] | \$8 ;
+  assign \$10  = last_n[8] | \$9 ;
+  assign \$11  = last_n[9] | \$10 ;
+  assign \$12  = last_n[10] | \$11 ;
+  assign \$13  = last_n[11] | \$12 ;
+  assign \$14  = last_n[12] | \$13 ;
+  assign \$15  = last_n[13] | \$14 ;
+  assign \$16  = last_n[14] | \$15 ;
+  assign \$17  = last_n[15] | \$16 ;
+  assign \$18  = last_n[16] | \$17 ;
+  assign \$19  = ~ \$18 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    \$77  = outputs_high;
+    if (advance) begin
+      \$77  = \$3 [14:0];
+    end
+    if (abort) begin
+      \$77  = 15'h0000;
+    end
+    if (rst) begin
+      \$77  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    \$78  = block_last;
+    if (advance) begin
+      \$78  = \$52 ;
+    end
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    \$79  = inputs_high;
+    if (advance) begin
+      \$79  = \$55 [8:0];
+    end
+    if (abort) begin
+      \$79  = 9'h000;
+    end
+    if (rst) begin
+      \$79  = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$31 ) begin end
+    \$80  = row_last;
+    if (advance) begin
+      \$80  = \$76 ;
+    end
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[1:0] };
+  assign last_input = { inputs_high, last_k[5:0] };
+  assign \$57  = last_k[6];
+  assign \$4  = last_n[2];
+  assign \$20  = outputs_high[1];
+  assign \$35  = outputs_high[0];
+  assign \$67  = inputs_high[1];
+endmodule
+
+module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final , tready, present, late, misframed, start, abort, closed, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$32  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  output late;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$186$0 , finished, counting, \port$202$0 , \port$370$0 , \port$371$0 , \port$377$0 , busy, \port$607$0 
+, \port$635$0 , \port$663$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$3849$0 , axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$33  = 0;
+  wire \$1 ;
+  wire [1:0] \$10 ;
+  wire \$100 ;
+  wire [7:0] \$101 ;
+  wire [32:0] \$102 ;
+  wire [32:0] \$103 ;
+  wire [32:0] \$104 ;
+  wire [32:0] \$105 ;
+  wire [32:0] \$106 ;
+  wire \$107 ;
+  wire [1:0] \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  wire [31:0] \$112 ;
+  reg \$113 ;
+  reg [1:0] \$114 ;
+  reg [31:0] \$115 ;
+  reg [31:0] \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg [16:0] \$119 ;
+  wire \$12 ;
+  reg [14:0] \$120 ;
+  reg \$121 ;
+  reg [7:0] \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg [31:0] \$125 ;
+  reg \$126 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [31:0] \$133 ;
+  reg \$134 ;
+  reg [1:0] \$135 ;
+  reg [31:0] \$136 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire [32:0] \$53 ;
+  wire [32:0] \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire [7:0] \$73 ;
+  wire [7:0] \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [31:0] \$signal  = 32'd0;
   output abort;
   reg abort = 1'h0;
@@ -20880,28 +24075,28 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   input finished;
   wire finished;
   reg [31:0] k = 32'd0;
-  output [14:0] \k$25 ;
-  reg [14:0] \k$25  = 15'h0000;
-  output [16:0] n;
-  reg [16:0] n = 17'h00000;
-  input \port$169$0 ;
-  wire \port$169$0 ;
-  input \port$212$0 ;
-  wire \port$212$0 ;
-  input \port$228$0 ;
-  wire \port$228$0 ;
-  input \port$327$0 ;
-  wire \port$327$0 ;
-  input \port$330$0 ;
-  wire \port$330$0 ;
-  input \port$337$0 ;
-  wire \port$337$0 ;
-  input \port$404$0 ;
-  wire \port$404$0 ;
-  input \port$428$0 ;
-  wire \port$428$0 ;
-  input \port$452$0 ;
-  wire \port$452$0 ;
+  output [14:0] last_k;
+  reg [14:0] last_k = 15'h0000;
+  output [16:0] last_n;
+  reg [16:0] last_n = 17'h00000;
+  input \port$186$0 ;
+  wire \port$186$0 ;
+  input \port$202$0 ;
+  wire \port$202$0 ;
+  input \port$370$0 ;
+  wire \port$370$0 ;
+  input \port$371$0 ;
+  wire \port$371$0 ;
+  input \port$377$0 ;
+  wire \port$377$0 ;
+  input \port$3849$0 ;
+  wire \port$3849$0 ;
+  input \port$607$0 ;
+  wire \port$607$0 ;
+  input \port$635$0 ;
+  wire \port$635$0 ;
+  input \port$663$0 ;
+  wire \port$663$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -20972,410 +24167,412 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$50  = k <= 15'h4000;
   assign \$51  = \$49  & \$50 ;
   assign \$52  = \$44  & \$51 ;
-  assign \$53  = axil_awaddr[7:2] == 3'h6;
-  assign \$54  = write & \$53 ;
-  assign \$55  = \$54  & axil_wstrb[0];
-  assign \$56  = \$55  & axil_wdata[0];
-  assign \$57  = ~ axil_wdata[1];
-  assign \$58  = \$56  & \$57 ;
-  assign \$59  = busy | start;
-  assign \$60  = ~ \$59 ;
-  assign \$61  = \$58  & \$60 ;
-  assign \$62  = | \$signal ;
-  assign \$63  = \$signal  <= 17'h10000;
-  assign \$64  = \$62  & \$63 ;
-  assign \$65  = | k;
+  assign \$53  = \$signal  - 1'h1;
+  assign \$54  = k - 1'h1;
+  assign \$55  = axil_awaddr[7:2] == 3'h6;
+  assign \$56  = write & \$55 ;
+  assign \$57  = \$56  & axil_wstrb[0];
+  assign \$58  = \$57  & axil_wdata[0];
+  assign \$59  = ~ axil_wdata[1];
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = busy | start;
+  assign \$62  = ~ \$61 ;
+  assign \$63  = \$60  & \$62 ;
+  assign \$64  = | \$signal ;
+  assign \$65  = \$signal  <= 17'h10000;
   assign \$66  = \$64  & \$65 ;
-  assign \$67  = k <= 15'h4000;
+  assign \$67  = | k;
   assign \$68  = \$66  & \$67 ;
-  assign \$69  = \$61  & \$68 ;
-  assign \$70  = \$69  | abort;
-  assign \$71  = ~ clear;
-  assign \$72  = errors & \$71 ;
-  assign \$73  = axil_awaddr[7:2] == 3'h6;
-  assign \$74  = write & \$73 ;
-  assign \$75  = \$74  & axil_wstrb[0];
-  assign \$76  = \$75  & axil_wdata[0];
-  assign \$77  = ~ axil_wdata[1];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = busy | start;
-  assign \$80  = ~ \$79 ;
-  assign \$81  = \$78  & \$80 ;
-  assign \$82  = | \$signal ;
-  assign \$83  = \$signal  <= 17'h10000;
-  assign \$84  = \$82  & \$83 ;
-  assign \$85  = | k;
+  assign \$69  = k <= 15'h4000;
+  assign \$70  = \$68  & \$69 ;
+  assign \$71  = \$63  & \$70 ;
+  assign \$72  = \$71  | abort;
+  assign \$73  = ~ clear;
+  assign \$74  = errors & \$73 ;
+  assign \$75  = axil_awaddr[7:2] == 3'h6;
+  assign \$76  = write & \$75 ;
+  assign \$77  = \$76  & axil_wstrb[0];
+  assign \$78  = \$77  & axil_wdata[0];
+  assign \$79  = ~ axil_wdata[1];
+  assign \$80  = \$78  & \$79 ;
+  assign \$81  = busy | start;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$80  & \$82 ;
+  assign \$84  = | \$signal ;
+  assign \$85  = \$signal  <= 17'h10000;
   assign \$86  = \$84  & \$85 ;
-  assign \$87  = k <= 15'h4000;
+  assign \$87  = | k;
   assign \$88  = \$86  & \$87 ;
-  assign \$89  = ~ \$88 ;
-  assign \$90  = \$81  & \$89 ;
-  assign \$91  = axil_awaddr[7:2] == 3'h6;
-  assign \$92  = write & \$91 ;
-  assign \$93  = \$92  & axil_wstrb[0];
-  assign \$94  = \$93  & axil_wdata[0];
-  assign \$95  = ~ axil_wdata[1];
-  assign \$96  = \$94  & \$95 ;
-  assign \$97  = busy | start;
+  assign \$89  = k <= 15'h4000;
+  assign \$90  = \$88  & \$89 ;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = \$83  & \$91 ;
+  assign \$93  = axil_awaddr[7:2] == 3'h6;
+  assign \$94  = write & \$93 ;
+  assign \$95  = \$94  & axil_wstrb[0];
+  assign \$96  = \$95  & axil_wdata[0];
+  assign \$97  = ~ axil_wdata[1];
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$452$0 , \port$428$0 , \port$404$0 , \port$169$0 , \port$212$0 , 1'h0 };
-  assign \$100  = cycles + cycles_event_1;
-  assign \$101  = activation_stalls + activation_stalls_event_1;
-  assign \$102  = weight_stalls + weight_stalls_event_1;
-  assign \$103  = scale_stalls + scale_stalls_event_1;
-  assign \$104  = result_stalls + result_stalls_event_1;
-  assign \$105  = axil_araddr[7:2] < 5'h10;
-  assign \$106  = \$105  ? 2'h0 : 2'h2;
+  assign \$99  = busy | start;
+  assign \$100  = \$98  & \$99 ;
+  assign \$101  = \$74  | { \$100 , \$92 , \port$663$0 , \port$635$0 , \port$607$0 , \port$3849$0 , \port$186$0 , 1'h0 };
+  assign \$102  = cycles + cycles_event_1;
+  assign \$103  = activation_stalls + activation_stalls_event_1;
+  assign \$104  = weight_stalls + weight_stalls_event_1;
+  assign \$105  = scale_stalls + scale_stalls_event_1;
+  assign \$106  = result_stalls + result_stalls_event_1;
   assign \$107  = axil_araddr[7:2] < 5'h10;
-  assign \$108  = busy | start;
-  assign \$110  = \$107  ? \$109  : 32'd0;
+  assign \$108  = \$107  ? 2'h0 : 2'h2;
+  assign \$109  = axil_araddr[7:2] < 5'h10;
+  assign \$110  = busy | start;
+  assign \$112  = \$109  ? \$111  : 32'd0;
   always @(posedge clk)
-    axil_bvalid <= \$111 ;
+    axil_bvalid <= \$113 ;
   always @(posedge clk)
-    axil_bresp <= \$112 ;
+    axil_bresp <= \$114 ;
   always @(posedge clk)
-    \$signal  <= \$113 ;
+    \$signal  <= \$115 ;
   always @(posedge clk)
-    k <= \$114 ;
+    k <= \$116 ;
   always @(posedge clk)
-    start <= \$115 ;
+    start <= \$117 ;
   always @(posedge clk)
-    abort <= \$116 ;
+    abort <= \$118 ;
   always @(posedge clk)
-    n <= \$117 ;
+    last_n <= \$119 ;
   always @(posedge clk)
-    \k$25  <= \$118 ;
+    last_k <= \$120 ;
   always @(posedge clk)
-    done <= \$119 ;
+    done <= \$121 ;
   always @(posedge clk)
-    errors <= \$120 ;
+    errors <= \$122 ;
   always @(posedge clk)
-    start_1 <= \$121 ;
+    start_1 <= \$123 ;
   always @(posedge clk)
-    cycles_event_1 <= \$122 ;
+    cycles_event_1 <= \$124 ;
   always @(posedge clk)
-    cycles <= \$123 ;
+    cycles <= \$125 ;
   always @(posedge clk)
-    activation_stalls_event_1 <= \$124 ;
+    activation_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    activation_stalls <= \$125 ;
+    activation_stalls <= \$127 ;
   always @(posedge clk)
-    weight_stalls_event_1 <= \$126 ;
+    weight_stalls_event_1 <= \$128 ;
   always @(posedge clk)
-    weight_stalls <= \$127 ;
+    weight_stalls <= \$129 ;
   always @(posedge clk)
-    scale_stalls_event_1 <= \$128 ;
+    scale_stalls_event_1 <= \$130 ;
   always @(posedge clk)
-    scale_stalls <= \$129 ;
+    scale_stalls <= \$131 ;
   always @(posedge clk)
-    result_stalls_event_1 <= \$130 ;
+    result_stalls_event_1 <= \$132 ;
   always @(posedge clk)
-    result_stalls <= \$131 ;
+    result_stalls <= \$133 ;
   always @(posedge clk)
-    axil_rvalid <= \$132 ;
+    axil_rvalid <= \$134 ;
   always @(posedge clk)
-    axil_rresp <= \$133 ;
+    axil_rresp <= \$135 ;
   always @(posedge clk)
-    axil_rdata <= \$134 ;
+    axil_rdata <= \$136 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
-          \$109  = 32'd1413829198;
+          \$111  = 32'd1413829198;
       4'h1:
-          \$109  = 32'd1;
+          \$111  = 32'd1;
       4'h2:
-          \$109  = 32'd262208;
+          \$111  = 32'd262208;
       4'h3:
-          \$109  = 32'd128;
+          \$111  = 32'd128;
       4'h4:
-          \$109  = 32'd16384;
+          \$111  = 32'd16384;
       4'h5:
-          \$109  = 32'd65536;
+          \$111  = 32'd65536;
       4'h6:
-          \$109  = 32'd0;
+          \$111  = 32'd0;
       4'h7:
-          \$109  = { 30'h00000000, done, \$108  };
+          \$111  = { 30'h00000000, done, \$110  };
       4'h8:
-          \$109  = { 24'h000000, errors };
+          \$111  = { 24'h000000, errors };
       4'h9:
-          \$109  = \$signal ;
+          \$111  = \$signal ;
       4'ha:
-          \$109  = k;
+          \$111  = k;
       4'hb:
-          \$109  = cycles;
+          \$111  = cycles;
       4'hc:
-          \$109  = activation_stalls;
+          \$111  = activation_stalls;
       4'hd:
-          \$109  = weight_stalls;
+          \$111  = weight_stalls;
       4'he:
-          \$109  = scale_stalls;
+          \$111  = scale_stalls;
       4'hf:
-          \$109  = result_stalls;
+          \$111  = result_stalls;
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$111  = axil_bvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$113  = axil_bvalid;
     if (write) begin
-      \$111  = 1'h1;
+      \$113  = 1'h1;
     end else if (axil_bready) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
     if (rst) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$112  = axil_bresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$114  = axil_bresp;
     if (write) begin
-      \$112  = \$10 ;
+      \$114  = \$10 ;
     end
     if (rst) begin
-      \$112  = 2'h0;
+      \$114  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$113  = \$signal ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$115  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
-        \$113 [7:0] = axil_wdata[7:0];
+        \$115 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$113 [15:8] = axil_wdata[15:8];
+        \$115 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$113 [23:16] = axil_wdata[23:16];
+        \$115 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$113 [31:24] = axil_wdata[31:24];
+        \$115 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$113  = 32'd0;
+      \$115  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$114  = k;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$116  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
-        \$114 [7:0] = axil_wdata[7:0];
+        \$116 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$114 [15:8] = axil_wdata[15:8];
+        \$116 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$114 [23:16] = axil_wdata[23:16];
+        \$116 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$114 [31:24] = axil_wdata[31:24];
+        \$116 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$114  = 32'd0;
+      \$116  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$115  = \$31 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$117  = \$31 ;
     if (rst) begin
-      \$115  = 1'h0;
+      \$117  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$116  = \$35 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$118  = \$35 ;
     if (rst) begin
-      \$116  = 1'h0;
+      \$118  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$117  = n;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$119  = last_n;
     if (\$52 ) begin
-      \$117  = \$signal [16:0];
+      \$119  = \$53 [16:0];
     end
     if (rst) begin
-      \$117  = 17'h00000;
+      \$119  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$118  = \k$25 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$120  = last_k;
     if (\$52 ) begin
-      \$118  = k[14:0];
+      \$120  = \$54 [14:0];
     end
     if (rst) begin
-      \$118  = 15'h0000;
+      \$120  = 15'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$119  = done;
-    if (\$70 ) begin
-      \$119  = 1'h0;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$121  = done;
+    if (\$72 ) begin
+      \$121  = 1'h0;
     end else if (finished) begin
-      \$119  = 1'h1;
+      \$121  = 1'h1;
     end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$120  = \$99 ;
-    if (rst) begin
-      \$120  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$121  = start;
     if (rst) begin
       \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$122  = counting;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$122  = \$101 ;
     if (rst) begin
-      \$122  = 1'h0;
+      \$122  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$123  = 32'd0;
-    end else begin
-      \$123  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$123  = start;
     if (rst) begin
-      \$123  = 32'd0;
+      \$123  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$124  = \port$327$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$124  = counting;
     if (rst) begin
       \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$101 [31:0];
+      \$125  = \$102 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$126  = \port$330$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$126  = \port$370$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$127  = 32'd0;
     end else begin
-      \$127  = \$102 [31:0];
+      \$127  = \$103 [31:0];
     end
     if (rst) begin
       \$127  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$128  = \port$337$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$128  = \port$371$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$129  = 32'd0;
     end else begin
-      \$129  = \$103 [31:0];
+      \$129  = \$104 [31:0];
     end
     if (rst) begin
       \$129  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$130  = \port$228$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$130  = \port$377$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$131  = 32'd0;
     end else begin
-      \$131  = \$104 [31:0];
+      \$131  = \$105 [31:0];
     end
     if (rst) begin
       \$131  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$132  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$132  = \port$202$0 ;
+    if (rst) begin
+      \$132  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$133  = 32'd0;
+    end else begin
+      \$133  = \$106 [31:0];
+    end
+    if (rst) begin
+      \$133  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$134  = axil_rvalid;
     if (read) begin
-      \$132  = 1'h1;
+      \$134  = 1'h1;
     end else if (axil_rready) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
     if (rst) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$133  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$135  = axil_rresp;
     if (read) begin
-      \$133  = \$106 ;
+      \$135  = \$108 ;
     end
     if (rst) begin
-      \$133  = 2'h0;
+      \$135  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$32 ) begin end
-    \$134  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
+    \$136  = axil_rdata;
     if (read) begin
-      \$134  = \$110 ;
+      \$136  = \$112 ;
     end
     if (rst) begin
-      \$134  = 32'd0;
+      \$136  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$452$0 , \port$428$0 , \port$404$0 , \port$169$0 , \port$212$0 , 1'h0 };
-  assign stalls = { \port$228$0 , \port$337$0 , \port$330$0 , \port$327$0  };
+  assign faults = { \port$663$0 , \port$635$0 , \port$607$0 , \port$3849$0 , \port$186$0 , 1'h0 };
+  assign stalls = { \port$202$0 , \port$377$0 , \port$371$0 , \port$370$0  };
 endmodule

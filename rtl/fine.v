@@ -46,8 +46,10 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire [5:0] \faults$85 ;
   wire finished;
   wire \finished$81 ;
-  wire [14:0] k;
-  wire [14:0] \k$77 ;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$77 ;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$75 ;
   output [31:0] m_axis_result_tdata;
   wire [31:0] m_axis_result_tdata;
   output m_axis_result_tlast;
@@ -56,8 +58,6 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire m_axis_result_tready;
   output m_axis_result_tvalid;
   wire m_axis_result_tvalid;
-  wire [16:0] n;
-  wire [16:0] \n$75 ;
   wire [31:0] result_tdata;
   wire result_tlast;
   wire result_tready;
@@ -140,26 +140,27 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   wire weight_tvalid;
   \tern_32x2_int8_g16_base3.core  core (
     .abort(abort),
-    .activation_stall(\$4 ),
+    .activation_stall(\$3 ),
+    .activation_tdata(s_axis_activation_tdata),
     .activation_tready(s_axis_activation_tready),
-    .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
     .counting(counting),
+    .data(s_axis_scale_tdata),
     .finished(finished),
-    .illegal(\$1 ),
-    .k(k),
-    .misframed(\$7 ),
-    .\misframed$165 (\$8 ),
-    .\misframed$166 (\$9 ),
-    .n(n),
-    .\port$210$0 (\$3 ),
+    .illegal(\$9 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .misframed(\$6 ),
+    .\misframed$166 (\$7 ),
+    .\misframed$167 (\$8 ),
+    .\port$194$0 (\$2 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$2 ),
-    .scale_stall(\$6 ),
+    .scale_nonfinite(\$1 ),
+    .scale_stall(\$5 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -168,8 +169,7 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .tvalid(s_axis_activation_tvalid),
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
-    .w_data(s_axis_scale_tdata),
-    .weight_stall(\$5 ),
+    .weight_stall(\$4 ),
     .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
@@ -193,17 +193,17 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .\k$25 (k),
-    .n(n),
-    .\port$167$0 (\$1 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$178$0 (\$1 ),
     .\port$194$0 (\$2 ),
-    .\port$210$0 (\$3 ),
-    .\port$309$0 (\$4 ),
-    .\port$312$0 (\$5 ),
-    .\port$319$0 (\$6 ),
-    .\port$392$0 (\$7 ),
-    .\port$416$0 (\$8 ),
-    .\port$440$0 (\$9 ),
+    .\port$2901$0 (\$9 ),
+    .\port$358$0 (\$3 ),
+    .\port$359$0 (\$4 ),
+    .\port$365$0 (\$5 ),
+    .\port$585$0 (\$6 ),
+    .\port$613$0 (\$7 ),
+    .\port$641$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -245,22 +245,22 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
   assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
-  assign \n$75  = n;
-  assign \k$77  = k;
+  assign \last_n$75  = last_n;
+  assign \last_k$77  = last_k;
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign stalls = { \$3 , \$6 , \$5 , \$4  };
-  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
+  assign faults = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign \faults$85  = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign stalls = { \$2 , \$5 , \$4 , \$3  };
+  assign \stalls$87  = { \$2 , \$5 , \$4 , \$3  };
   assign s_axil_wready = s_axil_awready;
   assign m_axis_result_tdata = \$10 [31:0];
   assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$210$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
-, misframed, weight_tready, \misframed$165 , scale_tready, \misframed$166 , start, abort, n, k, results__payload, result_tvalid, beat);
+module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$194$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
+, weight_tready, \misframed$166 , scale_tready, \misframed$167 , start, abort, last_n, last_k, illegal, results__payload, result_tvalid, activation_tdata);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -287,22 +287,22 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$3 ;
   wire \$30 ;
   wire \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  reg [8:0] \$36 ;
-  reg [31:0] \$37 ;
+  reg [31:0] \$32 ;
+  reg [30:0] \$33 ;
+  reg [30:0] \$34 ;
+  reg [30:0] \$35 ;
+  reg [30:0] \$36 ;
+  reg [30:0] \$37 ;
   reg [30:0] \$38 ;
   reg [30:0] \$39 ;
   wire \$4 ;
   reg [30:0] \$40 ;
   reg [30:0] \$41 ;
-  reg [30:0] \$42 ;
-  reg [30:0] \$43 ;
-  reg [30:0] \$44 ;
-  reg [30:0] \$45 ;
-  reg [30:0] \$46 ;
+  reg \$42 ;
+  reg \$43 ;
+  reg \$44 ;
+  reg \$45 ;
+  reg \$46 ;
   reg [30:0] \$47 ;
   reg [30:0] \$48 ;
   reg [30:0] \$49 ;
@@ -310,27 +310,32 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [30:0] \$50 ;
   reg [30:0] \$51 ;
   reg [30:0] \$52 ;
-  reg \$53 ;
-  reg \$54 ;
+  reg [30:0] \$53 ;
+  reg [30:0] \$54 ;
+  reg \$55 ;
+  reg \$56 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
   wire [8:0] \$signature__addr ;
-  wire [9:0] \$signature__addr$104 ;
+  wire [9:0] \$signature__addr$103 ;
+  (* init = 256'h0000000000000000000000000000000000000000000000000000000000000000 *)
   wire [255:0] \$signature__data ;
-  wire [12:0] \$signature__data$106 ;
+  wire [12:0] \$signature__data$105 ;
   wire \$signature__en ;
-  wire \$signature__en$108 ;
+  wire \$signature__en$107 ;
   input abort;
   wire abort;
   wire activation_closed;
   wire activation_final;
+  wire activation_late;
   wire activation_missing;
   wire activation_present;
   output activation_stall;
   wire activation_stall;
   wire activation_take;
+  input [255:0] activation_tdata;
   wire [255:0] activation_tdata;
   wire activation_tlast;
   output activation_tready;
@@ -338,100 +343,107 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire activation_tvalid;
   wire advance;
   reg all_nan = 1'h0;
-  input [255:0] beat;
-  wire [255:0] beat;
+  (* init = 256'h0000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [255:0] arrived_activations;
+  reg [111:0] arrived_weights = 112'h0000000000000000000000000000;
+  wire backed;
+  reg [255:0] beat = 256'h0000000000000000000000000000000000000000000000000000000000000000;
   wire block_last;
   output busy;
   wire busy;
-  wire \busy$44 ;
+  wire \busy$46 ;
   wire claim;
-  wire \claim$136 ;
+  wire \claim$135 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$103 ;
-  wire \closed$37 ;
+  wire \closed$158 ;
+  wire \closed$98 ;
   wire [55:0] codes;
-  wire [55:0] \codes$73 ;
+  wire [55:0] \codes$74 ;
   output counting;
   wire counting;
+  input [63:0] data;
+  wire [63:0] data;
   wire [12:0] dot;
-  wire [12:0] \dot$123 ;
+  wire [12:0] \dot$122 ;
   wire enough;
-  wire \enough$139 ;
+  wire \enough$138 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$90 ;
+  wire \final$87 ;
   output finished;
   wire finished;
+  (* init = 256'h0000000000000000000000000000000000000000000000000000000000000000 *)
   wire [255:0] fixed;
   wire give;
-  wire \give$133 ;
+  wire \give$132 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
-  wire illegal;
-  wire \illegal$81 ;
-  wire \illegal$82 ;
+  reg illegal = 1'h0;
+  wire [6:0] \illegal$185 ;
+  wire [6:0] \illegal$186 ;
   wire [12:0] inputs;
-  wire [12:0] \inputs$125 ;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$42 ;
-  wire [14:0] \k$85 ;
-  wire last;
-  wire \last$113 ;
-  wire \last$122 ;
-  wire \last$143 ;
-  wire \last$78 ;
+  wire [12:0] \inputs$124 ;
+  wire [4:0] last;
+  wire \last$111 ;
+  wire \last$121 ;
+  wire \last$142 ;
+  wire \last$73 ;
+  wire \last$79 ;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$44 ;
+  wire [14:0] \last_k$82 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$42 ;
+  wire [16:0] \last_n$81 ;
+  wire late;
+  wire \late$37 ;
   wire load;
   wire [8:0] load_chunk;
+  wire [14:0] load_last;
   wire load_open;
-  wire [14:0] load_remaining;
   reg [31:0] mask = 32'd0;
-  wire [31:0] \mask$174 ;
+  wire [31:0] \mask$177 ;
   (* init = 32'd0 *)
-  wire [31:0] \mask$74 ;
+  wire [31:0] \mask$75 ;
   (* init = 32'd0 *)
   wire [31:0] mask_1;
   output misframed;
   wire misframed;
-  output \misframed$165 ;
-  wire \misframed$165 ;
   output \misframed$166 ;
   wire \misframed$166 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$40 ;
-  wire [16:0] \n$84 ;
+  output \misframed$167 ;
+  wire \misframed$167 ;
   wire nan;
-  wire \nan$149 ;
+  wire \nan$148 ;
   wire [1:0] nans;
   wire nonfinite;
-  wire \nonfinite$131 ;
+  wire \nonfinite$130 ;
   wire \nonfinite$163 ;
   wire ones;
-  wire \ones$75 ;
+  wire \ones$76 ;
   wire over;
-  reg \over$158  = 1'h1;
-  output \port$210$0 ;
-  wire \port$210$0 ;
+  reg \over$157  = 1'h1;
+  output \port$194$0 ;
+  wire \port$194$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$87 ;
-  wire [63:0] r_data;
-  wire r_en;
+  wire \present$84 ;
   wire ragged;
-  reg [8:0] read__addr = 9'h000;
-  wire [9:0] \read__addr$109 ;
-  wire [255:0] read__data;
-  wire [12:0] \read__data$116 ;
+  wire [8:0] read__addr;
+  wire [9:0] \read__addr$108 ;
+  wire [12:0] read__data;
+  wire [255:0] \read__data$176 ;
   wire read__en;
-  wire \read__en$110 ;
-  (* init = 9'h000 *)
-  wire [8:0] read_chunk_1;
-  wire [14:0] remaining;
+  wire \read__en$109 ;
+  (* init = 256'h0000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [255:0] read_activations;
+  reg [63:0] read_factors = 64'h0000000000000000;
   wire [31:0] result_tdata;
   wire result_tlast;
   input result_tready;
@@ -452,12 +464,12 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$126 ;
+  wire [15:0] \scale$125 ;
   wire scale_available;
   wire scale_claim;
-  wire scale_closed;
   output scale_nonfinite;
   wire scale_nonfinite;
+  wire scale_ready;
   output scale_stall;
   wire scale_stall;
   wire [63:0] scale_tdata;
@@ -466,20 +478,24 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$128 ;
+  wire \scaled$127 ;
+  reg scaled_1 = 1'h0;
+  reg scaled_2 = 1'h0;
+  reg scaled_3 = 1'h0;
   wire segment;
   wire [15:0] shift;
-  wire [15:0] \shift$127 ;
+  wire [15:0] \shift$126 ;
+  wire spare;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$132 ;
+  wire \start$131 ;
   wire \start$15 ;
-  wire \start$38 ;
+  wire \start$40 ;
   wire \start$8 ;
-  wire \start$83 ;
-  wire \start$96 ;
+  wire \start$80 ;
+  wire \start$93 ;
   (* enum_base_type = "State" *)
   (* enum_value_0000001 = "IDLE" *)
   (* enum_value_0000010 = "LOAD" *)
@@ -713,9 +729,38 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \summed_6.segment ;
   wire \summed_6.valid ;
   wire \summed_6.weighted ;
+  reg [30:0] summed_7 = 31'h00000000;
+  wire \summed_7.block_last ;
+  wire [8:0] \summed_7.chunk ;
+  wire [9:0] \summed_7.group ;
+  wire \summed_7.group_last ;
+  wire \summed_7.load ;
+  wire \summed_7.poison ;
+  wire \summed_7.ragged ;
+  wire \summed_7.row_last ;
+  wire [1:0] \summed_7.rows ;
+  wire \summed_7.scaled ;
+  wire \summed_7.segment ;
+  wire \summed_7.valid ;
+  wire \summed_7.weighted ;
+  reg [30:0] summed_8 = 31'h00000000;
+  wire \summed_8.block_last ;
+  wire [8:0] \summed_8.chunk ;
+  wire [9:0] \summed_8.group ;
+  wire \summed_8.group_last ;
+  wire \summed_8.load ;
+  wire \summed_8.poison ;
+  wire \summed_8.ragged ;
+  wire \summed_8.row_last ;
+  wire [1:0] \summed_8.rows ;
+  wire \summed_8.scaled ;
+  wire \summed_8.segment ;
+  wire \summed_8.valid ;
+  wire \summed_8.weighted ;
   wire take;
+  reg \take$187  = 1'h0;
   wire \take$30 ;
-  wire \take$89 ;
+  wire \take$86 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -723,9 +768,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [12:0] total;
-  wire [12:0] \total$124 ;
+  wire [12:0] \total$123 ;
+  wire [62:0] \total$144 ;
   wire [62:0] \total$145 ;
-  wire [62:0] \total$146 ;
   wire [125:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -737,16 +782,13 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$112 ;
-  wire \valid$121 ;
-  wire \valid$140 ;
-  wire \valid$77 ;
-  input [63:0] w_data;
-  wire [63:0] w_data;
-  wire w_en;
-  wire w_rdy;
-  wire weight_closed;
+  wire \valid$110 ;
+  wire \valid$120 ;
+  wire \valid$139 ;
+  wire \valid$78 ;
+  wire waive;
   wire weight_final;
+  wire weight_late;
   wire weight_present;
   output weight_stall;
   wire weight_stall;
@@ -757,8 +799,11 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   output weight_tready;
   wire weight_tready;
   wire weight_tvalid;
-  wire [255:0] x;
-  wire [255:0] \x$76 ;
+  wire [63:0] word;
+  wire write;
+  reg [255:0] x = 256'h0000000000000000000000000000000000000000000000000000000000000000;
+  (* init = 256'h0000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [255:0] \x$77 ;
   (* no_rw_check = 32'd1 *)
   reg [255:0] activations [511:0];
   initial begin
@@ -1281,9 +1326,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   reg [255:0] _0_;
   always @(posedge clk) begin
-    _0_ <= activations[read__addr];
+    _0_ <= activations[step[10:2]];
   end
-  assign x = _0_;
+  assign \read__data$176  = _0_;
   (* no_rw_check = 32'd1 *)
   reg [12:0] group_sums [1023:0];
   initial begin
@@ -2313,43 +2358,55 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     group_sums[1023] = 13'h0000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$108 )
-      group_sums[step_9[21:12]] <= \$signature__data$106 ;
+    if (\$signature__en$107 )
+      group_sums[step_9[21:12]] <= \$signature__data$105 ;
   end
   reg [12:0] _1_;
   always @(posedge clk) begin
     _1_ <= group_sums[step_8[21:12]];
   end
   assign inputs = _1_;
-  assign counting = busy & \$28 ;
-  assign \$29  = state[4] & result_tvalid;
-  assign \$30  = ~ result_tready;
-  assign \$31  = \$29  & \$30 ;
-  assign \$32  = room_stall | \$31 ;
-  assign \$33  = result_tvalid & result_tready;
-  assign \$34  = \$33  & results__payload[32];
+  assign \$28  = \$27  & step_5[26];
+  assign \$29  = result_tvalid & result_tready;
+  assign \$30  = \$29  & results__payload[32];
   always @(posedge clk)
-    read__addr <= \$36 ;
+    beat <= activation_tdata;
   always @(posedge clk)
-    mask <= \$37 ;
+    x <= \read__data$176 ;
   always @(posedge clk)
-    step_1 <= \$38 ;
+    mask <= \$32 ;
   always @(posedge clk)
-    step_2 <= \$39 ;
+    step_1 <= \$33 ;
   always @(posedge clk)
-    step_3 <= \$40 ;
+    step_2 <= \$34 ;
   always @(posedge clk)
-    step_4 <= \$41 ;
+    step_3 <= \$35 ;
   always @(posedge clk)
-    step_5 <= \$42 ;
+    step_4 <= \$36 ;
   always @(posedge clk)
-    step_6 <= \$43 ;
+    step_5 <= \$37 ;
   always @(posedge clk)
-    step_7 <= \$44 ;
+    step_6 <= \$38 ;
   always @(posedge clk)
-    step_8 <= \$45 ;
+    step_7 <= \$39 ;
   always @(posedge clk)
-    step_9 <= \$46 ;
+    step_8 <= \$40 ;
+  always @(posedge clk)
+    step_9 <= \$41 ;
+  always @(posedge clk)
+    arrived_weights <= weight_tdata;
+  always @(posedge clk)
+    illegal <= \$42 ;
+  always @(posedge clk)
+    \take$187  <= \$43 ;
+  always @(posedge clk)
+    scaled_1 <= \$44 ;
+  always @(posedge clk)
+    scaled_2 <= \$45 ;
+  always @(posedge clk)
+    scaled_3 <= \$46 ;
+  always @(posedge clk)
+    read_factors <= word;
   always @(posedge clk)
     summed_1 <= \$47 ;
   always @(posedge clk)
@@ -2363,59 +2420,62 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   always @(posedge clk)
     summed_6 <= \$52 ;
   always @(posedge clk)
-    \over$158  <= \$53 ;
+    summed_7 <= \$53 ;
   always @(posedge clk)
-    all_nan <= \$54 ;
-  assign \$1  = ~ step_2[1];
-  assign \$2  = step_2[0] & \$1 ;
-  assign \$3  = \$2  & step_2[25];
-  assign \$4  = \illegal$81  & step_2[28];
-  assign \$5  = \illegal$82  & step_2[29];
-  assign \$6  = | { \$5 , \$4  };
-  assign illegal = \$3  & \$6 ;
-  assign advance = \present$87  & w_rdy;
-  assign \final$90  = row_last & block_last;
-  assign w_en = \present$87  & w_rdy;
-  assign give = \present$87  & w_rdy;
-  assign \$7  = step_9[0] & step_9[22];
-  assign \$signature__en$108  = \$7  & step_9[1];
-  assign \$8  = step_9[0] & step_9[22];
-  assign \$9  = ~ step_9[1];
-  assign \$10  = \$8  & \$9 ;
-  assign r_en = \$10  & step_9[26];
-  assign \$11  = step_9[0] & step_9[22];
-  assign \$12  = ~ step_9[1];
-  assign \valid$112  = \$11  & \$12 ;
-  assign \$13  = step_9[0] & step_9[22];
-  assign \$14  = ~ step_9[1];
+    summed_8 <= \$54 ;
+  always @(posedge clk)
+    \over$157  <= \$55 ;
+  always @(posedge clk)
+    all_nan <= \$56 ;
+  assign \$1  = \present$84  & spare;
+  assign advance = start | \$1 ;
+  assign \final$87  = row_last & block_last;
+  assign write = \present$84  & spare;
+  assign give = \present$84  & spare;
+  assign \$2  = step_9[0] & step_9[22];
+  assign \$signature__en$107  = \$2  & step_9[1];
+  assign \$3  = step_9[0] & step_9[22];
+  assign \$4  = ~ step_9[1];
+  assign \valid$110  = \$3  & \$4 ;
+  assign scaled = scaled_3 & step_9[28];
+  assign \$5  = step_9[0] & step_9[22];
+  assign \$6  = ~ step_9[1];
+  assign \valid$120  = \$5  & \$6 ;
+  assign \scaled$127  = scaled_3 & step_9[29];
+  assign scale_nonfinite = | { \nonfinite$130 , nonfinite };
+  assign \give$132  = result_tvalid & result_tready;
+  assign \$7  = ~ summed_8[1];
+  assign \$8  = summed_8[0] & \$7 ;
+  assign \valid$139  = \$8  & summed_8[23];
+  assign nans = { \nan$148 , nan } | { summed_8[27], summed_8[27] };
+  assign \$9  = & { waive, \closed$158 , activation_closed };
+  assign over = \over$157  & \$9 ;
+  assign \$10  = state[4] & \over$157 ;
+  assign \$11  = & { waive, \closed$158 , activation_closed };
+  assign finished = \$10  & \$11 ;
+  assign \$12  = ~ \over$157 ;
+  assign counting = busy & \$12 ;
+  assign \$13  = state[4] & result_tvalid;
+  assign \$14  = ~ result_tready;
   assign \$15  = \$13  & \$14 ;
-  assign \$16  = \$15  & step_9[26];
-  assign scaled = \$16  & step_9[28];
-  assign \$17  = step_9[0] & step_9[22];
-  assign \$18  = ~ step_9[1];
-  assign \valid$121  = \$17  & \$18 ;
-  assign \$19  = step_9[0] & step_9[22];
-  assign \$20  = ~ step_9[1];
-  assign \$21  = \$19  & \$20 ;
-  assign \$22  = \$21  & step_9[26];
-  assign \scaled$128  = \$22  & step_9[29];
-  assign scale_nonfinite = | { \nonfinite$131 , nonfinite };
-  assign \give$133  = result_tvalid & result_tready;
-  assign \$23  = ~ summed_6[1];
-  assign \$24  = summed_6[0] & \$23 ;
-  assign \valid$140  = \$24  & summed_6[23];
-  assign nans = { \nan$149 , nan } | { summed_6[27], summed_6[27] };
-  assign \$25  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$158  & \$25 ;
-  assign \$26  = state[4] & \over$158 ;
-  assign \$27  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$26  & \$27 ;
-  assign \$28  = ~ \over$158 ;
+  assign \$16  = room_stall | \$15 ;
+  assign \$17  = ~ step_2[1];
+  assign \$18  = step_2[0] & \$17 ;
+  assign \$19  = \$18  & step_2[25];
+  assign \$20  = | \illegal$185 ;
+  assign \$21  = \$20  & step_2[28];
+  assign \$22  = | \illegal$186 ;
+  assign \$23  = \$22  & step_2[29];
+  assign \$24  = | { \$23 , \$21  };
+  assign \$25  = \$19  & \$24 ;
+  assign \$26  = ~ step_5[1];
+  assign \$27  = step_5[0] & \$26 ;
   \tern_32x2_int8_g16_base3.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
     .closed(activation_closed),
     .\final (\final ),
+    .late(activation_late),
     .misframed(misframed),
     .present(activation_present),
     .rst(rst),
@@ -2428,35 +2488,35 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_32x2_int8_g16_base3.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[55:0]),
-    .illegal(\illegal$81 ),
+    .codes(arrived_weights[55:0]),
+    .illegal(\illegal$185 ),
     .last(step_8[22]),
     .mask(mask),
     .ones(step_1[1]),
     .rst(rst),
-    .total(\$signature__data$106 ),
+    .total(\$signature__data$105 ),
     .valid(step_8[0]),
     .\x$12 (x)
   );
   \tern_32x2_int8_g16_base3.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[111:56]),
-    .illegal(\illegal$82 ),
+    .codes(arrived_weights[111:56]),
+    .illegal(\illegal$186 ),
     .last(step_8[22]),
     .mask(mask),
     .rst(rst),
-    .total(\dot$123 ),
+    .total(\dot$122 ),
     .valid(step_8[0]),
     .\x$12 (x)
   );
   \tern_32x2_int8_g16_base3.core.lanes  lanes (
     .abort(abort),
     .clk(clk),
+    .last(load_last[4:0]),
     .load(\$signature__en ),
-    .mask(\mask$174 ),
+    .mask(\mask$177 ),
     .ragged(step[24]),
-    .remaining(remaining),
     .rst(rst),
     .segment(step[11])
   );
@@ -2466,91 +2526,93 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$2405$28 (summed_6[30:28]),
-    .\port$2920$0 (\total$145 ),
-    .\port$3012$0 (\total$146 ),
+    .\port$2926$28 (summed_8[30:28]),
+    .\port$3516$0 (\total$144 ),
+    .\port$3662$0 (\total$145 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$140 )
+    .valid(\valid$139 )
   );
-  \tern_32x2_int8_g16_base3.core.room$203  \room$203  (
+  \tern_32x2_int8_g16_base3.core.room$216  \room$216  (
     .abort(abort),
-    .claim(\claim$136 ),
+    .claim(\claim$135 ),
     .clk(clk),
     .enough(room),
-    .give(\give$133 ),
+    .give(\give$132 ),
     .rst(rst),
     .start(start)
   );
   \tern_32x2_int8_g16_base3.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$106 ),
+    .dot(\$signature__data$105 ),
     .inputs(inputs),
     .last(step_9[23]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$1988$0 (r_data[31:0]),
+    .\port$2910$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$145 ),
-    .valid(\valid$112 )
+    .total(\total$144 ),
+    .valid(\valid$110 )
   );
   \tern_32x2_int8_g16_base3.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$123 ),
+    .dot(\dot$122 ),
     .inputs(inputs),
     .last(step_9[23]),
-    .nan(\nan$149 ),
-    .nonfinite(\nonfinite$131 ),
-    .\port$1988$32 (r_data[63:32]),
+    .nan(\nan$148 ),
+    .nonfinite(\nonfinite$130 ),
+    .\port$2910$32 (read_factors[63:32]),
     .rst(rst),
-    .scaled(\scaled$128 ),
-    .total(\total$146 ),
-    .valid(\valid$121 )
+    .scaled(\scaled$127 ),
+    .total(\total$145 ),
+    .valid(\valid$120 )
   );
   \tern_32x2_int8_g16_base3.core.scale_credit  scale_credit (
     .abort(abort),
+    .backed(scale_available),
     .claim(claim),
     .clk(clk),
-    .enough(scale_available),
+    .enough(scale_ready),
     .give(give),
     .rst(rst),
-    .start(start)
+    .spare(spare),
+    .start(start),
+    .waive(waive)
   );
   \tern_32x2_int8_g16_base3.core.scale_gate  scale_gate (
     .abort(abort),
     .clk(clk),
-    .closed(scale_closed),
-    .\final (\final$90 ),
-    .misframed(\misframed$166 ),
-    .present(\present$87 ),
+    .closed(waive),
+    .\final (\final$87 ),
+    .misframed(\misframed$167 ),
+    .present(\present$84 ),
     .rst(rst),
     .start(start),
-    .take(w_rdy),
+    .take(spare),
     .tlast(\tlast$18 ),
     .tready(scale_tready),
     .tvalid(\tvalid$16 )
   );
-  \tern_32x2_int8_g16_base3.core.scale_queue  scale_queue (
+  \tern_32x2_int8_g16_base3.core.scale_ring  scale_ring (
     .abort(abort),
     .clk(clk),
-    .r_data(r_data),
-    .r_en(r_en),
+    .data(data),
+    .read__en(\take$187 ),
     .rst(rst),
-    .w_en(w_en),
-    .w_port__data(w_data),
-    .w_rdy(w_rdy)
+    .word(word),
+    .write(write)
   );
   \tern_32x2_int8_g16_base3.core.scale_walk  scale_walk (
     .abort(abort),
     .advance(advance),
     .block_last(block_last),
     .clk(clk),
-    .k(k),
-    .n(n),
+    .last_k(last_k),
+    .last_n(last_n),
     .row_last(row_last),
     .rst(rst),
     .start(start)
@@ -2558,32 +2620,33 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_32x2_int8_g16_base3.core.sequencer  sequencer (
     .abort(abort),
     .activation_closed(activation_closed),
+    .activation_late(activation_late),
     .activation_missing(activation_missing),
     .activation_present(activation_present),
     .activation_stall(activation_stall),
     .activation_take(take),
-    .busy(busy),
+    .\busy$51 (busy),
     .clk(clk),
-    .k(k),
+    .last_k(last_k),
+    .last_n(last_n),
     .load_chunk(\$signature__addr ),
+    .load_last(load_last),
     .load_open(\$signature__en ),
-    .load_remaining(remaining),
-    .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$136 ),
+    .room_claim(\claim$135 ),
     .room_stall(room_stall),
     .row_last(\final ),
     .rst(rst),
     .scale_available(scale_available),
     .scale_claim(claim),
-    .scale_closed(scale_closed),
+    .scale_ready(scale_ready),
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$49 (step),
-    .weight_closed(weight_closed),
+    .\step$17 (step),
     .weight_final(\final$32 ),
+    .weight_late(weight_late),
     .weight_present(weight_present),
     .weight_stall(weight_stall),
     .weight_take(\take$30 )
@@ -2591,9 +2654,10 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   \tern_32x2_int8_g16_base3.core.weight_gate  weight_gate (
     .abort(abort),
     .clk(clk),
-    .closed(weight_closed),
+    .closed(\closed$158 ),
     .\final (\final$32 ),
-    .misframed(\misframed$165 ),
+    .late(weight_late),
+    .misframed(\misframed$166 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -2604,27 +2668,67 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$36  = step[10:2];
+    \$32  = \mask$177 ;
     if (abort) begin
-      \$36  = 9'h000;
+      \$32  = 32'd0;
     end
     if (rst) begin
-      \$36  = 9'h000;
+      \$32  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = \mask$174 ;
+    \$33  = step;
     if (abort) begin
-      \$37  = 32'd0;
+      \$33  = 31'h00000000;
     end
     if (rst) begin
-      \$37  = 32'd0;
+      \$33  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = step;
+    \$34  = step_1;
+    if (abort) begin
+      \$34  = 31'h00000000;
+    end
+    if (rst) begin
+      \$34  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$35  = step_2;
+    if (abort) begin
+      \$35  = 31'h00000000;
+    end
+    if (rst) begin
+      \$35  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$36  = step_3;
+    if (abort) begin
+      \$36  = 31'h00000000;
+    end
+    if (rst) begin
+      \$36  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$37  = step_4;
+    if (abort) begin
+      \$37  = 31'h00000000;
+    end
+    if (rst) begin
+      \$37  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$38  = step_5;
     if (abort) begin
       \$38  = 31'h00000000;
     end
@@ -2634,7 +2738,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = step_1;
+    \$39  = step_6;
     if (abort) begin
       \$39  = 31'h00000000;
     end
@@ -2644,7 +2748,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step_2;
+    \$40  = step_7;
     if (abort) begin
       \$40  = 31'h00000000;
     end
@@ -2654,7 +2758,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step_3;
+    \$41  = step_8;
     if (abort) begin
       \$41  = 31'h00000000;
     end
@@ -2664,52 +2768,52 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_4;
+    \$42  = \$25 ;
     if (abort) begin
-      \$42  = 31'h00000000;
+      \$42  = 1'h0;
     end
     if (rst) begin
-      \$42  = 31'h00000000;
+      \$42  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_5;
+    \$43  = \$28 ;
     if (abort) begin
-      \$43  = 31'h00000000;
+      \$43  = 1'h0;
     end
     if (rst) begin
-      \$43  = 31'h00000000;
+      \$43  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_6;
+    \$44  = \take$187 ;
     if (abort) begin
-      \$44  = 31'h00000000;
+      \$44  = 1'h0;
     end
     if (rst) begin
-      \$44  = 31'h00000000;
+      \$44  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_7;
+    \$45  = scaled_1;
     if (abort) begin
-      \$45  = 31'h00000000;
+      \$45  = 1'h0;
     end
     if (rst) begin
-      \$45  = 31'h00000000;
+      \$45  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_8;
+    \$46  = scaled_2;
     if (abort) begin
-      \$46  = 31'h00000000;
+      \$46  = 1'h0;
     end
     if (rst) begin
-      \$46  = 31'h00000000;
+      \$46  = 1'h0;
     end
   end
   always @* begin
@@ -2774,32 +2878,52 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = \over$158 ;
-    if (start) begin
-      \$53  = 1'h0;
-    end else if (\$34 ) begin
-      \$53  = 1'h1;
-    end
+    \$53  = summed_6;
     if (abort) begin
-      \$53  = 1'h1;
+      \$53  = 31'h00000000;
     end
     if (rst) begin
-      \$53  = 1'h1;
+      \$53  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = all_nan;
-    if (start) begin
-      \$54  = 1'h0;
-    end else if (\$35 ) begin
-      \$54  = 1'h1;
-    end
+    \$54  = summed_7;
     if (abort) begin
-      \$54  = 1'h0;
+      \$54  = 31'h00000000;
     end
     if (rst) begin
-      \$54  = 1'h0;
+      \$54  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$55  = \over$157 ;
+    if (start) begin
+      \$55  = 1'h0;
+    end else if (\$30 ) begin
+      \$55  = 1'h1;
+    end
+    if (abort) begin
+      \$55  = 1'h1;
+    end
+    if (rst) begin
+      \$55  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$56  = all_nan;
+    if (start) begin
+      \$56  = 1'h0;
+    end else if (\$31 ) begin
+      \$56  = 1'h1;
+    end
+    if (abort) begin
+      \$56  = 1'h0;
+    end
+    if (rst) begin
+      \$56  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -2817,76 +2941,78 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign activation_take = take;
   assign activation_final = \final ;
   assign present = activation_present;
-  assign closed = activation_closed;
+  assign late = activation_late;
   assign weight_take = \take$30 ;
   assign weight_final = \final$32 ;
   assign \present$35  = weight_present;
-  assign \closed$37  = weight_closed;
-  assign \start$38  = start;
-  assign \n$40  = n;
-  assign \k$42  = k;
-  assign \busy$44  = busy;
-  assign activation_tdata = beat;
+  assign \late$37  = weight_late;
+  assign closed = activation_closed;
+  assign \start$40  = start;
+  assign \last_n$42  = last_n;
+  assign \last_k$44  = last_k;
+  assign \busy$46  = busy;
+  assign arrived_activations = beat;
   assign \$signature__data  = beat;
   assign fixed = beat;
   assign load_chunk = \$signature__addr ;
   assign load_open = \$signature__en ;
-  assign read_chunk_1 = read__addr;
+  assign read__addr = step[10:2];
   assign read__en = 1'h1;
   assign load = \$signature__en ;
-  assign load_remaining = remaining;
+  assign last = load_last[4:0];
   assign segment = step[11];
   assign ragged = step[24];
-  assign codes = weight_tdata[55:0];
+  assign codes = arrived_weights[55:0];
   assign mask_1 = mask;
   assign ones = step_1[1];
-  assign read__data = x;
+  assign read_activations = x;
   assign valid = step_8[0];
-  assign last = step_8[22];
-  assign \codes$73  = weight_tdata[111:56];
-  assign \mask$74  = mask;
-  assign \ones$75  = 1'h0;
-  assign \x$76  = x;
-  assign \valid$77  = step_8[0];
-  assign \last$78  = step_8[22];
-  assign \start$83  = start;
-  assign \n$84  = n;
-  assign \k$85  = k;
-  assign \take$89  = w_rdy;
-  assign scale_tdata = w_data;
-  assign \start$96  = start;
+  assign \last$73  = step_8[22];
+  assign \codes$74  = arrived_weights[111:56];
+  assign \mask$75  = mask;
+  assign \ones$76  = 1'h0;
+  assign \x$77  = x;
+  assign \valid$78  = step_8[0];
+  assign \last$79  = step_8[22];
+  assign \start$80  = start;
+  assign \last_n$81  = last_n;
+  assign \last_k$82  = last_k;
+  assign \take$86  = spare;
+  assign scale_tdata = data;
+  assign \start$93  = start;
   assign scale_claim = claim;
-  assign enough = scale_available;
-  assign \closed$103  = scale_closed;
-  assign \$signature__addr$104  = step_9[21:12];
-  assign total = \$signature__data$106 ;
-  assign \read__addr$109  = step_8[21:12];
-  assign \read__en$110  = 1'h1;
-  assign \last$113  = step_9[23];
-  assign dot = \$signature__data$106 ;
-  assign \read__data$116  = inputs;
-  assign scale = r_data[15:0];
-  assign shift = r_data[31:16];
-  assign \last$122  = step_9[23];
-  assign \total$124  = \dot$123 ;
-  assign \inputs$125  = inputs;
-  assign \scale$126  = r_data[47:32];
-  assign \shift$127  = r_data[63:48];
-  assign \start$132  = start;
-  assign room_claim = \claim$136 ;
-  assign \enough$139  = room;
-  assign rows = summed_6[29:28];
-  assign \last$143  = summed_6[30];
-  assign totals = { \total$146 , \total$145  };
+  assign \closed$98  = waive;
+  assign enough = scale_ready;
+  assign backed = scale_available;
+  assign \$signature__addr$103  = step_9[21:12];
+  assign total = \$signature__data$105 ;
+  assign \read__addr$108  = step_8[21:12];
+  assign \read__en$109  = 1'h1;
+  assign \last$111  = step_9[23];
+  assign dot = \$signature__data$105 ;
+  assign read__data = inputs;
+  assign scale = read_factors[15:0];
+  assign shift = read_factors[31:16];
+  assign \last$121  = step_9[23];
+  assign \total$123  = \dot$122 ;
+  assign \inputs$124  = inputs;
+  assign \scale$125  = read_factors[47:32];
+  assign \shift$126  = read_factors[63:48];
+  assign \start$131  = start;
+  assign room_claim = \claim$135 ;
+  assign \enough$138  = room;
+  assign rows = summed_8[29:28];
+  assign \last$142  = summed_8[30];
+  assign totals = { \total$145 , \total$144  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$166 , \misframed$165 , misframed, illegal, scale_nonfinite, 1'h0 };
+  assign faults = { \misframed$167 , \misframed$166 , misframed, illegal, scale_nonfinite, 1'h0 };
   assign \nonfinite$163  = 1'h0;
-  assign stalls = { \$32 , scale_stall, weight_stall, activation_stall };
-  assign \port$210$0  = \$32 ;
+  assign stalls = { \$16 , scale_stall, weight_stall, activation_stall };
+  assign \port$194$0  = \$16 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[10:2];
@@ -2926,19 +3052,6 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_8.poison  = step_8[27];
   assign \step_8.rows  = step_8[29:28];
   assign \step_8.block_last  = step_8[30];
-  assign \step_2.valid  = step_2[0];
-  assign \step_2.load  = step_2[1];
-  assign \step_2.chunk  = step_2[10:2];
-  assign \step_2.segment  = step_2[11];
-  assign \step_2.group  = step_2[21:12];
-  assign \step_2.group_last  = step_2[22];
-  assign \step_2.row_last  = step_2[23];
-  assign \step_2.ragged  = step_2[24];
-  assign \step_2.weighted  = step_2[25];
-  assign \step_2.scaled  = step_2[26];
-  assign \step_2.poison  = step_2[27];
-  assign \step_2.rows  = step_2[29:28];
-  assign \step_2.block_last  = step_2[30];
   assign \step_9.valid  = step_9[0];
   assign \step_9.load  = step_9[1];
   assign \step_9.chunk  = step_9[10:2];
@@ -2952,21 +3065,34 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \step_9.poison  = step_9[27];
   assign \step_9.rows  = step_9[29:28];
   assign \step_9.block_last  = step_9[30];
-  assign \summed_6.valid  = summed_6[0];
-  assign \summed_6.load  = summed_6[1];
-  assign \summed_6.chunk  = summed_6[10:2];
-  assign \summed_6.segment  = summed_6[11];
-  assign \summed_6.group  = summed_6[21:12];
-  assign \summed_6.group_last  = summed_6[22];
-  assign \summed_6.row_last  = summed_6[23];
-  assign \summed_6.ragged  = summed_6[24];
-  assign \summed_6.weighted  = summed_6[25];
-  assign \summed_6.scaled  = summed_6[26];
-  assign \summed_6.poison  = summed_6[27];
-  assign \summed_6.rows  = summed_6[29:28];
-  assign \summed_6.block_last  = summed_6[30];
+  assign \summed_8.valid  = summed_8[0];
+  assign \summed_8.load  = summed_8[1];
+  assign \summed_8.chunk  = summed_8[10:2];
+  assign \summed_8.segment  = summed_8[11];
+  assign \summed_8.group  = summed_8[21:12];
+  assign \summed_8.group_last  = summed_8[22];
+  assign \summed_8.row_last  = summed_8[23];
+  assign \summed_8.ragged  = summed_8[24];
+  assign \summed_8.weighted  = summed_8[25];
+  assign \summed_8.scaled  = summed_8[26];
+  assign \summed_8.poison  = summed_8[27];
+  assign \summed_8.rows  = summed_8[29:28];
+  assign \summed_8.block_last  = summed_8[30];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
+  assign \step_2.valid  = step_2[0];
+  assign \step_2.load  = step_2[1];
+  assign \step_2.chunk  = step_2[10:2];
+  assign \step_2.segment  = step_2[11];
+  assign \step_2.group  = step_2[21:12];
+  assign \step_2.group_last  = step_2[22];
+  assign \step_2.row_last  = step_2[23];
+  assign \step_2.ragged  = step_2[24];
+  assign \step_2.weighted  = step_2[25];
+  assign \step_2.scaled  = step_2[26];
+  assign \step_2.poison  = step_2[27];
+  assign \step_2.rows  = step_2[29:28];
+  assign \step_2.block_last  = step_2[30];
   assign \step_3.valid  = step_3[0];
   assign \step_3.load  = step_3[1];
   assign \step_3.chunk  = step_3[10:2];
@@ -3097,10 +3223,36 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \summed_5.poison  = summed_5[27];
   assign \summed_5.rows  = summed_5[29:28];
   assign \summed_5.block_last  = summed_5[30];
-  assign \$35  = activation_missing;
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[10:2];
+  assign \summed_6.segment  = summed_6[11];
+  assign \summed_6.group  = summed_6[21:12];
+  assign \summed_6.group_last  = summed_6[22];
+  assign \summed_6.row_last  = summed_6[23];
+  assign \summed_6.ragged  = summed_6[24];
+  assign \summed_6.weighted  = summed_6[25];
+  assign \summed_6.scaled  = summed_6[26];
+  assign \summed_6.poison  = summed_6[27];
+  assign \summed_6.rows  = summed_6[29:28];
+  assign \summed_6.block_last  = summed_6[30];
+  assign \summed_7.valid  = summed_7[0];
+  assign \summed_7.load  = summed_7[1];
+  assign \summed_7.chunk  = summed_7[10:2];
+  assign \summed_7.segment  = summed_7[11];
+  assign \summed_7.group  = summed_7[21:12];
+  assign \summed_7.group_last  = summed_7[22];
+  assign \summed_7.row_last  = summed_7[23];
+  assign \summed_7.ragged  = summed_7[24];
+  assign \summed_7.weighted  = summed_7[25];
+  assign \summed_7.scaled  = summed_7[26];
+  assign \summed_7.poison  = summed_7[27];
+  assign \summed_7.rows  = summed_7[29:28];
+  assign \summed_7.block_last  = summed_7[30];
+  assign \$31  = activation_missing;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
+module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -3108,8 +3260,17 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tr
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -3122,22 +3283,22 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tr
   input clk;
   wire clk;
   output closed;
-  wire closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
   input \final ;
   wire \final ;
+  output late;
+  wire late;
   output misframed;
   wire misframed;
+  reg not_open = 1'h1;
   output present;
   wire present;
   input rst;
   wire rst;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
   input take;
   wire take;
   input tlast;
@@ -3146,46 +3307,60 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tr
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
   always @(posedge clk)
-    state <= \$15 ;
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
+    \$23  = \$16 ;
     if (abort) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, \x$12 , abort, mask, ones, valid, last, total, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, valid, last, codes, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [14:0] \$1 ;
   wire \$2 ;
@@ -3202,9 +3377,9 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, \x$12 , abort, mask, ones
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [6:0] illegal;
+  wire [6:0] illegal;
+  wire [6:0] \illegal$7 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -3319,7 +3494,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (clk, rst, \x$12 , abort, mask, ones
   assign operands = x;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones, nonzero, negative, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_0.decoder (rst, abort, mask, ones, codes, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [10:0] \$1 ;
   wire [10:0] \$10 ;
@@ -3701,7 +3876,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire \$439 ;
   wire \$44 ;
   wire \$440 ;
-  wire \$441 ;
+  reg [7:0] \$441 ;
   reg [7:0] \$442 ;
   reg [7:0] \$443 ;
   reg [7:0] \$444 ;
@@ -3716,10 +3891,9 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   reg [7:0] \$452 ;
   reg [7:0] \$453 ;
   reg [7:0] \$454 ;
-  reg [7:0] \$455 ;
+  reg [31:0] \$455 ;
   reg [31:0] \$456 ;
-  reg [31:0] \$457 ;
-  reg \$458 ;
+  reg [6:0] \$457 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
@@ -3820,8 +3994,8 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   wire clk;
   input [55:0] codes;
   wire [55:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [6:0] illegal;
+  reg [6:0] illegal = 7'h00;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -4272,44 +4446,53 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   assign \$438  = b4_2[7:0] >= 8'hf3;
   assign \$439  = b5_2[7:0] >= 8'hf3;
   assign \$440  = b6_2[7:0] >= 8'hf3;
-  assign \$441  = | { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
   always @(posedge clk)
-    b0_pairs <= \$442 ;
+    b0_pairs <= \$441 ;
   always @(posedge clk)
-    b0_residue <= \$443 ;
+    b0_residue <= \$442 ;
   always @(posedge clk)
-    b1_pairs <= \$444 ;
+    b1_pairs <= \$443 ;
   always @(posedge clk)
-    b1_residue <= \$445 ;
+    b1_residue <= \$444 ;
   always @(posedge clk)
-    b2_pairs <= \$446 ;
+    b2_pairs <= \$445 ;
   always @(posedge clk)
-    b2_residue <= \$447 ;
+    b2_residue <= \$446 ;
   always @(posedge clk)
-    b3_pairs <= \$448 ;
+    b3_pairs <= \$447 ;
   always @(posedge clk)
-    b3_residue <= \$449 ;
+    b3_residue <= \$448 ;
   always @(posedge clk)
-    b4_pairs <= \$450 ;
+    b4_pairs <= \$449 ;
   always @(posedge clk)
-    b4_residue <= \$451 ;
+    b4_residue <= \$450 ;
   always @(posedge clk)
-    b5_pairs <= \$452 ;
+    b5_pairs <= \$451 ;
   always @(posedge clk)
-    b5_residue <= \$453 ;
+    b5_residue <= \$452 ;
   always @(posedge clk)
-    b6_pairs <= \$454 ;
+    b6_pairs <= \$453 ;
   always @(posedge clk)
-    b6_residue <= \$455 ;
+    b6_residue <= \$454 ;
   always @(posedge clk)
-    nonzero <= \$456 ;
+    nonzero <= \$455 ;
   always @(posedge clk)
-    negative <= \$457 ;
+    negative <= \$456 ;
   always @(posedge clk)
-    illegal <= \$458 ;
+    illegal <= \$457 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$442  = { b0_1[11:8], b0_0[11:8] };
+    \$441  = { b0_1[11:8], b0_0[11:8] };
+    if (abort) begin
+      \$441  = 8'h00;
+    end
+    if (rst) begin
+      \$441  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$442  = b0_1[7:0];
     if (abort) begin
       \$442  = 8'h00;
     end
@@ -4319,7 +4502,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$443  = b0_1[7:0];
+    \$443  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
       \$443  = 8'h00;
     end
@@ -4329,7 +4512,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$444  = { b1_1[11:8], b1_0[11:8] };
+    \$444  = b1_1[7:0];
     if (abort) begin
       \$444  = 8'h00;
     end
@@ -4339,7 +4522,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$445  = b1_1[7:0];
+    \$445  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
       \$445  = 8'h00;
     end
@@ -4349,7 +4532,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$446  = { b2_1[11:8], b2_0[11:8] };
+    \$446  = b2_1[7:0];
     if (abort) begin
       \$446  = 8'h00;
     end
@@ -4359,7 +4542,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$447  = b2_1[7:0];
+    \$447  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
       \$447  = 8'h00;
     end
@@ -4369,7 +4552,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$448  = { b3_1[11:8], b3_0[11:8] };
+    \$448  = b3_1[7:0];
     if (abort) begin
       \$448  = 8'h00;
     end
@@ -4379,7 +4562,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$449  = b3_1[7:0];
+    \$449  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
       \$449  = 8'h00;
     end
@@ -4389,7 +4572,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$450  = { b4_1[11:8], b4_0[11:8] };
+    \$450  = b4_1[7:0];
     if (abort) begin
       \$450  = 8'h00;
     end
@@ -4399,7 +4582,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$451  = b4_1[7:0];
+    \$451  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
       \$451  = 8'h00;
     end
@@ -4409,7 +4592,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$452  = { b5_1[11:8], b5_0[11:8] };
+    \$452  = b5_1[7:0];
     if (abort) begin
       \$452  = 8'h00;
     end
@@ -4419,7 +4602,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$453  = b5_1[7:0];
+    \$453  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
       \$453  = 8'h00;
     end
@@ -4429,7 +4612,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$454  = { b6_1[11:8], b6_0[11:8] };
+    \$454  = b6_1[7:0];
     if (abort) begin
       \$454  = 8'h00;
     end
@@ -4439,17 +4622,17 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$455  = b6_1[7:0];
+    \$455  = \$192 ;
     if (abort) begin
-      \$455  = 8'h00;
+      \$455  = 32'd0;
     end
     if (rst) begin
-      \$455  = 8'h00;
+      \$455  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$456  = \$192 ;
+    \$456  = \$433 ;
     if (abort) begin
       \$456  = 32'd0;
     end
@@ -4459,22 +4642,12 @@ module \tern_32x2_int8_g16_base3.core.dot_0.decoder (clk, rst, abort, mask, ones
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$457  = \$433 ;
+    \$457  = { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
     if (abort) begin
-      \$457  = 32'd0;
+      \$457  = 7'h00;
     end
     if (rst) begin
-      \$457  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$458  = \$441 ;
-    if (abort) begin
-      \$458  = 1'h0;
-    end
-    if (rst) begin
-      \$458  = 1'h0;
+      \$457  = 7'h00;
     end
   end
   assign \$1  = { codes[7:0], 3'h0 };
@@ -5582,7 +5755,7 @@ module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, abort, x, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, \x$12 , abort, mask, valid, last, total, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, last, codes, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire [14:0] \$1 ;
   wire \$2 ;
@@ -5599,9 +5772,9 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, \x$12 , abort, mask, vali
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [6:0] illegal;
+  wire [6:0] illegal;
+  wire [6:0] \illegal$7 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -5715,7 +5888,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (clk, rst, \x$12 , abort, mask, vali
   assign operands = x;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
+module \tern_32x2_int8_g16_base3.core.dot_1.decoder (rst, abort, mask, codes, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [10:0] \$1 ;
   wire [10:0] \$10 ;
@@ -6097,7 +6270,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire \$439 ;
   wire \$44 ;
   wire \$440 ;
-  wire \$441 ;
+  reg [7:0] \$441 ;
   reg [7:0] \$442 ;
   reg [7:0] \$443 ;
   reg [7:0] \$444 ;
@@ -6112,10 +6285,9 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   reg [7:0] \$452 ;
   reg [7:0] \$453 ;
   reg [7:0] \$454 ;
-  reg [7:0] \$455 ;
+  reg [31:0] \$455 ;
   reg [31:0] \$456 ;
-  reg [31:0] \$457 ;
-  reg \$458 ;
+  reg [6:0] \$457 ;
   wire \$46 ;
   wire \$47 ;
   wire \$48 ;
@@ -6216,8 +6388,8 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   wire clk;
   input [55:0] codes;
   wire [55:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [6:0] illegal;
+  reg [6:0] illegal = 7'h00;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -6664,44 +6836,53 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   assign \$438  = b4_2[7:0] >= 8'hf3;
   assign \$439  = b5_2[7:0] >= 8'hf3;
   assign \$440  = b6_2[7:0] >= 8'hf3;
-  assign \$441  = | { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
   always @(posedge clk)
-    b0_pairs <= \$442 ;
+    b0_pairs <= \$441 ;
   always @(posedge clk)
-    b0_residue <= \$443 ;
+    b0_residue <= \$442 ;
   always @(posedge clk)
-    b1_pairs <= \$444 ;
+    b1_pairs <= \$443 ;
   always @(posedge clk)
-    b1_residue <= \$445 ;
+    b1_residue <= \$444 ;
   always @(posedge clk)
-    b2_pairs <= \$446 ;
+    b2_pairs <= \$445 ;
   always @(posedge clk)
-    b2_residue <= \$447 ;
+    b2_residue <= \$446 ;
   always @(posedge clk)
-    b3_pairs <= \$448 ;
+    b3_pairs <= \$447 ;
   always @(posedge clk)
-    b3_residue <= \$449 ;
+    b3_residue <= \$448 ;
   always @(posedge clk)
-    b4_pairs <= \$450 ;
+    b4_pairs <= \$449 ;
   always @(posedge clk)
-    b4_residue <= \$451 ;
+    b4_residue <= \$450 ;
   always @(posedge clk)
-    b5_pairs <= \$452 ;
+    b5_pairs <= \$451 ;
   always @(posedge clk)
-    b5_residue <= \$453 ;
+    b5_residue <= \$452 ;
   always @(posedge clk)
-    b6_pairs <= \$454 ;
+    b6_pairs <= \$453 ;
   always @(posedge clk)
-    b6_residue <= \$455 ;
+    b6_residue <= \$454 ;
   always @(posedge clk)
-    nonzero <= \$456 ;
+    nonzero <= \$455 ;
   always @(posedge clk)
-    negative <= \$457 ;
+    negative <= \$456 ;
   always @(posedge clk)
-    illegal <= \$458 ;
+    illegal <= \$457 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$442  = { b0_1[11:8], b0_0[11:8] };
+    \$441  = { b0_1[11:8], b0_0[11:8] };
+    if (abort) begin
+      \$441  = 8'h00;
+    end
+    if (rst) begin
+      \$441  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$442  = b0_1[7:0];
     if (abort) begin
       \$442  = 8'h00;
     end
@@ -6711,7 +6892,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$443  = b0_1[7:0];
+    \$443  = { b1_1[11:8], b1_0[11:8] };
     if (abort) begin
       \$443  = 8'h00;
     end
@@ -6721,7 +6902,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$444  = { b1_1[11:8], b1_0[11:8] };
+    \$444  = b1_1[7:0];
     if (abort) begin
       \$444  = 8'h00;
     end
@@ -6731,7 +6912,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$445  = b1_1[7:0];
+    \$445  = { b2_1[11:8], b2_0[11:8] };
     if (abort) begin
       \$445  = 8'h00;
     end
@@ -6741,7 +6922,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$446  = { b2_1[11:8], b2_0[11:8] };
+    \$446  = b2_1[7:0];
     if (abort) begin
       \$446  = 8'h00;
     end
@@ -6751,7 +6932,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$447  = b2_1[7:0];
+    \$447  = { b3_1[11:8], b3_0[11:8] };
     if (abort) begin
       \$447  = 8'h00;
     end
@@ -6761,7 +6942,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$448  = { b3_1[11:8], b3_0[11:8] };
+    \$448  = b3_1[7:0];
     if (abort) begin
       \$448  = 8'h00;
     end
@@ -6771,7 +6952,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$449  = b3_1[7:0];
+    \$449  = { b4_1[11:8], b4_0[11:8] };
     if (abort) begin
       \$449  = 8'h00;
     end
@@ -6781,7 +6962,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$450  = { b4_1[11:8], b4_0[11:8] };
+    \$450  = b4_1[7:0];
     if (abort) begin
       \$450  = 8'h00;
     end
@@ -6791,7 +6972,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$451  = b4_1[7:0];
+    \$451  = { b5_1[11:8], b5_0[11:8] };
     if (abort) begin
       \$451  = 8'h00;
     end
@@ -6801,7 +6982,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$452  = { b5_1[11:8], b5_0[11:8] };
+    \$452  = b5_1[7:0];
     if (abort) begin
       \$452  = 8'h00;
     end
@@ -6811,7 +6992,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$453  = b5_1[7:0];
+    \$453  = { b6_1[11:8], b6_0[11:8] };
     if (abort) begin
       \$453  = 8'h00;
     end
@@ -6821,7 +7002,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$454  = { b6_1[11:8], b6_0[11:8] };
+    \$454  = b6_1[7:0];
     if (abort) begin
       \$454  = 8'h00;
     end
@@ -6831,17 +7012,17 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$455  = b6_1[7:0];
+    \$455  = \$192 ;
     if (abort) begin
-      \$455  = 8'h00;
+      \$455  = 32'd0;
     end
     if (rst) begin
-      \$455  = 8'h00;
+      \$455  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$456  = \$192 ;
+    \$456  = \$433 ;
     if (abort) begin
       \$456  = 32'd0;
     end
@@ -6851,22 +7032,12 @@ module \tern_32x2_int8_g16_base3.core.dot_1.decoder (clk, rst, abort, mask, nonz
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$457  = \$433 ;
+    \$457  = { \$440 , \$439 , \$438 , \$437 , \$436 , \$435 , \$434  };
     if (abort) begin
-      \$457  = 32'd0;
+      \$457  = 7'h00;
     end
     if (rst) begin
-      \$457  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$458  = \$441 ;
-    if (abort) begin
-      \$458  = 1'h0;
-    end
-    if (rst) begin
-      \$458  = 1'h0;
+      \$457  = 7'h00;
     end
   end
   assign ones = 1'h0;
@@ -7978,7 +8149,7 @@ module \tern_32x2_int8_g16_base3.core.dot_1.tree (rst, abort, x, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, remaining, mask, clk);
+module \tern_32x2_int8_g16_base3.core.lanes (rst, abort, load, last, segment, ragged, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8084,7 +8255,7 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
-  wire [31:0] \$193 ;
+  wire \$193 ;
   wire \$194 ;
   wire \$195 ;
   wire \$196 ;
@@ -8204,48 +8375,10 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   wire \$299 ;
   wire \$3 ;
   wire \$30 ;
-  wire \$300 ;
-  wire \$301 ;
-  wire \$302 ;
-  wire \$303 ;
-  wire \$304 ;
-  wire \$305 ;
-  wire \$306 ;
-  wire \$307 ;
-  wire \$308 ;
-  wire \$309 ;
+  reg [31:0] \$300 ;
   wire \$31 ;
-  wire \$310 ;
-  wire \$311 ;
-  wire \$312 ;
-  wire \$313 ;
-  wire \$314 ;
-  wire \$315 ;
-  wire \$316 ;
-  wire \$317 ;
-  wire \$318 ;
-  wire \$319 ;
   wire \$32 ;
-  wire \$320 ;
-  wire \$321 ;
-  wire \$322 ;
-  wire \$323 ;
-  wire \$324 ;
-  wire \$325 ;
-  wire \$326 ;
-  wire \$327 ;
-  wire \$328 ;
-  wire \$329 ;
   wire \$33 ;
-  wire \$330 ;
-  wire \$331 ;
-  wire \$332 ;
-  wire \$333 ;
-  wire \$334 ;
-  wire \$335 ;
-  wire \$336 ;
-  wire \$337 ;
-  reg [31:0] \$338 ;
   wire \$34 ;
   wire \$35 ;
   wire \$36 ;
@@ -8322,6 +8455,8 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   wire abort;
   input clk;
   wire clk;
+  input [4:0] last;
+  wire [4:0] last;
   input load;
   wire load;
   output [31:0] mask;
@@ -8329,399 +8464,359 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, load, abort, segment, ragged, 
   input ragged;
   wire ragged;
   reg [31:0] \real  = 32'd0;
-  input [14:0] remaining;
-  wire [14:0] remaining;
   input rst;
   wire rst;
   input segment;
   wire segment;
-  assign \$2  = remaining[1] | \$1 ;
-  assign \$3  = remaining[2] | \$2 ;
-  assign \$4  = remaining[3] | \$3 ;
-  assign \$5  = remaining[4] | \$4 ;
-  assign \$8  = remaining[2] | \$7 ;
-  assign \$9  = remaining[3] | \$8 ;
-  assign \$10  = remaining[4] | \$9 ;
-  assign \$12  = remaining[1] & \$11 ;
-  assign \$13  = remaining[2] | \$12 ;
-  assign \$14  = remaining[3] | \$13 ;
-  assign \$15  = remaining[4] | \$14 ;
-  assign \$19  = remaining[3] | \$18 ;
-  assign \$20  = remaining[4] | \$19 ;
-  assign \$22  = remaining[1] | \$21 ;
-  assign \$23  = remaining[2] & \$22 ;
-  assign \$24  = remaining[3] | \$23 ;
-  assign \$25  = remaining[4] | \$24 ;
-  assign \$28  = remaining[2] & \$27 ;
-  assign \$29  = remaining[3] | \$28 ;
-  assign \$30  = remaining[4] | \$29 ;
-  assign \$32  = remaining[1] & \$31 ;
-  assign \$33  = remaining[2] & \$32 ;
-  assign \$34  = remaining[3] | \$33 ;
-  assign \$35  = remaining[4] | \$34 ;
-  assign \$40  = remaining[4] | \$39 ;
-  assign \$42  = remaining[1] | \$41 ;
-  assign \$43  = remaining[2] | \$42 ;
-  assign \$44  = remaining[3] & \$43 ;
-  assign \$45  = remaining[4] | \$44 ;
-  assign \$48  = remaining[2] | \$47 ;
-  assign \$49  = remaining[3] & \$48 ;
-  assign \$50  = remaining[4] | \$49 ;
-  assign \$52  = remaining[1] & \$51 ;
-  assign \$53  = remaining[2] | \$52 ;
-  assign \$54  = remaining[3] & \$53 ;
-  assign \$55  = remaining[4] | \$54 ;
-  assign \$59  = remaining[3] & \$58 ;
-  assign \$60  = remaining[4] | \$59 ;
-  assign \$62  = remaining[1] | \$61 ;
-  assign \$63  = remaining[2] & \$62 ;
-  assign \$64  = remaining[3] & \$63 ;
-  assign \$65  = remaining[4] | \$64 ;
-  assign \$68  = remaining[2] & \$67 ;
-  assign \$69  = remaining[3] & \$68 ;
-  assign \$70  = remaining[4] | \$69 ;
-  assign \$72  = remaining[1] & \$71 ;
-  assign \$73  = remaining[2] & \$72 ;
-  assign \$74  = remaining[3] & \$73 ;
-  assign \$75  = remaining[4] | \$74 ;
-  assign \$82  = remaining[1] | \$81 ;
-  assign \$83  = remaining[2] | \$82 ;
-  assign \$84  = remaining[3] | \$83 ;
-  assign \$85  = remaining[4] & \$84 ;
-  assign \$88  = remaining[2] | \$87 ;
-  assign \$89  = remaining[3] | \$88 ;
-  assign \$90  = remaining[4] & \$89 ;
-  assign \$92  = remaining[1] & \$91 ;
-  assign \$93  = remaining[2] | \$92 ;
-  assign \$94  = remaining[3] | \$93 ;
-  assign \$95  = remaining[4] & \$94 ;
-  assign \$99  = remaining[3] | \$98 ;
-  assign \$100  = remaining[4] & \$99 ;
-  assign \$102  = remaining[1] | \$101 ;
-  assign \$103  = remaining[2] & \$102 ;
-  assign \$104  = remaining[3] | \$103 ;
-  assign \$105  = remaining[4] & \$104 ;
-  assign \$108  = remaining[2] & \$107 ;
-  assign \$109  = remaining[3] | \$108 ;
-  assign \$110  = remaining[4] & \$109 ;
-  assign \$112  = remaining[1] & \$111 ;
-  assign \$113  = remaining[2] & \$112 ;
-  assign \$114  = remaining[3] | \$113 ;
-  assign \$115  = remaining[4] & \$114 ;
-  assign \$120  = remaining[4] & \$119 ;
-  assign \$122  = remaining[1] | \$121 ;
-  assign \$123  = remaining[2] | \$122 ;
-  assign \$124  = remaining[3] & \$123 ;
-  assign \$125  = remaining[4] & \$124 ;
-  assign \$128  = remaining[2] | \$127 ;
-  assign \$129  = remaining[3] & \$128 ;
-  assign \$130  = remaining[4] & \$129 ;
-  assign \$132  = remaining[1] & \$131 ;
-  assign \$133  = remaining[2] | \$132 ;
-  assign \$134  = remaining[3] & \$133 ;
-  assign \$135  = remaining[4] & \$134 ;
-  assign \$139  = remaining[3] & \$138 ;
-  assign \$140  = remaining[4] & \$139 ;
-  assign \$142  = remaining[1] | \$141 ;
-  assign \$143  = remaining[2] & \$142 ;
-  assign \$144  = remaining[3] & \$143 ;
-  assign \$145  = remaining[4] & \$144 ;
-  assign \$148  = remaining[2] & \$147 ;
-  assign \$149  = remaining[3] & \$148 ;
-  assign \$150  = remaining[4] & \$149 ;
-  assign \$152  = remaining[1] & \$151 ;
-  assign \$153  = remaining[2] & \$152 ;
-  assign \$154  = remaining[3] & \$153 ;
-  assign \$155  = remaining[4] & \$154 ;
-  assign \$161  = | remaining[14:5];
-  assign \$162  = | remaining[14:5];
-  assign \$163  = | remaining[14:5];
-  assign \$164  = | remaining[14:5];
-  assign \$165  = | remaining[14:5];
-  assign \$166  = | remaining[14:5];
-  assign \$167  = | remaining[14:5];
-  assign \$168  = | remaining[14:5];
-  assign \$169  = | remaining[14:5];
-  assign \$170  = | remaining[14:5];
-  assign \$171  = | remaining[14:5];
-  assign \$172  = | remaining[14:5];
-  assign \$173  = | remaining[14:5];
-  assign \$174  = | remaining[14:5];
-  assign \$175  = | remaining[14:5];
-  assign \$176  = | remaining[14:5];
-  assign \$177  = | remaining[14:5];
-  assign \$178  = | remaining[14:5];
-  assign \$179  = | remaining[14:5];
-  assign \$180  = | remaining[14:5];
-  assign \$181  = | remaining[14:5];
-  assign \$182  = | remaining[14:5];
-  assign \$183  = | remaining[14:5];
-  assign \$184  = | remaining[14:5];
-  assign \$185  = | remaining[14:5];
-  assign \$186  = | remaining[14:5];
-  assign \$187  = | remaining[14:5];
-  assign \$188  = | remaining[14:5];
-  assign \$189  = | remaining[14:5];
-  assign \$190  = | remaining[14:5];
-  assign \$191  = | remaining[14:5];
-  assign \$192  = | remaining[14:5];
-  assign \$193  = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  } | { \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161  };
-  assign \$195  = ~ \$194 ;
-  assign \$196  = ~ ragged;
-  assign \$197  = \$196  | \real [0];
-  assign \$198  = \$195  & \$197 ;
-  assign \$200  = ~ \$199 ;
-  assign \$201  = ~ ragged;
-  assign \$202  = \$201  | \real [1];
-  assign \$203  = \$200  & \$202 ;
-  assign \$205  = ~ \$204 ;
-  assign \$206  = ~ ragged;
-  assign \$207  = \$206  | \real [2];
-  assign \$208  = \$205  & \$207 ;
-  assign \$210  = ~ \$209 ;
-  assign \$211  = ~ ragged;
-  assign \$212  = \$211  | \real [3];
-  assign \$213  = \$210  & \$212 ;
-  assign \$215  = ~ \$214 ;
-  assign \$216  = ~ ragged;
-  assign \$217  = \$216  | \real [4];
-  assign \$218  = \$215  & \$217 ;
-  assign \$220  = ~ \$219 ;
-  assign \$221  = ~ ragged;
-  assign \$222  = \$221  | \real [5];
-  assign \$223  = \$220  & \$222 ;
-  assign \$225  = ~ \$224 ;
-  assign \$226  = ~ ragged;
-  assign \$227  = \$226  | \real [6];
-  assign \$228  = \$225  & \$227 ;
-  assign \$230  = ~ \$229 ;
-  assign \$231  = ~ ragged;
-  assign \$232  = \$231  | \real [7];
-  assign \$233  = \$230  & \$232 ;
-  assign \$235  = ~ \$234 ;
-  assign \$236  = ~ ragged;
-  assign \$237  = \$236  | \real [8];
-  assign \$238  = \$235  & \$237 ;
-  assign \$240  = ~ \$239 ;
+  assign \$2  = last[1] | \$1 ;
+  assign \$3  = last[2] | \$2 ;
+  assign \$4  = last[3] | \$3 ;
+  assign \$5  = last[4] | \$4 ;
+  assign \$8  = last[2] | \$7 ;
+  assign \$9  = last[3] | \$8 ;
+  assign \$10  = last[4] | \$9 ;
+  assign \$12  = last[1] & \$11 ;
+  assign \$13  = last[2] | \$12 ;
+  assign \$14  = last[3] | \$13 ;
+  assign \$15  = last[4] | \$14 ;
+  assign \$19  = last[3] | \$18 ;
+  assign \$20  = last[4] | \$19 ;
+  assign \$22  = last[1] | \$21 ;
+  assign \$23  = last[2] & \$22 ;
+  assign \$24  = last[3] | \$23 ;
+  assign \$25  = last[4] | \$24 ;
+  assign \$28  = last[2] & \$27 ;
+  assign \$29  = last[3] | \$28 ;
+  assign \$30  = last[4] | \$29 ;
+  assign \$32  = last[1] & \$31 ;
+  assign \$33  = last[2] & \$32 ;
+  assign \$34  = last[3] | \$33 ;
+  assign \$35  = last[4] | \$34 ;
+  assign \$40  = last[4] | \$39 ;
+  assign \$42  = last[1] | \$41 ;
+  assign \$43  = last[2] | \$42 ;
+  assign \$44  = last[3] & \$43 ;
+  assign \$45  = last[4] | \$44 ;
+  assign \$48  = last[2] | \$47 ;
+  assign \$49  = last[3] & \$48 ;
+  assign \$50  = last[4] | \$49 ;
+  assign \$52  = last[1] & \$51 ;
+  assign \$53  = last[2] | \$52 ;
+  assign \$54  = last[3] & \$53 ;
+  assign \$55  = last[4] | \$54 ;
+  assign \$59  = last[3] & \$58 ;
+  assign \$60  = last[4] | \$59 ;
+  assign \$62  = last[1] | \$61 ;
+  assign \$63  = last[2] & \$62 ;
+  assign \$64  = last[3] & \$63 ;
+  assign \$65  = last[4] | \$64 ;
+  assign \$68  = last[2] & \$67 ;
+  assign \$69  = last[3] & \$68 ;
+  assign \$70  = last[4] | \$69 ;
+  assign \$72  = last[1] & \$71 ;
+  assign \$73  = last[2] & \$72 ;
+  assign \$74  = last[3] & \$73 ;
+  assign \$75  = last[4] | \$74 ;
+  assign \$82  = last[1] | \$81 ;
+  assign \$83  = last[2] | \$82 ;
+  assign \$84  = last[3] | \$83 ;
+  assign \$85  = last[4] & \$84 ;
+  assign \$88  = last[2] | \$87 ;
+  assign \$89  = last[3] | \$88 ;
+  assign \$90  = last[4] & \$89 ;
+  assign \$92  = last[1] & \$91 ;
+  assign \$93  = last[2] | \$92 ;
+  assign \$94  = last[3] | \$93 ;
+  assign \$95  = last[4] & \$94 ;
+  assign \$99  = last[3] | \$98 ;
+  assign \$100  = last[4] & \$99 ;
+  assign \$102  = last[1] | \$101 ;
+  assign \$103  = last[2] & \$102 ;
+  assign \$104  = last[3] | \$103 ;
+  assign \$105  = last[4] & \$104 ;
+  assign \$108  = last[2] & \$107 ;
+  assign \$109  = last[3] | \$108 ;
+  assign \$110  = last[4] & \$109 ;
+  assign \$112  = last[1] & \$111 ;
+  assign \$113  = last[2] & \$112 ;
+  assign \$114  = last[3] | \$113 ;
+  assign \$115  = last[4] & \$114 ;
+  assign \$120  = last[4] & \$119 ;
+  assign \$122  = last[1] | \$121 ;
+  assign \$123  = last[2] | \$122 ;
+  assign \$124  = last[3] & \$123 ;
+  assign \$125  = last[4] & \$124 ;
+  assign \$128  = last[2] | \$127 ;
+  assign \$129  = last[3] & \$128 ;
+  assign \$130  = last[4] & \$129 ;
+  assign \$132  = last[1] & \$131 ;
+  assign \$133  = last[2] | \$132 ;
+  assign \$134  = last[3] & \$133 ;
+  assign \$135  = last[4] & \$134 ;
+  assign \$139  = last[3] & \$138 ;
+  assign \$140  = last[4] & \$139 ;
+  assign \$142  = last[1] | \$141 ;
+  assign \$143  = last[2] & \$142 ;
+  assign \$144  = last[3] & \$143 ;
+  assign \$145  = last[4] & \$144 ;
+  assign \$148  = last[2] & \$147 ;
+  assign \$149  = last[3] & \$148 ;
+  assign \$150  = last[4] & \$149 ;
+  assign \$152  = last[1] & \$151 ;
+  assign \$153  = last[2] & \$152 ;
+  assign \$154  = last[3] & \$153 ;
+  assign \$155  = last[4] & \$154 ;
+  assign \$157  = ~ \$156 ;
+  assign \$158  = ~ ragged;
+  assign \$159  = \$158  | \real [0];
+  assign \$160  = \$157  & \$159 ;
+  assign \$162  = ~ \$161 ;
+  assign \$163  = ~ ragged;
+  assign \$164  = \$163  | \real [1];
+  assign \$165  = \$162  & \$164 ;
+  assign \$167  = ~ \$166 ;
+  assign \$168  = ~ ragged;
+  assign \$169  = \$168  | \real [2];
+  assign \$170  = \$167  & \$169 ;
+  assign \$172  = ~ \$171 ;
+  assign \$173  = ~ ragged;
+  assign \$174  = \$173  | \real [3];
+  assign \$175  = \$172  & \$174 ;
+  assign \$177  = ~ \$176 ;
+  assign \$178  = ~ ragged;
+  assign \$179  = \$178  | \real [4];
+  assign \$180  = \$177  & \$179 ;
+  assign \$182  = ~ \$181 ;
+  assign \$183  = ~ ragged;
+  assign \$184  = \$183  | \real [5];
+  assign \$185  = \$182  & \$184 ;
+  assign \$187  = ~ \$186 ;
+  assign \$188  = ~ ragged;
+  assign \$189  = \$188  | \real [6];
+  assign \$190  = \$187  & \$189 ;
+  assign \$192  = ~ \$191 ;
+  assign \$193  = ~ ragged;
+  assign \$194  = \$193  | \real [7];
+  assign \$195  = \$192  & \$194 ;
+  assign \$197  = ~ \$196 ;
+  assign \$198  = ~ ragged;
+  assign \$199  = \$198  | \real [8];
+  assign \$200  = \$197  & \$199 ;
+  assign \$202  = ~ \$201 ;
+  assign \$203  = ~ ragged;
+  assign \$204  = \$203  | \real [9];
+  assign \$205  = \$202  & \$204 ;
+  assign \$207  = ~ \$206 ;
+  assign \$208  = ~ ragged;
+  assign \$209  = \$208  | \real [10];
+  assign \$210  = \$207  & \$209 ;
+  assign \$212  = ~ \$211 ;
+  assign \$213  = ~ ragged;
+  assign \$214  = \$213  | \real [11];
+  assign \$215  = \$212  & \$214 ;
+  assign \$217  = ~ \$216 ;
+  assign \$218  = ~ ragged;
+  assign \$219  = \$218  | \real [12];
+  assign \$220  = \$217  & \$219 ;
+  assign \$222  = ~ \$221 ;
+  assign \$223  = ~ ragged;
+  assign \$224  = \$223  | \real [13];
+  assign \$225  = \$222  & \$224 ;
+  assign \$227  = ~ \$226 ;
+  assign \$228  = ~ ragged;
+  assign \$229  = \$228  | \real [14];
+  assign \$230  = \$227  & \$229 ;
+  assign \$232  = ~ \$231 ;
+  assign \$233  = ~ ragged;
+  assign \$234  = \$233  | \real [15];
+  assign \$235  = \$232  & \$234 ;
+  assign \$237  = ~ ragged;
+  assign \$238  = \$237  | \real [16];
+  assign \$239  = \$236  & \$238 ;
   assign \$241  = ~ ragged;
-  assign \$242  = \$241  | \real [9];
+  assign \$242  = \$241  | \real [17];
   assign \$243  = \$240  & \$242 ;
-  assign \$245  = ~ \$244 ;
-  assign \$246  = ~ ragged;
-  assign \$247  = \$246  | \real [10];
-  assign \$248  = \$245  & \$247 ;
-  assign \$250  = ~ \$249 ;
-  assign \$251  = ~ ragged;
-  assign \$252  = \$251  | \real [11];
-  assign \$253  = \$250  & \$252 ;
-  assign \$255  = ~ \$254 ;
-  assign \$256  = ~ ragged;
-  assign \$257  = \$256  | \real [12];
-  assign \$258  = \$255  & \$257 ;
-  assign \$260  = ~ \$259 ;
+  assign \$245  = ~ ragged;
+  assign \$246  = \$245  | \real [18];
+  assign \$247  = \$244  & \$246 ;
+  assign \$249  = ~ ragged;
+  assign \$250  = \$249  | \real [19];
+  assign \$251  = \$248  & \$250 ;
+  assign \$253  = ~ ragged;
+  assign \$254  = \$253  | \real [20];
+  assign \$255  = \$252  & \$254 ;
+  assign \$257  = ~ ragged;
+  assign \$258  = \$257  | \real [21];
+  assign \$259  = \$256  & \$258 ;
   assign \$261  = ~ ragged;
-  assign \$262  = \$261  | \real [13];
+  assign \$262  = \$261  | \real [22];
   assign \$263  = \$260  & \$262 ;
-  assign \$265  = ~ \$264 ;
-  assign \$266  = ~ ragged;
-  assign \$267  = \$266  | \real [14];
-  assign \$268  = \$265  & \$267 ;
-  assign \$270  = ~ \$269 ;
-  assign \$271  = ~ ragged;
-  assign \$272  = \$271  | \real [15];
-  assign \$273  = \$270  & \$272 ;
-  assign \$275  = ~ ragged;
-  assign \$276  = \$275  | \real [16];
-  assign \$277  = \$274  & \$276 ;
-  assign \$279  = ~ ragged;
-  assign \$280  = \$279  | \real [17];
-  assign \$281  = \$278  & \$280 ;
-  assign \$283  = ~ ragged;
-  assign \$284  = \$283  | \real [18];
-  assign \$285  = \$282  & \$284 ;
-  assign \$287  = ~ ragged;
-  assign \$288  = \$287  | \real [19];
-  assign \$289  = \$286  & \$288 ;
-  assign \$291  = ~ ragged;
-  assign \$292  = \$291  | \real [20];
-  assign \$293  = \$290  & \$292 ;
-  assign \$295  = ~ ragged;
-  assign \$296  = \$295  | \real [21];
-  assign \$297  = \$294  & \$296 ;
-  assign \$299  = ~ ragged;
-  assign \$300  = \$299  | \real [22];
-  assign \$301  = \$298  & \$300 ;
-  assign \$303  = ~ ragged;
-  assign \$304  = \$303  | \real [23];
-  assign \$305  = \$302  & \$304 ;
-  assign \$307  = ~ ragged;
-  assign \$308  = \$307  | \real [24];
-  assign \$309  = \$306  & \$308 ;
-  assign \$311  = ~ ragged;
-  assign \$312  = \$311  | \real [25];
-  assign \$313  = \$310  & \$312 ;
-  assign \$315  = ~ ragged;
-  assign \$316  = \$315  | \real [26];
-  assign \$317  = \$314  & \$316 ;
-  assign \$319  = ~ ragged;
-  assign \$320  = \$319  | \real [27];
-  assign \$321  = \$318  & \$320 ;
-  assign \$323  = ~ ragged;
-  assign \$324  = \$323  | \real [28];
-  assign \$325  = \$322  & \$324 ;
-  assign \$327  = ~ ragged;
-  assign \$328  = \$327  | \real [29];
-  assign \$329  = \$326  & \$328 ;
-  assign \$331  = ~ ragged;
-  assign \$332  = \$331  | \real [30];
-  assign \$333  = \$330  & \$332 ;
-  assign \$335  = ~ ragged;
-  assign \$336  = \$335  | \real [31];
-  assign \$337  = \$334  & \$336 ;
+  assign \$265  = ~ ragged;
+  assign \$266  = \$265  | \real [23];
+  assign \$267  = \$264  & \$266 ;
+  assign \$269  = ~ ragged;
+  assign \$270  = \$269  | \real [24];
+  assign \$271  = \$268  & \$270 ;
+  assign \$273  = ~ ragged;
+  assign \$274  = \$273  | \real [25];
+  assign \$275  = \$272  & \$274 ;
+  assign \$277  = ~ ragged;
+  assign \$278  = \$277  | \real [26];
+  assign \$279  = \$276  & \$278 ;
+  assign \$281  = ~ ragged;
+  assign \$282  = \$281  | \real [27];
+  assign \$283  = \$280  & \$282 ;
+  assign \$285  = ~ ragged;
+  assign \$286  = \$285  | \real [28];
+  assign \$287  = \$284  & \$286 ;
+  assign \$289  = ~ ragged;
+  assign \$290  = \$289  | \real [29];
+  assign \$291  = \$288  & \$290 ;
+  assign \$293  = ~ ragged;
+  assign \$294  = \$293  | \real [30];
+  assign \$295  = \$292  & \$294 ;
+  assign \$297  = ~ ragged;
+  assign \$298  = \$297  | \real [31];
+  assign \$299  = \$296  & \$298 ;
   always @(posedge clk)
-    \real  <= \$338 ;
+    \real  <= \$300 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$338  = \real ;
+    \$300  = \real ;
     if (load) begin
-      \$338  = \$193 ;
+      \$300  = { \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5 , 1'h1 };
     end
     if (abort) begin
-      \$338  = 32'd0;
+      \$300  = 32'd0;
     end
     if (rst) begin
-      \$338  = 32'd0;
+      \$300  = 32'd0;
     end
   end
-  assign mask[31] = \$337 ;
-  assign mask[30] = \$333 ;
-  assign mask[29] = \$329 ;
-  assign mask[28] = \$325 ;
-  assign mask[27] = \$321 ;
-  assign mask[26] = \$317 ;
-  assign mask[25] = \$313 ;
-  assign mask[24] = \$309 ;
-  assign mask[23] = \$305 ;
-  assign mask[22] = \$301 ;
-  assign mask[21] = \$297 ;
-  assign mask[20] = \$293 ;
-  assign mask[19] = \$289 ;
-  assign mask[18] = \$285 ;
-  assign mask[17] = \$281 ;
-  assign mask[16] = \$277 ;
-  assign mask[15] = \$273 ;
-  assign mask[14] = \$268 ;
-  assign mask[13] = \$263 ;
-  assign mask[12] = \$258 ;
-  assign mask[11] = \$253 ;
-  assign mask[10] = \$248 ;
-  assign mask[9] = \$243 ;
-  assign mask[8] = \$238 ;
-  assign mask[7] = \$233 ;
-  assign mask[6] = \$228 ;
-  assign mask[5] = \$223 ;
-  assign mask[4] = \$218 ;
-  assign mask[3] = \$213 ;
-  assign mask[2] = \$208 ;
-  assign mask[1] = \$203 ;
-  assign mask[0] = \$198 ;
-  assign \$1  = remaining[0];
+  assign mask[31] = \$299 ;
+  assign mask[30] = \$295 ;
+  assign mask[29] = \$291 ;
+  assign mask[28] = \$287 ;
+  assign mask[27] = \$283 ;
+  assign mask[26] = \$279 ;
+  assign mask[25] = \$275 ;
+  assign mask[24] = \$271 ;
+  assign mask[23] = \$267 ;
+  assign mask[22] = \$263 ;
+  assign mask[21] = \$259 ;
+  assign mask[20] = \$255 ;
+  assign mask[19] = \$251 ;
+  assign mask[18] = \$247 ;
+  assign mask[17] = \$243 ;
+  assign mask[16] = \$239 ;
+  assign mask[15] = \$235 ;
+  assign mask[14] = \$230 ;
+  assign mask[13] = \$225 ;
+  assign mask[12] = \$220 ;
+  assign mask[11] = \$215 ;
+  assign mask[10] = \$210 ;
+  assign mask[9] = \$205 ;
+  assign mask[8] = \$200 ;
+  assign mask[7] = \$195 ;
+  assign mask[6] = \$190 ;
+  assign mask[5] = \$185 ;
+  assign mask[4] = \$180 ;
+  assign mask[3] = \$175 ;
+  assign mask[2] = \$170 ;
+  assign mask[1] = \$165 ;
+  assign mask[0] = \$160 ;
+  assign \$1  = last[0];
   assign \$6  = 1'h0;
-  assign \$7  = remaining[1];
-  assign \$11  = remaining[0];
+  assign \$7  = last[1];
+  assign \$11  = last[0];
   assign \$16  = 1'h0;
   assign \$17  = 1'h0;
-  assign \$18  = remaining[2];
-  assign \$21  = remaining[0];
+  assign \$18  = last[2];
+  assign \$21  = last[0];
   assign \$26  = 1'h0;
-  assign \$27  = remaining[1];
-  assign \$31  = remaining[0];
+  assign \$27  = last[1];
+  assign \$31  = last[0];
   assign \$36  = 1'h0;
   assign \$37  = 1'h0;
   assign \$38  = 1'h0;
-  assign \$39  = remaining[3];
-  assign \$41  = remaining[0];
+  assign \$39  = last[3];
+  assign \$41  = last[0];
   assign \$46  = 1'h0;
-  assign \$47  = remaining[1];
-  assign \$51  = remaining[0];
+  assign \$47  = last[1];
+  assign \$51  = last[0];
   assign \$56  = 1'h0;
   assign \$57  = 1'h0;
-  assign \$58  = remaining[2];
-  assign \$61  = remaining[0];
+  assign \$58  = last[2];
+  assign \$61  = last[0];
   assign \$66  = 1'h0;
-  assign \$67  = remaining[1];
-  assign \$71  = remaining[0];
+  assign \$67  = last[1];
+  assign \$71  = last[0];
   assign \$76  = 1'h0;
   assign \$77  = 1'h0;
   assign \$78  = 1'h0;
   assign \$79  = 1'h0;
-  assign \$80  = remaining[4];
-  assign \$81  = remaining[0];
+  assign \$80  = last[4];
+  assign \$81  = last[0];
   assign \$86  = 1'h0;
-  assign \$87  = remaining[1];
-  assign \$91  = remaining[0];
+  assign \$87  = last[1];
+  assign \$91  = last[0];
   assign \$96  = 1'h0;
   assign \$97  = 1'h0;
-  assign \$98  = remaining[2];
-  assign \$101  = remaining[0];
+  assign \$98  = last[2];
+  assign \$101  = last[0];
   assign \$106  = 1'h0;
-  assign \$107  = remaining[1];
-  assign \$111  = remaining[0];
+  assign \$107  = last[1];
+  assign \$111  = last[0];
   assign \$116  = 1'h0;
   assign \$117  = 1'h0;
   assign \$118  = 1'h0;
-  assign \$119  = remaining[3];
-  assign \$121  = remaining[0];
+  assign \$119  = last[3];
+  assign \$121  = last[0];
   assign \$126  = 1'h0;
-  assign \$127  = remaining[1];
-  assign \$131  = remaining[0];
+  assign \$127  = last[1];
+  assign \$131  = last[0];
   assign \$136  = 1'h0;
   assign \$137  = 1'h0;
-  assign \$138  = remaining[2];
-  assign \$141  = remaining[0];
+  assign \$138  = last[2];
+  assign \$141  = last[0];
   assign \$146  = 1'h0;
-  assign \$147  = remaining[1];
-  assign \$151  = remaining[0];
-  assign \$156  = 1'h0;
-  assign \$157  = 1'h0;
-  assign \$158  = 1'h0;
-  assign \$159  = 1'h0;
-  assign \$160  = 1'h0;
-  assign \$194  = segment;
-  assign \$199  = segment;
-  assign \$204  = segment;
-  assign \$209  = segment;
-  assign \$214  = segment;
-  assign \$219  = segment;
-  assign \$224  = segment;
-  assign \$229  = segment;
-  assign \$234  = segment;
-  assign \$239  = segment;
+  assign \$147  = last[1];
+  assign \$151  = last[0];
+  assign \$156  = segment;
+  assign \$161  = segment;
+  assign \$166  = segment;
+  assign \$171  = segment;
+  assign \$176  = segment;
+  assign \$181  = segment;
+  assign \$186  = segment;
+  assign \$191  = segment;
+  assign \$196  = segment;
+  assign \$201  = segment;
+  assign \$206  = segment;
+  assign \$211  = segment;
+  assign \$216  = segment;
+  assign \$221  = segment;
+  assign \$226  = segment;
+  assign \$231  = segment;
+  assign \$236  = segment;
+  assign \$240  = segment;
   assign \$244  = segment;
-  assign \$249  = segment;
-  assign \$254  = segment;
-  assign \$259  = segment;
+  assign \$248  = segment;
+  assign \$252  = segment;
+  assign \$256  = segment;
+  assign \$260  = segment;
   assign \$264  = segment;
-  assign \$269  = segment;
-  assign \$274  = segment;
-  assign \$278  = segment;
-  assign \$282  = segment;
-  assign \$286  = segment;
-  assign \$290  = segment;
-  assign \$294  = segment;
-  assign \$298  = segment;
-  assign \$302  = segment;
-  assign \$306  = segment;
-  assign \$310  = segment;
-  assign \$314  = segment;
-  assign \$318  = segment;
-  assign \$322  = segment;
-  assign \$326  = segment;
-  assign \$330  = segment;
-  assign \$334  = segment;
+  assign \$268  = segment;
+  assign \$272  = segment;
+  assign \$276  = segment;
+  assign \$280  = segment;
+  assign \$284  = segment;
+  assign \$288  = segment;
+  assign \$292  = segment;
+  assign \$296  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2405$28 , all_nan, \port$2920$0 , \port$3012$0 , leaving, results__valid, results__ready);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2926$28 , all_nan, \port$3516$0 , \port$3662$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8731,19 +8826,19 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
-  wire [1:0] \$17 ;
+  wire \$17 ;
   wire \$18 ;
-  reg \$19 ;
+  wire \$19 ;
   wire \$2 ;
-  reg \$20 ;
-  reg [1:0] \$21 ;
-  reg [1:0] \$22 ;
-  reg \$23 ;
-  reg \$24 ;
+  wire [1:0] \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
   reg \$25 ;
   reg \$26 ;
-  reg \$27 ;
-  reg \$28 ;
+  reg [1:0] \$27 ;
+  reg [1:0] \$28 ;
   reg \$29 ;
   wire [1:0] \$3 ;
   reg \$30 ;
@@ -8760,9 +8855,16 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   reg \$40 ;
   reg \$41 ;
   reg \$42 ;
-  reg [32:0] \$43 ;
+  reg \$43 ;
   reg \$44 ;
+  reg \$45 ;
+  reg \$46 ;
+  reg \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire [1:0] \$5 ;
+  reg [32:0] \$50 ;
+  reg \$51 ;
   wire [1:0] \$6 ;
   wire [1:0] \$7 ;
   wire [1:0] \$8 ;
@@ -8775,8 +8877,11 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire abort;
   input all_nan;
   wire all_nan;
+  wire claim;
   input clk;
   wire clk;
+  wire [32:0] data;
+  wire enough;
   reg final_1 = 1'h0;
   reg final_10 = 1'h0;
   reg final_2 = 1'h0;
@@ -8787,21 +8892,20 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   reg final_7 = 1'h0;
   reg final_8 = 1'h0;
   reg final_9 = 1'h0;
+  (* init = 1'h0 *)
+  wire give;
   wire last;
   output [32:0] leaving;
   reg [32:0] leaving = 33'h000000000;
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$2405$28 ;
-  wire [2:0] \port$2405$28 ;
-  input [62:0] \port$2920$0 ;
-  wire [62:0] \port$2920$0 ;
-  input [62:0] \port$3012$0 ;
-  wire [62:0] \port$3012$0 ;
-  wire [32:0] r_data;
-  wire r_en;
-  wire r_rdy;
+  input [2:0] \port$2926$28 ;
+  wire [2:0] \port$2926$28 ;
+  input [62:0] \port$3516$0 ;
+  wire [62:0] \port$3516$0 ;
+  input [62:0] \port$3662$0 ;
+  wire [62:0] \port$3662$0 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -8814,6 +8918,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire [1:0] rows;
   input rst;
   wire rst;
+  wire take;
+  reg taken = 1'h0;
   wire [62:0] total;
   wire [125:0] totals;
   input valid;
@@ -8828,87 +8934,94 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   reg valid_7 = 1'h0;
   reg valid_8 = 1'h0;
   reg valid_9 = 1'h0;
-  wire [32:0] w_data;
+  wire [32:0] word;
   (* init = 1'h0 *)
-  wire w_en;
+  wire write;
   always @(posedge clk)
-    final_4 <= \$36 ;
+    valid_7 <= \$35 ;
   always @(posedge clk)
-    final_5 <= \$37 ;
+    valid_8 <= \$36 ;
   always @(posedge clk)
-    final_6 <= \$38 ;
+    valid_9 <= \$37 ;
   always @(posedge clk)
-    final_7 <= \$39 ;
+    valid_10 <= \$38 ;
   always @(posedge clk)
-    final_8 <= \$40 ;
+    final_1 <= \$39 ;
   always @(posedge clk)
-    final_9 <= \$41 ;
+    final_2 <= \$40 ;
   always @(posedge clk)
-    final_10 <= \$42 ;
+    final_3 <= \$41 ;
   always @(posedge clk)
-    leaving <= \$43 ;
+    final_4 <= \$42 ;
   always @(posedge clk)
-    results__valid <= \$44 ;
+    final_5 <= \$43 ;
+  always @(posedge clk)
+    final_6 <= \$44 ;
+  always @(posedge clk)
+    final_7 <= \$45 ;
+  always @(posedge clk)
+    final_8 <= \$46 ;
+  always @(posedge clk)
+    final_9 <= \$47 ;
+  always @(posedge clk)
+    final_10 <= \$48 ;
+  always @(posedge clk)
+    taken <= \$49 ;
+  always @(posedge clk)
+    leaving <= \$50 ;
+  always @(posedge clk)
+    results__valid <= \$51 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$2926$28 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$2405$28 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$2405$28 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$2926$28 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$2926$28 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$2926$28 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$3012$0  : \port$2920$0 ;
-  assign \$17  = valid ? nans : \$signal$8 ;
-  assign nan = \$17 [0] | all_nan;
+  assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
-  assign r_en = \$18  | results__ready;
+  assign \$19  = \$18  | results__ready;
+  assign total = \$signal  ? \port$3662$0  : \port$3516$0 ;
+  assign \$20  = valid ? nans : \$signal$8 ;
+  assign nan = \$20 [0] | all_nan;
+  assign \$21  = ~ taken;
+  assign \$22  = ~ results__valid;
+  assign \$23  = \$22  | results__ready;
+  assign \$24  = \$21  | \$23 ;
+  assign take = enough & \$24 ;
   always @(posedge clk)
-    \$signal  <= \$19 ;
+    \$signal  <= \$25 ;
   always @(posedge clk)
-    \$signal$4  <= \$20 ;
+    \$signal$4  <= \$26 ;
   always @(posedge clk)
-    \$signal$6  <= \$21 ;
+    \$signal$6  <= \$27 ;
   always @(posedge clk)
-    \$signal$8  <= \$22 ;
+    \$signal$8  <= \$28 ;
   always @(posedge clk)
-    valid_1 <= \$23 ;
+    valid_1 <= \$29 ;
   always @(posedge clk)
-    valid_2 <= \$24 ;
+    valid_2 <= \$30 ;
   always @(posedge clk)
-    valid_3 <= \$25 ;
+    valid_3 <= \$31 ;
   always @(posedge clk)
-    valid_4 <= \$26 ;
+    valid_4 <= \$32 ;
   always @(posedge clk)
-    valid_5 <= \$27 ;
+    valid_5 <= \$33 ;
   always @(posedge clk)
-    valid_6 <= \$28 ;
-  always @(posedge clk)
-    valid_7 <= \$29 ;
-  always @(posedge clk)
-    valid_8 <= \$30 ;
-  always @(posedge clk)
-    valid_9 <= \$31 ;
-  always @(posedge clk)
-    valid_10 <= \$32 ;
-  always @(posedge clk)
-    final_1 <= \$33 ;
-  always @(posedge clk)
-    final_2 <= \$34 ;
-  always @(posedge clk)
-    final_3 <= \$35 ;
-  \tern_32x2_int8_g16_base3.core.results.queue  queue (
+    valid_6 <= \$34 ;
+  \tern_32x2_int8_g16_base3.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$3064$0 (final_10),
-    .\port$3186$0 (result),
-    .r_data(r_data),
-    .r_en(r_en),
-    .r_rdy(r_rdy),
+    .\port$3714$0 (final_10),
+    .\port$3834$0 (result),
+    .read__en(take),
     .rst(rst),
-    .w_en(valid_10)
+    .word(word),
+    .write(valid_10)
   );
   \tern_32x2_int8_g16_base3.core.results.rounder  rounder (
     .abort(abort),
@@ -8918,9 +9031,17 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
     .rst(rst),
     .total(total)
   );
+  \tern_32x2_int8_g16_base3.core.results.waiting  waiting (
+    .abort(abort),
+    .claim(take),
+    .clk(clk),
+    .enough(enough),
+    .give(valid_10),
+    .rst(rst)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$36  = final_3;
+    \$36  = valid_7;
     if (abort) begin
       \$36  = 1'h0;
     end
@@ -8930,7 +9051,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$37  = final_4;
+    \$37  = valid_8;
     if (abort) begin
       \$37  = 1'h0;
     end
@@ -8940,7 +9061,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$38  = final_5;
+    \$38  = valid_9;
     if (abort) begin
       \$38  = 1'h0;
     end
@@ -8950,7 +9071,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$39  = final_6;
+    \$39  = \$14 ;
     if (abort) begin
       \$39  = 1'h0;
     end
@@ -8960,7 +9081,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$40  = final_7;
+    \$40  = final_1;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -8970,7 +9091,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$41  = final_8;
+    \$41  = final_2;
     if (abort) begin
       \$41  = 1'h0;
     end
@@ -8980,7 +9101,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$42  = final_9;
+    \$42  = final_3;
     if (abort) begin
       \$42  = 1'h0;
     end
@@ -8990,17 +9111,17 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$43  = leaving;
-    if (\$16 ) begin
-      \$43  = r_data;
+    \$43  = final_4;
+    if (abort) begin
+      \$43  = 1'h0;
+    end
+    if (rst) begin
+      \$43  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$44  = results__valid;
-    if (\$16 ) begin
-      \$44  = r_rdy;
-    end
+    \$44  = final_5;
     if (abort) begin
       \$44  = 1'h0;
     end
@@ -9010,85 +9131,98 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$19  = \$signal ;
+    \$45  = final_6;
+    if (abort) begin
+      \$45  = 1'h0;
+    end
+    if (rst) begin
+      \$45  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$46  = final_7;
+    if (abort) begin
+      \$46  = 1'h0;
+    end
+    if (rst) begin
+      \$46  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$47  = final_8;
+    if (abort) begin
+      \$47  = 1'h0;
+    end
+    if (rst) begin
+      \$47  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$48  = final_9;
+    if (abort) begin
+      \$48  = 1'h0;
+    end
+    if (rst) begin
+      \$48  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$49  = taken;
+    if (\$17 ) begin
+      \$49  = take;
+    end
+    if (abort) begin
+      \$49  = 1'h0;
+    end
+    if (rst) begin
+      \$49  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$50  = leaving;
+    if (\$19 ) begin
+      \$50  = word;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$51  = results__valid;
+    if (\$19 ) begin
+      \$51  = taken;
+    end
+    if (abort) begin
+      \$51  = 1'h0;
+    end
+    if (rst) begin
+      \$51  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$25  = \$signal ;
     if (valid) begin
-      \$19  = 1'h1;
+      \$25  = 1'h1;
     end else if (\$1 ) begin
-      \$19  = \$4 [0];
+      \$25  = \$4 [0];
     end
     if (abort) begin
-      \$19  = 1'h0;
+      \$25  = 1'h0;
     end
     if (rst) begin
-      \$19  = 1'h0;
+      \$25  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$20  = \$signal$4 ;
+    \$26  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$2405$28 [2];
+      \$26  = \port$2926$28 [2];
     end
-    if (abort) begin
-      \$20  = 1'h0;
-    end
-    if (rst) begin
-      \$20  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$21  = \$6 ;
-    if (abort) begin
-      \$21  = 2'h0;
-    end
-    if (rst) begin
-      \$21  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$22  = \$8 ;
-    if (abort) begin
-      \$22  = 2'h0;
-    end
-    if (rst) begin
-      \$22  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$23  = \$9 [0];
-    if (abort) begin
-      \$23  = 1'h0;
-    end
-    if (rst) begin
-      \$23  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$24  = valid_1;
-    if (abort) begin
-      \$24  = 1'h0;
-    end
-    if (rst) begin
-      \$24  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$25  = valid_2;
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$26  = valid_3;
     if (abort) begin
       \$26  = 1'h0;
     end
@@ -9098,27 +9232,27 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$27  = valid_4;
+    \$27  = \$6 ;
     if (abort) begin
-      \$27  = 1'h0;
+      \$27  = 2'h0;
     end
     if (rst) begin
-      \$27  = 1'h0;
+      \$27  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$28  = valid_5;
+    \$28  = \$8 ;
     if (abort) begin
-      \$28  = 1'h0;
+      \$28  = 2'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$28  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$29  = valid_6;
+    \$29  = \$9 [0];
     if (abort) begin
       \$29  = 1'h0;
     end
@@ -9128,7 +9262,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$30  = valid_7;
+    \$30  = valid_1;
     if (abort) begin
       \$30  = 1'h0;
     end
@@ -9138,7 +9272,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$31  = valid_8;
+    \$31  = valid_2;
     if (abort) begin
       \$31  = 1'h0;
     end
@@ -9148,7 +9282,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$32  = valid_9;
+    \$32  = valid_3;
     if (abort) begin
       \$32  = 1'h0;
     end
@@ -9158,7 +9292,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$33  = \$14 ;
+    \$33  = valid_4;
     if (abort) begin
       \$33  = 1'h0;
     end
@@ -9168,7 +9302,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$34  = final_1;
+    \$34  = valid_5;
     if (abort) begin
       \$34  = 1'h0;
     end
@@ -9178,7 +9312,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$35  = final_2;
+    \$35  = valid_6;
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -9186,11 +9320,13 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$2405$28 [2];
-  assign rows = \port$2405$28 [1:0];
-  assign totals = { \port$3012$0 , \port$2920$0  };
-  assign w_en = valid_10;
-  assign w_data = { final_10, result };
+  assign last = \port$2926$28 [2];
+  assign rows = \port$2926$28 [1:0];
+  assign totals = { \port$3662$0 , \port$3516$0  };
+  assign write = valid_10;
+  assign data = { final_10, result };
+  assign give = valid_10;
+  assign claim = take;
   assign results__payload = leaving;
   assign \results__payload.value  = leaving[31:0];
   assign \results__payload.last  = leaving[32];
@@ -9201,79 +9337,42 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w_en, \port$3064$0 , \port$3186$0 , r_rdy, clk);
+module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, write, \port$3714$0 , \port$3834$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [6:0] \$12 ;
-  wire [6:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [6:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [6:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [6:0] \$3 ;
-  wire \$30 ;
-  reg [5:0] \$31 ;
-  reg [5:0] \$32 ;
-  reg [5:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [6:0] \$6 ;
-  wire [6:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
+  wire [6:0] \$1 ;
+  wire [6:0] \$2 ;
+  reg [5:0] \$3 ;
+  reg [5:0] \$4 ;
+  reg [5:0] \$signature__addr  = 6'h00;
+  wire [32:0] \$signature__data ;
+  wire \$signature__en ;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  wire [32:0] data;
   (* init = 6'h00 *)
-  wire [5:0] consume;
-  reg [5:0] inner_level = 6'h00;
-  wire inner_r_rdy;
-  wire [5:0] level;
-  input \port$3064$0 ;
-  wire \port$3064$0 ;
-  input [31:0] \port$3186$0 ;
-  wire [31:0] \port$3186$0 ;
+  wire [5:0] into;
   (* init = 6'h00 *)
-  wire [5:0] produce;
-  output [32:0] r_data;
-  wire [32:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [5:0] r_level;
-  reg [5:0] r_port__addr = 6'h00;
-  wire [32:0] r_port__data;
-  wire r_port__en;
-  output r_rdy;
-  reg r_rdy = 1'h0;
+  wire [5:0] out_of;
+  input \port$3714$0 ;
+  wire \port$3714$0 ;
+  input [31:0] \port$3834$0 ;
+  wire [31:0] \port$3834$0 ;
+  reg [5:0] read__addr = 6'h00;
+  wire [32:0] read__data;
+  input read__en;
+  wire read__en;
   input rst;
   wire rst;
-  wire [32:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [5:0] w_level;
-  reg [5:0] w_port__addr = 6'h00;
-  wire [32:0] w_port__data;
-  wire w_port__en;
-  wire w_rdy;
+  wire take;
+  output [32:0] word;
+  wire [32:0] word;
+  input write;
+  wire write;
   (* no_rw_check = 32'd1 *)
-  reg [32:0] storage [32:0];
+  (* ram_style = "block" *)
+  reg [32:0] storage [63:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -9308,264 +9407,301 @@ module \tern_32x2_int8_g16_base3.core.results.queue (rst, r_en, r_data, abort, w
     storage[30] = 33'h000000000;
     storage[31] = 33'h000000000;
     storage[32] = 33'h000000000;
+    storage[33] = 33'h000000000;
+    storage[34] = 33'h000000000;
+    storage[35] = 33'h000000000;
+    storage[36] = 33'h000000000;
+    storage[37] = 33'h000000000;
+    storage[38] = 33'h000000000;
+    storage[39] = 33'h000000000;
+    storage[40] = 33'h000000000;
+    storage[41] = 33'h000000000;
+    storage[42] = 33'h000000000;
+    storage[43] = 33'h000000000;
+    storage[44] = 33'h000000000;
+    storage[45] = 33'h000000000;
+    storage[46] = 33'h000000000;
+    storage[47] = 33'h000000000;
+    storage[48] = 33'h000000000;
+    storage[49] = 33'h000000000;
+    storage[50] = 33'h000000000;
+    storage[51] = 33'h000000000;
+    storage[52] = 33'h000000000;
+    storage[53] = 33'h000000000;
+    storage[54] = 33'h000000000;
+    storage[55] = 33'h000000000;
+    storage[56] = 33'h000000000;
+    storage[57] = 33'h000000000;
+    storage[58] = 33'h000000000;
+    storage[59] = 33'h000000000;
+    storage[60] = 33'h000000000;
+    storage[61] = 33'h000000000;
+    storage[62] = 33'h000000000;
+    storage[63] = 33'h000000000;
   end
   always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= { \port$3064$0 , \port$3186$0  };
+    if (write)
+      storage[\$signature__addr ] <= { \port$3714$0 , \port$3834$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
+    if (read__en) begin
+      _0_ <= storage[read__addr];
     end
   end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 6'h21;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 6'h20;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 7'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 6'h20;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 7'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
+  assign word = _0_;
   always @(posedge clk)
-    w_port__addr <= \$31 ;
+    \$signature__addr  <= \$3 ;
   always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [5:0];
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [5:0];
     end
     if (abort) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
     if (rst) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [5:0];
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [5:0];
     end
     if (abort) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
     if (rst) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [5:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [5:0];
-    end
-    if (abort) begin
-      \$33  = 6'h00;
-    end
-    if (rst) begin
-      \$33  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [5:0];
-  assign level = \$3 [5:0];
-  assign r_level = \$3 [5:0];
-  assign produce = w_port__addr;
-  assign w_port__data = { \port$3064$0 , \port$3186$0  };
-  assign w_data = { \port$3064$0 , \port$3186$0  };
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
+  assign into = \$signature__addr ;
+  assign \$signature__data  = { \port$3714$0 , \port$3834$0  };
+  assign data = { \port$3714$0 , \port$3834$0  };
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [61:0] \$1 ;
   wire \$10 ;
-  reg \$100 ;
-  reg \$101 ;
-  reg \$102 ;
-  reg \$103 ;
-  reg \$104 ;
-  reg \$105 ;
-  reg \$106 ;
-  reg \$107 ;
-  reg \$108 ;
-  reg \$109 ;
-  wire [124:0] \$11 ;
-  reg \$110 ;
-  reg [9:0] \$111 ;
-  reg [22:0] \$112 ;
-  reg \$113 ;
-  reg \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg \$117 ;
-  reg \$118 ;
-  reg \$119 ;
-  wire [124:0] \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg \$124 ;
-  reg \$125 ;
-  reg \$126 ;
-  reg \$127 ;
-  reg \$128 ;
-  reg \$129 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire [7:0] \$127 ;
+  wire \$128 ;
+  wire \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg \$131 ;
-  reg [31:0] \$132 ;
-  wire [124:0] \$14 ;
-  wire [124:0] \$15 ;
-  wire \$16 ;
-  wire \$17 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire [22:0] \$133 ;
+  wire [22:0] \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire [31:0] \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  reg \$152 ;
+  reg [61:0] \$153 ;
+  reg [61:0] \$154 ;
+  reg [61:0] \$155 ;
+  reg \$156 ;
+  reg \$157 ;
+  reg \$158 ;
+  reg [56:0] \$159 ;
+  wire [124:0] \$16 ;
+  reg \$160 ;
+  reg \$161 ;
+  reg [40:0] \$162 ;
+  reg \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [32:0] \$166 ;
+  reg \$167 ;
+  reg \$168 ;
+  reg \$169 ;
+  wire [124:0] \$17 ;
+  reg \$170 ;
+  reg [28:0] \$171 ;
+  reg \$172 ;
+  reg \$173 ;
+  reg \$174 ;
+  reg \$175 ;
+  reg [25:0] \$176 ;
+  reg \$177 ;
+  reg \$178 ;
+  reg \$179 ;
   wire \$18 ;
+  reg \$180 ;
+  reg \$181 ;
+  reg \$182 ;
+  reg \$183 ;
+  reg \$184 ;
+  reg \$185 ;
+  reg \$186 ;
+  reg \$187 ;
+  reg \$188 ;
+  reg \$189 ;
   wire \$19 ;
+  reg \$190 ;
+  reg \$191 ;
+  reg \$192 ;
+  reg \$193 ;
+  reg \$194 ;
+  reg \$195 ;
+  reg \$196 ;
+  reg \$197 ;
+  reg \$198 ;
+  reg \$199 ;
   wire [62:0] \$2 ;
   wire \$20 ;
-  wire [87:0] \$21 ;
-  wire [87:0] \$22 ;
+  reg \$200 ;
+  reg \$201 ;
+  reg \$202 ;
+  reg [7:0] \$203 ;
+  reg [22:0] \$204 ;
+  reg \$205 ;
+  reg \$206 ;
+  reg [31:0] \$207 ;
+  wire \$21 ;
+  wire \$22 ;
   wire \$23 ;
-  wire [87:0] \$24 ;
-  wire [87:0] \$25 ;
+  wire \$24 ;
+  wire \$25 ;
   wire \$26 ;
   wire \$27 ;
-  wire \$28 ;
-  wire \$29 ;
+  wire [87:0] \$28 ;
+  wire [87:0] \$29 ;
   wire \$3 ;
   wire \$30 ;
-  wire [55:0] \$31 ;
-  wire [55:0] \$32 ;
+  wire \$31 ;
+  wire \$32 ;
   wire \$33 ;
-  wire [55:0] \$34 ;
-  wire [55:0] \$35 ;
+  wire \$34 ;
+  wire \$35 ;
   wire \$36 ;
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
   wire \$4 ;
-  wire \$40 ;
-  wire [39:0] \$41 ;
-  wire [39:0] \$42 ;
+  wire [55:0] \$40 ;
+  wire [55:0] \$41 ;
+  wire \$42 ;
   wire \$43 ;
-  wire [39:0] \$44 ;
-  wire [39:0] \$45 ;
-  wire [31:0] \$46 ;
-  wire [31:0] \$47 ;
-  wire [29:0] \$48 ;
-  wire [31:0] \$49 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire [1:0] \$5 ;
-  wire [31:0] \$50 ;
-  wire [29:0] \$51 ;
-  wire \$52 ;
-  wire [31:0] \$53 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [39:0] \$52 ;
+  wire [39:0] \$53 ;
   wire [31:0] \$54 ;
-  wire [29:0] \$55 ;
-  wire [31:0] \$56 ;
-  wire [31:0] \$57 ;
-  wire [29:0] \$58 ;
-  wire [8:0] \$59 ;
+  wire [31:0] \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire [31:0] \$58 ;
+  wire [31:0] \$59 ;
   wire \$6 ;
   wire \$60 ;
   wire \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [7:0] \$67 ;
-  wire [31:0] \$68 ;
-  wire [31:0] \$69 ;
+  wire [31:0] \$63 ;
+  wire [31:0] \$64 ;
+  wire [29:0] \$65 ;
+  wire [31:0] \$66 ;
+  wire [31:0] \$67 ;
+  wire [29:0] \$68 ;
+  wire [8:0] \$69 ;
   wire \$7 ;
-  wire [31:0] \$70 ;
+  wire \$70 ;
   wire \$71 ;
   wire \$72 ;
   wire \$73 ;
   wire \$74 ;
-  reg \$75 ;
-  reg [61:0] \$76 ;
-  reg [61:0] \$77 ;
-  reg [61:0] \$78 ;
-  reg \$79 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
   wire \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg [56:0] \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg [40:0] \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg [32:0] \$89 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire [7:0] \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
   wire \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [28:0] \$94 ;
-  reg \$95 ;
-  reg \$96 ;
-  reg \$97 ;
-  reg \$98 ;
-  reg [25:0] \$99 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [61:0] \$like  = 62'h0000000000000000;
   reg \$signal  = 1'h0;
-  reg \$signal$42  = 1'h0;
   reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
@@ -9577,7 +9713,7 @@ module \tern_32x2_int8_g16_base3.core.results.rounder (rst, total, nan, abort, r
   reg empty_2 = 1'h0;
   reg empty_4 = 1'h0;
   reg empty_8 = 1'h0;
-  reg [9:0] exponent = 10'h000;
+  reg [7:0] field = 8'h00;
   reg [22:0] fraction = 23'h000000;
   reg [61:0] magnitude = 62'h0000000000000000;
   input nan;
@@ -9590,7 +9726,6 @@ module \tern_32x2_int8_g16_base3.core.results.rounder (rst, total, nan, abort, r
   reg nan_6 = 1'h0;
   reg nan_7 = 1'h0;
   reg nan_8 = 1'h0;
-  reg nan_9 = 1'h0;
   reg [56:0] normal_0 = 57'h000000000000000;
   reg [40:0] normal_1 = 41'h00000000000;
   reg [32:0] normal_2 = 33'h000000000;
@@ -9625,7 +9760,7 @@ module \tern_32x2_int8_g16_base3.core.results.rounder (rst, total, nan, abort, r
   reg sign_5 = 1'h0;
   reg sign_6 = 1'h0;
   reg sign_7 = 1'h0;
-  reg sign_8 = 1'h0;
+  reg sign_last = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
@@ -9642,2850 +9777,836 @@ module \tern_32x2_int8_g16_base3.core.results.rounder (rst, total, nan, abort, r
   assign \$8  = | \$like [61:46];
   assign \$9  = ~ \$8 ;
   assign \$10  = empty ? \$7  : \$9 ;
-  assign \$12  = empty ? \$11  : { 63'h0000000000000000, \$like  };
-  assign \$13  = | \$12 [5:0];
-  assign \$15  = empty ? \$14  : { 63'h0000000000000000, \$like  };
-  assign \$16  = | normal_0[40:33];
-  assign \$17  = ~ \$16 ;
-  assign \$18  = | normal_0[56:49];
+  assign \$12  = ~ empty;
+  assign \$13  = | \$like [5:0];
+  assign \$14  = \$12  & \$13 ;
+  assign \$17  = empty ? \$16  : { 63'h0000000000000000, \$like  };
+  assign \$18  = | normal_0[40:33];
   assign \$19  = ~ \$18 ;
-  assign \$20  = empty_16 ? \$17  : \$19 ;
-  assign \$22  = empty_16 ? \$21  : { 31'h00000000, normal_0 };
-  assign \$23  = | \$22 [16:0];
-  assign \$25  = empty_16 ? \$24  : { 31'h00000000, normal_0 };
-  assign \$26  = | normal_1[32:29];
-  assign \$27  = ~ \$26 ;
-  assign \$28  = | normal_1[40:37];
-  assign \$29  = ~ \$28 ;
-  assign \$30  = empty_8 ? \$27  : \$29 ;
-  assign \$32  = empty_8 ? \$31  : { 15'h0000, normal_1 };
-  assign \$33  = | \$32 [8:0];
-  assign \$35  = empty_8 ? \$34  : { 15'h0000, normal_1 };
-  assign \$36  = | normal_2[28:27];
-  assign \$37  = ~ \$36 ;
-  assign \$38  = | normal_2[32:31];
-  assign \$39  = ~ \$38 ;
-  assign \$40  = empty_4 ? \$37  : \$39 ;
-  assign \$42  = empty_4 ? \$41  : { 7'h00, normal_2 };
-  assign \$43  = | \$42 [4:0];
-  assign \$45  = empty_4 ? \$44  : { 7'h00, normal_2 };
-  assign \$47  = empty_2 ? \$46  : { 3'h0, normal_3 };
-  assign \$50  = empty_2 ? \$49  : { 3'h0, normal_3 };
-  assign \$51  = empty_1 ? \$48  : { 1'h0, \$50 [28:0] };
-  assign \$52  = | \$51 [3:0];
-  assign \$54  = empty_2 ? \$53  : { 3'h0, normal_3 };
-  assign \$57  = empty_2 ? \$56  : { 3'h0, normal_3 };
-  assign \$58  = empty_1 ? \$55  : { 1'h0, \$57 [28:0] };
-  assign \$59  = 8'ha4 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
-  assign \$60  = ~ subnormal_5;
-  assign \$61  = normal_4[25] & \$60 ;
-  assign \$63  = \$62  | normal_4[2];
-  assign \$64  = normal_4[1] & \$63 ;
-  assign \$65  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$66  = \$signal$42  & \$65 ;
-  assign \$67  = \$signal$42  ? exponent[7:0] : 8'h00;
-  assign \$68  = { \$67 , fraction } + round_up;
-  assign \$69  = \$66  ? 32'd2139095040 : \$68 ;
-  assign \$70  = nan_9 ? 32'd2143289344 : { sign_8, \$69 [30:0] };
-  assign \$72  = ~ \$71 ;
-  assign \$74  = ~ \$73 ;
-  assign empty_1 = empty_2 ? \$72  : \$74 ;
+  assign \$20  = | normal_0[56:49];
+  assign \$21  = ~ \$20 ;
+  assign \$22  = empty_16 ? \$19  : \$21 ;
+  assign \$24  = ~ empty_16;
+  assign \$25  = | normal_0[16:1];
+  assign \$26  = \$24  & \$25 ;
+  assign \$27  = \$23  | \$26 ;
+  assign \$29  = empty_16 ? \$28  : { 31'h00000000, normal_0 };
+  assign \$30  = | normal_1[32:29];
+  assign \$31  = ~ \$30 ;
+  assign \$32  = | normal_1[40:37];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = empty_8 ? \$31  : \$33 ;
+  assign \$36  = ~ empty_8;
+  assign \$37  = | normal_1[8:1];
+  assign \$38  = \$36  & \$37 ;
+  assign \$39  = \$35  | \$38 ;
+  assign \$41  = empty_8 ? \$40  : { 15'h0000, normal_1 };
+  assign \$42  = | normal_2[28:27];
+  assign \$43  = ~ \$42 ;
+  assign \$44  = | normal_2[32:31];
+  assign \$45  = ~ \$44 ;
+  assign \$46  = empty_4 ? \$43  : \$45 ;
+  assign \$48  = ~ empty_4;
+  assign \$49  = | normal_2[4:1];
+  assign \$50  = \$48  & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$53  = empty_4 ? \$52  : { 7'h00, normal_2 };
+  assign \$55  = empty_2 ? \$54  : { 3'h0, normal_3 };
+  assign \$56  = | \$55 [2:0];
+  assign \$57  = ~ empty_1;
+  assign \$59  = empty_2 ? \$58  : { 3'h0, normal_3 };
+  assign \$61  = \$57  & \$60 ;
+  assign \$62  = \$56  | \$61 ;
+  assign \$64  = empty_2 ? \$63  : { 3'h0, normal_3 };
+  assign \$67  = empty_2 ? \$66  : { 3'h0, normal_3 };
+  assign \$68  = empty_1 ? \$65  : { 1'h0, \$67 [28:0] };
+  assign \$69  = 8'ha4 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
+  assign \$70  = ~ subnormal_5;
+  assign \$71  = normal_4[25] & \$70 ;
+  assign \$72  = ~ subnormal_5;
+  assign \$73  = normal_4[25] & \$72 ;
+  assign \$74  = ~ subnormal_5;
+  assign \$75  = normal_4[25] & \$74 ;
+  assign \$76  = ~ subnormal_5;
+  assign \$77  = normal_4[25] & \$76 ;
+  assign \$78  = ~ subnormal_5;
+  assign \$79  = normal_4[25] & \$78 ;
+  assign \$80  = ~ subnormal_5;
+  assign \$81  = normal_4[25] & \$80 ;
+  assign \$82  = ~ subnormal_5;
+  assign \$83  = normal_4[25] & \$82 ;
+  assign \$84  = ~ subnormal_5;
+  assign \$85  = normal_4[25] & \$84 ;
+  assign \$86  = \$69 [7:0] & { \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71  };
+  assign \$87  = ~ subnormal_5;
+  assign \$88  = normal_4[25] & \$87 ;
+  assign \$92  = ~ subnormal_5;
+  assign \$93  = normal_4[25] & \$92 ;
+  assign \$97  = ~ subnormal_5;
+  assign \$98  = normal_4[25] & \$97 ;
+  assign \$102  = ~ subnormal_5;
+  assign \$103  = normal_4[25] & \$102 ;
+  assign \$107  = ~ subnormal_5;
+  assign \$108  = normal_4[25] & \$107 ;
+  assign \$112  = ~ subnormal_5;
+  assign \$113  = normal_4[25] & \$112 ;
+  assign \$117  = ~ subnormal_5;
+  assign \$118  = normal_4[25] & \$117 ;
+  assign \$122  = ~ subnormal_5;
+  assign \$123  = normal_4[25] & \$122 ;
+  assign \$127  = \$86  | { \$126 , \$121 , \$116 , \$111 , \$106 , \$101 , \$96 , \$91  };
+  assign \$128  = ~ subnormal_5;
+  assign \$129  = normal_4[25] & \$128 ;
+  assign \$133  = nan_8 ? 23'h400000 : 23'h000000;
+  assign \$134  = \$132  ? \$133  : normal_4[24:2];
+  assign \$136  = \$135  | normal_4[2];
+  assign \$137  = normal_4[1] & \$136 ;
+  assign \$138  = ~ subnormal_5;
+  assign \$139  = normal_4[25] & \$138 ;
+  assign \$143  = ~ \$142 ;
+  assign \$144  = \$137  & \$143 ;
+  assign \$145  = ~ nan_8;
+  assign \$146  = sign_7 & \$145 ;
+  assign \$147  = { field, fraction } + round_up;
+  assign \$149  = ~ \$148 ;
+  assign \$151  = ~ \$150 ;
+  assign empty_1 = empty_2 ? \$149  : \$151 ;
   always @(posedge clk)
-    \$signal  <= \$75 ;
+    \$signal  <= \$152 ;
   always @(posedge clk)
-    ones <= \$76 ;
+    ones <= \$153 ;
   always @(posedge clk)
-    magnitude <= \$77 ;
+    magnitude <= \$154 ;
   always @(posedge clk)
-    \$like  <= \$78 ;
+    \$like  <= \$155 ;
   always @(posedge clk)
-    \$signal$7  <= \$79 ;
+    \$signal$7  <= \$156 ;
   always @(posedge clk)
-    empty <= \$80 ;
+    empty <= \$157 ;
   always @(posedge clk)
-    empty_16 <= \$81 ;
+    empty_16 <= \$158 ;
   always @(posedge clk)
-    normal_0 <= \$82 ;
+    normal_0 <= \$159 ;
   always @(posedge clk)
-    shift_0_0 <= \$83 ;
+    shift_0_0 <= \$160 ;
   always @(posedge clk)
-    empty_8 <= \$84 ;
+    empty_8 <= \$161 ;
   always @(posedge clk)
-    normal_1 <= \$85 ;
+    normal_1 <= \$162 ;
   always @(posedge clk)
-    shift_1_0 <= \$86 ;
+    shift_1_0 <= \$163 ;
   always @(posedge clk)
-    shift_1_1 <= \$87 ;
+    shift_1_1 <= \$164 ;
   always @(posedge clk)
-    empty_4 <= \$88 ;
+    empty_4 <= \$165 ;
   always @(posedge clk)
-    normal_2 <= \$89 ;
+    normal_2 <= \$166 ;
   always @(posedge clk)
-    shift_2_0 <= \$90 ;
+    shift_2_0 <= \$167 ;
   always @(posedge clk)
-    shift_2_1 <= \$91 ;
+    shift_2_1 <= \$168 ;
   always @(posedge clk)
-    shift_2_2 <= \$92 ;
+    shift_2_2 <= \$169 ;
   always @(posedge clk)
-    empty_2 <= \$93 ;
+    empty_2 <= \$170 ;
   always @(posedge clk)
-    normal_3 <= \$94 ;
+    normal_3 <= \$171 ;
   always @(posedge clk)
-    shift_3_0 <= \$95 ;
+    shift_3_0 <= \$172 ;
   always @(posedge clk)
-    shift_3_1 <= \$96 ;
+    shift_3_1 <= \$173 ;
   always @(posedge clk)
-    shift_3_2 <= \$97 ;
+    shift_3_2 <= \$174 ;
   always @(posedge clk)
-    shift_3_3 <= \$98 ;
+    shift_3_3 <= \$175 ;
   always @(posedge clk)
-    normal_4 <= \$99 ;
+    normal_4 <= \$176 ;
   always @(posedge clk)
-    shift_4_0 <= \$100 ;
+    shift_4_0 <= \$177 ;
   always @(posedge clk)
-    shift_4_1 <= \$101 ;
+    shift_4_1 <= \$178 ;
   always @(posedge clk)
-    shift_4_2 <= \$102 ;
+    shift_4_2 <= \$179 ;
   always @(posedge clk)
-    shift_4_3 <= \$103 ;
+    shift_4_3 <= \$180 ;
   always @(posedge clk)
-    shift_4_4 <= \$104 ;
+    shift_4_4 <= \$181 ;
   always @(posedge clk)
-    shift_4_5 <= \$105 ;
+    shift_4_5 <= \$182 ;
   always @(posedge clk)
-    subnormal_1 <= \$106 ;
+    subnormal_1 <= \$183 ;
   always @(posedge clk)
-    subnormal_2 <= \$107 ;
+    subnormal_2 <= \$184 ;
   always @(posedge clk)
-    subnormal_3 <= \$108 ;
+    subnormal_3 <= \$185 ;
   always @(posedge clk)
-    subnormal_4 <= \$109 ;
+    subnormal_4 <= \$186 ;
   always @(posedge clk)
-    subnormal_5 <= \$110 ;
+    subnormal_5 <= \$187 ;
   always @(posedge clk)
-    exponent <= \$111 ;
+    sign_1 <= \$188 ;
   always @(posedge clk)
-    fraction <= \$112 ;
+    sign_2 <= \$189 ;
   always @(posedge clk)
-    \$signal$42  <= \$113 ;
+    sign_3 <= \$190 ;
   always @(posedge clk)
-    round_up <= \$114 ;
+    sign_4 <= \$191 ;
   always @(posedge clk)
-    sign_1 <= \$115 ;
+    sign_5 <= \$192 ;
   always @(posedge clk)
-    sign_2 <= \$116 ;
+    sign_6 <= \$193 ;
   always @(posedge clk)
-    sign_3 <= \$117 ;
+    sign_7 <= \$194 ;
   always @(posedge clk)
-    sign_4 <= \$118 ;
+    nan_1 <= \$195 ;
   always @(posedge clk)
-    sign_5 <= \$119 ;
+    nan_2 <= \$196 ;
   always @(posedge clk)
-    sign_6 <= \$120 ;
+    nan_3 <= \$197 ;
   always @(posedge clk)
-    sign_7 <= \$121 ;
+    nan_4 <= \$198 ;
   always @(posedge clk)
-    sign_8 <= \$122 ;
+    nan_5 <= \$199 ;
   always @(posedge clk)
-    nan_1 <= \$123 ;
+    nan_6 <= \$200 ;
   always @(posedge clk)
-    nan_2 <= \$124 ;
+    nan_7 <= \$201 ;
   always @(posedge clk)
-    nan_3 <= \$125 ;
+    nan_8 <= \$202 ;
   always @(posedge clk)
-    nan_4 <= \$126 ;
+    field <= \$203 ;
   always @(posedge clk)
-    nan_5 <= \$127 ;
+    fraction <= \$204 ;
   always @(posedge clk)
-    nan_6 <= \$128 ;
+    round_up <= \$205 ;
   always @(posedge clk)
-    nan_7 <= \$129 ;
+    sign_last <= \$206 ;
   always @(posedge clk)
-    nan_8 <= \$130 ;
-  always @(posedge clk)
-    nan_9 <= \$131 ;
-  always @(posedge clk)
-    result <= \$132 ;
+    result <= \$207 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$75  = total[62];
+    \$152  = total[62];
     if (abort) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
     if (rst) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$76  = \$1 ;
+    \$153  = \$1 ;
     if (abort) begin
-      \$76  = 62'h0000000000000000;
+      \$153  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$76  = 62'h0000000000000000;
+      \$153  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$77  = \$2 [61:0];
+    \$154  = \$2 [61:0];
     if (abort) begin
-      \$77  = 62'h0000000000000000;
+      \$154  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$77  = 62'h0000000000000000;
+      \$154  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$78  = magnitude;
+    \$155  = magnitude;
     if (abort) begin
-      \$78  = 62'h0000000000000000;
+      \$155  = 62'h0000000000000000;
     end
     if (rst) begin
-      \$78  = 62'h0000000000000000;
+      \$155  = 62'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$79  = 1'h0;
+    \$156  = 1'h0;
     if (abort) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
     if (rst) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$80  = \$5 [0];
+    \$157  = \$5 [0];
     if (abort) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
     if (rst) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$81  = \$10 ;
+    \$158  = \$10 ;
     if (abort) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
     if (rst) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$82  = { \$15 [61:6], \$13  };
+    \$159  = { \$17 [61:6], \$15  };
     if (abort) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
     if (rst) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$83  = empty;
+    \$160  = empty;
     if (abort) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
     if (rst) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$84  = \$20 ;
+    \$161  = \$22 ;
     if (abort) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
     if (rst) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$85  = { \$25 [56:17], \$23  };
+    \$162  = { \$29 [56:17], \$27  };
     if (abort) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
     if (rst) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$86  = empty_16;
+    \$163  = empty_16;
     if (abort) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
     if (rst) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$87  = shift_0_0;
+    \$164  = shift_0_0;
     if (abort) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
     if (rst) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$88  = \$30 ;
+    \$165  = \$34 ;
     if (abort) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
     if (rst) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$89  = { \$35 [40:9], \$33  };
+    \$166  = { \$41 [40:9], \$39  };
     if (abort) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
     if (rst) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$90  = empty_8;
+    \$167  = empty_8;
     if (abort) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
     if (rst) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$91  = shift_1_0;
+    \$168  = shift_1_0;
     if (abort) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
     if (rst) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$92  = shift_1_1;
+    \$169  = shift_1_1;
     if (abort) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$93  = \$40 ;
+    \$170  = \$46 ;
     if (abort) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$94  = { \$45 [32:5], \$43  };
+    \$171  = { \$53 [32:5], \$51  };
     if (abort) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
     if (rst) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$95  = empty_4;
+    \$172  = empty_4;
     if (abort) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
     if (rst) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$96  = shift_2_0;
+    \$173  = shift_2_0;
     if (abort) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$97  = shift_2_1;
+    \$174  = shift_2_1;
     if (abort) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
     if (rst) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$98  = shift_2_2;
+    \$175  = shift_2_2;
     if (abort) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
     if (rst) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$99  = { \$58 [28:4], \$52  };
+    \$176  = { \$68 [28:4], \$62  };
     if (abort) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
     if (rst) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$100  = empty_1;
+    \$177  = empty_1;
     if (abort) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
     if (rst) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$101  = empty_2;
+    \$178  = empty_2;
     if (abort) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
     if (rst) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$102  = shift_3_0;
+    \$179  = shift_3_0;
     if (abort) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
     if (rst) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$103  = shift_3_1;
+    \$180  = shift_3_1;
     if (abort) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
     if (rst) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$104  = shift_3_2;
+    \$181  = shift_3_2;
     if (abort) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
     if (rst) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$105  = shift_3_3;
+    \$182  = shift_3_3;
     if (abort) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
     if (rst) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$106  = \$signal$7 ;
+    \$183  = \$signal$7 ;
     if (abort) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$107  = subnormal_1;
+    \$184  = subnormal_1;
     if (abort) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
     if (rst) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$108  = subnormal_2;
+    \$185  = subnormal_2;
     if (abort) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
     if (rst) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$109  = subnormal_3;
+    \$186  = subnormal_3;
     if (abort) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
     if (rst) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$110  = subnormal_4;
+    \$187  = subnormal_4;
     if (abort) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
     if (rst) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$111  = { \$59 [8], \$59  };
+    \$188  = \$signal ;
     if (abort) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
     if (rst) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$112  = normal_4[24:2];
+    \$189  = sign_1;
     if (abort) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
     if (rst) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$113  = \$61 ;
+    \$190  = sign_2;
     if (abort) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
     if (rst) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$114  = \$64 ;
+    \$191  = sign_3;
     if (abort) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
     if (rst) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$115  = \$signal ;
+    \$192  = sign_4;
     if (abort) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
     if (rst) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$116  = sign_1;
+    \$193  = sign_5;
     if (abort) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
     if (rst) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$117  = sign_2;
+    \$194  = sign_6;
     if (abort) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
     if (rst) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$118  = sign_3;
+    \$195  = nan;
     if (abort) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
     if (rst) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$119  = sign_4;
+    \$196  = nan_1;
     if (abort) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
     if (rst) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$120  = sign_5;
+    \$197  = nan_2;
     if (abort) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
     if (rst) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$121  = sign_6;
+    \$198  = nan_3;
     if (abort) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
     if (rst) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$122  = sign_7;
+    \$199  = nan_4;
     if (abort) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
     if (rst) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$123  = nan;
+    \$200  = nan_5;
     if (abort) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
     if (rst) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$124  = nan_1;
+    \$201  = nan_6;
     if (abort) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
     if (rst) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$125  = nan_2;
+    \$202  = nan_7;
     if (abort) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
     if (rst) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$126  = nan_3;
+    \$203  = \$127 ;
     if (abort) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$127  = nan_4;
+    \$204  = \$134 ;
     if (abort) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
     if (rst) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$128  = nan_5;
+    \$205  = \$144 ;
     if (abort) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
     if (rst) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$129  = nan_6;
+    \$206  = \$146 ;
     if (abort) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
     if (rst) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$130  = nan_7;
+    \$207  = { sign_last, \$147 [30:0] };
     if (abort) begin
-      \$130  = 1'h0;
+      \$207  = 32'd0;
     end
     if (rst) begin
-      \$130  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$131  = nan_8;
-    if (abort) begin
-      \$131  = 1'h0;
-    end
-    if (rst) begin
-      \$131  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$132  = \$70 ;
-    if (abort) begin
-      \$132  = 32'd0;
-    end
-    if (rst) begin
-      \$132  = 32'd0;
+      \$207  = 32'd0;
     end
   end
   assign \$5  = { 1'h0, \$4  };
-  assign \$11  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$14  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$21  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$24  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$31  = { 7'h00, normal_1, 8'h00 };
-  assign \$34  = { 7'h00, normal_1, 8'h00 };
-  assign \$41  = { 3'h0, normal_2, 4'h0 };
-  assign \$44  = { 3'h0, normal_2, 4'h0 };
-  assign \$46  = { 1'h0, normal_3, 2'h0 };
-  assign \$48  = { \$47 [28:0], 1'h0 };
-  assign \$49  = { 1'h0, normal_3, 2'h0 };
-  assign \$71  = normal_3[26];
-  assign \$73  = normal_3[28];
-  assign \$53  = { 1'h0, normal_3, 2'h0 };
-  assign \$55  = { \$54 [28:0], 1'h0 };
-  assign \$56  = { 1'h0, normal_3, 2'h0 };
-  assign \$62  = normal_4[0];
+  assign \$11  = 1'h0;
+  assign \$15  = \$14 ;
+  assign \$16  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$23  = normal_0[0];
+  assign \$28  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$35  = normal_1[0];
+  assign \$40  = { 7'h00, normal_1, 8'h00 };
+  assign \$47  = normal_2[0];
+  assign \$52  = { 3'h0, normal_2, 4'h0 };
+  assign \$54  = { 1'h0, normal_3, 2'h0 };
+  assign \$148  = normal_3[26];
+  assign \$150  = normal_3[28];
+  assign \$58  = { 1'h0, normal_3, 2'h0 };
+  assign \$60  = \$59 [3];
+  assign \$63  = { 1'h0, normal_3, 2'h0 };
+  assign \$65  = { \$64 [28:0], 1'h0 };
+  assign \$66  = { 1'h0, normal_3, 2'h0 };
+  assign \$89  = 1'h0;
+  assign \$90  = 1'h0;
+  assign \$91  = nan_8;
+  assign \$94  = 1'h0;
+  assign \$95  = 1'h0;
+  assign \$96  = nan_8;
+  assign \$99  = 1'h0;
+  assign \$100  = 1'h0;
+  assign \$101  = nan_8;
+  assign \$104  = 1'h0;
+  assign \$105  = 1'h0;
+  assign \$106  = nan_8;
+  assign \$109  = 1'h0;
+  assign \$110  = 1'h0;
+  assign \$111  = nan_8;
+  assign \$114  = 1'h0;
+  assign \$115  = 1'h0;
+  assign \$116  = nan_8;
+  assign \$119  = 1'h0;
+  assign \$120  = 1'h0;
+  assign \$121  = nan_8;
+  assign \$124  = 1'h0;
+  assign \$125  = 1'h0;
+  assign \$126  = nan_8;
+  assign \$130  = 1'h0;
+  assign \$131  = 1'h0;
+  assign \$132  = nan_8;
+  assign \$135  = normal_4[0];
+  assign \$140  = 1'h0;
+  assign \$141  = 1'h0;
+  assign \$142  = nan_8;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.room$203 (rst, give, claim, start, abort, enough, clk);
+module \tern_32x2_int8_g16_base3.core.results.waiting (rst, claim, abort, give, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire [7:0] \$1 ;
+  wire [6:0] \$1 ;
   wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [5:0] \$15 ;
-  reg \$16 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$3 ;
-  wire [6:0] \$4 ;
-  wire [6:0] \$5 ;
-  wire [6:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h1;
-  input give;
-  wire give;
-  reg [5:0] left = 6'h22;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 8'hff;
-  assign \$2  = left + 8'hfe;
-  assign \$3  = give ? \$1  : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 2'h3;
-  assign \$9  = left >= 3'h4;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = left >= 2'h2;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
-  always @(posedge clk)
-    left <= \$15 ;
-  always @(posedge clk)
-    enough <= \$16 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 6'h22;
-    end else begin
-      \$15  = \$7 [5:0];
-    end
-    if (abort) begin
-      \$15  = 6'h22;
-    end
-    if (rst) begin
-      \$15  = 6'h22;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$16  = 1'h1;
-    end else begin
-      \$16  = \$14 ;
-    end
-    if (abort) begin
-      \$16  = 1'h1;
-    end
-    if (rst) begin
-      \$16  = 1'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, \port$1988$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [26:0] \$19 ;
-  wire \$2 ;
-  wire [57:0] \$20 ;
-  wire [57:0] \$21 ;
-  wire [57:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [26:0] \$41 ;
-  wire [57:0] \$42 ;
-  wire [57:0] \$43 ;
-  wire [57:0] \$44 ;
-  wire \$45 ;
-  wire [54:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [52:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [52:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [53:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [12:0] dot;
-  wire [12:0] dot;
-  input [12:0] inputs;
-  wire [12:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$1988$0 ;
-  wire [31:0] \port$1988$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [52:0] scale_placed = 53'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [12:0] scale_value_1 = 13'h0000;
-  reg [12:0] scale_value_2 = 13'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [52:0] shift_placed = 53'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [12:0] shift_value_1 = 13'h0000;
-  reg [12:0] shift_value_2 = 13'h0000;
-  reg [53:0] term = 54'h00000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1988$0 [14:10];
-  assign \$7  = | \port$1988$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1988$0 [9:0] };
-  assign \$10  = | \port$1988$0 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1988$0 [10] | \$11 ;
-  assign \$13  = | \port$1988$0 [14:10];
-  assign \$15  = | \port$1988$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1988$0 [9:0] };
-  assign \$17  = \port$1988$0 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1988$0 [30:26];
-  assign \$24  = | \port$1988$0 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1988$0 [26] | \$25 ;
-  assign \$27  = | \port$1988$0 [30:26];
-  assign \$29  = | \port$1988$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1988$0 [25:16] };
-  assign \$32  = | \port$1988$0 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1988$0 [26] | \$33 ;
-  assign \$35  = | \port$1988$0 [30:26];
-  assign \$37  = | \port$1988$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1988$0 [25:16] };
-  assign \$39  = \port$1988$0 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$1988$0 [14:10];
-  assign \$2  = | \port$1988$0 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1988$0 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$55  = \port$1988$0 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$56  = \port$1988$0 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$63  = \$22 [52:0];
-    if (abort) begin
-      \$63  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$65  = \port$1988$0 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$66  = \port$1988$0 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$73  = \$44 [52:0];
-    if (abort) begin
-      \$73  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$77  = \$46 [54:1];
-    if (abort) begin
-      \$77  = 54'h00000000000000;
-    end
-    if (rst) begin
-      \$77  = 54'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$1988$0 [15:0];
-  assign shift = \port$1988$0 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1988$0 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1988$0 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1988$0 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1988$0 [25:16], 1'h0 };
-  assign \$43  = { \$42 [57], \$42 [57:1] };
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, \port$1988$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [26:0] \$19 ;
-  wire \$2 ;
-  wire [57:0] \$20 ;
-  wire [57:0] \$21 ;
-  wire [57:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [26:0] \$41 ;
-  wire [57:0] \$42 ;
-  wire [57:0] \$43 ;
-  wire [57:0] \$44 ;
-  wire \$45 ;
-  wire [54:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [64:0] \$50 ;
-  wire \$51 ;
-  wire [64:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [52:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [52:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [53:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [62:0] \$92 ;
-  reg \$93 ;
-  reg [62:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [12:0] dot;
-  wire [12:0] dot;
-  input [12:0] inputs;
-  wire [12:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [62:0] part = 63'h0000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$1988$32 ;
-  wire [31:0] \port$1988$32 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [52:0] scale_placed = 53'h00000000000000;
-  reg [26:0] scale_product = 27'h0000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [12:0] scale_value_1 = 13'h0000;
-  reg [12:0] scale_value_2 = 13'h0000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [52:0] shift_placed = 53'h00000000000000;
-  reg [26:0] shift_product = 27'h0000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [12:0] shift_value_1 = 13'h0000;
-  reg [12:0] shift_value_2 = 13'h0000;
-  reg [53:0] term = 54'h00000000000000;
-  reg term_carry = 1'h0;
-  output [62:0] total;
-  reg [62:0] total = 63'h0000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$1988$32 [14:10];
-  assign \$7  = | \port$1988$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$1988$32 [9:0] };
-  assign \$10  = | \port$1988$32 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$1988$32 [10] | \$11 ;
-  assign \$13  = | \port$1988$32 [14:10];
-  assign \$15  = | \port$1988$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$1988$32 [9:0] };
-  assign \$17  = \port$1988$32 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$1988$32 [30:26];
-  assign \$24  = | \port$1988$32 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$1988$32 [26] | \$25 ;
-  assign \$27  = | \port$1988$32 [30:26];
-  assign \$29  = | \port$1988$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$1988$32 [25:16] };
-  assign \$32  = | \port$1988$32 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$1988$32 [26] | \$33 ;
-  assign \$35  = | \port$1988$32 [30:26];
-  assign \$37  = | \port$1988$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$1988$32 [25:16] };
-  assign \$39  = \port$1988$32 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$1988$32 [14:10];
-  assign \$2  = | \port$1988$32 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$1988$32 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = \port$1988$32 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = \port$1988$32 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$63  = \$22 [52:0];
-    if (abort) begin
-      \$63  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$63  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$65  = \port$1988$32 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$66  = \port$1988$32 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$73  = \$44 [52:0];
-    if (abort) begin
-      \$73  = 53'h00000000000000;
-    end
-    if (rst) begin
-      \$73  = 53'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$77  = \$46 [54:1];
-    if (abort) begin
-      \$77  = 54'h00000000000000;
-    end
-    if (rst) begin
-      \$77  = 54'h00000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 63'h0000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [63:1];
-    end
-    if (abort) begin
-      \$92  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$92  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [63:1];
-    end
-    if (abort) begin
-      \$94  = 63'h0000000000000000;
-    end
-    if (rst) begin
-      \$94  = 63'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$1988$32 [15:0];
-  assign shift = \port$1988$32 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$1988$32 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$1988$32 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [57], \$20 [57:1] };
-  assign \$28  = { \$27 , \port$1988$32 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$1988$32 [25:16], 1'h0 };
-  assign \$43  = { \$42 [57], \$42 [57:1] };
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abort, enough, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
-  wire [4:0] \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  reg [3:0] \$14 ;
-  reg \$15 ;
-  wire [5:0] \$2 ;
-  wire [5:0] \$3 ;
-  wire [4:0] \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire [5:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h0;
-  input give;
-  wire give;
-  reg [3:0] left = 4'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 1'h0;
-  assign \$2  = left + 6'h3f;
-  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 1'h1;
-  assign \$9  = left >= 2'h2;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = give ? 1'h1 : \$11 ;
-  assign \$13  = claim ? \$10  : \$12 ;
-  always @(posedge clk)
-    left <= \$14 ;
-  always @(posedge clk)
-    enough <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$14  = 4'h0;
-    end else begin
-      \$14  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$14  = 4'h0;
-    end
-    if (rst) begin
-      \$14  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 1'h0;
-    end else begin
-      \$15  = \$13 ;
-    end
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [4:0] \$12 ;
-  wire [4:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [4:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [4:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [4:0] \$3 ;
-  wire \$30 ;
-  reg [3:0] \$31 ;
-  reg [3:0] \$32 ;
-  reg [3:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [4:0] \$6 ;
-  wire [4:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  (* init = 4'h0 *)
-  wire [3:0] consume;
-  reg [3:0] inner_level = 4'h0;
-  wire inner_r_rdy;
-  wire [3:0] level;
-  (* init = 4'h0 *)
-  wire [3:0] produce;
-  output [63:0] r_data;
-  wire [63:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [3:0] r_level;
-  reg [3:0] r_port__addr = 4'h0;
-  wire [63:0] r_port__data;
-  wire r_port__en;
-  reg r_rdy = 1'h0;
-  input rst;
-  wire rst;
-  wire [63:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [3:0] w_level;
-  reg [3:0] w_port__addr = 4'h0;
-  input [63:0] w_port__data;
-  wire [63:0] w_port__data;
-  wire w_port__en;
-  output w_rdy;
-  wire w_rdy;
-  (* no_rw_check = 32'd1 *)
-  reg [63:0] storage [11:0];
-  initial begin
-    storage[0] = 64'h0000000000000000;
-    storage[1] = 64'h0000000000000000;
-    storage[2] = 64'h0000000000000000;
-    storage[3] = 64'h0000000000000000;
-    storage[4] = 64'h0000000000000000;
-    storage[5] = 64'h0000000000000000;
-    storage[6] = 64'h0000000000000000;
-    storage[7] = 64'h0000000000000000;
-    storage[8] = 64'h0000000000000000;
-    storage[9] = 64'h0000000000000000;
-    storage[10] = 64'h0000000000000000;
-    storage[11] = 64'h0000000000000000;
-  end
-  always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= w_port__data;
-  end
-  reg [63:0] _0_;
-  always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
-    end
-  end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 4'hc;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'hb;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 5'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'hb;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 5'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
-  always @(posedge clk)
-    w_port__addr <= \$31 ;
-  always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$31  = 4'h0;
-    end
-    if (rst) begin
-      \$31  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [3:0];
-    end
-    if (abort) begin
-      \$32  = 4'h0;
-    end
-    if (rst) begin
-      \$32  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [3:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [3:0];
-    end
-    if (abort) begin
-      \$33  = 4'h0;
-    end
-    if (rst) begin
-      \$33  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [3:0];
-  assign level = \$3 [3:0];
-  assign r_level = \$3 [3:0];
-  assign produce = w_port__addr;
-  assign w_data = w_port__data;
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [14:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire [15:0] \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  reg [14:0] inputs_left = 15'h0000;
-  input [14:0] k;
-  wire [14:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 2'h2;
-  assign \$3  = outputs_left - 2'h2;
-  assign \$4  = outputs_left <= 3'h4;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 5'h10;
-  assign \$8  = inputs_left - 5'h10;
-  assign \$9  = inputs_left <= 6'h20;
-  always @(posedge clk)
-    outputs_left <= \$10 ;
-  always @(posedge clk)
-    block_last <= \$11 ;
-  always @(posedge clk)
-    inputs_left <= \$12 ;
-  always @(posedge clk)
-    row_last <= \$13 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$10  = outputs_left;
-    if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
-    end
-    if (abort) begin
-      \$10  = 17'h00000;
-    end
-    if (rst) begin
-      \$10  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$11  = block_last;
-    if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
-    end
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [14:0];
-    end
-    if (abort) begin
-      \$12  = 15'h0000;
-    end
-    if (rst) begin
-      \$12  = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, load_open, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start, abort
-, n, k, state, \step$49 , load_chunk, load_remaining, row_last, scale_available, room, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  reg [6:0] \$100 ;
+  wire \$100 ;
   wire \$101 ;
   wire \$102 ;
+  wire \$103 ;
+  reg [5:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg \$107 ;
+  reg \$108 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -12495,7 +10616,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire [1:0] \$2 ;
+  wire \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -12506,7 +10627,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [1:0] \$3 ;
+  wire [7:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -12517,7 +10638,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire [1:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -12577,269 +10698,1371 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
-  wire [30:0] \$94 ;
+  wire \$94 ;
   wire \$95 ;
   wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h00;
+  input rst;
+  wire rst;
+  reg spare = 1'h1;
+  wire start;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$7  = left[4] | \$6 ;
+  assign \$8  = left[5] | \$7 ;
+  assign \$10  = left[1] & \$9 ;
+  assign \$11  = left[2] | \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$8  : \$14 ;
+  assign \$17  = left[1] | \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$25  = left[4] | \$24 ;
+  assign \$26  = left[5] | \$25 ;
+  assign \$27  = give ? \$21  : \$26 ;
+  assign \$28  = claimed ? \$15  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$36  = left[2] | \$35 ;
+  assign \$37  = left[3] | \$36 ;
+  assign \$38  = left[4] | \$37 ;
+  assign \$39  = left[5] | \$38 ;
+  assign \$40  = give ? \$34  : \$39 ;
+  assign \$42  = left[1] | \$41 ;
+  assign \$43  = left[2] | \$42 ;
+  assign \$44  = left[3] | \$43 ;
+  assign \$45  = left[4] | \$44 ;
+  assign \$46  = left[5] | \$45 ;
+  assign \$47  = give ? 1'h1 : \$46 ;
+  assign \$48  = claimed ? \$40  : \$47 ;
+  assign \$49  = claim ? \$28  : \$48 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] | \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[1] & \$55 ;
+  assign \$57  = left[2] | \$56 ;
+  assign \$58  = left[3] | \$57 ;
+  assign \$59  = left[4] | \$58 ;
+  assign \$60  = left[5] | \$59 ;
+  assign \$61  = give ? \$54  : \$60 ;
+  assign \$63  = left[1] | \$62 ;
+  assign \$64  = left[2] | \$63 ;
+  assign \$65  = left[3] | \$64 ;
+  assign \$66  = left[4] | \$65 ;
+  assign \$67  = left[5] | \$66 ;
+  assign \$69  = left[2] | \$68 ;
+  assign \$70  = left[3] | \$69 ;
+  assign \$71  = left[4] | \$70 ;
+  assign \$72  = left[5] | \$71 ;
+  assign \$73  = give ? \$67  : \$72 ;
+  assign \$74  = claimed ? \$61  : \$73 ;
+  assign \$76  = left[1] | \$75 ;
+  assign \$77  = left[2] | \$76 ;
+  assign \$78  = left[3] | \$77 ;
+  assign \$79  = left[4] | \$78 ;
+  assign \$80  = left[5] | \$79 ;
+  assign \$82  = left[2] | \$81 ;
+  assign \$83  = left[3] | \$82 ;
+  assign \$84  = left[4] | \$83 ;
+  assign \$85  = left[5] | \$84 ;
+  assign \$86  = give ? \$80  : \$85 ;
+  assign \$88  = left[1] | \$87 ;
+  assign \$89  = left[2] | \$88 ;
+  assign \$90  = left[3] | \$89 ;
+  assign \$91  = left[4] | \$90 ;
+  assign \$92  = left[5] | \$91 ;
+  assign \$93  = give ? 1'h1 : \$92 ;
+  assign \$94  = claimed ? \$86  : \$93 ;
+  assign \$95  = claim ? \$74  : \$94 ;
+  assign \$98  = left[1] | \$97 ;
+  assign \$99  = left[2] & \$98 ;
+  assign \$100  = left[3] | \$99 ;
+  assign \$101  = left[4] | \$100 ;
+  assign \$102  = left[5] & \$101 ;
+  assign \$103  = ~ \$102 ;
+  always @(posedge clk)
+    left <= \$104 ;
+  always @(posedge clk)
+    claimed <= \$105 ;
+  always @(posedge clk)
+    backed <= \$106 ;
+  always @(posedge clk)
+    enough <= \$107 ;
+  always @(posedge clk)
+    spare <= \$108 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$104  = \$3 [5:0];
+    if (abort) begin
+      \$104  = 6'h00;
+    end
+    if (rst) begin
+      \$104  = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$105  = claim;
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$106  = \$49 ;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$107  = \$96 ;
+    if (abort) begin
+      \$107  = 1'h0;
+    end
+    if (rst) begin
+      \$107  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    \$108  = \$103 ;
+    if (abort) begin
+      \$108  = 1'h1;
+    end
+    if (rst) begin
+      \$108  = 1'h1;
+    end
+  end
+  assign start = 1'h0;
+  assign waive = 1'h0;
+  assign \$29  = left[0];
+  assign \$4  = left[1];
+  assign \$9  = left[0];
+  assign \$16  = left[0];
+  assign \$22  = left[1];
+  assign \$35  = left[1];
+  assign \$41  = left[0];
+  assign \$50  = left[1];
+  assign \$55  = left[0];
+  assign \$62  = left[0];
+  assign \$68  = left[1];
+  assign \$75  = left[0];
+  assign \$81  = left[1];
+  assign \$87  = left[0];
+  assign \$96  = \$95 ;
+  assign \$97  = left[0];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.room$216 (rst, give, claim, start, abort, enough, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
+  wire [6:0] \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  reg [5:0] \$110 ;
+  reg \$111 ;
+  reg \$112 ;
+  reg \$113 ;
+  reg \$114 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [1:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [7:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  reg backed = 1'h1;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h1;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h26;
+  input rst;
+  wire rst;
+  reg spare = 1'h0;
+  input start;
+  wire start;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 2'h2 : 2'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[1] | \$4 ;
+  assign \$6  = left[2] & \$5 ;
+  assign \$7  = left[3] | \$6 ;
+  assign \$8  = left[4] | \$7 ;
+  assign \$9  = left[5] | \$8 ;
+  assign \$11  = left[2] & \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$9  : \$14 ;
+  assign \$17  = left[1] & \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[3] | \$22 ;
+  assign \$24  = left[4] | \$23 ;
+  assign \$25  = left[5] | \$24 ;
+  assign \$26  = give ? \$21  : \$25 ;
+  assign \$27  = claimed ? \$15  : \$26 ;
+  assign \$29  = left[1] & \$28 ;
+  assign \$30  = left[2] | \$29 ;
+  assign \$31  = left[3] | \$30 ;
+  assign \$32  = left[4] | \$31 ;
+  assign \$33  = left[5] | \$32 ;
+  assign \$35  = left[3] | \$34 ;
+  assign \$36  = left[4] | \$35 ;
+  assign \$37  = left[5] | \$36 ;
+  assign \$38  = give ? \$33  : \$37 ;
+  assign \$40  = left[1] | \$39 ;
+  assign \$41  = left[2] | \$40 ;
+  assign \$42  = left[3] | \$41 ;
+  assign \$43  = left[4] | \$42 ;
+  assign \$44  = left[5] | \$43 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = left[3] | \$46 ;
+  assign \$48  = left[4] | \$47 ;
+  assign \$49  = left[5] | \$48 ;
+  assign \$50  = give ? \$44  : \$49 ;
+  assign \$51  = claimed ? \$38  : \$50 ;
+  assign \$52  = claim ? \$27  : \$51 ;
+  assign \$54  = left[1] | \$53 ;
+  assign \$55  = left[2] & \$54 ;
+  assign \$56  = left[3] | \$55 ;
+  assign \$57  = left[4] | \$56 ;
+  assign \$58  = left[5] | \$57 ;
+  assign \$60  = left[2] & \$59 ;
+  assign \$61  = left[3] | \$60 ;
+  assign \$62  = left[4] | \$61 ;
+  assign \$63  = left[5] | \$62 ;
+  assign \$64  = give ? \$58  : \$63 ;
+  assign \$66  = left[1] & \$65 ;
+  assign \$67  = left[2] | \$66 ;
+  assign \$68  = left[3] | \$67 ;
+  assign \$69  = left[4] | \$68 ;
+  assign \$70  = left[5] | \$69 ;
+  assign \$72  = left[3] | \$71 ;
+  assign \$73  = left[4] | \$72 ;
+  assign \$74  = left[5] | \$73 ;
+  assign \$75  = give ? \$70  : \$74 ;
+  assign \$76  = claimed ? \$64  : \$75 ;
+  assign \$78  = left[1] & \$77 ;
+  assign \$79  = left[2] | \$78 ;
+  assign \$80  = left[3] | \$79 ;
+  assign \$81  = left[4] | \$80 ;
+  assign \$82  = left[5] | \$81 ;
+  assign \$84  = left[3] | \$83 ;
+  assign \$85  = left[4] | \$84 ;
+  assign \$86  = left[5] | \$85 ;
+  assign \$87  = give ? \$82  : \$86 ;
+  assign \$89  = left[1] | \$88 ;
+  assign \$90  = left[2] | \$89 ;
+  assign \$91  = left[3] | \$90 ;
+  assign \$92  = left[4] | \$91 ;
+  assign \$93  = left[5] | \$92 ;
+  assign \$95  = left[2] | \$94 ;
+  assign \$96  = left[3] | \$95 ;
+  assign \$97  = left[4] | \$96 ;
+  assign \$98  = left[5] | \$97 ;
+  assign \$99  = give ? \$93  : \$98 ;
+  assign \$100  = claimed ? \$87  : \$99 ;
+  assign \$101  = claim ? \$76  : \$100 ;
+  assign \$104  = left[1] | \$103 ;
+  assign \$105  = left[2] & \$104 ;
+  assign \$106  = left[3] | \$105 ;
+  assign \$107  = left[4] | \$106 ;
+  assign \$108  = left[5] & \$107 ;
+  assign \$109  = ~ \$108 ;
+  always @(posedge clk)
+    left <= \$110 ;
+  always @(posedge clk)
+    claimed <= \$111 ;
+  always @(posedge clk)
+    backed <= \$112 ;
+  always @(posedge clk)
+    enough <= \$113 ;
+  always @(posedge clk)
+    spare <= \$114 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$110  = 6'h26;
+    end else begin
+      \$110  = \$3 [5:0];
+    end
+    if (abort) begin
+      \$110  = 6'h26;
+    end
+    if (rst) begin
+      \$110  = 6'h26;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$111  = 1'h0;
+    end else begin
+      \$111  = claim;
+    end
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$112  = 1'h1;
+    end else begin
+      \$112  = \$52 ;
+    end
+    if (abort) begin
+      \$112  = 1'h1;
+    end
+    if (rst) begin
+      \$112  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$113  = 1'h1;
+    end else begin
+      \$113  = \$102 ;
+    end
+    if (abort) begin
+      \$113  = 1'h1;
+    end
+    if (rst) begin
+      \$113  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$114  = 1'h0;
+    end else begin
+      \$114  = \$109 ;
+    end
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  assign waive = 1'h0;
+  assign \$22  = left[2];
+  assign \$4  = left[0];
+  assign \$10  = left[1];
+  assign \$16  = left[0];
+  assign \$28  = left[0];
+  assign \$34  = left[2];
+  assign \$39  = left[0];
+  assign \$45  = left[1];
+  assign \$53  = left[0];
+  assign \$59  = left[1];
+  assign \$65  = left[0];
+  assign \$71  = left[2];
+  assign \$77  = left[0];
+  assign \$83  = left[2];
+  assign \$88  = left[0];
+  assign \$94  = left[1];
+  assign \$102  = \$101 ;
+  assign \$103  = left[0];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$2910$0 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [21:0] \$107 ;
+  reg [21:0] \$108 ;
+  reg [22:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
+  reg \$111 ;
+  reg [30:0] \$112 ;
+  reg [31:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [26:0] \$14 ;
+  wire [41:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [296:0] \$17 ;
+  wire [296:0] \$18 ;
+  wire [296:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [26:0] \$33 ;
+  wire [41:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [296:0] \$36 ;
+  wire [296:0] \$37 ;
+  wire [296:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [23:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [41:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [52:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [41:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [52:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
   reg \$97 ;
-  reg [30:0] \$98 ;
+  reg \$98 ;
   reg \$99 ;
   input abort;
   wire abort;
-  input activation_closed;
-  wire activation_closed;
-  wire activation_final;
-  output activation_missing;
-  wire activation_missing;
-  input activation_present;
-  wire activation_present;
-  output activation_stall;
-  wire activation_stall;
-  output activation_take;
-  wire activation_take;
-  wire advance;
-  wire beat_last;
-  wire block_last;
-  output busy;
-  wire busy;
-  wire [8:0] chunk;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
   input clk;
   wire clk;
-  wire fire;
-  reg gap = 1'h0;
-  wire [9:0] group;
-  wire group_last;
-  wire [14:0] inputs_left;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$26 ;
-  output [8:0] load_chunk;
-  wire [8:0] load_chunk;
-  output load_open;
-  wire load_open;
-  output [14:0] load_remaining;
-  wire [14:0] load_remaining;
-  wire load_write;
-  reg [30:0] loaded_1 = 31'h00000000;
-  wire \loaded_1.block_last ;
-  wire [8:0] \loaded_1.chunk ;
-  wire [9:0] \loaded_1.group ;
-  wire \loaded_1.group_last ;
-  wire \loaded_1.load ;
-  wire \loaded_1.poison ;
-  wire \loaded_1.ragged ;
-  wire \loaded_1.row_last ;
-  wire [1:0] \loaded_1.rows ;
-  wire \loaded_1.scaled ;
-  wire \loaded_1.segment ;
-  wire \loaded_1.valid ;
-  wire \loaded_1.weighted ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$24 ;
-  input over;
-  wire over;
-  wire ragged;
-  input room;
-  wire room;
-  output room_claim;
-  wire room_claim;
-  output room_stall;
-  wire room_stall;
-  output row_last;
-  wire row_last;
-  wire [1:0] rows;
+  input [12:0] dot;
+  wire [12:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [12:0] inputs;
+  wire [12:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2910$0 ;
+  wire [31:0] \port$2910$0 ;
   input rst;
   wire rst;
-  input scale_available;
-  wire scale_available;
-  output scale_claim;
-  wire scale_claim;
-  input scale_closed;
-  wire scale_closed;
-  output scale_stall;
-  wire scale_stall;
-  wire segment;
-  input start;
-  wire start;
-  wire \start$22 ;
-  (* enum_base_type = "State" *)
-  (* enum_value_0000001 = "IDLE" *)
-  (* enum_value_0000010 = "LOAD" *)
-  (* enum_value_0000100 = "GAP" *)
-  (* enum_value_0001000 = "COMPUTE" *)
-  (* enum_value_0010000 = "FINISH" *)
-  (* enum_value_0100000 = "FIND" *)
-  (* enum_value_1000000 = "ALIGN" *)
-  output [6:0] state;
-  reg [6:0] state = 7'h01;
-  wire [30:0] step;
-  output [30:0] \step$49 ;
-  wire [30:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [8:0] \step$49.chunk ;
-  wire [9:0] \step$49.group ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.ragged ;
-  wire \step$49.row_last ;
-  wire [1:0] \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
-  wire \step.block_last ;
-  wire [8:0] \step.chunk ;
-  wire [9:0] \step.group ;
-  wire \step.group_last ;
-  wire \step.load ;
-  wire \step.poison ;
-  wire \step.ragged ;
-  wire \step.row_last ;
-  wire [1:0] \step.rows ;
-  wire \step.scaled ;
-  wire \step.segment ;
-  wire \step.valid ;
-  wire \step.weighted ;
-  reg \wait  = 1'h0;
-  input weight_closed;
-  wire weight_closed;
-  output weight_final;
-  wire weight_final;
-  input weight_present;
-  wire weight_present;
-  output weight_stall;
-  wire weight_stall;
-  output weight_take;
-  wire weight_take;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = gap + 1'h1;
-  assign \$4  = state[2] ? \$3  : 2'h0;
-  assign \$5  = ~ start;
-  assign \$6  = state[0] & \$5 ;
-  assign \$7  = state[4] & over;
-  assign \$8  = \$6  | \$7 ;
-  assign \$9  = state[0] & start;
-  assign \$10  = fire & row_last;
-  assign \$11  = \$10  | activation_closed;
-  assign \$12  = state[1] & \$11 ;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = state[1] & \$13 ;
-  assign \$15  = \$9  | \$14 ;
-  assign \$16  = fire & row_last;
-  assign \$17  = \$16  | activation_closed;
-  assign \$18  = state[1] & \$17 ;
-  assign \$20  = state[2] & \$19 ;
-  assign \$21  = ~ \$20 ;
-  assign \$22  = state[2] & \$21 ;
-  assign \$23  = \$18  | \$22 ;
-  assign \$25  = state[2] & \$24 ;
-  assign \$26  = fire & row_last;
-  assign \$27  = state[3] & \$26 ;
-  assign \$28  = \$27  & block_last;
-  assign \$29  = ~ \$28 ;
-  assign \$30  = state[3] & \$29 ;
-  assign \$31  = \$25  | \$30 ;
-  assign \$32  = fire & row_last;
-  assign \$33  = state[3] & \$32 ;
-  assign \$34  = \$33  & block_last;
-  assign \$35  = state[4] & over;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = state[4] & \$36 ;
-  assign \$38  = \$34  | \$37 ;
-  assign \$39  = state[1] & activation_present;
-  assign \$40  = weight_present | weight_closed;
-  assign \$41  = state[3] & \$40 ;
-  assign \$44  = \$43  | scale_closed;
-  assign \$45  = \$41  & \$44 ;
-  assign \$46  = ~ row_last;
-  assign \$48  = ~ \$47 ;
-  assign \$49  = room & \$48 ;
-  assign \$50  = \$46  | \$49 ;
-  assign \$51  = \$45  & \$50 ;
-  assign fire = \$39  | \$51 ;
-  assign \start$22  = start | state[2];
-  assign activation_take = state[1] & beat_last;
-  assign activation_missing = state[1] & activation_closed;
-  assign \$53  = ~ \$52 ;
-  assign load_open = state[1] & \$53 ;
-  assign \$54  = state[1] & activation_present;
-  assign \$56  = ~ \$55 ;
-  assign load_write = \$54  & \$56 ;
-  assign \$59  = \$58  | scale_closed;
-  assign \$60  = state[3] & \$59 ;
-  assign \$61  = ~ row_last;
-  assign \$63  = ~ \$62 ;
-  assign \$64  = room & \$63 ;
-  assign \$65  = \$61  | \$64 ;
-  assign \$66  = \$60  & \$65 ;
-  assign weight_take = \$66  & beat_last;
-  assign weight_final = row_last & block_last;
-  assign \$67  = state[3] & fire;
-  assign scale_claim = \$68  & scale_available;
-  assign \$69  = state[3] & fire;
-  assign room_claim = \$69  & row_last;
-  assign \$70  = ~ fire;
-  assign \$71  = state[1] & \$70 ;
-  assign \$72  = ~ activation_closed;
-  assign activation_stall = \$71  & \$72 ;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = ~ \$73 ;
-  assign weight_stall = state[3] & \$74 ;
-  assign \$75  = weight_present | weight_closed;
-  assign \$76  = state[3] & \$75 ;
-  assign \$79  = \$78  | scale_closed;
-  assign \$80  = ~ \$79 ;
-  assign scale_stall = \$76  & \$80 ;
-  assign \$81  = weight_present | weight_closed;
-  assign \$82  = state[3] & \$81 ;
-  assign \$85  = \$84  | scale_closed;
-  assign \$86  = \$82  & \$85 ;
-  assign \$87  = \$86  & row_last;
-  assign \$88  = ~ room;
-  assign room_stall = \$87  & \$88 ;
-  assign \$90  = ~ weight_present;
-  assign \$91  = ~ scale_available;
-  assign \$93  = \$90  | \$92 ;
-  assign \$94  = state[3] ? step : loaded_1;
-  assign \$95  = loaded_1[0] & loaded_1[1];
-  assign \$96  = state[3] ? fire : \$95 ;
-  assign busy = ~ state[0];
+  wire [15:0] scale;
+  reg [21:0] scale_above_1 = 22'h000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [41:0] scale_partly_1 = 42'h00000000000;
+  reg [52:0] scale_placed = 53'h00000000000000;
+  reg [26:0] scale_product = 27'h0000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [12:0] scale_value_1 = 13'h0000;
+  reg [12:0] scale_value_2 = 13'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [21:0] shift_above_1 = 22'h000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [41:0] shift_partly_1 = 42'h00000000000;
+  reg [52:0] shift_placed = 53'h00000000000000;
+  reg [26:0] shift_product = 27'h0000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [12:0] shift_value_1 = 13'h0000;
+  reg [12:0] shift_value_2 = 13'h0000;
+  reg term_carry = 1'h0;
+  reg [22:0] term_high = 23'h000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$2910$0 [14:10];
+  assign \$2  = & \port$2910$0 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$2910$0 [30:26];
+  assign \$21  = & \port$2910$0 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    \wait  <= \$97 ;
+    scale_sign_0_1 <= \$55 ;
   always @(posedge clk)
-    loaded_1 <= \$98 ;
+    scale_significand_0_1 <= \$56 ;
   always @(posedge clk)
-    gap <= \$99 ;
+    scale_exponent_0_1 <= \$57 ;
   always @(posedge clk)
-    state <= \$100 ;
-  \tern_32x2_int8_g16_base3.core.sequencer.walk  walk (
-    .abort(abort),
-    .advance(fire),
-    .beat_last(beat_last),
-    .block_last(block_last),
-    .chunk(load_chunk),
-    .clk(clk),
-    .group(group),
-    .inputs_left(load_remaining),
-    .k(k),
-    .n(n),
-    .\port$338$0 (\$101 ),
-    .\port$339$0 (\$102 ),
-    .ragged(ragged),
-    .row_last(row_last),
-    .rst(rst),
-    .segment(segment),
-    .start(\start$22 )
-  );
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$97  = \wait ;
-    if (room_claim) begin
-      \$97  = 1'h1;
-    end else if (\$1 ) begin
-      \$97  = \$2 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$55  = \port$2910$0 [15];
+    if (abort) begin
+      \$55  = 1'h0;
     end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$56  = { \$1 , \port$2910$0 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$57  = \port$2910$0 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$65  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$70  = \$19 [52:0];
+    if (abort) begin
+      \$70  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$72  = \port$2910$0 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$73  = { \$20 , \port$2910$0 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$74  = \port$2910$0 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$82  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$87  = \$38 [52:0];
+    if (abort) begin
+      \$87  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$97  = last;
     if (abort) begin
       \$97  = 1'h0;
     end
@@ -12848,18 +12071,18 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$98  = step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$98  = last_1;
     if (abort) begin
-      \$98  = 31'h00000000;
+      \$98  = 1'h0;
     end
     if (rst) begin
-      \$98  = 31'h00000000;
+      \$98  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$99  = \$4 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$99  = last_2;
     if (abort) begin
       \$99  = 1'h0;
     end
@@ -12868,514 +12091,1415 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$100  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$100  = last_3;
     if (abort) begin
-      \$100  = 7'h01;
+      \$100  = 1'h0;
     end
     if (rst) begin
-      \$100  = 7'h01;
+      \$100  = 1'h0;
     end
   end
-  assign group_last = 1'h1;
-  assign \n$24  = n;
-  assign \k$26  = k;
-  assign advance = fire;
-  assign activation_final = row_last;
-  assign chunk = load_chunk;
-  assign inputs_left = load_remaining;
-  assign rows = { \$102 , \$101  };
-  assign \loaded_1.valid  = loaded_1[0];
-  assign \loaded_1.load  = loaded_1[1];
-  assign \loaded_1.chunk  = loaded_1[10:2];
-  assign \loaded_1.segment  = loaded_1[11];
-  assign \loaded_1.group  = loaded_1[21:12];
-  assign \loaded_1.group_last  = loaded_1[22];
-  assign \loaded_1.row_last  = loaded_1[23];
-  assign \loaded_1.ragged  = loaded_1[24];
-  assign \loaded_1.weighted  = loaded_1[25];
-  assign \loaded_1.scaled  = loaded_1[26];
-  assign \loaded_1.poison  = loaded_1[27];
-  assign \loaded_1.rows  = loaded_1[29:28];
-  assign \loaded_1.block_last  = loaded_1[30];
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[10:2];
-  assign \step.segment  = step[11];
-  assign \step.group  = step[21:12];
-  assign \step.group_last  = step[22];
-  assign \step.row_last  = step[23];
-  assign \step.ragged  = step[24];
-  assign \step.weighted  = step[25];
-  assign \step.scaled  = step[26];
-  assign \step.poison  = step[27];
-  assign \step.rows  = step[29:28];
-  assign \step.block_last  = step[30];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [10:2];
-  assign \step$49.segment  = \step$49 [11];
-  assign \step$49.group  = \step$49 [21:12];
-  assign \step$49.group_last  = \step$49 [22];
-  assign \step$49.row_last  = \step$49 [23];
-  assign \step$49.ragged  = \step$49 [24];
-  assign \step$49.weighted  = \step$49 [25];
-  assign \step$49.scaled  = \step$49 [26];
-  assign \step$49.poison  = \step$49 [27];
-  assign \step$49.rows  = \step$49 [29:28];
-  assign \step$49.block_last  = \step$49 [30];
-  assign \step$49 [0] = \$96 ;
-  assign \step$49 [30:1] = \$94 [30:1];
-  assign step[27] = \$93 ;
-  assign step[26] = \$89 ;
-  assign step[25] = weight_present;
-  assign step[1] = state[1];
-  assign step[0] = fire;
-  assign step[30] = block_last;
-  assign step[29:28] = { \$102 , \$101  };
-  assign step[24] = ragged;
-  assign step[23] = row_last;
-  assign step[22] = 1'h1;
-  assign step[21:12] = group;
-  assign step[11] = segment;
-  assign step[10:2] = load_chunk;
-  assign \$42  = 1'h0;
-  assign \$43  = scale_available;
-  assign \$47  = \wait ;
-  assign \$1  = \wait ;
-  assign \$19  = gap;
-  assign \$24  = gap;
-  assign \$52  = segment;
-  assign \$55  = segment;
-  assign \$57  = 1'h0;
-  assign \$58  = scale_available;
-  assign \$62  = \wait ;
-  assign \$68  = \$67 ;
-  assign \$77  = 1'h0;
-  assign \$78  = scale_available;
-  assign \$83  = 1'h0;
-  assign \$84  = scale_available;
-  assign \$89  = scale_available;
-  assign \$92  = \$91 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$107  = scale_placed[52:31];
+    if (abort) begin
+      \$107  = 22'h000000;
+    end
+    if (rst) begin
+      \$107  = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$108  = shift_placed[52:31];
+    if (abort) begin
+      \$108  = 22'h000000;
+    end
+    if (rst) begin
+      \$108  = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$109  = \$41 [23:1];
+    if (abort) begin
+      \$109  = 23'h000000;
+    end
+    if (rst) begin
+      \$109  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$2910$0 [15:0];
+  assign shift = \port$2910$0 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [296], \$17 [296:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [296], \$36 [296:1] };
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, advance, start, \port$338$0 , \port$339$0 , beat_last, abort, n, k, segment, chunk, group, ragged, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+module \tern_32x2_int8_g16_base3.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$2910$32 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg \$15 ;
-  reg [8:0] \$16 ;
-  reg [9:0] \$17 ;
-  reg \$18 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [1:0] \$4 ;
-  wire [1:0] \$5 ;
-  wire [9:0] \$6 ;
-  wire [9:0] \$7 ;
-  wire [10:0] \$8 ;
-  wire [10:0] \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  wire \advance$7 ;
-  output beat_last;
-  wire beat_last;
-  output block_last;
-  wire block_last;
-  wire \block_last$11 ;
-  output [8:0] chunk;
-  reg [8:0] chunk = 9'h000;
-  input clk;
-  wire clk;
-  output [9:0] group;
-  reg [9:0] group = 10'h000;
-  wire group_last;
-  output [14:0] inputs_left;
-  wire [14:0] inputs_left;
-  wire [14:0] \inputs_left$13 ;
-  input [14:0] k;
-  wire [14:0] k;
-  wire [14:0] \k$5 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$3 ;
-  wire [16:0] outputs_left;
-  output \port$338$0 ;
-  wire \port$338$0 ;
-  output \port$339$0 ;
-  wire \port$339$0 ;
-  output ragged;
-  reg ragged = 1'h0;
-  output row_last;
-  wire row_last;
-  wire \row_last$9 ;
-  wire [1:0] rows;
-  input rst;
-  wire rst;
-  output segment;
-  reg segment = 1'h0;
-  input start;
-  wire start;
-  wire \start$1 ;
-  assign \$1  = outputs_left > 1'h0;
-  assign \$2  = outputs_left > 1'h1;
-  assign beat_last = row_last | \$3 ;
-  assign \$4  = segment + 1'h1;
-  assign \$5  = beat_last ? 2'h0 : \$4 ;
-  assign \$6  = chunk + beat_last;
-  assign \$7  = row_last ? 10'h000 : \$6 ;
-  assign \$8  = group + 1'h1;
-  assign \$9  = row_last ? 11'h000 : \$8 ;
-  assign \$10  = advance & row_last;
-  assign \$11  = start | \$10 ;
-  assign \$12  = advance & beat_last;
-  assign \$13  = k <= 6'h20;
-  assign \$14  = inputs_left <= 6'h30;
-  always @(posedge clk)
-    segment <= \$15 ;
-  always @(posedge clk)
-    chunk <= \$16 ;
-  always @(posedge clk)
-    group <= \$17 ;
-  always @(posedge clk)
-    ragged <= \$18 ;
-  \tern_32x2_int8_g16_base3.core.sequencer.walk.walk  walk (
-    .abort(abort),
-    .advance(advance),
-    .block_last(block_last),
-    .clk(clk),
-    .inputs_left(inputs_left),
-    .k(k),
-    .n(n),
-    .outputs_left(outputs_left),
-    .row_last(row_last),
-    .rst(rst),
-    .start(start)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$15  = segment;
-    if (start) begin
-      \$15  = 1'h0;
-    end else if (advance) begin
-      \$15  = \$5 [0];
-    end
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$16  = chunk;
-    if (start) begin
-      \$16  = 9'h000;
-    end else if (advance) begin
-      \$16  = \$7 [8:0];
-    end
-    if (abort) begin
-      \$16  = 9'h000;
-    end
-    if (rst) begin
-      \$16  = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$17  = group;
-    if (start) begin
-      \$17  = 10'h000;
-    end else if (advance) begin
-      \$17  = \$9 [9:0];
-    end
-    if (abort) begin
-      \$17  = 10'h000;
-    end
-    if (rst) begin
-      \$17  = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$18  = ragged;
-    if (\$11 ) begin
-      \$18  = \$13 ;
-    end else if (\$12 ) begin
-      \$18  = \$14 ;
-    end
-    if (abort) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  assign \start$1  = start;
-  assign \n$3  = n;
-  assign \k$5  = k;
-  assign \advance$7  = advance;
-  assign \row_last$9  = row_last;
-  assign \block_last$11  = block_last;
-  assign \inputs_left$13  = inputs_left;
-  assign rows = { \$2 , \$1  };
-  assign group_last = 1'h1;
-  assign \port$338$0  = \$1 ;
-  assign \port$339$0  = \$2 ;
-  assign \$3  = segment;
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [14:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire [15:0] \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  output [14:0] inputs_left;
-  reg [14:0] inputs_left = 15'h0000;
-  input [14:0] k;
-  wire [14:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  output [16:0] outputs_left;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 2'h2;
-  assign \$3  = outputs_left - 2'h2;
-  assign \$4  = outputs_left <= 3'h4;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 5'h10;
-  assign \$8  = inputs_left - 5'h10;
-  assign \$9  = inputs_left <= 6'h20;
-  always @(posedge clk)
-    outputs_left <= \$10 ;
-  always @(posedge clk)
-    block_last <= \$11 ;
-  always @(posedge clk)
-    inputs_left <= \$12 ;
-  always @(posedge clk)
-    row_last <= \$13 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$10  = outputs_left;
-    if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
-    end
-    if (abort) begin
-      \$10  = 17'h00000;
-    end
-    if (rst) begin
-      \$10  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$11  = block_last;
-    if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
-    end
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [14:0];
-    end
-    if (abort) begin
-      \$12  = 15'h0000;
-    end
-    if (rst) begin
-      \$12  = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$167$0 , \port$194$0 , finished, counting, \port$210$0 , \port$309$0 , \port$312$0 , \port$319$0 , busy
-, \port$392$0 , \port$416$0 , \port$440$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
-  wire \$1 ;
-  wire [1:0] \$10 ;
-  wire [32:0] \$100 ;
-  wire [32:0] \$101 ;
-  wire [32:0] \$102 ;
-  wire [32:0] \$103 ;
-  wire [32:0] \$104 ;
-  wire \$105 ;
-  wire [1:0] \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  reg [31:0] \$109 ;
-  wire \$11 ;
-  wire [31:0] \$110 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [30:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [21:0] \$107 ;
+  reg [21:0] \$108 ;
+  reg [22:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [30:0] \$110 ;
   reg \$111 ;
-  reg [1:0] \$112 ;
+  reg [30:0] \$112 ;
   reg [31:0] \$113 ;
-  reg [31:0] \$114 ;
+  reg \$114 ;
   reg \$115 ;
   reg \$116 ;
-  reg [16:0] \$117 ;
-  reg [14:0] \$118 ;
+  reg \$117 ;
+  reg \$118 ;
   reg \$119 ;
-  wire \$12 ;
-  reg [7:0] \$120 ;
-  reg \$121 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [62:0] \$121 ;
   reg \$122 ;
-  reg [31:0] \$123 ;
-  reg \$124 ;
-  reg [31:0] \$125 ;
-  reg \$126 ;
-  reg [31:0] \$127 ;
-  reg \$128 ;
-  reg [31:0] \$129 ;
+  wire [5:0] \$13 ;
+  wire [26:0] \$14 ;
+  wire [41:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [296:0] \$17 ;
+  wire [296:0] \$18 ;
+  wire [296:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [26:0] \$33 ;
+  wire [41:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [296:0] \$36 ;
+  wire [296:0] \$37 ;
+  wire [296:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [32:0] \$40 ;
+  wire [23:0] \$41 ;
+  wire [32:0] \$42 ;
+  wire \$43 ;
+  wire [32:0] \$44 ;
+  wire \$45 ;
+  wire [33:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [33:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [41:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [52:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [41:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [52:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [12:0] dot;
+  wire [12:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [12:0] inputs;
+  wire [12:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [30:0] low = 31'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [31:0] part_high = 32'd0;
+  reg [30:0] part_low = 31'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$2910$32 ;
+  wire [31:0] \port$2910$32 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [21:0] scale_above_1 = 22'h000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [41:0] scale_partly_1 = 42'h00000000000;
+  reg [52:0] scale_placed = 53'h00000000000000;
+  reg [26:0] scale_product = 27'h0000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [12:0] scale_value_1 = 13'h0000;
+  reg [12:0] scale_value_2 = 13'h0000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [21:0] shift_above_1 = 22'h000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [41:0] shift_partly_1 = 42'h00000000000;
+  reg [52:0] shift_placed = 53'h00000000000000;
+  reg [26:0] shift_product = 27'h0000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [12:0] shift_value_1 = 13'h0000;
+  reg [12:0] shift_value_2 = 13'h0000;
+  reg term_carry = 1'h0;
+  reg [22:0] term_high = 23'h000000;
+  reg [30:0] term_low = 31'h00000000;
+  reg term_over = 1'h0;
+  output [62:0] total;
+  reg [62:0] total = 63'h0000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$2910$32 [14:10];
+  assign \$2  = & \port$2910$32 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$2910$32 [30:26];
+  assign \$21  = & \port$2910$32 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[30:0], 1'h1 } + { shift_placed[30:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$55  = \port$2910$32 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$56  = { \$1 , \port$2910$32 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$57  = \port$2910$32 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$65  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$70  = \$19 [52:0];
+    if (abort) begin
+      \$70  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$70  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$72  = \port$2910$32 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$73  = { \$20 , \port$2910$32 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$74  = \port$2910$32 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$82  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$87  = \$38 [52:0];
+    if (abort) begin
+      \$87  = 53'h00000000000000;
+    end
+    if (rst) begin
+      \$87  = 53'h00000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$104  = \$40 [31:1];
+    if (abort) begin
+      \$104  = 31'h00000000;
+    end
+    if (rst) begin
+      \$104  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$105  = \$40 [32];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$107  = scale_placed[52:31];
+    if (abort) begin
+      \$107  = 22'h000000;
+    end
+    if (rst) begin
+      \$107  = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$108  = shift_placed[52:31];
+    if (abort) begin
+      \$108  = 22'h000000;
+    end
+    if (rst) begin
+      \$108  = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$109  = \$41 [23:1];
+    if (abort) begin
+      \$109  = 23'h000000;
+    end
+    if (rst) begin
+      \$109  = 23'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$110  = \$42 [31:1];
+    if (abort) begin
+      \$110  = 31'h00000000;
+    end
+    if (rst) begin
+      \$110  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$111  = \$42 [32];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 31'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [31:1];
+    end
+    if (abort) begin
+      \$112  = 31'h00000000;
+    end
+    if (rst) begin
+      \$112  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 32'd0;
+    end else if (enable_6) begin
+      \$113  = \$46 [32:1];
+    end
+    if (abort) begin
+      \$113  = 32'd0;
+    end
+    if (rst) begin
+      \$113  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [32:1], low };
+    end
+    if (abort) begin
+      \$121  = 63'h0000000000000000;
+    end
+    if (rst) begin
+      \$121  = 63'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$2910$32 [15:0];
+  assign shift = \port$2910$32 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [296], \$17 [296:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [296], \$36 [296:1] };
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_credit (rst, give, claim, start, abort, waive, backed, enough, spare, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  wire [3:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
   wire \$13 ;
-  reg \$130 ;
-  reg [31:0] \$131 ;
-  reg \$132 ;
-  reg [1:0] \$133 ;
-  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -13391,6 +13515,781 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$25 ;
   wire \$26 ;
   wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [4:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  reg [2:0] \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  reg \$62 ;
+  reg \$63 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  output backed;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [2:0] left = 3'h0;
+  input rst;
+  wire rst;
+  output spare;
+  reg spare = 1'h1;
+  input start;
+  wire start;
+  input waive;
+  wire waive;
+  assign \$37  = left[2] | \$36 ;
+  assign \$39  = left[2] | \$38 ;
+  assign \$40  = give ? \$37  : \$39 ;
+  assign \$41  = claimed ? \$34  : \$40 ;
+  assign \$43  = left[1] | \$42 ;
+  assign \$44  = left[2] | \$43 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = give ? \$44  : \$46 ;
+  assign \$49  = left[1] | \$48 ;
+  assign \$50  = left[2] | \$49 ;
+  assign \$51  = give ? 1'h1 : \$50 ;
+  assign \$52  = claimed ? \$47  : \$51 ;
+  assign \$53  = claim ? \$41  : \$52 ;
+  assign \$54  = \$53  | waive;
+  assign \$56  = left[1] | \$55 ;
+  assign \$57  = left[2] & \$56 ;
+  assign \$58  = ~ \$57 ;
+  always @(posedge clk)
+    left <= \$59 ;
+  always @(posedge clk)
+    claimed <= \$60 ;
+  always @(posedge clk)
+    backed <= \$61 ;
+  always @(posedge clk)
+    enough <= \$62 ;
+  always @(posedge clk)
+    spare <= \$63 ;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$7  = left[1] & \$6 ;
+  assign \$8  = left[2] | \$7 ;
+  assign \$9  = give ? \$5  : \$8 ;
+  assign \$11  = left[1] | \$10 ;
+  assign \$12  = left[2] | \$11 ;
+  assign \$14  = left[2] | \$13 ;
+  assign \$15  = give ? \$12  : \$14 ;
+  assign \$16  = claimed ? \$9  : \$15 ;
+  assign \$18  = left[1] | \$17 ;
+  assign \$19  = left[2] | \$18 ;
+  assign \$21  = left[2] | \$20 ;
+  assign \$22  = give ? \$19  : \$21 ;
+  assign \$24  = left[1] | \$23 ;
+  assign \$25  = left[2] | \$24 ;
+  assign \$26  = give ? 1'h1 : \$25 ;
+  assign \$27  = claimed ? \$22  : \$26 ;
+  assign \$28  = claim ? \$16  : \$27 ;
+  assign \$30  = left[2] | \$29 ;
+  assign \$32  = left[1] & \$31 ;
+  assign \$33  = left[2] | \$32 ;
+  assign \$34  = give ? \$30  : \$33 ;
+  assign \$36  = left[1] | \$35 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$59  = 3'h0;
+    end else begin
+      \$59  = \$3 [2:0];
+    end
+    if (abort) begin
+      \$59  = 3'h0;
+    end
+    if (rst) begin
+      \$59  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$60  = 1'h0;
+    end else begin
+      \$60  = claim;
+    end
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$61  = 1'h0;
+    end else begin
+      \$61  = \$28 ;
+    end
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$62  = 1'h0;
+    end else begin
+      \$62  = \$54 ;
+    end
+    if (abort) begin
+      \$62  = 1'h0;
+    end
+    if (rst) begin
+      \$62  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$63  = 1'h1;
+    end else begin
+      \$63  = \$58 ;
+    end
+    if (abort) begin
+      \$63  = 1'h1;
+    end
+    if (rst) begin
+      \$63  = 1'h1;
+    end
+  end
+  assign \$4  = left[1];
+  assign \$6  = left[0];
+  assign \$10  = left[0];
+  assign \$13  = left[1];
+  assign \$17  = left[0];
+  assign \$20  = left[1];
+  assign \$23  = left[0];
+  assign \$29  = left[1];
+  assign \$31  = left[0];
+  assign \$35  = left[0];
+  assign \$38  = left[1];
+  assign \$42  = left[0];
+  assign \$45  = left[1];
+  assign \$48  = left[0];
+  assign \$55  = left[0];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_gate (tlast, clk, rst, \final , tready, present, misframed, start, abort, closed, take, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_ring (clk, rst, write, word, abort, read__en, data);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+  wire [4:0] \$1 ;
+  wire [4:0] \$2 ;
+  reg [3:0] \$3 ;
+  reg [3:0] \$4 ;
+  reg [3:0] \$signature__addr  = 4'h0;
+  wire [63:0] \$signature__data ;
+  wire \$signature__en ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  input [63:0] data;
+  wire [63:0] data;
+  (* init = 4'h0 *)
+  wire [3:0] into;
+  (* init = 4'h0 *)
+  wire [3:0] out_of;
+  reg [3:0] read__addr = 4'h0;
+  wire [63:0] read__data;
+  input read__en;
+  wire read__en;
+  input rst;
+  wire rst;
+  wire take;
+  output [63:0] word;
+  wire [63:0] word;
+  input write;
+  wire write;
+  (* no_rw_check = 32'd1 *)
+  (* ram_style = "block" *)
+  reg [63:0] storage [15:0];
+  initial begin
+    storage[0] = 64'h0000000000000000;
+    storage[1] = 64'h0000000000000000;
+    storage[2] = 64'h0000000000000000;
+    storage[3] = 64'h0000000000000000;
+    storage[4] = 64'h0000000000000000;
+    storage[5] = 64'h0000000000000000;
+    storage[6] = 64'h0000000000000000;
+    storage[7] = 64'h0000000000000000;
+    storage[8] = 64'h0000000000000000;
+    storage[9] = 64'h0000000000000000;
+    storage[10] = 64'h0000000000000000;
+    storage[11] = 64'h0000000000000000;
+    storage[12] = 64'h0000000000000000;
+    storage[13] = 64'h0000000000000000;
+    storage[14] = 64'h0000000000000000;
+    storage[15] = 64'h0000000000000000;
+  end
+  always @(posedge clk) begin
+    if (write)
+      storage[\$signature__addr ] <= data;
+  end
+  reg [63:0] _0_;
+  always @(posedge clk) begin
+    if (read__en) begin
+      _0_ <= storage[read__addr];
+    end
+  end
+  assign word = _0_;
+  always @(posedge clk)
+    \$signature__addr  <= \$3 ;
+  always @(posedge clk)
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [3:0];
+    end
+    if (abort) begin
+      \$3  = 4'h0;
+    end
+    if (rst) begin
+      \$3  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [3:0];
+    end
+    if (abort) begin
+      \$4  = 4'h0;
+    end
+    if (rst) begin
+      \$4  = 4'h0;
+    end
+  end
+  assign into = \$signature__addr ;
+  assign \$signature__data  = data;
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.scale_walk (rst, advance, start, abort, last_n, last_k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [16:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [16:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire [11:0] \$57 ;
+  wire [11:0] \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  reg [15:0] \$84 ;
+  reg \$85 ;
+  reg [10:0] \$86 ;
+  reg \$87 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  reg [10:0] inputs_high = 11'h000;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  reg [15:0] outputs_high = 16'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$13  = last_n[10] | \$12 ;
+  assign \$14  = last_n[11] | \$13 ;
+  assign \$15  = last_n[12] | \$14 ;
+  assign \$16  = last_n[13] | \$15 ;
+  assign \$17  = last_n[14] | \$16 ;
+  assign \$18  = last_n[15] | \$17 ;
+  assign \$19  = last_n[16] | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$22  = outputs_high[2] | \$21 ;
+  assign \$23  = outputs_high[3] | \$22 ;
+  assign \$24  = outputs_high[4] | \$23 ;
+  assign \$25  = outputs_high[5] | \$24 ;
+  assign \$26  = outputs_high[6] | \$25 ;
+  assign \$27  = outputs_high[7] | \$26 ;
+  assign \$28  = outputs_high[8] | \$27 ;
+  assign \$29  = outputs_high[9] | \$28 ;
+  assign \$30  = outputs_high[10] | \$29 ;
+  assign \$31  = outputs_high[11] | \$30 ;
+  assign \$32  = outputs_high[12] | \$31 ;
+  assign \$33  = outputs_high[13] | \$32 ;
+  assign \$34  = outputs_high[14] | \$33 ;
+  assign \$35  = outputs_high[15] | \$34 ;
+  assign \$36  = ~ \$35 ;
+  assign \$38  = outputs_high[1] | \$37 ;
+  assign \$39  = outputs_high[2] | \$38 ;
+  assign \$40  = outputs_high[3] | \$39 ;
+  assign \$41  = outputs_high[4] | \$40 ;
+  assign \$42  = outputs_high[5] | \$41 ;
+  assign \$43  = outputs_high[6] | \$42 ;
+  assign \$44  = outputs_high[7] | \$43 ;
+  assign \$45  = outputs_high[8] | \$44 ;
+  assign \$46  = outputs_high[9] | \$45 ;
+  assign \$47  = outputs_high[10] | \$46 ;
+  assign \$48  = outputs_high[11] | \$47 ;
+  assign \$49  = outputs_high[12] | \$48 ;
+  assign \$50  = outputs_high[13] | \$49 ;
+  assign \$51  = outputs_high[14] | \$50 ;
+  assign \$52  = outputs_high[15] | \$51 ;
+  assign \$53  = ~ \$52 ;
+  assign \$54  = row_last ? \$36  : \$53 ;
+  assign \$55  = start ? \$20  : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$57  = inputs_high - 1'h1;
+  assign \$58  = \$56  ? { 1'h0, last_k[14:4] } : \$57 ;
+  assign \$59  = start | row_last;
+  assign \$61  = last_k[5] | \$60 ;
+  assign \$62  = last_k[6] | \$61 ;
+  assign \$63  = last_k[7] | \$62 ;
+  assign \$64  = last_k[8] | \$63 ;
+  assign \$65  = last_k[9] | \$64 ;
+  assign \$66  = last_k[10] | \$65 ;
+  assign \$67  = last_k[11] | \$66 ;
+  assign \$68  = last_k[12] | \$67 ;
+  assign \$69  = last_k[13] | \$68 ;
+  assign \$70  = last_k[14] | \$69 ;
+  assign \$71  = ~ \$70 ;
+  assign \$73  = inputs_high[2] | \$72 ;
+  assign \$74  = inputs_high[3] | \$73 ;
+  assign \$75  = inputs_high[4] | \$74 ;
+  assign \$76  = inputs_high[5] | \$75 ;
+  assign \$77  = inputs_high[6] | \$76 ;
+  assign \$78  = inputs_high[7] | \$77 ;
+  assign \$79  = inputs_high[8] | \$78 ;
+  assign \$80  = inputs_high[9] | \$79 ;
+  assign \$81  = inputs_high[10] | \$80 ;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$59  ? \$71  : \$82 ;
+  always @(posedge clk)
+    outputs_high <= \$84 ;
+  always @(posedge clk)
+    block_last <= \$85 ;
+  always @(posedge clk)
+    inputs_high <= \$86 ;
+  always @(posedge clk)
+    row_last <= \$87 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:1] } : \$2 ;
+  assign \$5  = last_n[2] | \$4 ;
+  assign \$6  = last_n[3] | \$5 ;
+  assign \$7  = last_n[4] | \$6 ;
+  assign \$8  = last_n[5] | \$7 ;
+  assign \$9  = last_n[6] | \$8 ;
+  assign \$10  = last_n[7] | \$9 ;
+  assign \$11  = last_n[8] | \$10 ;
+  assign \$12  = last_n[9] | \$11 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$84  = outputs_high;
+    if (advance) begin
+      \$84  = \$3 [15:0];
+    end
+    if (abort) begin
+      \$84  = 16'h0000;
+    end
+    if (rst) begin
+      \$84  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$85  = block_last;
+    if (advance) begin
+      \$85  = \$55 ;
+    end
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$86  = inputs_high;
+    if (advance) begin
+      \$86  = \$58 [10:0];
+    end
+    if (abort) begin
+      \$86  = 11'h000;
+    end
+    if (rst) begin
+      \$86  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$87  = row_last;
+    if (advance) begin
+      \$87  = \$83 ;
+    end
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[0] };
+  assign last_input = { inputs_high, last_k[3:0] };
+  assign \$37  = outputs_high[0];
+  assign \$4  = last_n[1];
+  assign \$21  = outputs_high[1];
+  assign \$60  = last_k[4];
+  assign \$72  = inputs_high[1];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, activation_missing, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, \busy$51 , activation_present, activation_late, weight_present, weight_late, start, abort, last_n, last_k
+, load_open, load_chunk, load_last, \step$17 , state, row_last, activation_closed, scale_available, scale_ready, room, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+  wire \$1 ;
+  wire [30:0] \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  reg \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [8:0] \$166 ;
+  reg [14:0] \$167 ;
+  reg \$168 ;
+  reg [30:0] \$169 ;
+  wire \$17 ;
+  reg [30:0] \$170 ;
+  reg \$171 ;
+  reg [6:0] \$172 ;
+  wire \$173 ;
+  wire [10:0] \$174 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [1:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire [1:0] \$26 ;
+  wire [1:0] \$27 ;
   wire \$28 ;
   wire \$29 ;
   wire \$3 ;
@@ -13439,8 +14338,8 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$69 ;
   wire \$7 ;
   wire \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
+  wire \$71 ;
+  wire \$72 ;
   wire \$73 ;
   wire \$74 ;
   wire \$75 ;
@@ -13469,7 +14368,1334 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \$96 ;
   wire \$97 ;
   wire \$98 ;
-  wire [7:0] \$99 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  input activation_closed;
+  wire activation_closed;
+  wire activation_final;
+  input activation_late;
+  wire activation_late;
+  output activation_missing;
+  wire activation_missing;
+  input activation_present;
+  wire activation_present;
+  output activation_stall;
+  wire activation_stall;
+  output activation_take;
+  wire activation_take;
+  wire advance;
+  wire beat_last;
+  wire block_last;
+  reg busy = 1'h0;
+  output \busy$51 ;
+  wire \busy$51 ;
+  wire [8:0] chunk;
+  input clk;
+  wire clk;
+  reg gap = 1'h0;
+  wire [9:0] group;
+  wire group_last;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$35 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$33 ;
+  output [8:0] load_chunk;
+  reg [8:0] load_chunk = 9'h000;
+  reg load_final = 1'h0;
+  output [14:0] load_last;
+  reg [14:0] load_last = 15'h0000;
+  output load_open;
+  reg load_open = 1'h0;
+  reg load_write = 1'h0;
+  reg [30:0] loaded_1 = 31'h00000000;
+  wire \loaded_1.block_last ;
+  wire [8:0] \loaded_1.chunk ;
+  wire [9:0] \loaded_1.group ;
+  wire \loaded_1.group_last ;
+  wire \loaded_1.load ;
+  wire \loaded_1.poison ;
+  wire \loaded_1.ragged ;
+  wire \loaded_1.row_last ;
+  wire [1:0] \loaded_1.rows ;
+  wire \loaded_1.scaled ;
+  wire \loaded_1.segment ;
+  wire \loaded_1.valid ;
+  wire \loaded_1.weighted ;
+  input over;
+  wire over;
+  wire ragged;
+  input room;
+  wire room;
+  output room_claim;
+  wire room_claim;
+  output room_stall;
+  wire room_stall;
+  output row_last;
+  wire row_last;
+  wire [1:0] rows;
+  input rst;
+  wire rst;
+  input scale_available;
+  wire scale_available;
+  output scale_claim;
+  wire scale_claim;
+  input scale_ready;
+  wire scale_ready;
+  output scale_stall;
+  wire scale_stall;
+  wire segment;
+  input start;
+  wire start;
+  wire \start$29 ;
+  (* enum_base_type = "State" *)
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
+  wire [30:0] step;
+  output [30:0] \step$17 ;
+  reg [30:0] \step$17  = 31'h00000000;
+  wire \step$17.block_last ;
+  wire [8:0] \step$17.chunk ;
+  wire [9:0] \step$17.group ;
+  wire \step$17.group_last ;
+  wire \step$17.load ;
+  wire \step$17.poison ;
+  wire \step$17.ragged ;
+  wire \step$17.row_last ;
+  wire [1:0] \step$17.rows ;
+  wire \step$17.scaled ;
+  wire \step$17.segment ;
+  wire \step$17.valid ;
+  wire \step$17.weighted ;
+  wire \step.block_last ;
+  wire [8:0] \step.chunk ;
+  wire [9:0] \step.group ;
+  wire \step.group_last ;
+  wire \step.load ;
+  wire \step.poison ;
+  wire \step.ragged ;
+  wire \step.row_last ;
+  wire [1:0] \step.rows ;
+  wire \step.scaled ;
+  wire \step.segment ;
+  wire \step.valid ;
+  wire \step.weighted ;
+  output weight_final;
+  wire weight_final;
+  input weight_late;
+  wire weight_late;
+  input weight_present;
+  wire weight_present;
+  output weight_stall;
+  wire weight_stall;
+  output weight_take;
+  wire weight_take;
+  assign \$2  = room_claim ? 2'h3 : 2'h0;
+  assign \$4  = ~ \$3 ;
+  assign \$5  = state[1] & \$4 ;
+  assign \$6  = state[1] & activation_present;
+  assign \$8  = ~ \$7 ;
+  assign \$9  = \$6  & \$8 ;
+  assign \$10  = state[3] ? step : loaded_1;
+  assign \$11  = state[3] & weight_late;
+  assign \$12  = ~ scale_ready;
+  assign \$14  = ~ busy;
+  assign \$15  = room & \$14 ;
+  assign \$16  = ~ \$15 ;
+  assign \$17  = row_last & \$16 ;
+  assign \$18  = \$13  | \$17 ;
+  assign \$19  = \$11  | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = state[3] & \$20 ;
+  assign \$22  = ~ state[3];
+  assign \$23  = \$22  & loaded_1[0];
+  assign \$24  = \$23  & loaded_1[1];
+  assign \$25  = \$21  | \$24 ;
+  assign \$26  = gap + 1'h1;
+  assign \$27  = state[2] ? \$26  : 2'h0;
+  assign \$28  = ~ start;
+  assign \$29  = state[0] & \$28 ;
+  assign \$30  = state[4] & over;
+  assign \$31  = \$29  | \$30 ;
+  assign \$32  = state[0] & start;
+  assign \$33  = state[1] & activation_present;
+  assign \$34  = \$33  & row_last;
+  assign \$35  = state[1] & activation_closed;
+  assign \$36  = \$34  | \$35 ;
+  assign \$37  = ~ \$36 ;
+  assign \$38  = state[1] & \$37 ;
+  assign \$39  = \$32  | \$38 ;
+  assign \$40  = state[1] & activation_present;
+  assign \$41  = \$40  & row_last;
+  assign \$42  = state[1] & activation_closed;
+  assign \$43  = \$41  | \$42 ;
+  assign \$45  = state[2] & \$44 ;
+  assign \$46  = ~ \$45 ;
+  assign \$47  = state[2] & \$46 ;
+  assign \$48  = \$43  | \$47 ;
+  assign \$50  = state[2] & \$49 ;
+  assign \$51  = state[3] & weight_late;
+  assign \$52  = ~ scale_ready;
+  assign \$54  = ~ busy;
+  assign \$55  = room & \$54 ;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = row_last & \$56 ;
+  assign \$58  = \$53  | \$57 ;
+  assign \$59  = \$51  | \$58 ;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = state[3] & \$60 ;
+  assign \$62  = row_last & block_last;
+  assign \$63  = \$61  & \$62 ;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = state[3] & \$64 ;
+  assign \$66  = \$50  | \$65 ;
+  assign \$67  = state[3] & weight_late;
+  assign \$68  = ~ scale_ready;
+  assign \$70  = ~ busy;
+  assign \$71  = room & \$70 ;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = row_last & \$72 ;
+  assign \$74  = \$69  | \$73 ;
+  assign \$75  = \$67  | \$74 ;
+  assign \$76  = ~ \$75 ;
+  assign \$77  = state[3] & \$76 ;
+  assign \$78  = row_last & block_last;
+  assign \$79  = \$77  & \$78 ;
+  assign \$80  = state[4] & over;
+  assign \$81  = ~ \$80 ;
+  assign \$82  = state[4] & \$81 ;
+  assign \$83  = \$79  | \$82 ;
+  assign \$84  = state[1] | state[3];
+  assign \start$29  = ~ \$84 ;
+  assign \$85  = state[1] & activation_late;
+  assign \$86  = ~ \$85 ;
+  assign \$87  = state[3] & weight_late;
+  assign \$88  = ~ \$87 ;
+  assign \$89  = \$86  & \$88 ;
+  assign \$90  = ~ scale_ready;
+  assign \$92  = ~ busy;
+  assign \$93  = room & \$92 ;
+  assign \$94  = ~ \$93 ;
+  assign \$95  = row_last & \$94 ;
+  assign \$96  = \$91  | \$95 ;
+  assign \$97  = state[3] & \$96 ;
+  assign \$98  = ~ \$97 ;
+  assign advance = \$89  & \$98 ;
+  assign activation_take = state[1] & beat_last;
+  assign activation_missing = state[1] & activation_closed;
+  assign \$99  = ~ scale_ready;
+  assign \$101  = ~ busy;
+  assign \$102  = room & \$101 ;
+  assign \$103  = ~ \$102 ;
+  assign \$104  = row_last & \$103 ;
+  assign \$105  = \$100  | \$104 ;
+  assign \$106  = ~ \$105 ;
+  assign \$107  = state[3] & \$106 ;
+  assign weight_take = \$107  & beat_last;
+  assign weight_final = row_last & block_last;
+  assign \$109  = \$108  & scale_available;
+  assign \$110  = state[3] & weight_late;
+  assign \$111  = ~ scale_ready;
+  assign \$113  = ~ busy;
+  assign \$114  = room & \$113 ;
+  assign \$115  = ~ \$114 ;
+  assign \$116  = row_last & \$115 ;
+  assign \$117  = \$112  | \$116 ;
+  assign \$118  = \$110  | \$117 ;
+  assign \$119  = ~ \$118 ;
+  assign scale_claim = \$109  & \$119 ;
+  assign \$120  = state[3] & row_last;
+  assign \$121  = state[3] & weight_late;
+  assign \$122  = ~ scale_ready;
+  assign \$124  = ~ busy;
+  assign \$125  = room & \$124 ;
+  assign \$126  = ~ \$125 ;
+  assign \$127  = row_last & \$126 ;
+  assign \$128  = \$123  | \$127 ;
+  assign \$129  = \$121  | \$128 ;
+  assign \$130  = ~ \$129 ;
+  assign room_claim = \$120  & \$130 ;
+  assign activation_stall = state[1] & activation_late;
+  assign weight_stall = state[3] & weight_late;
+  assign \$131  = state[3] & weight_late;
+  assign \$132  = ~ \$131 ;
+  assign \$133  = state[3] & \$132 ;
+  assign \$134  = ~ scale_ready;
+  assign scale_stall = \$133  & \$135 ;
+  assign \$136  = state[3] & weight_late;
+  assign \$137  = ~ \$136 ;
+  assign \$138  = state[3] & \$137 ;
+  assign \$139  = ~ scale_ready;
+  assign \$142  = \$138  & \$141 ;
+  assign \$143  = \$142  & row_last;
+  assign \$144  = ~ room;
+  assign room_stall = \$143  & \$144 ;
+  assign \$145  = state[1] & activation_present;
+  assign \$146  = state[3] & weight_late;
+  assign \$147  = ~ scale_ready;
+  assign \$149  = ~ busy;
+  assign \$150  = room & \$149 ;
+  assign \$151  = ~ \$150 ;
+  assign \$152  = row_last & \$151 ;
+  assign \$153  = \$148  | \$152 ;
+  assign \$154  = \$146  | \$153 ;
+  assign \$155  = ~ \$154 ;
+  assign \$156  = state[3] & \$155 ;
+  assign \$157  = \$145  | \$156 ;
+  assign \$159  = ~ weight_present;
+  assign \$160  = ~ scale_available;
+  assign \$162  = \$159  | \$161 ;
+  assign \busy$51  = ~ state[0];
+  always @(posedge clk)
+    busy <= \$163 ;
+  always @(posedge clk)
+    load_open <= \$164 ;
+  always @(posedge clk)
+    load_write <= \$165 ;
+  always @(posedge clk)
+    load_chunk <= \$166 ;
+  always @(posedge clk)
+    load_last <= \$167 ;
+  always @(posedge clk)
+    load_final <= \$168 ;
+  always @(posedge clk)
+    loaded_1 <= \$169 ;
+  always @(posedge clk)
+    \step$17  <= \$170 ;
+  always @(posedge clk)
+    gap <= \$171 ;
+  always @(posedge clk)
+    state <= \$172 ;
+  \tern_32x2_int8_g16_base3.core.sequencer.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .beat_last(beat_last),
+    .block_last(block_last),
+    .chunk(chunk),
+    .clk(clk),
+    .group(group),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$2973$0 (\$174 ),
+    .\port$411$0 (\$173 ),
+    .ragged(ragged),
+    .row_last(row_last),
+    .rst(rst),
+    .segment(segment),
+    .start(\start$29 )
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$163  = \$2 [0];
+    if (abort) begin
+      \$163  = 1'h0;
+    end
+    if (rst) begin
+      \$163  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$164  = \$5 ;
+    if (abort) begin
+      \$164  = 1'h0;
+    end
+    if (rst) begin
+      \$164  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$165  = \$9 ;
+    if (abort) begin
+      \$165  = 1'h0;
+    end
+    if (rst) begin
+      \$165  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$166  = chunk;
+    if (abort) begin
+      \$166  = 9'h000;
+    end
+    if (rst) begin
+      \$166  = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$167  = { \$174 , last_k[3:0] };
+    if (abort) begin
+      \$167  = 15'h0000;
+    end
+    if (rst) begin
+      \$167  = 15'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$168  = ragged;
+    if (abort) begin
+      \$168  = 1'h0;
+    end
+    if (rst) begin
+      \$168  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$169  = step;
+    if (abort) begin
+      \$169  = 31'h00000000;
+    end
+    if (rst) begin
+      \$169  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$170 [30:1] = \$10 [30:1];
+    \$170 [0] = \$25 ;
+    if (abort) begin
+      \$170  = 31'h00000000;
+    end
+    if (rst) begin
+      \$170  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$171  = \$27 [0];
+    if (abort) begin
+      \$171  = 1'h0;
+    end
+    if (rst) begin
+      \$171  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$172  = { 2'h0, \$83 , \$66 , \$48 , \$39 , \$31  };
+    if (abort) begin
+      \$172  = 7'h01;
+    end
+    if (rst) begin
+      \$172  = 7'h01;
+    end
+  end
+  assign last_input = { \$174 , last_k[3:0] };
+  assign group_last = 1'h1;
+  assign \last_n$33  = last_n;
+  assign \last_k$35  = last_k;
+  assign activation_final = row_last;
+  assign rows = { \$173 , 1'h1 };
+  assign \loaded_1.valid  = loaded_1[0];
+  assign \loaded_1.load  = loaded_1[1];
+  assign \loaded_1.chunk  = loaded_1[10:2];
+  assign \loaded_1.segment  = loaded_1[11];
+  assign \loaded_1.group  = loaded_1[21:12];
+  assign \loaded_1.group_last  = loaded_1[22];
+  assign \loaded_1.row_last  = loaded_1[23];
+  assign \loaded_1.ragged  = loaded_1[24];
+  assign \loaded_1.weighted  = loaded_1[25];
+  assign \loaded_1.scaled  = loaded_1[26];
+  assign \loaded_1.poison  = loaded_1[27];
+  assign \loaded_1.rows  = loaded_1[29:28];
+  assign \loaded_1.block_last  = loaded_1[30];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[10:2];
+  assign \step.segment  = step[11];
+  assign \step.group  = step[21:12];
+  assign \step.group_last  = step[22];
+  assign \step.row_last  = step[23];
+  assign \step.ragged  = step[24];
+  assign \step.weighted  = step[25];
+  assign \step.scaled  = step[26];
+  assign \step.poison  = step[27];
+  assign \step.rows  = step[29:28];
+  assign \step.block_last  = step[30];
+  assign \step$17.valid  = \step$17 [0];
+  assign \step$17.load  = \step$17 [1];
+  assign \step$17.chunk  = \step$17 [10:2];
+  assign \step$17.segment  = \step$17 [11];
+  assign \step$17.group  = \step$17 [21:12];
+  assign \step$17.group_last  = \step$17 [22];
+  assign \step$17.row_last  = \step$17 [23];
+  assign \step$17.ragged  = \step$17 [24];
+  assign \step$17.weighted  = \step$17 [25];
+  assign \step$17.scaled  = \step$17 [26];
+  assign \step$17.poison  = \step$17 [27];
+  assign \step$17.rows  = \step$17 [29:28];
+  assign \step$17.block_last  = \step$17 [30];
+  assign step[27] = \$162 ;
+  assign step[26] = \$158 ;
+  assign step[25] = weight_present;
+  assign step[1] = state[1];
+  assign step[0] = \$157 ;
+  assign step[30] = block_last;
+  assign step[29:28] = { \$173 , 1'h1 };
+  assign step[24] = ragged;
+  assign step[23] = row_last;
+  assign step[22] = 1'h1;
+  assign step[21:12] = group;
+  assign step[11] = segment;
+  assign step[10:2] = chunk;
+  assign \$1  = 1'h0;
+  assign \$123  = \$122 ;
+  assign \$3  = segment;
+  assign \$7  = segment;
+  assign \$148  = \$147 ;
+  assign \$158  = scale_available;
+  assign \$161  = \$160 ;
+  assign \$13  = \$12 ;
+  assign \$44  = gap;
+  assign \$49  = gap;
+  assign \$53  = \$52 ;
+  assign \$69  = \$68 ;
+  assign \$91  = \$90 ;
+  assign \$100  = \$99 ;
+  assign \$108  = state[3];
+  assign \$112  = \$111 ;
+  assign \$135  = \$134 ;
+  assign \$140  = \$139 ;
+  assign \$141  = scale_ready;
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, start, advance, \port$411$0 , beat_last, abort, last_n, last_k, segment, chunk, group, ragged, block_last, \port$2973$0 , row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire [1:0] \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire [1:0] \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire [9:0] \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire [9:0] \$49 ;
+  wire \$5 ;
+  wire [10:0] \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire [10:0] \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  reg \$79 ;
+  wire \$8 ;
+  reg \$80 ;
+  reg [8:0] \$81 ;
+  reg [9:0] \$82 ;
+  reg \$83 ;
+  wire [15:0] \$84 ;
+  wire [10:0] \$85 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  output beat_last;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [8:0] chunk;
+  reg [8:0] chunk = 9'h000;
+  input clk;
+  wire clk;
+  output [9:0] group;
+  reg [9:0] group = 10'h000;
+  wire group_last;
+  wire [14:0] last_input;
+  wire [14:0] \last_input$13 ;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  wire [14:0] \last_k$5 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$3 ;
+  wire [16:0] last_output;
+  output [10:0] \port$2973$0 ;
+  wire [10:0] \port$2973$0 ;
+  output \port$411$0 ;
+  wire \port$411$0 ;
+  output ragged;
+  reg ragged = 1'h0;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire [1:0] rows;
+  input rst;
+  wire rst;
+  output segment;
+  reg segment = 1'h0;
+  reg segment_full = 1'h0;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$15  = \$84 [13] | \$14 ;
+  assign \$16  = \$84 [14] | \$15 ;
+  assign \$17  = \$84 [15] | \$16 ;
+  assign beat_last = row_last | segment_full;
+  assign \$18  = segment + 1'h1;
+  assign \$19  = start | beat_last;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = start | beat_last;
+  assign \$22  = ~ \$21 ;
+  assign \$23  = \$18  & { \$22 , \$20  };
+  assign \$24  = start | beat_last;
+  assign \$25  = ~ \$24 ;
+  assign \$26  = ! segment;
+  assign \$27  = \$25  & \$26 ;
+  assign \$28  = chunk + segment_full;
+  assign \$29  = start | row_last;
+  assign \$30  = ~ \$29 ;
+  assign \$31  = start | row_last;
+  assign \$32  = ~ \$31 ;
+  assign \$33  = start | row_last;
+  assign \$34  = ~ \$33 ;
+  assign \$35  = start | row_last;
+  assign \$36  = ~ \$35 ;
+  assign \$37  = start | row_last;
+  assign \$38  = ~ \$37 ;
+  assign \$39  = start | row_last;
+  assign \$40  = ~ \$39 ;
+  assign \$41  = start | row_last;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = start | row_last;
+  assign \$44  = ~ \$43 ;
+  assign \$45  = start | row_last;
+  assign \$46  = ~ \$45 ;
+  assign \$47  = start | row_last;
+  assign \$48  = ~ \$47 ;
+  assign \$49  = \$28  & { \$48 , \$46 , \$44 , \$42 , \$40 , \$38 , \$36 , \$34 , \$32 , \$30  };
+  assign \$50  = group + 1'h1;
+  assign \$51  = start | row_last;
+  assign \$52  = ~ \$51 ;
+  assign \$53  = start | row_last;
+  assign \$54  = ~ \$53 ;
+  assign \$55  = start | row_last;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = start | row_last;
+  assign \$58  = ~ \$57 ;
+  assign \$59  = start | row_last;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = start | row_last;
+  assign \$62  = ~ \$61 ;
+  assign \$63  = start | row_last;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = start | row_last;
+  assign \$66  = ~ \$65 ;
+  assign \$67  = start | row_last;
+  assign \$68  = ~ \$67 ;
+  assign \$69  = start | row_last;
+  assign \$70  = ~ \$69 ;
+  assign \$71  = start | row_last;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = \$50  & { \$72 , \$70 , \$68 , \$66 , \$64 , \$62 , \$60 , \$58 , \$56 , \$54 , \$52  };
+  assign \$74  = start | row_last;
+  assign \$75  = advance & \$74 ;
+  assign \$76  = advance & beat_last;
+  assign \$77  = last_k < 6'h20;
+  assign \$78  = { \$85 , last_k[3:0] } < 6'h30;
+  always @(posedge clk)
+    segment <= \$79 ;
+  always @(posedge clk)
+    segment_full <= \$80 ;
+  always @(posedge clk)
+    chunk <= \$81 ;
+  always @(posedge clk)
+    group <= \$82 ;
+  always @(posedge clk)
+    ragged <= \$83 ;
+  assign \$2  = \$84 [0] | \$1 ;
+  assign \$3  = \$84 [1] | \$2 ;
+  assign \$4  = \$84 [2] | \$3 ;
+  assign \$5  = \$84 [3] | \$4 ;
+  assign \$6  = \$84 [4] | \$5 ;
+  assign \$7  = \$84 [5] | \$6 ;
+  assign \$8  = \$84 [6] | \$7 ;
+  assign \$9  = \$84 [7] | \$8 ;
+  assign \$10  = \$84 [8] | \$9 ;
+  assign \$11  = \$84 [9] | \$10 ;
+  assign \$12  = \$84 [10] | \$11 ;
+  assign \$13  = \$84 [11] | \$12 ;
+  assign \$14  = \$84 [12] | \$13 ;
+  \tern_32x2_int8_g16_base3.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_high(\$85 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .outputs_high(\$84 ),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$79  = segment;
+    if (advance) begin
+      \$79  = \$23 [0];
+    end
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$80  = segment_full;
+    if (advance) begin
+      \$80  = \$27 ;
+    end
+    if (abort) begin
+      \$80  = 1'h0;
+    end
+    if (rst) begin
+      \$80  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$81  = chunk;
+    if (advance) begin
+      \$81  = \$49 [8:0];
+    end
+    if (abort) begin
+      \$81  = 9'h000;
+    end
+    if (rst) begin
+      \$81  = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$82  = group;
+    if (advance) begin
+      \$82  = \$73 [9:0];
+    end
+    if (abort) begin
+      \$82  = 10'h000;
+    end
+    if (rst) begin
+      \$82  = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$83  = ragged;
+    if (\$75 ) begin
+      \$83  = \$77 ;
+    end else if (\$76 ) begin
+      \$83  = \$78 ;
+    end
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  assign \start$1  = start;
+  assign \last_n$3  = last_n;
+  assign \last_k$5  = last_k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign last_input = { \$85 , last_k[3:0] };
+  assign \last_input$13  = { \$85 , last_k[3:0] };
+  assign rows = { \$17 , 1'h1 };
+  assign last_output = { \$84 , last_n[0] };
+  assign group_last = 1'h1;
+  assign \port$411$0  = \$17 ;
+  assign \port$2973$0  = \$85 ;
+  assign \$1  = last_n[0];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.sequencer.walk.walk (rst, start, advance, abort, last_n, last_k, outputs_high, block_last, inputs_high, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [16:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [16:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire [11:0] \$57 ;
+  wire [11:0] \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  reg [15:0] \$84 ;
+  reg \$85 ;
+  reg [10:0] \$86 ;
+  reg \$87 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  output [10:0] inputs_high;
+  reg [10:0] inputs_high = 11'h000;
+  wire [14:0] last_input;
+  input [14:0] last_k;
+  wire [14:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  output [15:0] outputs_high;
+  reg [15:0] outputs_high = 16'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$13  = last_n[10] | \$12 ;
+  assign \$14  = last_n[11] | \$13 ;
+  assign \$15  = last_n[12] | \$14 ;
+  assign \$16  = last_n[13] | \$15 ;
+  assign \$17  = last_n[14] | \$16 ;
+  assign \$18  = last_n[15] | \$17 ;
+  assign \$19  = last_n[16] | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$22  = outputs_high[2] | \$21 ;
+  assign \$23  = outputs_high[3] | \$22 ;
+  assign \$24  = outputs_high[4] | \$23 ;
+  assign \$25  = outputs_high[5] | \$24 ;
+  assign \$26  = outputs_high[6] | \$25 ;
+  assign \$27  = outputs_high[7] | \$26 ;
+  assign \$28  = outputs_high[8] | \$27 ;
+  assign \$29  = outputs_high[9] | \$28 ;
+  assign \$30  = outputs_high[10] | \$29 ;
+  assign \$31  = outputs_high[11] | \$30 ;
+  assign \$32  = outputs_high[12] | \$31 ;
+  assign \$33  = outputs_high[13] | \$32 ;
+  assign \$34  = outputs_high[14] | \$33 ;
+  assign \$35  = outputs_high[15] | \$34 ;
+  assign \$36  = ~ \$35 ;
+  assign \$38  = outputs_high[1] | \$37 ;
+  assign \$39  = outputs_high[2] | \$38 ;
+  assign \$40  = outputs_high[3] | \$39 ;
+  assign \$41  = outputs_high[4] | \$40 ;
+  assign \$42  = outputs_high[5] | \$41 ;
+  assign \$43  = outputs_high[6] | \$42 ;
+  assign \$44  = outputs_high[7] | \$43 ;
+  assign \$45  = outputs_high[8] | \$44 ;
+  assign \$46  = outputs_high[9] | \$45 ;
+  assign \$47  = outputs_high[10] | \$46 ;
+  assign \$48  = outputs_high[11] | \$47 ;
+  assign \$49  = outputs_high[12] | \$48 ;
+  assign \$50  = outputs_high[13] | \$49 ;
+  assign \$51  = outputs_high[14] | \$50 ;
+  assign \$52  = outputs_high[15] | \$51 ;
+  assign \$53  = ~ \$52 ;
+  assign \$54  = row_last ? \$36  : \$53 ;
+  assign \$55  = start ? \$20  : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$57  = inputs_high - 1'h1;
+  assign \$58  = \$56  ? { 1'h0, last_k[14:4] } : \$57 ;
+  assign \$59  = start | row_last;
+  assign \$61  = last_k[5] | \$60 ;
+  assign \$62  = last_k[6] | \$61 ;
+  assign \$63  = last_k[7] | \$62 ;
+  assign \$64  = last_k[8] | \$63 ;
+  assign \$65  = last_k[9] | \$64 ;
+  assign \$66  = last_k[10] | \$65 ;
+  assign \$67  = last_k[11] | \$66 ;
+  assign \$68  = last_k[12] | \$67 ;
+  assign \$69  = last_k[13] | \$68 ;
+  assign \$70  = last_k[14] | \$69 ;
+  assign \$71  = ~ \$70 ;
+  assign \$73  = inputs_high[2] | \$72 ;
+  assign \$74  = inputs_high[3] | \$73 ;
+  assign \$75  = inputs_high[4] | \$74 ;
+  assign \$76  = inputs_high[5] | \$75 ;
+  assign \$77  = inputs_high[6] | \$76 ;
+  assign \$78  = inputs_high[7] | \$77 ;
+  assign \$79  = inputs_high[8] | \$78 ;
+  assign \$80  = inputs_high[9] | \$79 ;
+  assign \$81  = inputs_high[10] | \$80 ;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$59  ? \$71  : \$82 ;
+  always @(posedge clk)
+    outputs_high <= \$84 ;
+  always @(posedge clk)
+    block_last <= \$85 ;
+  always @(posedge clk)
+    inputs_high <= \$86 ;
+  always @(posedge clk)
+    row_last <= \$87 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:1] } : \$2 ;
+  assign \$5  = last_n[2] | \$4 ;
+  assign \$6  = last_n[3] | \$5 ;
+  assign \$7  = last_n[4] | \$6 ;
+  assign \$8  = last_n[5] | \$7 ;
+  assign \$9  = last_n[6] | \$8 ;
+  assign \$10  = last_n[7] | \$9 ;
+  assign \$11  = last_n[8] | \$10 ;
+  assign \$12  = last_n[9] | \$11 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$84  = outputs_high;
+    if (advance) begin
+      \$84  = \$3 [15:0];
+    end
+    if (abort) begin
+      \$84  = 16'h0000;
+    end
+    if (rst) begin
+      \$84  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$85  = block_last;
+    if (advance) begin
+      \$85  = \$55 ;
+    end
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$86  = inputs_high;
+    if (advance) begin
+      \$86  = \$58 [10:0];
+    end
+    if (abort) begin
+      \$86  = 11'h000;
+    end
+    if (rst) begin
+      \$86  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$87  = row_last;
+    if (advance) begin
+      \$87  = \$83 ;
+    end
+    if (abort) begin
+      \$87  = 1'h0;
+    end
+    if (rst) begin
+      \$87  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[0] };
+  assign last_input = { inputs_high, last_k[3:0] };
+  assign \$37  = outputs_high[0];
+  assign \$4  = last_n[1];
+  assign \$21  = outputs_high[1];
+  assign \$60  = last_k[4];
+  assign \$72  = inputs_high[1];
+endmodule
+
+module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final , tready, present, late, misframed, start, abort, closed, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  output late;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$178$0 , finished, counting, \port$194$0 , \port$358$0 , \port$359$0 , \port$365$0 , busy, \port$585$0 
+, \port$613$0 , \port$641$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$2901$0 , axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
+  wire \$1 ;
+  wire [1:0] \$10 ;
+  wire \$100 ;
+  wire [7:0] \$101 ;
+  wire [32:0] \$102 ;
+  wire [32:0] \$103 ;
+  wire [32:0] \$104 ;
+  wire [32:0] \$105 ;
+  wire [32:0] \$106 ;
+  wire \$107 ;
+  wire [1:0] \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  wire [31:0] \$112 ;
+  reg \$113 ;
+  reg [1:0] \$114 ;
+  reg [31:0] \$115 ;
+  reg [31:0] \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg [16:0] \$119 ;
+  wire \$12 ;
+  reg [14:0] \$120 ;
+  reg \$121 ;
+  reg [7:0] \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg [31:0] \$125 ;
+  reg \$126 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [31:0] \$133 ;
+  reg \$134 ;
+  reg [1:0] \$135 ;
+  reg [31:0] \$136 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire [32:0] \$53 ;
+  wire [32:0] \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire [7:0] \$73 ;
+  wire [7:0] \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [31:0] \$signal  = 32'd0;
   output abort;
   reg abort = 1'h0;
@@ -13521,28 +15747,28 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   input finished;
   wire finished;
   reg [31:0] k = 32'd0;
-  output [14:0] \k$25 ;
-  reg [14:0] \k$25  = 15'h0000;
-  output [16:0] n;
-  reg [16:0] n = 17'h00000;
-  input \port$167$0 ;
-  wire \port$167$0 ;
+  output [14:0] last_k;
+  reg [14:0] last_k = 15'h0000;
+  output [16:0] last_n;
+  reg [16:0] last_n = 17'h00000;
+  input \port$178$0 ;
+  wire \port$178$0 ;
   input \port$194$0 ;
   wire \port$194$0 ;
-  input \port$210$0 ;
-  wire \port$210$0 ;
-  input \port$309$0 ;
-  wire \port$309$0 ;
-  input \port$312$0 ;
-  wire \port$312$0 ;
-  input \port$319$0 ;
-  wire \port$319$0 ;
-  input \port$392$0 ;
-  wire \port$392$0 ;
-  input \port$416$0 ;
-  wire \port$416$0 ;
-  input \port$440$0 ;
-  wire \port$440$0 ;
+  input \port$2901$0 ;
+  wire \port$2901$0 ;
+  input \port$358$0 ;
+  wire \port$358$0 ;
+  input \port$359$0 ;
+  wire \port$359$0 ;
+  input \port$365$0 ;
+  wire \port$365$0 ;
+  input \port$585$0 ;
+  wire \port$585$0 ;
+  input \port$613$0 ;
+  wire \port$613$0 ;
+  input \port$641$0 ;
+  wire \port$641$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -13613,410 +15839,412 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$50  = k <= 15'h4000;
   assign \$51  = \$49  & \$50 ;
   assign \$52  = \$44  & \$51 ;
-  assign \$53  = axil_awaddr[7:2] == 3'h6;
-  assign \$54  = write & \$53 ;
-  assign \$55  = \$54  & axil_wstrb[0];
-  assign \$56  = \$55  & axil_wdata[0];
-  assign \$57  = ~ axil_wdata[1];
-  assign \$58  = \$56  & \$57 ;
-  assign \$59  = busy | start;
-  assign \$60  = ~ \$59 ;
-  assign \$61  = \$58  & \$60 ;
-  assign \$62  = | \$signal ;
-  assign \$63  = \$signal  <= 17'h10000;
-  assign \$64  = \$62  & \$63 ;
-  assign \$65  = | k;
+  assign \$53  = \$signal  - 1'h1;
+  assign \$54  = k - 1'h1;
+  assign \$55  = axil_awaddr[7:2] == 3'h6;
+  assign \$56  = write & \$55 ;
+  assign \$57  = \$56  & axil_wstrb[0];
+  assign \$58  = \$57  & axil_wdata[0];
+  assign \$59  = ~ axil_wdata[1];
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = busy | start;
+  assign \$62  = ~ \$61 ;
+  assign \$63  = \$60  & \$62 ;
+  assign \$64  = | \$signal ;
+  assign \$65  = \$signal  <= 17'h10000;
   assign \$66  = \$64  & \$65 ;
-  assign \$67  = k <= 15'h4000;
+  assign \$67  = | k;
   assign \$68  = \$66  & \$67 ;
-  assign \$69  = \$61  & \$68 ;
-  assign \$70  = \$69  | abort;
-  assign \$71  = ~ clear;
-  assign \$72  = errors & \$71 ;
-  assign \$73  = axil_awaddr[7:2] == 3'h6;
-  assign \$74  = write & \$73 ;
-  assign \$75  = \$74  & axil_wstrb[0];
-  assign \$76  = \$75  & axil_wdata[0];
-  assign \$77  = ~ axil_wdata[1];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = busy | start;
-  assign \$80  = ~ \$79 ;
-  assign \$81  = \$78  & \$80 ;
-  assign \$82  = | \$signal ;
-  assign \$83  = \$signal  <= 17'h10000;
-  assign \$84  = \$82  & \$83 ;
-  assign \$85  = | k;
+  assign \$69  = k <= 15'h4000;
+  assign \$70  = \$68  & \$69 ;
+  assign \$71  = \$63  & \$70 ;
+  assign \$72  = \$71  | abort;
+  assign \$73  = ~ clear;
+  assign \$74  = errors & \$73 ;
+  assign \$75  = axil_awaddr[7:2] == 3'h6;
+  assign \$76  = write & \$75 ;
+  assign \$77  = \$76  & axil_wstrb[0];
+  assign \$78  = \$77  & axil_wdata[0];
+  assign \$79  = ~ axil_wdata[1];
+  assign \$80  = \$78  & \$79 ;
+  assign \$81  = busy | start;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$80  & \$82 ;
+  assign \$84  = | \$signal ;
+  assign \$85  = \$signal  <= 17'h10000;
   assign \$86  = \$84  & \$85 ;
-  assign \$87  = k <= 15'h4000;
+  assign \$87  = | k;
   assign \$88  = \$86  & \$87 ;
-  assign \$89  = ~ \$88 ;
-  assign \$90  = \$81  & \$89 ;
-  assign \$91  = axil_awaddr[7:2] == 3'h6;
-  assign \$92  = write & \$91 ;
-  assign \$93  = \$92  & axil_wstrb[0];
-  assign \$94  = \$93  & axil_wdata[0];
-  assign \$95  = ~ axil_wdata[1];
-  assign \$96  = \$94  & \$95 ;
-  assign \$97  = busy | start;
+  assign \$89  = k <= 15'h4000;
+  assign \$90  = \$88  & \$89 ;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = \$83  & \$91 ;
+  assign \$93  = axil_awaddr[7:2] == 3'h6;
+  assign \$94  = write & \$93 ;
+  assign \$95  = \$94  & axil_wstrb[0];
+  assign \$96  = \$95  & axil_wdata[0];
+  assign \$97  = ~ axil_wdata[1];
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$440$0 , \port$416$0 , \port$392$0 , \port$167$0 , \port$194$0 , 1'h0 };
-  assign \$100  = cycles + cycles_event_1;
-  assign \$101  = activation_stalls + activation_stalls_event_1;
-  assign \$102  = weight_stalls + weight_stalls_event_1;
-  assign \$103  = scale_stalls + scale_stalls_event_1;
-  assign \$104  = result_stalls + result_stalls_event_1;
-  assign \$105  = axil_araddr[7:2] < 5'h10;
-  assign \$106  = \$105  ? 2'h0 : 2'h2;
+  assign \$99  = busy | start;
+  assign \$100  = \$98  & \$99 ;
+  assign \$101  = \$74  | { \$100 , \$92 , \port$641$0 , \port$613$0 , \port$585$0 , \port$2901$0 , \port$178$0 , 1'h0 };
+  assign \$102  = cycles + cycles_event_1;
+  assign \$103  = activation_stalls + activation_stalls_event_1;
+  assign \$104  = weight_stalls + weight_stalls_event_1;
+  assign \$105  = scale_stalls + scale_stalls_event_1;
+  assign \$106  = result_stalls + result_stalls_event_1;
   assign \$107  = axil_araddr[7:2] < 5'h10;
-  assign \$108  = busy | start;
-  assign \$110  = \$107  ? \$109  : 32'd0;
+  assign \$108  = \$107  ? 2'h0 : 2'h2;
+  assign \$109  = axil_araddr[7:2] < 5'h10;
+  assign \$110  = busy | start;
+  assign \$112  = \$109  ? \$111  : 32'd0;
   always @(posedge clk)
-    axil_bvalid <= \$111 ;
+    axil_bvalid <= \$113 ;
   always @(posedge clk)
-    axil_bresp <= \$112 ;
+    axil_bresp <= \$114 ;
   always @(posedge clk)
-    \$signal  <= \$113 ;
+    \$signal  <= \$115 ;
   always @(posedge clk)
-    k <= \$114 ;
+    k <= \$116 ;
   always @(posedge clk)
-    start <= \$115 ;
+    start <= \$117 ;
   always @(posedge clk)
-    abort <= \$116 ;
+    abort <= \$118 ;
   always @(posedge clk)
-    n <= \$117 ;
+    last_n <= \$119 ;
   always @(posedge clk)
-    \k$25  <= \$118 ;
+    last_k <= \$120 ;
   always @(posedge clk)
-    done <= \$119 ;
+    done <= \$121 ;
   always @(posedge clk)
-    errors <= \$120 ;
+    errors <= \$122 ;
   always @(posedge clk)
-    start_1 <= \$121 ;
+    start_1 <= \$123 ;
   always @(posedge clk)
-    cycles_event_1 <= \$122 ;
+    cycles_event_1 <= \$124 ;
   always @(posedge clk)
-    cycles <= \$123 ;
+    cycles <= \$125 ;
   always @(posedge clk)
-    activation_stalls_event_1 <= \$124 ;
+    activation_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    activation_stalls <= \$125 ;
+    activation_stalls <= \$127 ;
   always @(posedge clk)
-    weight_stalls_event_1 <= \$126 ;
+    weight_stalls_event_1 <= \$128 ;
   always @(posedge clk)
-    weight_stalls <= \$127 ;
+    weight_stalls <= \$129 ;
   always @(posedge clk)
-    scale_stalls_event_1 <= \$128 ;
+    scale_stalls_event_1 <= \$130 ;
   always @(posedge clk)
-    scale_stalls <= \$129 ;
+    scale_stalls <= \$131 ;
   always @(posedge clk)
-    result_stalls_event_1 <= \$130 ;
+    result_stalls_event_1 <= \$132 ;
   always @(posedge clk)
-    result_stalls <= \$131 ;
+    result_stalls <= \$133 ;
   always @(posedge clk)
-    axil_rvalid <= \$132 ;
+    axil_rvalid <= \$134 ;
   always @(posedge clk)
-    axil_rresp <= \$133 ;
+    axil_rresp <= \$135 ;
   always @(posedge clk)
-    axil_rdata <= \$134 ;
+    axil_rdata <= \$136 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
-          \$109  = 32'd1413829198;
+          \$111  = 32'd1413829198;
       4'h1:
-          \$109  = 32'd1;
+          \$111  = 32'd1;
       4'h2:
-          \$109  = 32'd33685536;
+          \$111  = 32'd33685536;
       4'h3:
-          \$109  = 32'd16;
+          \$111  = 32'd16;
       4'h4:
-          \$109  = 32'd16384;
+          \$111  = 32'd16384;
       4'h5:
-          \$109  = 32'd65536;
+          \$111  = 32'd65536;
       4'h6:
-          \$109  = 32'd0;
+          \$111  = 32'd0;
       4'h7:
-          \$109  = { 30'h00000000, done, \$108  };
+          \$111  = { 30'h00000000, done, \$110  };
       4'h8:
-          \$109  = { 24'h000000, errors };
+          \$111  = { 24'h000000, errors };
       4'h9:
-          \$109  = \$signal ;
+          \$111  = \$signal ;
       4'ha:
-          \$109  = k;
+          \$111  = k;
       4'hb:
-          \$109  = cycles;
+          \$111  = cycles;
       4'hc:
-          \$109  = activation_stalls;
+          \$111  = activation_stalls;
       4'hd:
-          \$109  = weight_stalls;
+          \$111  = weight_stalls;
       4'he:
-          \$109  = scale_stalls;
+          \$111  = scale_stalls;
       4'hf:
-          \$109  = result_stalls;
+          \$111  = result_stalls;
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$111  = axil_bvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$113  = axil_bvalid;
     if (write) begin
-      \$111  = 1'h1;
+      \$113  = 1'h1;
     end else if (axil_bready) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
     if (rst) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$112  = axil_bresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$114  = axil_bresp;
     if (write) begin
-      \$112  = \$10 ;
+      \$114  = \$10 ;
     end
     if (rst) begin
-      \$112  = 2'h0;
+      \$114  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$113  = \$signal ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$115  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
-        \$113 [7:0] = axil_wdata[7:0];
+        \$115 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$113 [15:8] = axil_wdata[15:8];
+        \$115 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$113 [23:16] = axil_wdata[23:16];
+        \$115 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$113 [31:24] = axil_wdata[31:24];
+        \$115 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$113  = 32'd0;
+      \$115  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$114  = k;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$116  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
-        \$114 [7:0] = axil_wdata[7:0];
+        \$116 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$114 [15:8] = axil_wdata[15:8];
+        \$116 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$114 [23:16] = axil_wdata[23:16];
+        \$116 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$114 [31:24] = axil_wdata[31:24];
+        \$116 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$114  = 32'd0;
+      \$116  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$115  = \$31 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$117  = \$31 ;
     if (rst) begin
-      \$115  = 1'h0;
+      \$117  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$116  = \$35 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$118  = \$35 ;
     if (rst) begin
-      \$116  = 1'h0;
+      \$118  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$117  = n;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$119  = last_n;
     if (\$52 ) begin
-      \$117  = \$signal [16:0];
+      \$119  = \$53 [16:0];
     end
     if (rst) begin
-      \$117  = 17'h00000;
+      \$119  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$118  = \k$25 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$120  = last_k;
     if (\$52 ) begin
-      \$118  = k[14:0];
+      \$120  = \$54 [14:0];
     end
     if (rst) begin
-      \$118  = 15'h0000;
+      \$120  = 15'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$119  = done;
-    if (\$70 ) begin
-      \$119  = 1'h0;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$121  = done;
+    if (\$72 ) begin
+      \$121  = 1'h0;
     end else if (finished) begin
-      \$119  = 1'h1;
+      \$121  = 1'h1;
     end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$120  = \$99 ;
-    if (rst) begin
-      \$120  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$121  = start;
     if (rst) begin
       \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$122  = counting;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$122  = \$101 ;
     if (rst) begin
-      \$122  = 1'h0;
+      \$122  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$123  = 32'd0;
-    end else begin
-      \$123  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$123  = start;
     if (rst) begin
-      \$123  = 32'd0;
+      \$123  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$124  = \port$309$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$124  = counting;
     if (rst) begin
       \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$101 [31:0];
+      \$125  = \$102 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$126  = \port$312$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$126  = \port$358$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$127  = 32'd0;
     end else begin
-      \$127  = \$102 [31:0];
+      \$127  = \$103 [31:0];
     end
     if (rst) begin
       \$127  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$128  = \port$319$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$128  = \port$359$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$129  = 32'd0;
     end else begin
-      \$129  = \$103 [31:0];
+      \$129  = \$104 [31:0];
     end
     if (rst) begin
       \$129  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$130  = \port$210$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$130  = \port$365$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$131  = 32'd0;
     end else begin
-      \$131  = \$104 [31:0];
+      \$131  = \$105 [31:0];
     end
     if (rst) begin
       \$131  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$132  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$132  = \port$194$0 ;
+    if (rst) begin
+      \$132  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$133  = 32'd0;
+    end else begin
+      \$133  = \$106 [31:0];
+    end
+    if (rst) begin
+      \$133  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$134  = axil_rvalid;
     if (read) begin
-      \$132  = 1'h1;
+      \$134  = 1'h1;
     end else if (axil_rready) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
     if (rst) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$133  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$135  = axil_rresp;
     if (read) begin
-      \$133  = \$106 ;
+      \$135  = \$108 ;
     end
     if (rst) begin
-      \$133  = 2'h0;
+      \$135  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$134  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$136  = axil_rdata;
     if (read) begin
-      \$134  = \$110 ;
+      \$136  = \$112 ;
     end
     if (rst) begin
-      \$134  = 32'd0;
+      \$136  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$440$0 , \port$416$0 , \port$392$0 , \port$167$0 , \port$194$0 , 1'h0 };
-  assign stalls = { \port$210$0 , \port$319$0 , \port$312$0 , \port$309$0  };
+  assign faults = { \port$641$0 , \port$613$0 , \port$585$0 , \port$2901$0 , \port$178$0 , 1'h0 };
+  assign stalls = { \port$194$0 , \port$365$0 , \port$359$0 , \port$358$0  };
 endmodule

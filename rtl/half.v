@@ -47,8 +47,10 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   wire [5:0] \faults$85 ;
   wire finished;
   wire \finished$81 ;
-  wire [12:0] k;
-  wire [12:0] \k$77 ;
+  wire [12:0] last_k;
+  wire [12:0] \last_k$77 ;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$75 ;
   output [15:0] m_axis_result_tdata;
   wire [15:0] m_axis_result_tdata;
   output m_axis_result_tlast;
@@ -57,8 +59,6 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   wire m_axis_result_tready;
   output m_axis_result_tvalid;
   wire m_axis_result_tvalid;
-  wire [16:0] n;
-  wire [16:0] \n$75 ;
   wire [15:0] result_tdata;
   wire result_tlast;
   wire result_tready;
@@ -141,27 +141,28 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   wire weight_tvalid;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core  core (
     .abort(abort),
-    .activation_stall(\$5 ),
+    .activation_stall(\$3 ),
+    .activation_tdata(s_axis_activation_tdata),
     .activation_tready(s_axis_activation_tready),
-    .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
     .counting(counting),
+    .data(s_axis_scale_tdata),
     .finished(finished),
-    .illegal(\$2 ),
-    .k(k),
-    .misframed(\$8 ),
-    .\misframed$167 (\$9 ),
-    .\misframed$168 (\$10 ),
-    .n(n),
-    .nonfinite(\$1 ),
-    .\port$213$0 (\$4 ),
+    .illegal(\$10 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .misframed(\$6 ),
+    .\misframed$167 (\$7 ),
+    .\misframed$168 (\$8 ),
+    .\nonfinite$164 (\$9 ),
+    .\port$200$0 (\$2 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$11 ),
     .rst(rst),
-    .scale_nonfinite(\$3 ),
-    .scale_stall(\$7 ),
+    .scale_nonfinite(\$1 ),
+    .scale_stall(\$5 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -170,8 +171,7 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .tvalid(s_axis_activation_tvalid),
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
-    .w_data(s_axis_scale_tdata),
-    .weight_stall(\$6 ),
+    .weight_stall(\$4 ),
     .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
@@ -195,18 +195,18 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .\k$25 (k),
-    .n(n),
-    .\port$163$0 (\$1 ),
-    .\port$170$0 (\$2 ),
-    .\port$197$0 (\$3 ),
-    .\port$213$0 (\$4 ),
-    .\port$312$0 (\$5 ),
-    .\port$315$0 (\$6 ),
-    .\port$322$0 (\$7 ),
-    .\port$387$0 (\$8 ),
-    .\port$411$0 (\$9 ),
-    .\port$435$0 (\$10 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$184$0 (\$1 ),
+    .\port$200$0 (\$2 ),
+    .\port$367$0 (\$3 ),
+    .\port$368$0 (\$4 ),
+    .\port$374$0 (\$5 ),
+    .\port$568$0 (\$6 ),
+    .\port$596$0 (\$7 ),
+    .\port$624$0 (\$8 ),
+    .\port$7987$0 (\$9 ),
+    .\port$8008$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -248,24 +248,24 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   assign result_tlast = \$11 [16];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
-  assign \n$75  = n;
-  assign \k$77  = k;
+  assign \last_n$75  = last_n;
+  assign \last_k$77  = last_k;
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign \faults$85  = { \$10 , \$9 , \$8 , \$2 , \$3 , \$1  };
-  assign stalls = { \$4 , \$7 , \$6 , \$5  };
-  assign \stalls$87  = { \$4 , \$7 , \$6 , \$5  };
+  assign faults = { \$8 , \$7 , \$6 , \$10 , \$1 , \$9  };
+  assign \faults$85  = { \$8 , \$7 , \$6 , \$10 , \$1 , \$9  };
+  assign stalls = { \$2 , \$5 , \$4 , \$3  };
+  assign \stalls$87  = { \$2 , \$5 , \$4 , \$3  };
   assign s_axil_wready = s_axil_awready;
   assign m_axis_result_tdata = \$11 [15:0];
   assign m_axis_result_tlast = \$11 [16];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, nonfinite, illegal, scale_nonfinite, finished, counting, \port$213$0 , activation_stall, weight_stall, scale_stall, busy
-, activation_tready, misframed, weight_tready, \misframed$167 , scale_tready, \misframed$168 , start, abort, n, k, results__payload, result_tvalid, beat);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$200$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
+, weight_tready, \misframed$167 , scale_tready, \misframed$168 , start, abort, last_n, last_k, \nonfinite$164 , illegal, results__payload, result_tvalid, activation_tdata);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
-  wire [31:0] \$1 ;
+  wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
@@ -279,7 +279,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \$2 ;
   wire \$20 ;
   wire \$21 ;
-  wire \$22 ;
+  wire [31:0] \$22 ;
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
@@ -296,13 +296,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \$35 ;
   wire \$36 ;
   wire \$37 ;
-  reg \$38 ;
-  reg [6:0] \$39 ;
+  wire \$38 ;
+  wire \$39 ;
   wire \$4 ;
   reg \$40 ;
-  reg [23:0] \$41 ;
-  reg [23:0] \$42 ;
-  reg [23:0] \$43 ;
+  reg [6:0] \$41 ;
+  reg \$42 ;
+  reg \$43 ;
   reg [23:0] \$44 ;
   reg [23:0] \$45 ;
   reg [23:0] \$46 ;
@@ -313,22 +313,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   reg [23:0] \$50 ;
   reg [23:0] \$51 ;
   reg [23:0] \$52 ;
-  reg [23:0] \$53 ;
-  reg [23:0] \$54 ;
+  reg \$53 ;
+  reg \$54 ;
   reg \$55 ;
   reg \$56 ;
-  wire [40:0] \$57 ;
-  wire [40:0] \$58 ;
-  wire [40:0] \$59 ;
+  reg \$57 ;
+  reg [23:0] \$58 ;
+  reg [23:0] \$59 ;
   wire \$6 ;
-  wire [40:0] \$60 ;
-  wire [40:0] \$61 ;
-  wire [40:0] \$62 ;
-  wire [40:0] \$63 ;
-  wire [40:0] \$64 ;
-  wire [40:0] \$65 ;
-  wire [40:0] \$66 ;
-  wire [40:0] \$67 ;
+  reg [23:0] \$60 ;
+  reg [23:0] \$61 ;
+  reg [23:0] \$62 ;
+  reg [23:0] \$63 ;
+  reg [23:0] \$64 ;
+  reg [23:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
   wire [40:0] \$68 ;
   wire [40:0] \$69 ;
   wire \$7 ;
@@ -352,22 +352,35 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire [40:0] \$86 ;
   wire [40:0] \$87 ;
   wire [40:0] \$88 ;
+  wire [40:0] \$89 ;
   wire \$9 ;
+  wire [40:0] \$90 ;
+  wire [40:0] \$91 ;
+  wire [40:0] \$92 ;
+  wire [40:0] \$93 ;
+  wire [40:0] \$94 ;
+  wire [40:0] \$95 ;
+  wire [40:0] \$96 ;
+  wire [40:0] \$97 ;
+  wire [40:0] \$98 ;
+  wire [40:0] \$99 ;
   reg [6:0] \$signature__addr  = 7'h00;
-  wire [4:0] \$signature__addr$107 ;
+  wire [4:0] \$signature__addr$104 ;
   wire [1311:0] \$signature__data ;
-  wire [47:0] \$signature__data$109 ;
+  wire [47:0] \$signature__data$106 ;
   reg \$signature__en  = 1'h0;
-  wire \$signature__en$111 ;
+  wire \$signature__en$108 ;
   input abort;
   wire abort;
   wire activation_closed;
   wire activation_final;
+  wire activation_late;
   wire activation_missing;
   wire activation_present;
   output activation_stall;
   wire activation_stall;
   wire activation_take;
+  input [511:0] activation_tdata;
   wire [511:0] activation_tdata;
   wire activation_tlast;
   output activation_tready;
@@ -375,102 +388,111 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire activation_tvalid;
   wire advance;
   reg all_nan = 1'h0;
-  input [511:0] beat;
-  wire [511:0] beat;
+  (* init = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [511:0] arrived_activations;
+  reg [127:0] arrived_weights = 128'h00000000000000000000000000000000;
+  wire backed;
+  reg [511:0] beat = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   wire block_last;
   output busy;
   wire busy;
-  wire \busy$44 ;
+  wire \busy$46 ;
   wire claim;
-  wire \claim$139 ;
+  wire \claim$136 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$106 ;
-  wire \closed$37 ;
+  wire \closed$159 ;
+  wire \closed$99 ;
   wire [63:0] codes;
-  wire [63:0] \codes$76 ;
+  wire [63:0] \codes$75 ;
   reg converted_1 = 1'h0;
   output counting;
   wire counting;
+  input [63:0] data;
+  wire [63:0] data;
   wire [47:0] dot;
-  wire [47:0] \dot$126 ;
+  wire [47:0] \dot$123 ;
   wire enough;
-  wire \enough$142 ;
+  wire \enough$139 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$93 ;
+  wire \final$88 ;
   output finished;
   wire finished;
   wire [1311:0] fixed;
   wire give;
-  wire \give$136 ;
+  wire \give$133 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
-  wire illegal;
-  wire \illegal$84 ;
-  wire \illegal$85 ;
+  reg illegal = 1'h0;
+  wire [7:0] \illegal$191 ;
+  wire [7:0] \illegal$192 ;
   wire [47:0] inputs;
-  wire [47:0] \inputs$128 ;
-  input [12:0] k;
-  wire [12:0] k;
-  wire [12:0] \k$42 ;
-  wire [12:0] \k$88 ;
-  wire last;
-  wire \last$116 ;
-  wire \last$125 ;
-  wire \last$146 ;
-  wire \last$81 ;
+  wire [47:0] \inputs$125 ;
+  wire [4:0] last;
+  wire \last$112 ;
+  wire \last$122 ;
+  wire \last$143 ;
+  wire \last$74 ;
+  wire \last$80 ;
+  input [12:0] last_k;
+  wire [12:0] last_k;
+  wire [12:0] \last_k$44 ;
+  wire [12:0] \last_k$83 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$42 ;
+  wire [16:0] \last_n$82 ;
+  wire late;
+  wire \late$37 ;
   wire load;
   wire [6:0] load_chunk;
   (* init = 7'h00 *)
   wire [6:0] load_chunk_1;
+  wire load_final;
+  wire [12:0] load_last;
   wire load_open;
-  wire [12:0] load_remaining;
   wire load_write;
   wire [31:0] mask;
-  wire [31:0] \mask$69 ;
-  wire [31:0] \mask$77 ;
+  wire [31:0] \mask$68 ;
+  wire [31:0] \mask$76 ;
   output misframed;
   wire misframed;
   output \misframed$167 ;
   wire \misframed$167 ;
   output \misframed$168 ;
   wire \misframed$168 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$40 ;
-  wire [16:0] \n$87 ;
   wire nan;
-  wire \nan$152 ;
+  wire \nan$149 ;
   wire [1:0] nans;
-  output nonfinite;
   wire nonfinite;
-  wire \nonfinite$133 ;
-  wire \nonfinite$134 ;
-  wire [31:0] \nonfinite$64 ;
+  wire \nonfinite$131 ;
+  output \nonfinite$164 ;
+  reg \nonfinite$164  = 1'h0;
+  wire [31:0] \nonfinite$181 ;
   wire ones;
-  wire \ones$78 ;
+  wire \ones$77 ;
   wire over;
-  reg \over$161  = 1'h1;
-  output \port$213$0 ;
-  wire \port$213$0 ;
+  reg \over$158  = 1'h1;
+  output \port$200$0 ;
+  wire \port$200$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$90 ;
-  wire [63:0] r_data;
-  wire r_en;
+  wire \present$85 ;
   wire ragged;
   wire [6:0] read__addr;
-  wire [4:0] \read__addr$112 ;
-  wire [1311:0] read__data;
-  wire [47:0] \read__data$119 ;
+  wire [4:0] \read__addr$109 ;
+  wire [47:0] read__data;
+  wire [1311:0] \read__data$178 ;
   wire read__en;
-  wire \read__en$113 ;
+  wire \read__en$110 ;
+  (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [1311:0] read_activations;
+  reg [63:0] read_factors = 64'h0000000000000000;
   wire [31:0] \real ;
-  wire [12:0] remaining;
   wire [15:0] result_tdata;
   wire result_tlast;
   input result_tready;
@@ -491,12 +513,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input rst;
   wire rst;
   wire [15:0] scale;
-  wire [15:0] \scale$129 ;
+  wire [15:0] \scale$126 ;
   wire scale_available;
   wire scale_claim;
-  wire scale_closed;
   output scale_nonfinite;
   wire scale_nonfinite;
+  wire scale_ready;
   output scale_stall;
   wire scale_stall;
   wire [63:0] scale_tdata;
@@ -505,20 +527,24 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
-  wire \scaled$131 ;
+  wire \scaled$128 ;
+  reg scaled_1 = 1'h0;
+  reg scaled_2 = 1'h0;
+  reg scaled_3 = 1'h0;
   wire segment;
   wire [15:0] shift;
-  wire [15:0] \shift$130 ;
+  wire [15:0] \shift$127 ;
+  wire spare;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$135 ;
+  wire \start$132 ;
   wire \start$15 ;
-  wire \start$38 ;
+  wire \start$40 ;
   wire \start$8 ;
-  wire \start$86 ;
-  wire \start$99 ;
+  wire \start$81 ;
+  wire \start$94 ;
   (* enum_base_type = "State" *)
   (* enum_value_0000001 = "IDLE" *)
   (* enum_value_0000010 = "LOAD" *)
@@ -654,6 +680,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \step_8.segment ;
   wire \step_8.valid ;
   wire \step_8.weighted ;
+  reg [23:0] step_9 = 24'h000000;
+  wire \step_9.block_last ;
+  wire [6:0] \step_9.chunk ;
+  wire [4:0] \step_9.group ;
+  wire \step_9.group_last ;
+  wire \step_9.load ;
+  wire \step_9.poison ;
+  wire \step_9.ragged ;
+  wire \step_9.row_last ;
+  wire [1:0] \step_9.rows ;
+  wire \step_9.scaled ;
+  wire \step_9.segment ;
+  wire \step_9.valid ;
+  wire \step_9.weighted ;
   reg [23:0] summed_1 = 24'h000000;
   wire \summed_1.block_last ;
   wire [6:0] \summed_1.chunk ;
@@ -738,9 +778,38 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \summed_6.segment ;
   wire \summed_6.valid ;
   wire \summed_6.weighted ;
+  reg [23:0] summed_7 = 24'h000000;
+  wire \summed_7.block_last ;
+  wire [6:0] \summed_7.chunk ;
+  wire [4:0] \summed_7.group ;
+  wire \summed_7.group_last ;
+  wire \summed_7.load ;
+  wire \summed_7.poison ;
+  wire \summed_7.ragged ;
+  wire \summed_7.row_last ;
+  wire [1:0] \summed_7.rows ;
+  wire \summed_7.scaled ;
+  wire \summed_7.segment ;
+  wire \summed_7.valid ;
+  wire \summed_7.weighted ;
+  reg [23:0] summed_8 = 24'h000000;
+  wire \summed_8.block_last ;
+  wire [6:0] \summed_8.chunk ;
+  wire [4:0] \summed_8.group ;
+  wire \summed_8.group_last ;
+  wire \summed_8.load ;
+  wire \summed_8.poison ;
+  wire \summed_8.ragged ;
+  wire \summed_8.row_last ;
+  wire [1:0] \summed_8.rows ;
+  wire \summed_8.scaled ;
+  wire \summed_8.segment ;
+  wire \summed_8.valid ;
+  wire \summed_8.weighted ;
   wire take;
+  reg \take$193  = 1'h0;
   wire \take$30 ;
-  wire \take$92 ;
+  wire \take$87 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -748,9 +817,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [47:0] total;
-  wire [47:0] \total$127 ;
-  wire [93:0] \total$148 ;
-  wire [93:0] \total$149 ;
+  wire [47:0] \total$124 ;
+  wire [93:0] \total$145 ;
+  wire [93:0] \total$146 ;
   wire [187:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -762,16 +831,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   input \tvalid$9 ;
   wire \tvalid$9 ;
   wire valid;
-  wire \valid$115 ;
-  wire \valid$124 ;
-  wire \valid$143 ;
-  wire \valid$80 ;
-  input [63:0] w_data;
-  wire [63:0] w_data;
-  wire w_en;
-  wire w_rdy;
-  wire weight_closed;
+  wire \valid$111 ;
+  wire \valid$121 ;
+  wire \valid$140 ;
+  wire \valid$79 ;
+  wire waive;
   wire weight_final;
+  wire weight_late;
   wire weight_present;
   output weight_stall;
   wire weight_stall;
@@ -782,10 +848,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   output weight_tready;
   wire weight_tready;
   wire weight_tvalid;
+  wire [63:0] word;
+  wire write;
   (* init = 1'h0 *)
   wire written_1;
-  wire [1311:0] x;
-  wire [1311:0] \x$79 ;
+  reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
+  (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [1311:0] \x$78 ;
   (* no_rw_check = 32'd1 *)
   reg [1311:0] activations [127:0];
   initial begin
@@ -920,13 +989,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
+      activations[\$signature__addr ] <= { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
   end
   reg [1311:0] _0_;
   always @(posedge clk) begin
     _0_ <= activations[step[8:2]];
   end
-  assign x = _0_;
+  assign \read__data$178  = _0_;
   (* no_rw_check = 32'd1 *)
   reg [47:0] group_sums [31:0];
   initial begin
@@ -964,113 +1033,140 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     group_sums[31] = 48'h000000000000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$111 )
-      group_sums[step_8[14:10]] <= \$signature__data$109 ;
+    if (\$signature__en$108 )
+      group_sums[step_9[14:10]] <= \$signature__data$106 ;
   end
   reg [47:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_7[14:10]];
+    _1_ <= group_sums[step_8[14:10]];
   end
   assign inputs = _1_;
-  assign \final$93  = row_last & block_last;
-  assign w_en = \present$90  & w_rdy;
-  assign give = \present$90  & w_rdy;
-  assign \$9  = step_8[0] & step_8[15];
-  assign \$signature__en$111  = \$9  & step_8[1];
-  assign \$10  = step_8[0] & step_8[15];
-  assign \$11  = ~ step_8[1];
-  assign \$12  = \$10  & \$11 ;
-  assign r_en = \$12  & step_8[19];
-  assign \$13  = step_8[0] & step_8[15];
-  assign \$14  = ~ step_8[1];
-  assign \valid$115  = \$13  & \$14 ;
-  assign \$15  = step_8[0] & step_8[15];
-  assign \$16  = ~ step_8[1];
-  assign \$17  = \$15  & \$16 ;
-  assign \$18  = \$17  & step_8[19];
-  assign scaled = \$18  & step_8[21];
-  assign \$19  = step_8[0] & step_8[15];
-  assign \$20  = ~ step_8[1];
-  assign \valid$124  = \$19  & \$20 ;
-  assign \$21  = step_8[0] & step_8[15];
-  assign \$22  = ~ step_8[1];
-  assign \$23  = \$21  & \$22 ;
-  assign \$24  = \$23  & step_8[19];
-  assign \scaled$131  = \$24  & step_8[22];
-  assign scale_nonfinite = | { \nonfinite$134 , \nonfinite$133  };
-  assign \give$136  = result_tvalid & result_tready;
-  assign \$25  = ~ summed_6[1];
-  assign \$26  = summed_6[0] & \$25 ;
-  assign \valid$143  = \$26  & summed_6[16];
-  assign nans = { \nan$152 , nan } | { summed_6[20], summed_6[20] };
-  assign \$27  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$161  & \$27 ;
-  assign \$28  = state[4] & \over$161 ;
-  assign \$29  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$28  & \$29 ;
-  assign \$30  = ~ \over$161 ;
-  assign counting = busy & \$30 ;
-  assign \$31  = state[4] & result_tvalid;
-  assign \$32  = ~ result_tready;
-  assign \$33  = \$31  & \$32 ;
-  assign \$34  = room_stall | \$33 ;
-  assign \$35  = result_tvalid & result_tready;
-  assign \$36  = \$35  & results__payload[16];
-  assign \$37  = nonfinite | activation_missing;
+  assign \$1  = ~ load_final;
+  assign \$2  = ~ load_final;
+  assign \$3  = ~ load_final;
+  assign \$4  = ~ load_final;
+  assign \$5  = ~ load_final;
+  assign last = load_last[4:0] | { \$5 , \$4 , \$3 , \$2 , \$1  };
+  assign \$6  = \present$85  & spare;
+  assign advance = start | \$6 ;
+  assign \final$88  = row_last & block_last;
+  assign write = \present$85  & spare;
+  assign give = \present$85  & spare;
+  assign \$7  = step_9[0] & step_9[15];
+  assign \$signature__en$108  = \$7  & step_9[1];
+  assign \$8  = step_9[0] & step_9[15];
+  assign \$9  = ~ step_9[1];
+  assign \valid$111  = \$8  & \$9 ;
+  assign scaled = scaled_3 & step_9[21];
+  assign \$10  = step_9[0] & step_9[15];
+  assign \$11  = ~ step_9[1];
+  assign \valid$121  = \$10  & \$11 ;
+  assign \scaled$128  = scaled_3 & step_9[22];
+  assign scale_nonfinite = | { \nonfinite$131 , nonfinite };
+  assign \give$133  = result_tvalid & result_tready;
+  assign \$12  = ~ summed_8[1];
+  assign \$13  = summed_8[0] & \$12 ;
+  assign \valid$140  = \$13  & summed_8[16];
+  assign nans = { \nan$149 , nan } | { summed_8[20], summed_8[20] };
+  assign \$14  = & { waive, \closed$159 , activation_closed };
+  assign over = \over$158  & \$14 ;
+  assign \$15  = state[4] & \over$158 ;
+  assign \$16  = & { waive, \closed$159 , activation_closed };
+  assign finished = \$15  & \$16 ;
+  assign \$17  = ~ \over$158 ;
+  assign counting = busy & \$17 ;
+  assign \$18  = state[4] & result_tvalid;
+  assign \$19  = ~ result_tready;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = room_stall | \$20 ;
+  assign \$22  = \nonfinite$181  & \real ;
+  assign \$23  = | \$22 ;
+  assign \$24  = converted_1 & \$23 ;
+  assign \$25  = ~ step_1[1];
+  assign \$26  = step_1[0] & \$25 ;
+  assign \$27  = \$26  & step_1[18];
+  assign \$28  = | \illegal$191 ;
+  assign \$29  = \$28  & step_1[21];
+  assign \$30  = | \illegal$192 ;
+  assign \$31  = \$30  & step_1[22];
+  assign \$32  = | { \$31 , \$29  };
+  assign \$33  = \$27  & \$32 ;
+  assign \$34  = ~ step_5[1];
+  assign \$35  = step_5[0] & \$34 ;
+  assign \$36  = \$35  & step_5[19];
+  assign \$37  = result_tvalid & result_tready;
+  assign \$38  = \$37  & results__payload[16];
+  assign \$39  = \nonfinite$164  | activation_missing;
   always @(posedge clk)
-    \$signature__en  <= \$38 ;
+    beat <= activation_tdata;
   always @(posedge clk)
-    \$signature__addr  <= \$39 ;
+    \$signature__en  <= \$40 ;
   always @(posedge clk)
-    converted_1 <= \$40 ;
+    \$signature__addr  <= \$41 ;
   always @(posedge clk)
-    step_1 <= \$41 ;
+    x <= \read__data$178 ;
   always @(posedge clk)
-    step_2 <= \$42 ;
+    converted_1 <= \$42 ;
   always @(posedge clk)
-    step_3 <= \$43 ;
+    \nonfinite$164  <= \$43 ;
   always @(posedge clk)
-    step_4 <= \$44 ;
+    step_1 <= \$44 ;
   always @(posedge clk)
-    step_5 <= \$45 ;
+    step_2 <= \$45 ;
   always @(posedge clk)
-    step_6 <= \$46 ;
+    step_3 <= \$46 ;
   always @(posedge clk)
-    step_7 <= \$47 ;
+    step_4 <= \$47 ;
   always @(posedge clk)
-    step_8 <= \$48 ;
+    step_5 <= \$48 ;
   always @(posedge clk)
-    summed_1 <= \$49 ;
+    step_6 <= \$49 ;
   always @(posedge clk)
-    summed_2 <= \$50 ;
+    step_7 <= \$50 ;
   always @(posedge clk)
-    summed_3 <= \$51 ;
+    step_8 <= \$51 ;
   always @(posedge clk)
-    summed_4 <= \$52 ;
+    step_9 <= \$52 ;
   always @(posedge clk)
-    summed_5 <= \$53 ;
+    arrived_weights <= weight_tdata;
   always @(posedge clk)
-    summed_6 <= \$54 ;
+    illegal <= \$53 ;
   always @(posedge clk)
-    \over$161  <= \$55 ;
+    \take$193  <= \$54 ;
   always @(posedge clk)
-    all_nan <= \$56 ;
-  assign \$1  = \nonfinite$64  & \real ;
-  assign \$2  = | \$1 ;
-  assign nonfinite = converted_1 & \$2 ;
-  assign \$3  = ~ step_1[1];
-  assign \$4  = step_1[0] & \$3 ;
-  assign \$5  = \$4  & step_1[18];
-  assign \$6  = \illegal$84  & step_1[21];
-  assign \$7  = \illegal$85  & step_1[22];
-  assign \$8  = | { \$7 , \$6  };
-  assign illegal = \$5  & \$8 ;
-  assign advance = \present$90  & w_rdy;
+    scaled_1 <= \$55 ;
+  always @(posedge clk)
+    scaled_2 <= \$56 ;
+  always @(posedge clk)
+    scaled_3 <= \$57 ;
+  always @(posedge clk)
+    read_factors <= word;
+  always @(posedge clk)
+    summed_1 <= \$58 ;
+  always @(posedge clk)
+    summed_2 <= \$59 ;
+  always @(posedge clk)
+    summed_3 <= \$60 ;
+  always @(posedge clk)
+    summed_4 <= \$61 ;
+  always @(posedge clk)
+    summed_5 <= \$62 ;
+  always @(posedge clk)
+    summed_6 <= \$63 ;
+  always @(posedge clk)
+    summed_7 <= \$64 ;
+  always @(posedge clk)
+    summed_8 <= \$65 ;
+  always @(posedge clk)
+    \over$158  <= \$66 ;
+  always @(posedge clk)
+    all_nan <= \$67 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
     .closed(activation_closed),
     .\final (\final ),
+    .late(activation_late),
     .misframed(misframed),
     .present(activation_present),
     .rst(rst),
@@ -1084,74 +1180,74 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .abort(abort),
     .beat(beat),
     .clk(clk),
-    .fixed_0_1(\$57 ),
-    .fixed_10_1(\$67 ),
-    .fixed_11_1(\$68 ),
-    .fixed_12_1(\$69 ),
-    .fixed_13_1(\$70 ),
-    .fixed_14_1(\$71 ),
-    .fixed_15_1(\$72 ),
-    .fixed_16_1(\$73 ),
-    .fixed_17_1(\$74 ),
-    .fixed_18_1(\$75 ),
-    .fixed_19_1(\$76 ),
-    .fixed_1_1(\$58 ),
-    .fixed_20_1(\$77 ),
-    .fixed_21_1(\$78 ),
-    .fixed_22_1(\$79 ),
-    .fixed_23_1(\$80 ),
-    .fixed_24_1(\$81 ),
-    .fixed_25_1(\$82 ),
-    .fixed_26_1(\$83 ),
-    .fixed_27_1(\$84 ),
-    .fixed_28_1(\$85 ),
-    .fixed_29_1(\$86 ),
-    .fixed_2_1(\$59 ),
-    .fixed_30_1(\$87 ),
-    .fixed_31_1(\$88 ),
-    .fixed_3_1(\$60 ),
-    .fixed_4_1(\$61 ),
-    .fixed_5_1(\$62 ),
-    .fixed_6_1(\$63 ),
-    .fixed_7_1(\$64 ),
-    .fixed_8_1(\$65 ),
-    .fixed_9_1(\$66 ),
-    .nonfinite(\nonfinite$64 ),
+    .fixed_0_1(\$68 ),
+    .fixed_10_1(\$78 ),
+    .fixed_11_1(\$79 ),
+    .fixed_12_1(\$80 ),
+    .fixed_13_1(\$81 ),
+    .fixed_14_1(\$82 ),
+    .fixed_15_1(\$83 ),
+    .fixed_16_1(\$84 ),
+    .fixed_17_1(\$85 ),
+    .fixed_18_1(\$86 ),
+    .fixed_19_1(\$87 ),
+    .fixed_1_1(\$69 ),
+    .fixed_20_1(\$88 ),
+    .fixed_21_1(\$89 ),
+    .fixed_22_1(\$90 ),
+    .fixed_23_1(\$91 ),
+    .fixed_24_1(\$92 ),
+    .fixed_25_1(\$93 ),
+    .fixed_26_1(\$94 ),
+    .fixed_27_1(\$95 ),
+    .fixed_28_1(\$96 ),
+    .fixed_29_1(\$97 ),
+    .fixed_2_1(\$70 ),
+    .fixed_30_1(\$98 ),
+    .fixed_31_1(\$99 ),
+    .fixed_3_1(\$71 ),
+    .fixed_4_1(\$72 ),
+    .fixed_5_1(\$73 ),
+    .fixed_6_1(\$74 ),
+    .fixed_7_1(\$75 ),
+    .fixed_8_1(\$76 ),
+    .fixed_9_1(\$77 ),
+    .nonfinite(\nonfinite$181 ),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0  dot_0 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[63:0]),
-    .illegal(\illegal$84 ),
-    .last(step_7[15]),
+    .codes(arrived_weights[63:0]),
+    .illegal(\illegal$191 ),
+    .last(step_8[15]),
     .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .total(\$signature__data$109 ),
-    .valid(step_7[0]),
-    .\x$12 (x)
+    .total(\$signature__data$106 ),
+    .valid(step_8[0]),
+    .\x$16 (x)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1  dot_1 (
     .abort(abort),
     .clk(clk),
-    .codes(weight_tdata[127:64]),
-    .illegal(\illegal$85 ),
-    .last(step_7[15]),
+    .codes(arrived_weights[127:64]),
+    .illegal(\illegal$192 ),
+    .last(step_8[15]),
     .mask(mask),
     .rst(rst),
-    .total(\dot$126 ),
-    .valid(step_7[0]),
-    .\x$12 (x)
+    .total(\dot$123 ),
+    .valid(step_8[0]),
+    .\x$16 (x)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes  lanes (
     .abort(abort),
     .clk(clk),
+    .last(last),
     .load(load),
     .mask(mask),
     .ragged(step[17]),
     .\real (\real ),
-    .remaining(remaining),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results  results (
@@ -1160,91 +1256,93 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$7482$21 (summed_6[23:21]),
-    .\port$8009$0 (\total$148 ),
-    .\port$8101$0 (\total$149 ),
+    .\port$8033$21 (summed_8[23:21]),
+    .\port$8643$0 (\total$145 ),
+    .\port$8789$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
-    .valid(\valid$143 )
+    .valid(\valid$140 )
   );
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206  \room$206  (
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$222  \room$222  (
     .abort(abort),
-    .claim(\claim$139 ),
+    .claim(\claim$136 ),
     .clk(clk),
     .enough(room),
-    .give(\give$136 ),
+    .give(\give$133 ),
     .rst(rst),
     .start(start)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$109 ),
+    .dot(\$signature__data$106 ),
     .inputs(inputs),
-    .last(step_8[16]),
+    .last(step_9[16]),
     .nan(nan),
-    .nonfinite(\nonfinite$133 ),
-    .\port$7047$0 (r_data[31:0]),
+    .nonfinite(nonfinite),
+    .\port$8017$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
-    .total(\total$148 ),
-    .valid(\valid$115 )
+    .total(\total$145 ),
+    .valid(\valid$111 )
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1  scale_1 (
     .abort(abort),
     .clk(clk),
-    .dot(\dot$126 ),
+    .dot(\dot$123 ),
     .inputs(inputs),
-    .last(step_8[16]),
-    .nan(\nan$152 ),
-    .nonfinite(\nonfinite$134 ),
-    .\port$7047$32 (r_data[63:32]),
+    .last(step_9[16]),
+    .nan(\nan$149 ),
+    .nonfinite(\nonfinite$131 ),
+    .\port$8017$32 (read_factors[63:32]),
     .rst(rst),
-    .scaled(\scaled$131 ),
-    .total(\total$149 ),
-    .valid(\valid$124 )
+    .scaled(\scaled$128 ),
+    .total(\total$146 ),
+    .valid(\valid$121 )
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit  scale_credit (
     .abort(abort),
+    .backed(scale_available),
     .claim(claim),
     .clk(clk),
-    .enough(scale_available),
+    .enough(scale_ready),
     .give(give),
     .rst(rst),
-    .start(start)
+    .spare(spare),
+    .start(start),
+    .waive(waive)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate  scale_gate (
     .abort(abort),
     .clk(clk),
-    .closed(scale_closed),
-    .\final (\final$93 ),
+    .closed(waive),
+    .\final (\final$88 ),
     .misframed(\misframed$168 ),
-    .present(\present$90 ),
+    .present(\present$85 ),
     .rst(rst),
     .start(start),
-    .take(w_rdy),
+    .take(spare),
     .tlast(\tlast$18 ),
     .tready(scale_tready),
     .tvalid(\tvalid$16 )
   );
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue  scale_queue (
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_ring  scale_ring (
     .abort(abort),
     .clk(clk),
-    .r_data(r_data),
-    .r_en(r_en),
+    .data(data),
+    .read__en(\take$193 ),
     .rst(rst),
-    .w_en(w_en),
-    .w_port__data(w_data),
-    .w_rdy(w_rdy)
+    .word(word),
+    .write(write)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk  scale_walk (
     .abort(abort),
     .advance(advance),
     .block_last(block_last),
     .clk(clk),
-    .k(k),
-    .n(n),
+    .last_k(last_k),
+    .last_n(last_n),
     .row_last(row_last),
     .rst(rst),
     .start(start)
@@ -1252,33 +1350,35 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer  sequencer (
     .abort(abort),
     .activation_closed(activation_closed),
+    .activation_late(activation_late),
     .activation_missing(activation_missing),
     .activation_present(activation_present),
     .activation_stall(activation_stall),
     .activation_take(take),
-    .busy(busy),
+    .\busy$52 (busy),
     .clk(clk),
-    .k(k),
+    .last_k(last_k),
+    .last_n(last_n),
     .load_chunk(load_chunk),
+    .load_final(load_final),
+    .load_last(load_last),
     .load_open(load),
-    .load_remaining(remaining),
     .load_write(load_write),
-    .n(n),
     .over(over),
+    .ragged(\final ),
     .room(room),
-    .room_claim(\claim$139 ),
+    .room_claim(\claim$136 ),
     .room_stall(room_stall),
-    .row_last(\final ),
     .rst(rst),
     .scale_available(scale_available),
     .scale_claim(claim),
-    .scale_closed(scale_closed),
+    .scale_ready(scale_ready),
     .scale_stall(scale_stall),
     .start(start),
     .state(state),
-    .\step$50 (step),
-    .weight_closed(weight_closed),
+    .\step$18 (step),
     .weight_final(\final$32 ),
+    .weight_late(weight_late),
     .weight_present(weight_present),
     .weight_stall(weight_stall),
     .weight_take(\take$30 )
@@ -1286,8 +1386,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate  weight_gate (
     .abort(abort),
     .clk(clk),
-    .closed(weight_closed),
+    .closed(\closed$159 ),
     .\final (\final$32 ),
+    .late(weight_late),
     .misframed(\misframed$167 ),
     .present(weight_present),
     .rst(rst),
@@ -1299,27 +1400,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = load;
-    if (abort) begin
-      \$38  = 1'h0;
-    end
-    if (rst) begin
-      \$38  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = load_chunk;
-    if (abort) begin
-      \$39  = 7'h00;
-    end
-    if (rst) begin
-      \$39  = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = load_write;
+    \$40  = load;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -1329,37 +1410,37 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step;
+    \$41  = load_chunk;
     if (abort) begin
-      \$41  = 24'h000000;
+      \$41  = 7'h00;
     end
     if (rst) begin
-      \$41  = 24'h000000;
+      \$41  = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_1;
+    \$42  = load_write;
     if (abort) begin
-      \$42  = 24'h000000;
+      \$42  = 1'h0;
     end
     if (rst) begin
-      \$42  = 24'h000000;
+      \$42  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_2;
+    \$43  = \$24 ;
     if (abort) begin
-      \$43  = 24'h000000;
+      \$43  = 1'h0;
     end
     if (rst) begin
-      \$43  = 24'h000000;
+      \$43  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_3;
+    \$44  = step;
     if (abort) begin
       \$44  = 24'h000000;
     end
@@ -1369,7 +1450,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_4;
+    \$45  = step_1;
     if (abort) begin
       \$45  = 24'h000000;
     end
@@ -1379,7 +1460,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_5;
+    \$46  = step_2;
     if (abort) begin
       \$46  = 24'h000000;
     end
@@ -1389,7 +1470,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_6;
+    \$47  = step_3;
     if (abort) begin
       \$47  = 24'h000000;
     end
@@ -1399,7 +1480,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = step_7;
+    \$48  = step_4;
     if (abort) begin
       \$48  = 24'h000000;
     end
@@ -1409,7 +1490,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = step_8;
+    \$49  = step_5;
     if (abort) begin
       \$49  = 24'h000000;
     end
@@ -1419,7 +1500,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = summed_1;
+    \$50  = step_6;
     if (abort) begin
       \$50  = 24'h000000;
     end
@@ -1429,7 +1510,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = summed_2;
+    \$51  = step_7;
     if (abort) begin
       \$51  = 24'h000000;
     end
@@ -1439,7 +1520,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = summed_3;
+    \$52  = step_8;
     if (abort) begin
       \$52  = 24'h000000;
     end
@@ -1449,52 +1530,162 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = summed_4;
+    \$53  = \$33 ;
     if (abort) begin
-      \$53  = 24'h000000;
+      \$53  = 1'h0;
     end
     if (rst) begin
-      \$53  = 24'h000000;
+      \$53  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = summed_5;
+    \$54  = \$36 ;
     if (abort) begin
-      \$54  = 24'h000000;
+      \$54  = 1'h0;
     end
     if (rst) begin
-      \$54  = 24'h000000;
+      \$54  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = \over$161 ;
-    if (start) begin
+    \$55  = \take$193 ;
+    if (abort) begin
       \$55  = 1'h0;
-    end else if (\$36 ) begin
-      \$55  = 1'h1;
-    end
-    if (abort) begin
-      \$55  = 1'h1;
     end
     if (rst) begin
-      \$55  = 1'h1;
+      \$55  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = all_nan;
-    if (start) begin
-      \$56  = 1'h0;
-    end else if (\$37 ) begin
-      \$56  = 1'h1;
-    end
+    \$56  = scaled_1;
     if (abort) begin
       \$56  = 1'h0;
     end
     if (rst) begin
       \$56  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$57  = scaled_2;
+    if (abort) begin
+      \$57  = 1'h0;
+    end
+    if (rst) begin
+      \$57  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$58  = step_9;
+    if (abort) begin
+      \$58  = 24'h000000;
+    end
+    if (rst) begin
+      \$58  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$59  = summed_1;
+    if (abort) begin
+      \$59  = 24'h000000;
+    end
+    if (rst) begin
+      \$59  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$60  = summed_2;
+    if (abort) begin
+      \$60  = 24'h000000;
+    end
+    if (rst) begin
+      \$60  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$61  = summed_3;
+    if (abort) begin
+      \$61  = 24'h000000;
+    end
+    if (rst) begin
+      \$61  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$62  = summed_4;
+    if (abort) begin
+      \$62  = 24'h000000;
+    end
+    if (rst) begin
+      \$62  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$63  = summed_5;
+    if (abort) begin
+      \$63  = 24'h000000;
+    end
+    if (rst) begin
+      \$63  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$64  = summed_6;
+    if (abort) begin
+      \$64  = 24'h000000;
+    end
+    if (rst) begin
+      \$64  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$65  = summed_7;
+    if (abort) begin
+      \$65  = 24'h000000;
+    end
+    if (rst) begin
+      \$65  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$66  = \over$158 ;
+    if (start) begin
+      \$66  = 1'h0;
+    end else if (\$38 ) begin
+      \$66  = 1'h1;
+    end
+    if (abort) begin
+      \$66  = 1'h1;
+    end
+    if (rst) begin
+      \$66  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$67  = all_nan;
+    if (start) begin
+      \$67  = 1'h0;
+    end else if (\$39 ) begin
+      \$67  = 1'h1;
+    end
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1512,75 +1703,76 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign activation_take = take;
   assign activation_final = \final ;
   assign present = activation_present;
-  assign closed = activation_closed;
+  assign late = activation_late;
   assign weight_take = \take$30 ;
   assign weight_final = \final$32 ;
   assign \present$35  = weight_present;
-  assign \closed$37  = weight_closed;
-  assign \start$38  = start;
-  assign \n$40  = n;
-  assign \k$42  = k;
-  assign \busy$44  = busy;
-  assign activation_tdata = beat;
-  assign \$signature__data  = { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
-  assign fixed = { \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66 , \$65 , \$64 , \$63 , \$62 , \$61 , \$60 , \$59 , \$58 , \$57  };
+  assign \late$37  = weight_late;
+  assign closed = activation_closed;
+  assign \start$40  = start;
+  assign \last_n$42  = last_n;
+  assign \last_k$44  = last_k;
+  assign \busy$46  = busy;
+  assign arrived_activations = beat;
+  assign \$signature__data  = { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
+  assign fixed = { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
   assign load_chunk_1 = \$signature__addr ;
   assign written_1 = \$signature__en ;
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
   assign load_open = load;
-  assign load_remaining = remaining;
   assign segment = step[9];
   assign ragged = step[17];
-  assign codes = weight_tdata[63:0];
-  assign \mask$69  = mask;
+  assign codes = arrived_weights[63:0];
+  assign \mask$68  = mask;
   assign ones = step[1];
-  assign read__data = x;
-  assign valid = step_7[0];
-  assign last = step_7[15];
-  assign \codes$76  = weight_tdata[127:64];
-  assign \mask$77  = mask;
-  assign \ones$78  = 1'h0;
-  assign \x$79  = x;
-  assign \valid$80  = step_7[0];
-  assign \last$81  = step_7[15];
-  assign \start$86  = start;
-  assign \n$87  = n;
-  assign \k$88  = k;
-  assign \take$92  = w_rdy;
-  assign scale_tdata = w_data;
-  assign \start$99  = start;
+  assign read_activations = x;
+  assign valid = step_8[0];
+  assign \last$74  = step_8[15];
+  assign \codes$75  = arrived_weights[127:64];
+  assign \mask$76  = mask;
+  assign \ones$77  = 1'h0;
+  assign \x$78  = x;
+  assign \valid$79  = step_8[0];
+  assign \last$80  = step_8[15];
+  assign \start$81  = start;
+  assign \last_n$82  = last_n;
+  assign \last_k$83  = last_k;
+  assign \take$87  = spare;
+  assign scale_tdata = data;
+  assign \start$94  = start;
   assign scale_claim = claim;
-  assign enough = scale_available;
-  assign \closed$106  = scale_closed;
-  assign \$signature__addr$107  = step_8[14:10];
-  assign total = \$signature__data$109 ;
-  assign \read__addr$112  = step_7[14:10];
-  assign \read__en$113  = 1'h1;
-  assign \last$116  = step_8[16];
-  assign dot = \$signature__data$109 ;
-  assign \read__data$119  = inputs;
-  assign scale = r_data[15:0];
-  assign shift = r_data[31:16];
-  assign \last$125  = step_8[16];
-  assign \total$127  = \dot$126 ;
-  assign \inputs$128  = inputs;
-  assign \scale$129  = r_data[47:32];
-  assign \shift$130  = r_data[63:48];
-  assign \start$135  = start;
-  assign room_claim = \claim$139 ;
-  assign \enough$142  = room;
-  assign rows = summed_6[22:21];
-  assign \last$146  = summed_6[23];
-  assign totals = { \total$149 , \total$148  };
+  assign \closed$99  = waive;
+  assign enough = scale_ready;
+  assign backed = scale_available;
+  assign \$signature__addr$104  = step_9[14:10];
+  assign total = \$signature__data$106 ;
+  assign \read__addr$109  = step_8[14:10];
+  assign \read__en$110  = 1'h1;
+  assign \last$112  = step_9[16];
+  assign dot = \$signature__data$106 ;
+  assign read__data = inputs;
+  assign scale = read_factors[15:0];
+  assign shift = read_factors[31:16];
+  assign \last$122  = step_9[16];
+  assign \total$124  = \dot$123 ;
+  assign \inputs$125  = inputs;
+  assign \scale$126  = read_factors[47:32];
+  assign \shift$127  = read_factors[63:48];
+  assign \start$132  = start;
+  assign room_claim = \claim$136 ;
+  assign \enough$139  = room;
+  assign rows = summed_8[22:21];
+  assign \last$143  = summed_8[23];
+  assign totals = { \total$146 , \total$145  };
   assign hopeless = all_nan;
   assign result_tdata = results__payload[15:0];
   assign result_tlast = results__payload[16];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$168 , \misframed$167 , misframed, illegal, scale_nonfinite, nonfinite };
-  assign stalls = { \$34 , scale_stall, weight_stall, activation_stall };
-  assign \port$213$0  = \$34 ;
+  assign faults = { \misframed$168 , \misframed$167 , misframed, illegal, scale_nonfinite, \nonfinite$164  };
+  assign stalls = { \$21 , scale_stall, weight_stall, activation_stall };
+  assign \port$200$0  = \$21 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
@@ -1594,32 +1786,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \step.poison  = step[20];
   assign \step.rows  = step[22:21];
   assign \step.block_last  = step[23];
-  assign \step_7.valid  = step_7[0];
-  assign \step_7.load  = step_7[1];
-  assign \step_7.chunk  = step_7[8:2];
-  assign \step_7.segment  = step_7[9];
-  assign \step_7.group  = step_7[14:10];
-  assign \step_7.group_last  = step_7[15];
-  assign \step_7.row_last  = step_7[16];
-  assign \step_7.ragged  = step_7[17];
-  assign \step_7.weighted  = step_7[18];
-  assign \step_7.scaled  = step_7[19];
-  assign \step_7.poison  = step_7[20];
-  assign \step_7.rows  = step_7[22:21];
-  assign \step_7.block_last  = step_7[23];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[8:2];
-  assign \step_1.segment  = step_1[9];
-  assign \step_1.group  = step_1[14:10];
-  assign \step_1.group_last  = step_1[15];
-  assign \step_1.row_last  = step_1[16];
-  assign \step_1.ragged  = step_1[17];
-  assign \step_1.weighted  = step_1[18];
-  assign \step_1.scaled  = step_1[19];
-  assign \step_1.poison  = step_1[20];
-  assign \step_1.rows  = step_1[22:21];
-  assign \step_1.block_last  = step_1[23];
   assign \step_8.valid  = step_8[0];
   assign \step_8.load  = step_8[1];
   assign \step_8.chunk  = step_8[8:2];
@@ -1633,21 +1799,47 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \step_8.poison  = step_8[20];
   assign \step_8.rows  = step_8[22:21];
   assign \step_8.block_last  = step_8[23];
-  assign \summed_6.valid  = summed_6[0];
-  assign \summed_6.load  = summed_6[1];
-  assign \summed_6.chunk  = summed_6[8:2];
-  assign \summed_6.segment  = summed_6[9];
-  assign \summed_6.group  = summed_6[14:10];
-  assign \summed_6.group_last  = summed_6[15];
-  assign \summed_6.row_last  = summed_6[16];
-  assign \summed_6.ragged  = summed_6[17];
-  assign \summed_6.weighted  = summed_6[18];
-  assign \summed_6.scaled  = summed_6[19];
-  assign \summed_6.poison  = summed_6[20];
-  assign \summed_6.rows  = summed_6[22:21];
-  assign \summed_6.block_last  = summed_6[23];
+  assign \step_9.valid  = step_9[0];
+  assign \step_9.load  = step_9[1];
+  assign \step_9.chunk  = step_9[8:2];
+  assign \step_9.segment  = step_9[9];
+  assign \step_9.group  = step_9[14:10];
+  assign \step_9.group_last  = step_9[15];
+  assign \step_9.row_last  = step_9[16];
+  assign \step_9.ragged  = step_9[17];
+  assign \step_9.weighted  = step_9[18];
+  assign \step_9.scaled  = step_9[19];
+  assign \step_9.poison  = step_9[20];
+  assign \step_9.rows  = step_9[22:21];
+  assign \step_9.block_last  = step_9[23];
+  assign \summed_8.valid  = summed_8[0];
+  assign \summed_8.load  = summed_8[1];
+  assign \summed_8.chunk  = summed_8[8:2];
+  assign \summed_8.segment  = summed_8[9];
+  assign \summed_8.group  = summed_8[14:10];
+  assign \summed_8.group_last  = summed_8[15];
+  assign \summed_8.row_last  = summed_8[16];
+  assign \summed_8.ragged  = summed_8[17];
+  assign \summed_8.weighted  = summed_8[18];
+  assign \summed_8.scaled  = summed_8[19];
+  assign \summed_8.poison  = summed_8[20];
+  assign \summed_8.rows  = summed_8[22:21];
+  assign \summed_8.block_last  = summed_8[23];
   assign \results__payload.value  = results__payload[15:0];
   assign \results__payload.last  = results__payload[16];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[8:2];
+  assign \step_1.segment  = step_1[9];
+  assign \step_1.group  = step_1[14:10];
+  assign \step_1.group_last  = step_1[15];
+  assign \step_1.row_last  = step_1[16];
+  assign \step_1.ragged  = step_1[17];
+  assign \step_1.weighted  = step_1[18];
+  assign \step_1.scaled  = step_1[19];
+  assign \step_1.poison  = step_1[20];
+  assign \step_1.rows  = step_1[22:21];
+  assign \step_1.block_last  = step_1[23];
   assign \step_2.valid  = step_2[0];
   assign \step_2.load  = step_2[1];
   assign \step_2.chunk  = step_2[8:2];
@@ -1713,6 +1905,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \step_6.poison  = step_6[20];
   assign \step_6.rows  = step_6[22:21];
   assign \step_6.block_last  = step_6[23];
+  assign \step_7.valid  = step_7[0];
+  assign \step_7.load  = step_7[1];
+  assign \step_7.chunk  = step_7[8:2];
+  assign \step_7.segment  = step_7[9];
+  assign \step_7.group  = step_7[14:10];
+  assign \step_7.group_last  = step_7[15];
+  assign \step_7.row_last  = step_7[16];
+  assign \step_7.ragged  = step_7[17];
+  assign \step_7.weighted  = step_7[18];
+  assign \step_7.scaled  = step_7[19];
+  assign \step_7.poison  = step_7[20];
+  assign \step_7.rows  = step_7[22:21];
+  assign \step_7.block_last  = step_7[23];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[8:2];
@@ -1778,9 +1983,35 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \summed_5.poison  = summed_5[20];
   assign \summed_5.rows  = summed_5[22:21];
   assign \summed_5.block_last  = summed_5[23];
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[8:2];
+  assign \summed_6.segment  = summed_6[9];
+  assign \summed_6.group  = summed_6[14:10];
+  assign \summed_6.group_last  = summed_6[15];
+  assign \summed_6.row_last  = summed_6[16];
+  assign \summed_6.ragged  = summed_6[17];
+  assign \summed_6.weighted  = summed_6[18];
+  assign \summed_6.scaled  = summed_6[19];
+  assign \summed_6.poison  = summed_6[20];
+  assign \summed_6.rows  = summed_6[22:21];
+  assign \summed_6.block_last  = summed_6[23];
+  assign \summed_7.valid  = summed_7[0];
+  assign \summed_7.load  = summed_7[1];
+  assign \summed_7.chunk  = summed_7[8:2];
+  assign \summed_7.segment  = summed_7[9];
+  assign \summed_7.group  = summed_7[14:10];
+  assign \summed_7.group_last  = summed_7[15];
+  assign \summed_7.row_last  = summed_7[16];
+  assign \summed_7.ragged  = summed_7[17];
+  assign \summed_7.weighted  = summed_7[18];
+  assign \summed_7.scaled  = summed_7[19];
+  assign \summed_7.poison  = summed_7[20];
+  assign \summed_7.rows  = summed_7[22:21];
+  assign \summed_7.block_last  = summed_7[23];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -1788,8 +2019,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, r
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -1802,22 +2042,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, r
   input clk;
   wire clk;
   output closed;
-  wire closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
   input \final ;
   wire \final ;
+  output late;
+  wire late;
   output misframed;
   wire misframed;
+  reg not_open = 1'h1;
   output present;
   wire present;
   input rst;
   wire rst;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
   input take;
   wire take;
   input tlast;
@@ -1826,47 +2066,61 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate (tlast, clk, r
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
   always @(posedge clk)
-    state <= \$15 ;
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
+    \$23  = \$16 ;
     if (abort) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (clk, rst, abort, fixed_0_1, fixed_1_1, fixed_2_1, fixed_3_1, fixed_4_1, fixed_5_1, fixed_6_1, fixed_7_1, fixed_8_1, fixed_9_1, fixed_10_1, fixed_11_1, fixed_12_1, fixed_13_1, fixed_14_1, fixed_15_1, fixed_16_1, fixed_17_1
-, fixed_18_1, fixed_19_1, fixed_20_1, fixed_21_1, fixed_22_1, fixed_23_1, fixed_24_1, fixed_25_1, fixed_26_1, fixed_27_1, fixed_28_1, fixed_29_1, fixed_30_1, fixed_31_1, nonfinite, beat);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (rst, abort, beat, fixed_0_1, fixed_1_1, fixed_2_1, fixed_3_1, fixed_4_1, fixed_5_1, fixed_6_1, fixed_7_1, fixed_8_1, fixed_9_1, fixed_10_1, fixed_11_1, fixed_12_1, fixed_13_1, fixed_14_1, fixed_15_1, fixed_16_1, fixed_17_1
+, fixed_18_1, fixed_19_1, fixed_20_1, fixed_21_1, fixed_22_1, fixed_23_1, fixed_24_1, fixed_25_1, fixed_26_1, fixed_27_1, fixed_28_1, fixed_29_1, fixed_30_1, fixed_31_1, nonfinite, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14154,17 +14408,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (clk, rst, abort, fi
   assign \$5664  = \$5663 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [31:0] \$1 ;
+  reg [47:0] \$10 ;
+  reg [47:0] \$11 ;
   wire [31:0] \$2 ;
   wire [49:0] \$3 ;
   wire \$4 ;
   wire [49:0] \$5 ;
   reg [31:0] \$6 ;
   reg [31:0] \$7 ;
-  reg [47:0] \$8 ;
-  reg [47:0] \$9 ;
+  reg [31:0] \$8 ;
+  reg [31:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -14173,18 +14429,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [7:0] illegal;
+  wire [7:0] illegal;
+  wire [7:0] \illegal$7 ;
   input last;
   wire last;
   input [31:0] mask;
   wire [31:0] mask;
   wire [31:0] \mask$3 ;
-  reg [31:0] negative = 32'd0;
-  wire [31:0] \negative$16 ;
-  reg [31:0] nonzero = 32'd0;
-  wire [31:0] \nonzero$14 ;
+  wire [31:0] negative;
+  reg [31:0] \negative$18  = 32'd0;
+  reg [31:0] negative_1 = 32'd0;
+  wire [31:0] nonzero;
+  reg [31:0] \nonzero$17  = 32'd0;
+  reg [31:0] nonzero_1 = 32'd0;
   input ones;
   wire ones;
   wire \ones$5 ;
@@ -14195,35 +14453,39 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
   wire rst;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$21 ;
+  wire [45:0] \total$23 ;
   input valid;
   wire valid;
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [1311:0] \x$12 ;
-  wire [1311:0] \x$12 ;
-  assign \$1  = \negative$16  ^ { \x$12 [1311], \x$12 [1270], \x$12 [1229], \x$12 [1188], \x$12 [1147], \x$12 [1106], \x$12 [1065], \x$12 [1024], \x$12 [983], \x$12 [942], \x$12 [901], \x$12 [860], \x$12 [819], \x$12 [778], \x$12 [737], \x$12 [696], \x$12 [655], \x$12 [614], \x$12 [573], \x$12 [532], \x$12 [491], \x$12 [450], \x$12 [409], \x$12 [368], \x$12 [327], \x$12 [286], \x$12 [245], \x$12 [204], \x$12 [163], \x$12 [122], \x$12 [81], \x$12 [40] };
-  assign \$2  = \$1  & \nonzero$14 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [1311:0] \x$16 ;
+  wire [1311:0] \x$16 ;
+  assign \$1  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
+  assign \$2  = \$1  & nonzero_1;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    x <= { 1'h0, \x$12 [1310:1271], 1'h0, \x$12 [1269:1230], 1'h0, \x$12 [1228:1189], 1'h0, \x$12 [1187:1148], 1'h0, \x$12 [1146:1107], 1'h0, \x$12 [1105:1066], 1'h0, \x$12 [1064:1025], 1'h0, \x$12 [1023:984], 1'h0, \x$12 [982:943], 1'h0, \x$12 [941:902], 1'h0, \x$12 [900:861], 1'h0, \x$12 [859:820], 1'h0, \x$12 [818:779], 1'h0, \x$12 [777:738], 1'h0, \x$12 [736:697], 1'h0, \x$12 [695:656], 1'h0, \x$12 [654:615], 1'h0, \x$12 [613:574], 1'h0, \x$12 [572:533], 1'h0, \x$12 [531:492], 1'h0, \x$12 [490:451], 1'h0, \x$12 [449:410], 1'h0, \x$12 [408:369], 1'h0, \x$12 [367:328], 1'h0, \x$12 [326:287], 1'h0, \x$12 [285:246], 1'h0, \x$12 [244:205], 1'h0, \x$12 [203:164], 1'h0, \x$12 [162:123], 1'h0, \x$12 [121:82], 1'h0, \x$12 [80:41], 1'h0, \x$12 [39:0] };
+    nonzero_1 <= \$6 ;
   always @(posedge clk)
-    nonzero <= \$6 ;
+    negative_1 <= \$7 ;
   always @(posedge clk)
-    negative <= \$7 ;
+    x <= { 1'h0, \x$16 [1310:1271], 1'h0, \x$16 [1269:1230], 1'h0, \x$16 [1228:1189], 1'h0, \x$16 [1187:1148], 1'h0, \x$16 [1146:1107], 1'h0, \x$16 [1105:1066], 1'h0, \x$16 [1064:1025], 1'h0, \x$16 [1023:984], 1'h0, \x$16 [982:943], 1'h0, \x$16 [941:902], 1'h0, \x$16 [900:861], 1'h0, \x$16 [859:820], 1'h0, \x$16 [818:779], 1'h0, \x$16 [777:738], 1'h0, \x$16 [736:697], 1'h0, \x$16 [695:656], 1'h0, \x$16 [654:615], 1'h0, \x$16 [613:574], 1'h0, \x$16 [572:533], 1'h0, \x$16 [531:492], 1'h0, \x$16 [490:451], 1'h0, \x$16 [449:410], 1'h0, \x$16 [408:369], 1'h0, \x$16 [367:328], 1'h0, \x$16 [326:287], 1'h0, \x$16 [285:246], 1'h0, \x$16 [244:205], 1'h0, \x$16 [203:164], 1'h0, \x$16 [162:123], 1'h0, \x$16 [121:82], 1'h0, \x$16 [80:41], 1'h0, \x$16 [39:0] };
   always @(posedge clk)
-    total <= \$8 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    part <= \$9 ;
+    \negative$18  <= \$9 ;
+  always @(posedge clk)
+    total <= \$10 ;
+  always @(posedge clk)
+    part <= \$11 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .ones(ones),
     .rst(rst)
   );
@@ -14231,15 +14493,15 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$6  = \nonzero$14 ;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 32'd0;
     end
@@ -14249,7 +14511,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$7  = \$2 ;
+    \$7  = negative;
     if (abort) begin
       \$7  = 32'd0;
     end
@@ -14259,30 +14521,50 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 32'd0;
+    end
+    if (rst) begin
+      \$8  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$9  = \$2 ;
+    if (abort) begin
+      \$9  = 32'd0;
+    end
+    if (rst) begin
+      \$9  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$3 [48:1];
+      \$10  = \$3 [48:1];
     end
     if (abort) begin
-      \$8  = 48'h000000000000;
+      \$10  = 48'h000000000000;
     end
     if (rst) begin
-      \$8  = 48'h000000000000;
+      \$10  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$9  = part;
+    \$11  = part;
     if (\$4 ) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end else if (valid) begin
-      \$9  = \$5 [48:1];
+      \$11  = \$5 [48:1];
     end
     if (abort) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end
     if (rst) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
@@ -14292,7 +14574,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (clk, rst, \x$12 , abort
   assign operands = x;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (rst, abort, codes, ones, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$5  = 0;
   wire [31:0] \$1 ;
   wire \$10 ;
@@ -14300,10 +14582,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   wire \$101 ;
   wire \$102 ;
   wire \$103 ;
-  reg [31:0] \$104 ;
-  reg [31:0] \$105 ;
-  reg \$106 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
   wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  reg [31:0] \$112 ;
+  reg [7:0] \$113 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
@@ -14406,8 +14695,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [7:0] illegal;
+  reg [7:0] illegal = 8'h00;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -14492,69 +14781,76 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (clk, rst, abort
   assign \$72  = & codes[3:2];
   assign \$73  = & codes[5:4];
   assign \$74  = & codes[7:6];
-  assign \$75  = & codes[9:8];
-  assign \$76  = & codes[11:10];
-  assign \$77  = & codes[13:12];
-  assign \$78  = & codes[15:14];
-  assign \$79  = & codes[17:16];
-  assign \$80  = & codes[19:18];
-  assign \$81  = & codes[21:20];
-  assign \$82  = & codes[23:22];
-  assign \$83  = & codes[25:24];
-  assign \$84  = & codes[27:26];
-  assign \$85  = & codes[29:28];
-  assign \$86  = & codes[31:30];
-  assign \$87  = & codes[33:32];
-  assign \$88  = & codes[35:34];
-  assign \$89  = & codes[37:36];
-  assign \$90  = & codes[39:38];
-  assign \$91  = & codes[41:40];
-  assign \$92  = & codes[43:42];
-  assign \$93  = & codes[45:44];
-  assign \$94  = & codes[47:46];
-  assign \$95  = & codes[49:48];
-  assign \$96  = & codes[51:50];
-  assign \$97  = & codes[53:52];
-  assign \$98  = & codes[55:54];
-  assign \$99  = & codes[57:56];
-  assign \$100  = & codes[59:58];
-  assign \$101  = & codes[61:60];
-  assign \$102  = & codes[63:62];
-  assign \$103  = | { \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71  };
+  assign \$75  = | { \$74 , \$73 , \$72 , \$71  };
+  assign \$76  = & codes[9:8];
+  assign \$77  = & codes[11:10];
+  assign \$78  = & codes[13:12];
+  assign \$79  = & codes[15:14];
+  assign \$80  = | { \$79 , \$78 , \$77 , \$76  };
+  assign \$81  = & codes[17:16];
+  assign \$82  = & codes[19:18];
+  assign \$83  = & codes[21:20];
+  assign \$84  = & codes[23:22];
+  assign \$85  = | { \$84 , \$83 , \$82 , \$81  };
+  assign \$86  = & codes[25:24];
+  assign \$87  = & codes[27:26];
+  assign \$88  = & codes[29:28];
+  assign \$89  = & codes[31:30];
+  assign \$90  = | { \$89 , \$88 , \$87 , \$86  };
+  assign \$91  = & codes[33:32];
+  assign \$92  = & codes[35:34];
+  assign \$93  = & codes[37:36];
+  assign \$94  = & codes[39:38];
+  assign \$95  = | { \$94 , \$93 , \$92 , \$91  };
+  assign \$96  = & codes[41:40];
+  assign \$97  = & codes[43:42];
+  assign \$98  = & codes[45:44];
+  assign \$99  = & codes[47:46];
+  assign \$100  = | { \$99 , \$98 , \$97 , \$96  };
+  assign \$101  = & codes[49:48];
+  assign \$102  = & codes[51:50];
+  assign \$103  = & codes[53:52];
+  assign \$104  = & codes[55:54];
+  assign \$105  = | { \$104 , \$103 , \$102 , \$101  };
+  assign \$106  = & codes[57:56];
+  assign \$107  = & codes[59:58];
+  assign \$108  = & codes[61:60];
+  assign \$109  = & codes[63:62];
+  assign \$110  = | { \$109 , \$108 , \$107 , \$106  };
   always @(posedge clk)
-    nonzero <= \$104 ;
+    nonzero <= \$111 ;
   always @(posedge clk)
-    negative <= \$105 ;
+    negative <= \$112 ;
   always @(posedge clk)
-    illegal <= \$106 ;
+    illegal <= \$113 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$104  = \$3 ;
+    \$111  = \$3 ;
     if (abort) begin
-      \$104  = 32'd0;
+      \$111  = 32'd0;
     end
     if (rst) begin
-      \$104  = 32'd0;
+      \$111  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$105  = \$70 ;
+    \$112  = \$70 ;
     if (abort) begin
-      \$105  = 32'd0;
+      \$112  = 32'd0;
     end
     if (rst) begin
-      \$105  = 32'd0;
+      \$112  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$106  = \$103 ;
+    \$113  = { \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75  };
     if (abort) begin
-      \$106  = 1'h0;
+      \$113  = 8'h00;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$113  = 8'h00;
     end
   end
 endmodule
@@ -15641,17 +15937,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, abort, x, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort, valid, last, mask, total, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire [31:0] \$1 ;
+  reg [47:0] \$10 ;
+  reg [47:0] \$11 ;
   wire [31:0] \$2 ;
   wire [49:0] \$3 ;
   wire \$4 ;
   wire [49:0] \$5 ;
   reg [31:0] \$6 ;
   reg [31:0] \$7 ;
-  reg [47:0] \$8 ;
-  reg [47:0] \$9 ;
+  reg [31:0] \$8 ;
+  reg [31:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -15660,18 +15958,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [7:0] illegal;
+  wire [7:0] illegal;
+  wire [7:0] \illegal$7 ;
   input last;
   wire last;
   input [31:0] mask;
   wire [31:0] mask;
   wire [31:0] \mask$3 ;
-  reg [31:0] negative = 32'd0;
-  wire [31:0] \negative$16 ;
-  reg [31:0] nonzero = 32'd0;
-  wire [31:0] \nonzero$14 ;
+  wire [31:0] negative;
+  reg [31:0] \negative$18  = 32'd0;
+  reg [31:0] negative_1 = 32'd0;
+  wire [31:0] nonzero;
+  reg [31:0] \nonzero$17  = 32'd0;
+  reg [31:0] nonzero_1 = 32'd0;
   wire ones;
   wire \ones$5 ;
   (* init = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 *)
@@ -15681,50 +15981,54 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort
   wire rst;
   output [47:0] total;
   reg [47:0] total = 48'h000000000000;
-  wire [45:0] \total$21 ;
+  wire [45:0] \total$23 ;
   input valid;
   wire valid;
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
-  input [1311:0] \x$12 ;
-  wire [1311:0] \x$12 ;
-  assign \$1  = \negative$16  ^ { \x$12 [1311], \x$12 [1270], \x$12 [1229], \x$12 [1188], \x$12 [1147], \x$12 [1106], \x$12 [1065], \x$12 [1024], \x$12 [983], \x$12 [942], \x$12 [901], \x$12 [860], \x$12 [819], \x$12 [778], \x$12 [737], \x$12 [696], \x$12 [655], \x$12 [614], \x$12 [573], \x$12 [532], \x$12 [491], \x$12 [450], \x$12 [409], \x$12 [368], \x$12 [327], \x$12 [286], \x$12 [245], \x$12 [204], \x$12 [163], \x$12 [122], \x$12 [81], \x$12 [40] };
-  assign \$2  = \$1  & \nonzero$14 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [1311:0] \x$16 ;
+  wire [1311:0] \x$16 ;
+  assign \$1  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
+  assign \$2  = \$1  & nonzero_1;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    x <= { 1'h0, \x$12 [1310:1271], 1'h0, \x$12 [1269:1230], 1'h0, \x$12 [1228:1189], 1'h0, \x$12 [1187:1148], 1'h0, \x$12 [1146:1107], 1'h0, \x$12 [1105:1066], 1'h0, \x$12 [1064:1025], 1'h0, \x$12 [1023:984], 1'h0, \x$12 [982:943], 1'h0, \x$12 [941:902], 1'h0, \x$12 [900:861], 1'h0, \x$12 [859:820], 1'h0, \x$12 [818:779], 1'h0, \x$12 [777:738], 1'h0, \x$12 [736:697], 1'h0, \x$12 [695:656], 1'h0, \x$12 [654:615], 1'h0, \x$12 [613:574], 1'h0, \x$12 [572:533], 1'h0, \x$12 [531:492], 1'h0, \x$12 [490:451], 1'h0, \x$12 [449:410], 1'h0, \x$12 [408:369], 1'h0, \x$12 [367:328], 1'h0, \x$12 [326:287], 1'h0, \x$12 [285:246], 1'h0, \x$12 [244:205], 1'h0, \x$12 [203:164], 1'h0, \x$12 [162:123], 1'h0, \x$12 [121:82], 1'h0, \x$12 [80:41], 1'h0, \x$12 [39:0] };
+    nonzero_1 <= \$6 ;
   always @(posedge clk)
-    nonzero <= \$6 ;
+    negative_1 <= \$7 ;
   always @(posedge clk)
-    negative <= \$7 ;
+    x <= { 1'h0, \x$16 [1310:1271], 1'h0, \x$16 [1269:1230], 1'h0, \x$16 [1228:1189], 1'h0, \x$16 [1187:1148], 1'h0, \x$16 [1146:1107], 1'h0, \x$16 [1105:1066], 1'h0, \x$16 [1064:1025], 1'h0, \x$16 [1023:984], 1'h0, \x$16 [982:943], 1'h0, \x$16 [941:902], 1'h0, \x$16 [900:861], 1'h0, \x$16 [859:820], 1'h0, \x$16 [818:779], 1'h0, \x$16 [777:738], 1'h0, \x$16 [736:697], 1'h0, \x$16 [695:656], 1'h0, \x$16 [654:615], 1'h0, \x$16 [613:574], 1'h0, \x$16 [572:533], 1'h0, \x$16 [531:492], 1'h0, \x$16 [490:451], 1'h0, \x$16 [449:410], 1'h0, \x$16 [408:369], 1'h0, \x$16 [367:328], 1'h0, \x$16 [326:287], 1'h0, \x$16 [285:246], 1'h0, \x$16 [244:205], 1'h0, \x$16 [203:164], 1'h0, \x$16 [162:123], 1'h0, \x$16 [121:82], 1'h0, \x$16 [80:41], 1'h0, \x$16 [39:0] };
   always @(posedge clk)
-    total <= \$8 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    part <= \$9 ;
+    \negative$18  <= \$9 ;
+  always @(posedge clk)
+    total <= \$10 ;
+  always @(posedge clk)
+    part <= \$11 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .rst(rst)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree  tree (
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = \nonzero$14 ;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 32'd0;
     end
@@ -15734,7 +16038,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = \$2 ;
+    \$7  = negative;
     if (abort) begin
       \$7  = 32'd0;
     end
@@ -15744,30 +16048,50 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 32'd0;
+    end
+    if (rst) begin
+      \$8  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$9  = \$2 ;
+    if (abort) begin
+      \$9  = 32'd0;
+    end
+    if (rst) begin
+      \$9  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$3 [48:1];
+      \$10  = \$3 [48:1];
     end
     if (abort) begin
-      \$8  = 48'h000000000000;
+      \$10  = 48'h000000000000;
     end
     if (rst) begin
-      \$8  = 48'h000000000000;
+      \$10  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$9  = part;
+    \$11  = part;
     if (\$4 ) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end else if (valid) begin
-      \$9  = \$5 [48:1];
+      \$11  = \$5 [48:1];
     end
     if (abort) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end
     if (rst) begin
-      \$9  = 48'h000000000000;
+      \$11  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
@@ -15778,7 +16102,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (clk, rst, \x$12 , abort
   assign operands = x;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort, mask, nonzero, negative, illegal, codes);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (rst, abort, codes, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire [31:0] \$1 ;
   wire \$10 ;
@@ -15786,10 +16110,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   wire \$101 ;
   wire \$102 ;
   wire \$103 ;
-  reg [31:0] \$104 ;
-  reg [31:0] \$105 ;
-  reg \$106 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
   wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  reg [31:0] \$112 ;
+  reg [7:0] \$113 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
@@ -15892,8 +16223,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [7:0] illegal;
+  reg [7:0] illegal = 8'h00;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -15974,69 +16305,76 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (clk, rst, abort
   assign \$72  = & codes[3:2];
   assign \$73  = & codes[5:4];
   assign \$74  = & codes[7:6];
-  assign \$75  = & codes[9:8];
-  assign \$76  = & codes[11:10];
-  assign \$77  = & codes[13:12];
-  assign \$78  = & codes[15:14];
-  assign \$79  = & codes[17:16];
-  assign \$80  = & codes[19:18];
-  assign \$81  = & codes[21:20];
-  assign \$82  = & codes[23:22];
-  assign \$83  = & codes[25:24];
-  assign \$84  = & codes[27:26];
-  assign \$85  = & codes[29:28];
-  assign \$86  = & codes[31:30];
-  assign \$87  = & codes[33:32];
-  assign \$88  = & codes[35:34];
-  assign \$89  = & codes[37:36];
-  assign \$90  = & codes[39:38];
-  assign \$91  = & codes[41:40];
-  assign \$92  = & codes[43:42];
-  assign \$93  = & codes[45:44];
-  assign \$94  = & codes[47:46];
-  assign \$95  = & codes[49:48];
-  assign \$96  = & codes[51:50];
-  assign \$97  = & codes[53:52];
-  assign \$98  = & codes[55:54];
-  assign \$99  = & codes[57:56];
-  assign \$100  = & codes[59:58];
-  assign \$101  = & codes[61:60];
-  assign \$102  = & codes[63:62];
-  assign \$103  = | { \$102 , \$101 , \$100 , \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71  };
+  assign \$75  = | { \$74 , \$73 , \$72 , \$71  };
+  assign \$76  = & codes[9:8];
+  assign \$77  = & codes[11:10];
+  assign \$78  = & codes[13:12];
+  assign \$79  = & codes[15:14];
+  assign \$80  = | { \$79 , \$78 , \$77 , \$76  };
+  assign \$81  = & codes[17:16];
+  assign \$82  = & codes[19:18];
+  assign \$83  = & codes[21:20];
+  assign \$84  = & codes[23:22];
+  assign \$85  = | { \$84 , \$83 , \$82 , \$81  };
+  assign \$86  = & codes[25:24];
+  assign \$87  = & codes[27:26];
+  assign \$88  = & codes[29:28];
+  assign \$89  = & codes[31:30];
+  assign \$90  = | { \$89 , \$88 , \$87 , \$86  };
+  assign \$91  = & codes[33:32];
+  assign \$92  = & codes[35:34];
+  assign \$93  = & codes[37:36];
+  assign \$94  = & codes[39:38];
+  assign \$95  = | { \$94 , \$93 , \$92 , \$91  };
+  assign \$96  = & codes[41:40];
+  assign \$97  = & codes[43:42];
+  assign \$98  = & codes[45:44];
+  assign \$99  = & codes[47:46];
+  assign \$100  = | { \$99 , \$98 , \$97 , \$96  };
+  assign \$101  = & codes[49:48];
+  assign \$102  = & codes[51:50];
+  assign \$103  = & codes[53:52];
+  assign \$104  = & codes[55:54];
+  assign \$105  = | { \$104 , \$103 , \$102 , \$101  };
+  assign \$106  = & codes[57:56];
+  assign \$107  = & codes[59:58];
+  assign \$108  = & codes[61:60];
+  assign \$109  = & codes[63:62];
+  assign \$110  = | { \$109 , \$108 , \$107 , \$106  };
   always @(posedge clk)
-    nonzero <= \$104 ;
+    nonzero <= \$111 ;
   always @(posedge clk)
-    negative <= \$105 ;
+    negative <= \$112 ;
   always @(posedge clk)
-    illegal <= \$106 ;
+    illegal <= \$113 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$104  = \$3 ;
+    \$111  = \$3 ;
     if (abort) begin
-      \$104  = 32'd0;
+      \$111  = 32'd0;
     end
     if (rst) begin
-      \$104  = 32'd0;
+      \$111  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$105  = \$70 ;
+    \$112  = \$70 ;
     if (abort) begin
-      \$105  = 32'd0;
+      \$112  = 32'd0;
     end
     if (rst) begin
-      \$105  = 32'd0;
+      \$112  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$106  = \$103 ;
+    \$113  = { \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75  };
     if (abort) begin
-      \$106  = 1'h0;
+      \$113  = 8'h00;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$113  = 8'h00;
     end
   end
   assign ones = 1'h0;
@@ -17127,7 +17465,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.tree (rst, abort, x, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragged, remaining, \real , mask, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, last, abort, load, ragged, \real , mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -17233,7 +17571,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   wire \$190 ;
   wire \$191 ;
   wire \$192 ;
-  wire [31:0] \$193 ;
+  wire \$193 ;
   wire \$194 ;
   wire \$195 ;
   wire \$196 ;
@@ -17299,49 +17637,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   wire \$25 ;
   wire \$250 ;
   wire \$251 ;
-  wire \$252 ;
-  wire \$253 ;
-  wire \$254 ;
-  wire \$255 ;
-  wire \$256 ;
-  wire \$257 ;
-  wire \$258 ;
-  wire \$259 ;
+  reg [31:0] \$252 ;
   wire \$26 ;
-  wire \$260 ;
-  wire \$261 ;
-  wire \$262 ;
-  wire \$263 ;
-  wire \$264 ;
-  wire \$265 ;
-  wire \$266 ;
-  wire \$267 ;
-  wire \$268 ;
-  wire \$269 ;
   wire \$27 ;
-  wire \$270 ;
-  wire \$271 ;
-  wire \$272 ;
-  wire \$273 ;
-  wire \$274 ;
-  wire \$275 ;
-  wire \$276 ;
-  wire \$277 ;
-  wire \$278 ;
-  wire \$279 ;
   wire \$28 ;
-  wire \$280 ;
-  wire \$281 ;
-  wire \$282 ;
-  wire \$283 ;
-  wire \$284 ;
-  wire \$285 ;
-  wire \$286 ;
-  wire \$287 ;
-  wire \$288 ;
-  wire \$289 ;
   wire \$29 ;
-  reg [31:0] \$290 ;
   wire \$3 ;
   wire \$30 ;
   wire \$31 ;
@@ -17423,6 +17723,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   wire abort;
   input clk;
   wire clk;
+  input [4:0] last;
+  wire [4:0] last;
   input load;
   wire load;
   output [31:0] mask;
@@ -17431,349 +17733,309 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, load, abort, ragge
   wire ragged;
   output [31:0] \real ;
   reg [31:0] \real  = 32'd0;
-  input [12:0] remaining;
-  wire [12:0] remaining;
   input rst;
   wire rst;
-  assign \$2  = remaining[1] | \$1 ;
-  assign \$3  = remaining[2] | \$2 ;
-  assign \$4  = remaining[3] | \$3 ;
-  assign \$5  = remaining[4] | \$4 ;
-  assign \$8  = remaining[2] | \$7 ;
-  assign \$9  = remaining[3] | \$8 ;
-  assign \$10  = remaining[4] | \$9 ;
-  assign \$12  = remaining[1] & \$11 ;
-  assign \$13  = remaining[2] | \$12 ;
-  assign \$14  = remaining[3] | \$13 ;
-  assign \$15  = remaining[4] | \$14 ;
-  assign \$19  = remaining[3] | \$18 ;
-  assign \$20  = remaining[4] | \$19 ;
-  assign \$22  = remaining[1] | \$21 ;
-  assign \$23  = remaining[2] & \$22 ;
-  assign \$24  = remaining[3] | \$23 ;
-  assign \$25  = remaining[4] | \$24 ;
-  assign \$28  = remaining[2] & \$27 ;
-  assign \$29  = remaining[3] | \$28 ;
-  assign \$30  = remaining[4] | \$29 ;
-  assign \$32  = remaining[1] & \$31 ;
-  assign \$33  = remaining[2] & \$32 ;
-  assign \$34  = remaining[3] | \$33 ;
-  assign \$35  = remaining[4] | \$34 ;
-  assign \$40  = remaining[4] | \$39 ;
-  assign \$42  = remaining[1] | \$41 ;
-  assign \$43  = remaining[2] | \$42 ;
-  assign \$44  = remaining[3] & \$43 ;
-  assign \$45  = remaining[4] | \$44 ;
-  assign \$48  = remaining[2] | \$47 ;
-  assign \$49  = remaining[3] & \$48 ;
-  assign \$50  = remaining[4] | \$49 ;
-  assign \$52  = remaining[1] & \$51 ;
-  assign \$53  = remaining[2] | \$52 ;
-  assign \$54  = remaining[3] & \$53 ;
-  assign \$55  = remaining[4] | \$54 ;
-  assign \$59  = remaining[3] & \$58 ;
-  assign \$60  = remaining[4] | \$59 ;
-  assign \$62  = remaining[1] | \$61 ;
-  assign \$63  = remaining[2] & \$62 ;
-  assign \$64  = remaining[3] & \$63 ;
-  assign \$65  = remaining[4] | \$64 ;
-  assign \$68  = remaining[2] & \$67 ;
-  assign \$69  = remaining[3] & \$68 ;
-  assign \$70  = remaining[4] | \$69 ;
-  assign \$72  = remaining[1] & \$71 ;
-  assign \$73  = remaining[2] & \$72 ;
-  assign \$74  = remaining[3] & \$73 ;
-  assign \$75  = remaining[4] | \$74 ;
-  assign \$82  = remaining[1] | \$81 ;
-  assign \$83  = remaining[2] | \$82 ;
-  assign \$84  = remaining[3] | \$83 ;
-  assign \$85  = remaining[4] & \$84 ;
-  assign \$88  = remaining[2] | \$87 ;
-  assign \$89  = remaining[3] | \$88 ;
-  assign \$90  = remaining[4] & \$89 ;
-  assign \$92  = remaining[1] & \$91 ;
-  assign \$93  = remaining[2] | \$92 ;
-  assign \$94  = remaining[3] | \$93 ;
-  assign \$95  = remaining[4] & \$94 ;
-  assign \$99  = remaining[3] | \$98 ;
-  assign \$100  = remaining[4] & \$99 ;
-  assign \$102  = remaining[1] | \$101 ;
-  assign \$103  = remaining[2] & \$102 ;
-  assign \$104  = remaining[3] | \$103 ;
-  assign \$105  = remaining[4] & \$104 ;
-  assign \$108  = remaining[2] & \$107 ;
-  assign \$109  = remaining[3] | \$108 ;
-  assign \$110  = remaining[4] & \$109 ;
-  assign \$112  = remaining[1] & \$111 ;
-  assign \$113  = remaining[2] & \$112 ;
-  assign \$114  = remaining[3] | \$113 ;
-  assign \$115  = remaining[4] & \$114 ;
-  assign \$120  = remaining[4] & \$119 ;
-  assign \$122  = remaining[1] | \$121 ;
-  assign \$123  = remaining[2] | \$122 ;
-  assign \$124  = remaining[3] & \$123 ;
-  assign \$125  = remaining[4] & \$124 ;
-  assign \$128  = remaining[2] | \$127 ;
-  assign \$129  = remaining[3] & \$128 ;
-  assign \$130  = remaining[4] & \$129 ;
-  assign \$132  = remaining[1] & \$131 ;
-  assign \$133  = remaining[2] | \$132 ;
-  assign \$134  = remaining[3] & \$133 ;
-  assign \$135  = remaining[4] & \$134 ;
-  assign \$139  = remaining[3] & \$138 ;
-  assign \$140  = remaining[4] & \$139 ;
-  assign \$142  = remaining[1] | \$141 ;
-  assign \$143  = remaining[2] & \$142 ;
-  assign \$144  = remaining[3] & \$143 ;
-  assign \$145  = remaining[4] & \$144 ;
-  assign \$148  = remaining[2] & \$147 ;
-  assign \$149  = remaining[3] & \$148 ;
-  assign \$150  = remaining[4] & \$149 ;
-  assign \$152  = remaining[1] & \$151 ;
-  assign \$153  = remaining[2] & \$152 ;
-  assign \$154  = remaining[3] & \$153 ;
-  assign \$155  = remaining[4] & \$154 ;
-  assign \$161  = | remaining[12:5];
-  assign \$162  = | remaining[12:5];
-  assign \$163  = | remaining[12:5];
-  assign \$164  = | remaining[12:5];
-  assign \$165  = | remaining[12:5];
-  assign \$166  = | remaining[12:5];
-  assign \$167  = | remaining[12:5];
-  assign \$168  = | remaining[12:5];
-  assign \$169  = | remaining[12:5];
-  assign \$170  = | remaining[12:5];
-  assign \$171  = | remaining[12:5];
-  assign \$172  = | remaining[12:5];
-  assign \$173  = | remaining[12:5];
-  assign \$174  = | remaining[12:5];
-  assign \$175  = | remaining[12:5];
-  assign \$176  = | remaining[12:5];
-  assign \$177  = | remaining[12:5];
-  assign \$178  = | remaining[12:5];
-  assign \$179  = | remaining[12:5];
-  assign \$180  = | remaining[12:5];
-  assign \$181  = | remaining[12:5];
-  assign \$182  = | remaining[12:5];
-  assign \$183  = | remaining[12:5];
-  assign \$184  = | remaining[12:5];
-  assign \$185  = | remaining[12:5];
-  assign \$186  = | remaining[12:5];
-  assign \$187  = | remaining[12:5];
-  assign \$188  = | remaining[12:5];
-  assign \$189  = | remaining[12:5];
-  assign \$190  = | remaining[12:5];
-  assign \$191  = | remaining[12:5];
-  assign \$192  = | remaining[12:5];
-  assign \$193  = { \$160 , \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5  } | { \$192 , \$191 , \$190 , \$189 , \$188 , \$187 , \$186 , \$185 , \$184 , \$183 , \$182 , \$181 , \$180 , \$179 , \$178 , \$177 , \$176 , \$175 , \$174 , \$173 , \$172 , \$171 , \$170 , \$169 , \$168 , \$167 , \$166 , \$165 , \$164 , \$163 , \$162 , \$161  };
-  assign \$194  = ~ ragged;
-  assign \$195  = \$194  | \real [0];
-  assign \$197  = ~ ragged;
-  assign \$198  = \$197  | \real [1];
-  assign \$200  = ~ ragged;
-  assign \$201  = \$200  | \real [2];
-  assign \$203  = ~ ragged;
-  assign \$204  = \$203  | \real [3];
-  assign \$206  = ~ ragged;
-  assign \$207  = \$206  | \real [4];
-  assign \$209  = ~ ragged;
-  assign \$210  = \$209  | \real [5];
-  assign \$212  = ~ ragged;
-  assign \$213  = \$212  | \real [6];
-  assign \$215  = ~ ragged;
-  assign \$216  = \$215  | \real [7];
-  assign \$218  = ~ ragged;
-  assign \$219  = \$218  | \real [8];
-  assign \$221  = ~ ragged;
-  assign \$222  = \$221  | \real [9];
-  assign \$224  = ~ ragged;
-  assign \$225  = \$224  | \real [10];
-  assign \$227  = ~ ragged;
-  assign \$228  = \$227  | \real [11];
-  assign \$230  = ~ ragged;
-  assign \$231  = \$230  | \real [12];
-  assign \$233  = ~ ragged;
-  assign \$234  = \$233  | \real [13];
-  assign \$236  = ~ ragged;
-  assign \$237  = \$236  | \real [14];
-  assign \$239  = ~ ragged;
-  assign \$240  = \$239  | \real [15];
-  assign \$242  = ~ ragged;
-  assign \$243  = \$242  | \real [16];
-  assign \$245  = ~ ragged;
-  assign \$246  = \$245  | \real [17];
-  assign \$248  = ~ ragged;
-  assign \$249  = \$248  | \real [18];
-  assign \$251  = ~ ragged;
-  assign \$252  = \$251  | \real [19];
-  assign \$254  = ~ ragged;
-  assign \$255  = \$254  | \real [20];
-  assign \$257  = ~ ragged;
-  assign \$258  = \$257  | \real [21];
-  assign \$260  = ~ ragged;
-  assign \$261  = \$260  | \real [22];
-  assign \$263  = ~ ragged;
-  assign \$264  = \$263  | \real [23];
-  assign \$266  = ~ ragged;
-  assign \$267  = \$266  | \real [24];
-  assign \$269  = ~ ragged;
-  assign \$270  = \$269  | \real [25];
-  assign \$272  = ~ ragged;
-  assign \$273  = \$272  | \real [26];
-  assign \$275  = ~ ragged;
-  assign \$276  = \$275  | \real [27];
-  assign \$278  = ~ ragged;
-  assign \$279  = \$278  | \real [28];
-  assign \$281  = ~ ragged;
-  assign \$282  = \$281  | \real [29];
-  assign \$284  = ~ ragged;
-  assign \$285  = \$284  | \real [30];
-  assign \$287  = ~ ragged;
-  assign \$288  = \$287  | \real [31];
+  assign \$2  = last[1] | \$1 ;
+  assign \$3  = last[2] | \$2 ;
+  assign \$4  = last[3] | \$3 ;
+  assign \$5  = last[4] | \$4 ;
+  assign \$8  = last[2] | \$7 ;
+  assign \$9  = last[3] | \$8 ;
+  assign \$10  = last[4] | \$9 ;
+  assign \$12  = last[1] & \$11 ;
+  assign \$13  = last[2] | \$12 ;
+  assign \$14  = last[3] | \$13 ;
+  assign \$15  = last[4] | \$14 ;
+  assign \$19  = last[3] | \$18 ;
+  assign \$20  = last[4] | \$19 ;
+  assign \$22  = last[1] | \$21 ;
+  assign \$23  = last[2] & \$22 ;
+  assign \$24  = last[3] | \$23 ;
+  assign \$25  = last[4] | \$24 ;
+  assign \$28  = last[2] & \$27 ;
+  assign \$29  = last[3] | \$28 ;
+  assign \$30  = last[4] | \$29 ;
+  assign \$32  = last[1] & \$31 ;
+  assign \$33  = last[2] & \$32 ;
+  assign \$34  = last[3] | \$33 ;
+  assign \$35  = last[4] | \$34 ;
+  assign \$40  = last[4] | \$39 ;
+  assign \$42  = last[1] | \$41 ;
+  assign \$43  = last[2] | \$42 ;
+  assign \$44  = last[3] & \$43 ;
+  assign \$45  = last[4] | \$44 ;
+  assign \$48  = last[2] | \$47 ;
+  assign \$49  = last[3] & \$48 ;
+  assign \$50  = last[4] | \$49 ;
+  assign \$52  = last[1] & \$51 ;
+  assign \$53  = last[2] | \$52 ;
+  assign \$54  = last[3] & \$53 ;
+  assign \$55  = last[4] | \$54 ;
+  assign \$59  = last[3] & \$58 ;
+  assign \$60  = last[4] | \$59 ;
+  assign \$62  = last[1] | \$61 ;
+  assign \$63  = last[2] & \$62 ;
+  assign \$64  = last[3] & \$63 ;
+  assign \$65  = last[4] | \$64 ;
+  assign \$68  = last[2] & \$67 ;
+  assign \$69  = last[3] & \$68 ;
+  assign \$70  = last[4] | \$69 ;
+  assign \$72  = last[1] & \$71 ;
+  assign \$73  = last[2] & \$72 ;
+  assign \$74  = last[3] & \$73 ;
+  assign \$75  = last[4] | \$74 ;
+  assign \$82  = last[1] | \$81 ;
+  assign \$83  = last[2] | \$82 ;
+  assign \$84  = last[3] | \$83 ;
+  assign \$85  = last[4] & \$84 ;
+  assign \$88  = last[2] | \$87 ;
+  assign \$89  = last[3] | \$88 ;
+  assign \$90  = last[4] & \$89 ;
+  assign \$92  = last[1] & \$91 ;
+  assign \$93  = last[2] | \$92 ;
+  assign \$94  = last[3] | \$93 ;
+  assign \$95  = last[4] & \$94 ;
+  assign \$99  = last[3] | \$98 ;
+  assign \$100  = last[4] & \$99 ;
+  assign \$102  = last[1] | \$101 ;
+  assign \$103  = last[2] & \$102 ;
+  assign \$104  = last[3] | \$103 ;
+  assign \$105  = last[4] & \$104 ;
+  assign \$108  = last[2] & \$107 ;
+  assign \$109  = last[3] | \$108 ;
+  assign \$110  = last[4] & \$109 ;
+  assign \$112  = last[1] & \$111 ;
+  assign \$113  = last[2] & \$112 ;
+  assign \$114  = last[3] | \$113 ;
+  assign \$115  = last[4] & \$114 ;
+  assign \$120  = last[4] & \$119 ;
+  assign \$122  = last[1] | \$121 ;
+  assign \$123  = last[2] | \$122 ;
+  assign \$124  = last[3] & \$123 ;
+  assign \$125  = last[4] & \$124 ;
+  assign \$128  = last[2] | \$127 ;
+  assign \$129  = last[3] & \$128 ;
+  assign \$130  = last[4] & \$129 ;
+  assign \$132  = last[1] & \$131 ;
+  assign \$133  = last[2] | \$132 ;
+  assign \$134  = last[3] & \$133 ;
+  assign \$135  = last[4] & \$134 ;
+  assign \$139  = last[3] & \$138 ;
+  assign \$140  = last[4] & \$139 ;
+  assign \$142  = last[1] | \$141 ;
+  assign \$143  = last[2] & \$142 ;
+  assign \$144  = last[3] & \$143 ;
+  assign \$145  = last[4] & \$144 ;
+  assign \$148  = last[2] & \$147 ;
+  assign \$149  = last[3] & \$148 ;
+  assign \$150  = last[4] & \$149 ;
+  assign \$152  = last[1] & \$151 ;
+  assign \$153  = last[2] & \$152 ;
+  assign \$154  = last[3] & \$153 ;
+  assign \$155  = last[4] & \$154 ;
+  assign \$156  = ~ ragged;
+  assign \$157  = \$156  | \real [0];
+  assign \$159  = ~ ragged;
+  assign \$160  = \$159  | \real [1];
+  assign \$162  = ~ ragged;
+  assign \$163  = \$162  | \real [2];
+  assign \$165  = ~ ragged;
+  assign \$166  = \$165  | \real [3];
+  assign \$168  = ~ ragged;
+  assign \$169  = \$168  | \real [4];
+  assign \$171  = ~ ragged;
+  assign \$172  = \$171  | \real [5];
+  assign \$174  = ~ ragged;
+  assign \$175  = \$174  | \real [6];
+  assign \$177  = ~ ragged;
+  assign \$178  = \$177  | \real [7];
+  assign \$180  = ~ ragged;
+  assign \$181  = \$180  | \real [8];
+  assign \$183  = ~ ragged;
+  assign \$184  = \$183  | \real [9];
+  assign \$186  = ~ ragged;
+  assign \$187  = \$186  | \real [10];
+  assign \$189  = ~ ragged;
+  assign \$190  = \$189  | \real [11];
+  assign \$192  = ~ ragged;
+  assign \$193  = \$192  | \real [12];
+  assign \$195  = ~ ragged;
+  assign \$196  = \$195  | \real [13];
+  assign \$198  = ~ ragged;
+  assign \$199  = \$198  | \real [14];
+  assign \$201  = ~ ragged;
+  assign \$202  = \$201  | \real [15];
+  assign \$204  = ~ ragged;
+  assign \$205  = \$204  | \real [16];
+  assign \$207  = ~ ragged;
+  assign \$208  = \$207  | \real [17];
+  assign \$210  = ~ ragged;
+  assign \$211  = \$210  | \real [18];
+  assign \$213  = ~ ragged;
+  assign \$214  = \$213  | \real [19];
+  assign \$216  = ~ ragged;
+  assign \$217  = \$216  | \real [20];
+  assign \$219  = ~ ragged;
+  assign \$220  = \$219  | \real [21];
+  assign \$222  = ~ ragged;
+  assign \$223  = \$222  | \real [22];
+  assign \$225  = ~ ragged;
+  assign \$226  = \$225  | \real [23];
+  assign \$228  = ~ ragged;
+  assign \$229  = \$228  | \real [24];
+  assign \$231  = ~ ragged;
+  assign \$232  = \$231  | \real [25];
+  assign \$234  = ~ ragged;
+  assign \$235  = \$234  | \real [26];
+  assign \$237  = ~ ragged;
+  assign \$238  = \$237  | \real [27];
+  assign \$240  = ~ ragged;
+  assign \$241  = \$240  | \real [28];
+  assign \$243  = ~ ragged;
+  assign \$244  = \$243  | \real [29];
+  assign \$246  = ~ ragged;
+  assign \$247  = \$246  | \real [30];
+  assign \$249  = ~ ragged;
+  assign \$250  = \$249  | \real [31];
   always @(posedge clk)
-    \real  <= \$290 ;
+    \real  <= \$252 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$290  = \real ;
+    \$252  = \real ;
     if (load) begin
-      \$290  = \$193 ;
+      \$252  = { \$155 , \$150 , \$145 , \$140 , \$135 , \$130 , \$125 , \$120 , \$115 , \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75 , \$70 , \$65 , \$60 , \$55 , \$50 , \$45 , \$40 , \$35 , \$30 , \$25 , \$20 , \$15 , \$10 , \$5 , 1'h1 };
     end
     if (abort) begin
-      \$290  = 32'd0;
+      \$252  = 32'd0;
     end
     if (rst) begin
-      \$290  = 32'd0;
+      \$252  = 32'd0;
     end
   end
-  assign mask[31] = \$289 ;
-  assign mask[30] = \$286 ;
-  assign mask[29] = \$283 ;
-  assign mask[28] = \$280 ;
-  assign mask[27] = \$277 ;
-  assign mask[26] = \$274 ;
-  assign mask[25] = \$271 ;
-  assign mask[24] = \$268 ;
-  assign mask[23] = \$265 ;
-  assign mask[22] = \$262 ;
-  assign mask[21] = \$259 ;
-  assign mask[20] = \$256 ;
-  assign mask[19] = \$253 ;
-  assign mask[18] = \$250 ;
-  assign mask[17] = \$247 ;
-  assign mask[16] = \$244 ;
-  assign mask[15] = \$241 ;
-  assign mask[14] = \$238 ;
-  assign mask[13] = \$235 ;
-  assign mask[12] = \$232 ;
-  assign mask[11] = \$229 ;
-  assign mask[10] = \$226 ;
-  assign mask[9] = \$223 ;
-  assign mask[8] = \$220 ;
-  assign mask[7] = \$217 ;
-  assign mask[6] = \$214 ;
-  assign mask[5] = \$211 ;
-  assign mask[4] = \$208 ;
-  assign mask[3] = \$205 ;
-  assign mask[2] = \$202 ;
-  assign mask[1] = \$199 ;
-  assign mask[0] = \$196 ;
-  assign \$1  = remaining[0];
+  assign mask[31] = \$251 ;
+  assign mask[30] = \$248 ;
+  assign mask[29] = \$245 ;
+  assign mask[28] = \$242 ;
+  assign mask[27] = \$239 ;
+  assign mask[26] = \$236 ;
+  assign mask[25] = \$233 ;
+  assign mask[24] = \$230 ;
+  assign mask[23] = \$227 ;
+  assign mask[22] = \$224 ;
+  assign mask[21] = \$221 ;
+  assign mask[20] = \$218 ;
+  assign mask[19] = \$215 ;
+  assign mask[18] = \$212 ;
+  assign mask[17] = \$209 ;
+  assign mask[16] = \$206 ;
+  assign mask[15] = \$203 ;
+  assign mask[14] = \$200 ;
+  assign mask[13] = \$197 ;
+  assign mask[12] = \$194 ;
+  assign mask[11] = \$191 ;
+  assign mask[10] = \$188 ;
+  assign mask[9] = \$185 ;
+  assign mask[8] = \$182 ;
+  assign mask[7] = \$179 ;
+  assign mask[6] = \$176 ;
+  assign mask[5] = \$173 ;
+  assign mask[4] = \$170 ;
+  assign mask[3] = \$167 ;
+  assign mask[2] = \$164 ;
+  assign mask[1] = \$161 ;
+  assign mask[0] = \$158 ;
+  assign \$1  = last[0];
   assign \$6  = 1'h0;
-  assign \$7  = remaining[1];
-  assign \$11  = remaining[0];
+  assign \$7  = last[1];
+  assign \$11  = last[0];
   assign \$16  = 1'h0;
   assign \$17  = 1'h0;
-  assign \$18  = remaining[2];
-  assign \$21  = remaining[0];
+  assign \$18  = last[2];
+  assign \$21  = last[0];
   assign \$26  = 1'h0;
-  assign \$27  = remaining[1];
-  assign \$31  = remaining[0];
+  assign \$27  = last[1];
+  assign \$31  = last[0];
   assign \$36  = 1'h0;
   assign \$37  = 1'h0;
   assign \$38  = 1'h0;
-  assign \$39  = remaining[3];
-  assign \$41  = remaining[0];
+  assign \$39  = last[3];
+  assign \$41  = last[0];
   assign \$46  = 1'h0;
-  assign \$47  = remaining[1];
-  assign \$51  = remaining[0];
+  assign \$47  = last[1];
+  assign \$51  = last[0];
   assign \$56  = 1'h0;
   assign \$57  = 1'h0;
-  assign \$58  = remaining[2];
-  assign \$61  = remaining[0];
+  assign \$58  = last[2];
+  assign \$61  = last[0];
   assign \$66  = 1'h0;
-  assign \$67  = remaining[1];
-  assign \$71  = remaining[0];
+  assign \$67  = last[1];
+  assign \$71  = last[0];
   assign \$76  = 1'h0;
   assign \$77  = 1'h0;
   assign \$78  = 1'h0;
   assign \$79  = 1'h0;
-  assign \$80  = remaining[4];
-  assign \$81  = remaining[0];
+  assign \$80  = last[4];
+  assign \$81  = last[0];
   assign \$86  = 1'h0;
-  assign \$87  = remaining[1];
-  assign \$91  = remaining[0];
+  assign \$87  = last[1];
+  assign \$91  = last[0];
   assign \$96  = 1'h0;
   assign \$97  = 1'h0;
-  assign \$98  = remaining[2];
-  assign \$101  = remaining[0];
+  assign \$98  = last[2];
+  assign \$101  = last[0];
   assign \$106  = 1'h0;
-  assign \$107  = remaining[1];
-  assign \$111  = remaining[0];
+  assign \$107  = last[1];
+  assign \$111  = last[0];
   assign \$116  = 1'h0;
   assign \$117  = 1'h0;
   assign \$118  = 1'h0;
-  assign \$119  = remaining[3];
-  assign \$121  = remaining[0];
+  assign \$119  = last[3];
+  assign \$121  = last[0];
   assign \$126  = 1'h0;
-  assign \$127  = remaining[1];
-  assign \$131  = remaining[0];
+  assign \$127  = last[1];
+  assign \$131  = last[0];
   assign \$136  = 1'h0;
   assign \$137  = 1'h0;
-  assign \$138  = remaining[2];
-  assign \$141  = remaining[0];
+  assign \$138  = last[2];
+  assign \$141  = last[0];
   assign \$146  = 1'h0;
-  assign \$147  = remaining[1];
-  assign \$151  = remaining[0];
-  assign \$156  = 1'h0;
-  assign \$157  = 1'h0;
-  assign \$158  = 1'h0;
-  assign \$159  = 1'h0;
-  assign \$160  = 1'h0;
-  assign \$196  = \$195 ;
-  assign \$199  = \$198 ;
-  assign \$202  = \$201 ;
-  assign \$205  = \$204 ;
-  assign \$208  = \$207 ;
-  assign \$211  = \$210 ;
-  assign \$214  = \$213 ;
-  assign \$217  = \$216 ;
-  assign \$220  = \$219 ;
-  assign \$223  = \$222 ;
-  assign \$226  = \$225 ;
-  assign \$229  = \$228 ;
-  assign \$232  = \$231 ;
-  assign \$235  = \$234 ;
-  assign \$238  = \$237 ;
-  assign \$241  = \$240 ;
-  assign \$244  = \$243 ;
-  assign \$247  = \$246 ;
-  assign \$250  = \$249 ;
-  assign \$253  = \$252 ;
-  assign \$256  = \$255 ;
-  assign \$259  = \$258 ;
-  assign \$262  = \$261 ;
-  assign \$265  = \$264 ;
-  assign \$268  = \$267 ;
-  assign \$271  = \$270 ;
-  assign \$274  = \$273 ;
-  assign \$277  = \$276 ;
-  assign \$280  = \$279 ;
-  assign \$283  = \$282 ;
-  assign \$286  = \$285 ;
-  assign \$289  = \$288 ;
+  assign \$147  = last[1];
+  assign \$151  = last[0];
+  assign \$158  = \$157 ;
+  assign \$161  = \$160 ;
+  assign \$164  = \$163 ;
+  assign \$167  = \$166 ;
+  assign \$170  = \$169 ;
+  assign \$173  = \$172 ;
+  assign \$176  = \$175 ;
+  assign \$179  = \$178 ;
+  assign \$182  = \$181 ;
+  assign \$185  = \$184 ;
+  assign \$188  = \$187 ;
+  assign \$191  = \$190 ;
+  assign \$194  = \$193 ;
+  assign \$197  = \$196 ;
+  assign \$200  = \$199 ;
+  assign \$203  = \$202 ;
+  assign \$206  = \$205 ;
+  assign \$209  = \$208 ;
+  assign \$212  = \$211 ;
+  assign \$215  = \$214 ;
+  assign \$218  = \$217 ;
+  assign \$221  = \$220 ;
+  assign \$224  = \$223 ;
+  assign \$227  = \$226 ;
+  assign \$230  = \$229 ;
+  assign \$233  = \$232 ;
+  assign \$236  = \$235 ;
+  assign \$239  = \$238 ;
+  assign \$242  = \$241 ;
+  assign \$245  = \$244 ;
+  assign \$248  = \$247 ;
+  assign \$251  = \$250 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$7482$21 , all_nan, \port$8009$0 , \port$8101$0 , leaving, results__valid, results__ready);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$8033$21 , all_nan, \port$8643$0 , \port$8789$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -17783,19 +18045,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
-  wire [1:0] \$17 ;
+  wire \$17 ;
   wire \$18 ;
-  reg \$19 ;
+  wire \$19 ;
   wire \$2 ;
-  reg \$20 ;
-  reg [1:0] \$21 ;
-  reg [1:0] \$22 ;
-  reg \$23 ;
-  reg \$24 ;
+  wire [1:0] \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
   reg \$25 ;
   reg \$26 ;
-  reg \$27 ;
-  reg \$28 ;
+  reg [1:0] \$27 ;
+  reg [1:0] \$28 ;
   reg \$29 ;
   wire [1:0] \$3 ;
   reg \$30 ;
@@ -17814,9 +18076,16 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   reg \$42 ;
   reg \$43 ;
   reg \$44 ;
-  reg [16:0] \$45 ;
+  reg \$45 ;
   reg \$46 ;
+  reg \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire [1:0] \$5 ;
+  reg \$50 ;
+  reg \$51 ;
+  reg [16:0] \$52 ;
+  reg \$53 ;
   wire [1:0] \$6 ;
   wire [1:0] \$7 ;
   wire [1:0] \$8 ;
@@ -17829,8 +18098,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire abort;
   input all_nan;
   wire all_nan;
+  wire claim;
   input clk;
   wire clk;
+  wire [16:0] data;
+  wire enough;
   reg final_1 = 1'h0;
   reg final_10 = 1'h0;
   reg final_11 = 1'h0;
@@ -17842,21 +18114,20 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   reg final_7 = 1'h0;
   reg final_8 = 1'h0;
   reg final_9 = 1'h0;
+  (* init = 1'h0 *)
+  wire give;
   wire last;
   output [16:0] leaving;
   reg [16:0] leaving = 17'h00000;
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$7482$21 ;
-  wire [2:0] \port$7482$21 ;
-  input [93:0] \port$8009$0 ;
-  wire [93:0] \port$8009$0 ;
-  input [93:0] \port$8101$0 ;
-  wire [93:0] \port$8101$0 ;
-  wire [16:0] r_data;
-  wire r_en;
-  wire r_rdy;
+  input [2:0] \port$8033$21 ;
+  wire [2:0] \port$8033$21 ;
+  input [93:0] \port$8643$0 ;
+  wire [93:0] \port$8643$0 ;
+  input [93:0] \port$8789$0 ;
+  wire [93:0] \port$8789$0 ;
   wire [15:0] result;
   (* init = 17'h00000 *)
   wire [16:0] results__payload;
@@ -17869,6 +18140,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire [1:0] rows;
   input rst;
   wire rst;
+  wire take;
+  reg taken = 1'h0;
   wire [93:0] total;
   wire [187:0] totals;
   input valid;
@@ -17884,91 +18157,98 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   reg valid_7 = 1'h0;
   reg valid_8 = 1'h0;
   reg valid_9 = 1'h0;
-  wire [16:0] w_data;
+  wire [16:0] word;
   (* init = 1'h0 *)
-  wire w_en;
+  wire write;
   always @(posedge clk)
-    final_2 <= \$35 ;
+    valid_6 <= \$34 ;
   always @(posedge clk)
-    final_3 <= \$36 ;
+    valid_7 <= \$35 ;
   always @(posedge clk)
-    final_4 <= \$37 ;
+    valid_8 <= \$36 ;
   always @(posedge clk)
-    final_5 <= \$38 ;
+    valid_9 <= \$37 ;
   always @(posedge clk)
-    final_6 <= \$39 ;
+    valid_10 <= \$38 ;
   always @(posedge clk)
-    final_7 <= \$40 ;
+    valid_11 <= \$39 ;
   always @(posedge clk)
-    final_8 <= \$41 ;
+    final_1 <= \$40 ;
   always @(posedge clk)
-    final_9 <= \$42 ;
+    final_2 <= \$41 ;
   always @(posedge clk)
-    final_10 <= \$43 ;
+    final_3 <= \$42 ;
   always @(posedge clk)
-    final_11 <= \$44 ;
+    final_4 <= \$43 ;
   always @(posedge clk)
-    leaving <= \$45 ;
+    final_5 <= \$44 ;
   always @(posedge clk)
-    results__valid <= \$46 ;
+    final_6 <= \$45 ;
+  always @(posedge clk)
+    final_7 <= \$46 ;
+  always @(posedge clk)
+    final_8 <= \$47 ;
+  always @(posedge clk)
+    final_9 <= \$48 ;
+  always @(posedge clk)
+    final_10 <= \$49 ;
+  always @(posedge clk)
+    final_11 <= \$50 ;
+  always @(posedge clk)
+    taken <= \$51 ;
+  always @(posedge clk)
+    leaving <= \$52 ;
+  always @(posedge clk)
+    results__valid <= \$53 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$7482$21 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$7482$21 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$8033$21 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
   assign \$16  = \$15  | results__ready;
-  assign total = \$signal  ? \port$8101$0  : \port$8009$0 ;
-  assign \$17  = valid ? nans : \$signal$8 ;
-  assign nan = \$17 [0] | all_nan;
+  assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
-  assign r_en = \$18  | results__ready;
+  assign \$19  = \$18  | results__ready;
+  assign total = \$signal  ? \port$8789$0  : \port$8643$0 ;
+  assign \$20  = valid ? nans : \$signal$8 ;
+  assign nan = \$20 [0] | all_nan;
+  assign \$21  = ~ taken;
+  assign \$22  = ~ results__valid;
+  assign \$23  = \$22  | results__ready;
+  assign \$24  = \$21  | \$23 ;
+  assign take = enough & \$24 ;
   always @(posedge clk)
-    \$signal  <= \$19 ;
+    \$signal  <= \$25 ;
   always @(posedge clk)
-    \$signal$4  <= \$20 ;
+    \$signal$4  <= \$26 ;
   always @(posedge clk)
-    \$signal$6  <= \$21 ;
+    \$signal$6  <= \$27 ;
   always @(posedge clk)
-    \$signal$8  <= \$22 ;
+    \$signal$8  <= \$28 ;
   always @(posedge clk)
-    valid_1 <= \$23 ;
+    valid_1 <= \$29 ;
   always @(posedge clk)
-    valid_2 <= \$24 ;
+    valid_2 <= \$30 ;
   always @(posedge clk)
-    valid_3 <= \$25 ;
+    valid_3 <= \$31 ;
   always @(posedge clk)
-    valid_4 <= \$26 ;
+    valid_4 <= \$32 ;
   always @(posedge clk)
-    valid_5 <= \$27 ;
-  always @(posedge clk)
-    valid_6 <= \$28 ;
-  always @(posedge clk)
-    valid_7 <= \$29 ;
-  always @(posedge clk)
-    valid_8 <= \$30 ;
-  always @(posedge clk)
-    valid_9 <= \$31 ;
-  always @(posedge clk)
-    valid_10 <= \$32 ;
-  always @(posedge clk)
-    valid_11 <= \$33 ;
-  always @(posedge clk)
-    final_1 <= \$34 ;
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue  queue (
+    valid_5 <= \$33 ;
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$8157$0 (final_11),
-    .\port$8301$0 (result),
-    .r_data(r_data),
-    .r_en(r_en),
-    .r_rdy(r_rdy),
+    .\port$8845$0 (final_11),
+    .\port$8987$0 (result),
+    .read__en(take),
     .rst(rst),
-    .w_en(valid_11)
+    .word(word),
+    .write(valid_11)
   );
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder  rounder (
     .abort(abort),
@@ -17978,9 +18258,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     .rst(rst),
     .total(total)
   );
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.waiting  waiting (
+    .abort(abort),
+    .claim(take),
+    .clk(clk),
+    .enough(enough),
+    .give(valid_11),
+    .rst(rst)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$35  = final_1;
+    \$35  = valid_6;
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -17990,7 +18278,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$36  = final_2;
+    \$36  = valid_7;
     if (abort) begin
       \$36  = 1'h0;
     end
@@ -18000,7 +18288,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$37  = final_3;
+    \$37  = valid_8;
     if (abort) begin
       \$37  = 1'h0;
     end
@@ -18010,7 +18298,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$38  = final_4;
+    \$38  = valid_9;
     if (abort) begin
       \$38  = 1'h0;
     end
@@ -18020,7 +18308,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$39  = final_5;
+    \$39  = valid_10;
     if (abort) begin
       \$39  = 1'h0;
     end
@@ -18030,7 +18318,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$40  = final_6;
+    \$40  = \$14 ;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -18040,7 +18328,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$41  = final_7;
+    \$41  = final_1;
     if (abort) begin
       \$41  = 1'h0;
     end
@@ -18050,7 +18338,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$42  = final_8;
+    \$42  = final_2;
     if (abort) begin
       \$42  = 1'h0;
     end
@@ -18060,7 +18348,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$43  = final_9;
+    \$43  = final_3;
     if (abort) begin
       \$43  = 1'h0;
     end
@@ -18070,7 +18358,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$44  = final_10;
+    \$44  = final_4;
     if (abort) begin
       \$44  = 1'h0;
     end
@@ -18080,17 +18368,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$45  = leaving;
-    if (\$16 ) begin
-      \$45  = r_data;
+    \$45  = final_5;
+    if (abort) begin
+      \$45  = 1'h0;
+    end
+    if (rst) begin
+      \$45  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$46  = results__valid;
-    if (\$16 ) begin
-      \$46  = r_rdy;
-    end
+    \$46  = final_6;
     if (abort) begin
       \$46  = 1'h0;
     end
@@ -18100,85 +18388,98 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$19  = \$signal ;
+    \$47  = final_7;
+    if (abort) begin
+      \$47  = 1'h0;
+    end
+    if (rst) begin
+      \$47  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$48  = final_8;
+    if (abort) begin
+      \$48  = 1'h0;
+    end
+    if (rst) begin
+      \$48  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$49  = final_9;
+    if (abort) begin
+      \$49  = 1'h0;
+    end
+    if (rst) begin
+      \$49  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$50  = final_10;
+    if (abort) begin
+      \$50  = 1'h0;
+    end
+    if (rst) begin
+      \$50  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$51  = taken;
+    if (\$17 ) begin
+      \$51  = take;
+    end
+    if (abort) begin
+      \$51  = 1'h0;
+    end
+    if (rst) begin
+      \$51  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$52  = leaving;
+    if (\$19 ) begin
+      \$52  = word;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$53  = results__valid;
+    if (\$19 ) begin
+      \$53  = taken;
+    end
+    if (abort) begin
+      \$53  = 1'h0;
+    end
+    if (rst) begin
+      \$53  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    \$25  = \$signal ;
     if (valid) begin
-      \$19  = 1'h1;
+      \$25  = 1'h1;
     end else if (\$1 ) begin
-      \$19  = \$4 [0];
+      \$25  = \$4 [0];
     end
     if (abort) begin
-      \$19  = 1'h0;
+      \$25  = 1'h0;
     end
     if (rst) begin
-      \$19  = 1'h0;
+      \$25  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$20  = \$signal$4 ;
+    \$26  = \$signal$4 ;
     if (valid) begin
-      \$20  = \port$7482$21 [2];
+      \$26  = \port$8033$21 [2];
     end
-    if (abort) begin
-      \$20  = 1'h0;
-    end
-    if (rst) begin
-      \$20  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$21  = \$6 ;
-    if (abort) begin
-      \$21  = 2'h0;
-    end
-    if (rst) begin
-      \$21  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$22  = \$8 ;
-    if (abort) begin
-      \$22  = 2'h0;
-    end
-    if (rst) begin
-      \$22  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$23  = \$9 [0];
-    if (abort) begin
-      \$23  = 1'h0;
-    end
-    if (rst) begin
-      \$23  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$24  = valid_1;
-    if (abort) begin
-      \$24  = 1'h0;
-    end
-    if (rst) begin
-      \$24  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$25  = valid_2;
-    if (abort) begin
-      \$25  = 1'h0;
-    end
-    if (rst) begin
-      \$25  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$26  = valid_3;
     if (abort) begin
       \$26  = 1'h0;
     end
@@ -18188,27 +18489,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$27  = valid_4;
+    \$27  = \$6 ;
     if (abort) begin
-      \$27  = 1'h0;
+      \$27  = 2'h0;
     end
     if (rst) begin
-      \$27  = 1'h0;
+      \$27  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$28  = valid_5;
+    \$28  = \$8 ;
     if (abort) begin
-      \$28  = 1'h0;
+      \$28  = 2'h0;
     end
     if (rst) begin
-      \$28  = 1'h0;
+      \$28  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$29  = valid_6;
+    \$29  = \$9 [0];
     if (abort) begin
       \$29  = 1'h0;
     end
@@ -18218,7 +18519,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$30  = valid_7;
+    \$30  = valid_1;
     if (abort) begin
       \$30  = 1'h0;
     end
@@ -18228,7 +18529,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$31  = valid_8;
+    \$31  = valid_2;
     if (abort) begin
       \$31  = 1'h0;
     end
@@ -18238,7 +18539,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$32  = valid_9;
+    \$32  = valid_3;
     if (abort) begin
       \$32  = 1'h0;
     end
@@ -18248,7 +18549,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$33  = valid_10;
+    \$33  = valid_4;
     if (abort) begin
       \$33  = 1'h0;
     end
@@ -18258,7 +18559,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$34  = \$14 ;
+    \$34  = valid_5;
     if (abort) begin
       \$34  = 1'h0;
     end
@@ -18266,11 +18567,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
       \$34  = 1'h0;
     end
   end
-  assign last = \port$7482$21 [2];
-  assign rows = \port$7482$21 [1:0];
-  assign totals = { \port$8101$0 , \port$8009$0  };
-  assign w_en = valid_11;
-  assign w_data = { final_11, result };
+  assign last = \port$8033$21 [2];
+  assign rows = \port$8033$21 [1:0];
+  assign totals = { \port$8789$0 , \port$8643$0  };
+  assign write = valid_11;
+  assign data = { final_11, result };
+  assign give = valid_11;
+  assign claim = take;
   assign results__payload = leaving;
   assign \results__payload.value  = leaving[15:0];
   assign \results__payload.last  = leaving[16];
@@ -18281,79 +18584,42 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$8157$0 , \port$8301$0 , r_rdy, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, word, abort, write, \port$8845$0 , \port$8987$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [6:0] \$12 ;
-  wire [6:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [6:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [6:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [6:0] \$3 ;
-  wire \$30 ;
-  reg [5:0] \$31 ;
-  reg [5:0] \$32 ;
-  reg [5:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [6:0] \$6 ;
-  wire [6:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
+  wire [6:0] \$1 ;
+  wire [6:0] \$2 ;
+  reg [5:0] \$3 ;
+  reg [5:0] \$4 ;
+  reg [5:0] \$signature__addr  = 6'h00;
+  wire [16:0] \$signature__data ;
+  wire \$signature__en ;
   input abort;
   wire abort;
   input clk;
   wire clk;
+  wire [16:0] data;
   (* init = 6'h00 *)
-  wire [5:0] consume;
-  reg [5:0] inner_level = 6'h00;
-  wire inner_r_rdy;
-  wire [5:0] level;
-  input \port$8157$0 ;
-  wire \port$8157$0 ;
-  input [15:0] \port$8301$0 ;
-  wire [15:0] \port$8301$0 ;
+  wire [5:0] into;
   (* init = 6'h00 *)
-  wire [5:0] produce;
-  output [16:0] r_data;
-  wire [16:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [5:0] r_level;
-  reg [5:0] r_port__addr = 6'h00;
-  wire [16:0] r_port__data;
-  wire r_port__en;
-  output r_rdy;
-  reg r_rdy = 1'h0;
+  wire [5:0] out_of;
+  input \port$8845$0 ;
+  wire \port$8845$0 ;
+  input [15:0] \port$8987$0 ;
+  wire [15:0] \port$8987$0 ;
+  reg [5:0] read__addr = 6'h00;
+  wire [16:0] read__data;
+  input read__en;
+  wire read__en;
   input rst;
   wire rst;
-  wire [16:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [5:0] w_level;
-  reg [5:0] w_port__addr = 6'h00;
-  wire [16:0] w_port__data;
-  wire w_port__en;
-  wire w_rdy;
+  wire take;
+  output [16:0] word;
+  wire [16:0] word;
+  input write;
+  wire write;
   (* no_rw_check = 32'd1 *)
-  reg [16:0] storage [32:0];
+  (* ram_style = "block" *)
+  reg [16:0] storage [63:0];
   initial begin
     storage[0] = 17'h00000;
     storage[1] = 17'h00000;
@@ -18388,293 +18654,360 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.queue (rst, r_en, r_da
     storage[30] = 17'h00000;
     storage[31] = 17'h00000;
     storage[32] = 17'h00000;
+    storage[33] = 17'h00000;
+    storage[34] = 17'h00000;
+    storage[35] = 17'h00000;
+    storage[36] = 17'h00000;
+    storage[37] = 17'h00000;
+    storage[38] = 17'h00000;
+    storage[39] = 17'h00000;
+    storage[40] = 17'h00000;
+    storage[41] = 17'h00000;
+    storage[42] = 17'h00000;
+    storage[43] = 17'h00000;
+    storage[44] = 17'h00000;
+    storage[45] = 17'h00000;
+    storage[46] = 17'h00000;
+    storage[47] = 17'h00000;
+    storage[48] = 17'h00000;
+    storage[49] = 17'h00000;
+    storage[50] = 17'h00000;
+    storage[51] = 17'h00000;
+    storage[52] = 17'h00000;
+    storage[53] = 17'h00000;
+    storage[54] = 17'h00000;
+    storage[55] = 17'h00000;
+    storage[56] = 17'h00000;
+    storage[57] = 17'h00000;
+    storage[58] = 17'h00000;
+    storage[59] = 17'h00000;
+    storage[60] = 17'h00000;
+    storage[61] = 17'h00000;
+    storage[62] = 17'h00000;
+    storage[63] = 17'h00000;
   end
   always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= { \port$8157$0 , \port$8301$0  };
+    if (write)
+      storage[\$signature__addr ] <= { \port$8845$0 , \port$8987$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
+    if (read__en) begin
+      _0_ <= storage[read__addr];
     end
   end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 6'h21;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 6'h20;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 7'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 6'h20;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 7'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
+  assign word = _0_;
   always @(posedge clk)
-    w_port__addr <= \$31 ;
+    \$signature__addr  <= \$3 ;
   always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [5:0];
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [5:0];
     end
     if (abort) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
     if (rst) begin
-      \$31  = 6'h00;
+      \$3  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [5:0];
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [5:0];
     end
     if (abort) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
     if (rst) begin
-      \$32  = 6'h00;
+      \$4  = 6'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [5:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [5:0];
-    end
-    if (abort) begin
-      \$33  = 6'h00;
-    end
-    if (rst) begin
-      \$33  = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [5:0];
-  assign level = \$3 [5:0];
-  assign r_level = \$3 [5:0];
-  assign produce = w_port__addr;
-  assign w_port__data = { \port$8157$0 , \port$8301$0  };
-  assign w_data = { \port$8157$0 , \port$8301$0  };
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
+  assign into = \$signature__addr ;
+  assign \$signature__data  = { \port$8845$0 , \port$8987$0  };
+  assign data = { \port$8845$0 , \port$8987$0  };
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
 endmodule
 
 module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
   wire [92:0] \$1 ;
   wire \$10 ;
-  reg [75:0] \$100 ;
-  reg \$101 ;
-  reg \$102 ;
-  reg [43:0] \$103 ;
-  reg \$104 ;
-  reg \$105 ;
-  reg \$106 ;
-  reg [27:0] \$107 ;
-  reg \$108 ;
-  reg \$109 ;
+  wire [4:0] \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
   wire \$11 ;
-  reg \$110 ;
-  reg \$111 ;
-  reg [19:0] \$112 ;
-  reg \$113 ;
-  reg \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg \$117 ;
-  reg [15:0] \$118 ;
-  reg \$119 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
   wire \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg [12:0] \$124 ;
-  reg \$125 ;
-  reg \$126 ;
-  reg \$127 ;
-  reg \$128 ;
-  reg \$129 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg \$131 ;
-  reg \$132 ;
-  reg \$133 ;
-  reg \$134 ;
-  reg \$135 ;
-  reg \$136 ;
-  reg \$137 ;
-  reg [7:0] \$138 ;
-  reg [9:0] \$139 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
   wire \$14 ;
-  reg \$140 ;
-  reg \$141 ;
-  reg \$142 ;
-  reg \$143 ;
-  reg \$144 ;
-  reg \$145 ;
-  reg \$146 ;
-  reg \$147 ;
-  reg \$148 ;
-  reg \$149 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
   wire \$15 ;
-  reg \$150 ;
-  reg \$151 ;
-  reg \$152 ;
-  reg \$153 ;
-  reg \$154 ;
-  reg \$155 ;
-  reg \$156 ;
-  reg \$157 ;
-  reg \$158 ;
-  reg \$159 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
   wire \$16 ;
-  reg \$160 ;
-  reg [15:0] \$161 ;
+  wire \$160 ;
+  wire [4:0] \$161 ;
+  wire \$162 ;
+  wire \$163 ;
+  wire \$164 ;
+  wire \$165 ;
+  wire \$166 ;
+  wire \$167 ;
+  wire \$168 ;
+  wire \$169 ;
   wire \$17 ;
+  wire \$170 ;
+  wire \$171 ;
+  wire \$172 ;
+  wire \$173 ;
+  wire [9:0] \$174 ;
+  wire [9:0] \$175 ;
+  wire \$176 ;
+  wire \$177 ;
+  wire \$178 ;
+  wire \$179 ;
   wire \$18 ;
-  wire [219:0] \$19 ;
+  wire \$180 ;
+  wire \$181 ;
+  wire \$182 ;
+  wire \$183 ;
+  wire \$184 ;
+  wire \$185 ;
+  wire \$186 ;
+  wire \$187 ;
+  wire \$188 ;
+  wire \$189 ;
+  wire \$19 ;
+  wire \$190 ;
+  wire \$191 ;
+  wire \$192 ;
+  wire \$193 ;
+  wire \$194 ;
+  wire [15:0] \$195 ;
+  wire \$196 ;
+  wire \$197 ;
+  wire \$198 ;
+  wire \$199 ;
   wire [93:0] \$2 ;
-  wire [219:0] \$20 ;
+  wire \$20 ;
+  reg \$200 ;
+  reg [92:0] \$201 ;
+  reg [92:0] \$202 ;
+  reg [92:0] \$203 ;
+  reg \$204 ;
+  reg \$205 ;
+  reg \$206 ;
+  reg [75:0] \$207 ;
+  reg \$208 ;
+  reg \$209 ;
   wire \$21 ;
-  wire [219:0] \$22 ;
-  wire [219:0] \$23 ;
-  wire \$24 ;
-  wire \$25 ;
+  reg [43:0] \$210 ;
+  reg \$211 ;
+  reg \$212 ;
+  reg \$213 ;
+  reg [27:0] \$214 ;
+  reg \$215 ;
+  reg \$216 ;
+  reg \$217 ;
+  reg \$218 ;
+  reg [19:0] \$219 ;
+  wire \$22 ;
+  reg \$220 ;
+  reg \$221 ;
+  reg \$222 ;
+  reg \$223 ;
+  reg \$224 ;
+  reg [15:0] \$225 ;
+  reg \$226 ;
+  reg \$227 ;
+  reg \$228 ;
+  reg \$229 ;
+  wire \$23 ;
+  reg \$230 ;
+  reg [12:0] \$231 ;
+  reg \$232 ;
+  reg \$233 ;
+  reg \$234 ;
+  reg \$235 ;
+  reg \$236 ;
+  reg \$237 ;
+  reg \$238 ;
+  reg \$239 ;
+  wire [219:0] \$24 ;
+  reg \$240 ;
+  reg \$241 ;
+  reg \$242 ;
+  reg \$243 ;
+  reg \$244 ;
+  reg \$245 ;
+  reg \$246 ;
+  reg \$247 ;
+  reg \$248 ;
+  reg \$249 ;
+  wire [219:0] \$25 ;
+  reg \$250 ;
+  reg \$251 ;
+  reg \$252 ;
+  reg \$253 ;
+  reg \$254 ;
+  reg \$255 ;
+  reg \$256 ;
+  reg \$257 ;
+  reg \$258 ;
+  reg \$259 ;
   wire \$26 ;
+  reg \$260 ;
+  reg \$261 ;
+  reg [4:0] \$262 ;
+  reg [9:0] \$263 ;
+  reg \$264 ;
+  reg \$265 ;
+  reg [15:0] \$266 ;
   wire \$27 ;
   wire \$28 ;
-  wire [138:0] \$29 ;
+  wire \$29 ;
   wire \$3 ;
-  wire [138:0] \$30 ;
+  wire \$30 ;
   wire \$31 ;
-  wire [138:0] \$32 ;
-  wire [138:0] \$33 ;
+  wire \$32 ;
+  wire \$33 ;
   wire \$34 ;
   wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
+  wire [138:0] \$36 ;
+  wire [138:0] \$37 ;
   wire \$38 ;
-  wire [74:0] \$39 ;
+  wire \$39 ;
   wire \$4 ;
-  wire [74:0] \$40 ;
+  wire \$40 ;
   wire \$41 ;
-  wire [74:0] \$42 ;
-  wire [74:0] \$43 ;
+  wire \$42 ;
+  wire \$43 ;
   wire \$44 ;
   wire \$45 ;
   wire \$46 ;
   wire \$47 ;
-  wire \$48 ;
-  wire [42:0] \$49 ;
+  wire [74:0] \$48 ;
+  wire [74:0] \$49 ;
   wire \$5 ;
-  wire [42:0] \$50 ;
+  wire \$50 ;
   wire \$51 ;
-  wire [42:0] \$52 ;
-  wire [42:0] \$53 ;
+  wire \$52 ;
+  wire \$53 ;
   wire \$54 ;
   wire \$55 ;
   wire \$56 ;
   wire \$57 ;
   wire \$58 ;
-  wire [26:0] \$59 ;
+  wire \$59 ;
   wire \$6 ;
-  wire [26:0] \$60 ;
-  wire \$61 ;
-  wire [26:0] \$62 ;
-  wire [26:0] \$63 ;
-  wire [18:0] \$64 ;
-  wire [18:0] \$65 ;
-  wire [16:0] \$66 ;
-  wire [18:0] \$67 ;
-  wire [18:0] \$68 ;
-  wire [16:0] \$69 ;
+  wire [42:0] \$60 ;
+  wire [42:0] \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
   wire \$7 ;
   wire \$70 ;
-  wire [18:0] \$71 ;
-  wire [18:0] \$72 ;
-  wire [16:0] \$73 ;
+  wire \$71 ;
+  wire [26:0] \$72 ;
+  wire [26:0] \$73 ;
   wire [18:0] \$74 ;
   wire [18:0] \$75 ;
-  wire [16:0] \$76 ;
-  wire [7:0] \$77 ;
-  wire \$78 ;
-  wire \$79 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire [18:0] \$78 ;
+  wire [18:0] \$79 ;
   wire \$8 ;
   wire \$80 ;
   wire \$81 ;
   wire \$82 ;
-  wire \$83 ;
-  wire \$84 ;
-  wire [4:0] \$85 ;
-  wire [15:0] \$86 ;
-  wire [15:0] \$87 ;
-  wire [15:0] \$88 ;
-  wire \$89 ;
+  wire [18:0] \$83 ;
+  wire [18:0] \$84 ;
+  wire [16:0] \$85 ;
+  wire [18:0] \$86 ;
+  wire [18:0] \$87 ;
+  wire [16:0] \$88 ;
+  wire [7:0] \$89 ;
   wire \$9 ;
   wire \$90 ;
   wire \$91 ;
   wire \$92 ;
-  reg \$93 ;
-  reg [92:0] \$94 ;
-  reg [92:0] \$95 ;
-  reg [92:0] \$96 ;
-  reg \$97 ;
-  reg \$98 ;
-  reg \$99 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [92:0] \$like  = 93'h000000000000000000000000;
   reg \$signal  = 1'h0;
-  reg \$signal$51  = 1'h0;
   reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
@@ -18687,13 +19020,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, total, n
   reg empty_32 = 1'h0;
   reg empty_4 = 1'h0;
   reg empty_8 = 1'h0;
-  reg [7:0] exponent = 8'h00;
+  reg [4:0] field = 5'h00;
   reg [9:0] fraction = 10'h000;
   reg [92:0] magnitude = 93'h000000000000000000000000;
   input nan;
   wire nan;
   reg nan_1 = 1'h0;
-  reg nan_10 = 1'h0;
   reg nan_2 = 1'h0;
   reg nan_3 = 1'h0;
   reg nan_4 = 1'h0;
@@ -18744,7 +19076,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, total, n
   reg sign_6 = 1'h0;
   reg sign_7 = 1'h0;
   reg sign_8 = 1'h0;
-  reg sign_9 = 1'h0;
+  reg sign_last = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
@@ -18770,2993 +19102,1009 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.rounder (rst, total, n
   assign \$16  = | \$like [92:61];
   assign \$17  = ~ \$16 ;
   assign \$18  = empty ? \$15  : \$17 ;
-  assign \$20  = empty ? \$19  : { 127'h00000000000000000000000000000000, \$like  };
-  assign \$21  = | \$20 [17:0];
-  assign \$23  = empty ? \$22  : { 127'h00000000000000000000000000000000, \$like  };
-  assign \$24  = | normal_0[43:28];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = | normal_0[75:60];
+  assign \$20  = ~ empty;
+  assign \$21  = | \$like [17:0];
+  assign \$22  = \$20  & \$21 ;
+  assign \$25  = empty ? \$24  : { 127'h00000000000000000000000000000000, \$like  };
+  assign \$26  = | normal_0[43:28];
   assign \$27  = ~ \$26 ;
-  assign \$28  = empty_32 ? \$25  : \$27 ;
-  assign \$30  = empty_32 ? \$29  : { 63'h0000000000000000, normal_0 };
-  assign \$31  = | \$30 [32:0];
-  assign \$33  = empty_32 ? \$32  : { 63'h0000000000000000, normal_0 };
-  assign \$34  = | normal_1[27:20];
-  assign \$35  = ~ \$34 ;
-  assign \$36  = | normal_1[43:36];
-  assign \$37  = ~ \$36 ;
-  assign \$38  = empty_16 ? \$35  : \$37 ;
-  assign \$40  = empty_16 ? \$39  : { 31'h00000000, normal_1 };
-  assign \$41  = | \$40 [16:0];
-  assign \$43  = empty_16 ? \$42  : { 31'h00000000, normal_1 };
-  assign \$44  = | normal_2[19:16];
-  assign \$45  = ~ \$44 ;
-  assign \$46  = | normal_2[27:24];
-  assign \$47  = ~ \$46 ;
-  assign \$48  = empty_8 ? \$45  : \$47 ;
-  assign \$50  = empty_8 ? \$49  : { 15'h0000, normal_2 };
-  assign \$51  = | \$50 [8:0];
-  assign \$53  = empty_8 ? \$52  : { 15'h0000, normal_2 };
-  assign \$54  = | normal_3[15:14];
-  assign \$55  = ~ \$54 ;
-  assign \$56  = | normal_3[19:18];
-  assign \$57  = ~ \$56 ;
-  assign \$58  = empty_4 ? \$55  : \$57 ;
-  assign \$60  = empty_4 ? \$59  : { 7'h00, normal_3 };
-  assign \$61  = | \$60 [4:0];
-  assign \$63  = empty_4 ? \$62  : { 7'h00, normal_3 };
-  assign \$65  = empty_2 ? \$64  : { 3'h0, normal_4 };
-  assign \$68  = empty_2 ? \$67  : { 3'h0, normal_4 };
-  assign \$69  = empty_1 ? \$66  : { 1'h0, \$68 [15:0] };
-  assign \$70  = | \$69 [3:0];
-  assign \$72  = empty_2 ? \$71  : { 3'h0, normal_4 };
+  assign \$28  = | normal_0[75:60];
+  assign \$29  = ~ \$28 ;
+  assign \$30  = empty_32 ? \$27  : \$29 ;
+  assign \$32  = ~ empty_32;
+  assign \$33  = | normal_0[32:1];
+  assign \$34  = \$32  & \$33 ;
+  assign \$35  = \$31  | \$34 ;
+  assign \$37  = empty_32 ? \$36  : { 63'h0000000000000000, normal_0 };
+  assign \$38  = | normal_1[27:20];
+  assign \$39  = ~ \$38 ;
+  assign \$40  = | normal_1[43:36];
+  assign \$41  = ~ \$40 ;
+  assign \$42  = empty_16 ? \$39  : \$41 ;
+  assign \$44  = ~ empty_16;
+  assign \$45  = | normal_1[16:1];
+  assign \$46  = \$44  & \$45 ;
+  assign \$47  = \$43  | \$46 ;
+  assign \$49  = empty_16 ? \$48  : { 31'h00000000, normal_1 };
+  assign \$50  = | normal_2[19:16];
+  assign \$51  = ~ \$50 ;
+  assign \$52  = | normal_2[27:24];
+  assign \$53  = ~ \$52 ;
+  assign \$54  = empty_8 ? \$51  : \$53 ;
+  assign \$56  = ~ empty_8;
+  assign \$57  = | normal_2[8:1];
+  assign \$58  = \$56  & \$57 ;
+  assign \$59  = \$55  | \$58 ;
+  assign \$61  = empty_8 ? \$60  : { 15'h0000, normal_2 };
+  assign \$62  = | normal_3[15:14];
+  assign \$63  = ~ \$62 ;
+  assign \$64  = | normal_3[19:18];
+  assign \$65  = ~ \$64 ;
+  assign \$66  = empty_4 ? \$63  : \$65 ;
+  assign \$68  = ~ empty_4;
+  assign \$69  = | normal_3[4:1];
+  assign \$70  = \$68  & \$69 ;
+  assign \$71  = \$67  | \$70 ;
+  assign \$73  = empty_4 ? \$72  : { 7'h00, normal_3 };
   assign \$75  = empty_2 ? \$74  : { 3'h0, normal_4 };
-  assign \$76  = empty_1 ? \$73  : { 1'h0, \$75 [15:0] };
-  assign \$77  = 6'h3b - { shift_5_6, shift_5_5, shift_5_4, shift_5_3, shift_5_2, shift_5_1, shift_5_0 };
-  assign \$78  = ~ subnormal_6;
-  assign \$79  = normal_5[12] & \$78 ;
-  assign \$81  = \$80  | normal_5[2];
-  assign \$82  = normal_5[1] & \$81 ;
-  assign \$83  = $signed(exponent) >= $signed(6'h1f);
-  assign \$84  = \$signal$51  & \$83 ;
-  assign \$85  = \$signal$51  ? exponent[4:0] : 5'h00;
-  assign \$86  = { \$85 , fraction } + round_up;
-  assign \$87  = \$84  ? 16'h7c00 : \$86 ;
-  assign \$88  = nan_10 ? 16'h7e00 : { sign_9, \$87 [14:0] };
-  assign \$90  = ~ \$89 ;
-  assign \$92  = ~ \$91 ;
-  assign empty_1 = empty_2 ? \$90  : \$92 ;
+  assign \$76  = | \$75 [2:0];
+  assign \$77  = ~ empty_1;
+  assign \$79  = empty_2 ? \$78  : { 3'h0, normal_4 };
+  assign \$81  = \$77  & \$80 ;
+  assign \$82  = \$76  | \$81 ;
+  assign \$84  = empty_2 ? \$83  : { 3'h0, normal_4 };
+  assign \$87  = empty_2 ? \$86  : { 3'h0, normal_4 };
+  assign \$88  = empty_1 ? \$85  : { 1'h0, \$87 [15:0] };
+  assign \$89  = 6'h3b - { shift_5_6, shift_5_5, shift_5_4, shift_5_3, shift_5_2, shift_5_1, shift_5_0 };
+  assign \$90  = ~ subnormal_6;
+  assign \$91  = normal_5[12] & \$90 ;
+  assign \$92  = ~ subnormal_6;
+  assign \$93  = normal_5[12] & \$92 ;
+  assign \$94  = ~ subnormal_6;
+  assign \$95  = normal_5[12] & \$94 ;
+  assign \$96  = ~ subnormal_6;
+  assign \$97  = normal_5[12] & \$96 ;
+  assign \$98  = ~ subnormal_6;
+  assign \$99  = normal_5[12] & \$98 ;
+  assign \$100  = \$89 [4:0] & { \$99 , \$97 , \$95 , \$93 , \$91  };
+  assign \$101  = ~ subnormal_6;
+  assign \$102  = normal_5[12] & \$101 ;
+  assign \$104  = shift_5_1 | \$103 ;
+  assign \$105  = shift_5_2 & \$104 ;
+  assign \$106  = shift_5_3 & \$105 ;
+  assign \$107  = shift_5_4 & \$106 ;
+  assign \$108  = shift_5_5 | \$107 ;
+  assign \$109  = shift_5_6 | \$108 ;
+  assign \$110  = ~ \$109 ;
+  assign \$111  = \$102  & \$110 ;
+  assign \$112  = nan_9 | \$111 ;
+  assign \$113  = ~ subnormal_6;
+  assign \$114  = normal_5[12] & \$113 ;
+  assign \$116  = shift_5_1 | \$115 ;
+  assign \$117  = shift_5_2 & \$116 ;
+  assign \$118  = shift_5_3 & \$117 ;
+  assign \$119  = shift_5_4 & \$118 ;
+  assign \$120  = shift_5_5 | \$119 ;
+  assign \$121  = shift_5_6 | \$120 ;
+  assign \$122  = ~ \$121 ;
+  assign \$123  = \$114  & \$122 ;
+  assign \$124  = nan_9 | \$123 ;
+  assign \$125  = ~ subnormal_6;
+  assign \$126  = normal_5[12] & \$125 ;
+  assign \$128  = shift_5_1 | \$127 ;
+  assign \$129  = shift_5_2 & \$128 ;
+  assign \$130  = shift_5_3 & \$129 ;
+  assign \$131  = shift_5_4 & \$130 ;
+  assign \$132  = shift_5_5 | \$131 ;
+  assign \$133  = shift_5_6 | \$132 ;
+  assign \$134  = ~ \$133 ;
+  assign \$135  = \$126  & \$134 ;
+  assign \$136  = nan_9 | \$135 ;
+  assign \$137  = ~ subnormal_6;
+  assign \$138  = normal_5[12] & \$137 ;
+  assign \$140  = shift_5_1 | \$139 ;
+  assign \$141  = shift_5_2 & \$140 ;
+  assign \$142  = shift_5_3 & \$141 ;
+  assign \$143  = shift_5_4 & \$142 ;
+  assign \$144  = shift_5_5 | \$143 ;
+  assign \$145  = shift_5_6 | \$144 ;
+  assign \$146  = ~ \$145 ;
+  assign \$147  = \$138  & \$146 ;
+  assign \$148  = nan_9 | \$147 ;
+  assign \$149  = ~ subnormal_6;
+  assign \$150  = normal_5[12] & \$149 ;
+  assign \$152  = shift_5_1 | \$151 ;
+  assign \$153  = shift_5_2 & \$152 ;
+  assign \$154  = shift_5_3 & \$153 ;
+  assign \$155  = shift_5_4 & \$154 ;
+  assign \$156  = shift_5_5 | \$155 ;
+  assign \$157  = shift_5_6 | \$156 ;
+  assign \$158  = ~ \$157 ;
+  assign \$159  = \$150  & \$158 ;
+  assign \$160  = nan_9 | \$159 ;
+  assign \$161  = \$100  | { \$160 , \$148 , \$136 , \$124 , \$112  };
+  assign \$162  = ~ subnormal_6;
+  assign \$163  = normal_5[12] & \$162 ;
+  assign \$165  = shift_5_1 | \$164 ;
+  assign \$166  = shift_5_2 & \$165 ;
+  assign \$167  = shift_5_3 & \$166 ;
+  assign \$168  = shift_5_4 & \$167 ;
+  assign \$169  = shift_5_5 | \$168 ;
+  assign \$170  = shift_5_6 | \$169 ;
+  assign \$171  = ~ \$170 ;
+  assign \$172  = \$163  & \$171 ;
+  assign \$173  = nan_9 | \$172 ;
+  assign \$174  = nan_9 ? 10'h200 : 10'h000;
+  assign \$175  = \$173  ? \$174  : normal_5[11:2];
+  assign \$177  = \$176  | normal_5[2];
+  assign \$178  = normal_5[1] & \$177 ;
+  assign \$179  = ~ subnormal_6;
+  assign \$180  = normal_5[12] & \$179 ;
+  assign \$182  = shift_5_1 | \$181 ;
+  assign \$183  = shift_5_2 & \$182 ;
+  assign \$184  = shift_5_3 & \$183 ;
+  assign \$185  = shift_5_4 & \$184 ;
+  assign \$186  = shift_5_5 | \$185 ;
+  assign \$187  = shift_5_6 | \$186 ;
+  assign \$188  = ~ \$187 ;
+  assign \$189  = \$180  & \$188 ;
+  assign \$190  = nan_9 | \$189 ;
+  assign \$191  = ~ \$190 ;
+  assign \$192  = \$178  & \$191 ;
+  assign \$193  = ~ nan_9;
+  assign \$194  = sign_8 & \$193 ;
+  assign \$195  = { field, fraction } + round_up;
+  assign \$197  = ~ \$196 ;
+  assign \$199  = ~ \$198 ;
+  assign empty_1 = empty_2 ? \$197  : \$199 ;
   always @(posedge clk)
-    \$signal  <= \$93 ;
+    \$signal  <= \$200 ;
   always @(posedge clk)
-    ones <= \$94 ;
+    ones <= \$201 ;
   always @(posedge clk)
-    magnitude <= \$95 ;
+    magnitude <= \$202 ;
   always @(posedge clk)
-    \$like  <= \$96 ;
+    \$like  <= \$203 ;
   always @(posedge clk)
-    \$signal$7  <= \$97 ;
+    \$signal$7  <= \$204 ;
   always @(posedge clk)
-    empty <= \$98 ;
+    empty <= \$205 ;
   always @(posedge clk)
-    empty_32 <= \$99 ;
+    empty_32 <= \$206 ;
   always @(posedge clk)
-    normal_0 <= \$100 ;
+    normal_0 <= \$207 ;
   always @(posedge clk)
-    shift_0_0 <= \$101 ;
+    shift_0_0 <= \$208 ;
   always @(posedge clk)
-    empty_16 <= \$102 ;
+    empty_16 <= \$209 ;
   always @(posedge clk)
-    normal_1 <= \$103 ;
+    normal_1 <= \$210 ;
   always @(posedge clk)
-    shift_1_0 <= \$104 ;
+    shift_1_0 <= \$211 ;
   always @(posedge clk)
-    shift_1_1 <= \$105 ;
+    shift_1_1 <= \$212 ;
   always @(posedge clk)
-    empty_8 <= \$106 ;
+    empty_8 <= \$213 ;
   always @(posedge clk)
-    normal_2 <= \$107 ;
+    normal_2 <= \$214 ;
   always @(posedge clk)
-    shift_2_0 <= \$108 ;
+    shift_2_0 <= \$215 ;
   always @(posedge clk)
-    shift_2_1 <= \$109 ;
+    shift_2_1 <= \$216 ;
   always @(posedge clk)
-    shift_2_2 <= \$110 ;
+    shift_2_2 <= \$217 ;
   always @(posedge clk)
-    empty_4 <= \$111 ;
+    empty_4 <= \$218 ;
   always @(posedge clk)
-    normal_3 <= \$112 ;
+    normal_3 <= \$219 ;
   always @(posedge clk)
-    shift_3_0 <= \$113 ;
+    shift_3_0 <= \$220 ;
   always @(posedge clk)
-    shift_3_1 <= \$114 ;
+    shift_3_1 <= \$221 ;
   always @(posedge clk)
-    shift_3_2 <= \$115 ;
+    shift_3_2 <= \$222 ;
   always @(posedge clk)
-    shift_3_3 <= \$116 ;
+    shift_3_3 <= \$223 ;
   always @(posedge clk)
-    empty_2 <= \$117 ;
+    empty_2 <= \$224 ;
   always @(posedge clk)
-    normal_4 <= \$118 ;
+    normal_4 <= \$225 ;
   always @(posedge clk)
-    shift_4_0 <= \$119 ;
+    shift_4_0 <= \$226 ;
   always @(posedge clk)
-    shift_4_1 <= \$120 ;
+    shift_4_1 <= \$227 ;
   always @(posedge clk)
-    shift_4_2 <= \$121 ;
+    shift_4_2 <= \$228 ;
   always @(posedge clk)
-    shift_4_3 <= \$122 ;
+    shift_4_3 <= \$229 ;
   always @(posedge clk)
-    shift_4_4 <= \$123 ;
+    shift_4_4 <= \$230 ;
   always @(posedge clk)
-    normal_5 <= \$124 ;
+    normal_5 <= \$231 ;
   always @(posedge clk)
-    shift_5_0 <= \$125 ;
+    shift_5_0 <= \$232 ;
   always @(posedge clk)
-    shift_5_1 <= \$126 ;
+    shift_5_1 <= \$233 ;
   always @(posedge clk)
-    shift_5_2 <= \$127 ;
+    shift_5_2 <= \$234 ;
   always @(posedge clk)
-    shift_5_3 <= \$128 ;
+    shift_5_3 <= \$235 ;
   always @(posedge clk)
-    shift_5_4 <= \$129 ;
+    shift_5_4 <= \$236 ;
   always @(posedge clk)
-    shift_5_5 <= \$130 ;
+    shift_5_5 <= \$237 ;
   always @(posedge clk)
-    shift_5_6 <= \$131 ;
+    shift_5_6 <= \$238 ;
   always @(posedge clk)
-    subnormal_1 <= \$132 ;
+    subnormal_1 <= \$239 ;
   always @(posedge clk)
-    subnormal_2 <= \$133 ;
+    subnormal_2 <= \$240 ;
   always @(posedge clk)
-    subnormal_3 <= \$134 ;
+    subnormal_3 <= \$241 ;
   always @(posedge clk)
-    subnormal_4 <= \$135 ;
+    subnormal_4 <= \$242 ;
   always @(posedge clk)
-    subnormal_5 <= \$136 ;
+    subnormal_5 <= \$243 ;
   always @(posedge clk)
-    subnormal_6 <= \$137 ;
+    subnormal_6 <= \$244 ;
   always @(posedge clk)
-    exponent <= \$138 ;
+    sign_1 <= \$245 ;
   always @(posedge clk)
-    fraction <= \$139 ;
+    sign_2 <= \$246 ;
   always @(posedge clk)
-    \$signal$51  <= \$140 ;
+    sign_3 <= \$247 ;
   always @(posedge clk)
-    round_up <= \$141 ;
+    sign_4 <= \$248 ;
   always @(posedge clk)
-    sign_1 <= \$142 ;
+    sign_5 <= \$249 ;
   always @(posedge clk)
-    sign_2 <= \$143 ;
+    sign_6 <= \$250 ;
   always @(posedge clk)
-    sign_3 <= \$144 ;
+    sign_7 <= \$251 ;
   always @(posedge clk)
-    sign_4 <= \$145 ;
+    sign_8 <= \$252 ;
   always @(posedge clk)
-    sign_5 <= \$146 ;
+    nan_1 <= \$253 ;
   always @(posedge clk)
-    sign_6 <= \$147 ;
+    nan_2 <= \$254 ;
   always @(posedge clk)
-    sign_7 <= \$148 ;
+    nan_3 <= \$255 ;
   always @(posedge clk)
-    sign_8 <= \$149 ;
+    nan_4 <= \$256 ;
   always @(posedge clk)
-    sign_9 <= \$150 ;
+    nan_5 <= \$257 ;
   always @(posedge clk)
-    nan_1 <= \$151 ;
+    nan_6 <= \$258 ;
   always @(posedge clk)
-    nan_2 <= \$152 ;
+    nan_7 <= \$259 ;
   always @(posedge clk)
-    nan_3 <= \$153 ;
+    nan_8 <= \$260 ;
   always @(posedge clk)
-    nan_4 <= \$154 ;
+    nan_9 <= \$261 ;
   always @(posedge clk)
-    nan_5 <= \$155 ;
+    field <= \$262 ;
   always @(posedge clk)
-    nan_6 <= \$156 ;
+    fraction <= \$263 ;
   always @(posedge clk)
-    nan_7 <= \$157 ;
+    round_up <= \$264 ;
   always @(posedge clk)
-    nan_8 <= \$158 ;
+    sign_last <= \$265 ;
   always @(posedge clk)
-    nan_9 <= \$159 ;
-  always @(posedge clk)
-    nan_10 <= \$160 ;
-  always @(posedge clk)
-    result <= \$161 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$93  = total[93];
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$94  = \$1 ;
-    if (abort) begin
-      \$94  = 93'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$94  = 93'h000000000000000000000000;
-    end
-  end
+    result <= \$266 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$95  = \$2 [92:0];
+    \$200  = total[93];
     if (abort) begin
-      \$95  = 93'h000000000000000000000000;
+      \$200  = 1'h0;
     end
     if (rst) begin
-      \$95  = 93'h000000000000000000000000;
+      \$200  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    { \$96 [92:35], \$96 [33:0] } = { magnitude[92:35], magnitude[33:0] };
-    \$96 [34] = \$13 ;
+    \$201  = \$1 ;
     if (abort) begin
-      \$96  = 93'h000000000000000000000000;
+      \$201  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$96  = 93'h000000000000000000000000;
+      \$201  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$97  = \$4 ;
+    \$202  = \$2 [92:0];
     if (abort) begin
-      \$97  = 1'h0;
+      \$202  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$97  = 1'h0;
+      \$202  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$98  = \$10 ;
+    { \$203 [92:35], \$203 [33:0] } = { magnitude[92:35], magnitude[33:0] };
+    \$203 [34] = \$13 ;
     if (abort) begin
-      \$98  = 1'h0;
+      \$203  = 93'h000000000000000000000000;
     end
     if (rst) begin
-      \$98  = 1'h0;
+      \$203  = 93'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$99  = \$18 ;
+    \$204  = \$4 ;
     if (abort) begin
-      \$99  = 1'h0;
+      \$204  = 1'h0;
     end
     if (rst) begin
-      \$99  = 1'h0;
+      \$204  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$100  = { \$23 [92:18], \$21  };
+    \$205  = \$10 ;
     if (abort) begin
-      \$100  = 76'h0000000000000000000;
+      \$205  = 1'h0;
     end
     if (rst) begin
-      \$100  = 76'h0000000000000000000;
+      \$205  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$101  = empty;
+    \$206  = \$18 ;
     if (abort) begin
-      \$101  = 1'h0;
+      \$206  = 1'h0;
     end
     if (rst) begin
-      \$101  = 1'h0;
+      \$206  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$102  = \$28 ;
+    \$207  = { \$25 [92:18], \$23  };
     if (abort) begin
-      \$102  = 1'h0;
+      \$207  = 76'h0000000000000000000;
     end
     if (rst) begin
-      \$102  = 1'h0;
+      \$207  = 76'h0000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$103  = { \$33 [75:33], \$31  };
+    \$208  = empty;
     if (abort) begin
-      \$103  = 44'h00000000000;
+      \$208  = 1'h0;
     end
     if (rst) begin
-      \$103  = 44'h00000000000;
+      \$208  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$104  = empty_32;
+    \$209  = \$30 ;
     if (abort) begin
-      \$104  = 1'h0;
+      \$209  = 1'h0;
     end
     if (rst) begin
-      \$104  = 1'h0;
+      \$209  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$105  = shift_0_0;
+    \$210  = { \$37 [75:33], \$35  };
     if (abort) begin
-      \$105  = 1'h0;
+      \$210  = 44'h00000000000;
     end
     if (rst) begin
-      \$105  = 1'h0;
+      \$210  = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$106  = \$38 ;
+    \$211  = empty_32;
     if (abort) begin
-      \$106  = 1'h0;
+      \$211  = 1'h0;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$211  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$107  = { \$43 [43:17], \$41  };
+    \$212  = shift_0_0;
     if (abort) begin
-      \$107  = 28'h0000000;
+      \$212  = 1'h0;
     end
     if (rst) begin
-      \$107  = 28'h0000000;
+      \$212  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$108  = empty_16;
+    \$213  = \$42 ;
     if (abort) begin
-      \$108  = 1'h0;
+      \$213  = 1'h0;
     end
     if (rst) begin
-      \$108  = 1'h0;
+      \$213  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$109  = shift_1_0;
+    \$214  = { \$49 [43:17], \$47  };
     if (abort) begin
-      \$109  = 1'h0;
+      \$214  = 28'h0000000;
     end
     if (rst) begin
-      \$109  = 1'h0;
+      \$214  = 28'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$110  = shift_1_1;
+    \$215  = empty_16;
     if (abort) begin
-      \$110  = 1'h0;
+      \$215  = 1'h0;
     end
     if (rst) begin
-      \$110  = 1'h0;
+      \$215  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$111  = \$48 ;
+    \$216  = shift_1_0;
     if (abort) begin
-      \$111  = 1'h0;
+      \$216  = 1'h0;
     end
     if (rst) begin
-      \$111  = 1'h0;
+      \$216  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$112  = { \$53 [27:9], \$51  };
+    \$217  = shift_1_1;
     if (abort) begin
-      \$112  = 20'h00000;
+      \$217  = 1'h0;
     end
     if (rst) begin
-      \$112  = 20'h00000;
+      \$217  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$113  = empty_8;
+    \$218  = \$54 ;
     if (abort) begin
-      \$113  = 1'h0;
+      \$218  = 1'h0;
     end
     if (rst) begin
-      \$113  = 1'h0;
+      \$218  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$114  = shift_2_0;
+    \$219  = { \$61 [27:9], \$59  };
     if (abort) begin
-      \$114  = 1'h0;
+      \$219  = 20'h00000;
     end
     if (rst) begin
-      \$114  = 1'h0;
+      \$219  = 20'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$115  = shift_2_1;
+    \$220  = empty_8;
     if (abort) begin
-      \$115  = 1'h0;
+      \$220  = 1'h0;
     end
     if (rst) begin
-      \$115  = 1'h0;
+      \$220  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$116  = shift_2_2;
+    \$221  = shift_2_0;
     if (abort) begin
-      \$116  = 1'h0;
+      \$221  = 1'h0;
     end
     if (rst) begin
-      \$116  = 1'h0;
+      \$221  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$117  = \$58 ;
+    \$222  = shift_2_1;
     if (abort) begin
-      \$117  = 1'h0;
+      \$222  = 1'h0;
     end
     if (rst) begin
-      \$117  = 1'h0;
+      \$222  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$118  = { \$63 [19:5], \$61  };
+    \$223  = shift_2_2;
     if (abort) begin
-      \$118  = 16'h0000;
+      \$223  = 1'h0;
     end
     if (rst) begin
-      \$118  = 16'h0000;
+      \$223  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$119  = empty_4;
+    \$224  = \$66 ;
     if (abort) begin
-      \$119  = 1'h0;
+      \$224  = 1'h0;
     end
     if (rst) begin
-      \$119  = 1'h0;
+      \$224  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$120  = shift_3_0;
+    \$225  = { \$73 [19:5], \$71  };
     if (abort) begin
-      \$120  = 1'h0;
+      \$225  = 16'h0000;
     end
     if (rst) begin
-      \$120  = 1'h0;
+      \$225  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$121  = shift_3_1;
+    \$226  = empty_4;
     if (abort) begin
-      \$121  = 1'h0;
+      \$226  = 1'h0;
     end
     if (rst) begin
-      \$121  = 1'h0;
+      \$226  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$122  = shift_3_2;
+    \$227  = shift_3_0;
     if (abort) begin
-      \$122  = 1'h0;
+      \$227  = 1'h0;
     end
     if (rst) begin
-      \$122  = 1'h0;
+      \$227  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$123  = shift_3_3;
+    \$228  = shift_3_1;
     if (abort) begin
-      \$123  = 1'h0;
+      \$228  = 1'h0;
     end
     if (rst) begin
-      \$123  = 1'h0;
+      \$228  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$124  = { \$76 [15:4], \$70  };
+    \$229  = shift_3_2;
     if (abort) begin
-      \$124  = 13'h0000;
+      \$229  = 1'h0;
     end
     if (rst) begin
-      \$124  = 13'h0000;
+      \$229  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$125  = empty_1;
+    \$230  = shift_3_3;
     if (abort) begin
-      \$125  = 1'h0;
+      \$230  = 1'h0;
     end
     if (rst) begin
-      \$125  = 1'h0;
+      \$230  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$126  = empty_2;
+    \$231  = { \$88 [15:4], \$82  };
     if (abort) begin
-      \$126  = 1'h0;
+      \$231  = 13'h0000;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$231  = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$127  = shift_4_0;
+    \$232  = empty_1;
     if (abort) begin
-      \$127  = 1'h0;
+      \$232  = 1'h0;
     end
     if (rst) begin
-      \$127  = 1'h0;
+      \$232  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$128  = shift_4_1;
+    \$233  = empty_2;
     if (abort) begin
-      \$128  = 1'h0;
+      \$233  = 1'h0;
     end
     if (rst) begin
-      \$128  = 1'h0;
+      \$233  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$129  = shift_4_2;
+    \$234  = shift_4_0;
     if (abort) begin
-      \$129  = 1'h0;
+      \$234  = 1'h0;
     end
     if (rst) begin
-      \$129  = 1'h0;
+      \$234  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$130  = shift_4_3;
+    \$235  = shift_4_1;
     if (abort) begin
-      \$130  = 1'h0;
+      \$235  = 1'h0;
     end
     if (rst) begin
-      \$130  = 1'h0;
+      \$235  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$131  = shift_4_4;
+    \$236  = shift_4_2;
     if (abort) begin
-      \$131  = 1'h0;
+      \$236  = 1'h0;
     end
     if (rst) begin
-      \$131  = 1'h0;
+      \$236  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$132  = \$signal$7 ;
+    \$237  = shift_4_3;
     if (abort) begin
-      \$132  = 1'h0;
+      \$237  = 1'h0;
     end
     if (rst) begin
-      \$132  = 1'h0;
+      \$237  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$133  = subnormal_1;
+    \$238  = shift_4_4;
     if (abort) begin
-      \$133  = 1'h0;
+      \$238  = 1'h0;
     end
     if (rst) begin
-      \$133  = 1'h0;
+      \$238  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$134  = subnormal_2;
+    \$239  = \$signal$7 ;
     if (abort) begin
-      \$134  = 1'h0;
+      \$239  = 1'h0;
     end
     if (rst) begin
-      \$134  = 1'h0;
+      \$239  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$135  = subnormal_3;
+    \$240  = subnormal_1;
     if (abort) begin
-      \$135  = 1'h0;
+      \$240  = 1'h0;
     end
     if (rst) begin
-      \$135  = 1'h0;
+      \$240  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$136  = subnormal_4;
+    \$241  = subnormal_2;
     if (abort) begin
-      \$136  = 1'h0;
+      \$241  = 1'h0;
     end
     if (rst) begin
-      \$136  = 1'h0;
+      \$241  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$137  = subnormal_5;
+    \$242  = subnormal_3;
     if (abort) begin
-      \$137  = 1'h0;
+      \$242  = 1'h0;
     end
     if (rst) begin
-      \$137  = 1'h0;
+      \$242  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$138  = \$77 ;
+    \$243  = subnormal_4;
     if (abort) begin
-      \$138  = 8'h00;
+      \$243  = 1'h0;
     end
     if (rst) begin
-      \$138  = 8'h00;
+      \$243  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$139  = normal_5[11:2];
+    \$244  = subnormal_5;
     if (abort) begin
-      \$139  = 10'h000;
+      \$244  = 1'h0;
     end
     if (rst) begin
-      \$139  = 10'h000;
+      \$244  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$140  = \$79 ;
+    \$245  = \$signal ;
     if (abort) begin
-      \$140  = 1'h0;
+      \$245  = 1'h0;
     end
     if (rst) begin
-      \$140  = 1'h0;
+      \$245  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$141  = \$82 ;
+    \$246  = sign_1;
     if (abort) begin
-      \$141  = 1'h0;
+      \$246  = 1'h0;
     end
     if (rst) begin
-      \$141  = 1'h0;
+      \$246  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$142  = \$signal ;
+    \$247  = sign_2;
     if (abort) begin
-      \$142  = 1'h0;
+      \$247  = 1'h0;
     end
     if (rst) begin
-      \$142  = 1'h0;
+      \$247  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$143  = sign_1;
+    \$248  = sign_3;
     if (abort) begin
-      \$143  = 1'h0;
+      \$248  = 1'h0;
     end
     if (rst) begin
-      \$143  = 1'h0;
+      \$248  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$144  = sign_2;
+    \$249  = sign_4;
     if (abort) begin
-      \$144  = 1'h0;
+      \$249  = 1'h0;
     end
     if (rst) begin
-      \$144  = 1'h0;
+      \$249  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$145  = sign_3;
+    \$250  = sign_5;
     if (abort) begin
-      \$145  = 1'h0;
+      \$250  = 1'h0;
     end
     if (rst) begin
-      \$145  = 1'h0;
+      \$250  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$146  = sign_4;
+    \$251  = sign_6;
     if (abort) begin
-      \$146  = 1'h0;
+      \$251  = 1'h0;
     end
     if (rst) begin
-      \$146  = 1'h0;
+      \$251  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$147  = sign_5;
+    \$252  = sign_7;
     if (abort) begin
-      \$147  = 1'h0;
+      \$252  = 1'h0;
     end
     if (rst) begin
-      \$147  = 1'h0;
+      \$252  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$148  = sign_6;
+    \$253  = nan;
     if (abort) begin
-      \$148  = 1'h0;
+      \$253  = 1'h0;
     end
     if (rst) begin
-      \$148  = 1'h0;
+      \$253  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$149  = sign_7;
+    \$254  = nan_1;
     if (abort) begin
-      \$149  = 1'h0;
+      \$254  = 1'h0;
     end
     if (rst) begin
-      \$149  = 1'h0;
+      \$254  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$150  = sign_8;
+    \$255  = nan_2;
     if (abort) begin
-      \$150  = 1'h0;
+      \$255  = 1'h0;
     end
     if (rst) begin
-      \$150  = 1'h0;
+      \$255  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$151  = nan;
+    \$256  = nan_3;
     if (abort) begin
-      \$151  = 1'h0;
+      \$256  = 1'h0;
     end
     if (rst) begin
-      \$151  = 1'h0;
+      \$256  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$152  = nan_1;
+    \$257  = nan_4;
     if (abort) begin
-      \$152  = 1'h0;
+      \$257  = 1'h0;
     end
     if (rst) begin
-      \$152  = 1'h0;
+      \$257  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$153  = nan_2;
+    \$258  = nan_5;
     if (abort) begin
-      \$153  = 1'h0;
+      \$258  = 1'h0;
     end
     if (rst) begin
-      \$153  = 1'h0;
+      \$258  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$154  = nan_3;
+    \$259  = nan_6;
     if (abort) begin
-      \$154  = 1'h0;
+      \$259  = 1'h0;
     end
     if (rst) begin
-      \$154  = 1'h0;
+      \$259  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$155  = nan_4;
+    \$260  = nan_7;
     if (abort) begin
-      \$155  = 1'h0;
+      \$260  = 1'h0;
     end
     if (rst) begin
-      \$155  = 1'h0;
+      \$260  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$156  = nan_5;
+    \$261  = nan_8;
     if (abort) begin
-      \$156  = 1'h0;
+      \$261  = 1'h0;
     end
     if (rst) begin
-      \$156  = 1'h0;
+      \$261  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$157  = nan_6;
+    \$262  = \$161 ;
     if (abort) begin
-      \$157  = 1'h0;
+      \$262  = 5'h00;
     end
     if (rst) begin
-      \$157  = 1'h0;
+      \$262  = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$158  = nan_7;
+    \$263  = \$175 ;
     if (abort) begin
-      \$158  = 1'h0;
+      \$263  = 10'h000;
     end
     if (rst) begin
-      \$158  = 1'h0;
+      \$263  = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$159  = nan_8;
+    \$264  = \$192 ;
     if (abort) begin
-      \$159  = 1'h0;
+      \$264  = 1'h0;
     end
     if (rst) begin
-      \$159  = 1'h0;
+      \$264  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$160  = nan_9;
+    \$265  = \$194 ;
     if (abort) begin
-      \$160  = 1'h0;
+      \$265  = 1'h0;
     end
     if (rst) begin
-      \$160  = 1'h0;
+      \$265  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$161  = \$88 ;
+    \$266  = { sign_last, \$195 [14:0] };
     if (abort) begin
-      \$161  = 16'h0000;
+      \$266  = 16'h0000;
     end
     if (rst) begin
-      \$161  = 16'h0000;
+      \$266  = 16'h0000;
     end
   end
   assign \$9  = \$7 ;
-  assign \$19  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
-  assign \$22  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
-  assign \$29  = { 31'h00000000, normal_0, 32'h00000000 };
-  assign \$32  = { 31'h00000000, normal_0, 32'h00000000 };
-  assign \$39  = { 15'h0000, normal_1, 16'h0000 };
-  assign \$42  = { 15'h0000, normal_1, 16'h0000 };
-  assign \$49  = { 7'h00, normal_2, 8'h00 };
-  assign \$52  = { 7'h00, normal_2, 8'h00 };
-  assign \$59  = { 3'h0, normal_3, 4'h0 };
-  assign \$62  = { 3'h0, normal_3, 4'h0 };
-  assign \$64  = { 1'h0, normal_4, 2'h0 };
-  assign \$66  = { \$65 [15:0], 1'h0 };
-  assign \$67  = { 1'h0, normal_4, 2'h0 };
-  assign \$89  = normal_4[13];
-  assign \$91  = normal_4[15];
-  assign \$71  = { 1'h0, normal_4, 2'h0 };
-  assign \$73  = { \$72 [15:0], 1'h0 };
+  assign \$19  = 1'h0;
+  assign \$23  = \$22 ;
+  assign \$24  = { 63'h0000000000000000, \$like , 64'h0000000000000000 };
+  assign \$31  = normal_0[0];
+  assign \$36  = { 31'h00000000, normal_0, 32'h00000000 };
+  assign \$43  = normal_1[0];
+  assign \$48  = { 15'h0000, normal_1, 16'h0000 };
+  assign \$55  = normal_2[0];
+  assign \$60  = { 7'h00, normal_2, 8'h00 };
+  assign \$67  = normal_3[0];
+  assign \$72  = { 3'h0, normal_3, 4'h0 };
   assign \$74  = { 1'h0, normal_4, 2'h0 };
-  assign \$80  = normal_5[0];
+  assign \$196  = normal_4[13];
+  assign \$198  = normal_4[15];
+  assign \$78  = { 1'h0, normal_4, 2'h0 };
+  assign \$80  = \$79 [3];
+  assign \$83  = { 1'h0, normal_4, 2'h0 };
+  assign \$85  = { \$84 [15:0], 1'h0 };
+  assign \$86  = { 1'h0, normal_4, 2'h0 };
+  assign \$103  = shift_5_0;
+  assign \$115  = shift_5_0;
+  assign \$127  = shift_5_0;
+  assign \$139  = shift_5_0;
+  assign \$151  = shift_5_0;
+  assign \$164  = shift_5_0;
+  assign \$176  = normal_5[0];
+  assign \$181  = shift_5_0;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$206 (rst, give, claim, start, abort, enough, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.waiting (rst, claim, abort, give, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire [7:0] \$1 ;
+  wire [6:0] \$1 ;
   wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [5:0] \$15 ;
-  reg \$16 ;
-  wire [7:0] \$2 ;
-  wire [7:0] \$3 ;
-  wire [6:0] \$4 ;
-  wire [6:0] \$5 ;
-  wire [6:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h1;
-  input give;
-  wire give;
-  reg [5:0] left = 6'h22;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 8'hff;
-  assign \$2  = left + 8'hfe;
-  assign \$3  = give ? \$1  : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 2'h3;
-  assign \$9  = left >= 3'h4;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = left >= 2'h2;
-  assign \$13  = give ? \$11  : \$12 ;
-  assign \$14  = claim ? \$10  : \$13 ;
-  always @(posedge clk)
-    left <= \$15 ;
-  always @(posedge clk)
-    enough <= \$16 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 6'h22;
-    end else begin
-      \$15  = \$7 [5:0];
-    end
-    if (abort) begin
-      \$15  = 6'h22;
-    end
-    if (rst) begin
-      \$15  = 6'h22;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$16  = 1'h1;
-    end else begin
-      \$16  = \$14 ;
-    end
-    if (abort) begin
-      \$16  = 1'h1;
-    end
-    if (rst) begin
-      \$16  = 1'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, \port$7047$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [61:0] \$19 ;
-  wire \$2 ;
-  wire [92:0] \$20 ;
-  wire [92:0] \$21 ;
-  wire [92:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [61:0] \$41 ;
-  wire [92:0] \$42 ;
-  wire [92:0] \$43 ;
-  wire [92:0] \$44 ;
-  wire \$45 ;
-  wire [89:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [95:0] \$50 ;
-  wire \$51 ;
-  wire [95:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [87:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [87:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [88:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [93:0] \$92 ;
-  reg \$93 ;
-  reg [93:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [47:0] dot;
-  wire [47:0] dot;
-  input [47:0] inputs;
-  wire [47:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [93:0] part = 94'h000000000000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$7047$0 ;
-  wire [31:0] \port$7047$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [87:0] scale_placed = 88'h0000000000000000000000;
-  reg [61:0] scale_product = 62'h0000000000000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [47:0] scale_value_1 = 48'h000000000000;
-  reg [47:0] scale_value_2 = 48'h000000000000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [87:0] shift_placed = 88'h0000000000000000000000;
-  reg [61:0] shift_product = 62'h0000000000000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [47:0] shift_value_1 = 48'h000000000000;
-  reg [47:0] shift_value_2 = 48'h000000000000;
-  reg [88:0] term = 89'h00000000000000000000000;
-  reg term_carry = 1'h0;
-  output [93:0] total;
-  reg [93:0] total = 94'h000000000000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$7047$0 [14:10];
-  assign \$7  = | \port$7047$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$7047$0 [9:0] };
-  assign \$10  = | \port$7047$0 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$7047$0 [10] | \$11 ;
-  assign \$13  = | \port$7047$0 [14:10];
-  assign \$15  = | \port$7047$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$7047$0 [9:0] };
-  assign \$17  = \port$7047$0 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$7047$0 [30:26];
-  assign \$24  = | \port$7047$0 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$7047$0 [26] | \$25 ;
-  assign \$27  = | \port$7047$0 [30:26];
-  assign \$29  = | \port$7047$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$7047$0 [25:16] };
-  assign \$32  = | \port$7047$0 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$7047$0 [26] | \$33 ;
-  assign \$35  = | \port$7047$0 [30:26];
-  assign \$37  = | \port$7047$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$7047$0 [25:16] };
-  assign \$39  = \port$7047$0 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$7047$0 [14:10];
-  assign \$2  = | \port$7047$0 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$7047$0 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$55  = \port$7047$0 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$56  = \port$7047$0 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$63  = \$22 [87:0];
-    if (abort) begin
-      \$63  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$63  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$65  = \port$7047$0 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$66  = \port$7047$0 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$73  = \$44 [87:0];
-    if (abort) begin
-      \$73  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$73  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$77  = \$46 [89:1];
-    if (abort) begin
-      \$77  = 89'h00000000000000000000000;
-    end
-    if (rst) begin
-      \$77  = 89'h00000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 94'h000000000000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [94:1];
-    end
-    if (abort) begin
-      \$92  = 94'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$92  = 94'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [94:1];
-    end
-    if (abort) begin
-      \$94  = 94'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$94  = 94'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$7047$0 [15:0];
-  assign shift = \port$7047$0 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$7047$0 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$7047$0 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [92], \$20 [92:1] };
-  assign \$28  = { \$27 , \port$7047$0 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$7047$0 [25:16], 1'h0 };
-  assign \$43  = { \$42 [92], \$42 [92:1] };
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, \port$7047$32 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [61:0] \$19 ;
-  wire \$2 ;
-  wire [92:0] \$20 ;
-  wire [92:0] \$21 ;
-  wire [92:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [61:0] \$41 ;
-  wire [92:0] \$42 ;
-  wire [92:0] \$43 ;
-  wire [92:0] \$44 ;
-  wire \$45 ;
-  wire [89:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [95:0] \$50 ;
-  wire \$51 ;
-  wire [95:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [87:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [87:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [88:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [93:0] \$92 ;
-  reg \$93 ;
-  reg [93:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [47:0] dot;
-  wire [47:0] dot;
-  input [47:0] inputs;
-  wire [47:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [93:0] part = 94'h000000000000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$7047$32 ;
-  wire [31:0] \port$7047$32 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [87:0] scale_placed = 88'h0000000000000000000000;
-  reg [61:0] scale_product = 62'h0000000000000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [47:0] scale_value_1 = 48'h000000000000;
-  reg [47:0] scale_value_2 = 48'h000000000000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [87:0] shift_placed = 88'h0000000000000000000000;
-  reg [61:0] shift_product = 62'h0000000000000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [47:0] shift_value_1 = 48'h000000000000;
-  reg [47:0] shift_value_2 = 48'h000000000000;
-  reg [88:0] term = 89'h00000000000000000000000;
-  reg term_carry = 1'h0;
-  output [93:0] total;
-  reg [93:0] total = 94'h000000000000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$7047$32 [14:10];
-  assign \$7  = | \port$7047$32 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$7047$32 [9:0] };
-  assign \$10  = | \port$7047$32 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$7047$32 [10] | \$11 ;
-  assign \$13  = | \port$7047$32 [14:10];
-  assign \$15  = | \port$7047$32 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$7047$32 [9:0] };
-  assign \$17  = \port$7047$32 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$7047$32 [30:26];
-  assign \$24  = | \port$7047$32 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$7047$32 [26] | \$25 ;
-  assign \$27  = | \port$7047$32 [30:26];
-  assign \$29  = | \port$7047$32 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$7047$32 [25:16] };
-  assign \$32  = | \port$7047$32 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$7047$32 [26] | \$33 ;
-  assign \$35  = | \port$7047$32 [30:26];
-  assign \$37  = | \port$7047$32 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$7047$32 [25:16] };
-  assign \$39  = \port$7047$32 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$7047$32 [14:10];
-  assign \$2  = | \port$7047$32 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$7047$32 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$55  = \port$7047$32 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$56  = \port$7047$32 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$63  = \$22 [87:0];
-    if (abort) begin
-      \$63  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$63  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$65  = \port$7047$32 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$66  = \port$7047$32 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$73  = \$44 [87:0];
-    if (abort) begin
-      \$73  = 88'h0000000000000000000000;
-    end
-    if (rst) begin
-      \$73  = 88'h0000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$77  = \$46 [89:1];
-    if (abort) begin
-      \$77  = 89'h00000000000000000000000;
-    end
-    if (rst) begin
-      \$77  = 89'h00000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 94'h000000000000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [94:1];
-    end
-    if (abort) begin
-      \$92  = 94'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$92  = 94'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [94:1];
-    end
-    if (abort) begin
-      \$94  = 94'h000000000000000000000000;
-    end
-    if (rst) begin
-      \$94  = 94'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$7047$32 [15:0];
-  assign shift = \port$7047$32 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$7047$32 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$7047$32 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [92], \$20 [92:1] };
-  assign \$28  = { \$27 , \port$7047$32 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$7047$32 [25:16], 1'h0 };
-  assign \$43  = { \$42 [92], \$42 [92:1] };
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, start, abort, enough, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire [4:0] \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  reg [3:0] \$14 ;
-  reg \$15 ;
-  wire [5:0] \$2 ;
-  wire [5:0] \$3 ;
-  wire [4:0] \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire [5:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h0;
-  input give;
-  wire give;
-  reg [3:0] left = 4'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 1'h0;
-  assign \$2  = left + 6'h3f;
-  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 1'h1;
-  assign \$9  = left >= 2'h2;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = give ? 1'h1 : \$11 ;
-  assign \$13  = claim ? \$10  : \$12 ;
-  always @(posedge clk)
-    left <= \$14 ;
-  always @(posedge clk)
-    enough <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$14  = 4'h0;
-    end else begin
-      \$14  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$14  = 4'h0;
-    end
-    if (rst) begin
-      \$14  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 1'h0;
-    end else begin
-      \$15  = \$13 ;
-    end
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [4:0] \$12 ;
-  wire [4:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [4:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [4:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [4:0] \$3 ;
-  wire \$30 ;
-  reg [3:0] \$31 ;
-  reg [3:0] \$32 ;
-  reg [3:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [4:0] \$6 ;
-  wire [4:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  (* init = 4'h0 *)
-  wire [3:0] consume;
-  reg [3:0] inner_level = 4'h0;
-  wire inner_r_rdy;
-  wire [3:0] level;
-  (* init = 4'h0 *)
-  wire [3:0] produce;
-  output [63:0] r_data;
-  wire [63:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [3:0] r_level;
-  reg [3:0] r_port__addr = 4'h0;
-  wire [63:0] r_port__data;
-  wire r_port__en;
-  reg r_rdy = 1'h0;
-  input rst;
-  wire rst;
-  wire [63:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [3:0] w_level;
-  reg [3:0] w_port__addr = 4'h0;
-  input [63:0] w_port__data;
-  wire [63:0] w_port__data;
-  wire w_port__en;
-  output w_rdy;
-  wire w_rdy;
-  (* no_rw_check = 32'd1 *)
-  reg [63:0] storage [10:0];
-  initial begin
-    storage[0] = 64'h0000000000000000;
-    storage[1] = 64'h0000000000000000;
-    storage[2] = 64'h0000000000000000;
-    storage[3] = 64'h0000000000000000;
-    storage[4] = 64'h0000000000000000;
-    storage[5] = 64'h0000000000000000;
-    storage[6] = 64'h0000000000000000;
-    storage[7] = 64'h0000000000000000;
-    storage[8] = 64'h0000000000000000;
-    storage[9] = 64'h0000000000000000;
-    storage[10] = 64'h0000000000000000;
-  end
-  always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= w_port__data;
-  end
-  reg [63:0] _0_;
-  always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
-    end
-  end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 4'hb;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'ha;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 5'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'ha;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 5'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
-  always @(posedge clk)
-    w_port__addr <= \$31 ;
-  always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$31  = 4'h0;
-    end
-    if (rst) begin
-      \$31  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [3:0];
-    end
-    if (abort) begin
-      \$32  = 4'h0;
-    end
-    if (rst) begin
-      \$32  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [3:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [3:0];
-    end
-    if (abort) begin
-      \$33  = 4'h0;
-    end
-    if (rst) begin
-      \$33  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [3:0];
-  assign level = \$3 [3:0];
-  assign r_level = \$3 [3:0];
-  assign produce = w_port__addr;
-  assign w_data = w_port__data;
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, start, abort, n, k, block_last, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [12:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire [13:0] \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  reg [12:0] inputs_left = 13'h0000;
-  input [12:0] k;
-  wire [12:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 2'h2;
-  assign \$3  = outputs_left - 2'h2;
-  assign \$4  = outputs_left <= 3'h4;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 8'h80;
-  assign \$8  = inputs_left - 8'h80;
-  assign \$9  = inputs_left <= 9'h100;
-  always @(posedge clk)
-    outputs_left <= \$10 ;
-  always @(posedge clk)
-    block_last <= \$11 ;
-  always @(posedge clk)
-    inputs_left <= \$12 ;
-  always @(posedge clk)
-    row_last <= \$13 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$10  = outputs_left;
-    if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
-    end
-    if (abort) begin
-      \$10  = 17'h00000;
-    end
-    if (rst) begin
-      \$10  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$11  = block_last;
-    if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
-    end
-    if (abort) begin
-      \$11  = 1'h0;
-    end
-    if (rst) begin
-      \$11  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [12:0];
-    end
-    if (abort) begin
-      \$12  = 13'h0000;
-    end
-    if (rst) begin
-      \$12  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
-    end
-    if (abort) begin
-      \$13  = 1'h0;
-    end
-    if (rst) begin
-      \$13  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, load_open, load_write, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start
-, abort, n, k, state, \step$50 , load_chunk, load_remaining, row_last, scale_available, room, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  reg [1:0] \$100 ;
-  reg [6:0] \$101 ;
+  wire \$100 ;
+  wire \$101 ;
   wire \$102 ;
   wire \$103 ;
+  reg [5:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg \$107 ;
+  reg \$108 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -21766,7 +20114,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire [1:0] \$2 ;
+  wire \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -21777,7 +20125,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [2:0] \$3 ;
+  wire [7:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -21788,7 +20136,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire [2:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -21848,816 +20196,2808 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
-  wire [23:0] \$94 ;
+  wire \$94 ;
   wire \$95 ;
   wire \$96 ;
-  reg \$97 ;
-  reg [23:0] \$98 ;
-  reg [23:0] \$99 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   input abort;
   wire abort;
-  input activation_closed;
-  wire activation_closed;
-  wire activation_final;
-  output activation_missing;
-  wire activation_missing;
-  input activation_present;
-  wire activation_present;
-  output activation_stall;
-  wire activation_stall;
-  output activation_take;
-  wire activation_take;
-  wire advance;
-  wire beat_last;
-  wire block_last;
-  output busy;
-  wire busy;
-  wire [6:0] chunk;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
   input clk;
   wire clk;
-  wire fire;
-  reg [1:0] gap = 2'h0;
-  wire [4:0] group;
-  wire group_last;
-  wire [12:0] inputs_left;
-  input [12:0] k;
-  wire [12:0] k;
-  wire [12:0] \k$27 ;
-  output [6:0] load_chunk;
-  wire [6:0] load_chunk;
-  output load_open;
-  wire load_open;
-  output [12:0] load_remaining;
-  wire [12:0] load_remaining;
-  output load_write;
-  wire load_write;
-  reg [23:0] loaded_1 = 24'h000000;
-  wire \loaded_1.block_last ;
-  wire [6:0] \loaded_1.chunk ;
-  wire [4:0] \loaded_1.group ;
-  wire \loaded_1.group_last ;
-  wire \loaded_1.load ;
-  wire \loaded_1.poison ;
-  wire \loaded_1.ragged ;
-  wire \loaded_1.row_last ;
-  wire [1:0] \loaded_1.rows ;
-  wire \loaded_1.scaled ;
-  wire \loaded_1.segment ;
-  wire \loaded_1.valid ;
-  wire \loaded_1.weighted ;
-  reg [23:0] loaded_2 = 24'h000000;
-  wire \loaded_2.block_last ;
-  wire [6:0] \loaded_2.chunk ;
-  wire [4:0] \loaded_2.group ;
-  wire \loaded_2.group_last ;
-  wire \loaded_2.load ;
-  wire \loaded_2.poison ;
-  wire \loaded_2.ragged ;
-  wire \loaded_2.row_last ;
-  wire [1:0] \loaded_2.rows ;
-  wire \loaded_2.scaled ;
-  wire \loaded_2.segment ;
-  wire \loaded_2.valid ;
-  wire \loaded_2.weighted ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$25 ;
-  input over;
-  wire over;
-  wire ragged;
-  input room;
-  wire room;
-  output room_claim;
-  wire room_claim;
-  output room_stall;
-  wire room_stall;
-  output row_last;
-  wire row_last;
-  wire [1:0] rows;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h00;
   input rst;
   wire rst;
-  input scale_available;
-  wire scale_available;
-  output scale_claim;
-  wire scale_claim;
-  input scale_closed;
-  wire scale_closed;
-  output scale_stall;
-  wire scale_stall;
-  wire segment;
-  input start;
+  reg spare = 1'h1;
   wire start;
-  wire \start$23 ;
-  (* enum_base_type = "State" *)
-  (* enum_value_0000001 = "IDLE" *)
-  (* enum_value_0000010 = "LOAD" *)
-  (* enum_value_0000100 = "GAP" *)
-  (* enum_value_0001000 = "COMPUTE" *)
-  (* enum_value_0010000 = "FINISH" *)
-  (* enum_value_0100000 = "FIND" *)
-  (* enum_value_1000000 = "ALIGN" *)
-  output [6:0] state;
-  reg [6:0] state = 7'h01;
-  wire [23:0] step;
-  output [23:0] \step$50 ;
-  wire [23:0] \step$50 ;
-  wire \step$50.block_last ;
-  wire [6:0] \step$50.chunk ;
-  wire [4:0] \step$50.group ;
-  wire \step$50.group_last ;
-  wire \step$50.load ;
-  wire \step$50.poison ;
-  wire \step$50.ragged ;
-  wire \step$50.row_last ;
-  wire [1:0] \step$50.rows ;
-  wire \step$50.scaled ;
-  wire \step$50.segment ;
-  wire \step$50.valid ;
-  wire \step$50.weighted ;
-  wire \step.block_last ;
-  wire [6:0] \step.chunk ;
-  wire [4:0] \step.group ;
-  wire \step.group_last ;
-  wire \step.load ;
-  wire \step.poison ;
-  wire \step.ragged ;
-  wire \step.row_last ;
-  wire [1:0] \step.rows ;
-  wire \step.scaled ;
-  wire \step.segment ;
-  wire \step.valid ;
-  wire \step.weighted ;
-  reg \wait  = 1'h0;
-  input weight_closed;
-  wire weight_closed;
-  output weight_final;
-  wire weight_final;
-  input weight_present;
-  wire weight_present;
-  output weight_stall;
-  wire weight_stall;
-  output weight_take;
-  wire weight_take;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = gap + 1'h1;
-  assign \$4  = state[2] ? \$3  : 3'h0;
-  assign \$5  = ~ start;
-  assign \$6  = state[0] & \$5 ;
-  assign \$7  = state[4] & over;
-  assign \$8  = \$6  | \$7 ;
-  assign \$9  = state[0] & start;
-  assign \$10  = fire & row_last;
-  assign \$11  = \$10  | activation_closed;
-  assign \$12  = state[1] & \$11 ;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = state[1] & \$13 ;
-  assign \$15  = \$9  | \$14 ;
-  assign \$16  = fire & row_last;
-  assign \$17  = \$16  | activation_closed;
-  assign \$18  = state[1] & \$17 ;
-  assign \$19  = gap == 2'h2;
-  assign \$20  = state[2] & \$19 ;
-  assign \$21  = ~ \$20 ;
-  assign \$22  = state[2] & \$21 ;
-  assign \$23  = \$18  | \$22 ;
-  assign \$24  = gap == 2'h2;
-  assign \$25  = state[2] & \$24 ;
-  assign \$26  = fire & row_last;
-  assign \$27  = state[3] & \$26 ;
-  assign \$28  = \$27  & block_last;
-  assign \$29  = ~ \$28 ;
-  assign \$30  = state[3] & \$29 ;
-  assign \$31  = \$25  | \$30 ;
-  assign \$32  = fire & row_last;
-  assign \$33  = state[3] & \$32 ;
-  assign \$34  = \$33  & block_last;
-  assign \$35  = state[4] & over;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = state[4] & \$36 ;
-  assign \$38  = \$34  | \$37 ;
-  assign \$39  = state[1] & activation_present;
-  assign \$40  = weight_present | weight_closed;
-  assign \$41  = state[3] & \$40 ;
-  assign \$42  = ~ group_last;
-  assign \$43  = \$42  | scale_available;
-  assign \$44  = \$43  | scale_closed;
-  assign \$45  = \$41  & \$44 ;
-  assign \$46  = ~ row_last;
-  assign \$48  = ~ \$47 ;
-  assign \$49  = room & \$48 ;
-  assign \$50  = \$46  | \$49 ;
-  assign \$51  = \$45  & \$50 ;
-  assign fire = \$39  | \$51 ;
-  assign \start$23  = start | state[2];
-  assign activation_missing = state[1] & activation_closed;
-  assign \$54  = state[1] & activation_present;
-  assign \$57  = ~ group_last;
-  assign \$58  = \$57  | scale_available;
-  assign \$59  = \$58  | scale_closed;
-  assign \$60  = state[3] & \$59 ;
-  assign \$61  = ~ row_last;
-  assign \$63  = ~ \$62 ;
-  assign \$64  = room & \$63 ;
-  assign \$65  = \$61  | \$64 ;
-  assign \$66  = \$60  & \$65 ;
-  assign weight_final = row_last & block_last;
-  assign \$67  = state[3] & fire;
-  assign \$68  = \$67  & group_last;
-  assign scale_claim = \$68  & scale_available;
-  assign \$69  = state[3] & fire;
-  assign room_claim = \$69  & row_last;
-  assign \$70  = ~ fire;
-  assign \$71  = state[1] & \$70 ;
-  assign \$72  = ~ activation_closed;
-  assign activation_stall = \$71  & \$72 ;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = ~ \$73 ;
-  assign weight_stall = state[3] & \$74 ;
-  assign \$75  = weight_present | weight_closed;
-  assign \$76  = state[3] & \$75 ;
-  assign \$77  = ~ group_last;
-  assign \$78  = \$77  | scale_available;
-  assign \$79  = \$78  | scale_closed;
-  assign \$80  = ~ \$79 ;
-  assign scale_stall = \$76  & \$80 ;
-  assign \$81  = weight_present | weight_closed;
-  assign \$82  = state[3] & \$81 ;
-  assign \$83  = ~ group_last;
-  assign \$84  = \$83  | scale_available;
-  assign \$85  = \$84  | scale_closed;
-  assign \$86  = \$82  & \$85 ;
-  assign \$87  = \$86  & row_last;
-  assign \$88  = ~ room;
-  assign room_stall = \$87  & \$88 ;
-  assign \$89  = group_last & scale_available;
-  assign \$90  = ~ weight_present;
-  assign \$91  = ~ scale_available;
-  assign \$92  = group_last & \$91 ;
-  assign \$93  = \$90  | \$92 ;
-  assign \$94  = state[3] ? step : loaded_2;
-  assign \$95  = loaded_2[0] & loaded_2[1];
-  assign \$96  = state[3] ? fire : \$95 ;
-  assign busy = ~ state[0];
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$7  = left[4] | \$6 ;
+  assign \$8  = left[5] | \$7 ;
+  assign \$10  = left[1] & \$9 ;
+  assign \$11  = left[2] | \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$8  : \$14 ;
+  assign \$17  = left[1] | \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$25  = left[4] | \$24 ;
+  assign \$26  = left[5] | \$25 ;
+  assign \$27  = give ? \$21  : \$26 ;
+  assign \$28  = claimed ? \$15  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$36  = left[2] | \$35 ;
+  assign \$37  = left[3] | \$36 ;
+  assign \$38  = left[4] | \$37 ;
+  assign \$39  = left[5] | \$38 ;
+  assign \$40  = give ? \$34  : \$39 ;
+  assign \$42  = left[1] | \$41 ;
+  assign \$43  = left[2] | \$42 ;
+  assign \$44  = left[3] | \$43 ;
+  assign \$45  = left[4] | \$44 ;
+  assign \$46  = left[5] | \$45 ;
+  assign \$47  = give ? 1'h1 : \$46 ;
+  assign \$48  = claimed ? \$40  : \$47 ;
+  assign \$49  = claim ? \$28  : \$48 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] | \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[1] & \$55 ;
+  assign \$57  = left[2] | \$56 ;
+  assign \$58  = left[3] | \$57 ;
+  assign \$59  = left[4] | \$58 ;
+  assign \$60  = left[5] | \$59 ;
+  assign \$61  = give ? \$54  : \$60 ;
+  assign \$63  = left[1] | \$62 ;
+  assign \$64  = left[2] | \$63 ;
+  assign \$65  = left[3] | \$64 ;
+  assign \$66  = left[4] | \$65 ;
+  assign \$67  = left[5] | \$66 ;
+  assign \$69  = left[2] | \$68 ;
+  assign \$70  = left[3] | \$69 ;
+  assign \$71  = left[4] | \$70 ;
+  assign \$72  = left[5] | \$71 ;
+  assign \$73  = give ? \$67  : \$72 ;
+  assign \$74  = claimed ? \$61  : \$73 ;
+  assign \$76  = left[1] | \$75 ;
+  assign \$77  = left[2] | \$76 ;
+  assign \$78  = left[3] | \$77 ;
+  assign \$79  = left[4] | \$78 ;
+  assign \$80  = left[5] | \$79 ;
+  assign \$82  = left[2] | \$81 ;
+  assign \$83  = left[3] | \$82 ;
+  assign \$84  = left[4] | \$83 ;
+  assign \$85  = left[5] | \$84 ;
+  assign \$86  = give ? \$80  : \$85 ;
+  assign \$88  = left[1] | \$87 ;
+  assign \$89  = left[2] | \$88 ;
+  assign \$90  = left[3] | \$89 ;
+  assign \$91  = left[4] | \$90 ;
+  assign \$92  = left[5] | \$91 ;
+  assign \$93  = give ? 1'h1 : \$92 ;
+  assign \$94  = claimed ? \$86  : \$93 ;
+  assign \$95  = claim ? \$74  : \$94 ;
+  assign \$98  = left[1] | \$97 ;
+  assign \$99  = left[2] & \$98 ;
+  assign \$100  = left[3] | \$99 ;
+  assign \$101  = left[4] | \$100 ;
+  assign \$102  = left[5] & \$101 ;
+  assign \$103  = ~ \$102 ;
   always @(posedge clk)
-    \wait  <= \$97 ;
+    left <= \$104 ;
   always @(posedge clk)
-    loaded_1 <= \$98 ;
+    claimed <= \$105 ;
   always @(posedge clk)
-    loaded_2 <= \$99 ;
+    backed <= \$106 ;
   always @(posedge clk)
-    gap <= \$100 ;
+    enough <= \$107 ;
   always @(posedge clk)
-    state <= \$101 ;
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk  walk (
-    .abort(abort),
-    .advance(fire),
-    .block_last(block_last),
-    .chunk(load_chunk),
-    .clk(clk),
-    .group(group),
-    .group_last(group_last),
-    .inputs_left(load_remaining),
-    .k(k),
-    .n(n),
-    .\port$341$0 (\$102 ),
-    .\port$342$0 (\$103 ),
-    .row_last(row_last),
-    .rst(rst),
-    .start(\start$23 )
-  );
+    spare <= \$108 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$97  = \wait ;
-    if (room_claim) begin
-      \$97  = 1'h1;
-    end else if (\$1 ) begin
-      \$97  = \$2 [0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$104  = \$3 [5:0];
     if (abort) begin
-      \$97  = 1'h0;
+      \$104  = 6'h00;
     end
     if (rst) begin
-      \$97  = 1'h0;
+      \$104  = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$98  = step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$105  = claim;
     if (abort) begin
-      \$98  = 24'h000000;
+      \$105  = 1'h0;
     end
     if (rst) begin
-      \$98  = 24'h000000;
+      \$105  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$99  = loaded_1;
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$106  = \$49 ;
     if (abort) begin
-      \$99  = 24'h000000;
+      \$106  = 1'h0;
     end
     if (rst) begin
-      \$99  = 24'h000000;
+      \$106  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$100  = \$4 [1:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$107  = \$96 ;
     if (abort) begin
-      \$100  = 2'h0;
+      \$107  = 1'h0;
     end
     if (rst) begin
-      \$100  = 2'h0;
+      \$107  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$101  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$108  = \$103 ;
     if (abort) begin
-      \$101  = 7'h01;
+      \$108  = 1'h1;
     end
     if (rst) begin
-      \$101  = 7'h01;
+      \$108  = 1'h1;
     end
   end
-  assign \n$25  = n;
-  assign \k$27  = k;
-  assign advance = fire;
-  assign beat_last = 1'h1;
-  assign activation_final = row_last;
-  assign segment = 1'h0;
-  assign chunk = load_chunk;
-  assign inputs_left = load_remaining;
-  assign ragged = row_last;
-  assign rows = { \$103 , \$102  };
-  assign \loaded_1.valid  = loaded_1[0];
-  assign \loaded_1.load  = loaded_1[1];
-  assign \loaded_1.chunk  = loaded_1[8:2];
-  assign \loaded_1.segment  = loaded_1[9];
-  assign \loaded_1.group  = loaded_1[14:10];
-  assign \loaded_1.group_last  = loaded_1[15];
-  assign \loaded_1.row_last  = loaded_1[16];
-  assign \loaded_1.ragged  = loaded_1[17];
-  assign \loaded_1.weighted  = loaded_1[18];
-  assign \loaded_1.scaled  = loaded_1[19];
-  assign \loaded_1.poison  = loaded_1[20];
-  assign \loaded_1.rows  = loaded_1[22:21];
-  assign \loaded_1.block_last  = loaded_1[23];
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[8:2];
-  assign \step.segment  = step[9];
-  assign \step.group  = step[14:10];
-  assign \step.group_last  = step[15];
-  assign \step.row_last  = step[16];
-  assign \step.ragged  = step[17];
-  assign \step.weighted  = step[18];
-  assign \step.scaled  = step[19];
-  assign \step.poison  = step[20];
-  assign \step.rows  = step[22:21];
-  assign \step.block_last  = step[23];
-  assign \loaded_2.valid  = loaded_2[0];
-  assign \loaded_2.load  = loaded_2[1];
-  assign \loaded_2.chunk  = loaded_2[8:2];
-  assign \loaded_2.segment  = loaded_2[9];
-  assign \loaded_2.group  = loaded_2[14:10];
-  assign \loaded_2.group_last  = loaded_2[15];
-  assign \loaded_2.row_last  = loaded_2[16];
-  assign \loaded_2.ragged  = loaded_2[17];
-  assign \loaded_2.weighted  = loaded_2[18];
-  assign \loaded_2.scaled  = loaded_2[19];
-  assign \loaded_2.poison  = loaded_2[20];
-  assign \loaded_2.rows  = loaded_2[22:21];
-  assign \loaded_2.block_last  = loaded_2[23];
-  assign \step$50.valid  = \step$50 [0];
-  assign \step$50.load  = \step$50 [1];
-  assign \step$50.chunk  = \step$50 [8:2];
-  assign \step$50.segment  = \step$50 [9];
-  assign \step$50.group  = \step$50 [14:10];
-  assign \step$50.group_last  = \step$50 [15];
-  assign \step$50.row_last  = \step$50 [16];
-  assign \step$50.ragged  = \step$50 [17];
-  assign \step$50.weighted  = \step$50 [18];
-  assign \step$50.scaled  = \step$50 [19];
-  assign \step$50.poison  = \step$50 [20];
-  assign \step$50.rows  = \step$50 [22:21];
-  assign \step$50.block_last  = \step$50 [23];
-  assign \step$50 [0] = \$96 ;
-  assign \step$50 [23:1] = \$94 [23:1];
-  assign step[20] = \$93 ;
-  assign step[19] = \$89 ;
-  assign step[18] = weight_present;
-  assign step[1] = state[1];
-  assign step[0] = fire;
-  assign step[23] = block_last;
-  assign step[22:21] = { \$103 , \$102  };
-  assign step[17] = row_last;
-  assign step[16] = row_last;
-  assign step[15] = group_last;
-  assign step[14:10] = group;
-  assign step[9] = 1'h0;
-  assign step[8:2] = load_chunk;
-  assign \$47  = \wait ;
-  assign \$1  = \wait ;
-  assign activation_take = state[1];
-  assign \$52  = 1'h0;
-  assign \$53  = 1'h1;
-  assign load_open = state[1];
-  assign \$55  = 1'h0;
-  assign \$56  = 1'h1;
-  assign load_write = \$54 ;
-  assign \$62  = \wait ;
-  assign weight_take = \$66 ;
+  assign start = 1'h0;
+  assign waive = 1'h0;
+  assign \$29  = left[0];
+  assign \$4  = left[1];
+  assign \$9  = left[0];
+  assign \$16  = left[0];
+  assign \$22  = left[1];
+  assign \$35  = left[1];
+  assign \$41  = left[0];
+  assign \$50  = left[1];
+  assign \$55  = left[0];
+  assign \$62  = left[0];
+  assign \$68  = left[1];
+  assign \$75  = left[0];
+  assign \$81  = left[1];
+  assign \$87  = left[0];
+  assign \$96  = \$95 ;
+  assign \$97  = left[0];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, advance, start, \port$341$0 , \port$342$0 , group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
-  wire \$1 ;
-  reg [1:0] \$10 ;
-  reg [6:0] \$11 ;
-  reg [4:0] \$12 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire [2:0] \$4 ;
-  wire [2:0] \$5 ;
-  wire [7:0] \$6 ;
-  wire [7:0] \$7 ;
-  wire [5:0] \$8 ;
-  wire [5:0] \$9 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  wire \advance$7 ;
-  wire beat_last;
-  output block_last;
-  wire block_last;
-  wire \block_last$11 ;
-  output [6:0] chunk;
-  reg [6:0] chunk = 7'h00;
-  input clk;
-  wire clk;
-  output [4:0] group;
-  reg [4:0] group = 5'h00;
-  output group_last;
-  wire group_last;
-  reg [1:0] group_step = 2'h0;
-  output [12:0] inputs_left;
-  wire [12:0] inputs_left;
-  wire [12:0] \inputs_left$13 ;
-  input [12:0] k;
-  wire [12:0] k;
-  wire [12:0] \k$5 ;
-  input [16:0] n;
-  wire [16:0] n;
-  wire [16:0] \n$3 ;
-  wire [16:0] outputs_left;
-  output \port$341$0 ;
-  wire \port$341$0 ;
-  output \port$342$0 ;
-  wire \port$342$0 ;
-  wire ragged;
-  output row_last;
-  wire row_last;
-  wire \row_last$9 ;
-  wire [1:0] rows;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  wire \start$1 ;
-  assign \$1  = outputs_left > 1'h0;
-  assign \$2  = outputs_left > 1'h1;
-  assign \$3  = group_step == 2'h3;
-  assign group_last = row_last | \$3 ;
-  assign \$4  = group_step + 1'h1;
-  assign \$5  = group_last ? 3'h0 : \$4 ;
-  assign \$6  = chunk + 1'h1;
-  assign \$7  = row_last ? 8'h00 : \$6 ;
-  assign \$8  = group + group_last;
-  assign \$9  = row_last ? 6'h00 : \$8 ;
-  always @(posedge clk)
-    group_step <= \$10 ;
-  always @(posedge clk)
-    chunk <= \$11 ;
-  always @(posedge clk)
-    group <= \$12 ;
-  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk  walk (
-    .abort(abort),
-    .advance(advance),
-    .block_last(block_last),
-    .clk(clk),
-    .inputs_left(inputs_left),
-    .k(k),
-    .n(n),
-    .outputs_left(outputs_left),
-    .row_last(row_last),
-    .rst(rst),
-    .start(start)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$10  = group_step;
-    if (start) begin
-      \$10  = 2'h0;
-    end else if (advance) begin
-      \$10  = \$5 [1:0];
-    end
-    if (abort) begin
-      \$10  = 2'h0;
-    end
-    if (rst) begin
-      \$10  = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$11  = chunk;
-    if (start) begin
-      \$11  = 7'h00;
-    end else if (advance) begin
-      \$11  = \$7 [6:0];
-    end
-    if (abort) begin
-      \$11  = 7'h00;
-    end
-    if (rst) begin
-      \$11  = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$12  = group;
-    if (start) begin
-      \$12  = 5'h00;
-    end else if (advance) begin
-      \$12  = \$9 [4:0];
-    end
-    if (abort) begin
-      \$12  = 5'h00;
-    end
-    if (rst) begin
-      \$12  = 5'h00;
-    end
-  end
-  assign \start$1  = start;
-  assign \n$3  = n;
-  assign \k$5  = k;
-  assign \advance$7  = advance;
-  assign \row_last$9  = row_last;
-  assign \block_last$11  = block_last;
-  assign \inputs_left$13  = inputs_left;
-  assign rows = { \$2 , \$1  };
-  assign beat_last = 1'h1;
-  assign ragged = row_last;
-  assign \port$341$0  = \$1 ;
-  assign \port$342$0  = \$2 ;
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
-  wire \$1 ;
-  reg [16:0] \$10 ;
-  reg \$11 ;
-  reg [12:0] \$12 ;
-  reg \$13 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$222 (rst, give, claim, start, abort, enough, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire [6:0] \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  reg [5:0] \$110 ;
+  reg \$111 ;
+  reg \$112 ;
+  reg \$113 ;
+  reg \$114 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [1:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [7:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
   wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
   wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
   wire \$7 ;
-  wire [13:0] \$8 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
   wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   input abort;
   wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
+  reg backed = 1'h1;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
   input clk;
   wire clk;
-  output [12:0] inputs_left;
-  reg [12:0] inputs_left = 13'h0000;
-  input [12:0] k;
-  wire [12:0] k;
-  input [16:0] n;
-  wire [16:0] n;
-  output [16:0] outputs_left;
-  reg [16:0] outputs_left = 17'h00000;
-  output row_last;
-  reg row_last = 1'h0;
+  output enough;
+  reg enough = 1'h1;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h26;
   input rst;
   wire rst;
+  reg spare = 1'h0;
   input start;
   wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 2'h2;
-  assign \$3  = outputs_left - 2'h2;
-  assign \$4  = outputs_left <= 3'h4;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 6'h20;
-  assign \$8  = inputs_left - 6'h20;
-  assign \$9  = inputs_left <= 7'h40;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 2'h2 : 2'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[1] | \$4 ;
+  assign \$6  = left[2] & \$5 ;
+  assign \$7  = left[3] | \$6 ;
+  assign \$8  = left[4] | \$7 ;
+  assign \$9  = left[5] | \$8 ;
+  assign \$11  = left[2] & \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$9  : \$14 ;
+  assign \$17  = left[1] & \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[3] | \$22 ;
+  assign \$24  = left[4] | \$23 ;
+  assign \$25  = left[5] | \$24 ;
+  assign \$26  = give ? \$21  : \$25 ;
+  assign \$27  = claimed ? \$15  : \$26 ;
+  assign \$29  = left[1] & \$28 ;
+  assign \$30  = left[2] | \$29 ;
+  assign \$31  = left[3] | \$30 ;
+  assign \$32  = left[4] | \$31 ;
+  assign \$33  = left[5] | \$32 ;
+  assign \$35  = left[3] | \$34 ;
+  assign \$36  = left[4] | \$35 ;
+  assign \$37  = left[5] | \$36 ;
+  assign \$38  = give ? \$33  : \$37 ;
+  assign \$40  = left[1] | \$39 ;
+  assign \$41  = left[2] | \$40 ;
+  assign \$42  = left[3] | \$41 ;
+  assign \$43  = left[4] | \$42 ;
+  assign \$44  = left[5] | \$43 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = left[3] | \$46 ;
+  assign \$48  = left[4] | \$47 ;
+  assign \$49  = left[5] | \$48 ;
+  assign \$50  = give ? \$44  : \$49 ;
+  assign \$51  = claimed ? \$38  : \$50 ;
+  assign \$52  = claim ? \$27  : \$51 ;
+  assign \$54  = left[1] | \$53 ;
+  assign \$55  = left[2] & \$54 ;
+  assign \$56  = left[3] | \$55 ;
+  assign \$57  = left[4] | \$56 ;
+  assign \$58  = left[5] | \$57 ;
+  assign \$60  = left[2] & \$59 ;
+  assign \$61  = left[3] | \$60 ;
+  assign \$62  = left[4] | \$61 ;
+  assign \$63  = left[5] | \$62 ;
+  assign \$64  = give ? \$58  : \$63 ;
+  assign \$66  = left[1] & \$65 ;
+  assign \$67  = left[2] | \$66 ;
+  assign \$68  = left[3] | \$67 ;
+  assign \$69  = left[4] | \$68 ;
+  assign \$70  = left[5] | \$69 ;
+  assign \$72  = left[3] | \$71 ;
+  assign \$73  = left[4] | \$72 ;
+  assign \$74  = left[5] | \$73 ;
+  assign \$75  = give ? \$70  : \$74 ;
+  assign \$76  = claimed ? \$64  : \$75 ;
+  assign \$78  = left[1] & \$77 ;
+  assign \$79  = left[2] | \$78 ;
+  assign \$80  = left[3] | \$79 ;
+  assign \$81  = left[4] | \$80 ;
+  assign \$82  = left[5] | \$81 ;
+  assign \$84  = left[3] | \$83 ;
+  assign \$85  = left[4] | \$84 ;
+  assign \$86  = left[5] | \$85 ;
+  assign \$87  = give ? \$82  : \$86 ;
+  assign \$89  = left[1] | \$88 ;
+  assign \$90  = left[2] | \$89 ;
+  assign \$91  = left[3] | \$90 ;
+  assign \$92  = left[4] | \$91 ;
+  assign \$93  = left[5] | \$92 ;
+  assign \$95  = left[2] | \$94 ;
+  assign \$96  = left[3] | \$95 ;
+  assign \$97  = left[4] | \$96 ;
+  assign \$98  = left[5] | \$97 ;
+  assign \$99  = give ? \$93  : \$98 ;
+  assign \$100  = claimed ? \$87  : \$99 ;
+  assign \$101  = claim ? \$76  : \$100 ;
+  assign \$104  = left[1] | \$103 ;
+  assign \$105  = left[2] & \$104 ;
+  assign \$106  = left[3] | \$105 ;
+  assign \$107  = left[4] | \$106 ;
+  assign \$108  = left[5] & \$107 ;
+  assign \$109  = ~ \$108 ;
   always @(posedge clk)
-    outputs_left <= \$10 ;
+    left <= \$110 ;
   always @(posedge clk)
-    block_last <= \$11 ;
+    claimed <= \$111 ;
   always @(posedge clk)
-    inputs_left <= \$12 ;
+    backed <= \$112 ;
   always @(posedge clk)
-    row_last <= \$13 ;
+    enough <= \$113 ;
+  always @(posedge clk)
+    spare <= \$114 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$10  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    (* full_case = 32'd1 *)
     if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [16:0];
+      \$110  = 6'h26;
+    end else begin
+      \$110  = \$3 [5:0];
     end
     if (abort) begin
-      \$10  = 17'h00000;
+      \$110  = 6'h26;
     end
     if (rst) begin
-      \$10  = 17'h00000;
+      \$110  = 6'h26;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$11  = block_last;
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    (* full_case = 32'd1 *)
     if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
+      \$111  = 1'h0;
+    end else begin
+      \$111  = claim;
     end
     if (abort) begin
-      \$11  = 1'h0;
+      \$111  = 1'h0;
     end
     if (rst) begin
-      \$11  = 1'h0;
+      \$111  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [12:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$112  = 1'h1;
+    end else begin
+      \$112  = \$52 ;
     end
     if (abort) begin
-      \$12  = 13'h0000;
+      \$112  = 1'h1;
     end
     if (rst) begin
-      \$12  = 13'h0000;
+      \$112  = 1'h1;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$113  = 1'h1;
+    end else begin
+      \$113  = \$102 ;
     end
     if (abort) begin
-      \$13  = 1'h0;
+      \$113  = 1'h1;
     end
     if (rst) begin
-      \$13  = 1'h0;
+      \$113  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$114  = 1'h0;
+    end else begin
+      \$114  = \$109 ;
+    end
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  assign waive = 1'h0;
+  assign \$22  = left[2];
+  assign \$4  = left[0];
+  assign \$10  = left[1];
+  assign \$16  = left[0];
+  assign \$28  = left[0];
+  assign \$34  = left[2];
+  assign \$39  = left[0];
+  assign \$45  = left[1];
+  assign \$53  = left[0];
+  assign \$59  = left[1];
+  assign \$65  = left[0];
+  assign \$71  = left[2];
+  assign \$77  = left[0];
+  assign \$83  = left[2];
+  assign \$88  = left[0];
+  assign \$94  = left[1];
+  assign \$102  = \$101 ;
+  assign \$103  = left[0];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8017$0 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [46:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [40:0] \$107 ;
+  reg [40:0] \$108 ;
+  reg [41:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [46:0] \$110 ;
+  reg \$111 ;
+  reg [46:0] \$112 ;
+  reg [46:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [93:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [61:0] \$14 ;
+  wire [76:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [331:0] \$17 ;
+  wire [331:0] \$18 ;
+  wire [331:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [61:0] \$33 ;
+  wire [76:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [331:0] \$36 ;
+  wire [331:0] \$37 ;
+  wire [331:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [48:0] \$40 ;
+  wire [42:0] \$41 ;
+  wire [48:0] \$42 ;
+  wire \$43 ;
+  wire [48:0] \$44 ;
+  wire \$45 ;
+  wire [48:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [48:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [76:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [87:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [76:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [87:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [47:0] dot;
+  wire [47:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [47:0] inputs;
+  wire [47:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [46:0] low = 47'h000000000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [46:0] part_high = 47'h000000000000;
+  reg [46:0] part_low = 47'h000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$8017$0 ;
+  wire [31:0] \port$8017$0 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [40:0] scale_above_1 = 41'h00000000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [76:0] scale_partly_1 = 77'h00000000000000000000;
+  reg [87:0] scale_placed = 88'h0000000000000000000000;
+  reg [61:0] scale_product = 62'h0000000000000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [47:0] scale_value_1 = 48'h000000000000;
+  reg [47:0] scale_value_2 = 48'h000000000000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [40:0] shift_above_1 = 41'h00000000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [76:0] shift_partly_1 = 77'h00000000000000000000;
+  reg [87:0] shift_placed = 88'h0000000000000000000000;
+  reg [61:0] shift_product = 62'h0000000000000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [47:0] shift_value_1 = 48'h000000000000;
+  reg [47:0] shift_value_2 = 48'h000000000000;
+  reg term_carry = 1'h0;
+  reg [41:0] term_high = 42'h00000000000;
+  reg [46:0] term_low = 47'h000000000000;
+  reg term_over = 1'h0;
+  output [93:0] total;
+  reg [93:0] total = 94'h000000000000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$8017$0 [14:10];
+  assign \$2  = & \port$8017$0 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$8017$0 [30:26];
+  assign \$21  = & \port$8017$0 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[46:0], 1'h1 } + { shift_placed[46:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$55  = \port$8017$0 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$56  = { \$1 , \port$8017$0 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$57  = \port$8017$0 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 77'h00000000000000000000;
+    end
+    if (rst) begin
+      \$65  = 77'h00000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$70  = \$19 [87:0];
+    if (abort) begin
+      \$70  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$70  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$72  = \port$8017$0 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$73  = { \$20 , \port$8017$0 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$74  = \port$8017$0 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 77'h00000000000000000000;
+    end
+    if (rst) begin
+      \$82  = 77'h00000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$87  = \$38 [87:0];
+    if (abort) begin
+      \$87  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$87  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$104  = \$40 [47:1];
+    if (abort) begin
+      \$104  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$104  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$105  = \$40 [48];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$107  = scale_placed[87:47];
+    if (abort) begin
+      \$107  = 41'h00000000000;
+    end
+    if (rst) begin
+      \$107  = 41'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$108  = shift_placed[87:47];
+    if (abort) begin
+      \$108  = 41'h00000000000;
+    end
+    if (rst) begin
+      \$108  = 41'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$109  = \$41 [42:1];
+    if (abort) begin
+      \$109  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$109  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$110  = \$42 [47:1];
+    if (abort) begin
+      \$110  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$110  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$111  = \$42 [48];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 47'h000000000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [47:1];
+    end
+    if (abort) begin
+      \$112  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$112  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 47'h000000000000;
+    end else if (enable_6) begin
+      \$113  = \$46 [47:1];
+    end
+    if (abort) begin
+      \$113  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$113  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [47:1], low };
+    end
+    if (abort) begin
+      \$121  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$121  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$8017$0 [15:0];
+  assign shift = \port$8017$0 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [331], \$17 [331:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [331], \$36 [331:1] };
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8017$32 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [46:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [40:0] \$107 ;
+  reg [40:0] \$108 ;
+  reg [41:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [46:0] \$110 ;
+  reg \$111 ;
+  reg [46:0] \$112 ;
+  reg [46:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [93:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [61:0] \$14 ;
+  wire [76:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [331:0] \$17 ;
+  wire [331:0] \$18 ;
+  wire [331:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [61:0] \$33 ;
+  wire [76:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [331:0] \$36 ;
+  wire [331:0] \$37 ;
+  wire [331:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [48:0] \$40 ;
+  wire [42:0] \$41 ;
+  wire [48:0] \$42 ;
+  wire \$43 ;
+  wire [48:0] \$44 ;
+  wire \$45 ;
+  wire [48:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [48:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [76:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [87:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [76:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [87:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
+  reg \$97 ;
+  reg \$98 ;
+  reg \$99 ;
+  input abort;
+  wire abort;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
+  input clk;
+  wire clk;
+  input [47:0] dot;
+  wire [47:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [47:0] inputs;
+  wire [47:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [46:0] low = 47'h000000000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [46:0] part_high = 47'h000000000000;
+  reg [46:0] part_low = 47'h000000000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$8017$32 ;
+  wire [31:0] \port$8017$32 ;
+  input rst;
+  wire rst;
+  wire [15:0] scale;
+  reg [40:0] scale_above_1 = 41'h00000000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [76:0] scale_partly_1 = 77'h00000000000000000000;
+  reg [87:0] scale_placed = 88'h0000000000000000000000;
+  reg [61:0] scale_product = 62'h0000000000000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [47:0] scale_value_1 = 48'h000000000000;
+  reg [47:0] scale_value_2 = 48'h000000000000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [40:0] shift_above_1 = 41'h00000000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [76:0] shift_partly_1 = 77'h00000000000000000000;
+  reg [87:0] shift_placed = 88'h0000000000000000000000;
+  reg [61:0] shift_product = 62'h0000000000000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [47:0] shift_value_1 = 48'h000000000000;
+  reg [47:0] shift_value_2 = 48'h000000000000;
+  reg term_carry = 1'h0;
+  reg [41:0] term_high = 42'h00000000000;
+  reg [46:0] term_low = 47'h000000000000;
+  reg term_over = 1'h0;
+  output [93:0] total;
+  reg [93:0] total = 94'h000000000000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$8017$32 [14:10];
+  assign \$2  = & \port$8017$32 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$8017$32 [30:26];
+  assign \$21  = & \port$8017$32 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[46:0], 1'h1 } + { shift_placed[46:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
+  always @(posedge clk)
+    scale_sign_0_1 <= \$55 ;
+  always @(posedge clk)
+    scale_significand_0_1 <= \$56 ;
+  always @(posedge clk)
+    scale_exponent_0_1 <= \$57 ;
+  always @(posedge clk)
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$55  = \port$8017$32 [15];
+    if (abort) begin
+      \$55  = 1'h0;
+    end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$56  = { \$1 , \port$8017$32 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$57  = \port$8017$32 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 77'h00000000000000000000;
+    end
+    if (rst) begin
+      \$65  = 77'h00000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$70  = \$19 [87:0];
+    if (abort) begin
+      \$70  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$70  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$72  = \port$8017$32 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$73  = { \$20 , \port$8017$32 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$74  = \port$8017$32 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 77'h00000000000000000000;
+    end
+    if (rst) begin
+      \$82  = 77'h00000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$87  = \$38 [87:0];
+    if (abort) begin
+      \$87  = 88'h0000000000000000000000;
+    end
+    if (rst) begin
+      \$87  = 88'h0000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$97  = last;
+    if (abort) begin
+      \$97  = 1'h0;
+    end
+    if (rst) begin
+      \$97  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$98  = last_1;
+    if (abort) begin
+      \$98  = 1'h0;
+    end
+    if (rst) begin
+      \$98  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$99  = last_2;
+    if (abort) begin
+      \$99  = 1'h0;
+    end
+    if (rst) begin
+      \$99  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$100  = last_3;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$101  = last_4;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$104  = \$40 [47:1];
+    if (abort) begin
+      \$104  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$104  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$105  = \$40 [48];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$107  = scale_placed[87:47];
+    if (abort) begin
+      \$107  = 41'h00000000000;
+    end
+    if (rst) begin
+      \$107  = 41'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$108  = shift_placed[87:47];
+    if (abort) begin
+      \$108  = 41'h00000000000;
+    end
+    if (rst) begin
+      \$108  = 41'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$109  = \$41 [42:1];
+    if (abort) begin
+      \$109  = 42'h00000000000;
+    end
+    if (rst) begin
+      \$109  = 42'h00000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$110  = \$42 [47:1];
+    if (abort) begin
+      \$110  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$110  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$111  = \$42 [48];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 47'h000000000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [47:1];
+    end
+    if (abort) begin
+      \$112  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$112  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 47'h000000000000;
+    end else if (enable_6) begin
+      \$113  = \$46 [47:1];
+    end
+    if (abort) begin
+      \$113  = 47'h000000000000;
+    end
+    if (rst) begin
+      \$113  = 47'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [47:1], low };
+    end
+    if (abort) begin
+      \$121  = 94'h000000000000000000000000;
+    end
+    if (rst) begin
+      \$121  = 94'h000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$8017$32 [15:0];
+  assign shift = \port$8017$32 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [331], \$17 [331:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [331], \$36 [331:1] };
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_credit (rst, give, claim, start, abort, waive, backed, enough, spare, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  wire [3:0] \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$163$0 , \port$170$0 , \port$197$0 , finished, counting, \port$213$0 , \port$312$0 , \port$315$0 , \port$322$0 
-, busy, \port$387$0 , \port$411$0 , \port$435$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
-  wire \$1 ;
-  wire [1:0] \$10 ;
-  wire [32:0] \$100 ;
-  wire [32:0] \$101 ;
-  wire [32:0] \$102 ;
-  wire [32:0] \$103 ;
-  wire [32:0] \$104 ;
-  wire \$105 ;
-  wire [1:0] \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  reg [31:0] \$109 ;
-  wire \$11 ;
-  wire [31:0] \$110 ;
-  reg \$111 ;
-  reg [1:0] \$112 ;
-  reg [31:0] \$113 ;
-  reg [31:0] \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg [16:0] \$117 ;
-  reg [12:0] \$118 ;
-  reg \$119 ;
-  wire \$12 ;
-  reg [7:0] \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg [31:0] \$123 ;
-  reg \$124 ;
-  reg [31:0] \$125 ;
-  reg \$126 ;
-  reg [31:0] \$127 ;
-  reg \$128 ;
-  reg [31:0] \$129 ;
-  wire \$13 ;
-  reg \$130 ;
-  reg [31:0] \$131 ;
-  reg \$132 ;
-  reg [1:0] \$133 ;
-  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
@@ -22673,6 +23013,762 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$25 ;
   wire \$26 ;
   wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [4:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  reg [2:0] \$59 ;
+  wire \$6 ;
+  reg \$60 ;
+  reg \$61 ;
+  reg \$62 ;
+  reg \$63 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  output backed;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [2:0] left = 3'h0;
+  input rst;
+  wire rst;
+  output spare;
+  reg spare = 1'h1;
+  input start;
+  wire start;
+  input waive;
+  wire waive;
+  assign \$37  = left[2] | \$36 ;
+  assign \$39  = left[2] | \$38 ;
+  assign \$40  = give ? \$37  : \$39 ;
+  assign \$41  = claimed ? \$34  : \$40 ;
+  assign \$43  = left[1] | \$42 ;
+  assign \$44  = left[2] | \$43 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = give ? \$44  : \$46 ;
+  assign \$49  = left[1] | \$48 ;
+  assign \$50  = left[2] | \$49 ;
+  assign \$51  = give ? 1'h1 : \$50 ;
+  assign \$52  = claimed ? \$47  : \$51 ;
+  assign \$53  = claim ? \$41  : \$52 ;
+  assign \$54  = \$53  | waive;
+  assign \$56  = left[1] | \$55 ;
+  assign \$57  = left[2] & \$56 ;
+  assign \$58  = ~ \$57 ;
+  always @(posedge clk)
+    left <= \$59 ;
+  always @(posedge clk)
+    claimed <= \$60 ;
+  always @(posedge clk)
+    backed <= \$61 ;
+  always @(posedge clk)
+    enough <= \$62 ;
+  always @(posedge clk)
+    spare <= \$63 ;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$7  = left[1] & \$6 ;
+  assign \$8  = left[2] | \$7 ;
+  assign \$9  = give ? \$5  : \$8 ;
+  assign \$11  = left[1] | \$10 ;
+  assign \$12  = left[2] | \$11 ;
+  assign \$14  = left[2] | \$13 ;
+  assign \$15  = give ? \$12  : \$14 ;
+  assign \$16  = claimed ? \$9  : \$15 ;
+  assign \$18  = left[1] | \$17 ;
+  assign \$19  = left[2] | \$18 ;
+  assign \$21  = left[2] | \$20 ;
+  assign \$22  = give ? \$19  : \$21 ;
+  assign \$24  = left[1] | \$23 ;
+  assign \$25  = left[2] | \$24 ;
+  assign \$26  = give ? 1'h1 : \$25 ;
+  assign \$27  = claimed ? \$22  : \$26 ;
+  assign \$28  = claim ? \$16  : \$27 ;
+  assign \$30  = left[2] | \$29 ;
+  assign \$32  = left[1] & \$31 ;
+  assign \$33  = left[2] | \$32 ;
+  assign \$34  = give ? \$30  : \$33 ;
+  assign \$36  = left[1] | \$35 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$59  = 3'h0;
+    end else begin
+      \$59  = \$3 [2:0];
+    end
+    if (abort) begin
+      \$59  = 3'h0;
+    end
+    if (rst) begin
+      \$59  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$60  = 1'h0;
+    end else begin
+      \$60  = claim;
+    end
+    if (abort) begin
+      \$60  = 1'h0;
+    end
+    if (rst) begin
+      \$60  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$61  = 1'h0;
+    end else begin
+      \$61  = \$28 ;
+    end
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$62  = 1'h0;
+    end else begin
+      \$62  = \$54 ;
+    end
+    if (abort) begin
+      \$62  = 1'h0;
+    end
+    if (rst) begin
+      \$62  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$63  = 1'h1;
+    end else begin
+      \$63  = \$58 ;
+    end
+    if (abort) begin
+      \$63  = 1'h1;
+    end
+    if (rst) begin
+      \$63  = 1'h1;
+    end
+  end
+  assign \$4  = left[1];
+  assign \$6  = left[0];
+  assign \$10  = left[0];
+  assign \$13  = left[1];
+  assign \$17  = left[0];
+  assign \$20  = left[1];
+  assign \$23  = left[0];
+  assign \$29  = left[1];
+  assign \$31  = left[0];
+  assign \$35  = left[0];
+  assign \$38  = left[1];
+  assign \$42  = left[0];
+  assign \$45  = left[1];
+  assign \$48  = left[0];
+  assign \$55  = left[0];
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_gate (tlast, clk, rst, \final , tready, present, misframed, start, abort, closed, take, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_ring (clk, rst, write, word, abort, read__en, data);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire [4:0] \$1 ;
+  wire [4:0] \$2 ;
+  reg [3:0] \$3 ;
+  reg [3:0] \$4 ;
+  reg [3:0] \$signature__addr  = 4'h0;
+  wire [63:0] \$signature__data ;
+  wire \$signature__en ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  input [63:0] data;
+  wire [63:0] data;
+  (* init = 4'h0 *)
+  wire [3:0] into;
+  (* init = 4'h0 *)
+  wire [3:0] out_of;
+  reg [3:0] read__addr = 4'h0;
+  wire [63:0] read__data;
+  input read__en;
+  wire read__en;
+  input rst;
+  wire rst;
+  wire take;
+  output [63:0] word;
+  wire [63:0] word;
+  input write;
+  wire write;
+  (* no_rw_check = 32'd1 *)
+  (* ram_style = "block" *)
+  reg [63:0] storage [15:0];
+  initial begin
+    storage[0] = 64'h0000000000000000;
+    storage[1] = 64'h0000000000000000;
+    storage[2] = 64'h0000000000000000;
+    storage[3] = 64'h0000000000000000;
+    storage[4] = 64'h0000000000000000;
+    storage[5] = 64'h0000000000000000;
+    storage[6] = 64'h0000000000000000;
+    storage[7] = 64'h0000000000000000;
+    storage[8] = 64'h0000000000000000;
+    storage[9] = 64'h0000000000000000;
+    storage[10] = 64'h0000000000000000;
+    storage[11] = 64'h0000000000000000;
+    storage[12] = 64'h0000000000000000;
+    storage[13] = 64'h0000000000000000;
+    storage[14] = 64'h0000000000000000;
+    storage[15] = 64'h0000000000000000;
+  end
+  always @(posedge clk) begin
+    if (write)
+      storage[\$signature__addr ] <= data;
+  end
+  reg [63:0] _0_;
+  always @(posedge clk) begin
+    if (read__en) begin
+      _0_ <= storage[read__addr];
+    end
+  end
+  assign word = _0_;
+  always @(posedge clk)
+    \$signature__addr  <= \$3 ;
+  always @(posedge clk)
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [3:0];
+    end
+    if (abort) begin
+      \$3  = 4'h0;
+    end
+    if (rst) begin
+      \$3  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [3:0];
+    end
+    if (abort) begin
+      \$4  = 4'h0;
+    end
+    if (rst) begin
+      \$4  = 4'h0;
+    end
+  end
+  assign into = \$signature__addr ;
+  assign \$signature__data  = data;
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, start, abort, last_n, last_k, block_last, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [16:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [16:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire [6:0] \$57 ;
+  wire [6:0] \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  reg [15:0] \$74 ;
+  reg \$75 ;
+  reg [5:0] \$76 ;
+  reg \$77 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  reg [5:0] inputs_high = 6'h00;
+  wire [12:0] last_input;
+  input [12:0] last_k;
+  wire [12:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  reg [15:0] outputs_high = 16'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$23  = outputs_high[3] | \$22 ;
+  assign \$24  = outputs_high[4] | \$23 ;
+  assign \$25  = outputs_high[5] | \$24 ;
+  assign \$26  = outputs_high[6] | \$25 ;
+  assign \$27  = outputs_high[7] | \$26 ;
+  assign \$28  = outputs_high[8] | \$27 ;
+  assign \$29  = outputs_high[9] | \$28 ;
+  assign \$30  = outputs_high[10] | \$29 ;
+  assign \$31  = outputs_high[11] | \$30 ;
+  assign \$32  = outputs_high[12] | \$31 ;
+  assign \$33  = outputs_high[13] | \$32 ;
+  assign \$34  = outputs_high[14] | \$33 ;
+  assign \$35  = outputs_high[15] | \$34 ;
+  assign \$36  = ~ \$35 ;
+  assign \$38  = outputs_high[1] | \$37 ;
+  assign \$39  = outputs_high[2] | \$38 ;
+  assign \$40  = outputs_high[3] | \$39 ;
+  assign \$41  = outputs_high[4] | \$40 ;
+  assign \$42  = outputs_high[5] | \$41 ;
+  assign \$43  = outputs_high[6] | \$42 ;
+  assign \$44  = outputs_high[7] | \$43 ;
+  assign \$45  = outputs_high[8] | \$44 ;
+  assign \$46  = outputs_high[9] | \$45 ;
+  assign \$47  = outputs_high[10] | \$46 ;
+  assign \$48  = outputs_high[11] | \$47 ;
+  assign \$49  = outputs_high[12] | \$48 ;
+  assign \$50  = outputs_high[13] | \$49 ;
+  assign \$51  = outputs_high[14] | \$50 ;
+  assign \$52  = outputs_high[15] | \$51 ;
+  assign \$53  = ~ \$52 ;
+  assign \$54  = row_last ? \$36  : \$53 ;
+  assign \$55  = start ? \$20  : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$57  = inputs_high - 1'h1;
+  assign \$58  = \$56  ? { 1'h0, last_k[12:7] } : \$57 ;
+  assign \$59  = start | row_last;
+  assign \$61  = last_k[8] | \$60 ;
+  assign \$62  = last_k[9] | \$61 ;
+  assign \$63  = last_k[10] | \$62 ;
+  assign \$64  = last_k[11] | \$63 ;
+  assign \$65  = last_k[12] | \$64 ;
+  assign \$66  = ~ \$65 ;
+  assign \$68  = inputs_high[2] | \$67 ;
+  assign \$69  = inputs_high[3] | \$68 ;
+  assign \$70  = inputs_high[4] | \$69 ;
+  assign \$71  = inputs_high[5] | \$70 ;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = \$59  ? \$66  : \$72 ;
+  always @(posedge clk)
+    outputs_high <= \$74 ;
+  always @(posedge clk)
+    block_last <= \$75 ;
+  always @(posedge clk)
+    inputs_high <= \$76 ;
+  always @(posedge clk)
+    row_last <= \$77 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:1] } : \$2 ;
+  assign \$5  = last_n[2] | \$4 ;
+  assign \$6  = last_n[3] | \$5 ;
+  assign \$7  = last_n[4] | \$6 ;
+  assign \$8  = last_n[5] | \$7 ;
+  assign \$9  = last_n[6] | \$8 ;
+  assign \$10  = last_n[7] | \$9 ;
+  assign \$11  = last_n[8] | \$10 ;
+  assign \$12  = last_n[9] | \$11 ;
+  assign \$13  = last_n[10] | \$12 ;
+  assign \$14  = last_n[11] | \$13 ;
+  assign \$15  = last_n[12] | \$14 ;
+  assign \$16  = last_n[13] | \$15 ;
+  assign \$17  = last_n[14] | \$16 ;
+  assign \$18  = last_n[15] | \$17 ;
+  assign \$19  = last_n[16] | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$22  = outputs_high[2] | \$21 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$74  = outputs_high;
+    if (advance) begin
+      \$74  = \$3 [15:0];
+    end
+    if (abort) begin
+      \$74  = 16'h0000;
+    end
+    if (rst) begin
+      \$74  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$75  = block_last;
+    if (advance) begin
+      \$75  = \$55 ;
+    end
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$76  = inputs_high;
+    if (advance) begin
+      \$76  = \$58 [5:0];
+    end
+    if (abort) begin
+      \$76  = 6'h00;
+    end
+    if (rst) begin
+      \$76  = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$77  = row_last;
+    if (advance) begin
+      \$77  = \$73 ;
+    end
+    if (abort) begin
+      \$77  = 1'h0;
+    end
+    if (rst) begin
+      \$77  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[0] };
+  assign last_input = { inputs_high, last_k[6:0] };
+  assign \$60  = last_k[7];
+  assign \$4  = last_n[1];
+  assign \$21  = outputs_high[1];
+  assign \$37  = outputs_high[0];
+  assign \$67  = inputs_high[1];
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activation_take, activation_missing, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, \busy$52 , activation_present, activation_late, weight_present, weight_late, start, abort, last_n, last_k
+, load_open, load_write, load_chunk, load_last, load_final, \step$18 , state, ragged, activation_closed, scale_available, scale_ready, room, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
+  wire \$1 ;
+  wire [23:0] \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  wire \$161 ;
+  wire \$162 ;
+  reg \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [6:0] \$166 ;
+  reg [12:0] \$167 ;
+  reg \$168 ;
+  reg [23:0] \$169 ;
+  wire \$17 ;
+  reg [23:0] \$170 ;
+  reg [23:0] \$171 ;
+  reg [1:0] \$172 ;
+  reg [6:0] \$173 ;
+  wire \$174 ;
+  wire [7:0] \$175 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [1:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire [2:0] \$26 ;
+  wire [2:0] \$27 ;
   wire \$28 ;
   wire \$29 ;
   wire \$3 ;
@@ -22721,8 +23817,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$69 ;
   wire \$7 ;
   wire \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
+  wire \$71 ;
+  wire \$72 ;
   wire \$73 ;
   wire \$74 ;
   wire \$75 ;
@@ -22751,7 +23847,1310 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$96 ;
   wire \$97 ;
   wire \$98 ;
-  wire [7:0] \$99 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  input activation_closed;
+  wire activation_closed;
+  wire activation_final;
+  input activation_late;
+  wire activation_late;
+  output activation_missing;
+  wire activation_missing;
+  input activation_present;
+  wire activation_present;
+  output activation_stall;
+  wire activation_stall;
+  output activation_take;
+  wire activation_take;
+  wire advance;
+  wire beat_last;
+  wire block_last;
+  reg busy = 1'h0;
+  output \busy$52 ;
+  wire \busy$52 ;
+  wire [6:0] chunk;
+  input clk;
+  wire clk;
+  reg [1:0] gap = 2'h0;
+  wire [4:0] group;
+  wire group_last;
+  wire [12:0] last_input;
+  input [12:0] last_k;
+  wire [12:0] last_k;
+  wire [12:0] \last_k$36 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$34 ;
+  output [6:0] load_chunk;
+  reg [6:0] load_chunk = 7'h00;
+  output load_final;
+  reg load_final = 1'h0;
+  output [12:0] load_last;
+  reg [12:0] load_last = 13'h0000;
+  output load_open;
+  reg load_open = 1'h0;
+  output load_write;
+  reg load_write = 1'h0;
+  reg [23:0] loaded_1 = 24'h000000;
+  wire \loaded_1.block_last ;
+  wire [6:0] \loaded_1.chunk ;
+  wire [4:0] \loaded_1.group ;
+  wire \loaded_1.group_last ;
+  wire \loaded_1.load ;
+  wire \loaded_1.poison ;
+  wire \loaded_1.ragged ;
+  wire \loaded_1.row_last ;
+  wire [1:0] \loaded_1.rows ;
+  wire \loaded_1.scaled ;
+  wire \loaded_1.segment ;
+  wire \loaded_1.valid ;
+  wire \loaded_1.weighted ;
+  reg [23:0] loaded_2 = 24'h000000;
+  wire \loaded_2.block_last ;
+  wire [6:0] \loaded_2.chunk ;
+  wire [4:0] \loaded_2.group ;
+  wire \loaded_2.group_last ;
+  wire \loaded_2.load ;
+  wire \loaded_2.poison ;
+  wire \loaded_2.ragged ;
+  wire \loaded_2.row_last ;
+  wire [1:0] \loaded_2.rows ;
+  wire \loaded_2.scaled ;
+  wire \loaded_2.segment ;
+  wire \loaded_2.valid ;
+  wire \loaded_2.weighted ;
+  input over;
+  wire over;
+  output ragged;
+  wire ragged;
+  input room;
+  wire room;
+  output room_claim;
+  wire room_claim;
+  output room_stall;
+  wire room_stall;
+  wire row_last;
+  wire [1:0] rows;
+  input rst;
+  wire rst;
+  input scale_available;
+  wire scale_available;
+  output scale_claim;
+  wire scale_claim;
+  input scale_ready;
+  wire scale_ready;
+  output scale_stall;
+  wire scale_stall;
+  wire segment;
+  input start;
+  wire start;
+  wire \start$30 ;
+  (* enum_base_type = "State" *)
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
+  wire [23:0] step;
+  output [23:0] \step$18 ;
+  reg [23:0] \step$18  = 24'h000000;
+  wire \step$18.block_last ;
+  wire [6:0] \step$18.chunk ;
+  wire [4:0] \step$18.group ;
+  wire \step$18.group_last ;
+  wire \step$18.load ;
+  wire \step$18.poison ;
+  wire \step$18.ragged ;
+  wire \step$18.row_last ;
+  wire [1:0] \step$18.rows ;
+  wire \step$18.scaled ;
+  wire \step$18.segment ;
+  wire \step$18.valid ;
+  wire \step$18.weighted ;
+  wire \step.block_last ;
+  wire [6:0] \step.chunk ;
+  wire [4:0] \step.group ;
+  wire \step.group_last ;
+  wire \step.load ;
+  wire \step.poison ;
+  wire \step.ragged ;
+  wire \step.row_last ;
+  wire [1:0] \step.rows ;
+  wire \step.scaled ;
+  wire \step.segment ;
+  wire \step.valid ;
+  wire \step.weighted ;
+  output weight_final;
+  wire weight_final;
+  input weight_late;
+  wire weight_late;
+  input weight_present;
+  wire weight_present;
+  output weight_stall;
+  wire weight_stall;
+  output weight_take;
+  wire weight_take;
+  assign \$2  = room_claim ? 2'h3 : 2'h0;
+  assign \$6  = state[1] & activation_present;
+  assign \$10  = state[3] ? step : loaded_2;
+  assign \$11  = state[3] & weight_late;
+  assign \$12  = ~ scale_ready;
+  assign \$13  = group_last & \$12 ;
+  assign \$14  = ~ busy;
+  assign \$15  = room & \$14 ;
+  assign \$16  = ~ \$15 ;
+  assign \$17  = ragged & \$16 ;
+  assign \$18  = \$13  | \$17 ;
+  assign \$19  = \$11  | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = state[3] & \$20 ;
+  assign \$22  = ~ state[3];
+  assign \$23  = \$22  & loaded_2[0];
+  assign \$24  = \$23  & loaded_2[1];
+  assign \$25  = \$21  | \$24 ;
+  assign \$26  = gap + 1'h1;
+  assign \$27  = state[2] ? \$26  : 3'h0;
+  assign \$28  = ~ start;
+  assign \$29  = state[0] & \$28 ;
+  assign \$30  = state[4] & over;
+  assign \$31  = \$29  | \$30 ;
+  assign \$32  = state[0] & start;
+  assign \$33  = state[1] & activation_present;
+  assign \$34  = \$33  & ragged;
+  assign \$35  = state[1] & activation_closed;
+  assign \$36  = \$34  | \$35 ;
+  assign \$37  = ~ \$36 ;
+  assign \$38  = state[1] & \$37 ;
+  assign \$39  = \$32  | \$38 ;
+  assign \$40  = state[1] & activation_present;
+  assign \$41  = \$40  & ragged;
+  assign \$42  = state[1] & activation_closed;
+  assign \$43  = \$41  | \$42 ;
+  assign \$44  = gap == 2'h2;
+  assign \$45  = state[2] & \$44 ;
+  assign \$46  = ~ \$45 ;
+  assign \$47  = state[2] & \$46 ;
+  assign \$48  = \$43  | \$47 ;
+  assign \$49  = gap == 2'h2;
+  assign \$50  = state[2] & \$49 ;
+  assign \$51  = state[3] & weight_late;
+  assign \$52  = ~ scale_ready;
+  assign \$53  = group_last & \$52 ;
+  assign \$54  = ~ busy;
+  assign \$55  = room & \$54 ;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = ragged & \$56 ;
+  assign \$58  = \$53  | \$57 ;
+  assign \$59  = \$51  | \$58 ;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = state[3] & \$60 ;
+  assign \$62  = ragged & block_last;
+  assign \$63  = \$61  & \$62 ;
+  assign \$64  = ~ \$63 ;
+  assign \$65  = state[3] & \$64 ;
+  assign \$66  = \$50  | \$65 ;
+  assign \$67  = state[3] & weight_late;
+  assign \$68  = ~ scale_ready;
+  assign \$69  = group_last & \$68 ;
+  assign \$70  = ~ busy;
+  assign \$71  = room & \$70 ;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = ragged & \$72 ;
+  assign \$74  = \$69  | \$73 ;
+  assign \$75  = \$67  | \$74 ;
+  assign \$76  = ~ \$75 ;
+  assign \$77  = state[3] & \$76 ;
+  assign \$78  = ragged & block_last;
+  assign \$79  = \$77  & \$78 ;
+  assign \$80  = state[4] & over;
+  assign \$81  = ~ \$80 ;
+  assign \$82  = state[4] & \$81 ;
+  assign \$83  = \$79  | \$82 ;
+  assign \$84  = state[1] | state[3];
+  assign \start$30  = ~ \$84 ;
+  assign \$85  = state[1] & activation_late;
+  assign \$86  = ~ \$85 ;
+  assign \$87  = state[3] & weight_late;
+  assign \$88  = ~ \$87 ;
+  assign \$89  = \$86  & \$88 ;
+  assign \$90  = ~ scale_ready;
+  assign \$91  = group_last & \$90 ;
+  assign \$92  = ~ busy;
+  assign \$93  = room & \$92 ;
+  assign \$94  = ~ \$93 ;
+  assign \$95  = ragged & \$94 ;
+  assign \$96  = \$91  | \$95 ;
+  assign \$97  = state[3] & \$96 ;
+  assign \$98  = ~ \$97 ;
+  assign advance = \$89  & \$98 ;
+  assign activation_missing = state[1] & activation_closed;
+  assign \$99  = ~ scale_ready;
+  assign \$100  = group_last & \$99 ;
+  assign \$101  = ~ busy;
+  assign \$102  = room & \$101 ;
+  assign \$103  = ~ \$102 ;
+  assign \$104  = ragged & \$103 ;
+  assign \$105  = \$100  | \$104 ;
+  assign \$106  = ~ \$105 ;
+  assign \$107  = state[3] & \$106 ;
+  assign weight_final = ragged & block_last;
+  assign \$108  = state[3] & group_last;
+  assign \$109  = \$108  & scale_available;
+  assign \$110  = state[3] & weight_late;
+  assign \$111  = ~ scale_ready;
+  assign \$112  = group_last & \$111 ;
+  assign \$113  = ~ busy;
+  assign \$114  = room & \$113 ;
+  assign \$115  = ~ \$114 ;
+  assign \$116  = ragged & \$115 ;
+  assign \$117  = \$112  | \$116 ;
+  assign \$118  = \$110  | \$117 ;
+  assign \$119  = ~ \$118 ;
+  assign scale_claim = \$109  & \$119 ;
+  assign \$120  = state[3] & ragged;
+  assign \$121  = state[3] & weight_late;
+  assign \$122  = ~ scale_ready;
+  assign \$123  = group_last & \$122 ;
+  assign \$124  = ~ busy;
+  assign \$125  = room & \$124 ;
+  assign \$126  = ~ \$125 ;
+  assign \$127  = ragged & \$126 ;
+  assign \$128  = \$123  | \$127 ;
+  assign \$129  = \$121  | \$128 ;
+  assign \$130  = ~ \$129 ;
+  assign room_claim = \$120  & \$130 ;
+  assign activation_stall = state[1] & activation_late;
+  assign weight_stall = state[3] & weight_late;
+  assign \$131  = state[3] & weight_late;
+  assign \$132  = ~ \$131 ;
+  assign \$133  = state[3] & \$132 ;
+  assign \$134  = ~ scale_ready;
+  assign \$135  = group_last & \$134 ;
+  assign scale_stall = \$133  & \$135 ;
+  assign \$136  = state[3] & weight_late;
+  assign \$137  = ~ \$136 ;
+  assign \$138  = state[3] & \$137 ;
+  assign \$139  = ~ scale_ready;
+  assign \$140  = group_last & \$139 ;
+  assign \$141  = ~ \$140 ;
+  assign \$142  = \$138  & \$141 ;
+  assign \$143  = \$142  & ragged;
+  assign \$144  = ~ room;
+  assign room_stall = \$143  & \$144 ;
+  assign \$145  = state[1] & activation_present;
+  assign \$146  = state[3] & weight_late;
+  assign \$147  = ~ scale_ready;
+  assign \$148  = group_last & \$147 ;
+  assign \$149  = ~ busy;
+  assign \$150  = room & \$149 ;
+  assign \$151  = ~ \$150 ;
+  assign \$152  = ragged & \$151 ;
+  assign \$153  = \$148  | \$152 ;
+  assign \$154  = \$146  | \$153 ;
+  assign \$155  = ~ \$154 ;
+  assign \$156  = state[3] & \$155 ;
+  assign \$157  = \$145  | \$156 ;
+  assign \$158  = group_last & scale_available;
+  assign \$159  = ~ weight_present;
+  assign \$160  = ~ scale_available;
+  assign \$161  = group_last & \$160 ;
+  assign \$162  = \$159  | \$161 ;
+  assign \busy$52  = ~ state[0];
+  always @(posedge clk)
+    busy <= \$163 ;
+  always @(posedge clk)
+    load_open <= \$164 ;
+  always @(posedge clk)
+    load_write <= \$165 ;
+  always @(posedge clk)
+    load_chunk <= \$166 ;
+  always @(posedge clk)
+    load_last <= \$167 ;
+  always @(posedge clk)
+    load_final <= \$168 ;
+  always @(posedge clk)
+    loaded_1 <= \$169 ;
+  always @(posedge clk)
+    loaded_2 <= \$170 ;
+  always @(posedge clk)
+    \step$18  <= \$171 ;
+  always @(posedge clk)
+    gap <= \$172 ;
+  always @(posedge clk)
+    state <= \$173 ;
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .chunk(chunk),
+    .clk(clk),
+    .group(group),
+    .group_last(group_last),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$420$0 (\$174 ),
+    .\port$8080$0 (\$175 ),
+    .row_last(ragged),
+    .rst(rst),
+    .start(\start$30 )
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$163  = \$2 [0];
+    if (abort) begin
+      \$163  = 1'h0;
+    end
+    if (rst) begin
+      \$163  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$164  = \$5 ;
+    if (abort) begin
+      \$164  = 1'h0;
+    end
+    if (rst) begin
+      \$164  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$165  = \$9 ;
+    if (abort) begin
+      \$165  = 1'h0;
+    end
+    if (rst) begin
+      \$165  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$166  = chunk;
+    if (abort) begin
+      \$166  = 7'h00;
+    end
+    if (rst) begin
+      \$166  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$167  = { \$175 , last_k[4:0] };
+    if (abort) begin
+      \$167  = 13'h0000;
+    end
+    if (rst) begin
+      \$167  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$168  = ragged;
+    if (abort) begin
+      \$168  = 1'h0;
+    end
+    if (rst) begin
+      \$168  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$169  = step;
+    if (abort) begin
+      \$169  = 24'h000000;
+    end
+    if (rst) begin
+      \$169  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$170  = loaded_1;
+    if (abort) begin
+      \$170  = 24'h000000;
+    end
+    if (rst) begin
+      \$170  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$171 [23:1] = \$10 [23:1];
+    \$171 [0] = \$25 ;
+    if (abort) begin
+      \$171  = 24'h000000;
+    end
+    if (rst) begin
+      \$171  = 24'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$172  = \$27 [1:0];
+    if (abort) begin
+      \$172  = 2'h0;
+    end
+    if (rst) begin
+      \$172  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
+    \$173  = { 2'h0, \$83 , \$66 , \$48 , \$39 , \$31  };
+    if (abort) begin
+      \$173  = 7'h01;
+    end
+    if (rst) begin
+      \$173  = 7'h01;
+    end
+  end
+  assign segment = 1'h0;
+  assign last_input = { \$175 , last_k[4:0] };
+  assign row_last = ragged;
+  assign \last_n$34  = last_n;
+  assign \last_k$36  = last_k;
+  assign beat_last = 1'h1;
+  assign activation_final = ragged;
+  assign rows = { \$174 , 1'h1 };
+  assign \loaded_1.valid  = loaded_1[0];
+  assign \loaded_1.load  = loaded_1[1];
+  assign \loaded_1.chunk  = loaded_1[8:2];
+  assign \loaded_1.segment  = loaded_1[9];
+  assign \loaded_1.group  = loaded_1[14:10];
+  assign \loaded_1.group_last  = loaded_1[15];
+  assign \loaded_1.row_last  = loaded_1[16];
+  assign \loaded_1.ragged  = loaded_1[17];
+  assign \loaded_1.weighted  = loaded_1[18];
+  assign \loaded_1.scaled  = loaded_1[19];
+  assign \loaded_1.poison  = loaded_1[20];
+  assign \loaded_1.rows  = loaded_1[22:21];
+  assign \loaded_1.block_last  = loaded_1[23];
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[8:2];
+  assign \step.segment  = step[9];
+  assign \step.group  = step[14:10];
+  assign \step.group_last  = step[15];
+  assign \step.row_last  = step[16];
+  assign \step.ragged  = step[17];
+  assign \step.weighted  = step[18];
+  assign \step.scaled  = step[19];
+  assign \step.poison  = step[20];
+  assign \step.rows  = step[22:21];
+  assign \step.block_last  = step[23];
+  assign \loaded_2.valid  = loaded_2[0];
+  assign \loaded_2.load  = loaded_2[1];
+  assign \loaded_2.chunk  = loaded_2[8:2];
+  assign \loaded_2.segment  = loaded_2[9];
+  assign \loaded_2.group  = loaded_2[14:10];
+  assign \loaded_2.group_last  = loaded_2[15];
+  assign \loaded_2.row_last  = loaded_2[16];
+  assign \loaded_2.ragged  = loaded_2[17];
+  assign \loaded_2.weighted  = loaded_2[18];
+  assign \loaded_2.scaled  = loaded_2[19];
+  assign \loaded_2.poison  = loaded_2[20];
+  assign \loaded_2.rows  = loaded_2[22:21];
+  assign \loaded_2.block_last  = loaded_2[23];
+  assign \step$18.valid  = \step$18 [0];
+  assign \step$18.load  = \step$18 [1];
+  assign \step$18.chunk  = \step$18 [8:2];
+  assign \step$18.segment  = \step$18 [9];
+  assign \step$18.group  = \step$18 [14:10];
+  assign \step$18.group_last  = \step$18 [15];
+  assign \step$18.row_last  = \step$18 [16];
+  assign \step$18.ragged  = \step$18 [17];
+  assign \step$18.weighted  = \step$18 [18];
+  assign \step$18.scaled  = \step$18 [19];
+  assign \step$18.poison  = \step$18 [20];
+  assign \step$18.rows  = \step$18 [22:21];
+  assign \step$18.block_last  = \step$18 [23];
+  assign step[20] = \$162 ;
+  assign step[19] = \$158 ;
+  assign step[18] = weight_present;
+  assign step[1] = state[1];
+  assign step[0] = \$157 ;
+  assign step[23] = block_last;
+  assign step[22:21] = { \$174 , 1'h1 };
+  assign step[17] = ragged;
+  assign step[16] = ragged;
+  assign step[15] = group_last;
+  assign step[14:10] = group;
+  assign step[9] = 1'h0;
+  assign step[8:2] = chunk;
+  assign \$1  = 1'h0;
+  assign \$3  = 1'h0;
+  assign \$4  = 1'h1;
+  assign \$5  = state[1];
+  assign \$7  = 1'h0;
+  assign \$8  = 1'h1;
+  assign \$9  = \$6 ;
+  assign activation_take = state[1];
+  assign weight_take = \$107 ;
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, advance, \port$420$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$8080$0 , row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire [2:0] \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire [2:0] \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire [7:0] \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire [7:0] \$47 ;
+  wire [5:0] \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire [5:0] \$61 ;
+  reg [1:0] \$62 ;
+  reg \$63 ;
+  reg [6:0] \$64 ;
+  reg [4:0] \$65 ;
+  wire [15:0] \$66 ;
+  wire [7:0] \$67 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [6:0] chunk;
+  reg [6:0] chunk = 7'h00;
+  input clk;
+  wire clk;
+  output [4:0] group;
+  reg [4:0] group = 5'h00;
+  output group_last;
+  wire group_last;
+  reg [1:0] group_step = 2'h0;
+  reg group_step_full = 1'h0;
+  wire [12:0] last_input;
+  wire [12:0] \last_input$13 ;
+  input [12:0] last_k;
+  wire [12:0] last_k;
+  wire [12:0] \last_k$5 ;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] \last_n$3 ;
+  wire [16:0] last_output;
+  output \port$420$0 ;
+  wire \port$420$0 ;
+  output [7:0] \port$8080$0 ;
+  wire [7:0] \port$8080$0 ;
+  wire ragged;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire [1:0] rows;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$32  = ~ \$31 ;
+  assign \$33  = start | row_last;
+  assign \$34  = ~ \$33 ;
+  assign \$35  = start | row_last;
+  assign \$36  = ~ \$35 ;
+  assign \$37  = start | row_last;
+  assign \$38  = ~ \$37 ;
+  assign \$39  = start | row_last;
+  assign \$40  = ~ \$39 ;
+  assign \$41  = start | row_last;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = start | row_last;
+  assign \$44  = ~ \$43 ;
+  assign \$45  = start | row_last;
+  assign \$46  = ~ \$45 ;
+  assign \$47  = \$30  & { \$46 , \$44 , \$42 , \$40 , \$38 , \$36 , \$34 , \$32  };
+  assign \$48  = group + group_step_full;
+  assign \$49  = start | row_last;
+  assign \$50  = ~ \$49 ;
+  assign \$51  = start | row_last;
+  assign \$52  = ~ \$51 ;
+  assign \$53  = start | row_last;
+  assign \$54  = ~ \$53 ;
+  assign \$55  = start | row_last;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = start | row_last;
+  assign \$58  = ~ \$57 ;
+  assign \$59  = start | row_last;
+  assign \$60  = ~ \$59 ;
+  assign \$61  = \$48  & { \$60 , \$58 , \$56 , \$54 , \$52 , \$50  };
+  always @(posedge clk)
+    group_step <= \$62 ;
+  always @(posedge clk)
+    group_step_full <= \$63 ;
+  always @(posedge clk)
+    chunk <= \$64 ;
+  always @(posedge clk)
+    group <= \$65 ;
+  assign \$2  = \$66 [0] | \$1 ;
+  assign \$3  = \$66 [1] | \$2 ;
+  assign \$4  = \$66 [2] | \$3 ;
+  assign \$5  = \$66 [3] | \$4 ;
+  assign \$6  = \$66 [4] | \$5 ;
+  assign \$7  = \$66 [5] | \$6 ;
+  assign \$8  = \$66 [6] | \$7 ;
+  assign \$9  = \$66 [7] | \$8 ;
+  assign \$10  = \$66 [8] | \$9 ;
+  assign \$11  = \$66 [9] | \$10 ;
+  assign \$12  = \$66 [10] | \$11 ;
+  assign \$13  = \$66 [11] | \$12 ;
+  assign \$14  = \$66 [12] | \$13 ;
+  assign \$15  = \$66 [13] | \$14 ;
+  assign \$16  = \$66 [14] | \$15 ;
+  assign \$17  = \$66 [15] | \$16 ;
+  assign group_last = row_last | group_step_full;
+  assign \$18  = group_step + 1'h1;
+  assign \$19  = start | group_last;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = start | group_last;
+  assign \$22  = ~ \$21 ;
+  assign \$23  = start | group_last;
+  assign \$24  = ~ \$23 ;
+  assign \$25  = \$18  & { \$24 , \$22 , \$20  };
+  assign \$26  = start | group_last;
+  assign \$27  = ~ \$26 ;
+  assign \$28  = group_step == 2'h2;
+  assign \$29  = \$27  & \$28 ;
+  assign \$30  = chunk + 1'h1;
+  assign \$31  = start | row_last;
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_high(\$67 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .outputs_high(\$66 ),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$62  = group_step;
+    if (advance) begin
+      \$62  = \$25 [1:0];
+    end
+    if (abort) begin
+      \$62  = 2'h0;
+    end
+    if (rst) begin
+      \$62  = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$63  = group_step_full;
+    if (advance) begin
+      \$63  = \$29 ;
+    end
+    if (abort) begin
+      \$63  = 1'h0;
+    end
+    if (rst) begin
+      \$63  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$64  = chunk;
+    if (advance) begin
+      \$64  = \$47 [6:0];
+    end
+    if (abort) begin
+      \$64  = 7'h00;
+    end
+    if (rst) begin
+      \$64  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
+    \$65  = group;
+    if (advance) begin
+      \$65  = \$61 [4:0];
+    end
+    if (abort) begin
+      \$65  = 5'h00;
+    end
+    if (rst) begin
+      \$65  = 5'h00;
+    end
+  end
+  assign \start$1  = start;
+  assign \last_n$3  = last_n;
+  assign \last_k$5  = last_k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign last_input = { \$67 , last_k[4:0] };
+  assign \last_input$13  = { \$67 , last_k[4:0] };
+  assign rows = { \$17 , 1'h1 };
+  assign last_output = { \$66 , last_n[0] };
+  assign beat_last = 1'h1;
+  assign ragged = row_last;
+  assign \port$420$0  = \$17 ;
+  assign \port$8080$0  = \$67 ;
+  assign \$1  = last_n[0];
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk.walk (rst, start, advance, abort, last_n, last_k, outputs_high, block_last, inputs_high, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [16:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [16:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire [8:0] \$57 ;
+  wire [8:0] \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  reg [15:0] \$78 ;
+  reg \$79 ;
+  wire \$8 ;
+  reg [7:0] \$80 ;
+  reg \$81 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  output [7:0] inputs_high;
+  reg [7:0] inputs_high = 8'h00;
+  wire [12:0] last_input;
+  input [12:0] last_k;
+  wire [12:0] last_k;
+  input [16:0] last_n;
+  wire [16:0] last_n;
+  wire [16:0] last_output;
+  output [15:0] outputs_high;
+  reg [15:0] outputs_high = 16'h0000;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$19  = last_n[16] | \$18 ;
+  assign \$20  = ~ \$19 ;
+  assign \$22  = outputs_high[2] | \$21 ;
+  assign \$23  = outputs_high[3] | \$22 ;
+  assign \$24  = outputs_high[4] | \$23 ;
+  assign \$25  = outputs_high[5] | \$24 ;
+  assign \$26  = outputs_high[6] | \$25 ;
+  assign \$27  = outputs_high[7] | \$26 ;
+  assign \$28  = outputs_high[8] | \$27 ;
+  assign \$29  = outputs_high[9] | \$28 ;
+  assign \$30  = outputs_high[10] | \$29 ;
+  assign \$31  = outputs_high[11] | \$30 ;
+  assign \$32  = outputs_high[12] | \$31 ;
+  assign \$33  = outputs_high[13] | \$32 ;
+  assign \$34  = outputs_high[14] | \$33 ;
+  assign \$35  = outputs_high[15] | \$34 ;
+  assign \$36  = ~ \$35 ;
+  assign \$38  = outputs_high[1] | \$37 ;
+  assign \$39  = outputs_high[2] | \$38 ;
+  assign \$40  = outputs_high[3] | \$39 ;
+  assign \$41  = outputs_high[4] | \$40 ;
+  assign \$42  = outputs_high[5] | \$41 ;
+  assign \$43  = outputs_high[6] | \$42 ;
+  assign \$44  = outputs_high[7] | \$43 ;
+  assign \$45  = outputs_high[8] | \$44 ;
+  assign \$46  = outputs_high[9] | \$45 ;
+  assign \$47  = outputs_high[10] | \$46 ;
+  assign \$48  = outputs_high[11] | \$47 ;
+  assign \$49  = outputs_high[12] | \$48 ;
+  assign \$50  = outputs_high[13] | \$49 ;
+  assign \$51  = outputs_high[14] | \$50 ;
+  assign \$52  = outputs_high[15] | \$51 ;
+  assign \$53  = ~ \$52 ;
+  assign \$54  = row_last ? \$36  : \$53 ;
+  assign \$55  = start ? \$20  : \$54 ;
+  assign \$56  = start | row_last;
+  assign \$57  = inputs_high - 1'h1;
+  assign \$58  = \$56  ? { 1'h0, last_k[12:5] } : \$57 ;
+  assign \$59  = start | row_last;
+  assign \$61  = last_k[6] | \$60 ;
+  assign \$62  = last_k[7] | \$61 ;
+  assign \$63  = last_k[8] | \$62 ;
+  assign \$64  = last_k[9] | \$63 ;
+  assign \$65  = last_k[10] | \$64 ;
+  assign \$66  = last_k[11] | \$65 ;
+  assign \$67  = last_k[12] | \$66 ;
+  assign \$68  = ~ \$67 ;
+  assign \$70  = inputs_high[2] | \$69 ;
+  assign \$71  = inputs_high[3] | \$70 ;
+  assign \$72  = inputs_high[4] | \$71 ;
+  assign \$73  = inputs_high[5] | \$72 ;
+  assign \$74  = inputs_high[6] | \$73 ;
+  assign \$75  = inputs_high[7] | \$74 ;
+  assign \$76  = ~ \$75 ;
+  assign \$77  = \$59  ? \$68  : \$76 ;
+  always @(posedge clk)
+    outputs_high <= \$78 ;
+  always @(posedge clk)
+    block_last <= \$79 ;
+  always @(posedge clk)
+    inputs_high <= \$80 ;
+  always @(posedge clk)
+    row_last <= \$81 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = outputs_high - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n[16:1] } : \$2 ;
+  assign \$5  = last_n[2] | \$4 ;
+  assign \$6  = last_n[3] | \$5 ;
+  assign \$7  = last_n[4] | \$6 ;
+  assign \$8  = last_n[5] | \$7 ;
+  assign \$9  = last_n[6] | \$8 ;
+  assign \$10  = last_n[7] | \$9 ;
+  assign \$11  = last_n[8] | \$10 ;
+  assign \$12  = last_n[9] | \$11 ;
+  assign \$13  = last_n[10] | \$12 ;
+  assign \$14  = last_n[11] | \$13 ;
+  assign \$15  = last_n[12] | \$14 ;
+  assign \$16  = last_n[13] | \$15 ;
+  assign \$17  = last_n[14] | \$16 ;
+  assign \$18  = last_n[15] | \$17 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$78  = outputs_high;
+    if (advance) begin
+      \$78  = \$3 [15:0];
+    end
+    if (abort) begin
+      \$78  = 16'h0000;
+    end
+    if (rst) begin
+      \$78  = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$79  = block_last;
+    if (advance) begin
+      \$79  = \$55 ;
+    end
+    if (abort) begin
+      \$79  = 1'h0;
+    end
+    if (rst) begin
+      \$79  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$80  = inputs_high;
+    if (advance) begin
+      \$80  = \$58 [7:0];
+    end
+    if (abort) begin
+      \$80  = 8'h00;
+    end
+    if (rst) begin
+      \$80  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
+    \$81  = row_last;
+    if (advance) begin
+      \$81  = \$77 ;
+    end
+    if (abort) begin
+      \$81  = 1'h0;
+    end
+    if (rst) begin
+      \$81  = 1'h0;
+    end
+  end
+  assign last_output = { outputs_high, last_n[0] };
+  assign last_input = { inputs_high, last_k[4:0] };
+  assign \$4  = last_n[1];
+  assign \$21  = outputs_high[1];
+  assign \$37  = outputs_high[0];
+  assign \$60  = last_k[5];
+  assign \$69  = inputs_high[1];
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, late, misframed, start, abort, closed, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  output late;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$184$0 , finished, counting, \port$200$0 , \port$367$0 , \port$368$0 , \port$374$0 , busy, \port$568$0 
+, \port$596$0 , \port$624$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$7987$0 , \port$8008$0 , axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
+  wire \$1 ;
+  wire [1:0] \$10 ;
+  wire \$100 ;
+  wire [7:0] \$101 ;
+  wire [32:0] \$102 ;
+  wire [32:0] \$103 ;
+  wire [32:0] \$104 ;
+  wire [32:0] \$105 ;
+  wire [32:0] \$106 ;
+  wire \$107 ;
+  wire [1:0] \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  wire [31:0] \$112 ;
+  reg \$113 ;
+  reg [1:0] \$114 ;
+  reg [31:0] \$115 ;
+  reg [31:0] \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg [16:0] \$119 ;
+  wire \$12 ;
+  reg [12:0] \$120 ;
+  reg \$121 ;
+  reg [7:0] \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg [31:0] \$125 ;
+  reg \$126 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [31:0] \$133 ;
+  reg \$134 ;
+  reg [1:0] \$135 ;
+  reg [31:0] \$136 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire [32:0] \$53 ;
+  wire [32:0] \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire [7:0] \$73 ;
+  wire [7:0] \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [31:0] \$signal  = 32'd0;
   output abort;
   reg abort = 1'h0;
@@ -22803,30 +25202,30 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   input finished;
   wire finished;
   reg [31:0] k = 32'd0;
-  output [12:0] \k$25 ;
-  reg [12:0] \k$25  = 13'h0000;
-  output [16:0] n;
-  reg [16:0] n = 17'h00000;
-  input \port$163$0 ;
-  wire \port$163$0 ;
-  input \port$170$0 ;
-  wire \port$170$0 ;
-  input \port$197$0 ;
-  wire \port$197$0 ;
-  input \port$213$0 ;
-  wire \port$213$0 ;
-  input \port$312$0 ;
-  wire \port$312$0 ;
-  input \port$315$0 ;
-  wire \port$315$0 ;
-  input \port$322$0 ;
-  wire \port$322$0 ;
-  input \port$387$0 ;
-  wire \port$387$0 ;
-  input \port$411$0 ;
-  wire \port$411$0 ;
-  input \port$435$0 ;
-  wire \port$435$0 ;
+  output [12:0] last_k;
+  reg [12:0] last_k = 13'h0000;
+  output [16:0] last_n;
+  reg [16:0] last_n = 17'h00000;
+  input \port$184$0 ;
+  wire \port$184$0 ;
+  input \port$200$0 ;
+  wire \port$200$0 ;
+  input \port$367$0 ;
+  wire \port$367$0 ;
+  input \port$368$0 ;
+  wire \port$368$0 ;
+  input \port$374$0 ;
+  wire \port$374$0 ;
+  input \port$568$0 ;
+  wire \port$568$0 ;
+  input \port$596$0 ;
+  wire \port$596$0 ;
+  input \port$624$0 ;
+  wire \port$624$0 ;
+  input \port$7987$0 ;
+  wire \port$7987$0 ;
+  input \port$8008$0 ;
+  wire \port$8008$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -22897,410 +25296,412 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign \$50  = k <= 13'h1000;
   assign \$51  = \$49  & \$50 ;
   assign \$52  = \$44  & \$51 ;
-  assign \$53  = axil_awaddr[7:2] == 3'h6;
-  assign \$54  = write & \$53 ;
-  assign \$55  = \$54  & axil_wstrb[0];
-  assign \$56  = \$55  & axil_wdata[0];
-  assign \$57  = ~ axil_wdata[1];
-  assign \$58  = \$56  & \$57 ;
-  assign \$59  = busy | start;
-  assign \$60  = ~ \$59 ;
-  assign \$61  = \$58  & \$60 ;
-  assign \$62  = | \$signal ;
-  assign \$63  = \$signal  <= 17'h10000;
-  assign \$64  = \$62  & \$63 ;
-  assign \$65  = | k;
+  assign \$53  = \$signal  - 1'h1;
+  assign \$54  = k - 1'h1;
+  assign \$55  = axil_awaddr[7:2] == 3'h6;
+  assign \$56  = write & \$55 ;
+  assign \$57  = \$56  & axil_wstrb[0];
+  assign \$58  = \$57  & axil_wdata[0];
+  assign \$59  = ~ axil_wdata[1];
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = busy | start;
+  assign \$62  = ~ \$61 ;
+  assign \$63  = \$60  & \$62 ;
+  assign \$64  = | \$signal ;
+  assign \$65  = \$signal  <= 17'h10000;
   assign \$66  = \$64  & \$65 ;
-  assign \$67  = k <= 13'h1000;
+  assign \$67  = | k;
   assign \$68  = \$66  & \$67 ;
-  assign \$69  = \$61  & \$68 ;
-  assign \$70  = \$69  | abort;
-  assign \$71  = ~ clear;
-  assign \$72  = errors & \$71 ;
-  assign \$73  = axil_awaddr[7:2] == 3'h6;
-  assign \$74  = write & \$73 ;
-  assign \$75  = \$74  & axil_wstrb[0];
-  assign \$76  = \$75  & axil_wdata[0];
-  assign \$77  = ~ axil_wdata[1];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = busy | start;
-  assign \$80  = ~ \$79 ;
-  assign \$81  = \$78  & \$80 ;
-  assign \$82  = | \$signal ;
-  assign \$83  = \$signal  <= 17'h10000;
-  assign \$84  = \$82  & \$83 ;
-  assign \$85  = | k;
+  assign \$69  = k <= 13'h1000;
+  assign \$70  = \$68  & \$69 ;
+  assign \$71  = \$63  & \$70 ;
+  assign \$72  = \$71  | abort;
+  assign \$73  = ~ clear;
+  assign \$74  = errors & \$73 ;
+  assign \$75  = axil_awaddr[7:2] == 3'h6;
+  assign \$76  = write & \$75 ;
+  assign \$77  = \$76  & axil_wstrb[0];
+  assign \$78  = \$77  & axil_wdata[0];
+  assign \$79  = ~ axil_wdata[1];
+  assign \$80  = \$78  & \$79 ;
+  assign \$81  = busy | start;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$80  & \$82 ;
+  assign \$84  = | \$signal ;
+  assign \$85  = \$signal  <= 17'h10000;
   assign \$86  = \$84  & \$85 ;
-  assign \$87  = k <= 13'h1000;
+  assign \$87  = | k;
   assign \$88  = \$86  & \$87 ;
-  assign \$89  = ~ \$88 ;
-  assign \$90  = \$81  & \$89 ;
-  assign \$91  = axil_awaddr[7:2] == 3'h6;
-  assign \$92  = write & \$91 ;
-  assign \$93  = \$92  & axil_wstrb[0];
-  assign \$94  = \$93  & axil_wdata[0];
-  assign \$95  = ~ axil_wdata[1];
-  assign \$96  = \$94  & \$95 ;
-  assign \$97  = busy | start;
+  assign \$89  = k <= 13'h1000;
+  assign \$90  = \$88  & \$89 ;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = \$83  & \$91 ;
+  assign \$93  = axil_awaddr[7:2] == 3'h6;
+  assign \$94  = write & \$93 ;
+  assign \$95  = \$94  & axil_wstrb[0];
+  assign \$96  = \$95  & axil_wdata[0];
+  assign \$97  = ~ axil_wdata[1];
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$435$0 , \port$411$0 , \port$387$0 , \port$170$0 , \port$197$0 , \port$163$0  };
-  assign \$100  = cycles + cycles_event_1;
-  assign \$101  = activation_stalls + activation_stalls_event_1;
-  assign \$102  = weight_stalls + weight_stalls_event_1;
-  assign \$103  = scale_stalls + scale_stalls_event_1;
-  assign \$104  = result_stalls + result_stalls_event_1;
-  assign \$105  = axil_araddr[7:2] < 5'h10;
-  assign \$106  = \$105  ? 2'h0 : 2'h2;
+  assign \$99  = busy | start;
+  assign \$100  = \$98  & \$99 ;
+  assign \$101  = \$74  | { \$100 , \$92 , \port$624$0 , \port$596$0 , \port$568$0 , \port$8008$0 , \port$184$0 , \port$7987$0  };
+  assign \$102  = cycles + cycles_event_1;
+  assign \$103  = activation_stalls + activation_stalls_event_1;
+  assign \$104  = weight_stalls + weight_stalls_event_1;
+  assign \$105  = scale_stalls + scale_stalls_event_1;
+  assign \$106  = result_stalls + result_stalls_event_1;
   assign \$107  = axil_araddr[7:2] < 5'h10;
-  assign \$108  = busy | start;
-  assign \$110  = \$107  ? \$109  : 32'd0;
+  assign \$108  = \$107  ? 2'h0 : 2'h2;
+  assign \$109  = axil_araddr[7:2] < 5'h10;
+  assign \$110  = busy | start;
+  assign \$112  = \$109  ? \$111  : 32'd0;
   always @(posedge clk)
-    axil_bvalid <= \$111 ;
+    axil_bvalid <= \$113 ;
   always @(posedge clk)
-    axil_bresp <= \$112 ;
+    axil_bresp <= \$114 ;
   always @(posedge clk)
-    \$signal  <= \$113 ;
+    \$signal  <= \$115 ;
   always @(posedge clk)
-    k <= \$114 ;
+    k <= \$116 ;
   always @(posedge clk)
-    start <= \$115 ;
+    start <= \$117 ;
   always @(posedge clk)
-    abort <= \$116 ;
+    abort <= \$118 ;
   always @(posedge clk)
-    n <= \$117 ;
+    last_n <= \$119 ;
   always @(posedge clk)
-    \k$25  <= \$118 ;
+    last_k <= \$120 ;
   always @(posedge clk)
-    done <= \$119 ;
+    done <= \$121 ;
   always @(posedge clk)
-    errors <= \$120 ;
+    errors <= \$122 ;
   always @(posedge clk)
-    start_1 <= \$121 ;
+    start_1 <= \$123 ;
   always @(posedge clk)
-    cycles_event_1 <= \$122 ;
+    cycles_event_1 <= \$124 ;
   always @(posedge clk)
-    cycles <= \$123 ;
+    cycles <= \$125 ;
   always @(posedge clk)
-    activation_stalls_event_1 <= \$124 ;
+    activation_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    activation_stalls <= \$125 ;
+    activation_stalls <= \$127 ;
   always @(posedge clk)
-    weight_stalls_event_1 <= \$126 ;
+    weight_stalls_event_1 <= \$128 ;
   always @(posedge clk)
-    weight_stalls <= \$127 ;
+    weight_stalls <= \$129 ;
   always @(posedge clk)
-    scale_stalls_event_1 <= \$128 ;
+    scale_stalls_event_1 <= \$130 ;
   always @(posedge clk)
-    scale_stalls <= \$129 ;
+    scale_stalls <= \$131 ;
   always @(posedge clk)
-    result_stalls_event_1 <= \$130 ;
+    result_stalls_event_1 <= \$132 ;
   always @(posedge clk)
-    result_stalls <= \$131 ;
+    result_stalls <= \$133 ;
   always @(posedge clk)
-    axil_rvalid <= \$132 ;
+    axil_rvalid <= \$134 ;
   always @(posedge clk)
-    axil_rresp <= \$133 ;
+    axil_rresp <= \$135 ;
   always @(posedge clk)
-    axil_rdata <= \$134 ;
+    axil_rdata <= \$136 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
-          \$109  = 32'd1413829198;
+          \$111  = 32'd1413829198;
       4'h1:
-          \$109  = 32'd1;
+          \$111  = 32'd1;
       4'h2:
-          \$109  = 32'd84017184;
+          \$111  = 32'd84017184;
       4'h3:
-          \$109  = 32'd128;
+          \$111  = 32'd128;
       4'h4:
-          \$109  = 32'd4096;
+          \$111  = 32'd4096;
       4'h5:
-          \$109  = 32'd65536;
+          \$111  = 32'd65536;
       4'h6:
-          \$109  = 32'd0;
+          \$111  = 32'd0;
       4'h7:
-          \$109  = { 30'h00000000, done, \$108  };
+          \$111  = { 30'h00000000, done, \$110  };
       4'h8:
-          \$109  = { 24'h000000, errors };
+          \$111  = { 24'h000000, errors };
       4'h9:
-          \$109  = \$signal ;
+          \$111  = \$signal ;
       4'ha:
-          \$109  = k;
+          \$111  = k;
       4'hb:
-          \$109  = cycles;
+          \$111  = cycles;
       4'hc:
-          \$109  = activation_stalls;
+          \$111  = activation_stalls;
       4'hd:
-          \$109  = weight_stalls;
+          \$111  = weight_stalls;
       4'he:
-          \$109  = scale_stalls;
+          \$111  = scale_stalls;
       4'hf:
-          \$109  = result_stalls;
+          \$111  = result_stalls;
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$111  = axil_bvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$113  = axil_bvalid;
     if (write) begin
-      \$111  = 1'h1;
+      \$113  = 1'h1;
     end else if (axil_bready) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
     if (rst) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$112  = axil_bresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$114  = axil_bresp;
     if (write) begin
-      \$112  = \$10 ;
+      \$114  = \$10 ;
     end
     if (rst) begin
-      \$112  = 2'h0;
+      \$114  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$113  = \$signal ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$115  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
-        \$113 [7:0] = axil_wdata[7:0];
+        \$115 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$113 [15:8] = axil_wdata[15:8];
+        \$115 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$113 [23:16] = axil_wdata[23:16];
+        \$115 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$113 [31:24] = axil_wdata[31:24];
+        \$115 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$113  = 32'd0;
+      \$115  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$114  = k;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$116  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
-        \$114 [7:0] = axil_wdata[7:0];
+        \$116 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$114 [15:8] = axil_wdata[15:8];
+        \$116 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$114 [23:16] = axil_wdata[23:16];
+        \$116 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$114 [31:24] = axil_wdata[31:24];
+        \$116 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$114  = 32'd0;
+      \$116  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$115  = \$31 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$117  = \$31 ;
     if (rst) begin
-      \$115  = 1'h0;
+      \$117  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$116  = \$35 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$118  = \$35 ;
     if (rst) begin
-      \$116  = 1'h0;
+      \$118  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$117  = n;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$119  = last_n;
     if (\$52 ) begin
-      \$117  = \$signal [16:0];
+      \$119  = \$53 [16:0];
     end
     if (rst) begin
-      \$117  = 17'h00000;
+      \$119  = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$118  = \k$25 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$120  = last_k;
     if (\$52 ) begin
-      \$118  = k[12:0];
+      \$120  = \$54 [12:0];
     end
     if (rst) begin
-      \$118  = 13'h0000;
+      \$120  = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$119  = done;
-    if (\$70 ) begin
-      \$119  = 1'h0;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$121  = done;
+    if (\$72 ) begin
+      \$121  = 1'h0;
     end else if (finished) begin
-      \$119  = 1'h1;
+      \$121  = 1'h1;
     end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$120  = \$99 ;
-    if (rst) begin
-      \$120  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$121  = start;
     if (rst) begin
       \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$122  = counting;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$122  = \$101 ;
     if (rst) begin
-      \$122  = 1'h0;
+      \$122  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$123  = 32'd0;
-    end else begin
-      \$123  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$123  = start;
     if (rst) begin
-      \$123  = 32'd0;
+      \$123  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$124  = \port$312$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$124  = counting;
     if (rst) begin
       \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$101 [31:0];
+      \$125  = \$102 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$126  = \port$315$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$126  = \port$367$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$127  = 32'd0;
     end else begin
-      \$127  = \$102 [31:0];
+      \$127  = \$103 [31:0];
     end
     if (rst) begin
       \$127  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$128  = \port$322$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$128  = \port$368$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$129  = 32'd0;
     end else begin
-      \$129  = \$103 [31:0];
+      \$129  = \$104 [31:0];
     end
     if (rst) begin
       \$129  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$130  = \port$213$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$130  = \port$374$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$131  = 32'd0;
     end else begin
-      \$131  = \$104 [31:0];
+      \$131  = \$105 [31:0];
     end
     if (rst) begin
       \$131  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$132  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$132  = \port$200$0 ;
+    if (rst) begin
+      \$132  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$133  = 32'd0;
+    end else begin
+      \$133  = \$106 [31:0];
+    end
+    if (rst) begin
+      \$133  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$134  = axil_rvalid;
     if (read) begin
-      \$132  = 1'h1;
+      \$134  = 1'h1;
     end else if (axil_rready) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
     if (rst) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$133  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$135  = axil_rresp;
     if (read) begin
-      \$133  = \$106 ;
+      \$135  = \$108 ;
     end
     if (rst) begin
-      \$133  = 2'h0;
+      \$135  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$134  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$136  = axil_rdata;
     if (read) begin
-      \$134  = \$110 ;
+      \$136  = \$112 ;
     end
     if (rst) begin
-      \$134  = 32'd0;
+      \$136  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$435$0 , \port$411$0 , \port$387$0 , \port$170$0 , \port$197$0 , \port$163$0  };
-  assign stalls = { \port$213$0 , \port$322$0 , \port$315$0 , \port$312$0  };
+  assign faults = { \port$624$0 , \port$596$0 , \port$568$0 , \port$8008$0 , \port$184$0 , \port$7987$0  };
+  assign stalls = { \port$200$0 , \port$374$0 , \port$368$0 , \port$367$0  };
 endmodule

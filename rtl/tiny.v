@@ -46,8 +46,10 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   wire [5:0] \faults$85 ;
   wire finished;
   wire \finished$81 ;
-  wire [10:0] k;
-  wire [10:0] \k$77 ;
+  wire [10:0] last_k;
+  wire [10:0] \last_k$77 ;
+  wire [12:0] last_n;
+  wire [12:0] \last_n$75 ;
   output [31:0] m_axis_result_tdata;
   wire [31:0] m_axis_result_tdata;
   output m_axis_result_tlast;
@@ -56,8 +58,6 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   wire m_axis_result_tready;
   output m_axis_result_tvalid;
   wire m_axis_result_tvalid;
-  wire [12:0] n;
-  wire [12:0] \n$75 ;
   wire [31:0] result_tdata;
   wire result_tlast;
   wire result_tready;
@@ -140,27 +140,27 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   wire weight_tvalid;
   \tern_8x1_int8_row_2bit_k1024_n4096.core  core (
     .abort(abort),
-    .activation_stall(\$4 ),
+    .activation_stall(\$3 ),
+    .activation_tdata(s_axis_activation_tdata),
     .activation_tready(s_axis_activation_tready),
-    .beat(s_axis_activation_tdata),
     .busy(busy),
     .clk(clk),
-    .codes(s_axis_weight_tdata),
     .counting(counting),
+    .data(s_axis_scale_tdata),
     .finished(finished),
-    .illegal(\$1 ),
-    .k(k),
-    .misframed(\$7 ),
-    .\misframed$145 (\$8 ),
-    .\misframed$146 (\$9 ),
-    .n(n),
-    .\port$201$0 (\$3 ),
+    .illegal(\$9 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .misframed(\$6 ),
+    .\misframed$148 (\$7 ),
+    .\misframed$149 (\$8 ),
+    .\port$190$0 (\$2 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$10 ),
     .rst(rst),
-    .scale_nonfinite(\$2 ),
-    .scale_stall(\$6 ),
+    .scale_nonfinite(\$1 ),
+    .scale_stall(\$5 ),
     .scale_tready(s_axis_scale_tready),
     .start(start),
     .tlast(s_axis_activation_tlast),
@@ -169,8 +169,8 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .tvalid(s_axis_activation_tvalid),
     .\tvalid$16 (s_axis_scale_tvalid),
     .\tvalid$9 (s_axis_weight_tvalid),
-    .w_data(s_axis_scale_tdata),
-    .weight_stall(\$5 ),
+    .weight_stall(\$4 ),
+    .weight_tdata(s_axis_weight_tdata),
     .weight_tready(s_axis_weight_tready)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.registers  registers (
@@ -193,17 +193,17 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .clk(clk),
     .counting(counting),
     .finished(finished),
-    .\k$25 (k),
-    .n(n),
-    .\port$166$0 (\$1 ),
-    .\port$185$0 (\$2 ),
-    .\port$201$0 (\$3 ),
-    .\port$300$0 (\$4 ),
-    .\port$303$0 (\$5 ),
-    .\port$310$0 (\$6 ),
-    .\port$368$0 (\$7 ),
-    .\port$392$0 (\$8 ),
-    .\port$416$0 (\$9 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$1375$0 (\$9 ),
+    .\port$174$0 (\$1 ),
+    .\port$190$0 (\$2 ),
+    .\port$267$0 (\$3 ),
+    .\port$268$0 (\$4 ),
+    .\port$274$0 (\$5 ),
+    .\port$502$0 (\$6 ),
+    .\port$530$0 (\$7 ),
+    .\port$558$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -245,22 +245,22 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
   assign result_tlast = \$10 [32];
   assign result_tready = m_axis_result_tready;
   assign \start$73  = start;
-  assign \n$75  = n;
-  assign \k$77  = k;
+  assign \last_n$75  = last_n;
+  assign \last_k$77  = last_k;
   assign \busy$79  = busy;
   assign \finished$81  = finished;
   assign \counting$83  = counting;
-  assign faults = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign \faults$85  = { \$9 , \$8 , \$7 , \$1 , \$2 , 1'h0 };
-  assign stalls = { \$3 , \$6 , \$5 , \$4  };
-  assign \stalls$87  = { \$3 , \$6 , \$5 , \$4  };
+  assign faults = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign \faults$85  = { \$8 , \$7 , \$6 , \$9 , \$1 , 1'h0 };
+  assign stalls = { \$2 , \$5 , \$4 , \$3  };
+  assign \stalls$87  = { \$2 , \$5 , \$4 , \$3  };
   assign s_axil_wready = s_axil_awready;
   assign m_axis_result_tdata = \$10 [31:0];
   assign m_axis_result_tlast = \$10 [32];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9 , \tlast$11 , w_data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, illegal, scale_nonfinite, finished, counting, \port$201$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready
-, misframed, weight_tready, \misframed$145 , scale_tready, \misframed$146 , start, abort, n, k, results__payload, result_tvalid, beat);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$190$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
+, weight_tready, \misframed$148 , scale_tready, \misframed$149 , start, abort, last_n, last_k, illegal, results__payload, result_tvalid, activation_tdata);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -282,7 +282,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \$25 ;
   wire \$26 ;
   wire \$27 ;
-  wire \$28 ;
+  reg [18:0] \$28 ;
   reg [18:0] \$29 ;
   wire \$3 ;
   reg [18:0] \$30 ;
@@ -290,35 +290,45 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   reg [18:0] \$32 ;
   reg [18:0] \$33 ;
   reg [18:0] \$34 ;
-  reg [18:0] \$35 ;
-  reg [18:0] \$36 ;
-  reg [18:0] \$37 ;
-  reg [18:0] \$38 ;
-  reg [18:0] \$39 ;
+  reg \$35 ;
+  reg \$36 ;
+  reg \$37 ;
+  reg \$38 ;
+  reg \$39 ;
   wire \$4 ;
   reg [18:0] \$40 ;
-  reg \$41 ;
-  reg \$42 ;
+  reg [18:0] \$41 ;
+  reg [18:0] \$42 ;
+  reg [18:0] \$43 ;
+  reg [18:0] \$44 ;
+  reg [18:0] \$45 ;
+  reg [18:0] \$46 ;
+  reg [18:0] \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire \$5 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
   wire [6:0] \$signature__addr ;
-  wire \$signature__addr$95 ;
+  wire \$signature__addr$96 ;
+  (* init = 64'h0000000000000000 *)
   wire [63:0] \$signature__data ;
-  wire [18:0] \$signature__data$97 ;
+  wire [18:0] \$signature__data$98 ;
   wire \$signature__en ;
-  wire \$signature__en$99 ;
+  wire \$signature__en$100 ;
   input abort;
   wire abort;
   wire activation_closed;
   wire activation_final;
+  wire activation_late;
   wire activation_missing;
   wire activation_present;
   output activation_stall;
   wire activation_stall;
   wire activation_take;
+  input [63:0] activation_tdata;
   wire [63:0] activation_tdata;
   wire activation_tlast;
   output activation_tready;
@@ -326,86 +336,95 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire activation_tvalid;
   wire advance;
   reg all_nan = 1'h0;
-  input [63:0] beat;
-  wire [63:0] beat;
+  (* init = 64'h0000000000000000 *)
+  wire [63:0] arrived_activations;
+  (* init = 16'h0000 *)
+  wire [15:0] arrived_weights;
+  wire backed;
+  reg [63:0] beat = 64'h0000000000000000;
   wire block_last;
   output busy;
   wire busy;
-  wire \busy$44 ;
+  wire \busy$46 ;
   wire claim;
-  wire \claim$118 ;
+  wire \claim$119 ;
   input clk;
   wire clk;
   wire closed;
-  wire \closed$37 ;
-  wire \closed$94 ;
-  input [15:0] codes;
-  wire [15:0] codes;
+  wire \closed$140 ;
+  wire \closed$91 ;
+  reg [15:0] codes = 16'h0000;
   output counting;
   wire counting;
+  input [31:0] data;
+  wire [31:0] data;
   wire [18:0] dot;
   wire enough;
-  wire \enough$121 ;
+  wire \enough$122 ;
   wire [5:0] faults;
   wire \final ;
   wire \final$32 ;
-  wire \final$81 ;
+  wire \final$80 ;
   output finished;
   wire finished;
+  (* init = 64'h0000000000000000 *)
   wire [63:0] fixed;
   wire give;
-  wire \give$115 ;
+  wire \give$116 ;
   (* init = 1'h0 *)
   wire hopeless;
   output illegal;
-  wire illegal;
-  wire \illegal$73 ;
+  reg illegal = 1'h0;
+  wire [1:0] \illegal$165 ;
   wire [18:0] inputs;
-  input [10:0] k;
-  wire [10:0] k;
-  wire [10:0] \k$42 ;
-  wire [10:0] \k$76 ;
-  wire last;
+  wire [2:0] last;
   wire \last$104 ;
-  wire \last$125 ;
+  wire \last$126 ;
+  wire \last$72 ;
+  input [10:0] last_k;
+  wire [10:0] last_k;
+  wire [10:0] \last_k$44 ;
+  wire [10:0] \last_k$75 ;
+  input [12:0] last_n;
+  wire [12:0] last_n;
+  wire [12:0] \last_n$42 ;
+  wire [12:0] \last_n$74 ;
+  wire late;
+  wire \late$37 ;
   wire load;
   wire [6:0] load_chunk;
+  wire [10:0] load_last;
   wire load_open;
-  wire [10:0] load_remaining;
   wire [7:0] mask;
-  wire [7:0] \mask$64 ;
+  wire [7:0] \mask$66 ;
   output misframed;
   wire misframed;
-  output \misframed$145 ;
-  wire \misframed$145 ;
-  output \misframed$146 ;
-  wire \misframed$146 ;
-  input [12:0] n;
-  wire [12:0] n;
-  wire [12:0] \n$40 ;
-  wire [12:0] \n$75 ;
+  output \misframed$148 ;
+  wire \misframed$148 ;
+  output \misframed$149 ;
+  wire \misframed$149 ;
   wire nan;
   wire nans;
   wire nonfinite;
-  wire \nonfinite$143 ;
+  wire \nonfinite$145 ;
   wire ones;
   wire over;
-  reg \over$138  = 1'h1;
-  output \port$201$0 ;
-  wire \port$201$0 ;
+  reg \over$139  = 1'h1;
+  output \port$190$0 ;
+  wire \port$190$0 ;
   wire present;
   wire \present$35 ;
-  wire \present$78 ;
-  wire [31:0] r_data;
-  wire r_en;
+  wire \present$77 ;
   wire ragged;
   wire [6:0] read__addr;
-  wire \read__addr$100 ;
-  wire [63:0] read__data;
-  wire [18:0] \read__data$107 ;
+  wire \read__addr$101 ;
+  wire [18:0] read__data;
+  wire [63:0] \read__data$158 ;
   wire read__en;
-  wire \read__en$101 ;
-  wire [10:0] remaining;
+  wire \read__en$102 ;
+  (* init = 64'h0000000000000000 *)
+  wire [63:0] read_activations;
+  reg [31:0] read_factors = 32'd0;
   wire [31:0] result_tdata;
   wire result_tlast;
   input result_tready;
@@ -428,9 +447,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire [15:0] scale;
   wire scale_available;
   wire scale_claim;
-  wire scale_closed;
   output scale_nonfinite;
   wire scale_nonfinite;
+  wire scale_ready;
   output scale_stall;
   wire scale_stall;
   wire [31:0] scale_tdata;
@@ -439,18 +458,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire scale_tready;
   wire scale_tvalid;
   wire scaled;
+  reg scaled_1 = 1'h0;
+  reg scaled_2 = 1'h0;
+  reg scaled_3 = 1'h0;
   wire segment;
   wire [15:0] shift;
+  wire spare;
   wire [3:0] stalls;
   input start;
   wire start;
   wire \start$1 ;
-  wire \start$114 ;
+  wire \start$115 ;
   wire \start$15 ;
-  wire \start$38 ;
-  wire \start$74 ;
+  wire \start$40 ;
+  wire \start$73 ;
   wire \start$8 ;
-  wire \start$87 ;
+  wire \start$86 ;
   (* enum_base_type = "State" *)
   (* enum_value_0000001 = "IDLE" *)
   (* enum_value_0000010 = "LOAD" *)
@@ -558,6 +581,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \step_6.segment ;
   wire \step_6.valid ;
   wire \step_6.weighted ;
+  reg [18:0] step_7 = 19'h00000;
+  wire \step_7.block_last ;
+  wire [6:0] \step_7.chunk ;
+  wire \step_7.group ;
+  wire \step_7.group_last ;
+  wire \step_7.load ;
+  wire \step_7.poison ;
+  wire \step_7.ragged ;
+  wire \step_7.row_last ;
+  wire \step_7.rows ;
+  wire \step_7.scaled ;
+  wire \step_7.segment ;
+  wire \step_7.valid ;
+  wire \step_7.weighted ;
   reg [18:0] summed_1 = 19'h00000;
   wire \summed_1.block_last ;
   wire [6:0] \summed_1.chunk ;
@@ -642,9 +679,38 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \summed_6.segment ;
   wire \summed_6.valid ;
   wire \summed_6.weighted ;
+  reg [18:0] summed_7 = 19'h00000;
+  wire \summed_7.block_last ;
+  wire [6:0] \summed_7.chunk ;
+  wire \summed_7.group ;
+  wire \summed_7.group_last ;
+  wire \summed_7.load ;
+  wire \summed_7.poison ;
+  wire \summed_7.ragged ;
+  wire \summed_7.row_last ;
+  wire \summed_7.rows ;
+  wire \summed_7.scaled ;
+  wire \summed_7.segment ;
+  wire \summed_7.valid ;
+  wire \summed_7.weighted ;
+  reg [18:0] summed_8 = 19'h00000;
+  wire \summed_8.block_last ;
+  wire [6:0] \summed_8.chunk ;
+  wire \summed_8.group ;
+  wire \summed_8.group_last ;
+  wire \summed_8.load ;
+  wire \summed_8.poison ;
+  wire \summed_8.ragged ;
+  wire \summed_8.row_last ;
+  wire \summed_8.rows ;
+  wire \summed_8.scaled ;
+  wire \summed_8.segment ;
+  wire \summed_8.valid ;
+  wire \summed_8.weighted ;
   wire take;
+  reg \take$166  = 1'h0;
   wire \take$30 ;
-  wire \take$80 ;
+  wire \take$79 ;
   input tlast;
   wire tlast;
   input \tlast$11 ;
@@ -652,7 +718,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   input \tlast$18 ;
   wire \tlast$18 ;
   wire [18:0] total;
-  wire [58:0] \total$127 ;
+  wire [58:0] \total$128 ;
   wire [58:0] totals;
   wire tready;
   wire \tready$14 ;
@@ -665,23 +731,23 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   wire \tvalid$9 ;
   wire valid;
   wire \valid$103 ;
-  wire \valid$122 ;
-  input [31:0] w_data;
-  wire [31:0] w_data;
-  wire w_en;
-  wire w_rdy;
-  wire weight_closed;
+  wire \valid$123 ;
+  wire waive;
   wire weight_final;
+  wire weight_late;
   wire weight_present;
   output weight_stall;
   wire weight_stall;
   wire weight_take;
+  input [15:0] weight_tdata;
   wire [15:0] weight_tdata;
   wire weight_tlast;
   output weight_tready;
   wire weight_tready;
   wire weight_tvalid;
-  wire [63:0] x;
+  wire [31:0] word;
+  wire write;
+  reg [63:0] x = 64'h0000000000000000;
   (* no_rw_check = 32'd1 *)
   reg [63:0] activations [127:0];
   initial begin
@@ -822,7 +888,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   always @(posedge clk) begin
     _0_ <= activations[step[8:2]];
   end
-  assign x = _0_;
+  assign \read__data$158  = _0_;
   (* no_rw_check = 32'd1 *)
   reg [18:0] group_sums [1:0];
   initial begin
@@ -830,87 +896,109 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     group_sums[1] = 19'h00000;
   end
   always @(posedge clk) begin
-    if (\$signature__en$99 )
-      group_sums[step_6[10]] <= \$signature__data$97 ;
+    if (\$signature__en$100 )
+      group_sums[step_7[10]] <= \$signature__data$98 ;
   end
   reg [18:0] _1_;
   always @(posedge clk) begin
-    _1_ <= group_sums[step_5[10]];
+    _1_ <= group_sums[step_6[10]];
   end
   assign inputs = _1_;
   always @(posedge clk)
-    step_4 <= \$32 ;
+    step_1 <= \$28 ;
   always @(posedge clk)
-    step_5 <= \$33 ;
+    step_2 <= \$29 ;
   always @(posedge clk)
-    step_6 <= \$34 ;
+    step_3 <= \$30 ;
   always @(posedge clk)
-    summed_1 <= \$35 ;
+    step_4 <= \$31 ;
   always @(posedge clk)
-    summed_2 <= \$36 ;
+    step_5 <= \$32 ;
   always @(posedge clk)
-    summed_3 <= \$37 ;
+    step_6 <= \$33 ;
   always @(posedge clk)
-    summed_4 <= \$38 ;
+    step_7 <= \$34 ;
   always @(posedge clk)
-    summed_5 <= \$39 ;
+    codes <= weight_tdata;
   always @(posedge clk)
-    summed_6 <= \$40 ;
+    illegal <= \$35 ;
   always @(posedge clk)
-    \over$138  <= \$41 ;
+    \take$166  <= \$36 ;
   always @(posedge clk)
-    all_nan <= \$42 ;
-  assign \$1  = ~ step_1[1];
-  assign \$2  = step_1[0] & \$1 ;
-  assign \$3  = \$2  & step_1[14];
-  assign \$4  = \illegal$73  & step_1[17];
-  assign illegal = \$3  & \$5 ;
-  assign advance = \present$78  & w_rdy;
-  assign w_en = \present$78  & w_rdy;
-  assign give = \present$78  & w_rdy;
-  assign \$6  = step_6[0] & step_6[11];
-  assign \$signature__en$99  = \$6  & step_6[1];
-  assign \$7  = step_6[0] & step_6[11];
-  assign \$8  = ~ step_6[1];
-  assign \$9  = \$7  & \$8 ;
-  assign r_en = \$9  & step_6[15];
-  assign \$10  = step_6[0] & step_6[11];
-  assign \$11  = ~ step_6[1];
-  assign \valid$103  = \$10  & \$11 ;
-  assign \$12  = step_6[0] & step_6[11];
-  assign \$13  = ~ step_6[1];
-  assign \$14  = \$12  & \$13 ;
-  assign \$15  = \$14  & step_6[15];
-  assign scaled = \$15  & step_6[17];
-  assign \give$115  = result_tvalid & result_tready;
-  assign \$16  = ~ summed_6[1];
-  assign \$17  = summed_6[0] & \$16 ;
-  assign \valid$122  = \$17  & summed_6[12];
-  assign nans = nan | summed_6[16];
-  assign \$18  = & { scale_closed, weight_closed, activation_closed };
-  assign over = \over$138  & \$18 ;
-  assign \$19  = state[4] & \over$138 ;
-  assign \$20  = & { scale_closed, weight_closed, activation_closed };
-  assign finished = \$19  & \$20 ;
-  assign \$21  = ~ \over$138 ;
-  assign counting = busy & \$21 ;
-  assign \$22  = state[4] & result_tvalid;
-  assign \$23  = ~ result_tready;
-  assign \$24  = \$22  & \$23 ;
-  assign \$25  = room_stall | \$24 ;
-  assign \$26  = result_tvalid & result_tready;
-  assign \$27  = \$26  & results__payload[32];
+    scaled_1 <= \$37 ;
   always @(posedge clk)
-    step_1 <= \$29 ;
+    scaled_2 <= \$38 ;
   always @(posedge clk)
-    step_2 <= \$30 ;
+    scaled_3 <= \$39 ;
   always @(posedge clk)
-    step_3 <= \$31 ;
+    read_factors <= word;
+  always @(posedge clk)
+    summed_1 <= \$40 ;
+  always @(posedge clk)
+    summed_2 <= \$41 ;
+  always @(posedge clk)
+    summed_3 <= \$42 ;
+  always @(posedge clk)
+    summed_4 <= \$43 ;
+  always @(posedge clk)
+    summed_5 <= \$44 ;
+  always @(posedge clk)
+    summed_6 <= \$45 ;
+  always @(posedge clk)
+    summed_7 <= \$46 ;
+  always @(posedge clk)
+    summed_8 <= \$47 ;
+  always @(posedge clk)
+    \over$139  <= \$48 ;
+  always @(posedge clk)
+    all_nan <= \$49 ;
+  assign \$1  = \present$77  & spare;
+  assign advance = start | \$1 ;
+  assign write = \present$77  & spare;
+  assign give = \present$77  & spare;
+  assign \$2  = step_7[0] & step_7[11];
+  assign \$signature__en$100  = \$2  & step_7[1];
+  assign \$3  = step_7[0] & step_7[11];
+  assign \$4  = ~ step_7[1];
+  assign \valid$103  = \$3  & \$4 ;
+  assign scaled = scaled_3 & step_7[17];
+  assign \give$116  = result_tvalid & result_tready;
+  assign \$5  = ~ summed_8[1];
+  assign \$6  = summed_8[0] & \$5 ;
+  assign \valid$123  = \$6  & summed_8[12];
+  assign nans = nan | summed_8[16];
+  assign \$7  = & { waive, \closed$140 , activation_closed };
+  assign over = \over$139  & \$7 ;
+  assign \$8  = state[4] & \over$139 ;
+  assign \$9  = & { waive, \closed$140 , activation_closed };
+  assign finished = \$8  & \$9 ;
+  assign \$10  = ~ \over$139 ;
+  assign counting = busy & \$10 ;
+  assign \$11  = state[4] & result_tvalid;
+  assign \$12  = ~ result_tready;
+  assign \$13  = \$11  & \$12 ;
+  assign \$14  = room_stall | \$13 ;
+  assign \$15  = ~ step_1[1];
+  assign \$16  = step_1[0] & \$15 ;
+  assign \$17  = \$16  & step_1[14];
+  assign \$18  = | \illegal$165 ;
+  assign \$19  = \$18  & step_1[17];
+  assign \$21  = \$17  & \$20 ;
+  assign \$22  = ~ step_3[1];
+  assign \$23  = step_3[0] & \$22 ;
+  assign \$24  = \$23  & step_3[15];
+  assign \$25  = result_tvalid & result_tready;
+  assign \$26  = \$25  & results__payload[32];
+  always @(posedge clk)
+    beat <= activation_tdata;
+  always @(posedge clk)
+    x <= \read__data$158 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
     .closed(activation_closed),
     .\final (\final ),
+    .late(activation_late),
     .misframed(misframed),
     .present(activation_present),
     .rst(rst),
@@ -924,22 +1012,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(\illegal$73 ),
-    .last(step_5[11]),
+    .illegal(\illegal$165 ),
+    .last(step_6[11]),
     .mask(mask),
     .ones(step[1]),
     .rst(rst),
-    .total(\$signature__data$97 ),
-    .valid(step_5[0]),
-    .\x$12 (x)
+    .total(\$signature__data$98 ),
+    .valid(step_6[0]),
+    .\x$16 (x)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes  lanes (
     .abort(abort),
     .clk(clk),
+    .last(load_last[2:0]),
     .load(\$signature__en ),
     .mask(mask),
     .ragged(step[13]),
-    .remaining(remaining),
     .rst(rst)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results  results (
@@ -948,31 +1036,31 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$944$17 (summed_6[18:17]),
+    .\port$1400$17 (summed_8[18:17]),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
     .totals(totals),
-    .valid(\valid$122 )
+    .valid(\valid$123 )
   );
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178  \room$178  (
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.room$193  \room$193  (
     .abort(abort),
-    .claim(\claim$118 ),
+    .claim(\claim$119 ),
     .clk(clk),
     .enough(room),
-    .give(\give$115 ),
+    .give(\give$116 ),
     .rst(rst),
     .start(start)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0  scale_0 (
     .abort(abort),
     .clk(clk),
-    .dot(\$signature__data$97 ),
+    .dot(\$signature__data$98 ),
     .inputs(inputs),
-    .last(step_6[12]),
+    .last(step_7[12]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$610$0 (r_data),
+    .\port$1384$0 (read_factors),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
@@ -980,76 +1068,79 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit  scale_credit (
     .abort(abort),
+    .backed(scale_available),
     .claim(claim),
     .clk(clk),
-    .enough(scale_available),
+    .enough(scale_ready),
     .give(give),
     .rst(rst),
-    .start(start)
+    .spare(spare),
+    .start(start),
+    .waive(waive)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate  scale_gate (
     .abort(abort),
     .clk(clk),
-    .closed(scale_closed),
-    .\final (\final$81 ),
-    .misframed(\misframed$146 ),
-    .present(\present$78 ),
+    .closed(waive),
+    .\final (\final$80 ),
+    .misframed(\misframed$149 ),
+    .present(\present$77 ),
     .rst(rst),
     .start(start),
-    .take(w_rdy),
+    .take(spare),
     .tlast(\tlast$18 ),
     .tready(scale_tready),
     .tvalid(\tvalid$16 )
   );
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue  scale_queue (
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_ring  scale_ring (
     .abort(abort),
     .clk(clk),
-    .r_data(r_data),
-    .r_en(r_en),
+    .data(data),
+    .read__en(\take$166 ),
     .rst(rst),
-    .w_en(w_en),
-    .w_port__data(w_data),
-    .w_rdy(w_rdy)
+    .word(word),
+    .write(write)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk  scale_walk (
     .abort(abort),
     .advance(advance),
     .block_last(block_last),
     .clk(clk),
-    .inputs_left(k),
-    .n(n),
+    .last_input(last_k),
+    .last_n(last_n),
     .rst(rst),
     .start(start)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer  sequencer (
     .abort(abort),
     .activation_closed(activation_closed),
+    .activation_late(activation_late),
     .activation_missing(activation_missing),
     .activation_present(activation_present),
     .activation_stall(activation_stall),
     .activation_take(take),
     .busy(busy),
     .clk(clk),
-    .k(k),
+    .group_last(\final ),
+    .last_k(last_k),
+    .last_n(last_n),
     .load_chunk(\$signature__addr ),
+    .load_last(load_last),
     .load_open(\$signature__en ),
-    .load_remaining(remaining),
-    .n(n),
     .over(over),
     .room(room),
-    .room_claim(\claim$118 ),
+    .room_claim(\claim$119 ),
     .room_stall(room_stall),
-    .row_last(\final ),
     .rst(rst),
     .scale_available(scale_available),
     .scale_claim(claim),
-    .scale_closed(scale_closed),
+    .scale_ready(scale_ready),
     .scale_stall(scale_stall),
-    .start(start),
+    .\start$48 (start),
     .state(state),
-    .\step$49 (step),
-    .weight_closed(weight_closed),
+    .\step$46 (step),
     .weight_final(\final$32 ),
+    .weight_late(weight_late),
     .weight_present(weight_present),
     .weight_stall(weight_stall),
     .weight_take(\take$30 )
@@ -1057,9 +1148,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate  weight_gate (
     .abort(abort),
     .clk(clk),
-    .closed(weight_closed),
+    .closed(\closed$140 ),
     .\final (\final$32 ),
-    .misframed(\misframed$145 ),
+    .late(weight_late),
+    .misframed(\misframed$148 ),
     .present(weight_present),
     .rst(rst),
     .start(start),
@@ -1070,7 +1162,47 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$33  = step_4;
+    \$29  = step_1;
+    if (abort) begin
+      \$29  = 19'h00000;
+    end
+    if (rst) begin
+      \$29  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$30  = step_2;
+    if (abort) begin
+      \$30  = 19'h00000;
+    end
+    if (rst) begin
+      \$30  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$31  = step_3;
+    if (abort) begin
+      \$31  = 19'h00000;
+    end
+    if (rst) begin
+      \$31  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$32  = step_4;
+    if (abort) begin
+      \$32  = 19'h00000;
+    end
+    if (rst) begin
+      \$32  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$33  = step_5;
     if (abort) begin
       \$33  = 19'h00000;
     end
@@ -1080,7 +1212,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$34  = step_5;
+    \$34  = step_6;
     if (abort) begin
       \$34  = 19'h00000;
     end
@@ -1090,57 +1222,57 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$35  = step_6;
+    \$35  = \$21 ;
     if (abort) begin
-      \$35  = 19'h00000;
+      \$35  = 1'h0;
     end
     if (rst) begin
-      \$35  = 19'h00000;
+      \$35  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$36  = summed_1;
+    \$36  = \$24 ;
     if (abort) begin
-      \$36  = 19'h00000;
+      \$36  = 1'h0;
     end
     if (rst) begin
-      \$36  = 19'h00000;
+      \$36  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = summed_2;
+    \$37  = \take$166 ;
     if (abort) begin
-      \$37  = 19'h00000;
+      \$37  = 1'h0;
     end
     if (rst) begin
-      \$37  = 19'h00000;
+      \$37  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = summed_3;
+    \$38  = scaled_1;
     if (abort) begin
-      \$38  = 19'h00000;
+      \$38  = 1'h0;
     end
     if (rst) begin
-      \$38  = 19'h00000;
+      \$38  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = summed_4;
+    \$39  = scaled_2;
     if (abort) begin
-      \$39  = 19'h00000;
+      \$39  = 1'h0;
     end
     if (rst) begin
-      \$39  = 19'h00000;
+      \$39  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = summed_5;
+    \$40  = step_7;
     if (abort) begin
       \$40  = 19'h00000;
     end
@@ -1150,72 +1282,112 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = \over$138 ;
+    \$41  = summed_1;
+    if (abort) begin
+      \$41  = 19'h00000;
+    end
+    if (rst) begin
+      \$41  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$42  = summed_2;
+    if (abort) begin
+      \$42  = 19'h00000;
+    end
+    if (rst) begin
+      \$42  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$43  = summed_3;
+    if (abort) begin
+      \$43  = 19'h00000;
+    end
+    if (rst) begin
+      \$43  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$44  = summed_4;
+    if (abort) begin
+      \$44  = 19'h00000;
+    end
+    if (rst) begin
+      \$44  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$45  = summed_5;
+    if (abort) begin
+      \$45  = 19'h00000;
+    end
+    if (rst) begin
+      \$45  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$46  = summed_6;
+    if (abort) begin
+      \$46  = 19'h00000;
+    end
+    if (rst) begin
+      \$46  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$47  = summed_7;
+    if (abort) begin
+      \$47  = 19'h00000;
+    end
+    if (rst) begin
+      \$47  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$48  = \over$139 ;
     if (start) begin
-      \$41  = 1'h0;
+      \$48  = 1'h0;
+    end else if (\$26 ) begin
+      \$48  = 1'h1;
+    end
+    if (abort) begin
+      \$48  = 1'h1;
+    end
+    if (rst) begin
+      \$48  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$49  = all_nan;
+    if (start) begin
+      \$49  = 1'h0;
     end else if (\$27 ) begin
-      \$41  = 1'h1;
+      \$49  = 1'h1;
     end
     if (abort) begin
-      \$41  = 1'h1;
+      \$49  = 1'h0;
     end
     if (rst) begin
-      \$41  = 1'h1;
+      \$49  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = all_nan;
-    if (start) begin
-      \$42  = 1'h0;
-    end else if (\$28 ) begin
-      \$42  = 1'h1;
-    end
+    \$28  = step;
     if (abort) begin
-      \$42  = 1'h0;
+      \$28  = 19'h00000;
     end
     if (rst) begin
-      \$42  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$29  = step;
-    if (abort) begin
-      \$29  = 19'h00000;
-    end
-    if (rst) begin
-      \$29  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$30  = step_1;
-    if (abort) begin
-      \$30  = 19'h00000;
-    end
-    if (rst) begin
-      \$30  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$31  = step_2;
-    if (abort) begin
-      \$31  = 19'h00000;
-    end
-    if (rst) begin
-      \$31  = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$32  = step_3;
-    if (abort) begin
-      \$32  = 19'h00000;
-    end
-    if (rst) begin
-      \$32  = 19'h00000;
+      \$28  = 19'h00000;
     end
   end
   assign \start$1  = start;
@@ -1233,16 +1405,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign activation_take = take;
   assign activation_final = \final ;
   assign present = activation_present;
-  assign closed = activation_closed;
+  assign late = activation_late;
   assign weight_take = \take$30 ;
   assign weight_final = \final$32 ;
   assign \present$35  = weight_present;
-  assign \closed$37  = weight_closed;
-  assign \start$38  = start;
-  assign \n$40  = n;
-  assign \k$42  = k;
-  assign \busy$44  = busy;
-  assign activation_tdata = beat;
+  assign \late$37  = weight_late;
+  assign closed = activation_closed;
+  assign \start$40  = start;
+  assign \last_n$42  = last_n;
+  assign \last_k$44  = last_k;
+  assign \busy$46  = busy;
+  assign arrived_activations = beat;
   assign \$signature__data  = beat;
   assign fixed = beat;
   assign load_chunk = \$signature__addr ;
@@ -1250,49 +1423,50 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign read__addr = step[8:2];
   assign read__en = 1'h1;
   assign load = \$signature__en ;
-  assign load_remaining = remaining;
+  assign last = load_last[2:0];
   assign segment = step[9];
   assign ragged = step[13];
-  assign weight_tdata = codes;
-  assign \mask$64  = mask;
+  assign arrived_weights = codes;
+  assign \mask$66  = mask;
   assign ones = step[1];
-  assign read__data = x;
-  assign valid = step_5[0];
-  assign last = step_5[11];
-  assign \start$74  = start;
-  assign \n$75  = n;
-  assign \k$76  = k;
-  assign \take$80  = w_rdy;
+  assign read_activations = x;
+  assign valid = step_6[0];
+  assign \last$72  = step_6[11];
+  assign \start$73  = start;
+  assign \last_n$74  = last_n;
+  assign \last_k$75  = last_k;
+  assign \take$79  = spare;
   assign row_last = 1'h1;
-  assign scale_tdata = w_data;
-  assign \start$87  = start;
+  assign scale_tdata = data;
+  assign \start$86  = start;
   assign scale_claim = claim;
-  assign enough = scale_available;
-  assign \closed$94  = scale_closed;
-  assign \$signature__addr$95  = step_6[10];
-  assign total = \$signature__data$97 ;
-  assign \read__addr$100  = step_5[10];
-  assign \read__en$101  = 1'h1;
-  assign \last$104  = step_6[12];
-  assign dot = \$signature__data$97 ;
-  assign \read__data$107  = inputs;
-  assign scale = r_data[15:0];
-  assign shift = r_data[31:16];
-  assign \start$114  = start;
-  assign room_claim = \claim$118 ;
-  assign \enough$121  = room;
-  assign rows = summed_6[17];
-  assign \last$125  = summed_6[18];
-  assign \total$127  = totals;
+  assign \closed$91  = waive;
+  assign enough = scale_ready;
+  assign backed = scale_available;
+  assign \$signature__addr$96  = step_7[10];
+  assign total = \$signature__data$98 ;
+  assign \read__addr$101  = step_6[10];
+  assign \read__en$102  = 1'h1;
+  assign \last$104  = step_7[12];
+  assign dot = \$signature__data$98 ;
+  assign read__data = inputs;
+  assign scale = read_factors[15:0];
+  assign shift = read_factors[31:16];
+  assign \start$115  = start;
+  assign room_claim = \claim$119 ;
+  assign \enough$122  = room;
+  assign rows = summed_8[17];
+  assign \last$126  = summed_8[18];
+  assign \total$128  = totals;
   assign hopeless = all_nan;
   assign result_tdata = results__payload[31:0];
   assign result_tlast = results__payload[32];
   assign results__valid = result_tvalid;
   assign results__ready = result_tready;
-  assign faults = { \misframed$146 , \misframed$145 , misframed, illegal, scale_nonfinite, 1'h0 };
-  assign \nonfinite$143  = 1'h0;
-  assign stalls = { \$25 , scale_stall, weight_stall, activation_stall };
-  assign \port$201$0  = \$25 ;
+  assign faults = { \misframed$149 , \misframed$148 , misframed, illegal, scale_nonfinite, 1'h0 };
+  assign \nonfinite$145  = 1'h0;
+  assign stalls = { \$14 , scale_stall, weight_stall, activation_stall };
+  assign \port$190$0  = \$14 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
@@ -1306,32 +1480,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \step.poison  = step[16];
   assign \step.rows  = step[17];
   assign \step.block_last  = step[18];
-  assign \step_5.valid  = step_5[0];
-  assign \step_5.load  = step_5[1];
-  assign \step_5.chunk  = step_5[8:2];
-  assign \step_5.segment  = step_5[9];
-  assign \step_5.group  = step_5[10];
-  assign \step_5.group_last  = step_5[11];
-  assign \step_5.row_last  = step_5[12];
-  assign \step_5.ragged  = step_5[13];
-  assign \step_5.weighted  = step_5[14];
-  assign \step_5.scaled  = step_5[15];
-  assign \step_5.poison  = step_5[16];
-  assign \step_5.rows  = step_5[17];
-  assign \step_5.block_last  = step_5[18];
-  assign \step_1.valid  = step_1[0];
-  assign \step_1.load  = step_1[1];
-  assign \step_1.chunk  = step_1[8:2];
-  assign \step_1.segment  = step_1[9];
-  assign \step_1.group  = step_1[10];
-  assign \step_1.group_last  = step_1[11];
-  assign \step_1.row_last  = step_1[12];
-  assign \step_1.ragged  = step_1[13];
-  assign \step_1.weighted  = step_1[14];
-  assign \step_1.scaled  = step_1[15];
-  assign \step_1.poison  = step_1[16];
-  assign \step_1.rows  = step_1[17];
-  assign \step_1.block_last  = step_1[18];
   assign \step_6.valid  = step_6[0];
   assign \step_6.load  = step_6[1];
   assign \step_6.chunk  = step_6[8:2];
@@ -1345,21 +1493,47 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \step_6.poison  = step_6[16];
   assign \step_6.rows  = step_6[17];
   assign \step_6.block_last  = step_6[18];
-  assign \summed_6.valid  = summed_6[0];
-  assign \summed_6.load  = summed_6[1];
-  assign \summed_6.chunk  = summed_6[8:2];
-  assign \summed_6.segment  = summed_6[9];
-  assign \summed_6.group  = summed_6[10];
-  assign \summed_6.group_last  = summed_6[11];
-  assign \summed_6.row_last  = summed_6[12];
-  assign \summed_6.ragged  = summed_6[13];
-  assign \summed_6.weighted  = summed_6[14];
-  assign \summed_6.scaled  = summed_6[15];
-  assign \summed_6.poison  = summed_6[16];
-  assign \summed_6.rows  = summed_6[17];
-  assign \summed_6.block_last  = summed_6[18];
+  assign \step_7.valid  = step_7[0];
+  assign \step_7.load  = step_7[1];
+  assign \step_7.chunk  = step_7[8:2];
+  assign \step_7.segment  = step_7[9];
+  assign \step_7.group  = step_7[10];
+  assign \step_7.group_last  = step_7[11];
+  assign \step_7.row_last  = step_7[12];
+  assign \step_7.ragged  = step_7[13];
+  assign \step_7.weighted  = step_7[14];
+  assign \step_7.scaled  = step_7[15];
+  assign \step_7.poison  = step_7[16];
+  assign \step_7.rows  = step_7[17];
+  assign \step_7.block_last  = step_7[18];
+  assign \summed_8.valid  = summed_8[0];
+  assign \summed_8.load  = summed_8[1];
+  assign \summed_8.chunk  = summed_8[8:2];
+  assign \summed_8.segment  = summed_8[9];
+  assign \summed_8.group  = summed_8[10];
+  assign \summed_8.group_last  = summed_8[11];
+  assign \summed_8.row_last  = summed_8[12];
+  assign \summed_8.ragged  = summed_8[13];
+  assign \summed_8.weighted  = summed_8[14];
+  assign \summed_8.scaled  = summed_8[15];
+  assign \summed_8.poison  = summed_8[16];
+  assign \summed_8.rows  = summed_8[17];
+  assign \summed_8.block_last  = summed_8[18];
   assign \results__payload.value  = results__payload[31:0];
   assign \results__payload.last  = results__payload[32];
+  assign \step_1.valid  = step_1[0];
+  assign \step_1.load  = step_1[1];
+  assign \step_1.chunk  = step_1[8:2];
+  assign \step_1.segment  = step_1[9];
+  assign \step_1.group  = step_1[10];
+  assign \step_1.group_last  = step_1[11];
+  assign \step_1.row_last  = step_1[12];
+  assign \step_1.ragged  = step_1[13];
+  assign \step_1.weighted  = step_1[14];
+  assign \step_1.scaled  = step_1[15];
+  assign \step_1.poison  = step_1[16];
+  assign \step_1.rows  = step_1[17];
+  assign \step_1.block_last  = step_1[18];
   assign \step_2.valid  = step_2[0];
   assign \step_2.load  = step_2[1];
   assign \step_2.chunk  = step_2[8:2];
@@ -1399,6 +1573,19 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \step_4.poison  = step_4[16];
   assign \step_4.rows  = step_4[17];
   assign \step_4.block_last  = step_4[18];
+  assign \step_5.valid  = step_5[0];
+  assign \step_5.load  = step_5[1];
+  assign \step_5.chunk  = step_5[8:2];
+  assign \step_5.segment  = step_5[9];
+  assign \step_5.group  = step_5[10];
+  assign \step_5.group_last  = step_5[11];
+  assign \step_5.row_last  = step_5[12];
+  assign \step_5.ragged  = step_5[13];
+  assign \step_5.weighted  = step_5[14];
+  assign \step_5.scaled  = step_5[15];
+  assign \step_5.poison  = step_5[16];
+  assign \step_5.rows  = step_5[17];
+  assign \step_5.block_last  = step_5[18];
   assign \summed_1.valid  = summed_1[0];
   assign \summed_1.load  = summed_1[1];
   assign \summed_1.chunk  = summed_1[8:2];
@@ -1464,13 +1651,39 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, codes, \tvalid$9
   assign \summed_5.poison  = summed_5[16];
   assign \summed_5.rows  = summed_5[17];
   assign \summed_5.block_last  = summed_5[18];
-  assign \$5  = \$4 ;
-  assign \final$81  = block_last;
+  assign \summed_6.valid  = summed_6[0];
+  assign \summed_6.load  = summed_6[1];
+  assign \summed_6.chunk  = summed_6[8:2];
+  assign \summed_6.segment  = summed_6[9];
+  assign \summed_6.group  = summed_6[10];
+  assign \summed_6.group_last  = summed_6[11];
+  assign \summed_6.row_last  = summed_6[12];
+  assign \summed_6.ragged  = summed_6[13];
+  assign \summed_6.weighted  = summed_6[14];
+  assign \summed_6.scaled  = summed_6[15];
+  assign \summed_6.poison  = summed_6[16];
+  assign \summed_6.rows  = summed_6[17];
+  assign \summed_6.block_last  = summed_6[18];
+  assign \summed_7.valid  = summed_7[0];
+  assign \summed_7.load  = summed_7[1];
+  assign \summed_7.chunk  = summed_7[8:2];
+  assign \summed_7.segment  = summed_7[9];
+  assign \summed_7.group  = summed_7[10];
+  assign \summed_7.group_last  = summed_7[11];
+  assign \summed_7.row_last  = summed_7[12];
+  assign \summed_7.ragged  = summed_7[13];
+  assign \summed_7.weighted  = summed_7[14];
+  assign \summed_7.scaled  = summed_7[15];
+  assign \summed_7.poison  = summed_7[16];
+  assign \summed_7.rows  = summed_7[17];
+  assign \summed_7.block_last  = summed_7[18];
+  assign \final$80  = block_last;
   assign scale_nonfinite = nonfinite;
-  assign \$28  = activation_missing;
+  assign \$20  = \$19 ;
+  assign \$27  = activation_missing;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, tready, present, closed, misframed, start, abort, \final , tvalid);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
   reg \$auto$verilog_backend.cc:2355:dump_module$2  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -1478,8 +1691,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -1492,22 +1714,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   input clk;
   wire clk;
   output closed;
-  wire closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
   input \final ;
   wire \final ;
+  output late;
+  wire late;
   output misframed;
   wire misframed;
+  reg not_open = 1'h1;
   output present;
   wire present;
   input rst;
   wire rst;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
   input take;
   wire take;
   input tlast;
@@ -1516,54 +1738,70 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
   always @(posedge clk)
-    state <= \$15 ;
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
+    \$23  = \$16 ;
     if (abort) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$2 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, valid, last, ones, mask, total, illegal, codes);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
   wire [20:0] \$1 ;
   wire \$2 ;
   wire [20:0] \$3 ;
   reg [7:0] \$4 ;
   reg [7:0] \$5 ;
-  reg [18:0] \$6 ;
-  reg [18:0] \$7 ;
+  reg [7:0] \$6 ;
+  reg [7:0] \$7 ;
+  reg [18:0] \$8 ;
+  reg [18:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -1572,18 +1810,20 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
   input [15:0] codes;
   wire [15:0] codes;
   wire [15:0] \codes$1 ;
-  output illegal;
-  wire illegal;
-  wire \illegal$7 ;
+  output [1:0] illegal;
+  wire [1:0] illegal;
+  wire [1:0] \illegal$7 ;
   input last;
   wire last;
   input [7:0] mask;
   wire [7:0] mask;
   wire [7:0] \mask$3 ;
-  reg [7:0] negative = 8'h00;
-  wire [7:0] \negative$16 ;
-  reg [7:0] nonzero = 8'h00;
-  wire [7:0] \nonzero$14 ;
+  wire [7:0] negative;
+  reg [7:0] \negative$18  = 8'h00;
+  reg [7:0] negative_1 = 8'h00;
+  wire [7:0] nonzero;
+  reg [7:0] \nonzero$17  = 8'h00;
+  reg [7:0] nonzero_1 = 8'h00;
   input ones;
   wire ones;
   wire \ones$5 ;
@@ -1594,33 +1834,37 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
   wire rst;
   output [18:0] total;
   reg [18:0] total = 19'h00000;
-  wire [10:0] \total$21 ;
+  wire [10:0] \total$23 ;
   input valid;
   wire valid;
   reg [63:0] x = 64'h0000000000000000;
-  input [63:0] \x$12 ;
-  wire [63:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  always @(posedge clk)
-    x <= \x$12 ;
-  always @(posedge clk)
-    nonzero <= \$4 ;
-  always @(posedge clk)
-    negative <= \$5 ;
-  always @(posedge clk)
-    total <= \$6 ;
-  always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  input [63:0] \x$16 ;
+  wire [63:0] \x$16 ;
+  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   assign \$2  = valid & last;
+  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  always @(posedge clk)
+    nonzero_1 <= \$4 ;
+  always @(posedge clk)
+    negative_1 <= \$5 ;
+  always @(posedge clk)
+    x <= \x$16 ;
+  always @(posedge clk)
+    \nonzero$17  <= \$6 ;
+  always @(posedge clk)
+    \negative$18  <= \$7 ;
+  always @(posedge clk)
+    total <= \$8 ;
+  always @(posedge clk)
+    part <= \$9 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
     .illegal(illegal),
     .mask(mask),
-    .negative(\negative$16 ),
-    .nonzero(\nonzero$14 ),
+    .negative(negative),
+    .nonzero(nonzero),
     .ones(ones),
     .rst(rst)
   );
@@ -1628,15 +1872,15 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
     .abort(abort),
     .carry(carry),
     .clk(clk),
-    .negative(negative),
-    .nonzero(nonzero),
+    .negative(\negative$18 ),
+    .nonzero(\nonzero$17 ),
     .rst(rst),
-    .total(\total$21 ),
+    .total(\total$23 ),
     .x(x)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \nonzero$14 ;
+    \$4  = nonzero;
     if (abort) begin
       \$4  = 8'h00;
     end
@@ -1646,7 +1890,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \negative$16 ;
+    \$5  = negative;
     if (abort) begin
       \$5  = 8'h00;
     end
@@ -1656,30 +1900,50 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = total;
+    \$6  = nonzero_1;
+    if (abort) begin
+      \$6  = 8'h00;
+    end
+    if (rst) begin
+      \$6  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$7  = negative_1;
+    if (abort) begin
+      \$7  = 8'h00;
+    end
+    if (rst) begin
+      \$7  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [19:1];
+      \$8  = \$1 [19:1];
     end
     if (abort) begin
-      \$6  = 19'h00000;
+      \$8  = 19'h00000;
     end
     if (rst) begin
-      \$6  = 19'h00000;
+      \$8  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = part;
+    \$9  = part;
     if (\$2 ) begin
-      \$7  = 19'h00000;
+      \$9  = 19'h00000;
     end else if (valid) begin
-      \$7  = \$3 [19:1];
+      \$9  = \$3 [19:1];
     end
     if (abort) begin
-      \$7  = 19'h00000;
+      \$9  = 19'h00000;
     end
     if (rst) begin
-      \$7  = 19'h00000;
+      \$9  = 19'h00000;
     end
   end
   assign \codes$1  = codes;
@@ -1689,7 +1953,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (clk, rst, \x$12 , abort, 
   assign operands = x;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, ones, mask, nonzero, negative, illegal, codes);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (rst, abort, codes, ones, mask, nonzero, negative, illegal, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
   wire [7:0] \$1 ;
   wire \$10 ;
@@ -1716,9 +1980,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   wire [7:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
-  reg [7:0] \$32 ;
+  wire \$32 ;
   reg [7:0] \$33 ;
-  reg \$34 ;
+  reg [7:0] \$34 ;
+  reg [1:0] \$35 ;
   wire \$4 ;
   wire \$5 ;
   wire \$6 ;
@@ -1731,8 +1996,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   wire clk;
   input [15:0] codes;
   wire [15:0] codes;
-  output illegal;
-  reg illegal = 1'h0;
+  output [1:0] illegal;
+  reg [1:0] illegal = 2'h0;
   input [7:0] mask;
   wire [7:0] mask;
   output [7:0] negative;
@@ -1769,30 +2034,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   assign \$24  = & codes[3:2];
   assign \$25  = & codes[5:4];
   assign \$26  = & codes[7:6];
-  assign \$27  = & codes[9:8];
-  assign \$28  = & codes[11:10];
-  assign \$29  = & codes[13:12];
-  assign \$30  = & codes[15:14];
-  assign \$31  = | { \$30 , \$29 , \$28 , \$27 , \$26 , \$25 , \$24 , \$23  };
+  assign \$27  = | { \$26 , \$25 , \$24 , \$23  };
+  assign \$28  = & codes[9:8];
+  assign \$29  = & codes[11:10];
+  assign \$30  = & codes[13:12];
+  assign \$31  = & codes[15:14];
+  assign \$32  = | { \$31 , \$30 , \$29 , \$28  };
   always @(posedge clk)
-    nonzero <= \$32 ;
+    nonzero <= \$33 ;
   always @(posedge clk)
-    negative <= \$33 ;
+    negative <= \$34 ;
   always @(posedge clk)
-    illegal <= \$34 ;
+    illegal <= \$35 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$32  = \$3 ;
-    if (abort) begin
-      \$32  = 8'h00;
-    end
-    if (rst) begin
-      \$32  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$33  = \$22 ;
+    \$33  = \$3 ;
     if (abort) begin
       \$33  = 8'h00;
     end
@@ -1802,12 +2058,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (clk, rst, abort, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$34  = \$31 ;
+    \$34  = \$22 ;
     if (abort) begin
-      \$34  = 1'h0;
+      \$34  = 8'h00;
     end
     if (rst) begin
-      \$34  = 1'h0;
+      \$34  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$35  = { \$32 , \$27  };
+    if (abort) begin
+      \$35  = 2'h0;
+    end
+    if (rst) begin
+      \$35  = 2'h0;
     end
   end
 endmodule
@@ -2078,7 +2344,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.tree (rst, abort, x, nonze
   assign carry_l2_0 = carry;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged, remaining, mask, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, abort, load, last, ragged, mask, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2106,7 +2372,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
-  wire [7:0] \$33 ;
+  wire \$33 ;
   wire \$34 ;
   wire \$35 ;
   wire \$36 ;
@@ -2120,20 +2386,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire \$43 ;
   wire \$44 ;
   wire \$45 ;
-  wire \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
+  reg [7:0] \$46 ;
   wire \$5 ;
-  wire \$50 ;
-  wire \$51 ;
-  wire \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  wire \$55 ;
-  wire \$56 ;
-  wire \$57 ;
-  reg [7:0] \$58 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
@@ -2142,6 +2396,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   wire abort;
   input clk;
   wire clk;
+  input [2:0] last;
+  wire [2:0] last;
   input load;
   wire load;
   output [7:0] mask;
@@ -2149,93 +2405,79 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, load, abort, ragged,
   input ragged;
   wire ragged;
   reg [7:0] \real  = 8'h00;
-  input [10:0] remaining;
-  wire [10:0] remaining;
   input rst;
   wire rst;
-  assign \$43  = ~ ragged;
-  assign \$44  = \$43  | \real [3];
-  assign \$46  = ~ ragged;
-  assign \$47  = \$46  | \real [4];
-  assign \$49  = ~ ragged;
-  assign \$50  = \$49  | \real [5];
-  assign \$52  = ~ ragged;
-  assign \$53  = \$52  | \real [6];
-  assign \$55  = ~ ragged;
-  assign \$56  = \$55  | \real [7];
-  always @(posedge clk)
-    \real  <= \$58 ;
-  assign \$2  = remaining[1] | \$1 ;
-  assign \$3  = remaining[2] | \$2 ;
-  assign \$6  = remaining[2] | \$5 ;
-  assign \$8  = remaining[1] & \$7 ;
-  assign \$9  = remaining[2] | \$8 ;
-  assign \$14  = remaining[1] | \$13 ;
-  assign \$15  = remaining[2] & \$14 ;
-  assign \$18  = remaining[2] & \$17 ;
-  assign \$20  = remaining[1] & \$19 ;
-  assign \$21  = remaining[2] & \$20 ;
-  assign \$25  = | remaining[10:3];
-  assign \$26  = | remaining[10:3];
-  assign \$27  = | remaining[10:3];
-  assign \$28  = | remaining[10:3];
-  assign \$29  = | remaining[10:3];
-  assign \$30  = | remaining[10:3];
-  assign \$31  = | remaining[10:3];
-  assign \$32  = | remaining[10:3];
-  assign \$33  = { \$24 , \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3  } | { \$32 , \$31 , \$30 , \$29 , \$28 , \$27 , \$26 , \$25  };
+  assign \$2  = last[1] | \$1 ;
+  assign \$3  = last[2] | \$2 ;
+  assign \$6  = last[2] | \$5 ;
+  assign \$8  = last[1] & \$7 ;
+  assign \$9  = last[2] | \$8 ;
+  assign \$14  = last[1] | \$13 ;
+  assign \$15  = last[2] & \$14 ;
+  assign \$18  = last[2] & \$17 ;
+  assign \$20  = last[1] & \$19 ;
+  assign \$21  = last[2] & \$20 ;
+  assign \$22  = ~ ragged;
+  assign \$23  = \$22  | \real [0];
+  assign \$25  = ~ ragged;
+  assign \$26  = \$25  | \real [1];
+  assign \$28  = ~ ragged;
+  assign \$29  = \$28  | \real [2];
+  assign \$31  = ~ ragged;
+  assign \$32  = \$31  | \real [3];
   assign \$34  = ~ ragged;
-  assign \$35  = \$34  | \real [0];
+  assign \$35  = \$34  | \real [4];
   assign \$37  = ~ ragged;
-  assign \$38  = \$37  | \real [1];
+  assign \$38  = \$37  | \real [5];
   assign \$40  = ~ ragged;
-  assign \$41  = \$40  | \real [2];
+  assign \$41  = \$40  | \real [6];
+  assign \$43  = ~ ragged;
+  assign \$44  = \$43  | \real [7];
+  always @(posedge clk)
+    \real  <= \$46 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$58  = \real ;
+    \$46  = \real ;
     if (load) begin
-      \$58  = \$33 ;
+      \$46  = { \$21 , \$18 , \$15 , \$12 , \$9 , \$6 , \$3 , 1'h1 };
     end
     if (abort) begin
-      \$58  = 8'h00;
+      \$46  = 8'h00;
     end
     if (rst) begin
-      \$58  = 8'h00;
+      \$46  = 8'h00;
     end
   end
-  assign mask[7] = \$57 ;
-  assign mask[6] = \$54 ;
-  assign mask[5] = \$51 ;
-  assign mask[4] = \$48 ;
-  assign mask[3] = \$45 ;
-  assign mask[2] = \$42 ;
-  assign mask[1] = \$39 ;
-  assign mask[0] = \$36 ;
-  assign \$1  = remaining[0];
+  assign mask[7] = \$45 ;
+  assign mask[6] = \$42 ;
+  assign mask[5] = \$39 ;
+  assign mask[4] = \$36 ;
+  assign mask[3] = \$33 ;
+  assign mask[2] = \$30 ;
+  assign mask[1] = \$27 ;
+  assign mask[0] = \$24 ;
+  assign \$1  = last[0];
   assign \$4  = 1'h0;
-  assign \$5  = remaining[1];
-  assign \$7  = remaining[0];
+  assign \$5  = last[1];
+  assign \$7  = last[0];
   assign \$10  = 1'h0;
   assign \$11  = 1'h0;
-  assign \$12  = remaining[2];
-  assign \$13  = remaining[0];
+  assign \$12  = last[2];
+  assign \$13  = last[0];
   assign \$16  = 1'h0;
-  assign \$17  = remaining[1];
-  assign \$19  = remaining[0];
-  assign \$22  = 1'h0;
-  assign \$23  = 1'h0;
-  assign \$24  = 1'h0;
+  assign \$17  = last[1];
+  assign \$19  = last[0];
+  assign \$24  = \$23 ;
+  assign \$27  = \$26 ;
+  assign \$30  = \$29 ;
+  assign \$33  = \$32 ;
   assign \$36  = \$35 ;
   assign \$39  = \$38 ;
   assign \$42  = \$41 ;
   assign \$45  = \$44 ;
-  assign \$48  = \$47 ;
-  assign \$51  = \$50 ;
-  assign \$54  = \$53 ;
-  assign \$57  = \$56 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$944$17 , all_nan, totals, leaving, results__valid, results__ready);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$1400$17 , all_nan, totals, leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2243,13 +2485,13 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg \$15 ;
-  reg \$16 ;
-  reg \$17 ;
-  reg \$18 ;
-  reg \$19 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
-  reg \$20 ;
+  wire \$20 ;
   reg \$21 ;
   reg \$22 ;
   reg \$23 ;
@@ -2269,9 +2511,16 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   reg \$36 ;
   reg \$37 ;
   reg \$38 ;
-  reg [32:0] \$39 ;
+  reg \$39 ;
   wire [1:0] \$4 ;
   reg \$40 ;
+  reg \$41 ;
+  reg \$42 ;
+  reg \$43 ;
+  reg \$44 ;
+  reg \$45 ;
+  reg [32:0] \$46 ;
+  reg \$47 ;
   wire \$5 ;
   wire \$6 ;
   wire \$7 ;
@@ -2285,8 +2534,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   wire abort;
   input all_nan;
   wire all_nan;
+  wire claim;
   input clk;
   wire clk;
+  wire [32:0] data;
+  wire enough;
   reg final_1 = 1'h0;
   reg final_10 = 1'h0;
   reg final_2 = 1'h0;
@@ -2297,17 +2549,16 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   reg final_7 = 1'h0;
   reg final_8 = 1'h0;
   reg final_9 = 1'h0;
+  (* init = 1'h0 *)
+  wire give;
   wire last;
   output [32:0] leaving;
   reg [32:0] leaving = 33'h000000000;
   wire nan;
   input nans;
   wire nans;
-  input [1:0] \port$944$17 ;
-  wire [1:0] \port$944$17 ;
-  wire [32:0] r_data;
-  wire r_en;
-  wire r_rdy;
+  input [1:0] \port$1400$17 ;
+  wire [1:0] \port$1400$17 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -2320,6 +2571,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   wire rows;
   input rst;
   wire rst;
+  wire take;
+  reg taken = 1'h0;
   wire [58:0] total;
   input [58:0] totals;
   wire [58:0] totals;
@@ -2335,84 +2588,91 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   reg valid_7 = 1'h0;
   reg valid_8 = 1'h0;
   reg valid_9 = 1'h0;
-  wire [32:0] w_data;
+  wire [32:0] word;
   (* init = 1'h0 *)
-  wire w_en;
+  wire write;
   always @(posedge clk)
-    final_8 <= \$36 ;
+    final_1 <= \$35 ;
   always @(posedge clk)
-    final_9 <= \$37 ;
+    final_2 <= \$36 ;
   always @(posedge clk)
-    final_10 <= \$38 ;
+    final_3 <= \$37 ;
   always @(posedge clk)
-    leaving <= \$39 ;
+    final_4 <= \$38 ;
   always @(posedge clk)
-    results__valid <= \$40 ;
+    final_5 <= \$39 ;
+  always @(posedge clk)
+    final_6 <= \$40 ;
+  always @(posedge clk)
+    final_7 <= \$41 ;
+  always @(posedge clk)
+    final_8 <= \$42 ;
+  always @(posedge clk)
+    final_9 <= \$43 ;
+  always @(posedge clk)
+    final_10 <= \$44 ;
+  always @(posedge clk)
+    taken <= \$45 ;
+  always @(posedge clk)
+    leaving <= \$46 ;
+  always @(posedge clk)
+    results__valid <= \$47 ;
   assign \$2  = ! \$signal ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$signal  ? \$3  : 2'h0;
-  assign \$5  = valid ? \port$944$17 [0] : \$signal$6 ;
+  assign \$5  = valid ? \port$1400$17 [0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$944$17 [0] : \$signal$6 ;
-  assign \$10  = valid ? \port$944$17 [1] : \$signal$4 ;
+  assign \$9  = valid ? \port$1400$17 [0] : \$signal$6 ;
+  assign \$10  = valid ? \port$1400$17 [1] : \$signal$4 ;
   assign \$11  = ~ results__valid;
   assign \$12  = \$11  | results__ready;
-  assign \$13  = valid ? nans : \$signal$8 ;
-  assign nan = \$13  | all_nan;
+  assign \$13  = take | \$12 ;
   assign \$14  = ~ results__valid;
-  assign r_en = \$14  | results__ready;
+  assign \$15  = \$14  | results__ready;
+  assign \$16  = valid ? nans : \$signal$8 ;
+  assign nan = \$16  | all_nan;
+  assign \$17  = ~ taken;
+  assign \$18  = ~ results__valid;
+  assign \$19  = \$18  | results__ready;
+  assign \$20  = \$17  | \$19 ;
+  assign take = enough & \$20 ;
   always @(posedge clk)
-    \$signal  <= \$15 ;
+    \$signal  <= \$21 ;
   always @(posedge clk)
-    \$signal$4  <= \$16 ;
+    \$signal$4  <= \$22 ;
   always @(posedge clk)
-    \$signal$6  <= \$17 ;
+    \$signal$6  <= \$23 ;
   always @(posedge clk)
-    \$signal$8  <= \$18 ;
+    \$signal$8  <= \$24 ;
   always @(posedge clk)
-    valid_1 <= \$19 ;
+    valid_1 <= \$25 ;
   always @(posedge clk)
-    valid_2 <= \$20 ;
+    valid_2 <= \$26 ;
   always @(posedge clk)
-    valid_3 <= \$21 ;
+    valid_3 <= \$27 ;
   always @(posedge clk)
-    valid_4 <= \$22 ;
+    valid_4 <= \$28 ;
   always @(posedge clk)
-    valid_5 <= \$23 ;
+    valid_5 <= \$29 ;
   always @(posedge clk)
-    valid_6 <= \$24 ;
+    valid_6 <= \$30 ;
   always @(posedge clk)
-    valid_7 <= \$25 ;
+    valid_7 <= \$31 ;
   always @(posedge clk)
-    valid_8 <= \$26 ;
+    valid_8 <= \$32 ;
   always @(posedge clk)
-    valid_9 <= \$27 ;
+    valid_9 <= \$33 ;
   always @(posedge clk)
-    valid_10 <= \$28 ;
-  always @(posedge clk)
-    final_1 <= \$29 ;
-  always @(posedge clk)
-    final_2 <= \$30 ;
-  always @(posedge clk)
-    final_3 <= \$31 ;
-  always @(posedge clk)
-    final_4 <= \$32 ;
-  always @(posedge clk)
-    final_5 <= \$33 ;
-  always @(posedge clk)
-    final_6 <= \$34 ;
-  always @(posedge clk)
-    final_7 <= \$35 ;
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue  queue (
+    valid_10 <= \$34 ;
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$1206$0 (final_10),
-    .\port$1328$0 (result),
-    .r_data(r_data),
-    .r_en(r_en),
-    .r_rdy(r_rdy),
+    .\port$1737$0 (final_10),
+    .\port$1857$0 (result),
+    .read__en(take),
     .rst(rst),
-    .w_en(valid_10)
+    .word(word),
+    .write(valid_10)
   );
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder  rounder (
     .abort(abort),
@@ -2422,9 +2682,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
     .rst(rst),
     .total(total)
   );
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.results.waiting  waiting (
+    .abort(abort),
+    .claim(take),
+    .clk(clk),
+    .enough(enough),
+    .give(valid_10),
+    .rst(rst)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$36  = final_7;
+    \$36  = final_1;
     if (abort) begin
       \$36  = 1'h0;
     end
@@ -2434,7 +2702,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$37  = final_8;
+    \$37  = final_2;
     if (abort) begin
       \$37  = 1'h0;
     end
@@ -2444,7 +2712,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$38  = final_9;
+    \$38  = final_3;
     if (abort) begin
       \$38  = 1'h0;
     end
@@ -2454,17 +2722,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$39  = leaving;
-    if (\$12 ) begin
-      \$39  = r_data;
+    \$39  = final_4;
+    if (abort) begin
+      \$39  = 1'h0;
+    end
+    if (rst) begin
+      \$39  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$40  = results__valid;
-    if (\$12 ) begin
-      \$40  = r_rdy;
-    end
+    \$40  = final_5;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -2474,85 +2742,98 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$15  = \$signal ;
+    \$41  = final_6;
+    if (abort) begin
+      \$41  = 1'h0;
+    end
+    if (rst) begin
+      \$41  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$42  = final_7;
+    if (abort) begin
+      \$42  = 1'h0;
+    end
+    if (rst) begin
+      \$42  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$43  = final_8;
+    if (abort) begin
+      \$43  = 1'h0;
+    end
+    if (rst) begin
+      \$43  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$44  = final_9;
+    if (abort) begin
+      \$44  = 1'h0;
+    end
+    if (rst) begin
+      \$44  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$45  = taken;
+    if (\$13 ) begin
+      \$45  = take;
+    end
+    if (abort) begin
+      \$45  = 1'h0;
+    end
+    if (rst) begin
+      \$45  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$46  = leaving;
+    if (\$15 ) begin
+      \$46  = word;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$47  = results__valid;
+    if (\$15 ) begin
+      \$47  = taken;
+    end
+    if (abort) begin
+      \$47  = 1'h0;
+    end
+    if (rst) begin
+      \$47  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$21  = \$signal ;
     if (valid) begin
-      \$15  = 1'h0;
+      \$21  = 1'h0;
     end else if (\$1 ) begin
-      \$15  = \$4 [0];
+      \$21  = \$4 [0];
     end
     if (abort) begin
-      \$15  = 1'h0;
+      \$21  = 1'h0;
     end
     if (rst) begin
-      \$15  = 1'h0;
+      \$21  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$16  = \$signal$4 ;
+    \$22  = \$signal$4 ;
     if (valid) begin
-      \$16  = \port$944$17 [1];
+      \$22  = \port$1400$17 [1];
     end
-    if (abort) begin
-      \$16  = 1'h0;
-    end
-    if (rst) begin
-      \$16  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$17  = \$6 ;
-    if (abort) begin
-      \$17  = 1'h0;
-    end
-    if (rst) begin
-      \$17  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$18  = \$8 ;
-    if (abort) begin
-      \$18  = 1'h0;
-    end
-    if (rst) begin
-      \$18  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$19  = \$9 ;
-    if (abort) begin
-      \$19  = 1'h0;
-    end
-    if (rst) begin
-      \$19  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$20  = valid_1;
-    if (abort) begin
-      \$20  = 1'h0;
-    end
-    if (rst) begin
-      \$20  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$21  = valid_2;
-    if (abort) begin
-      \$21  = 1'h0;
-    end
-    if (rst) begin
-      \$21  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$22  = valid_3;
     if (abort) begin
       \$22  = 1'h0;
     end
@@ -2562,7 +2843,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$23  = valid_4;
+    \$23  = \$6 ;
     if (abort) begin
       \$23  = 1'h0;
     end
@@ -2572,7 +2853,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$24  = valid_5;
+    \$24  = \$8 ;
     if (abort) begin
       \$24  = 1'h0;
     end
@@ -2582,7 +2863,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$25  = valid_6;
+    \$25  = \$9 ;
     if (abort) begin
       \$25  = 1'h0;
     end
@@ -2592,7 +2873,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$26  = valid_7;
+    \$26  = valid_1;
     if (abort) begin
       \$26  = 1'h0;
     end
@@ -2602,7 +2883,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$27  = valid_8;
+    \$27  = valid_2;
     if (abort) begin
       \$27  = 1'h0;
     end
@@ -2612,7 +2893,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$28  = valid_9;
+    \$28  = valid_3;
     if (abort) begin
       \$28  = 1'h0;
     end
@@ -2622,7 +2903,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$29  = \$10 ;
+    \$29  = valid_4;
     if (abort) begin
       \$29  = 1'h0;
     end
@@ -2632,7 +2913,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$30  = final_1;
+    \$30  = valid_5;
     if (abort) begin
       \$30  = 1'h0;
     end
@@ -2642,7 +2923,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$31  = final_2;
+    \$31  = valid_6;
     if (abort) begin
       \$31  = 1'h0;
     end
@@ -2652,7 +2933,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$32  = final_3;
+    \$32  = valid_7;
     if (abort) begin
       \$32  = 1'h0;
     end
@@ -2662,7 +2943,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$33  = final_4;
+    \$33  = valid_8;
     if (abort) begin
       \$33  = 1'h0;
     end
@@ -2672,7 +2953,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$34  = final_5;
+    \$34  = valid_9;
     if (abort) begin
       \$34  = 1'h0;
     end
@@ -2682,7 +2963,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$35  = final_6;
+    \$35  = \$10 ;
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -2690,10 +2971,12 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
       \$35  = 1'h0;
     end
   end
-  assign last = \port$944$17 [1];
-  assign rows = \port$944$17 [0];
-  assign w_en = valid_10;
-  assign w_data = { final_10, result };
+  assign last = \port$1400$17 [1];
+  assign rows = \port$1400$17 [0];
+  assign write = valid_10;
+  assign data = { final_10, result };
+  assign give = valid_10;
+  assign claim = take;
   assign results__payload = leaving;
   assign \results__payload.value  = leaving[31:0];
   assign \results__payload.last  = leaving[32];
@@ -2703,79 +2986,42 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   assign total = totals;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data, abort, w_en, \port$1206$0 , \port$1328$0 , r_rdy, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, word, abort, write, \port$1737$0 , \port$1857$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [5:0] \$12 ;
-  wire [5:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [5:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [5:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [5:0] \$3 ;
-  wire \$30 ;
-  reg [4:0] \$31 ;
-  reg [4:0] \$32 ;
-  reg [4:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [5:0] \$6 ;
-  wire [5:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
+  wire [6:0] \$1 ;
+  wire [6:0] \$2 ;
+  reg [5:0] \$3 ;
+  reg [5:0] \$4 ;
+  reg [5:0] \$signature__addr  = 6'h00;
+  wire [32:0] \$signature__data ;
+  wire \$signature__en ;
   input abort;
   wire abort;
   input clk;
   wire clk;
-  (* init = 5'h00 *)
-  wire [4:0] consume;
-  reg [4:0] inner_level = 5'h00;
-  wire inner_r_rdy;
-  wire [4:0] level;
-  input \port$1206$0 ;
-  wire \port$1206$0 ;
-  input [31:0] \port$1328$0 ;
-  wire [31:0] \port$1328$0 ;
-  (* init = 5'h00 *)
-  wire [4:0] produce;
-  output [32:0] r_data;
-  wire [32:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [4:0] r_level;
-  reg [4:0] r_port__addr = 5'h00;
-  wire [32:0] r_port__data;
-  wire r_port__en;
-  output r_rdy;
-  reg r_rdy = 1'h0;
+  wire [32:0] data;
+  (* init = 6'h00 *)
+  wire [5:0] into;
+  (* init = 6'h00 *)
+  wire [5:0] out_of;
+  input \port$1737$0 ;
+  wire \port$1737$0 ;
+  input [31:0] \port$1857$0 ;
+  wire [31:0] \port$1857$0 ;
+  reg [5:0] read__addr = 6'h00;
+  wire [32:0] read__data;
+  input read__en;
+  wire read__en;
   input rst;
   wire rst;
-  wire [32:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [4:0] w_level;
-  reg [4:0] w_port__addr = 5'h00;
-  wire [32:0] w_port__data;
-  wire w_port__en;
-  wire w_rdy;
+  wire take;
+  output [32:0] word;
+  wire [32:0] word;
+  input write;
+  wire write;
   (* no_rw_check = 32'd1 *)
-  reg [32:0] storage [27:0];
+  (* ram_style = "block" *)
+  reg [32:0] storage [63:0];
   initial begin
     storage[0] = 33'h000000000;
     storage[1] = 33'h000000000;
@@ -2805,264 +3051,306 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.queue (rst, r_en, r_data
     storage[25] = 33'h000000000;
     storage[26] = 33'h000000000;
     storage[27] = 33'h000000000;
+    storage[28] = 33'h000000000;
+    storage[29] = 33'h000000000;
+    storage[30] = 33'h000000000;
+    storage[31] = 33'h000000000;
+    storage[32] = 33'h000000000;
+    storage[33] = 33'h000000000;
+    storage[34] = 33'h000000000;
+    storage[35] = 33'h000000000;
+    storage[36] = 33'h000000000;
+    storage[37] = 33'h000000000;
+    storage[38] = 33'h000000000;
+    storage[39] = 33'h000000000;
+    storage[40] = 33'h000000000;
+    storage[41] = 33'h000000000;
+    storage[42] = 33'h000000000;
+    storage[43] = 33'h000000000;
+    storage[44] = 33'h000000000;
+    storage[45] = 33'h000000000;
+    storage[46] = 33'h000000000;
+    storage[47] = 33'h000000000;
+    storage[48] = 33'h000000000;
+    storage[49] = 33'h000000000;
+    storage[50] = 33'h000000000;
+    storage[51] = 33'h000000000;
+    storage[52] = 33'h000000000;
+    storage[53] = 33'h000000000;
+    storage[54] = 33'h000000000;
+    storage[55] = 33'h000000000;
+    storage[56] = 33'h000000000;
+    storage[57] = 33'h000000000;
+    storage[58] = 33'h000000000;
+    storage[59] = 33'h000000000;
+    storage[60] = 33'h000000000;
+    storage[61] = 33'h000000000;
+    storage[62] = 33'h000000000;
+    storage[63] = 33'h000000000;
   end
   always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= { \port$1206$0 , \port$1328$0  };
+    if (write)
+      storage[\$signature__addr ] <= { \port$1737$0 , \port$1857$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
+    if (read__en) begin
+      _0_ <= storage[read__addr];
     end
   end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 5'h1c;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 5'h1b;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 6'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 5'h1b;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 6'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
+  assign word = _0_;
   always @(posedge clk)
-    w_port__addr <= \$31 ;
+    \$signature__addr  <= \$3 ;
   always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [4:0];
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [5:0];
     end
     if (abort) begin
-      \$31  = 5'h00;
+      \$3  = 6'h00;
     end
     if (rst) begin
-      \$31  = 5'h00;
+      \$3  = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [4:0];
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [5:0];
     end
     if (abort) begin
-      \$32  = 5'h00;
+      \$4  = 6'h00;
     end
     if (rst) begin
-      \$32  = 5'h00;
+      \$4  = 6'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [4:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [4:0];
-    end
-    if (abort) begin
-      \$33  = 5'h00;
-    end
-    if (rst) begin
-      \$33  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [4:0];
-  assign level = \$3 [4:0];
-  assign r_level = \$3 [4:0];
-  assign produce = w_port__addr;
-  assign w_port__data = { \port$1206$0 , \port$1328$0  };
-  assign w_data = { \port$1206$0 , \port$1328$0  };
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
+  assign into = \$signature__addr ;
+  assign \$signature__data  = { \port$1737$0 , \port$1857$0  };
+  assign data = { \port$1737$0 , \port$1857$0  };
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan, abort, result, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
   wire [57:0] \$1 ;
   wire \$10 ;
-  reg \$100 ;
-  reg \$101 ;
-  reg \$102 ;
-  reg \$103 ;
-  reg \$104 ;
-  reg \$105 ;
-  reg \$106 ;
-  reg \$107 ;
-  reg \$108 ;
-  reg \$109 ;
-  wire [120:0] \$11 ;
-  reg \$110 ;
-  reg [9:0] \$111 ;
-  reg [22:0] \$112 ;
-  reg \$113 ;
-  reg \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg \$117 ;
-  reg \$118 ;
-  reg \$119 ;
-  wire [120:0] \$12 ;
-  reg \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg \$123 ;
-  reg \$124 ;
-  reg \$125 ;
-  reg \$126 ;
-  reg \$127 ;
-  reg \$128 ;
-  reg \$129 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire [7:0] \$127 ;
+  wire \$128 ;
+  wire \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg \$131 ;
-  reg [31:0] \$132 ;
-  wire [120:0] \$14 ;
-  wire [120:0] \$15 ;
-  wire \$16 ;
-  wire \$17 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire [22:0] \$133 ;
+  wire [22:0] \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire [31:0] \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  reg \$152 ;
+  reg [57:0] \$153 ;
+  reg [57:0] \$154 ;
+  reg [57:0] \$155 ;
+  reg \$156 ;
+  reg \$157 ;
+  reg \$158 ;
+  reg [56:0] \$159 ;
+  wire [120:0] \$16 ;
+  reg \$160 ;
+  reg \$161 ;
+  reg [40:0] \$162 ;
+  reg \$163 ;
+  reg \$164 ;
+  reg \$165 ;
+  reg [32:0] \$166 ;
+  reg \$167 ;
+  reg \$168 ;
+  reg \$169 ;
+  wire [120:0] \$17 ;
+  reg \$170 ;
+  reg [28:0] \$171 ;
+  reg \$172 ;
+  reg \$173 ;
+  reg \$174 ;
+  reg \$175 ;
+  reg [25:0] \$176 ;
+  reg \$177 ;
+  reg \$178 ;
+  reg \$179 ;
   wire \$18 ;
+  reg \$180 ;
+  reg \$181 ;
+  reg \$182 ;
+  reg \$183 ;
+  reg \$184 ;
+  reg \$185 ;
+  reg \$186 ;
+  reg \$187 ;
+  reg \$188 ;
+  reg \$189 ;
   wire \$19 ;
+  reg \$190 ;
+  reg \$191 ;
+  reg \$192 ;
+  reg \$193 ;
+  reg \$194 ;
+  reg \$195 ;
+  reg \$196 ;
+  reg \$197 ;
+  reg \$198 ;
+  reg \$199 ;
   wire [58:0] \$2 ;
   wire \$20 ;
-  wire [87:0] \$21 ;
-  wire [87:0] \$22 ;
+  reg \$200 ;
+  reg \$201 ;
+  reg \$202 ;
+  reg [7:0] \$203 ;
+  reg [22:0] \$204 ;
+  reg \$205 ;
+  reg \$206 ;
+  reg [31:0] \$207 ;
+  wire \$21 ;
+  wire \$22 ;
   wire \$23 ;
-  wire [87:0] \$24 ;
-  wire [87:0] \$25 ;
+  wire \$24 ;
+  wire \$25 ;
   wire \$26 ;
   wire \$27 ;
-  wire \$28 ;
-  wire \$29 ;
+  wire [87:0] \$28 ;
+  wire [87:0] \$29 ;
   wire \$3 ;
   wire \$30 ;
-  wire [55:0] \$31 ;
-  wire [55:0] \$32 ;
+  wire \$31 ;
+  wire \$32 ;
   wire \$33 ;
-  wire [55:0] \$34 ;
-  wire [55:0] \$35 ;
+  wire \$34 ;
+  wire \$35 ;
   wire \$36 ;
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
   wire \$4 ;
-  wire \$40 ;
-  wire [39:0] \$41 ;
-  wire [39:0] \$42 ;
+  wire [55:0] \$40 ;
+  wire [55:0] \$41 ;
+  wire \$42 ;
   wire \$43 ;
-  wire [39:0] \$44 ;
-  wire [39:0] \$45 ;
-  wire [31:0] \$46 ;
-  wire [31:0] \$47 ;
-  wire [29:0] \$48 ;
-  wire [31:0] \$49 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire [1:0] \$5 ;
-  wire [31:0] \$50 ;
-  wire [29:0] \$51 ;
-  wire \$52 ;
-  wire [31:0] \$53 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [39:0] \$52 ;
+  wire [39:0] \$53 ;
   wire [31:0] \$54 ;
-  wire [29:0] \$55 ;
-  wire [31:0] \$56 ;
-  wire [31:0] \$57 ;
-  wire [29:0] \$58 ;
-  wire [8:0] \$59 ;
+  wire [31:0] \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire [31:0] \$58 ;
+  wire [31:0] \$59 ;
   wire \$6 ;
   wire \$60 ;
   wire \$61 ;
   wire \$62 ;
-  wire \$63 ;
-  wire \$64 ;
-  wire \$65 ;
-  wire \$66 ;
-  wire [7:0] \$67 ;
-  wire [31:0] \$68 ;
-  wire [31:0] \$69 ;
+  wire [31:0] \$63 ;
+  wire [31:0] \$64 ;
+  wire [29:0] \$65 ;
+  wire [31:0] \$66 ;
+  wire [31:0] \$67 ;
+  wire [29:0] \$68 ;
+  wire [8:0] \$69 ;
   wire \$7 ;
-  wire [31:0] \$70 ;
+  wire \$70 ;
   wire \$71 ;
   wire \$72 ;
   wire \$73 ;
   wire \$74 ;
-  reg \$75 ;
-  reg [57:0] \$76 ;
-  reg [57:0] \$77 ;
-  reg [57:0] \$78 ;
-  reg \$79 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
   wire \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg [56:0] \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg [40:0] \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg [32:0] \$89 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire [7:0] \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
   wire \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg \$92 ;
-  reg \$93 ;
-  reg [28:0] \$94 ;
-  reg \$95 ;
-  reg \$96 ;
-  reg \$97 ;
-  reg \$98 ;
-  reg [25:0] \$99 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
   reg [57:0] \$like  = 58'h000000000000000;
   reg \$signal  = 1'h0;
-  reg \$signal$42  = 1'h0;
   reg \$signal$7  = 1'h0;
   input abort;
   wire abort;
@@ -3074,7 +3362,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan
   reg empty_2 = 1'h0;
   reg empty_4 = 1'h0;
   reg empty_8 = 1'h0;
-  reg [9:0] exponent = 10'h000;
+  reg [7:0] field = 8'h00;
   reg [22:0] fraction = 23'h000000;
   reg [57:0] magnitude = 58'h000000000000000;
   input nan;
@@ -3087,7 +3375,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan
   reg nan_6 = 1'h0;
   reg nan_7 = 1'h0;
   reg nan_8 = 1'h0;
-  reg nan_9 = 1'h0;
   reg [56:0] normal_0 = 57'h000000000000000;
   reg [40:0] normal_1 = 41'h00000000000;
   reg [32:0] normal_2 = 33'h000000000;
@@ -3122,7 +3409,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan
   reg sign_5 = 1'h0;
   reg sign_6 = 1'h0;
   reg sign_7 = 1'h0;
-  reg sign_8 = 1'h0;
+  reg sign_last = 1'h0;
   reg subnormal_1 = 1'h0;
   reg subnormal_2 = 1'h0;
   reg subnormal_3 = 1'h0;
@@ -3139,2045 +3426,831 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.rounder (rst, total, nan
   assign \$8  = | \$like [57:42];
   assign \$9  = ~ \$8 ;
   assign \$10  = empty ? \$7  : \$9 ;
-  assign \$12  = empty ? \$11  : { 63'h0000000000000000, \$like  };
-  assign \$13  = | \$12 [1:0];
-  assign \$15  = empty ? \$14  : { 63'h0000000000000000, \$like  };
-  assign \$16  = | normal_0[40:33];
-  assign \$17  = ~ \$16 ;
-  assign \$18  = | normal_0[56:49];
+  assign \$12  = ~ empty;
+  assign \$13  = | \$like [1:0];
+  assign \$14  = \$12  & \$13 ;
+  assign \$17  = empty ? \$16  : { 63'h0000000000000000, \$like  };
+  assign \$18  = | normal_0[40:33];
   assign \$19  = ~ \$18 ;
-  assign \$20  = empty_16 ? \$17  : \$19 ;
-  assign \$22  = empty_16 ? \$21  : { 31'h00000000, normal_0 };
-  assign \$23  = | \$22 [16:0];
-  assign \$25  = empty_16 ? \$24  : { 31'h00000000, normal_0 };
-  assign \$26  = | normal_1[32:29];
-  assign \$27  = ~ \$26 ;
-  assign \$28  = | normal_1[40:37];
-  assign \$29  = ~ \$28 ;
-  assign \$30  = empty_8 ? \$27  : \$29 ;
-  assign \$32  = empty_8 ? \$31  : { 15'h0000, normal_1 };
-  assign \$33  = | \$32 [8:0];
-  assign \$35  = empty_8 ? \$34  : { 15'h0000, normal_1 };
-  assign \$36  = | normal_2[28:27];
-  assign \$37  = ~ \$36 ;
-  assign \$38  = | normal_2[32:31];
-  assign \$39  = ~ \$38 ;
-  assign \$40  = empty_4 ? \$37  : \$39 ;
-  assign \$42  = empty_4 ? \$41  : { 7'h00, normal_2 };
-  assign \$43  = | \$42 [4:0];
-  assign \$45  = empty_4 ? \$44  : { 7'h00, normal_2 };
-  assign \$47  = empty_2 ? \$46  : { 3'h0, normal_3 };
-  assign \$50  = empty_2 ? \$49  : { 3'h0, normal_3 };
-  assign \$51  = empty_1 ? \$48  : { 1'h0, \$50 [28:0] };
-  assign \$52  = | \$51 [3:0];
-  assign \$54  = empty_2 ? \$53  : { 3'h0, normal_3 };
-  assign \$57  = empty_2 ? \$56  : { 3'h0, normal_3 };
-  assign \$58  = empty_1 ? \$55  : { 1'h0, \$57 [28:0] };
-  assign \$59  = 8'ha0 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
-  assign \$60  = ~ subnormal_5;
-  assign \$61  = normal_4[25] & \$60 ;
-  assign \$63  = \$62  | normal_4[2];
-  assign \$64  = normal_4[1] & \$63 ;
-  assign \$65  = $signed(exponent) >= $signed(9'h0ff);
-  assign \$66  = \$signal$42  & \$65 ;
-  assign \$67  = \$signal$42  ? exponent[7:0] : 8'h00;
-  assign \$68  = { \$67 , fraction } + round_up;
-  assign \$69  = \$66  ? 32'd2139095040 : \$68 ;
-  assign \$70  = nan_9 ? 32'd2143289344 : { sign_8, \$69 [30:0] };
-  assign \$72  = ~ \$71 ;
-  assign \$74  = ~ \$73 ;
-  assign empty_1 = empty_2 ? \$72  : \$74 ;
+  assign \$20  = | normal_0[56:49];
+  assign \$21  = ~ \$20 ;
+  assign \$22  = empty_16 ? \$19  : \$21 ;
+  assign \$24  = ~ empty_16;
+  assign \$25  = | normal_0[16:1];
+  assign \$26  = \$24  & \$25 ;
+  assign \$27  = \$23  | \$26 ;
+  assign \$29  = empty_16 ? \$28  : { 31'h00000000, normal_0 };
+  assign \$30  = | normal_1[32:29];
+  assign \$31  = ~ \$30 ;
+  assign \$32  = | normal_1[40:37];
+  assign \$33  = ~ \$32 ;
+  assign \$34  = empty_8 ? \$31  : \$33 ;
+  assign \$36  = ~ empty_8;
+  assign \$37  = | normal_1[8:1];
+  assign \$38  = \$36  & \$37 ;
+  assign \$39  = \$35  | \$38 ;
+  assign \$41  = empty_8 ? \$40  : { 15'h0000, normal_1 };
+  assign \$42  = | normal_2[28:27];
+  assign \$43  = ~ \$42 ;
+  assign \$44  = | normal_2[32:31];
+  assign \$45  = ~ \$44 ;
+  assign \$46  = empty_4 ? \$43  : \$45 ;
+  assign \$48  = ~ empty_4;
+  assign \$49  = | normal_2[4:1];
+  assign \$50  = \$48  & \$49 ;
+  assign \$51  = \$47  | \$50 ;
+  assign \$53  = empty_4 ? \$52  : { 7'h00, normal_2 };
+  assign \$55  = empty_2 ? \$54  : { 3'h0, normal_3 };
+  assign \$56  = | \$55 [2:0];
+  assign \$57  = ~ empty_1;
+  assign \$59  = empty_2 ? \$58  : { 3'h0, normal_3 };
+  assign \$61  = \$57  & \$60 ;
+  assign \$62  = \$56  | \$61 ;
+  assign \$64  = empty_2 ? \$63  : { 3'h0, normal_3 };
+  assign \$67  = empty_2 ? \$66  : { 3'h0, normal_3 };
+  assign \$68  = empty_1 ? \$65  : { 1'h0, \$67 [28:0] };
+  assign \$69  = 8'ha0 - { shift_4_5, shift_4_4, shift_4_3, shift_4_2, shift_4_1, shift_4_0 };
+  assign \$70  = ~ subnormal_5;
+  assign \$71  = normal_4[25] & \$70 ;
+  assign \$72  = ~ subnormal_5;
+  assign \$73  = normal_4[25] & \$72 ;
+  assign \$74  = ~ subnormal_5;
+  assign \$75  = normal_4[25] & \$74 ;
+  assign \$76  = ~ subnormal_5;
+  assign \$77  = normal_4[25] & \$76 ;
+  assign \$78  = ~ subnormal_5;
+  assign \$79  = normal_4[25] & \$78 ;
+  assign \$80  = ~ subnormal_5;
+  assign \$81  = normal_4[25] & \$80 ;
+  assign \$82  = ~ subnormal_5;
+  assign \$83  = normal_4[25] & \$82 ;
+  assign \$84  = ~ subnormal_5;
+  assign \$85  = normal_4[25] & \$84 ;
+  assign \$86  = \$69 [7:0] & { \$85 , \$83 , \$81 , \$79 , \$77 , \$75 , \$73 , \$71  };
+  assign \$87  = ~ subnormal_5;
+  assign \$88  = normal_4[25] & \$87 ;
+  assign \$92  = ~ subnormal_5;
+  assign \$93  = normal_4[25] & \$92 ;
+  assign \$97  = ~ subnormal_5;
+  assign \$98  = normal_4[25] & \$97 ;
+  assign \$102  = ~ subnormal_5;
+  assign \$103  = normal_4[25] & \$102 ;
+  assign \$107  = ~ subnormal_5;
+  assign \$108  = normal_4[25] & \$107 ;
+  assign \$112  = ~ subnormal_5;
+  assign \$113  = normal_4[25] & \$112 ;
+  assign \$117  = ~ subnormal_5;
+  assign \$118  = normal_4[25] & \$117 ;
+  assign \$122  = ~ subnormal_5;
+  assign \$123  = normal_4[25] & \$122 ;
+  assign \$127  = \$86  | { \$126 , \$121 , \$116 , \$111 , \$106 , \$101 , \$96 , \$91  };
+  assign \$128  = ~ subnormal_5;
+  assign \$129  = normal_4[25] & \$128 ;
+  assign \$133  = nan_8 ? 23'h400000 : 23'h000000;
+  assign \$134  = \$132  ? \$133  : normal_4[24:2];
+  assign \$136  = \$135  | normal_4[2];
+  assign \$137  = normal_4[1] & \$136 ;
+  assign \$138  = ~ subnormal_5;
+  assign \$139  = normal_4[25] & \$138 ;
+  assign \$143  = ~ \$142 ;
+  assign \$144  = \$137  & \$143 ;
+  assign \$145  = ~ nan_8;
+  assign \$146  = sign_7 & \$145 ;
+  assign \$147  = { field, fraction } + round_up;
+  assign \$149  = ~ \$148 ;
+  assign \$151  = ~ \$150 ;
+  assign empty_1 = empty_2 ? \$149  : \$151 ;
   always @(posedge clk)
-    \$signal  <= \$75 ;
+    \$signal  <= \$152 ;
   always @(posedge clk)
-    ones <= \$76 ;
+    ones <= \$153 ;
   always @(posedge clk)
-    magnitude <= \$77 ;
+    magnitude <= \$154 ;
   always @(posedge clk)
-    \$like  <= \$78 ;
+    \$like  <= \$155 ;
   always @(posedge clk)
-    \$signal$7  <= \$79 ;
+    \$signal$7  <= \$156 ;
   always @(posedge clk)
-    empty <= \$80 ;
+    empty <= \$157 ;
   always @(posedge clk)
-    empty_16 <= \$81 ;
+    empty_16 <= \$158 ;
   always @(posedge clk)
-    normal_0 <= \$82 ;
+    normal_0 <= \$159 ;
   always @(posedge clk)
-    shift_0_0 <= \$83 ;
+    shift_0_0 <= \$160 ;
   always @(posedge clk)
-    empty_8 <= \$84 ;
+    empty_8 <= \$161 ;
   always @(posedge clk)
-    normal_1 <= \$85 ;
+    normal_1 <= \$162 ;
   always @(posedge clk)
-    shift_1_0 <= \$86 ;
+    shift_1_0 <= \$163 ;
   always @(posedge clk)
-    shift_1_1 <= \$87 ;
+    shift_1_1 <= \$164 ;
   always @(posedge clk)
-    empty_4 <= \$88 ;
+    empty_4 <= \$165 ;
   always @(posedge clk)
-    normal_2 <= \$89 ;
+    normal_2 <= \$166 ;
   always @(posedge clk)
-    shift_2_0 <= \$90 ;
+    shift_2_0 <= \$167 ;
   always @(posedge clk)
-    shift_2_1 <= \$91 ;
+    shift_2_1 <= \$168 ;
   always @(posedge clk)
-    shift_2_2 <= \$92 ;
+    shift_2_2 <= \$169 ;
   always @(posedge clk)
-    empty_2 <= \$93 ;
+    empty_2 <= \$170 ;
   always @(posedge clk)
-    normal_3 <= \$94 ;
+    normal_3 <= \$171 ;
   always @(posedge clk)
-    shift_3_0 <= \$95 ;
+    shift_3_0 <= \$172 ;
   always @(posedge clk)
-    shift_3_1 <= \$96 ;
+    shift_3_1 <= \$173 ;
   always @(posedge clk)
-    shift_3_2 <= \$97 ;
+    shift_3_2 <= \$174 ;
   always @(posedge clk)
-    shift_3_3 <= \$98 ;
+    shift_3_3 <= \$175 ;
   always @(posedge clk)
-    normal_4 <= \$99 ;
+    normal_4 <= \$176 ;
   always @(posedge clk)
-    shift_4_0 <= \$100 ;
+    shift_4_0 <= \$177 ;
   always @(posedge clk)
-    shift_4_1 <= \$101 ;
+    shift_4_1 <= \$178 ;
   always @(posedge clk)
-    shift_4_2 <= \$102 ;
+    shift_4_2 <= \$179 ;
   always @(posedge clk)
-    shift_4_3 <= \$103 ;
+    shift_4_3 <= \$180 ;
   always @(posedge clk)
-    shift_4_4 <= \$104 ;
+    shift_4_4 <= \$181 ;
   always @(posedge clk)
-    shift_4_5 <= \$105 ;
+    shift_4_5 <= \$182 ;
   always @(posedge clk)
-    subnormal_1 <= \$106 ;
+    subnormal_1 <= \$183 ;
   always @(posedge clk)
-    subnormal_2 <= \$107 ;
+    subnormal_2 <= \$184 ;
   always @(posedge clk)
-    subnormal_3 <= \$108 ;
+    subnormal_3 <= \$185 ;
   always @(posedge clk)
-    subnormal_4 <= \$109 ;
+    subnormal_4 <= \$186 ;
   always @(posedge clk)
-    subnormal_5 <= \$110 ;
+    subnormal_5 <= \$187 ;
   always @(posedge clk)
-    exponent <= \$111 ;
+    sign_1 <= \$188 ;
   always @(posedge clk)
-    fraction <= \$112 ;
+    sign_2 <= \$189 ;
   always @(posedge clk)
-    \$signal$42  <= \$113 ;
+    sign_3 <= \$190 ;
   always @(posedge clk)
-    round_up <= \$114 ;
+    sign_4 <= \$191 ;
   always @(posedge clk)
-    sign_1 <= \$115 ;
+    sign_5 <= \$192 ;
   always @(posedge clk)
-    sign_2 <= \$116 ;
+    sign_6 <= \$193 ;
   always @(posedge clk)
-    sign_3 <= \$117 ;
+    sign_7 <= \$194 ;
   always @(posedge clk)
-    sign_4 <= \$118 ;
+    nan_1 <= \$195 ;
   always @(posedge clk)
-    sign_5 <= \$119 ;
+    nan_2 <= \$196 ;
   always @(posedge clk)
-    sign_6 <= \$120 ;
+    nan_3 <= \$197 ;
   always @(posedge clk)
-    sign_7 <= \$121 ;
+    nan_4 <= \$198 ;
   always @(posedge clk)
-    sign_8 <= \$122 ;
+    nan_5 <= \$199 ;
   always @(posedge clk)
-    nan_1 <= \$123 ;
+    nan_6 <= \$200 ;
   always @(posedge clk)
-    nan_2 <= \$124 ;
+    nan_7 <= \$201 ;
   always @(posedge clk)
-    nan_3 <= \$125 ;
+    nan_8 <= \$202 ;
   always @(posedge clk)
-    nan_4 <= \$126 ;
+    field <= \$203 ;
   always @(posedge clk)
-    nan_5 <= \$127 ;
+    fraction <= \$204 ;
   always @(posedge clk)
-    nan_6 <= \$128 ;
+    round_up <= \$205 ;
   always @(posedge clk)
-    nan_7 <= \$129 ;
+    sign_last <= \$206 ;
   always @(posedge clk)
-    nan_8 <= \$130 ;
-  always @(posedge clk)
-    nan_9 <= \$131 ;
-  always @(posedge clk)
-    result <= \$132 ;
+    result <= \$207 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$75  = total[58];
+    \$152  = total[58];
     if (abort) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
     if (rst) begin
-      \$75  = 1'h0;
+      \$152  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$76  = \$1 ;
+    \$153  = \$1 ;
     if (abort) begin
-      \$76  = 58'h000000000000000;
+      \$153  = 58'h000000000000000;
     end
     if (rst) begin
-      \$76  = 58'h000000000000000;
+      \$153  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$77  = \$2 [57:0];
+    \$154  = \$2 [57:0];
     if (abort) begin
-      \$77  = 58'h000000000000000;
+      \$154  = 58'h000000000000000;
     end
     if (rst) begin
-      \$77  = 58'h000000000000000;
+      \$154  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$78  = magnitude;
+    \$155  = magnitude;
     if (abort) begin
-      \$78  = 58'h000000000000000;
+      \$155  = 58'h000000000000000;
     end
     if (rst) begin
-      \$78  = 58'h000000000000000;
+      \$155  = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$79  = 1'h0;
+    \$156  = 1'h0;
     if (abort) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
     if (rst) begin
-      \$79  = 1'h0;
+      \$156  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$80  = \$5 [0];
+    \$157  = \$5 [0];
     if (abort) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
     if (rst) begin
-      \$80  = 1'h0;
+      \$157  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$81  = \$10 ;
+    \$158  = \$10 ;
     if (abort) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
     if (rst) begin
-      \$81  = 1'h0;
+      \$158  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$82  = { \$15 [57:2], \$13  };
+    \$159  = { \$17 [57:2], \$15  };
     if (abort) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
     if (rst) begin
-      \$82  = 57'h000000000000000;
+      \$159  = 57'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$83  = empty;
+    \$160  = empty;
     if (abort) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
     if (rst) begin
-      \$83  = 1'h0;
+      \$160  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$84  = \$20 ;
+    \$161  = \$22 ;
     if (abort) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
     if (rst) begin
-      \$84  = 1'h0;
+      \$161  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$85  = { \$25 [56:17], \$23  };
+    \$162  = { \$29 [56:17], \$27  };
     if (abort) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
     if (rst) begin
-      \$85  = 41'h00000000000;
+      \$162  = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$86  = empty_16;
+    \$163  = empty_16;
     if (abort) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
     if (rst) begin
-      \$86  = 1'h0;
+      \$163  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$87  = shift_0_0;
+    \$164  = shift_0_0;
     if (abort) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
     if (rst) begin
-      \$87  = 1'h0;
+      \$164  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$88  = \$30 ;
+    \$165  = \$34 ;
     if (abort) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
     if (rst) begin
-      \$88  = 1'h0;
+      \$165  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$89  = { \$35 [40:9], \$33  };
+    \$166  = { \$41 [40:9], \$39  };
     if (abort) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
     if (rst) begin
-      \$89  = 33'h000000000;
+      \$166  = 33'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$90  = empty_8;
+    \$167  = empty_8;
     if (abort) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
     if (rst) begin
-      \$90  = 1'h0;
+      \$167  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$91  = shift_1_0;
+    \$168  = shift_1_0;
     if (abort) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
     if (rst) begin
-      \$91  = 1'h0;
+      \$168  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$92  = shift_1_1;
+    \$169  = shift_1_1;
     if (abort) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
     if (rst) begin
-      \$92  = 1'h0;
+      \$169  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$93  = \$40 ;
+    \$170  = \$46 ;
     if (abort) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
     if (rst) begin
-      \$93  = 1'h0;
+      \$170  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$94  = { \$45 [32:5], \$43  };
+    \$171  = { \$53 [32:5], \$51  };
     if (abort) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
     if (rst) begin
-      \$94  = 29'h00000000;
+      \$171  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$95  = empty_4;
+    \$172  = empty_4;
     if (abort) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
     if (rst) begin
-      \$95  = 1'h0;
+      \$172  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$96  = shift_2_0;
+    \$173  = shift_2_0;
     if (abort) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
     if (rst) begin
-      \$96  = 1'h0;
+      \$173  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$97  = shift_2_1;
+    \$174  = shift_2_1;
     if (abort) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
     if (rst) begin
-      \$97  = 1'h0;
+      \$174  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$98  = shift_2_2;
+    \$175  = shift_2_2;
     if (abort) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
     if (rst) begin
-      \$98  = 1'h0;
+      \$175  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$99  = { \$58 [28:4], \$52  };
+    \$176  = { \$68 [28:4], \$62  };
     if (abort) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
     if (rst) begin
-      \$99  = 26'h0000000;
+      \$176  = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$100  = empty_1;
+    \$177  = empty_1;
     if (abort) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
     if (rst) begin
-      \$100  = 1'h0;
+      \$177  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$101  = empty_2;
+    \$178  = empty_2;
     if (abort) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
     if (rst) begin
-      \$101  = 1'h0;
+      \$178  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$102  = shift_3_0;
+    \$179  = shift_3_0;
     if (abort) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
     if (rst) begin
-      \$102  = 1'h0;
+      \$179  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$103  = shift_3_1;
+    \$180  = shift_3_1;
     if (abort) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
     if (rst) begin
-      \$103  = 1'h0;
+      \$180  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$104  = shift_3_2;
+    \$181  = shift_3_2;
     if (abort) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
     if (rst) begin
-      \$104  = 1'h0;
+      \$181  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$105  = shift_3_3;
+    \$182  = shift_3_3;
     if (abort) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
     if (rst) begin
-      \$105  = 1'h0;
+      \$182  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$106  = \$signal$7 ;
+    \$183  = \$signal$7 ;
     if (abort) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
     if (rst) begin
-      \$106  = 1'h0;
+      \$183  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$107  = subnormal_1;
+    \$184  = subnormal_1;
     if (abort) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
     if (rst) begin
-      \$107  = 1'h0;
+      \$184  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$108  = subnormal_2;
+    \$185  = subnormal_2;
     if (abort) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
     if (rst) begin
-      \$108  = 1'h0;
+      \$185  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$109  = subnormal_3;
+    \$186  = subnormal_3;
     if (abort) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
     if (rst) begin
-      \$109  = 1'h0;
+      \$186  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$110  = subnormal_4;
+    \$187  = subnormal_4;
     if (abort) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
     if (rst) begin
-      \$110  = 1'h0;
+      \$187  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$111  = { \$59 [8], \$59  };
+    \$188  = \$signal ;
     if (abort) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
     if (rst) begin
-      \$111  = 10'h000;
+      \$188  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$112  = normal_4[24:2];
+    \$189  = sign_1;
     if (abort) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
     if (rst) begin
-      \$112  = 23'h000000;
+      \$189  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$113  = \$61 ;
+    \$190  = sign_2;
     if (abort) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
     if (rst) begin
-      \$113  = 1'h0;
+      \$190  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$114  = \$64 ;
+    \$191  = sign_3;
     if (abort) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
     if (rst) begin
-      \$114  = 1'h0;
+      \$191  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$115  = \$signal ;
+    \$192  = sign_4;
     if (abort) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
     if (rst) begin
-      \$115  = 1'h0;
+      \$192  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$116  = sign_1;
+    \$193  = sign_5;
     if (abort) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
     if (rst) begin
-      \$116  = 1'h0;
+      \$193  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$117  = sign_2;
+    \$194  = sign_6;
     if (abort) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
     if (rst) begin
-      \$117  = 1'h0;
+      \$194  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$118  = sign_3;
+    \$195  = nan;
     if (abort) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
     if (rst) begin
-      \$118  = 1'h0;
+      \$195  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$119  = sign_4;
+    \$196  = nan_1;
     if (abort) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
     if (rst) begin
-      \$119  = 1'h0;
+      \$196  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$120  = sign_5;
+    \$197  = nan_2;
     if (abort) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
     if (rst) begin
-      \$120  = 1'h0;
+      \$197  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$121  = sign_6;
+    \$198  = nan_3;
     if (abort) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
     if (rst) begin
-      \$121  = 1'h0;
+      \$198  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$122  = sign_7;
+    \$199  = nan_4;
     if (abort) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
     if (rst) begin
-      \$122  = 1'h0;
+      \$199  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$123  = nan;
+    \$200  = nan_5;
     if (abort) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
     if (rst) begin
-      \$123  = 1'h0;
+      \$200  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$124  = nan_1;
+    \$201  = nan_6;
     if (abort) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
     if (rst) begin
-      \$124  = 1'h0;
+      \$201  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$125  = nan_2;
+    \$202  = nan_7;
     if (abort) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
     if (rst) begin
-      \$125  = 1'h0;
+      \$202  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$126  = nan_3;
+    \$203  = \$127 ;
     if (abort) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
     if (rst) begin
-      \$126  = 1'h0;
+      \$203  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$127  = nan_4;
+    \$204  = \$134 ;
     if (abort) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
     if (rst) begin
-      \$127  = 1'h0;
+      \$204  = 23'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$128  = nan_5;
+    \$205  = \$144 ;
     if (abort) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
     if (rst) begin
-      \$128  = 1'h0;
+      \$205  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$129  = nan_6;
+    \$206  = \$146 ;
     if (abort) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
     if (rst) begin
-      \$129  = 1'h0;
+      \$206  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$130  = nan_7;
+    \$207  = { sign_last, \$147 [30:0] };
     if (abort) begin
-      \$130  = 1'h0;
+      \$207  = 32'd0;
     end
     if (rst) begin
-      \$130  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$131  = nan_8;
-    if (abort) begin
-      \$131  = 1'h0;
-    end
-    if (rst) begin
-      \$131  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$132  = \$70 ;
-    if (abort) begin
-      \$132  = 32'd0;
-    end
-    if (rst) begin
-      \$132  = 32'd0;
+      \$207  = 32'd0;
     end
   end
   assign \$5  = { 1'h0, \$4  };
-  assign \$11  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$14  = { 31'h00000000, \$like , 32'h00000000 };
-  assign \$21  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$24  = { 15'h0000, normal_0, 16'h0000 };
-  assign \$31  = { 7'h00, normal_1, 8'h00 };
-  assign \$34  = { 7'h00, normal_1, 8'h00 };
-  assign \$41  = { 3'h0, normal_2, 4'h0 };
-  assign \$44  = { 3'h0, normal_2, 4'h0 };
-  assign \$46  = { 1'h0, normal_3, 2'h0 };
-  assign \$48  = { \$47 [28:0], 1'h0 };
-  assign \$49  = { 1'h0, normal_3, 2'h0 };
-  assign \$71  = normal_3[26];
-  assign \$73  = normal_3[28];
-  assign \$53  = { 1'h0, normal_3, 2'h0 };
-  assign \$55  = { \$54 [28:0], 1'h0 };
-  assign \$56  = { 1'h0, normal_3, 2'h0 };
-  assign \$62  = normal_4[0];
+  assign \$11  = 1'h0;
+  assign \$15  = \$14 ;
+  assign \$16  = { 31'h00000000, \$like , 32'h00000000 };
+  assign \$23  = normal_0[0];
+  assign \$28  = { 15'h0000, normal_0, 16'h0000 };
+  assign \$35  = normal_1[0];
+  assign \$40  = { 7'h00, normal_1, 8'h00 };
+  assign \$47  = normal_2[0];
+  assign \$52  = { 3'h0, normal_2, 4'h0 };
+  assign \$54  = { 1'h0, normal_3, 2'h0 };
+  assign \$148  = normal_3[26];
+  assign \$150  = normal_3[28];
+  assign \$58  = { 1'h0, normal_3, 2'h0 };
+  assign \$60  = \$59 [3];
+  assign \$63  = { 1'h0, normal_3, 2'h0 };
+  assign \$65  = { \$64 [28:0], 1'h0 };
+  assign \$66  = { 1'h0, normal_3, 2'h0 };
+  assign \$89  = 1'h0;
+  assign \$90  = 1'h0;
+  assign \$91  = nan_8;
+  assign \$94  = 1'h0;
+  assign \$95  = 1'h0;
+  assign \$96  = nan_8;
+  assign \$99  = 1'h0;
+  assign \$100  = 1'h0;
+  assign \$101  = nan_8;
+  assign \$104  = 1'h0;
+  assign \$105  = 1'h0;
+  assign \$106  = nan_8;
+  assign \$109  = 1'h0;
+  assign \$110  = 1'h0;
+  assign \$111  = nan_8;
+  assign \$114  = 1'h0;
+  assign \$115  = 1'h0;
+  assign \$116  = nan_8;
+  assign \$119  = 1'h0;
+  assign \$120  = 1'h0;
+  assign \$121  = nan_8;
+  assign \$124  = 1'h0;
+  assign \$125  = 1'h0;
+  assign \$126  = nan_8;
+  assign \$130  = 1'h0;
+  assign \$131  = 1'h0;
+  assign \$132  = nan_8;
+  assign \$135  = normal_4[0];
+  assign \$140  = 1'h0;
+  assign \$141  = 1'h0;
+  assign \$142  = nan_8;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$178 (rst, give, claim, start, abort, enough, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.waiting (rst, claim, abort, give, enough, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
-  wire [5:0] \$1 ;
+  wire [6:0] \$1 ;
   wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  reg [4:0] \$14 ;
-  reg \$15 ;
-  wire [6:0] \$2 ;
-  wire [6:0] \$3 ;
-  wire [5:0] \$4 ;
-  wire [5:0] \$5 ;
-  wire [5:0] \$6 ;
-  wire [6:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h1;
-  input give;
-  wire give;
-  reg [4:0] left = 5'h1d;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 1'h0;
-  assign \$2  = left + 7'h7f;
-  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 1'h1;
-  assign \$9  = left >= 2'h2;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = give ? 1'h1 : \$11 ;
-  assign \$13  = claim ? \$10  : \$12 ;
-  always @(posedge clk)
-    left <= \$14 ;
-  always @(posedge clk)
-    enough <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$14  = 5'h1d;
-    end else begin
-      \$14  = \$7 [4:0];
-    end
-    if (abort) begin
-      \$14  = 5'h1d;
-    end
-    if (rst) begin
-      \$14  = 5'h1d;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 1'h1;
-    end else begin
-      \$15  = \$13 ;
-    end
-    if (abort) begin
-      \$15  = 1'h1;
-    end
-    if (rst) begin
-      \$15  = 1'h1;
-    end
-  end
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, \port$610$0 , inputs, nonfinite, abort, last, dot, total, nan, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire [11:0] \$14 ;
-  wire \$15 ;
-  wire [11:0] \$16 ;
-  wire [14:0] \$17 ;
-  wire [5:0] \$18 ;
-  wire [32:0] \$19 ;
-  wire \$2 ;
-  wire [63:0] \$20 ;
-  wire [63:0] \$21 ;
-  wire [63:0] \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire \$27 ;
-  wire [11:0] \$28 ;
-  wire \$29 ;
-  wire \$3 ;
-  wire [11:0] \$30 ;
-  wire [14:0] \$31 ;
-  wire \$32 ;
-  wire \$33 ;
-  wire \$34 ;
-  wire \$35 ;
-  wire [11:0] \$36 ;
-  wire \$37 ;
-  wire [11:0] \$38 ;
-  wire [14:0] \$39 ;
-  wire \$4 ;
-  wire [5:0] \$40 ;
-  wire [32:0] \$41 ;
-  wire [63:0] \$42 ;
-  wire [63:0] \$43 ;
-  wire [63:0] \$44 ;
-  wire \$45 ;
-  wire [60:0] \$46 ;
-  wire \$47 ;
-  wire \$48 ;
-  wire \$49 ;
-  wire \$5 ;
-  wire [61:0] \$50 ;
-  wire \$51 ;
-  wire [61:0] \$52 ;
-  wire \$53 ;
-  wire \$54 ;
-  reg \$55 ;
-  reg [2:0] \$56 ;
-  reg \$57 ;
-  reg [13:0] \$58 ;
-  reg [4:0] \$59 ;
-  wire [11:0] \$6 ;
-  reg [4:0] \$60 ;
-  reg \$61 ;
-  reg \$62 ;
-  reg [58:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
-  reg [2:0] \$66 ;
-  reg \$67 ;
-  reg [13:0] \$68 ;
-  reg [4:0] \$69 ;
-  wire \$7 ;
-  reg [4:0] \$70 ;
-  reg \$71 ;
-  reg \$72 ;
-  reg [58:0] \$73 ;
-  reg \$74 ;
-  reg \$75 ;
-  reg \$76 ;
-  reg [59:0] \$77 ;
-  reg \$78 ;
-  reg \$79 ;
-  wire [11:0] \$8 ;
-  reg \$80 ;
-  reg \$81 ;
-  reg \$82 ;
-  reg \$83 ;
-  reg \$84 ;
-  reg \$85 ;
-  reg \$86 ;
-  reg \$87 ;
-  reg \$88 ;
-  reg \$89 ;
-  wire [14:0] \$9 ;
-  reg \$90 ;
-  reg \$91 ;
-  reg [58:0] \$92 ;
-  reg \$93 ;
-  reg [58:0] \$94 ;
-  reg \$95 ;
-  input abort;
-  wire abort;
-  reg bad_1 = 1'h0;
-  reg bad_2 = 1'h0;
-  reg bad_3 = 1'h0;
-  reg bad_4 = 1'h0;
-  input clk;
-  wire clk;
-  input [18:0] dot;
-  wire [18:0] dot;
-  input [18:0] inputs;
-  wire [18:0] inputs;
-  input last;
-  wire last;
-  reg last_1 = 1'h0;
-  reg last_2 = 1'h0;
-  reg last_3 = 1'h0;
-  reg last_4 = 1'h0;
-  reg last_5 = 1'h0;
-  output nan;
-  reg nan = 1'h0;
-  output nonfinite;
-  wire nonfinite;
-  reg [58:0] part = 59'h000000000000000;
-  reg part_nan = 1'h0;
-  input [31:0] \port$610$0 ;
-  wire [31:0] \port$610$0 ;
-  input rst;
-  wire rst;
-  wire [15:0] scale;
-  reg scale_bad_1 = 1'h0;
-  reg [2:0] scale_coarse_1 = 3'h0;
-  reg [13:0] scale_operand_1 = 14'h0000;
-  reg [13:0] scale_operand_2 = 14'h0000;
-  reg [58:0] scale_placed = 59'h000000000000000;
-  reg [32:0] scale_product = 33'h000000000;
-  reg [4:0] scale_shift_2 = 5'h00;
-  reg [4:0] scale_shift_3_1 = 5'h00;
-  reg scale_sign_1 = 1'h0;
-  reg scale_sign_3_1 = 1'h0;
-  reg scale_sign_3_2 = 1'h0;
-  reg scale_sign_4_1 = 1'h0;
-  reg [18:0] scale_value_1 = 19'h00000;
-  reg [18:0] scale_value_2 = 19'h00000;
-  input scaled;
-  wire scaled;
-  reg scaled_1 = 1'h0;
-  wire [15:0] shift;
-  reg shift_bad_1 = 1'h0;
-  reg [2:0] shift_coarse_1 = 3'h0;
-  reg [13:0] shift_operand_1 = 14'h0000;
-  reg [13:0] shift_operand_2 = 14'h0000;
-  reg [58:0] shift_placed = 59'h000000000000000;
-  reg [32:0] shift_product = 33'h000000000;
-  reg [4:0] shift_shift_2 = 5'h00;
-  reg [4:0] shift_shift_3_1 = 5'h00;
-  reg shift_sign_1 = 1'h0;
-  reg shift_sign_3_1 = 1'h0;
-  reg shift_sign_3_2 = 1'h0;
-  reg shift_sign_4_1 = 1'h0;
-  reg [18:0] shift_value_1 = 19'h00000;
-  reg [18:0] shift_value_2 = 19'h00000;
-  reg [59:0] term = 60'h000000000000000;
-  reg term_carry = 1'h0;
-  output [58:0] total;
-  reg [58:0] total = 59'h000000000000000;
-  input valid;
-  wire valid;
-  reg valid_1_1 = 1'h0;
-  reg valid_5_1 = 1'h0;
-  reg valid_5_2 = 1'h0;
-  reg valid_5_3 = 1'h0;
-  reg valid_5_4 = 1'h0;
-  assign \$5  = | \port$610$0 [14:10];
-  assign \$7  = | \port$610$0 [14:10];
-  assign \$8  = \$4  ? \$6  : { 1'h0, \$7 , \port$610$0 [9:0] };
-  assign \$10  = | \port$610$0 [14:10];
-  assign \$11  = ~ \$10 ;
-  assign \$12  = \port$610$0 [10] | \$11 ;
-  assign \$13  = | \port$610$0 [14:10];
-  assign \$15  = | \port$610$0 [14:10];
-  assign \$16  = \$12  ? \$14  : { 1'h0, \$15 , \port$610$0 [9:0] };
-  assign \$17  = \port$610$0 [11] ? \$9  : { 3'h0, \$16  };
-  assign \$19  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
-  assign \$20  = $signed(scale_product) << scale_shift_3_1;
-  assign \$22  = \$21  ^ { scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2, scale_sign_3_2 };
-  assign \$23  = & \port$610$0 [30:26];
-  assign \$24  = | \port$610$0 [30:26];
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \port$610$0 [26] | \$25 ;
-  assign \$27  = | \port$610$0 [30:26];
-  assign \$29  = | \port$610$0 [30:26];
-  assign \$30  = \$26  ? \$28  : { 1'h0, \$29 , \port$610$0 [25:16] };
-  assign \$32  = | \port$610$0 [30:26];
-  assign \$33  = ~ \$32 ;
-  assign \$34  = \port$610$0 [26] | \$33 ;
-  assign \$35  = | \port$610$0 [30:26];
-  assign \$37  = | \port$610$0 [30:26];
-  assign \$38  = \$34  ? \$36  : { 1'h0, \$37 , \port$610$0 [25:16] };
-  assign \$39  = \port$610$0 [27] ? \$31  : { 3'h0, \$38  };
-  assign \$41  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
-  assign \$42  = $signed(shift_product) << shift_shift_3_1;
-  assign \$44  = \$43  ^ { shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2, shift_sign_3_2 };
-  assign \$45  = valid & scaled;
-  assign \$46  = $signed({ scale_placed, 1'h1 }) + $signed({ shift_placed, scale_sign_4_1 });
-  assign \$47  = scale_bad_1 | shift_bad_1;
-  assign \$48  = scaled_1 & \$47 ;
-  assign \$49  = valid_5_4 & last_5;
-  assign \$50  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$51  = part_nan | bad_4;
-  assign \$52  = $signed({ part, 1'h1 }) + $signed({ term, term_carry });
-  assign \$53  = part_nan | bad_4;
-  assign \$54  = scale_bad_1 | shift_bad_1;
-  assign nonfinite = scaled_1 & \$54 ;
-  always @(posedge clk)
-    scale_sign_1 <= \$55 ;
-  always @(posedge clk)
-    scale_coarse_1 <= \$56 ;
-  always @(posedge clk)
-    scale_bad_1 <= \$57 ;
-  always @(posedge clk)
-    scale_operand_1 <= \$58 ;
-  always @(posedge clk)
-    scale_shift_2 <= \$59 ;
-  always @(posedge clk)
-    scale_value_1 <= dot;
-  always @(posedge clk)
-    scale_value_2 <= scale_value_1;
-  always @(posedge clk)
-    scale_operand_2 <= scale_operand_1;
-  always @(posedge clk)
-    scale_product <= \$19 ;
-  always @(posedge clk)
-    scale_shift_3_1 <= \$60 ;
-  always @(posedge clk)
-    scale_sign_3_1 <= \$61 ;
-  always @(posedge clk)
-    scale_sign_3_2 <= \$62 ;
-  always @(posedge clk)
-    scale_placed <= \$63 ;
-  always @(posedge clk)
-    scale_sign_4_1 <= \$64 ;
-  always @(posedge clk)
-    shift_sign_1 <= \$65 ;
-  always @(posedge clk)
-    shift_coarse_1 <= \$66 ;
-  always @(posedge clk)
-    shift_bad_1 <= \$67 ;
-  always @(posedge clk)
-    shift_operand_1 <= \$68 ;
-  always @(posedge clk)
-    shift_shift_2 <= \$69 ;
-  always @(posedge clk)
-    shift_value_1 <= inputs;
-  always @(posedge clk)
-    shift_value_2 <= shift_value_1;
-  always @(posedge clk)
-    shift_operand_2 <= shift_operand_1;
-  always @(posedge clk)
-    shift_product <= \$41 ;
-  always @(posedge clk)
-    shift_shift_3_1 <= \$70 ;
-  always @(posedge clk)
-    shift_sign_3_1 <= \$71 ;
-  always @(posedge clk)
-    shift_sign_3_2 <= \$72 ;
-  always @(posedge clk)
-    shift_placed <= \$73 ;
-  always @(posedge clk)
-    shift_sign_4_1 <= \$74 ;
-  always @(posedge clk)
-    valid_1_1 <= \$75 ;
-  always @(posedge clk)
-    scaled_1 <= \$76 ;
-  always @(posedge clk)
-    term <= \$77 ;
-  always @(posedge clk)
-    term_carry <= \$78 ;
-  always @(posedge clk)
-    valid_5_1 <= \$79 ;
-  always @(posedge clk)
-    valid_5_2 <= \$80 ;
-  always @(posedge clk)
-    valid_5_3 <= \$81 ;
-  always @(posedge clk)
-    valid_5_4 <= \$82 ;
-  always @(posedge clk)
-    last_1 <= \$83 ;
-  always @(posedge clk)
-    last_2 <= \$84 ;
-  always @(posedge clk)
-    last_3 <= \$85 ;
-  always @(posedge clk)
-    last_4 <= \$86 ;
-  always @(posedge clk)
-    last_5 <= \$87 ;
-  always @(posedge clk)
-    bad_1 <= \$88 ;
-  always @(posedge clk)
-    bad_2 <= \$89 ;
-  always @(posedge clk)
-    bad_3 <= \$90 ;
-  always @(posedge clk)
-    bad_4 <= \$91 ;
-  always @(posedge clk)
-    part <= \$92 ;
-  always @(posedge clk)
-    part_nan <= \$93 ;
-  always @(posedge clk)
-    total <= \$94 ;
-  always @(posedge clk)
-    nan <= \$95 ;
-  assign \$1  = & \port$610$0 [14:10];
-  assign \$2  = | \port$610$0 [14:10];
-  assign \$3  = ~ \$2 ;
-  assign \$4  = \port$610$0 [10] | \$3 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$55  = \port$610$0 [15];
-    if (abort) begin
-      \$55  = 1'h0;
-    end
-    if (rst) begin
-      \$55  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$56  = \port$610$0 [14:12];
-    if (abort) begin
-      \$56  = 3'h0;
-    end
-    if (rst) begin
-      \$56  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$57  = \$1 ;
-    if (abort) begin
-      \$57  = 1'h0;
-    end
-    if (rst) begin
-      \$57  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$58  = \$17 [13:0];
-    if (abort) begin
-      \$58  = 14'h0000;
-    end
-    if (rst) begin
-      \$58  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$59  = \$18 [4:0];
-    if (abort) begin
-      \$59  = 5'h00;
-    end
-    if (rst) begin
-      \$59  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$60  = scale_shift_2;
-    if (abort) begin
-      \$60  = 5'h00;
-    end
-    if (rst) begin
-      \$60  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$61  = scale_sign_1;
-    if (abort) begin
-      \$61  = 1'h0;
-    end
-    if (rst) begin
-      \$61  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$62  = scale_sign_3_1;
-    if (abort) begin
-      \$62  = 1'h0;
-    end
-    if (rst) begin
-      \$62  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$63  = \$22 [58:0];
-    if (abort) begin
-      \$63  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$63  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$64  = scale_sign_3_2;
-    if (abort) begin
-      \$64  = 1'h0;
-    end
-    if (rst) begin
-      \$64  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$65  = \port$610$0 [31];
-    if (abort) begin
-      \$65  = 1'h0;
-    end
-    if (rst) begin
-      \$65  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$66  = \port$610$0 [30:28];
-    if (abort) begin
-      \$66  = 3'h0;
-    end
-    if (rst) begin
-      \$66  = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$67  = \$23 ;
-    if (abort) begin
-      \$67  = 1'h0;
-    end
-    if (rst) begin
-      \$67  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$68  = \$39 [13:0];
-    if (abort) begin
-      \$68  = 14'h0000;
-    end
-    if (rst) begin
-      \$68  = 14'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$69  = \$40 [4:0];
-    if (abort) begin
-      \$69  = 5'h00;
-    end
-    if (rst) begin
-      \$69  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$70  = shift_shift_2;
-    if (abort) begin
-      \$70  = 5'h00;
-    end
-    if (rst) begin
-      \$70  = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$71  = shift_sign_1;
-    if (abort) begin
-      \$71  = 1'h0;
-    end
-    if (rst) begin
-      \$71  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$72  = shift_sign_3_1;
-    if (abort) begin
-      \$72  = 1'h0;
-    end
-    if (rst) begin
-      \$72  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$73  = \$44 [58:0];
-    if (abort) begin
-      \$73  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$73  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$74  = shift_sign_3_2;
-    if (abort) begin
-      \$74  = 1'h0;
-    end
-    if (rst) begin
-      \$74  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$75  = valid;
-    if (abort) begin
-      \$75  = 1'h0;
-    end
-    if (rst) begin
-      \$75  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$76  = \$45 ;
-    if (abort) begin
-      \$76  = 1'h0;
-    end
-    if (rst) begin
-      \$76  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$77  = \$46 [60:1];
-    if (abort) begin
-      \$77  = 60'h000000000000000;
-    end
-    if (rst) begin
-      \$77  = 60'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$78  = shift_sign_4_1;
-    if (abort) begin
-      \$78  = 1'h0;
-    end
-    if (rst) begin
-      \$78  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$79  = valid_1_1;
-    if (abort) begin
-      \$79  = 1'h0;
-    end
-    if (rst) begin
-      \$79  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$80  = valid_5_1;
-    if (abort) begin
-      \$80  = 1'h0;
-    end
-    if (rst) begin
-      \$80  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$81  = valid_5_2;
-    if (abort) begin
-      \$81  = 1'h0;
-    end
-    if (rst) begin
-      \$81  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$82  = valid_5_3;
-    if (abort) begin
-      \$82  = 1'h0;
-    end
-    if (rst) begin
-      \$82  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$83  = last;
-    if (abort) begin
-      \$83  = 1'h0;
-    end
-    if (rst) begin
-      \$83  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$84  = last_1;
-    if (abort) begin
-      \$84  = 1'h0;
-    end
-    if (rst) begin
-      \$84  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$85  = last_2;
-    if (abort) begin
-      \$85  = 1'h0;
-    end
-    if (rst) begin
-      \$85  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$86  = last_3;
-    if (abort) begin
-      \$86  = 1'h0;
-    end
-    if (rst) begin
-      \$86  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$87  = last_4;
-    if (abort) begin
-      \$87  = 1'h0;
-    end
-    if (rst) begin
-      \$87  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$88  = \$48 ;
-    if (abort) begin
-      \$88  = 1'h0;
-    end
-    if (rst) begin
-      \$88  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$89  = bad_1;
-    if (abort) begin
-      \$89  = 1'h0;
-    end
-    if (rst) begin
-      \$89  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$90  = bad_2;
-    if (abort) begin
-      \$90  = 1'h0;
-    end
-    if (rst) begin
-      \$90  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$91  = bad_3;
-    if (abort) begin
-      \$91  = 1'h0;
-    end
-    if (rst) begin
-      \$91  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$92  = part;
-    if (\$49 ) begin
-      \$92  = 59'h000000000000000;
-    end else if (valid_5_4) begin
-      \$92  = \$52 [59:1];
-    end
-    if (abort) begin
-      \$92  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$92  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$93  = part_nan;
-    if (\$49 ) begin
-      \$93  = 1'h0;
-    end else if (valid_5_4) begin
-      \$93  = \$53 ;
-    end
-    if (abort) begin
-      \$93  = 1'h0;
-    end
-    if (rst) begin
-      \$93  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$94  = total;
-    if (\$49 ) begin
-      \$94  = \$50 [59:1];
-    end
-    if (abort) begin
-      \$94  = 59'h000000000000000;
-    end
-    if (rst) begin
-      \$94  = 59'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
-    \$95  = nan;
-    if (\$49 ) begin
-      \$95  = \$51 ;
-    end
-    if (abort) begin
-      \$95  = 1'h0;
-    end
-    if (rst) begin
-      \$95  = 1'h0;
-    end
-  end
-  assign scale = \port$610$0 [15:0];
-  assign shift = \port$610$0 [31:16];
-  assign \$40  = { 1'h0, shift_coarse_1, 2'h0 };
-  assign \$6  = { \$5 , \port$610$0 [9:0], 1'h0 };
-  assign \$9  = { 1'h0, \$8 , 2'h0 };
-  assign \$14  = { \$13 , \port$610$0 [9:0], 1'h0 };
-  assign \$18  = { 1'h0, scale_coarse_1, 2'h0 };
-  assign \$21  = { \$20 [63], \$20 [63:1] };
-  assign \$28  = { \$27 , \port$610$0 [25:16], 1'h0 };
-  assign \$31  = { 1'h0, \$30 , 2'h0 };
-  assign \$36  = { \$35 , \port$610$0 [25:16], 1'h0 };
-  assign \$43  = { \$42 [63], \$42 [63:1] };
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, start, abort, enough, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
-  wire [4:0] \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  reg [3:0] \$14 ;
-  reg \$15 ;
-  wire [5:0] \$2 ;
-  wire [5:0] \$3 ;
-  wire [4:0] \$4 ;
-  wire [4:0] \$5 ;
-  wire [4:0] \$6 ;
-  wire [5:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input claim;
-  wire claim;
-  input clk;
-  wire clk;
-  output enough;
-  reg enough = 1'h0;
-  input give;
-  wire give;
-  reg [3:0] left = 4'h0;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$1  = left + 1'h0;
-  assign \$2  = left + 6'h3f;
-  assign \$3  = give ? { 1'h0, \$1  } : \$2 ;
-  assign \$4  = left + 1'h1;
-  assign \$5  = left + 1'h0;
-  assign \$6  = give ? \$4  : \$5 ;
-  assign \$7  = claim ? \$3  : { 1'h0, \$6  };
-  assign \$8  = left >= 1'h1;
-  assign \$9  = left >= 2'h2;
-  assign \$10  = give ? \$8  : \$9 ;
-  assign \$11  = left >= 1'h1;
-  assign \$12  = give ? 1'h1 : \$11 ;
-  assign \$13  = claim ? \$10  : \$12 ;
-  always @(posedge clk)
-    left <= \$14 ;
-  always @(posedge clk)
-    enough <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$14  = 4'h0;
-    end else begin
-      \$14  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$14  = 4'h0;
-    end
-    if (rst) begin
-      \$14  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    (* full_case = 32'd1 *)
-    if (start) begin
-      \$15  = 1'h0;
-    end else begin
-      \$15  = \$13 ;
-    end
-    if (abort) begin
-      \$15  = 1'h0;
-    end
-    if (rst) begin
-      \$15  = 1'h0;
-    end
-  end
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \final , tready, present, closed, misframed, take, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire \$12 ;
-  wire \$13 ;
-  wire \$14 ;
-  reg [1:0] \$15 ;
-  wire \$2 ;
-  wire \$3 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire \$6 ;
-  wire \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  output closed;
-  wire closed;
-  input \final ;
-  wire \final ;
-  output misframed;
-  wire misframed;
-  output present;
-  wire present;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
-  input take;
-  wire take;
-  input tlast;
-  wire tlast;
-  output tready;
-  wire tready;
-  input tvalid;
-  wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
-  always @(posedge clk)
-    state <= \$15 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
-    if (abort) begin
-      \$15  = 2'h1;
-    end
-    if (rst) begin
-      \$15  = 2'h1;
-    end
-  end
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_queue (clk, rst, w_en, r_en, w_rdy, r_data, abort, w_port__data);
-  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  wire \$11 ;
-  wire [4:0] \$12 ;
-  wire [4:0] \$13 ;
-  wire \$14 ;
-  wire \$15 ;
-  wire \$16 ;
-  wire \$17 ;
-  wire \$18 ;
-  wire \$19 ;
-  wire \$2 ;
-  wire [4:0] \$20 ;
-  wire \$21 ;
-  wire \$22 ;
-  wire \$23 ;
-  wire \$24 ;
-  wire \$25 ;
-  wire \$26 ;
-  wire [4:0] \$27 ;
-  wire \$28 ;
-  wire \$29 ;
-  wire [4:0] \$3 ;
-  wire \$30 ;
-  reg [3:0] \$31 ;
-  reg [3:0] \$32 ;
-  reg [3:0] \$33 ;
-  reg \$34 ;
-  wire \$4 ;
-  wire \$5 ;
-  wire [4:0] \$6 ;
-  wire [4:0] \$7 ;
-  wire \$8 ;
-  wire \$9 ;
-  input abort;
-  wire abort;
-  input clk;
-  wire clk;
-  (* init = 4'h0 *)
-  wire [3:0] consume;
-  reg [3:0] inner_level = 4'h0;
-  wire inner_r_rdy;
-  wire [3:0] level;
-  (* init = 4'h0 *)
-  wire [3:0] produce;
-  output [31:0] r_data;
-  wire [31:0] r_data;
-  input r_en;
-  wire r_en;
-  wire [3:0] r_level;
-  reg [3:0] r_port__addr = 4'h0;
-  wire [31:0] r_port__data;
-  wire r_port__en;
-  reg r_rdy = 1'h0;
-  input rst;
-  wire rst;
-  wire [31:0] w_data;
-  input w_en;
-  wire w_en;
-  wire [3:0] w_level;
-  reg [3:0] w_port__addr = 4'h0;
-  input [31:0] w_port__data;
-  wire [31:0] w_port__data;
-  wire w_port__en;
-  output w_rdy;
-  wire w_rdy;
-  (* no_rw_check = 32'd1 *)
-  reg [31:0] storage [8:0];
-  initial begin
-    storage[0] = 32'd0;
-    storage[1] = 32'd0;
-    storage[2] = 32'd0;
-    storage[3] = 32'd0;
-    storage[4] = 32'd0;
-    storage[5] = 32'd0;
-    storage[6] = 32'd0;
-    storage[7] = 32'd0;
-    storage[8] = 32'd0;
-  end
-  always @(posedge clk) begin
-    if (w_port__en)
-      storage[w_port__addr] <= w_port__data;
-  end
-  reg [31:0] _0_;
-  always @(posedge clk) begin
-    if (r_port__en) begin
-      _0_ <= storage[r_port__addr];
-    end
-  end
-  assign r_data = _0_;
-  assign w_rdy = inner_level != 4'h9;
-  assign inner_r_rdy = | inner_level;
-  assign w_port__en = w_rdy & w_en;
-  assign \$1  = ~ r_rdy;
-  assign \$2  = \$1  | r_en;
-  assign r_port__en = inner_r_rdy & \$2 ;
-  assign \$3  = inner_level + r_rdy;
-  assign \$4  = w_rdy & w_en;
-  assign \$5  = w_port__addr == 4'h8;
-  assign \$6  = w_port__addr + 1'h1;
-  assign \$7  = \$5  ? 5'h00 : \$6 ;
-  assign \$8  = ~ r_rdy;
-  assign \$9  = \$8  | r_en;
-  assign \$10  = inner_r_rdy & \$9 ;
-  assign \$11  = r_port__addr == 4'h8;
-  assign \$12  = r_port__addr + 1'h1;
-  assign \$13  = \$11  ? 5'h00 : \$12 ;
-  assign \$14  = w_rdy & w_en;
-  assign \$15  = ~ r_rdy;
-  assign \$16  = \$15  | r_en;
-  assign \$17  = inner_r_rdy & \$16 ;
-  assign \$18  = ~ \$17 ;
-  assign \$19  = \$14  & \$18 ;
-  assign \$20  = inner_level + 1'h1;
-  assign \$21  = ~ r_rdy;
-  assign \$22  = \$21  | r_en;
-  assign \$23  = inner_r_rdy & \$22 ;
-  assign \$24  = w_rdy & w_en;
-  assign \$25  = ~ \$24 ;
-  assign \$26  = \$23  & \$25 ;
-  assign \$27  = inner_level - 1'h1;
-  assign \$28  = ~ r_rdy;
-  assign \$29  = \$28  | r_en;
-  assign \$30  = inner_r_rdy & \$29 ;
-  always @(posedge clk)
-    w_port__addr <= \$31 ;
-  always @(posedge clk)
-    r_port__addr <= \$32 ;
-  always @(posedge clk)
-    inner_level <= \$33 ;
-  always @(posedge clk)
-    r_rdy <= \$34 ;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$31  = w_port__addr;
-    if (\$4 ) begin
-      \$31  = \$7 [3:0];
-    end
-    if (abort) begin
-      \$31  = 4'h0;
-    end
-    if (rst) begin
-      \$31  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$32  = r_port__addr;
-    if (\$10 ) begin
-      \$32  = \$13 [3:0];
-    end
-    if (abort) begin
-      \$32  = 4'h0;
-    end
-    if (rst) begin
-      \$32  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$33  = inner_level;
-    if (\$19 ) begin
-      \$33  = \$20 [3:0];
-    end
-    if (\$26 ) begin
-      \$33  = \$27 [3:0];
-    end
-    if (abort) begin
-      \$33  = 4'h0;
-    end
-    if (rst) begin
-      \$33  = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
-    \$34  = r_rdy;
-    if (\$30 ) begin
-      \$34  = 1'h1;
-    end else if (r_en) begin
-      \$34  = 1'h0;
-    end
-    if (abort) begin
-      \$34  = 1'h0;
-    end
-    if (rst) begin
-      \$34  = 1'h0;
-    end
-  end
-  assign w_level = \$3 [3:0];
-  assign level = \$3 [3:0];
-  assign r_level = \$3 [3:0];
-  assign produce = w_port__addr;
-  assign w_data = w_port__data;
-  assign consume = r_port__addr;
-  assign r_port__data = r_data;
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, start, abort, n, inputs_left, block_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
-  wire \$1 ;
-  wire \$2 ;
-  wire [13:0] \$3 ;
-  wire \$4 ;
-  reg [12:0] \$5 ;
-  reg \$6 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
-  input clk;
-  wire clk;
-  input [10:0] inputs_left;
-  wire [10:0] inputs_left;
-  wire [10:0] k;
-  input [12:0] n;
-  wire [12:0] n;
-  reg [12:0] outputs_left = 13'h0000;
-  wire row_last;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  assign \$4  = outputs_left <= 2'h2;
-  always @(posedge clk)
-    outputs_left <= \$5 ;
-  always @(posedge clk)
-    block_last <= \$6 ;
-  assign \$2  = n <= 1'h1;
-  assign \$3  = outputs_left - 1'h1;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$5  = outputs_left;
-    if (start) begin
-      \$5  = n;
-    end else if (\$1 ) begin
-      \$5  = \$3 [12:0];
-    end
-    if (abort) begin
-      \$5  = 13'h0000;
-    end
-    if (rst) begin
-      \$5  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
-    \$6  = block_last;
-    if (start) begin
-      \$6  = \$2 ;
-    end else if (\$1 ) begin
-      \$6  = \$4 ;
-    end
-    if (abort) begin
-      \$6  = 1'h0;
-    end
-    if (rst) begin
-      \$6  = 1'h0;
-    end
-  end
-  assign row_last = 1'h1;
-  assign k = inputs_left;
-  assign \$1  = advance;
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, load_open, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_closed, weight_present, weight_closed, scale_closed, start, abort
-, n, k, state, \step$49 , load_chunk, load_remaining, row_last, scale_available, room, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
-  wire \$1 ;
-  wire \$10 ;
-  reg [6:0] \$100 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
@@ -5187,7 +4260,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$17 ;
   wire \$18 ;
   wire \$19 ;
-  wire [1:0] \$2 ;
+  wire \$2 ;
   wire \$20 ;
   wire \$21 ;
   wire \$22 ;
@@ -5198,7 +4271,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
-  wire [1:0] \$3 ;
+  wire [7:0] \$3 ;
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
@@ -5209,7 +4282,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$37 ;
   wire \$38 ;
   wire \$39 ;
-  wire [1:0] \$4 ;
+  wire \$4 ;
   wire \$40 ;
   wire \$41 ;
   wire \$42 ;
@@ -5269,271 +4342,1344 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   wire \$91 ;
   wire \$92 ;
   wire \$93 ;
-  wire [18:0] \$94 ;
+  wire \$94 ;
   wire \$95 ;
   wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  reg [5:0] \$99 ;
+  input abort;
+  wire abort;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h00;
+  input rst;
+  wire rst;
+  reg spare = 1'h1;
+  wire start;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$7  = left[4] | \$6 ;
+  assign \$8  = left[5] | \$7 ;
+  assign \$10  = left[1] & \$9 ;
+  assign \$11  = left[2] | \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$8  : \$14 ;
+  assign \$17  = left[1] | \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$25  = left[4] | \$24 ;
+  assign \$26  = left[5] | \$25 ;
+  assign \$27  = give ? \$21  : \$26 ;
+  assign \$28  = claimed ? \$15  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$36  = left[2] | \$35 ;
+  assign \$37  = left[3] | \$36 ;
+  assign \$38  = left[4] | \$37 ;
+  assign \$39  = left[5] | \$38 ;
+  assign \$40  = give ? \$34  : \$39 ;
+  assign \$42  = left[1] | \$41 ;
+  assign \$43  = left[2] | \$42 ;
+  assign \$44  = left[3] | \$43 ;
+  assign \$45  = left[4] | \$44 ;
+  assign \$46  = left[5] | \$45 ;
+  assign \$47  = give ? 1'h1 : \$46 ;
+  assign \$48  = claimed ? \$40  : \$47 ;
+  assign \$49  = claim ? \$28  : \$48 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] | \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[1] & \$55 ;
+  assign \$57  = left[2] | \$56 ;
+  assign \$58  = left[3] | \$57 ;
+  assign \$59  = left[4] | \$58 ;
+  assign \$60  = left[5] | \$59 ;
+  assign \$61  = give ? \$54  : \$60 ;
+  assign \$63  = left[1] | \$62 ;
+  assign \$64  = left[2] | \$63 ;
+  assign \$65  = left[3] | \$64 ;
+  assign \$66  = left[4] | \$65 ;
+  assign \$67  = left[5] | \$66 ;
+  assign \$69  = left[2] | \$68 ;
+  assign \$70  = left[3] | \$69 ;
+  assign \$71  = left[4] | \$70 ;
+  assign \$72  = left[5] | \$71 ;
+  assign \$73  = give ? \$67  : \$72 ;
+  assign \$74  = claimed ? \$61  : \$73 ;
+  assign \$76  = left[1] | \$75 ;
+  assign \$77  = left[2] | \$76 ;
+  assign \$78  = left[3] | \$77 ;
+  assign \$79  = left[4] | \$78 ;
+  assign \$80  = left[5] | \$79 ;
+  assign \$82  = left[2] | \$81 ;
+  assign \$83  = left[3] | \$82 ;
+  assign \$84  = left[4] | \$83 ;
+  assign \$85  = left[5] | \$84 ;
+  assign \$86  = give ? \$80  : \$85 ;
+  assign \$88  = left[1] | \$87 ;
+  assign \$89  = left[2] | \$88 ;
+  assign \$90  = left[3] | \$89 ;
+  assign \$91  = left[4] | \$90 ;
+  assign \$92  = left[5] | \$91 ;
+  assign \$93  = give ? 1'h1 : \$92 ;
+  assign \$94  = claimed ? \$86  : \$93 ;
+  assign \$95  = claim ? \$74  : \$94 ;
+  assign \$98  = ~ \$97 ;
+  always @(posedge clk)
+    left <= \$99 ;
+  always @(posedge clk)
+    claimed <= \$100 ;
+  always @(posedge clk)
+    backed <= \$101 ;
+  always @(posedge clk)
+    enough <= \$102 ;
+  always @(posedge clk)
+    spare <= \$103 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$99  = \$3 [5:0];
+    if (abort) begin
+      \$99  = 6'h00;
+    end
+    if (rst) begin
+      \$99  = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$100  = claim;
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$101  = \$49 ;
+    if (abort) begin
+      \$101  = 1'h0;
+    end
+    if (rst) begin
+      \$101  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$102  = \$96 ;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
+    \$103  = \$98 ;
+    if (abort) begin
+      \$103  = 1'h1;
+    end
+    if (rst) begin
+      \$103  = 1'h1;
+    end
+  end
+  assign start = 1'h0;
+  assign waive = 1'h0;
+  assign \$29  = left[0];
+  assign \$4  = left[1];
+  assign \$9  = left[0];
+  assign \$16  = left[0];
+  assign \$22  = left[1];
+  assign \$35  = left[1];
+  assign \$41  = left[0];
+  assign \$50  = left[1];
+  assign \$55  = left[0];
+  assign \$62  = left[0];
+  assign \$68  = left[1];
+  assign \$75  = left[0];
+  assign \$81  = left[1];
+  assign \$87  = left[0];
+  assign \$96  = \$95 ;
+  assign \$97  = left[5];
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$193 (rst, give, claim, start, abort, enough, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
+  wire [6:0] \$1 ;
+  wire \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [7:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  reg [5:0] \$99 ;
+  input abort;
+  wire abort;
+  reg backed = 1'h1;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
+  input clk;
+  wire clk;
+  output enough;
+  reg enough = 1'h1;
+  input give;
+  wire give;
+  reg [5:0] left = 6'h21;
+  input rst;
+  wire rst;
+  reg spare = 1'h0;
+  input start;
+  wire start;
+  wire waive;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$7  = left[4] | \$6 ;
+  assign \$8  = left[5] | \$7 ;
+  assign \$10  = left[1] & \$9 ;
+  assign \$11  = left[2] | \$10 ;
+  assign \$12  = left[3] | \$11 ;
+  assign \$13  = left[4] | \$12 ;
+  assign \$14  = left[5] | \$13 ;
+  assign \$15  = give ? \$8  : \$14 ;
+  assign \$17  = left[1] | \$16 ;
+  assign \$18  = left[2] | \$17 ;
+  assign \$19  = left[3] | \$18 ;
+  assign \$20  = left[4] | \$19 ;
+  assign \$21  = left[5] | \$20 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$25  = left[4] | \$24 ;
+  assign \$26  = left[5] | \$25 ;
+  assign \$27  = give ? \$21  : \$26 ;
+  assign \$28  = claimed ? \$15  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = left[4] | \$32 ;
+  assign \$34  = left[5] | \$33 ;
+  assign \$36  = left[2] | \$35 ;
+  assign \$37  = left[3] | \$36 ;
+  assign \$38  = left[4] | \$37 ;
+  assign \$39  = left[5] | \$38 ;
+  assign \$40  = give ? \$34  : \$39 ;
+  assign \$42  = left[1] | \$41 ;
+  assign \$43  = left[2] | \$42 ;
+  assign \$44  = left[3] | \$43 ;
+  assign \$45  = left[4] | \$44 ;
+  assign \$46  = left[5] | \$45 ;
+  assign \$47  = give ? 1'h1 : \$46 ;
+  assign \$48  = claimed ? \$40  : \$47 ;
+  assign \$49  = claim ? \$28  : \$48 ;
+  assign \$51  = left[2] | \$50 ;
+  assign \$52  = left[3] | \$51 ;
+  assign \$53  = left[4] | \$52 ;
+  assign \$54  = left[5] | \$53 ;
+  assign \$56  = left[1] & \$55 ;
+  assign \$57  = left[2] | \$56 ;
+  assign \$58  = left[3] | \$57 ;
+  assign \$59  = left[4] | \$58 ;
+  assign \$60  = left[5] | \$59 ;
+  assign \$61  = give ? \$54  : \$60 ;
+  assign \$63  = left[1] | \$62 ;
+  assign \$64  = left[2] | \$63 ;
+  assign \$65  = left[3] | \$64 ;
+  assign \$66  = left[4] | \$65 ;
+  assign \$67  = left[5] | \$66 ;
+  assign \$69  = left[2] | \$68 ;
+  assign \$70  = left[3] | \$69 ;
+  assign \$71  = left[4] | \$70 ;
+  assign \$72  = left[5] | \$71 ;
+  assign \$73  = give ? \$67  : \$72 ;
+  assign \$74  = claimed ? \$61  : \$73 ;
+  assign \$76  = left[1] | \$75 ;
+  assign \$77  = left[2] | \$76 ;
+  assign \$78  = left[3] | \$77 ;
+  assign \$79  = left[4] | \$78 ;
+  assign \$80  = left[5] | \$79 ;
+  assign \$82  = left[2] | \$81 ;
+  assign \$83  = left[3] | \$82 ;
+  assign \$84  = left[4] | \$83 ;
+  assign \$85  = left[5] | \$84 ;
+  assign \$86  = give ? \$80  : \$85 ;
+  assign \$88  = left[1] | \$87 ;
+  assign \$89  = left[2] | \$88 ;
+  assign \$90  = left[3] | \$89 ;
+  assign \$91  = left[4] | \$90 ;
+  assign \$92  = left[5] | \$91 ;
+  assign \$93  = give ? 1'h1 : \$92 ;
+  assign \$94  = claimed ? \$86  : \$93 ;
+  assign \$95  = claim ? \$74  : \$94 ;
+  assign \$98  = ~ \$97 ;
+  always @(posedge clk)
+    left <= \$99 ;
+  always @(posedge clk)
+    claimed <= \$100 ;
+  always @(posedge clk)
+    backed <= \$101 ;
+  always @(posedge clk)
+    enough <= \$102 ;
+  always @(posedge clk)
+    spare <= \$103 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$99  = 6'h21;
+    end else begin
+      \$99  = \$3 [5:0];
+    end
+    if (abort) begin
+      \$99  = 6'h21;
+    end
+    if (rst) begin
+      \$99  = 6'h21;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$100  = 1'h0;
+    end else begin
+      \$100  = claim;
+    end
+    if (abort) begin
+      \$100  = 1'h0;
+    end
+    if (rst) begin
+      \$100  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$101  = 1'h1;
+    end else begin
+      \$101  = \$49 ;
+    end
+    if (abort) begin
+      \$101  = 1'h1;
+    end
+    if (rst) begin
+      \$101  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$102  = 1'h1;
+    end else begin
+      \$102  = \$96 ;
+    end
+    if (abort) begin
+      \$102  = 1'h1;
+    end
+    if (rst) begin
+      \$102  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$103  = 1'h0;
+    end else begin
+      \$103  = \$98 ;
+    end
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  assign waive = 1'h0;
+  assign \$29  = left[0];
+  assign \$4  = left[1];
+  assign \$9  = left[0];
+  assign \$16  = left[0];
+  assign \$22  = left[1];
+  assign \$35  = left[1];
+  assign \$41  = left[0];
+  assign \$50  = left[1];
+  assign \$55  = left[0];
+  assign \$62  = left[0];
+  assign \$68  = left[1];
+  assign \$75  = left[0];
+  assign \$81  = left[1];
+  assign \$87  = left[0];
+  assign \$96  = \$95 ;
+  assign \$97  = left[5];
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$1384$0 , dot, total, nan, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
+  wire \$1 ;
+  wire [11:0] \$10 ;
+  reg \$100 ;
+  reg \$101 ;
+  reg \$102 ;
+  reg \$103 ;
+  reg [28:0] \$104 ;
+  reg \$105 ;
+  reg \$106 ;
+  reg [29:0] \$107 ;
+  reg [29:0] \$108 ;
+  reg [30:0] \$109 ;
+  wire [11:0] \$11 ;
+  reg [28:0] \$110 ;
+  reg \$111 ;
+  reg [28:0] \$112 ;
+  reg [29:0] \$113 ;
+  reg \$114 ;
+  reg \$115 ;
+  reg \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg \$119 ;
+  wire [14:0] \$12 ;
+  reg \$120 ;
+  reg [58:0] \$121 ;
+  reg \$122 ;
+  wire [5:0] \$13 ;
+  wire [32:0] \$14 ;
+  wire [47:0] \$15 ;
+  wire [7:0] \$16 ;
+  wire [302:0] \$17 ;
+  wire [302:0] \$18 ;
+  wire [302:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [11:0] \$24 ;
+  wire [11:0] \$25 ;
+  wire [14:0] \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire [11:0] \$29 ;
+  wire \$3 ;
+  wire [11:0] \$30 ;
+  wire [14:0] \$31 ;
+  wire [5:0] \$32 ;
+  wire [32:0] \$33 ;
+  wire [47:0] \$34 ;
+  wire [7:0] \$35 ;
+  wire [302:0] \$36 ;
+  wire [302:0] \$37 ;
+  wire [302:0] \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire [30:0] \$40 ;
+  wire [31:0] \$41 ;
+  wire [30:0] \$42 ;
+  wire \$43 ;
+  wire [30:0] \$44 ;
+  wire \$45 ;
+  wire [32:0] \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire [11:0] \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire [32:0] \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  reg \$55 ;
+  reg [10:0] \$56 ;
+  reg [4:0] \$57 ;
+  reg \$58 ;
+  reg \$59 ;
+  wire [11:0] \$6 ;
+  reg [2:0] \$60 ;
+  reg \$61 ;
+  reg [13:0] \$62 ;
+  reg [4:0] \$63 ;
+  reg [4:0] \$64 ;
+  reg [47:0] \$65 ;
+  reg \$66 ;
+  reg \$67 ;
+  reg \$68 ;
+  reg \$69 ;
+  wire [14:0] \$7 ;
+  reg [58:0] \$70 ;
+  reg \$71 ;
+  reg \$72 ;
+  reg [10:0] \$73 ;
+  reg [4:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg [2:0] \$77 ;
+  reg \$78 ;
+  reg [13:0] \$79 ;
+  wire \$8 ;
+  reg [4:0] \$80 ;
+  reg [4:0] \$81 ;
+  reg [47:0] \$82 ;
+  reg \$83 ;
+  reg \$84 ;
+  reg \$85 ;
+  reg \$86 ;
+  reg [58:0] \$87 ;
+  reg \$88 ;
+  reg \$89 ;
+  wire \$9 ;
+  reg \$90 ;
+  reg \$91 ;
+  reg \$92 ;
+  reg \$93 ;
+  reg \$94 ;
+  reg \$95 ;
+  reg \$96 ;
   reg \$97 ;
-  reg [18:0] \$98 ;
+  reg \$98 ;
   reg \$99 ;
   input abort;
   wire abort;
-  input activation_closed;
-  wire activation_closed;
-  wire activation_final;
-  output activation_missing;
-  wire activation_missing;
-  input activation_present;
-  wire activation_present;
-  output activation_stall;
-  wire activation_stall;
-  output activation_take;
-  wire activation_take;
-  wire advance;
-  wire beat_last;
-  wire block_last;
-  output busy;
-  wire busy;
-  wire [6:0] chunk;
+  reg bad_1 = 1'h0;
+  reg bad_2 = 1'h0;
+  reg bad_3 = 1'h0;
+  reg bad_4 = 1'h0;
+  reg bad_5 = 1'h0;
+  reg bad_6 = 1'h0;
   input clk;
   wire clk;
-  wire fire;
-  reg gap = 1'h0;
-  wire group;
-  wire group_last;
-  wire [10:0] inputs_left;
-  input [10:0] k;
-  wire [10:0] k;
-  wire [10:0] \k$26 ;
-  output [6:0] load_chunk;
-  wire [6:0] load_chunk;
-  output load_open;
-  wire load_open;
-  output [10:0] load_remaining;
-  wire [10:0] load_remaining;
-  wire load_write;
-  reg [18:0] loaded_1 = 19'h00000;
-  wire \loaded_1.block_last ;
-  wire [6:0] \loaded_1.chunk ;
-  wire \loaded_1.group ;
-  wire \loaded_1.group_last ;
-  wire \loaded_1.load ;
-  wire \loaded_1.poison ;
-  wire \loaded_1.ragged ;
-  wire \loaded_1.row_last ;
-  wire \loaded_1.rows ;
-  wire \loaded_1.scaled ;
-  wire \loaded_1.segment ;
-  wire \loaded_1.valid ;
-  wire \loaded_1.weighted ;
-  input [12:0] n;
-  wire [12:0] n;
-  wire [12:0] \n$24 ;
-  input over;
-  wire over;
-  wire ragged;
-  input room;
-  wire room;
-  output room_claim;
-  wire room_claim;
-  output room_stall;
-  wire room_stall;
-  output row_last;
-  wire row_last;
-  wire rows;
+  input [18:0] dot;
+  wire [18:0] dot;
+  reg enable_1 = 1'h0;
+  reg enable_2 = 1'h0;
+  reg enable_3 = 1'h0;
+  reg enable_4 = 1'h0;
+  reg enable_5 = 1'h0;
+  reg enable_6 = 1'h0;
+  input [18:0] inputs;
+  wire [18:0] inputs;
+  input last;
+  wire last;
+  reg last_1 = 1'h0;
+  reg last_2 = 1'h0;
+  reg last_3 = 1'h0;
+  reg last_4 = 1'h0;
+  reg last_5 = 1'h0;
+  reg last_6 = 1'h0;
+  reg last_7 = 1'h0;
+  reg [28:0] low = 29'h00000000;
+  output nan;
+  reg nan = 1'h0;
+  output nonfinite;
+  wire nonfinite;
+  reg over = 1'h0;
+  reg [29:0] part_high = 30'h00000000;
+  reg [28:0] part_low = 29'h00000000;
+  reg part_nan = 1'h0;
+  input [31:0] \port$1384$0 ;
+  wire [31:0] \port$1384$0 ;
   input rst;
   wire rst;
-  input scale_available;
-  wire scale_available;
-  output scale_claim;
-  wire scale_claim;
-  input scale_closed;
-  wire scale_closed;
-  output scale_stall;
-  wire scale_stall;
-  wire segment;
-  input start;
-  wire start;
-  wire \start$22 ;
-  (* enum_base_type = "State" *)
-  (* enum_value_0000001 = "IDLE" *)
-  (* enum_value_0000010 = "LOAD" *)
-  (* enum_value_0000100 = "GAP" *)
-  (* enum_value_0001000 = "COMPUTE" *)
-  (* enum_value_0010000 = "FINISH" *)
-  (* enum_value_0100000 = "FIND" *)
-  (* enum_value_1000000 = "ALIGN" *)
-  output [6:0] state;
-  reg [6:0] state = 7'h01;
-  wire [18:0] step;
-  output [18:0] \step$49 ;
-  wire [18:0] \step$49 ;
-  wire \step$49.block_last ;
-  wire [6:0] \step$49.chunk ;
-  wire \step$49.group ;
-  wire \step$49.group_last ;
-  wire \step$49.load ;
-  wire \step$49.poison ;
-  wire \step$49.ragged ;
-  wire \step$49.row_last ;
-  wire \step$49.rows ;
-  wire \step$49.scaled ;
-  wire \step$49.segment ;
-  wire \step$49.valid ;
-  wire \step$49.weighted ;
-  wire \step.block_last ;
-  wire [6:0] \step.chunk ;
-  wire \step.group ;
-  wire \step.group_last ;
-  wire \step.load ;
-  wire \step.poison ;
-  wire \step.ragged ;
-  wire \step.row_last ;
-  wire \step.rows ;
-  wire \step.scaled ;
-  wire \step.segment ;
-  wire \step.valid ;
-  wire \step.weighted ;
-  reg \wait  = 1'h0;
-  input weight_closed;
-  wire weight_closed;
-  output weight_final;
-  wire weight_final;
-  input weight_present;
-  wire weight_present;
-  output weight_stall;
-  wire weight_stall;
-  output weight_take;
-  wire weight_take;
-  assign \$2  = \wait  - 1'h1;
-  assign \$3  = gap + 1'h1;
-  assign \$4  = state[2] ? \$3  : 2'h0;
-  assign \$5  = ~ start;
-  assign \$6  = state[0] & \$5 ;
-  assign \$7  = state[4] & over;
-  assign \$8  = \$6  | \$7 ;
-  assign \$9  = state[0] & start;
-  assign \$10  = fire & row_last;
-  assign \$11  = \$10  | activation_closed;
-  assign \$12  = state[1] & \$11 ;
-  assign \$13  = ~ \$12 ;
-  assign \$14  = state[1] & \$13 ;
-  assign \$15  = \$9  | \$14 ;
-  assign \$16  = fire & row_last;
-  assign \$17  = \$16  | activation_closed;
-  assign \$18  = state[1] & \$17 ;
-  assign \$20  = state[2] & \$19 ;
-  assign \$21  = ~ \$20 ;
-  assign \$22  = state[2] & \$21 ;
-  assign \$23  = \$18  | \$22 ;
-  assign \$25  = state[2] & \$24 ;
-  assign \$26  = fire & row_last;
-  assign \$27  = state[3] & \$26 ;
-  assign \$28  = \$27  & block_last;
-  assign \$29  = ~ \$28 ;
-  assign \$30  = state[3] & \$29 ;
-  assign \$31  = \$25  | \$30 ;
-  assign \$32  = fire & row_last;
-  assign \$33  = state[3] & \$32 ;
-  assign \$34  = \$33  & block_last;
-  assign \$35  = state[4] & over;
-  assign \$36  = ~ \$35 ;
-  assign \$37  = state[4] & \$36 ;
-  assign \$38  = \$34  | \$37 ;
-  assign \$39  = state[1] & activation_present;
-  assign \$40  = weight_present | weight_closed;
-  assign \$41  = state[3] & \$40 ;
-  assign \$42  = ~ group_last;
-  assign \$43  = \$42  | scale_available;
-  assign \$44  = \$43  | scale_closed;
-  assign \$45  = \$41  & \$44 ;
-  assign \$46  = ~ row_last;
-  assign \$48  = ~ \$47 ;
-  assign \$49  = room & \$48 ;
-  assign \$50  = \$46  | \$49 ;
-  assign \$51  = \$45  & \$50 ;
-  assign fire = \$39  | \$51 ;
-  assign \start$22  = start | state[2];
-  assign activation_missing = state[1] & activation_closed;
-  assign \$54  = state[1] & activation_present;
-  assign \$57  = ~ group_last;
-  assign \$58  = \$57  | scale_available;
-  assign \$59  = \$58  | scale_closed;
-  assign \$60  = state[3] & \$59 ;
-  assign \$61  = ~ row_last;
-  assign \$63  = ~ \$62 ;
-  assign \$64  = room & \$63 ;
-  assign \$65  = \$61  | \$64 ;
-  assign \$66  = \$60  & \$65 ;
-  assign weight_final = row_last & block_last;
-  assign \$67  = state[3] & fire;
-  assign \$68  = \$67  & group_last;
-  assign scale_claim = \$68  & scale_available;
-  assign \$69  = state[3] & fire;
-  assign room_claim = \$69  & row_last;
-  assign \$70  = ~ fire;
-  assign \$71  = state[1] & \$70 ;
-  assign \$72  = ~ activation_closed;
-  assign activation_stall = \$71  & \$72 ;
-  assign \$73  = weight_present | weight_closed;
-  assign \$74  = ~ \$73 ;
-  assign weight_stall = state[3] & \$74 ;
-  assign \$75  = weight_present | weight_closed;
-  assign \$76  = state[3] & \$75 ;
-  assign \$77  = ~ group_last;
-  assign \$78  = \$77  | scale_available;
-  assign \$79  = \$78  | scale_closed;
-  assign \$80  = ~ \$79 ;
-  assign scale_stall = \$76  & \$80 ;
-  assign \$81  = weight_present | weight_closed;
-  assign \$82  = state[3] & \$81 ;
-  assign \$83  = ~ group_last;
-  assign \$84  = \$83  | scale_available;
-  assign \$85  = \$84  | scale_closed;
-  assign \$86  = \$82  & \$85 ;
-  assign \$87  = \$86  & row_last;
-  assign \$88  = ~ room;
-  assign room_stall = \$87  & \$88 ;
-  assign \$89  = group_last & scale_available;
-  assign \$90  = ~ weight_present;
-  assign \$91  = ~ scale_available;
-  assign \$92  = group_last & \$91 ;
-  assign \$93  = \$90  | \$92 ;
-  assign \$94  = state[3] ? step : loaded_1;
-  assign \$95  = loaded_1[0] & loaded_1[1];
-  assign \$96  = state[3] ? fire : \$95 ;
-  assign busy = ~ state[0];
+  wire [15:0] scale;
+  reg [29:0] scale_above_1 = 30'h00000000;
+  reg scale_bad_0_1 = 1'h0;
+  reg scale_bad_1 = 1'h0;
+  reg [2:0] scale_coarse_1 = 3'h0;
+  reg [4:0] scale_exponent_0_1 = 5'h00;
+  reg scale_far_1 = 1'h0;
+  reg [13:0] scale_operand_1 = 14'h0000;
+  reg [13:0] scale_operand_2 = 14'h0000;
+  reg [47:0] scale_partly_1 = 48'h000000000000;
+  reg [58:0] scale_placed = 59'h000000000000000;
+  reg [32:0] scale_product = 33'h000000000;
+  reg [4:0] scale_shift_2 = 5'h00;
+  reg [4:0] scale_shift_3_1 = 5'h00;
+  reg scale_sign_0_1 = 1'h0;
+  reg scale_sign_1 = 1'h0;
+  reg scale_sign_4_1 = 1'h0;
+  reg scale_sign_4_2 = 1'h0;
+  reg scale_sign_4_3 = 1'h0;
+  reg scale_sign_5_1 = 1'h0;
+  reg [10:0] scale_significand_0_1 = 11'h000;
+  reg [18:0] scale_value_1 = 19'h00000;
+  reg [18:0] scale_value_2 = 19'h00000;
+  input scaled;
+  wire scaled;
+  reg scaled_1 = 1'h0;
+  wire [15:0] shift;
+  reg [29:0] shift_above_1 = 30'h00000000;
+  reg shift_bad_0_1 = 1'h0;
+  reg shift_bad_1 = 1'h0;
+  reg [2:0] shift_coarse_1 = 3'h0;
+  reg [4:0] shift_exponent_0_1 = 5'h00;
+  reg shift_far_1 = 1'h0;
+  reg [13:0] shift_operand_1 = 14'h0000;
+  reg [13:0] shift_operand_2 = 14'h0000;
+  reg [47:0] shift_partly_1 = 48'h000000000000;
+  reg [58:0] shift_placed = 59'h000000000000000;
+  reg [32:0] shift_product = 33'h000000000;
+  reg [4:0] shift_shift_2 = 5'h00;
+  reg [4:0] shift_shift_3_1 = 5'h00;
+  reg shift_sign_0_1 = 1'h0;
+  reg shift_sign_1 = 1'h0;
+  reg shift_sign_4_1 = 1'h0;
+  reg shift_sign_4_2 = 1'h0;
+  reg shift_sign_4_3 = 1'h0;
+  reg shift_sign_5_1 = 1'h0;
+  reg [10:0] shift_significand_0_1 = 11'h000;
+  reg [18:0] shift_value_1 = 19'h00000;
+  reg [18:0] shift_value_2 = 19'h00000;
+  reg term_carry = 1'h0;
+  reg [30:0] term_high = 31'h00000000;
+  reg [28:0] term_low = 29'h00000000;
+  reg term_over = 1'h0;
+  output [58:0] total;
+  reg [58:0] total = 59'h000000000000000;
+  input valid;
+  wire valid;
+  reg valid_1_1 = 1'h0;
+  assign \$1  = | \port$1384$0 [14:10];
+  assign \$2  = & \port$1384$0 [14:10];
+  assign \$3  = ~ scale_significand_0_1[10];
+  assign \$4  = scale_exponent_0_1[0] | \$3 ;
+  assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
+  assign \$8  = ~ scale_significand_0_1[10];
+  assign \$9  = scale_exponent_0_1[0] | \$8 ;
+  assign \$11  = \$9  ? \$10  : { 1'h0, scale_significand_0_1 };
+  assign \$12  = scale_exponent_0_1[1] ? \$7  : { 3'h0, \$11  };
+  assign \$14  = $signed(scale_value_2) * $signed({ 1'h0, scale_operand_2 });
+  assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
+  assign \$17  = $signed(scale_partly_1) << \$16 ;
+  assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
+  assign \$20  = | \port$1384$0 [30:26];
+  assign \$21  = & \port$1384$0 [30:26];
+  assign \$22  = ~ shift_significand_0_1[10];
+  assign \$23  = shift_exponent_0_1[0] | \$22 ;
+  assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
+  assign \$27  = ~ shift_significand_0_1[10];
+  assign \$28  = shift_exponent_0_1[0] | \$27 ;
+  assign \$30  = \$28  ? \$29  : { 1'h0, shift_significand_0_1 };
+  assign \$31  = shift_exponent_0_1[1] ? \$26  : { 3'h0, \$30  };
+  assign \$33  = $signed(shift_value_2) * $signed({ 1'h0, shift_operand_2 });
+  assign \$34  = $signed(shift_product) << shift_shift_3_1[3:0];
+  assign \$36  = $signed(shift_partly_1) << \$35 ;
+  assign \$38  = \$37  ^ { shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3, shift_sign_4_3 };
+  assign \$39  = valid & scaled;
+  assign \$40  = { scale_placed[28:0], 1'h1 } + { shift_placed[28:0], scale_sign_5_1 };
+  assign \$41  = $signed({ scale_above_1, 1'h1 }) + $signed({ shift_above_1, term_over });
+  assign \$42  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$43  = enable_5 & last_6;
+  assign \$44  = { part_low, 1'h1 } + { term_low, term_carry };
+  assign \$45  = enable_6 & last_7;
+  assign \$46  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$47  = scale_bad_1 | shift_bad_1;
+  assign \$48  = scaled_1 & \$47 ;
+  assign \$49  = enable_6 & last_7;
+  assign \$50  = part_nan | bad_6;
+  assign \$51  = enable_6 & last_7;
+  assign \$52  = $signed({ part_high, 1'h1 }) + $signed({ term_high, over });
+  assign \$53  = part_nan | bad_6;
+  assign \$54  = scale_bad_1 | shift_bad_1;
+  assign nonfinite = scaled_1 & \$54 ;
   always @(posedge clk)
-    \wait  <= \$97 ;
+    scale_sign_0_1 <= \$55 ;
   always @(posedge clk)
-    loaded_1 <= \$98 ;
+    scale_significand_0_1 <= \$56 ;
   always @(posedge clk)
-    gap <= \$99 ;
+    scale_exponent_0_1 <= \$57 ;
   always @(posedge clk)
-    state <= \$100 ;
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk  walk (
-    .abort(abort),
-    .advance(fire),
-    .block_last(block_last),
-    .chunk(load_chunk),
-    .clk(clk),
-    .group(group),
-    .group_last(group_last),
-    .inputs_left(load_remaining),
-    .k(k),
-    .n(n),
-    .row_last(row_last),
-    .rows(rows),
-    .rst(rst),
-    .start(\start$22 )
-  );
+    scale_bad_0_1 <= \$58 ;
+  always @(posedge clk)
+    scale_sign_1 <= \$59 ;
+  always @(posedge clk)
+    scale_coarse_1 <= \$60 ;
+  always @(posedge clk)
+    scale_bad_1 <= \$61 ;
+  always @(posedge clk)
+    scale_operand_1 <= \$62 ;
+  always @(posedge clk)
+    scale_shift_2 <= \$63 ;
+  always @(posedge clk)
+    scale_value_1 <= dot;
+  always @(posedge clk)
+    scale_value_2 <= scale_value_1;
+  always @(posedge clk)
+    scale_operand_2 <= scale_operand_1;
+  always @(posedge clk)
+    scale_product <= \$14 ;
+  always @(posedge clk)
+    scale_shift_3_1 <= \$64 ;
+  always @(posedge clk)
+    scale_partly_1 <= \$65 ;
+  always @(posedge clk)
+    scale_far_1 <= \$66 ;
+  always @(posedge clk)
+    scale_sign_4_1 <= \$67 ;
+  always @(posedge clk)
+    scale_sign_4_2 <= \$68 ;
+  always @(posedge clk)
+    scale_sign_4_3 <= \$69 ;
+  always @(posedge clk)
+    scale_placed <= \$70 ;
+  always @(posedge clk)
+    scale_sign_5_1 <= \$71 ;
+  always @(posedge clk)
+    shift_sign_0_1 <= \$72 ;
+  always @(posedge clk)
+    shift_significand_0_1 <= \$73 ;
+  always @(posedge clk)
+    shift_exponent_0_1 <= \$74 ;
+  always @(posedge clk)
+    shift_bad_0_1 <= \$75 ;
+  always @(posedge clk)
+    shift_sign_1 <= \$76 ;
+  always @(posedge clk)
+    shift_coarse_1 <= \$77 ;
+  always @(posedge clk)
+    shift_bad_1 <= \$78 ;
+  always @(posedge clk)
+    shift_operand_1 <= \$79 ;
+  always @(posedge clk)
+    shift_shift_2 <= \$80 ;
+  always @(posedge clk)
+    shift_value_1 <= inputs;
+  always @(posedge clk)
+    shift_value_2 <= shift_value_1;
+  always @(posedge clk)
+    shift_operand_2 <= shift_operand_1;
+  always @(posedge clk)
+    shift_product <= \$33 ;
+  always @(posedge clk)
+    shift_shift_3_1 <= \$81 ;
+  always @(posedge clk)
+    shift_partly_1 <= \$82 ;
+  always @(posedge clk)
+    shift_far_1 <= \$83 ;
+  always @(posedge clk)
+    shift_sign_4_1 <= \$84 ;
+  always @(posedge clk)
+    shift_sign_4_2 <= \$85 ;
+  always @(posedge clk)
+    shift_sign_4_3 <= \$86 ;
+  always @(posedge clk)
+    shift_placed <= \$87 ;
+  always @(posedge clk)
+    shift_sign_5_1 <= \$88 ;
+  always @(posedge clk)
+    valid_1_1 <= \$89 ;
+  always @(posedge clk)
+    scaled_1 <= \$90 ;
+  always @(posedge clk)
+    enable_1 <= \$91 ;
+  always @(posedge clk)
+    enable_2 <= \$92 ;
+  always @(posedge clk)
+    enable_3 <= \$93 ;
+  always @(posedge clk)
+    enable_4 <= \$94 ;
+  always @(posedge clk)
+    enable_5 <= \$95 ;
+  always @(posedge clk)
+    enable_6 <= \$96 ;
+  always @(posedge clk)
+    last_1 <= \$97 ;
+  always @(posedge clk)
+    last_2 <= \$98 ;
+  always @(posedge clk)
+    last_3 <= \$99 ;
+  always @(posedge clk)
+    last_4 <= \$100 ;
+  always @(posedge clk)
+    last_5 <= \$101 ;
+  always @(posedge clk)
+    last_6 <= \$102 ;
+  always @(posedge clk)
+    last_7 <= \$103 ;
+  always @(posedge clk)
+    term_low <= \$104 ;
+  always @(posedge clk)
+    term_over <= \$105 ;
+  always @(posedge clk)
+    term_carry <= \$106 ;
+  always @(posedge clk)
+    scale_above_1 <= \$107 ;
+  always @(posedge clk)
+    shift_above_1 <= \$108 ;
+  always @(posedge clk)
+    term_high <= \$109 ;
+  always @(posedge clk)
+    low <= \$110 ;
+  always @(posedge clk)
+    over <= \$111 ;
+  always @(posedge clk)
+    part_low <= \$112 ;
+  always @(posedge clk)
+    part_high <= \$113 ;
+  always @(posedge clk)
+    bad_1 <= \$114 ;
+  always @(posedge clk)
+    bad_2 <= \$115 ;
+  always @(posedge clk)
+    bad_3 <= \$116 ;
+  always @(posedge clk)
+    bad_4 <= \$117 ;
+  always @(posedge clk)
+    bad_5 <= \$118 ;
+  always @(posedge clk)
+    bad_6 <= \$119 ;
+  always @(posedge clk)
+    part_nan <= \$120 ;
+  always @(posedge clk)
+    total <= \$121 ;
+  always @(posedge clk)
+    nan <= \$122 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$97  = \wait ;
-    if (room_claim) begin
-      \$97  = 1'h0;
-    end else if (\$1 ) begin
-      \$97  = \$2 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$55  = \port$1384$0 [15];
+    if (abort) begin
+      \$55  = 1'h0;
     end
+    if (rst) begin
+      \$55  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$56  = { \$1 , \port$1384$0 [9:0] };
+    if (abort) begin
+      \$56  = 11'h000;
+    end
+    if (rst) begin
+      \$56  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$57  = \port$1384$0 [14:10];
+    if (abort) begin
+      \$57  = 5'h00;
+    end
+    if (rst) begin
+      \$57  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$58  = \$2 ;
+    if (abort) begin
+      \$58  = 1'h0;
+    end
+    if (rst) begin
+      \$58  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$59  = scale_sign_0_1;
+    if (abort) begin
+      \$59  = 1'h0;
+    end
+    if (rst) begin
+      \$59  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$60  = scale_exponent_0_1[4:2];
+    if (abort) begin
+      \$60  = 3'h0;
+    end
+    if (rst) begin
+      \$60  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$61  = scale_bad_0_1;
+    if (abort) begin
+      \$61  = 1'h0;
+    end
+    if (rst) begin
+      \$61  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$62  = \$12 [13:0];
+    if (abort) begin
+      \$62  = 14'h0000;
+    end
+    if (rst) begin
+      \$62  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$63  = \$13 [4:0];
+    if (abort) begin
+      \$63  = 5'h00;
+    end
+    if (rst) begin
+      \$63  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$64  = scale_shift_2;
+    if (abort) begin
+      \$64  = 5'h00;
+    end
+    if (rst) begin
+      \$64  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$65  = \$15 ;
+    if (abort) begin
+      \$65  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$65  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$66  = scale_shift_3_1[4];
+    if (abort) begin
+      \$66  = 1'h0;
+    end
+    if (rst) begin
+      \$66  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$67  = scale_sign_1;
+    if (abort) begin
+      \$67  = 1'h0;
+    end
+    if (rst) begin
+      \$67  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$68  = scale_sign_4_1;
+    if (abort) begin
+      \$68  = 1'h0;
+    end
+    if (rst) begin
+      \$68  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$69  = scale_sign_4_2;
+    if (abort) begin
+      \$69  = 1'h0;
+    end
+    if (rst) begin
+      \$69  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$70  = \$19 [58:0];
+    if (abort) begin
+      \$70  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$70  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$71  = scale_sign_4_3;
+    if (abort) begin
+      \$71  = 1'h0;
+    end
+    if (rst) begin
+      \$71  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$72  = \port$1384$0 [31];
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$73  = { \$20 , \port$1384$0 [25:16] };
+    if (abort) begin
+      \$73  = 11'h000;
+    end
+    if (rst) begin
+      \$73  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$74  = \port$1384$0 [30:26];
+    if (abort) begin
+      \$74  = 5'h00;
+    end
+    if (rst) begin
+      \$74  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$75  = \$21 ;
+    if (abort) begin
+      \$75  = 1'h0;
+    end
+    if (rst) begin
+      \$75  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$76  = shift_sign_0_1;
+    if (abort) begin
+      \$76  = 1'h0;
+    end
+    if (rst) begin
+      \$76  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$77  = shift_exponent_0_1[4:2];
+    if (abort) begin
+      \$77  = 3'h0;
+    end
+    if (rst) begin
+      \$77  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$78  = shift_bad_0_1;
+    if (abort) begin
+      \$78  = 1'h0;
+    end
+    if (rst) begin
+      \$78  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$79  = \$31 [13:0];
+    if (abort) begin
+      \$79  = 14'h0000;
+    end
+    if (rst) begin
+      \$79  = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$80  = \$32 [4:0];
+    if (abort) begin
+      \$80  = 5'h00;
+    end
+    if (rst) begin
+      \$80  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$81  = shift_shift_2;
+    if (abort) begin
+      \$81  = 5'h00;
+    end
+    if (rst) begin
+      \$81  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$82  = \$34 ;
+    if (abort) begin
+      \$82  = 48'h000000000000;
+    end
+    if (rst) begin
+      \$82  = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$83  = shift_shift_3_1[4];
+    if (abort) begin
+      \$83  = 1'h0;
+    end
+    if (rst) begin
+      \$83  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$84  = shift_sign_1;
+    if (abort) begin
+      \$84  = 1'h0;
+    end
+    if (rst) begin
+      \$84  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$85  = shift_sign_4_1;
+    if (abort) begin
+      \$85  = 1'h0;
+    end
+    if (rst) begin
+      \$85  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$86  = shift_sign_4_2;
+    if (abort) begin
+      \$86  = 1'h0;
+    end
+    if (rst) begin
+      \$86  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$87  = \$38 [58:0];
+    if (abort) begin
+      \$87  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$87  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$88  = shift_sign_4_3;
+    if (abort) begin
+      \$88  = 1'h0;
+    end
+    if (rst) begin
+      \$88  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$89  = valid;
+    if (abort) begin
+      \$89  = 1'h0;
+    end
+    if (rst) begin
+      \$89  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$90  = \$39 ;
+    if (abort) begin
+      \$90  = 1'h0;
+    end
+    if (rst) begin
+      \$90  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$91  = valid_1_1;
+    if (abort) begin
+      \$91  = 1'h0;
+    end
+    if (rst) begin
+      \$91  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$92  = enable_1;
+    if (abort) begin
+      \$92  = 1'h0;
+    end
+    if (rst) begin
+      \$92  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$93  = enable_2;
+    if (abort) begin
+      \$93  = 1'h0;
+    end
+    if (rst) begin
+      \$93  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$94  = enable_3;
+    if (abort) begin
+      \$94  = 1'h0;
+    end
+    if (rst) begin
+      \$94  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$95  = enable_4;
+    if (abort) begin
+      \$95  = 1'h0;
+    end
+    if (rst) begin
+      \$95  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$96  = enable_5;
+    if (abort) begin
+      \$96  = 1'h0;
+    end
+    if (rst) begin
+      \$96  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$97  = last;
     if (abort) begin
       \$97  = 1'h0;
     end
@@ -5542,18 +5688,18 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$98  = step;
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$98  = last_1;
     if (abort) begin
-      \$98  = 19'h00000;
+      \$98  = 1'h0;
     end
     if (rst) begin
-      \$98  = 19'h00000;
+      \$98  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$99  = \$4 [0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$99  = last_2;
     if (abort) begin
       \$99  = 1'h0;
     end
@@ -5562,329 +5708,553 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$100  = { 2'h0, \$38 , \$31 , \$23 , \$15 , \$8  };
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$100  = last_3;
     if (abort) begin
-      \$100  = 7'h01;
+      \$100  = 1'h0;
     end
     if (rst) begin
-      \$100  = 7'h01;
-    end
-  end
-  assign \n$24  = n;
-  assign \k$26  = k;
-  assign advance = fire;
-  assign beat_last = 1'h1;
-  assign activation_final = row_last;
-  assign segment = 1'h0;
-  assign chunk = load_chunk;
-  assign inputs_left = load_remaining;
-  assign ragged = row_last;
-  assign \loaded_1.valid  = loaded_1[0];
-  assign \loaded_1.load  = loaded_1[1];
-  assign \loaded_1.chunk  = loaded_1[8:2];
-  assign \loaded_1.segment  = loaded_1[9];
-  assign \loaded_1.group  = loaded_1[10];
-  assign \loaded_1.group_last  = loaded_1[11];
-  assign \loaded_1.row_last  = loaded_1[12];
-  assign \loaded_1.ragged  = loaded_1[13];
-  assign \loaded_1.weighted  = loaded_1[14];
-  assign \loaded_1.scaled  = loaded_1[15];
-  assign \loaded_1.poison  = loaded_1[16];
-  assign \loaded_1.rows  = loaded_1[17];
-  assign \loaded_1.block_last  = loaded_1[18];
-  assign \step.valid  = step[0];
-  assign \step.load  = step[1];
-  assign \step.chunk  = step[8:2];
-  assign \step.segment  = step[9];
-  assign \step.group  = step[10];
-  assign \step.group_last  = step[11];
-  assign \step.row_last  = step[12];
-  assign \step.ragged  = step[13];
-  assign \step.weighted  = step[14];
-  assign \step.scaled  = step[15];
-  assign \step.poison  = step[16];
-  assign \step.rows  = step[17];
-  assign \step.block_last  = step[18];
-  assign \step$49.valid  = \step$49 [0];
-  assign \step$49.load  = \step$49 [1];
-  assign \step$49.chunk  = \step$49 [8:2];
-  assign \step$49.segment  = \step$49 [9];
-  assign \step$49.group  = \step$49 [10];
-  assign \step$49.group_last  = \step$49 [11];
-  assign \step$49.row_last  = \step$49 [12];
-  assign \step$49.ragged  = \step$49 [13];
-  assign \step$49.weighted  = \step$49 [14];
-  assign \step$49.scaled  = \step$49 [15];
-  assign \step$49.poison  = \step$49 [16];
-  assign \step$49.rows  = \step$49 [17];
-  assign \step$49.block_last  = \step$49 [18];
-  assign \step$49 [0] = \$96 ;
-  assign \step$49 [18:1] = \$94 [18:1];
-  assign step[16] = \$93 ;
-  assign step[15] = \$89 ;
-  assign step[14] = weight_present;
-  assign step[1] = state[1];
-  assign step[0] = fire;
-  assign step[18] = block_last;
-  assign step[17] = rows;
-  assign step[13] = row_last;
-  assign step[12] = row_last;
-  assign step[11] = group_last;
-  assign step[10] = group;
-  assign step[9] = 1'h0;
-  assign step[8:2] = load_chunk;
-  assign \$1  = \wait ;
-  assign \$47  = \wait ;
-  assign \$19  = gap;
-  assign \$24  = gap;
-  assign activation_take = state[1];
-  assign \$52  = 1'h0;
-  assign \$53  = 1'h1;
-  assign load_open = state[1];
-  assign \$55  = 1'h0;
-  assign \$56  = 1'h1;
-  assign load_write = \$54 ;
-  assign \$62  = \wait ;
-  assign weight_take = \$66 ;
-endmodule
-
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, advance, start, rows, group_last, abort, n, k, chunk, group, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
-  wire [7:0] \$1 ;
-  wire [7:0] \$2 ;
-  wire [1:0] \$3 ;
-  wire [1:0] \$4 ;
-  reg [6:0] \$5 ;
-  reg \$6 ;
-  input abort;
-  wire abort;
-  input advance;
-  wire advance;
-  wire \advance$7 ;
-  wire beat_last;
-  output block_last;
-  wire block_last;
-  wire \block_last$11 ;
-  output [6:0] chunk;
-  reg [6:0] chunk = 7'h00;
-  input clk;
-  wire clk;
-  output group;
-  reg group = 1'h0;
-  output group_last;
-  wire group_last;
-  output [10:0] inputs_left;
-  wire [10:0] inputs_left;
-  wire [10:0] \inputs_left$13 ;
-  input [10:0] k;
-  wire [10:0] k;
-  wire [10:0] \k$5 ;
-  input [12:0] n;
-  wire [12:0] n;
-  wire [12:0] \n$3 ;
-  wire [12:0] outputs_left;
-  wire ragged;
-  output row_last;
-  wire row_last;
-  wire \row_last$9 ;
-  output rows;
-  wire rows;
-  input rst;
-  wire rst;
-  input start;
-  wire start;
-  wire \start$1 ;
-  assign \$2  = row_last ? 8'h00 : \$1 ;
-  assign \$3  = group + group_last;
-  assign \$4  = row_last ? 2'h0 : \$3 ;
-  always @(posedge clk)
-    chunk <= \$5 ;
-  always @(posedge clk)
-    group <= \$6 ;
-  assign rows = outputs_left > 1'h0;
-  assign \$1  = chunk + 1'h1;
-  \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk  walk (
-    .abort(abort),
-    .advance(advance),
-    .block_last(block_last),
-    .clk(clk),
-    .inputs_left(inputs_left),
-    .k(k),
-    .n(n),
-    .outputs_left(outputs_left),
-    .row_last(row_last),
-    .rst(rst),
-    .start(start)
-  );
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$5  = chunk;
-    if (start) begin
-      \$5  = 7'h00;
-    end else if (advance) begin
-      \$5  = \$2 [6:0];
-    end
-    if (abort) begin
-      \$5  = 7'h00;
-    end
-    if (rst) begin
-      \$5  = 7'h00;
+      \$100  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$6  = group;
-    if (start) begin
-      \$6  = 1'h0;
-    end else if (advance) begin
-      \$6  = \$4 [0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$101  = last_4;
     if (abort) begin
-      \$6  = 1'h0;
+      \$101  = 1'h0;
     end
     if (rst) begin
-      \$6  = 1'h0;
+      \$101  = 1'h0;
     end
   end
-  assign \start$1  = start;
-  assign \n$3  = n;
-  assign \k$5  = k;
-  assign \advance$7  = advance;
-  assign \row_last$9  = row_last;
-  assign \block_last$11  = block_last;
-  assign \inputs_left$13  = inputs_left;
-  assign beat_last = 1'h1;
-  assign ragged = row_last;
-  assign group_last = row_last;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$102  = last_5;
+    if (abort) begin
+      \$102  = 1'h0;
+    end
+    if (rst) begin
+      \$102  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$103  = last_6;
+    if (abort) begin
+      \$103  = 1'h0;
+    end
+    if (rst) begin
+      \$103  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$104  = \$40 [29:1];
+    if (abort) begin
+      \$104  = 29'h00000000;
+    end
+    if (rst) begin
+      \$104  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$105  = \$40 [30];
+    if (abort) begin
+      \$105  = 1'h0;
+    end
+    if (rst) begin
+      \$105  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$106  = shift_sign_5_1;
+    if (abort) begin
+      \$106  = 1'h0;
+    end
+    if (rst) begin
+      \$106  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$107  = scale_placed[58:29];
+    if (abort) begin
+      \$107  = 30'h00000000;
+    end
+    if (rst) begin
+      \$107  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$108  = shift_placed[58:29];
+    if (abort) begin
+      \$108  = 30'h00000000;
+    end
+    if (rst) begin
+      \$108  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$109  = \$41 [31:1];
+    if (abort) begin
+      \$109  = 31'h00000000;
+    end
+    if (rst) begin
+      \$109  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$110  = \$42 [29:1];
+    if (abort) begin
+      \$110  = 29'h00000000;
+    end
+    if (rst) begin
+      \$110  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$111  = \$42 [30];
+    if (abort) begin
+      \$111  = 1'h0;
+    end
+    if (rst) begin
+      \$111  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$112  = part_low;
+    if (\$43 ) begin
+      \$112  = 29'h00000000;
+    end else if (enable_5) begin
+      \$112  = \$44 [29:1];
+    end
+    if (abort) begin
+      \$112  = 29'h00000000;
+    end
+    if (rst) begin
+      \$112  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$113  = part_high;
+    if (\$45 ) begin
+      \$113  = 30'h00000000;
+    end else if (enable_6) begin
+      \$113  = \$46 [30:1];
+    end
+    if (abort) begin
+      \$113  = 30'h00000000;
+    end
+    if (rst) begin
+      \$113  = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$114  = \$48 ;
+    if (abort) begin
+      \$114  = 1'h0;
+    end
+    if (rst) begin
+      \$114  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$115  = bad_1;
+    if (abort) begin
+      \$115  = 1'h0;
+    end
+    if (rst) begin
+      \$115  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$116  = bad_2;
+    if (abort) begin
+      \$116  = 1'h0;
+    end
+    if (rst) begin
+      \$116  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$117  = bad_3;
+    if (abort) begin
+      \$117  = 1'h0;
+    end
+    if (rst) begin
+      \$117  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$118  = bad_4;
+    if (abort) begin
+      \$118  = 1'h0;
+    end
+    if (rst) begin
+      \$118  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$119  = bad_5;
+    if (abort) begin
+      \$119  = 1'h0;
+    end
+    if (rst) begin
+      \$119  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$120  = part_nan;
+    if (\$49 ) begin
+      \$120  = 1'h0;
+    end else if (enable_6) begin
+      \$120  = \$50 ;
+    end
+    if (abort) begin
+      \$120  = 1'h0;
+    end
+    if (rst) begin
+      \$120  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$121  = total;
+    if (\$51 ) begin
+      \$121  = { \$52 [30:1], low };
+    end
+    if (abort) begin
+      \$121  = 59'h000000000000000;
+    end
+    if (rst) begin
+      \$121  = 59'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$122  = nan;
+    if (\$51 ) begin
+      \$122  = \$53 ;
+    end
+    if (abort) begin
+      \$122  = 1'h0;
+    end
+    if (rst) begin
+      \$122  = 1'h0;
+    end
+  end
+  assign scale = \port$1384$0 [15:0];
+  assign shift = \port$1384$0 [31:16];
+  assign \$5  = { scale_significand_0_1, 1'h0 };
+  assign \$7  = { 1'h0, \$6 , 2'h0 };
+  assign \$10  = { scale_significand_0_1, 1'h0 };
+  assign \$13  = { 1'h0, scale_coarse_1, 2'h0 };
+  assign \$16  = { 3'h0, scale_far_1, 4'h0 };
+  assign \$18  = { \$17 [302], \$17 [302:1] };
+  assign \$24  = { shift_significand_0_1, 1'h0 };
+  assign \$26  = { 1'h0, \$25 , 2'h0 };
+  assign \$29  = { shift_significand_0_1, 1'h0 };
+  assign \$32  = { 1'h0, shift_coarse_1, 2'h0 };
+  assign \$35  = { 3'h0, shift_far_1, 4'h0 };
+  assign \$37  = { \$36 [302], \$36 [302:1] };
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, advance, start, abort, n, k, outputs_left, block_last, inputs_left, row_last, clk);
-  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
-  wire \$1 ;
-  reg [12:0] \$10 ;
-  reg \$11 ;
-  reg [10:0] \$12 ;
-  reg \$13 ;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_credit (rst, give, claim, start, abort, waive, backed, enough, spare, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$13  = 0;
+  wire [4:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
-  wire [13:0] \$3 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [5:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
   wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
   wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
   wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
   wire \$7 ;
-  wire [11:0] \$8 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire \$73 ;
+  reg [3:0] \$74 ;
+  reg \$75 ;
+  reg \$76 ;
+  reg \$77 ;
+  reg \$78 ;
+  wire \$8 ;
   wire \$9 ;
   input abort;
   wire abort;
-  input advance;
-  wire advance;
-  output block_last;
-  reg block_last = 1'h0;
+  output backed;
+  reg backed = 1'h0;
+  input claim;
+  wire claim;
+  reg claimed = 1'h0;
   input clk;
   wire clk;
-  output [10:0] inputs_left;
-  reg [10:0] inputs_left = 11'h000;
-  input [10:0] k;
-  wire [10:0] k;
-  input [12:0] n;
-  wire [12:0] n;
-  output [12:0] outputs_left;
-  reg [12:0] outputs_left = 13'h0000;
-  output row_last;
-  reg row_last = 1'h0;
+  output enough;
+  reg enough = 1'h0;
+  input give;
+  wire give;
+  reg [3:0] left = 4'h0;
   input rst;
   wire rst;
+  output spare;
+  reg spare = 1'h1;
   input start;
   wire start;
-  assign \$1  = advance & row_last;
-  assign \$2  = n <= 1'h1;
-  assign \$3  = outputs_left - 1'h1;
-  assign \$4  = outputs_left <= 2'h2;
-  assign \$5  = advance & row_last;
-  assign \$6  = start | \$5 ;
-  assign \$7  = k <= 4'h8;
-  assign \$8  = inputs_left - 4'h8;
-  assign \$9  = inputs_left <= 5'h10;
+  input waive;
+  wire waive;
+  assign \$22  = left[1] | \$21 ;
+  assign \$23  = left[2] | \$22 ;
+  assign \$24  = left[3] | \$23 ;
+  assign \$26  = left[2] | \$25 ;
+  assign \$27  = left[3] | \$26 ;
+  assign \$28  = give ? \$24  : \$27 ;
+  assign \$30  = left[1] | \$29 ;
+  assign \$31  = left[2] | \$30 ;
+  assign \$32  = left[3] | \$31 ;
+  assign \$33  = give ? 1'h1 : \$32 ;
+  assign \$34  = claimed ? \$28  : \$33 ;
+  assign \$35  = claim ? \$20  : \$34 ;
+  assign \$37  = left[2] | \$36 ;
+  assign \$38  = left[3] | \$37 ;
+  assign \$40  = left[1] & \$39 ;
+  assign \$41  = left[2] | \$40 ;
+  assign \$42  = left[3] | \$41 ;
+  assign \$43  = give ? \$38  : \$42 ;
+  assign \$45  = left[1] | \$44 ;
+  assign \$46  = left[2] | \$45 ;
+  assign \$47  = left[3] | \$46 ;
+  assign \$49  = left[2] | \$48 ;
+  assign \$50  = left[3] | \$49 ;
+  assign \$51  = give ? \$47  : \$50 ;
+  assign \$52  = claimed ? \$43  : \$51 ;
+  assign \$54  = left[1] | \$53 ;
+  assign \$55  = left[2] | \$54 ;
+  assign \$56  = left[3] | \$55 ;
+  assign \$58  = left[2] | \$57 ;
+  assign \$59  = left[3] | \$58 ;
+  assign \$60  = give ? \$56  : \$59 ;
+  assign \$62  = left[1] | \$61 ;
+  assign \$63  = left[2] | \$62 ;
+  assign \$64  = left[3] | \$63 ;
+  assign \$65  = give ? 1'h1 : \$64 ;
+  assign \$66  = claimed ? \$60  : \$65 ;
+  assign \$67  = claim ? \$52  : \$66 ;
+  assign \$68  = \$67  | waive;
+  assign \$70  = left[1] & \$69 ;
+  assign \$71  = left[2] & \$70 ;
+  assign \$72  = left[3] | \$71 ;
+  assign \$73  = ~ \$72 ;
   always @(posedge clk)
-    outputs_left <= \$10 ;
+    left <= \$74 ;
   always @(posedge clk)
-    block_last <= \$11 ;
+    claimed <= \$75 ;
   always @(posedge clk)
-    inputs_left <= \$12 ;
+    backed <= \$76 ;
   always @(posedge clk)
-    row_last <= \$13 ;
+    enough <= \$77 ;
+  always @(posedge clk)
+    spare <= \$78 ;
+  assign \$1  = left + give;
+  assign \$2  = claimed ? 1'h1 : 1'h0;
+  assign \$3  = \$1  - \$2 ;
+  assign \$5  = left[2] | \$4 ;
+  assign \$6  = left[3] | \$5 ;
+  assign \$8  = left[1] & \$7 ;
+  assign \$9  = left[2] | \$8 ;
+  assign \$10  = left[3] | \$9 ;
+  assign \$11  = give ? \$6  : \$10 ;
+  assign \$13  = left[1] | \$12 ;
+  assign \$14  = left[2] | \$13 ;
+  assign \$15  = left[3] | \$14 ;
+  assign \$17  = left[2] | \$16 ;
+  assign \$18  = left[3] | \$17 ;
+  assign \$19  = give ? \$15  : \$18 ;
+  assign \$20  = claimed ? \$11  : \$19 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$10  = outputs_left;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    (* full_case = 32'd1 *)
     if (start) begin
-      \$10  = n;
-    end else if (\$1 ) begin
-      \$10  = \$3 [12:0];
+      \$74  = 4'h0;
+    end else begin
+      \$74  = \$3 [3:0];
     end
     if (abort) begin
-      \$10  = 13'h0000;
+      \$74  = 4'h0;
     end
     if (rst) begin
-      \$10  = 13'h0000;
+      \$74  = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$11  = block_last;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    (* full_case = 32'd1 *)
     if (start) begin
-      \$11  = \$2 ;
-    end else if (\$1 ) begin
-      \$11  = \$4 ;
+      \$75  = 1'h0;
+    end else begin
+      \$75  = claim;
     end
     if (abort) begin
-      \$11  = 1'h0;
+      \$75  = 1'h0;
     end
     if (rst) begin
-      \$11  = 1'h0;
+      \$75  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$12  = inputs_left;
-    if (\$6 ) begin
-      \$12  = k;
-    end else if (advance) begin
-      \$12  = \$8 [10:0];
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$76  = 1'h0;
+    end else begin
+      \$76  = \$35 ;
     end
     if (abort) begin
-      \$12  = 11'h000;
+      \$76  = 1'h0;
     end
     if (rst) begin
-      \$12  = 11'h000;
+      \$76  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
-    \$13  = row_last;
-    if (\$6 ) begin
-      \$13  = \$7 ;
-    end else if (advance) begin
-      \$13  = \$9 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$77  = 1'h0;
+    end else begin
+      \$77  = \$68 ;
     end
     if (abort) begin
-      \$13  = 1'h0;
+      \$77  = 1'h0;
     end
     if (rst) begin
-      \$13  = 1'h0;
+      \$77  = 1'h0;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
+    (* full_case = 32'd1 *)
+    if (start) begin
+      \$78  = 1'h1;
+    end else begin
+      \$78  = \$73 ;
+    end
+    if (abort) begin
+      \$78  = 1'h1;
+    end
+    if (rst) begin
+      \$78  = 1'h1;
+    end
+  end
+  assign \$57  = left[1];
+  assign \$4  = left[1];
+  assign \$7  = left[0];
+  assign \$12  = left[0];
+  assign \$16  = left[1];
+  assign \$21  = left[0];
+  assign \$25  = left[1];
+  assign \$29  = left[0];
+  assign \$36  = left[1];
+  assign \$39  = left[0];
+  assign \$44  = left[0];
+  assign \$48  = left[1];
+  assign \$53  = left[0];
+  assign \$61  = left[0];
+  assign \$69  = left[0];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, closed, misframed, start, abort, tvalid);
-  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_gate (tlast, clk, rst, \final , tready, present, misframed, start, abort, closed, take, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$14  = 0;
   wire \$1 ;
   wire \$10 ;
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
   wire \$14 ;
-  reg [1:0] \$15 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
   wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
   wire \$3 ;
   wire \$4 ;
   wire \$5 ;
@@ -5897,22 +6267,21 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   input clk;
   wire clk;
   output closed;
-  wire closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
   input \final ;
   wire \final ;
+  wire late;
   output misframed;
   wire misframed;
+  reg not_open = 1'h1;
   output present;
   wire present;
   input rst;
   wire rst;
   input start;
   wire start;
-  (* enum_base_type = "State" *)
-  (* enum_value_01 = "CLOSED" *)
-  (* enum_value_10 = "OPEN" *)
-  (* enum_value_11 = "DRAIN" *)
-  reg [1:0] state = 2'h1;
   input take;
   wire take;
   input tlast;
@@ -5921,92 +6290,396 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   wire tready;
   input tvalid;
   wire tvalid;
-  assign \$1  = ~ state[0];
-  assign \$2  = \$1  & take;
-  assign \$3  = state == 2'h3;
-  assign tready = \$2  | \$3 ;
-  assign \$4  = ~ state[0];
-  assign present = \$4  & tvalid;
-  assign closed = ~ state[1];
-  assign \$5  = tvalid & tready;
-  assign \$6  = ~ state[0];
-  assign \$7  = \$5  & \$6 ;
-  assign \$8  = tlast != \final ;
-  assign misframed = \$7  & \$8 ;
-  assign \$9  = tvalid & tready;
-  assign \$10  = \$9  & tlast;
-  assign \$11  = tvalid & tready;
-  assign \$12  = ~ state[0];
-  assign \$13  = \$11  & \$12 ;
-  assign \$14  = \$13  & \final ;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
   always @(posedge clk)
-    state <= \$15 ;
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
-    \$15  = state;
-    if (start) begin
-      \$15  = 2'h2;
-    end else if (\$10 ) begin
-      \$15  = 2'h1;
-    end else if (\$14 ) begin
-      \$15  = 2'h3;
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$23  = \$16 ;
     if (abort) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
     if (rst) begin
-      \$15  = 2'h1;
+      \$23  = 1'h1;
     end
   end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$14 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$166$0 , \port$185$0 , finished, counting, \port$201$0 , \port$300$0 , \port$303$0 , \port$310$0 , busy
-, \port$368$0 , \port$392$0 , \port$416$0 , axil_bvalid, axil_bresp, start, abort, n, \k$25 , axil_rvalid, axil_rresp, axil_rdata, axil_awaddr);
-  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_ring (clk, rst, write, word, abort, read__en, data);
+  reg \$auto$verilog_backend.cc:2355:dump_module$15  = 0;
+  wire [4:0] \$1 ;
+  wire [4:0] \$2 ;
+  reg [3:0] \$3 ;
+  reg [3:0] \$4 ;
+  reg [3:0] \$signature__addr  = 4'h0;
+  wire [31:0] \$signature__data ;
+  wire \$signature__en ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  input [31:0] data;
+  wire [31:0] data;
+  (* init = 4'h0 *)
+  wire [3:0] into;
+  (* init = 4'h0 *)
+  wire [3:0] out_of;
+  reg [3:0] read__addr = 4'h0;
+  wire [31:0] read__data;
+  input read__en;
+  wire read__en;
+  input rst;
+  wire rst;
+  wire take;
+  output [31:0] word;
+  wire [31:0] word;
+  input write;
+  wire write;
+  (* no_rw_check = 32'd1 *)
+  (* ram_style = "block" *)
+  reg [31:0] storage [15:0];
+  initial begin
+    storage[0] = 32'd0;
+    storage[1] = 32'd0;
+    storage[2] = 32'd0;
+    storage[3] = 32'd0;
+    storage[4] = 32'd0;
+    storage[5] = 32'd0;
+    storage[6] = 32'd0;
+    storage[7] = 32'd0;
+    storage[8] = 32'd0;
+    storage[9] = 32'd0;
+    storage[10] = 32'd0;
+    storage[11] = 32'd0;
+    storage[12] = 32'd0;
+    storage[13] = 32'd0;
+    storage[14] = 32'd0;
+    storage[15] = 32'd0;
+  end
+  always @(posedge clk) begin
+    if (write)
+      storage[\$signature__addr ] <= data;
+  end
+  reg [31:0] _0_;
+  always @(posedge clk) begin
+    if (read__en) begin
+      _0_ <= storage[read__addr];
+    end
+  end
+  assign word = _0_;
+  always @(posedge clk)
+    \$signature__addr  <= \$3 ;
+  always @(posedge clk)
+    read__addr <= \$4 ;
+  assign \$1  = \$signature__addr  + 1'h1;
+  assign \$2  = read__addr + 1'h1;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$3  = \$signature__addr ;
+    if (write) begin
+      \$3  = \$1 [3:0];
+    end
+    if (abort) begin
+      \$3  = 4'h0;
+    end
+    if (rst) begin
+      \$3  = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$15 ) begin end
+    \$4  = read__addr;
+    if (read__en) begin
+      \$4  = \$2 [3:0];
+    end
+    if (abort) begin
+      \$4  = 4'h0;
+    end
+    if (rst) begin
+      \$4  = 4'h0;
+    end
+  end
+  assign into = \$signature__addr ;
+  assign \$signature__data  = data;
+  assign \$signature__en  = write;
+  assign out_of = read__addr;
+  assign take = read__en;
+  assign read__data = word;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_walk (rst, advance, start, abort, last_n, last_input, block_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
-  wire [1:0] \$10 ;
-  wire [32:0] \$100 ;
-  wire [32:0] \$101 ;
-  wire [32:0] \$102 ;
-  wire [32:0] \$103 ;
-  wire [32:0] \$104 ;
-  wire \$105 ;
-  wire [1:0] \$106 ;
-  wire \$107 ;
-  wire \$108 ;
-  reg [31:0] \$109 ;
+  wire \$10 ;
   wire \$11 ;
-  wire [31:0] \$110 ;
-  reg \$111 ;
-  reg [1:0] \$112 ;
-  reg [31:0] \$113 ;
-  reg [31:0] \$114 ;
-  reg \$115 ;
-  reg \$116 ;
-  reg [12:0] \$117 ;
-  reg [10:0] \$118 ;
-  reg \$119 ;
   wire \$12 ;
-  reg [7:0] \$120 ;
-  reg \$121 ;
-  reg \$122 ;
-  reg [31:0] \$123 ;
-  reg \$124 ;
-  reg [31:0] \$125 ;
-  reg \$126 ;
-  reg [31:0] \$127 ;
-  reg \$128 ;
-  reg [31:0] \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg [31:0] \$131 ;
-  reg \$132 ;
-  reg [1:0] \$133 ;
-  reg [31:0] \$134 ;
   wire \$14 ;
   wire \$15 ;
   wire \$16 ;
   wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [13:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [13:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  reg [12:0] \$47 ;
+  reg \$48 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  input [10:0] last_input;
+  wire [10:0] last_input;
+  wire [10:0] last_k;
+  input [12:0] last_n;
+  wire [12:0] last_n;
+  reg [12:0] last_output = 13'h0000;
+  (* init = 13'h0000 *)
+  wire [12:0] outputs_high;
+  wire row_last;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$2  = last_output - 1'h1;
+  assign \$3  = start ? { 1'h0, last_n } : \$2 ;
+  assign \$5  = last_n[1] | \$4 ;
+  assign \$6  = last_n[2] | \$5 ;
+  assign \$7  = last_n[3] | \$6 ;
+  assign \$8  = last_n[4] | \$7 ;
+  assign \$9  = last_n[5] | \$8 ;
+  assign \$10  = last_n[6] | \$9 ;
+  assign \$11  = last_n[7] | \$10 ;
+  assign \$12  = last_n[8] | \$11 ;
+  assign \$13  = last_n[9] | \$12 ;
+  assign \$14  = last_n[10] | \$13 ;
+  assign \$15  = last_n[11] | \$14 ;
+  assign \$16  = last_n[12] | \$15 ;
+  assign \$17  = ~ \$16 ;
+  assign \$19  = last_output[2] | \$18 ;
+  assign \$20  = last_output[3] | \$19 ;
+  assign \$21  = last_output[4] | \$20 ;
+  assign \$22  = last_output[5] | \$21 ;
+  assign \$23  = last_output[6] | \$22 ;
+  assign \$24  = last_output[7] | \$23 ;
+  assign \$25  = last_output[8] | \$24 ;
+  assign \$26  = last_output[9] | \$25 ;
+  assign \$27  = last_output[10] | \$26 ;
+  assign \$28  = last_output[11] | \$27 ;
+  assign \$29  = last_output[12] | \$28 ;
+  assign \$30  = ~ \$29 ;
+  assign \$32  = last_output[1] | \$31 ;
+  assign \$33  = last_output[2] | \$32 ;
+  assign \$34  = last_output[3] | \$33 ;
+  assign \$35  = last_output[4] | \$34 ;
+  assign \$36  = last_output[5] | \$35 ;
+  assign \$37  = last_output[6] | \$36 ;
+  assign \$38  = last_output[7] | \$37 ;
+  assign \$39  = last_output[8] | \$38 ;
+  assign \$40  = last_output[9] | \$39 ;
+  assign \$41  = last_output[10] | \$40 ;
+  assign \$42  = last_output[11] | \$41 ;
+  assign \$43  = last_output[12] | \$42 ;
+  assign \$44  = ~ \$43 ;
+  assign \$46  = start ? \$17  : \$45 ;
+  always @(posedge clk)
+    last_output <= \$47 ;
+  always @(posedge clk)
+    block_last <= \$48 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$47  = last_output;
+    if (advance) begin
+      \$47  = \$3 [12:0];
+    end
+    if (abort) begin
+      \$47  = 13'h0000;
+    end
+    if (rst) begin
+      \$47  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
+    \$48  = block_last;
+    if (advance) begin
+      \$48  = \$46 ;
+    end
+    if (abort) begin
+      \$48  = 1'h0;
+    end
+    if (rst) begin
+      \$48  = 1'h0;
+    end
+  end
+  assign outputs_high = last_output;
+  assign row_last = 1'h1;
+  assign last_k = last_input;
+  assign \$1  = 1'h1;
+  assign \$4  = last_n[0];
+  assign \$18  = last_output[1];
+  assign \$31  = last_output[0];
+  assign \$45  = \$30 ;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation_take, activation_missing, weight_take, weight_final, scale_claim, room_claim, activation_stall, weight_stall, scale_stall, room_stall, busy, activation_present, activation_late, weight_present, weight_late, \start$48 , abort, last_n, last_k
+, load_open, load_chunk, load_last, \step$46 , state, group_last, activation_closed, scale_available, scale_ready, room, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$100 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire [1:0] \$103 ;
+  wire [1:0] \$104 ;
+  wire \$105 ;
+  wire \$106 ;
+  wire \$107 ;
+  wire \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  wire \$119 ;
+  wire \$12 ;
+  wire \$120 ;
+  wire \$121 ;
+  wire \$122 ;
+  wire \$123 ;
+  wire \$124 ;
+  wire \$125 ;
+  wire \$126 ;
+  wire \$127 ;
+  wire \$128 ;
+  wire \$129 ;
+  wire \$13 ;
+  wire \$130 ;
+  wire \$131 ;
+  wire \$132 ;
+  wire \$133 ;
+  wire \$134 ;
+  wire \$135 ;
+  wire \$136 ;
+  wire \$137 ;
+  wire \$138 ;
+  wire \$139 ;
+  wire \$14 ;
+  wire \$140 ;
+  wire \$141 ;
+  wire \$142 ;
+  wire \$143 ;
+  wire \$144 ;
+  wire \$145 ;
+  wire \$146 ;
+  wire \$147 ;
+  wire \$148 ;
+  wire \$149 ;
+  wire \$15 ;
+  wire \$150 ;
+  wire \$151 ;
+  wire \$152 ;
+  wire \$153 ;
+  wire \$154 ;
+  wire \$155 ;
+  wire \$156 ;
+  wire \$157 ;
+  wire \$158 ;
+  wire \$159 ;
+  wire \$16 ;
+  wire \$160 ;
+  reg \$161 ;
+  reg \$162 ;
+  reg [6:0] \$163 ;
+  reg [10:0] \$164 ;
+  reg \$165 ;
+  reg [18:0] \$166 ;
+  reg [18:0] \$167 ;
+  reg \$168 ;
+  reg [6:0] \$169 ;
+  wire \$17 ;
+  wire [7:0] \$170 ;
   wire \$18 ;
   wire \$19 ;
   wire \$2 ;
@@ -6066,10 +6739,1122 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   wire \$69 ;
   wire \$7 ;
   wire \$70 ;
-  wire [7:0] \$71 ;
-  wire [7:0] \$72 ;
+  wire \$71 ;
+  wire \$72 ;
   wire \$73 ;
   wire \$74 ;
+  wire \$75 ;
+  wire \$76 ;
+  wire \$77 ;
+  wire \$78 ;
+  wire \$79 ;
+  wire \$8 ;
+  wire \$80 ;
+  wire \$81 ;
+  wire \$82 ;
+  wire \$83 ;
+  wire \$84 ;
+  wire \$85 ;
+  wire \$86 ;
+  wire [18:0] \$87 ;
+  wire \$88 ;
+  wire \$89 ;
+  wire \$9 ;
+  wire \$90 ;
+  wire \$91 ;
+  wire \$92 ;
+  wire \$93 ;
+  wire \$94 ;
+  wire \$95 ;
+  wire \$96 ;
+  wire \$97 ;
+  wire \$98 ;
+  wire \$99 ;
+  input abort;
+  wire abort;
+  input activation_closed;
+  wire activation_closed;
+  wire activation_final;
+  input activation_late;
+  wire activation_late;
+  output activation_missing;
+  wire activation_missing;
+  input activation_present;
+  wire activation_present;
+  output activation_stall;
+  wire activation_stall;
+  output activation_take;
+  wire activation_take;
+  wire advance;
+  wire beat_last;
+  wire block_last;
+  output busy;
+  wire busy;
+  wire [6:0] chunk;
+  input clk;
+  wire clk;
+  reg gap = 1'h0;
+  wire group;
+  output group_last;
+  wire group_last;
+  wire [10:0] last_input;
+  input [10:0] last_k;
+  wire [10:0] last_k;
+  wire [10:0] \last_k$12 ;
+  input [12:0] last_n;
+  wire [12:0] last_n;
+  wire [12:0] \last_n$10 ;
+  output [6:0] load_chunk;
+  reg [6:0] load_chunk = 7'h00;
+  reg load_final = 1'h0;
+  output [10:0] load_last;
+  reg [10:0] load_last = 11'h000;
+  output load_open;
+  reg load_open = 1'h0;
+  reg load_write = 1'h0;
+  reg [18:0] loaded_1 = 19'h00000;
+  wire \loaded_1.block_last ;
+  wire [6:0] \loaded_1.chunk ;
+  wire \loaded_1.group ;
+  wire \loaded_1.group_last ;
+  wire \loaded_1.load ;
+  wire \loaded_1.poison ;
+  wire \loaded_1.ragged ;
+  wire \loaded_1.row_last ;
+  wire \loaded_1.rows ;
+  wire \loaded_1.scaled ;
+  wire \loaded_1.segment ;
+  wire \loaded_1.valid ;
+  wire \loaded_1.weighted ;
+  input over;
+  wire over;
+  wire ragged;
+  input room;
+  wire room;
+  output room_claim;
+  wire room_claim;
+  output room_stall;
+  wire room_stall;
+  wire row_last;
+  wire rows;
+  input rst;
+  wire rst;
+  input scale_available;
+  wire scale_available;
+  output scale_claim;
+  wire scale_claim;
+  input scale_ready;
+  wire scale_ready;
+  output scale_stall;
+  wire scale_stall;
+  wire segment;
+  wire start;
+  input \start$48 ;
+  wire \start$48 ;
+  (* enum_base_type = "State" *)
+  (* enum_value_0000001 = "IDLE" *)
+  (* enum_value_0000010 = "LOAD" *)
+  (* enum_value_0000100 = "GAP" *)
+  (* enum_value_0001000 = "COMPUTE" *)
+  (* enum_value_0010000 = "FINISH" *)
+  (* enum_value_0100000 = "FIND" *)
+  (* enum_value_1000000 = "ALIGN" *)
+  output [6:0] state;
+  reg [6:0] state = 7'h01;
+  wire [18:0] step;
+  output [18:0] \step$46 ;
+  reg [18:0] \step$46  = 19'h00000;
+  wire \step$46.block_last ;
+  wire [6:0] \step$46.chunk ;
+  wire \step$46.group ;
+  wire \step$46.group_last ;
+  wire \step$46.load ;
+  wire \step$46.poison ;
+  wire \step$46.ragged ;
+  wire \step$46.row_last ;
+  wire \step$46.rows ;
+  wire \step$46.scaled ;
+  wire \step$46.segment ;
+  wire \step$46.valid ;
+  wire \step$46.weighted ;
+  wire \step.block_last ;
+  wire [6:0] \step.chunk ;
+  wire \step.group ;
+  wire \step.group_last ;
+  wire \step.load ;
+  wire \step.poison ;
+  wire \step.ragged ;
+  wire \step.row_last ;
+  wire \step.rows ;
+  wire \step.scaled ;
+  wire \step.segment ;
+  wire \step.valid ;
+  wire \step.weighted ;
+  output weight_final;
+  wire weight_final;
+  input weight_late;
+  wire weight_late;
+  input weight_present;
+  wire weight_present;
+  output weight_stall;
+  wire weight_stall;
+  output weight_take;
+  wire weight_take;
+  assign \$1  = state[1] | state[3];
+  assign start = ~ \$1 ;
+  assign \$2  = state[1] & activation_late;
+  assign \$3  = ~ \$2 ;
+  assign \$4  = state[3] & weight_late;
+  assign \$5  = ~ \$4 ;
+  assign \$6  = \$3  & \$5 ;
+  assign \$7  = ~ scale_ready;
+  assign \$8  = group_last & \$7 ;
+  assign \$11  = ~ \$10 ;
+  assign \$12  = group_last & \$11 ;
+  assign \$13  = \$8  | \$12 ;
+  assign \$14  = state[3] & \$13 ;
+  assign \$15  = ~ \$14 ;
+  assign advance = \$6  & \$15 ;
+  assign activation_missing = state[1] & activation_closed;
+  assign \$16  = ~ scale_ready;
+  assign \$17  = group_last & \$16 ;
+  assign \$20  = ~ \$19 ;
+  assign \$21  = group_last & \$20 ;
+  assign \$22  = \$17  | \$21 ;
+  assign \$23  = ~ \$22 ;
+  assign \$24  = state[3] & \$23 ;
+  assign weight_final = group_last & block_last;
+  assign \$25  = state[3] & group_last;
+  assign \$26  = \$25  & scale_available;
+  assign \$27  = state[3] & weight_late;
+  assign \$28  = ~ scale_ready;
+  assign \$29  = group_last & \$28 ;
+  assign \$32  = ~ \$31 ;
+  assign \$33  = group_last & \$32 ;
+  assign \$34  = \$29  | \$33 ;
+  assign \$35  = \$27  | \$34 ;
+  assign \$36  = ~ \$35 ;
+  assign scale_claim = \$26  & \$36 ;
+  assign \$37  = state[3] & group_last;
+  assign \$38  = state[3] & weight_late;
+  assign \$39  = ~ scale_ready;
+  assign \$40  = group_last & \$39 ;
+  assign \$43  = ~ \$42 ;
+  assign \$44  = group_last & \$43 ;
+  assign \$45  = \$40  | \$44 ;
+  assign \$46  = \$38  | \$45 ;
+  assign \$47  = ~ \$46 ;
+  assign room_claim = \$37  & \$47 ;
+  assign activation_stall = state[1] & activation_late;
+  assign weight_stall = state[3] & weight_late;
+  assign \$48  = state[3] & weight_late;
+  assign \$49  = ~ \$48 ;
+  assign \$50  = state[3] & \$49 ;
+  assign \$51  = ~ scale_ready;
+  assign \$52  = group_last & \$51 ;
+  assign scale_stall = \$50  & \$52 ;
+  assign \$53  = state[3] & weight_late;
+  assign \$54  = ~ \$53 ;
+  assign \$55  = state[3] & \$54 ;
+  assign \$56  = ~ scale_ready;
+  assign \$57  = group_last & \$56 ;
+  assign \$58  = ~ \$57 ;
+  assign \$59  = \$55  & \$58 ;
+  assign \$60  = \$59  & group_last;
+  assign \$61  = ~ room;
+  assign room_stall = \$60  & \$61 ;
+  assign \$62  = state[1] & activation_present;
+  assign \$63  = state[3] & weight_late;
+  assign \$64  = ~ scale_ready;
+  assign \$65  = group_last & \$64 ;
+  assign \$68  = ~ \$67 ;
+  assign \$69  = group_last & \$68 ;
+  assign \$70  = \$65  | \$69 ;
+  assign \$71  = \$63  | \$70 ;
+  assign \$72  = ~ \$71 ;
+  assign \$73  = state[3] & \$72 ;
+  assign \$74  = \$62  | \$73 ;
+  assign \$75  = group_last & scale_available;
+  assign \$76  = ~ weight_present;
+  assign \$77  = ~ scale_available;
+  assign \$78  = group_last & \$77 ;
+  assign \$79  = \$76  | \$78 ;
+  assign busy = ~ state[0];
+  assign \$83  = state[1] & activation_present;
+  assign \$87  = state[3] ? step : loaded_1;
+  assign \$88  = state[3] & weight_late;
+  assign \$89  = ~ scale_ready;
+  assign \$90  = group_last & \$89 ;
+  assign \$93  = ~ \$92 ;
+  assign \$94  = group_last & \$93 ;
+  assign \$95  = \$90  | \$94 ;
+  assign \$96  = \$88  | \$95 ;
+  assign \$97  = ~ \$96 ;
+  assign \$98  = state[3] & \$97 ;
+  assign \$99  = ~ state[3];
+  assign \$100  = \$99  & loaded_1[0];
+  assign \$101  = \$100  & loaded_1[1];
+  assign \$102  = \$98  | \$101 ;
+  assign \$103  = gap + 1'h1;
+  assign \$104  = state[2] ? \$103  : 2'h0;
+  assign \$105  = ~ \start$48 ;
+  assign \$106  = state[0] & \$105 ;
+  assign \$107  = state[4] & over;
+  assign \$108  = \$106  | \$107 ;
+  assign \$109  = state[0] & \start$48 ;
+  assign \$110  = state[1] & activation_present;
+  assign \$111  = \$110  & group_last;
+  assign \$112  = state[1] & activation_closed;
+  assign \$113  = \$111  | \$112 ;
+  assign \$114  = ~ \$113 ;
+  assign \$115  = state[1] & \$114 ;
+  assign \$116  = \$109  | \$115 ;
+  assign \$117  = state[1] & activation_present;
+  assign \$118  = \$117  & group_last;
+  assign \$119  = state[1] & activation_closed;
+  assign \$120  = \$118  | \$119 ;
+  assign \$122  = state[2] & \$121 ;
+  assign \$123  = ~ \$122 ;
+  assign \$124  = state[2] & \$123 ;
+  assign \$125  = \$120  | \$124 ;
+  assign \$127  = state[2] & \$126 ;
+  assign \$128  = state[3] & weight_late;
+  assign \$129  = ~ scale_ready;
+  assign \$130  = group_last & \$129 ;
+  assign \$133  = ~ \$132 ;
+  assign \$134  = group_last & \$133 ;
+  assign \$135  = \$130  | \$134 ;
+  assign \$136  = \$128  | \$135 ;
+  assign \$137  = ~ \$136 ;
+  assign \$138  = state[3] & \$137 ;
+  assign \$139  = group_last & block_last;
+  assign \$140  = \$138  & \$139 ;
+  assign \$141  = ~ \$140 ;
+  assign \$142  = state[3] & \$141 ;
+  assign \$143  = \$127  | \$142 ;
+  assign \$144  = state[3] & weight_late;
+  assign \$145  = ~ scale_ready;
+  assign \$146  = group_last & \$145 ;
+  assign \$149  = ~ \$148 ;
+  assign \$150  = group_last & \$149 ;
+  assign \$151  = \$146  | \$150 ;
+  assign \$152  = \$144  | \$151 ;
+  assign \$153  = ~ \$152 ;
+  assign \$154  = state[3] & \$153 ;
+  assign \$155  = group_last & block_last;
+  assign \$156  = \$154  & \$155 ;
+  assign \$157  = state[4] & over;
+  assign \$158  = ~ \$157 ;
+  assign \$159  = state[4] & \$158 ;
+  assign \$160  = \$156  | \$159 ;
+  always @(posedge clk)
+    load_open <= \$161 ;
+  always @(posedge clk)
+    load_write <= \$162 ;
+  always @(posedge clk)
+    load_chunk <= \$163 ;
+  always @(posedge clk)
+    load_last <= \$164 ;
+  always @(posedge clk)
+    load_final <= \$165 ;
+  always @(posedge clk)
+    loaded_1 <= \$166 ;
+  always @(posedge clk)
+    \step$46  <= \$167 ;
+  always @(posedge clk)
+    gap <= \$168 ;
+  always @(posedge clk)
+    state <= \$169 ;
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .chunk(chunk),
+    .clk(clk),
+    .group(group),
+    .last_k(last_k),
+    .last_n(last_n),
+    .\port$1439$0 (\$170 ),
+    .row_last(group_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$161  = \$82 ;
+    if (abort) begin
+      \$161  = 1'h0;
+    end
+    if (rst) begin
+      \$161  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$162  = \$86 ;
+    if (abort) begin
+      \$162  = 1'h0;
+    end
+    if (rst) begin
+      \$162  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$163  = chunk;
+    if (abort) begin
+      \$163  = 7'h00;
+    end
+    if (rst) begin
+      \$163  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$164  = { \$170 , last_k[2:0] };
+    if (abort) begin
+      \$164  = 11'h000;
+    end
+    if (rst) begin
+      \$164  = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$165  = group_last;
+    if (abort) begin
+      \$165  = 1'h0;
+    end
+    if (rst) begin
+      \$165  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$166  = step;
+    if (abort) begin
+      \$166  = 19'h00000;
+    end
+    if (rst) begin
+      \$166  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$167 [18:1] = \$87 [18:1];
+    \$167 [0] = \$102 ;
+    if (abort) begin
+      \$167  = 19'h00000;
+    end
+    if (rst) begin
+      \$167  = 19'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$168  = \$104 [0];
+    if (abort) begin
+      \$168  = 1'h0;
+    end
+    if (rst) begin
+      \$168  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
+    \$169  = { 2'h0, \$160 , \$143 , \$125 , \$116 , \$108  };
+    if (abort) begin
+      \$169  = 7'h01;
+    end
+    if (rst) begin
+      \$169  = 7'h01;
+    end
+  end
+  assign row_last = group_last;
+  assign \last_n$10  = last_n;
+  assign \last_k$12  = last_k;
+  assign beat_last = 1'h1;
+  assign activation_final = group_last;
+  assign segment = 1'h0;
+  assign ragged = group_last;
+  assign rows = 1'h1;
+  assign last_input = { \$170 , last_k[2:0] };
+  assign \step.valid  = step[0];
+  assign \step.load  = step[1];
+  assign \step.chunk  = step[8:2];
+  assign \step.segment  = step[9];
+  assign \step.group  = step[10];
+  assign \step.group_last  = step[11];
+  assign \step.row_last  = step[12];
+  assign \step.ragged  = step[13];
+  assign \step.weighted  = step[14];
+  assign \step.scaled  = step[15];
+  assign \step.poison  = step[16];
+  assign \step.rows  = step[17];
+  assign \step.block_last  = step[18];
+  assign \loaded_1.valid  = loaded_1[0];
+  assign \loaded_1.load  = loaded_1[1];
+  assign \loaded_1.chunk  = loaded_1[8:2];
+  assign \loaded_1.segment  = loaded_1[9];
+  assign \loaded_1.group  = loaded_1[10];
+  assign \loaded_1.group_last  = loaded_1[11];
+  assign \loaded_1.row_last  = loaded_1[12];
+  assign \loaded_1.ragged  = loaded_1[13];
+  assign \loaded_1.weighted  = loaded_1[14];
+  assign \loaded_1.scaled  = loaded_1[15];
+  assign \loaded_1.poison  = loaded_1[16];
+  assign \loaded_1.rows  = loaded_1[17];
+  assign \loaded_1.block_last  = loaded_1[18];
+  assign \step$46.valid  = \step$46 [0];
+  assign \step$46.load  = \step$46 [1];
+  assign \step$46.chunk  = \step$46 [8:2];
+  assign \step$46.segment  = \step$46 [9];
+  assign \step$46.group  = \step$46 [10];
+  assign \step$46.group_last  = \step$46 [11];
+  assign \step$46.row_last  = \step$46 [12];
+  assign \step$46.ragged  = \step$46 [13];
+  assign \step$46.weighted  = \step$46 [14];
+  assign \step$46.scaled  = \step$46 [15];
+  assign \step$46.poison  = \step$46 [16];
+  assign \step$46.rows  = \step$46 [17];
+  assign \step$46.block_last  = \step$46 [18];
+  assign step[16] = \$79 ;
+  assign step[15] = \$75 ;
+  assign step[14] = weight_present;
+  assign step[1] = state[1];
+  assign step[0] = \$74 ;
+  assign step[18] = block_last;
+  assign step[17] = 1'h1;
+  assign step[13] = group_last;
+  assign step[12] = group_last;
+  assign step[11] = group_last;
+  assign step[10] = group;
+  assign step[9] = 1'h0;
+  assign step[8:2] = chunk;
+  assign \$9  = 1'h1;
+  assign \$10  = room;
+  assign activation_take = state[1];
+  assign \$18  = 1'h1;
+  assign \$19  = room;
+  assign weight_take = \$24 ;
+  assign \$30  = 1'h1;
+  assign \$31  = room;
+  assign \$41  = 1'h1;
+  assign \$42  = room;
+  assign \$66  = 1'h1;
+  assign \$67  = room;
+  assign \$80  = 1'h0;
+  assign \$81  = 1'h1;
+  assign \$82  = state[1];
+  assign \$84  = 1'h0;
+  assign \$85  = 1'h1;
+  assign \$86  = \$83 ;
+  assign \$91  = 1'h1;
+  assign \$92  = room;
+  assign \$121  = gap;
+  assign \$126  = gap;
+  assign \$131  = 1'h1;
+  assign \$132  = room;
+  assign \$147  = 1'h1;
+  assign \$148  = room;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, start, advance, abort, last_n, last_k, chunk, group, block_last, \port$1439$0 , row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
+  wire [7:0] \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire [7:0] \$18 ;
+  wire [1:0] \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire [1:0] \$24 ;
+  reg [6:0] \$25 ;
+  reg \$26 ;
+  wire [7:0] \$27 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  wire \advance$7 ;
+  wire beat_last;
+  output block_last;
+  wire block_last;
+  wire \block_last$11 ;
+  output [6:0] chunk;
+  reg [6:0] chunk = 7'h00;
+  input clk;
+  wire clk;
+  output group;
+  reg group = 1'h0;
+  wire group_last;
+  wire [10:0] last_input;
+  wire [10:0] \last_input$13 ;
+  input [10:0] last_k;
+  wire [10:0] last_k;
+  wire [10:0] \last_k$5 ;
+  input [12:0] last_n;
+  wire [12:0] last_n;
+  wire [12:0] \last_n$3 ;
+  output [7:0] \port$1439$0 ;
+  wire [7:0] \port$1439$0 ;
+  wire ragged;
+  output row_last;
+  wire row_last;
+  wire \row_last$9 ;
+  wire rows;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  wire \start$1 ;
+  assign \$1  = chunk + 1'h1;
+  assign \$2  = start | row_last;
+  assign \$3  = ~ \$2 ;
+  assign \$4  = start | row_last;
+  assign \$5  = ~ \$4 ;
+  assign \$6  = start | row_last;
+  assign \$7  = ~ \$6 ;
+  assign \$8  = start | row_last;
+  assign \$9  = ~ \$8 ;
+  assign \$10  = start | row_last;
+  assign \$11  = ~ \$10 ;
+  assign \$12  = start | row_last;
+  assign \$13  = ~ \$12 ;
+  assign \$14  = start | row_last;
+  assign \$15  = ~ \$14 ;
+  assign \$16  = start | row_last;
+  assign \$17  = ~ \$16 ;
+  assign \$18  = \$1  & { \$17 , \$15 , \$13 , \$11 , \$9 , \$7 , \$5 , \$3  };
+  assign \$19  = group + 1'h0;
+  assign \$20  = start | row_last;
+  assign \$21  = ~ \$20 ;
+  assign \$22  = start | row_last;
+  assign \$23  = ~ \$22 ;
+  assign \$24  = \$19  & { \$23 , \$21  };
+  always @(posedge clk)
+    chunk <= \$25 ;
+  always @(posedge clk)
+    group <= \$26 ;
+  \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk  walk (
+    .abort(abort),
+    .advance(advance),
+    .block_last(block_last),
+    .clk(clk),
+    .inputs_high(\$27 ),
+    .last_k(last_k),
+    .last_n(last_n),
+    .row_last(row_last),
+    .rst(rst),
+    .start(start)
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$25  = chunk;
+    if (advance) begin
+      \$25  = \$18 [6:0];
+    end
+    if (abort) begin
+      \$25  = 7'h00;
+    end
+    if (rst) begin
+      \$25  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$18 ) begin end
+    \$26  = group;
+    if (advance) begin
+      \$26  = \$24 [0];
+    end
+    if (abort) begin
+      \$26  = 1'h0;
+    end
+    if (rst) begin
+      \$26  = 1'h0;
+    end
+  end
+  assign \start$1  = start;
+  assign \last_n$3  = last_n;
+  assign \last_k$5  = last_k;
+  assign \advance$7  = advance;
+  assign \row_last$9  = row_last;
+  assign \block_last$11  = block_last;
+  assign last_input = { \$27 , last_k[2:0] };
+  assign \last_input$13  = { \$27 , last_k[2:0] };
+  assign rows = 1'h1;
+  assign beat_last = 1'h1;
+  assign group_last = row_last;
+  assign ragged = row_last;
+  assign \port$1439$0  = \$27 ;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, start, advance, abort, last_n, last_k, block_last, inputs_high, row_last, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$19  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire [13:0] \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire [13:0] \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire [8:0] \$48 ;
+  wire [8:0] \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire \$53 ;
+  wire \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  reg [12:0] \$69 ;
+  wire \$7 ;
+  reg \$70 ;
+  reg [7:0] \$71 ;
+  reg \$72 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input advance;
+  wire advance;
+  output block_last;
+  reg block_last = 1'h0;
+  input clk;
+  wire clk;
+  output [7:0] inputs_high;
+  reg [7:0] inputs_high = 8'h00;
+  wire [10:0] last_input;
+  input [10:0] last_k;
+  wire [10:0] last_k;
+  input [12:0] last_n;
+  wire [12:0] last_n;
+  reg [12:0] last_output = 13'h0000;
+  (* init = 13'h0000 *)
+  wire [12:0] outputs_high;
+  output row_last;
+  reg row_last = 1'h0;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  assign \$28  = last_output[11] | \$27 ;
+  assign \$29  = last_output[12] | \$28 ;
+  assign \$30  = ~ \$29 ;
+  assign \$32  = last_output[1] | \$31 ;
+  assign \$33  = last_output[2] | \$32 ;
+  assign \$34  = last_output[3] | \$33 ;
+  assign \$35  = last_output[4] | \$34 ;
+  assign \$36  = last_output[5] | \$35 ;
+  assign \$37  = last_output[6] | \$36 ;
+  assign \$38  = last_output[7] | \$37 ;
+  assign \$39  = last_output[8] | \$38 ;
+  assign \$40  = last_output[9] | \$39 ;
+  assign \$41  = last_output[10] | \$40 ;
+  assign \$42  = last_output[11] | \$41 ;
+  assign \$43  = last_output[12] | \$42 ;
+  assign \$44  = ~ \$43 ;
+  assign \$45  = row_last ? \$30  : \$44 ;
+  assign \$46  = start ? \$17  : \$45 ;
+  assign \$47  = start | row_last;
+  assign \$48  = inputs_high - 1'h1;
+  assign \$49  = \$47  ? { 1'h0, last_k[10:3] } : \$48 ;
+  assign \$50  = start | row_last;
+  assign \$52  = last_k[4] | \$51 ;
+  assign \$53  = last_k[5] | \$52 ;
+  assign \$54  = last_k[6] | \$53 ;
+  assign \$55  = last_k[7] | \$54 ;
+  assign \$56  = last_k[8] | \$55 ;
+  assign \$57  = last_k[9] | \$56 ;
+  assign \$58  = last_k[10] | \$57 ;
+  assign \$59  = ~ \$58 ;
+  assign \$61  = inputs_high[2] | \$60 ;
+  assign \$62  = inputs_high[3] | \$61 ;
+  assign \$63  = inputs_high[4] | \$62 ;
+  assign \$64  = inputs_high[5] | \$63 ;
+  assign \$65  = inputs_high[6] | \$64 ;
+  assign \$66  = inputs_high[7] | \$65 ;
+  assign \$67  = ~ \$66 ;
+  assign \$68  = \$50  ? \$59  : \$67 ;
+  always @(posedge clk)
+    last_output <= \$69 ;
+  always @(posedge clk)
+    block_last <= \$70 ;
+  always @(posedge clk)
+    inputs_high <= \$71 ;
+  always @(posedge clk)
+    row_last <= \$72 ;
+  assign \$1  = row_last ? 1'h1 : 1'h0;
+  assign \$2  = last_output - \$1 ;
+  assign \$3  = start ? { 1'h0, last_n } : \$2 ;
+  assign \$5  = last_n[1] | \$4 ;
+  assign \$6  = last_n[2] | \$5 ;
+  assign \$7  = last_n[3] | \$6 ;
+  assign \$8  = last_n[4] | \$7 ;
+  assign \$9  = last_n[5] | \$8 ;
+  assign \$10  = last_n[6] | \$9 ;
+  assign \$11  = last_n[7] | \$10 ;
+  assign \$12  = last_n[8] | \$11 ;
+  assign \$13  = last_n[9] | \$12 ;
+  assign \$14  = last_n[10] | \$13 ;
+  assign \$15  = last_n[11] | \$14 ;
+  assign \$16  = last_n[12] | \$15 ;
+  assign \$17  = ~ \$16 ;
+  assign \$19  = last_output[2] | \$18 ;
+  assign \$20  = last_output[3] | \$19 ;
+  assign \$21  = last_output[4] | \$20 ;
+  assign \$22  = last_output[5] | \$21 ;
+  assign \$23  = last_output[6] | \$22 ;
+  assign \$24  = last_output[7] | \$23 ;
+  assign \$25  = last_output[8] | \$24 ;
+  assign \$26  = last_output[9] | \$25 ;
+  assign \$27  = last_output[10] | \$26 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$69  = last_output;
+    if (advance) begin
+      \$69  = \$3 [12:0];
+    end
+    if (abort) begin
+      \$69  = 13'h0000;
+    end
+    if (rst) begin
+      \$69  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$70  = block_last;
+    if (advance) begin
+      \$70  = \$46 ;
+    end
+    if (abort) begin
+      \$70  = 1'h0;
+    end
+    if (rst) begin
+      \$70  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$71  = inputs_high;
+    if (advance) begin
+      \$71  = \$49 [7:0];
+    end
+    if (abort) begin
+      \$71  = 8'h00;
+    end
+    if (rst) begin
+      \$71  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$19 ) begin end
+    \$72  = row_last;
+    if (advance) begin
+      \$72  = \$68 ;
+    end
+    if (abort) begin
+      \$72  = 1'h0;
+    end
+    if (rst) begin
+      \$72  = 1'h0;
+    end
+  end
+  assign outputs_high = last_output;
+  assign last_input = { inputs_high, last_k[2:0] };
+  assign \$60  = inputs_high[1];
+  assign \$4  = last_n[0];
+  assign \$18  = last_output[1];
+  assign \$31  = last_output[0];
+  assign \$51  = last_k[3];
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, take, \final , tready, present, late, misframed, start, abort, closed, tvalid);
+  reg \$auto$verilog_backend.cc:2355:dump_module$20  = 0;
+  wire \$1 ;
+  wire \$10 ;
+  wire \$11 ;
+  wire \$12 ;
+  wire \$13 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  reg \$23 ;
+  reg \$24 ;
+  wire \$3 ;
+  wire \$4 ;
+  wire \$5 ;
+  wire \$6 ;
+  wire \$7 ;
+  wire \$8 ;
+  wire \$9 ;
+  input abort;
+  wire abort;
+  input clk;
+  wire clk;
+  output closed;
+  reg closed = 1'h1;
+  (* init = 1'h1 *)
+  wire \closed$7 ;
+  input \final ;
+  wire \final ;
+  output late;
+  wire late;
+  output misframed;
+  wire misframed;
+  reg not_open = 1'h1;
+  output present;
+  wire present;
+  input rst;
+  wire rst;
+  input start;
+  wire start;
+  input take;
+  wire take;
+  input tlast;
+  wire tlast;
+  output tready;
+  wire tready;
+  input tvalid;
+  wire tvalid;
+  assign \$1  = ~ closed;
+  assign tready = not_open ? \$1  : take;
+  assign \$2  = ~ not_open;
+  assign present = \$2  & tvalid;
+  assign \$3  = ~ closed;
+  assign \$4  = ~ not_open;
+  assign \$5  = \$4  & tvalid;
+  assign \$6  = ~ \$5 ;
+  assign late = \$3  & \$6 ;
+  assign \$7  = ~ not_open;
+  assign \$8  = \$7  & take;
+  assign \$9  = \$8  & tvalid;
+  assign \$10  = tlast != \final ;
+  assign misframed = \$9  & \$10 ;
+  assign \$11  = ~ start;
+  assign \$12  = tlast | \final ;
+  assign \$13  = tvalid & \$12 ;
+  assign \$14  = take & \$13 ;
+  assign \$15  = not_open | \$14 ;
+  assign \$16  = \$11  & \$15 ;
+  assign \$17  = ~ start;
+  assign \$18  = tvalid & tlast;
+  assign \$19  = not_open | take;
+  assign \$20  = \$18  & \$19 ;
+  assign \$21  = closed | \$20 ;
+  assign \$22  = \$17  & \$21 ;
+  always @(posedge clk)
+    not_open <= \$23 ;
+  always @(posedge clk)
+    closed <= \$24 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$23  = \$16 ;
+    if (abort) begin
+      \$23  = 1'h1;
+    end
+    if (rst) begin
+      \$23  = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    \$24  = \$22 ;
+    if (abort) begin
+      \$24  = 1'h1;
+    end
+    if (rst) begin
+      \$24  = 1'h1;
+    end
+  end
+  assign \closed$7  = closed;
+endmodule
+
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$174$0 , finished, counting, \port$190$0 , \port$267$0 , \port$268$0 , \port$274$0 , busy, \port$502$0 
+, \port$530$0 , \port$558$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$1375$0 , axil_awaddr);
+  reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
+  wire \$1 ;
+  wire [1:0] \$10 ;
+  wire \$100 ;
+  wire [7:0] \$101 ;
+  wire [32:0] \$102 ;
+  wire [32:0] \$103 ;
+  wire [32:0] \$104 ;
+  wire [32:0] \$105 ;
+  wire [32:0] \$106 ;
+  wire \$107 ;
+  wire [1:0] \$108 ;
+  wire \$109 ;
+  wire \$11 ;
+  wire \$110 ;
+  reg [31:0] \$111 ;
+  wire [31:0] \$112 ;
+  reg \$113 ;
+  reg [1:0] \$114 ;
+  reg [31:0] \$115 ;
+  reg [31:0] \$116 ;
+  reg \$117 ;
+  reg \$118 ;
+  reg [12:0] \$119 ;
+  wire \$12 ;
+  reg [10:0] \$120 ;
+  reg \$121 ;
+  reg [7:0] \$122 ;
+  reg \$123 ;
+  reg \$124 ;
+  reg [31:0] \$125 ;
+  reg \$126 ;
+  reg [31:0] \$127 ;
+  reg \$128 ;
+  reg [31:0] \$129 ;
+  wire \$13 ;
+  reg \$130 ;
+  reg [31:0] \$131 ;
+  reg \$132 ;
+  reg [31:0] \$133 ;
+  reg \$134 ;
+  reg [1:0] \$135 ;
+  reg [31:0] \$136 ;
+  wire \$14 ;
+  wire \$15 ;
+  wire \$16 ;
+  wire \$17 ;
+  wire \$18 ;
+  wire \$19 ;
+  wire \$2 ;
+  wire \$20 ;
+  wire \$21 ;
+  wire \$22 ;
+  wire \$23 ;
+  wire \$24 ;
+  wire \$25 ;
+  wire \$26 ;
+  wire \$27 ;
+  wire \$28 ;
+  wire \$29 ;
+  wire \$3 ;
+  wire \$30 ;
+  wire \$31 ;
+  wire \$32 ;
+  wire \$33 ;
+  wire \$34 ;
+  wire \$35 ;
+  wire \$36 ;
+  wire \$37 ;
+  wire \$38 ;
+  wire \$39 ;
+  wire \$4 ;
+  wire \$40 ;
+  wire \$41 ;
+  wire \$42 ;
+  wire \$43 ;
+  wire \$44 ;
+  wire \$45 ;
+  wire \$46 ;
+  wire \$47 ;
+  wire \$48 ;
+  wire \$49 ;
+  wire \$5 ;
+  wire \$50 ;
+  wire \$51 ;
+  wire \$52 ;
+  wire [32:0] \$53 ;
+  wire [32:0] \$54 ;
+  wire \$55 ;
+  wire \$56 ;
+  wire \$57 ;
+  wire \$58 ;
+  wire \$59 ;
+  wire \$6 ;
+  wire \$60 ;
+  wire \$61 ;
+  wire \$62 ;
+  wire \$63 ;
+  wire \$64 ;
+  wire \$65 ;
+  wire \$66 ;
+  wire \$67 ;
+  wire \$68 ;
+  wire \$69 ;
+  wire \$7 ;
+  wire \$70 ;
+  wire \$71 ;
+  wire \$72 ;
+  wire [7:0] \$73 ;
+  wire [7:0] \$74 ;
   wire \$75 ;
   wire \$76 ;
   wire \$77 ;
@@ -6096,7 +7881,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   wire \$96 ;
   wire \$97 ;
   wire \$98 ;
-  wire [7:0] \$99 ;
+  wire \$99 ;
   reg [31:0] \$signal  = 32'd0;
   output abort;
   reg abort = 1'h0;
@@ -6148,28 +7933,28 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   input finished;
   wire finished;
   reg [31:0] k = 32'd0;
-  output [10:0] \k$25 ;
-  reg [10:0] \k$25  = 11'h000;
-  output [12:0] n;
-  reg [12:0] n = 13'h0000;
-  input \port$166$0 ;
-  wire \port$166$0 ;
-  input \port$185$0 ;
-  wire \port$185$0 ;
-  input \port$201$0 ;
-  wire \port$201$0 ;
-  input \port$300$0 ;
-  wire \port$300$0 ;
-  input \port$303$0 ;
-  wire \port$303$0 ;
-  input \port$310$0 ;
-  wire \port$310$0 ;
-  input \port$368$0 ;
-  wire \port$368$0 ;
-  input \port$392$0 ;
-  wire \port$392$0 ;
-  input \port$416$0 ;
-  wire \port$416$0 ;
+  output [10:0] last_k;
+  reg [10:0] last_k = 11'h000;
+  output [12:0] last_n;
+  reg [12:0] last_n = 13'h0000;
+  input \port$1375$0 ;
+  wire \port$1375$0 ;
+  input \port$174$0 ;
+  wire \port$174$0 ;
+  input \port$190$0 ;
+  wire \port$190$0 ;
+  input \port$267$0 ;
+  wire \port$267$0 ;
+  input \port$268$0 ;
+  wire \port$268$0 ;
+  input \port$274$0 ;
+  wire \port$274$0 ;
+  input \port$502$0 ;
+  wire \port$502$0 ;
+  input \port$530$0 ;
+  wire \port$530$0 ;
+  input \port$558$0 ;
+  wire \port$558$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -6240,410 +8025,412 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$50  = k <= 11'h400;
   assign \$51  = \$49  & \$50 ;
   assign \$52  = \$44  & \$51 ;
-  assign \$53  = axil_awaddr[7:2] == 3'h6;
-  assign \$54  = write & \$53 ;
-  assign \$55  = \$54  & axil_wstrb[0];
-  assign \$56  = \$55  & axil_wdata[0];
-  assign \$57  = ~ axil_wdata[1];
-  assign \$58  = \$56  & \$57 ;
-  assign \$59  = busy | start;
-  assign \$60  = ~ \$59 ;
-  assign \$61  = \$58  & \$60 ;
-  assign \$62  = | \$signal ;
-  assign \$63  = \$signal  <= 13'h1000;
-  assign \$64  = \$62  & \$63 ;
-  assign \$65  = | k;
+  assign \$53  = \$signal  - 1'h1;
+  assign \$54  = k - 1'h1;
+  assign \$55  = axil_awaddr[7:2] == 3'h6;
+  assign \$56  = write & \$55 ;
+  assign \$57  = \$56  & axil_wstrb[0];
+  assign \$58  = \$57  & axil_wdata[0];
+  assign \$59  = ~ axil_wdata[1];
+  assign \$60  = \$58  & \$59 ;
+  assign \$61  = busy | start;
+  assign \$62  = ~ \$61 ;
+  assign \$63  = \$60  & \$62 ;
+  assign \$64  = | \$signal ;
+  assign \$65  = \$signal  <= 13'h1000;
   assign \$66  = \$64  & \$65 ;
-  assign \$67  = k <= 11'h400;
+  assign \$67  = | k;
   assign \$68  = \$66  & \$67 ;
-  assign \$69  = \$61  & \$68 ;
-  assign \$70  = \$69  | abort;
-  assign \$71  = ~ clear;
-  assign \$72  = errors & \$71 ;
-  assign \$73  = axil_awaddr[7:2] == 3'h6;
-  assign \$74  = write & \$73 ;
-  assign \$75  = \$74  & axil_wstrb[0];
-  assign \$76  = \$75  & axil_wdata[0];
-  assign \$77  = ~ axil_wdata[1];
-  assign \$78  = \$76  & \$77 ;
-  assign \$79  = busy | start;
-  assign \$80  = ~ \$79 ;
-  assign \$81  = \$78  & \$80 ;
-  assign \$82  = | \$signal ;
-  assign \$83  = \$signal  <= 13'h1000;
-  assign \$84  = \$82  & \$83 ;
-  assign \$85  = | k;
+  assign \$69  = k <= 11'h400;
+  assign \$70  = \$68  & \$69 ;
+  assign \$71  = \$63  & \$70 ;
+  assign \$72  = \$71  | abort;
+  assign \$73  = ~ clear;
+  assign \$74  = errors & \$73 ;
+  assign \$75  = axil_awaddr[7:2] == 3'h6;
+  assign \$76  = write & \$75 ;
+  assign \$77  = \$76  & axil_wstrb[0];
+  assign \$78  = \$77  & axil_wdata[0];
+  assign \$79  = ~ axil_wdata[1];
+  assign \$80  = \$78  & \$79 ;
+  assign \$81  = busy | start;
+  assign \$82  = ~ \$81 ;
+  assign \$83  = \$80  & \$82 ;
+  assign \$84  = | \$signal ;
+  assign \$85  = \$signal  <= 13'h1000;
   assign \$86  = \$84  & \$85 ;
-  assign \$87  = k <= 11'h400;
+  assign \$87  = | k;
   assign \$88  = \$86  & \$87 ;
-  assign \$89  = ~ \$88 ;
-  assign \$90  = \$81  & \$89 ;
-  assign \$91  = axil_awaddr[7:2] == 3'h6;
-  assign \$92  = write & \$91 ;
-  assign \$93  = \$92  & axil_wstrb[0];
-  assign \$94  = \$93  & axil_wdata[0];
-  assign \$95  = ~ axil_wdata[1];
-  assign \$96  = \$94  & \$95 ;
-  assign \$97  = busy | start;
+  assign \$89  = k <= 11'h400;
+  assign \$90  = \$88  & \$89 ;
+  assign \$91  = ~ \$90 ;
+  assign \$92  = \$83  & \$91 ;
+  assign \$93  = axil_awaddr[7:2] == 3'h6;
+  assign \$94  = write & \$93 ;
+  assign \$95  = \$94  & axil_wstrb[0];
+  assign \$96  = \$95  & axil_wdata[0];
+  assign \$97  = ~ axil_wdata[1];
   assign \$98  = \$96  & \$97 ;
-  assign \$99  = \$72  | { \$98 , \$90 , \port$416$0 , \port$392$0 , \port$368$0 , \port$166$0 , \port$185$0 , 1'h0 };
-  assign \$100  = cycles + cycles_event_1;
-  assign \$101  = activation_stalls + activation_stalls_event_1;
-  assign \$102  = weight_stalls + weight_stalls_event_1;
-  assign \$103  = scale_stalls + scale_stalls_event_1;
-  assign \$104  = result_stalls + result_stalls_event_1;
-  assign \$105  = axil_araddr[7:2] < 5'h10;
-  assign \$106  = \$105  ? 2'h0 : 2'h2;
+  assign \$99  = busy | start;
+  assign \$100  = \$98  & \$99 ;
+  assign \$101  = \$74  | { \$100 , \$92 , \port$558$0 , \port$530$0 , \port$502$0 , \port$1375$0 , \port$174$0 , 1'h0 };
+  assign \$102  = cycles + cycles_event_1;
+  assign \$103  = activation_stalls + activation_stalls_event_1;
+  assign \$104  = weight_stalls + weight_stalls_event_1;
+  assign \$105  = scale_stalls + scale_stalls_event_1;
+  assign \$106  = result_stalls + result_stalls_event_1;
   assign \$107  = axil_araddr[7:2] < 5'h10;
-  assign \$108  = busy | start;
-  assign \$110  = \$107  ? \$109  : 32'd0;
+  assign \$108  = \$107  ? 2'h0 : 2'h2;
+  assign \$109  = axil_araddr[7:2] < 5'h10;
+  assign \$110  = busy | start;
+  assign \$112  = \$109  ? \$111  : 32'd0;
   always @(posedge clk)
-    axil_bvalid <= \$111 ;
+    axil_bvalid <= \$113 ;
   always @(posedge clk)
-    axil_bresp <= \$112 ;
+    axil_bresp <= \$114 ;
   always @(posedge clk)
-    \$signal  <= \$113 ;
+    \$signal  <= \$115 ;
   always @(posedge clk)
-    k <= \$114 ;
+    k <= \$116 ;
   always @(posedge clk)
-    start <= \$115 ;
+    start <= \$117 ;
   always @(posedge clk)
-    abort <= \$116 ;
+    abort <= \$118 ;
   always @(posedge clk)
-    n <= \$117 ;
+    last_n <= \$119 ;
   always @(posedge clk)
-    \k$25  <= \$118 ;
+    last_k <= \$120 ;
   always @(posedge clk)
-    done <= \$119 ;
+    done <= \$121 ;
   always @(posedge clk)
-    errors <= \$120 ;
+    errors <= \$122 ;
   always @(posedge clk)
-    start_1 <= \$121 ;
+    start_1 <= \$123 ;
   always @(posedge clk)
-    cycles_event_1 <= \$122 ;
+    cycles_event_1 <= \$124 ;
   always @(posedge clk)
-    cycles <= \$123 ;
+    cycles <= \$125 ;
   always @(posedge clk)
-    activation_stalls_event_1 <= \$124 ;
+    activation_stalls_event_1 <= \$126 ;
   always @(posedge clk)
-    activation_stalls <= \$125 ;
+    activation_stalls <= \$127 ;
   always @(posedge clk)
-    weight_stalls_event_1 <= \$126 ;
+    weight_stalls_event_1 <= \$128 ;
   always @(posedge clk)
-    weight_stalls <= \$127 ;
+    weight_stalls <= \$129 ;
   always @(posedge clk)
-    scale_stalls_event_1 <= \$128 ;
+    scale_stalls_event_1 <= \$130 ;
   always @(posedge clk)
-    scale_stalls <= \$129 ;
+    scale_stalls <= \$131 ;
   always @(posedge clk)
-    result_stalls_event_1 <= \$130 ;
+    result_stalls_event_1 <= \$132 ;
   always @(posedge clk)
-    result_stalls <= \$131 ;
+    result_stalls <= \$133 ;
   always @(posedge clk)
-    axil_rvalid <= \$132 ;
+    axil_rvalid <= \$134 ;
   always @(posedge clk)
-    axil_rresp <= \$133 ;
+    axil_rresp <= \$135 ;
   always @(posedge clk)
-    axil_rdata <= \$134 ;
+    axil_rdata <= \$136 ;
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     (* full_case = 32'd1 *)
     casez (axil_araddr[5:2])
       4'h0:
-          \$109  = 32'd1413829198;
+          \$111  = 32'd1413829198;
       4'h1:
-          \$109  = 32'd1;
+          \$111  = 32'd1;
       4'h2:
-          \$109  = 32'd65544;
+          \$111  = 32'd65544;
       4'h3:
-          \$109  = 32'd0;
+          \$111  = 32'd0;
       4'h4:
-          \$109  = 32'd1024;
+          \$111  = 32'd1024;
       4'h5:
-          \$109  = 32'd4096;
+          \$111  = 32'd4096;
       4'h6:
-          \$109  = 32'd0;
+          \$111  = 32'd0;
       4'h7:
-          \$109  = { 30'h00000000, done, \$108  };
+          \$111  = { 30'h00000000, done, \$110  };
       4'h8:
-          \$109  = { 24'h000000, errors };
+          \$111  = { 24'h000000, errors };
       4'h9:
-          \$109  = \$signal ;
+          \$111  = \$signal ;
       4'ha:
-          \$109  = k;
+          \$111  = k;
       4'hb:
-          \$109  = cycles;
+          \$111  = cycles;
       4'hc:
-          \$109  = activation_stalls;
+          \$111  = activation_stalls;
       4'hd:
-          \$109  = weight_stalls;
+          \$111  = weight_stalls;
       4'he:
-          \$109  = scale_stalls;
+          \$111  = scale_stalls;
       4'hf:
-          \$109  = result_stalls;
+          \$111  = result_stalls;
     endcase
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     clear = 8'h00;
     if (\$6 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$111  = axil_bvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$113  = axil_bvalid;
     if (write) begin
-      \$111  = 1'h1;
+      \$113  = 1'h1;
     end else if (axil_bready) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
     if (rst) begin
-      \$111  = 1'h0;
+      \$113  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$112  = axil_bresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$114  = axil_bresp;
     if (write) begin
-      \$112  = \$10 ;
+      \$114  = \$10 ;
     end
     if (rst) begin
-      \$112  = 2'h0;
+      \$114  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$113  = \$signal ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$115  = \$signal ;
     if (\$12 ) begin
       if (axil_wstrb[0]) begin
-        \$113 [7:0] = axil_wdata[7:0];
+        \$115 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$113 [15:8] = axil_wdata[15:8];
+        \$115 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$113 [23:16] = axil_wdata[23:16];
+        \$115 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$113 [31:24] = axil_wdata[31:24];
+        \$115 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$113  = 32'd0;
+      \$115  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$114  = k;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$116  = k;
     if (\$14 ) begin
       if (axil_wstrb[0]) begin
-        \$114 [7:0] = axil_wdata[7:0];
+        \$116 [7:0] = axil_wdata[7:0];
       end
       if (axil_wstrb[1]) begin
-        \$114 [15:8] = axil_wdata[15:8];
+        \$116 [15:8] = axil_wdata[15:8];
       end
       if (axil_wstrb[2]) begin
-        \$114 [23:16] = axil_wdata[23:16];
+        \$116 [23:16] = axil_wdata[23:16];
       end
       if (axil_wstrb[3]) begin
-        \$114 [31:24] = axil_wdata[31:24];
+        \$116 [31:24] = axil_wdata[31:24];
       end
     end
     if (rst) begin
-      \$114  = 32'd0;
+      \$116  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$115  = \$31 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$117  = \$31 ;
     if (rst) begin
-      \$115  = 1'h0;
+      \$117  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$116  = \$35 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$118  = \$35 ;
     if (rst) begin
-      \$116  = 1'h0;
+      \$118  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$117  = n;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$119  = last_n;
     if (\$52 ) begin
-      \$117  = \$signal [12:0];
+      \$119  = \$53 [12:0];
     end
     if (rst) begin
-      \$117  = 13'h0000;
+      \$119  = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$118  = \k$25 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$120  = last_k;
     if (\$52 ) begin
-      \$118  = k[10:0];
+      \$120  = \$54 [10:0];
     end
     if (rst) begin
-      \$118  = 11'h000;
+      \$120  = 11'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$119  = done;
-    if (\$70 ) begin
-      \$119  = 1'h0;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$121  = done;
+    if (\$72 ) begin
+      \$121  = 1'h0;
     end else if (finished) begin
-      \$119  = 1'h1;
+      \$121  = 1'h1;
     end
-    if (rst) begin
-      \$119  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$120  = \$99 ;
-    if (rst) begin
-      \$120  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$121  = start;
     if (rst) begin
       \$121  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$122  = counting;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$122  = \$101 ;
     if (rst) begin
-      \$122  = 1'h0;
+      \$122  = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$123  = 32'd0;
-    end else begin
-      \$123  = \$100 [31:0];
-    end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$123  = start;
     if (rst) begin
-      \$123  = 32'd0;
+      \$123  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$124  = \port$300$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$124  = counting;
     if (rst) begin
       \$124  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$125  = 32'd0;
     end else begin
-      \$125  = \$101 [31:0];
+      \$125  = \$102 [31:0];
     end
     if (rst) begin
       \$125  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$126  = \port$303$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$126  = \port$267$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$127  = 32'd0;
     end else begin
-      \$127  = \$102 [31:0];
+      \$127  = \$103 [31:0];
     end
     if (rst) begin
       \$127  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$128  = \port$310$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$128  = \port$268$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$129  = 32'd0;
     end else begin
-      \$129  = \$103 [31:0];
+      \$129  = \$104 [31:0];
     end
     if (rst) begin
       \$129  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$130  = \port$201$0 ;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$130  = \port$274$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
     (* full_case = 32'd1 *)
     if (start_1) begin
       \$131  = 32'd0;
     end else begin
-      \$131  = \$104 [31:0];
+      \$131  = \$105 [31:0];
     end
     if (rst) begin
       \$131  = 32'd0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$132  = axil_rvalid;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$132  = \port$190$0 ;
+    if (rst) begin
+      \$132  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    (* full_case = 32'd1 *)
+    if (start_1) begin
+      \$133  = 32'd0;
+    end else begin
+      \$133  = \$106 [31:0];
+    end
+    if (rst) begin
+      \$133  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$134  = axil_rvalid;
     if (read) begin
-      \$132  = 1'h1;
+      \$134  = 1'h1;
     end else if (axil_rready) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
     if (rst) begin
-      \$132  = 1'h0;
+      \$134  = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$133  = axil_rresp;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$135  = axil_rresp;
     if (read) begin
-      \$133  = \$106 ;
+      \$135  = \$108 ;
     end
     if (rst) begin
-      \$133  = 2'h0;
+      \$135  = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$20 ) begin end
-    \$134  = axil_rdata;
+    if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
+    \$136  = axil_rdata;
     if (read) begin
-      \$134  = \$110 ;
+      \$136  = \$112 ;
     end
     if (rst) begin
-      \$134  = 32'd0;
+      \$136  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$416$0 , \port$392$0 , \port$368$0 , \port$166$0 , \port$185$0 , 1'h0 };
-  assign stalls = { \port$201$0 , \port$310$0 , \port$303$0 , \port$300$0  };
+  assign faults = { \port$558$0 , \port$530$0 , \port$502$0 , \port$1375$0 , \port$174$0 , 1'h0 };
+  assign stalls = { \port$190$0 , \port$274$0 , \port$268$0 , \port$267$0  };
 endmodule

@@ -14,7 +14,7 @@ from tern_hw.flows.cells import models_of
 from tests.simulations import CARRY, QUICK_ALIGNED, SEED, needs, small, verilog_text
 
 #: A memory that promises it, as Amaranth writes one: declaration, writing, reading.
-PROMISE = re.compile(r"no_rw_check = [^\n]*\n  reg \[\d+:0\] (\S+) \[")
+PROMISE = re.compile(r"no_rw_check = [^\n]*\n(?:  \(\*[^\n]*\n)*  reg \[\d+:0\] (\S+) \[")
 WRITING = r"if \((?P<enable>[^\n]+)\)\n\s+{name}\[(?P<address>[^\n]+)\] <="
 READING = r"(?P<read><= {name}\[(?P<address>[^\n]+)\]);"
 

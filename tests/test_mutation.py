@@ -45,8 +45,8 @@ def test_drawing_is_fixed_by_its_seed(folder, mutants):
 
 def test_control_flags_counters_and_registers_are_among_the_mutants(mutants):
     modules = {each.module for each in mutants}
-    assert {"registers", "core", "core.sequencer", "core.scale_queue"} <= modules
-    assert {"core.activation_gate", "core.scale_walk", "core.results.queue"} <= modules
+    assert {"registers", "core", "core.sequencer", "core.scale_ring"} <= modules
+    assert {"core.activation_gate", "core.scale_walk", "core.results.ring"} <= modules
 
 
 def test_all_mutants_stand_in_one_verilog_with_the_arrays_ports(folder, mutants):

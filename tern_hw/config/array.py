@@ -304,7 +304,7 @@ class ArrayConfig:
         """Cycles between the last load step and the first compute step."""
         if self.weights is not Weights.TERNARY:
             return 1
-        return 2 + self.conversion_cycles
+        return 1 + self.issue_cycles + self.conversion_cycles
 
     @property
     def conversion_cycles(self) -> int:
@@ -319,14 +319,48 @@ class ArrayConfig:
         return 12
 
     @property
+    def issue_cycles(self) -> int:
+        """Registers between a beat at its port and the array; a step's place takes the same way."""
+        return 1
+
+    @property
+    def memory_cycles(self) -> int:
+        """Latency of the activation memory: a block RAM's, and its own register's."""
+        return 2
+
+    @property
     def decode_cycles(self) -> int:
         """Latency of the trit decoder."""
         return 1 if self.packing is Packing.BITS2 else 2
 
     @property
     def operand_cycles(self) -> int:
-        """Registers between decoder and memory, and the dot product."""
-        return 1
+        """Registers between the decoder and the dot product; the activations' is the last."""
+        return max(0, self.memory_cycles - self.decode_cycles) + 1
+
+    @property
+    def dot_cycles(self) -> int:
+        """Latency of a group's dot product, from the packed weights on."""
+        return self.decode_cycles + self.operand_cycles + self.tree_levels + 1
+
+    @property
+    def scale_places(self) -> int:
+        """Scale beats that wait before a step claims them: what a power of two leaves of places.
+
+        A beat that a step claimed stays until its dot product comes.
+        """
+        claimed = self.issue_cycles + self.dot_cycles
+        return (1 << (claimed + 3).bit_length()) - claimed
+
+    @property
+    def scale_cycles(self) -> int:
+        """Latency of scale and shift, from a group's dot product to the sum of its row."""
+        return 8
+
+    @property
+    def queue_cycles(self) -> int:
+        """Latency of the result queue: in, out, a register."""
+        return 3
 
     @property
     def rounder_cycles(self) -> int:
@@ -338,13 +372,14 @@ class ArrayConfig:
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        Decoder, operands, tree, group sum, scale and shift, rounder, result queue; with
-        binary16 weights a register, the multiply-add, and the way to the result port.
+        A register at the ports, decoder, operands, tree, group sum, scale and shift, rounder,
+        result queue; with binary16 weights a register, the multiply-add, and the way to the
+        result port.
         """
         if self.weights is not Weights.TERNARY:
             return 1 + self.mac_registers + 3
-        dot = self.decode_cycles + self.operand_cycles + self.tree_levels + 1
-        return dot + 6 + self.rounder_cycles + 3
+        scaled = self.issue_cycles + self.dot_cycles + self.scale_cycles
+        return scaled + self.rounder_cycles + self.queue_cycles
 
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.

@@ -23,11 +23,13 @@ __all__ = [
     "fine_widths",
     "group_end",
     "lane_mask",
+    "memory_register",
     "normalised_bits",
     "result",
     "row_step",
     "scale_beat",
     "sum_word",
+    "weight_beat",
 ]
 
 #: Bits of a binary16 significand, and of its places to the left.
@@ -44,7 +46,9 @@ FIELD_GATES: Final = 3
 #: Two-input gates a lane that mask its trit, or make it +1: two for each of its two bits.
 MASKED_GATES: Final = 4
 #: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
-SCALE_TAG_BITS: Final = 17
+SCALE_TAG_BITS: Final = 23
+#: Of a scaled product's shift, the bits that its first cycle does.
+NEAR_SHIFT_BITS: Final = 4
 #: Two-input gates that find in four bits, of two digits, whether one of them is 0 or 1.
 PAIR_GATES: Final = 3
 #: Pairs of a base-3 byte's digits, of four bits each.
@@ -83,8 +87,10 @@ def row_step(config: ArrayConfig) -> Counter[Action]:
     if config.activation is Activation.FP16 and config.aligned is None:
         # The activation's sign joins the trit's: an XOR, and an AND that keeps 0 without sign.
         counts[Action("gate", bits=2 * lanes)] += 1
-    # Activations and trits meet in a register.
+    # Activations and trits meet in a register; trits that come sooner wait for them.
     counts[Action("register", bits=lanes * (bits + 2))] += 1
+    if waits := config.operand_cycles - 1:
+        counts[Action("register", bits=2 * lanes)] += waits
     # A lane is its activation, complemented or not, or zero: an XOR and an AND a bit.
     counts[Action("gate", bits=2 * lanes * bits)] += 1
     if config.dot is Dot.CARRY:
@@ -113,7 +119,7 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
         middle = config.row_beat_bytes * (4 * PAIRS + 8)
         counts[Action("register", bits=middle)] += 1
     counts[Action("gate", bits=MASKED_GATES * config.lanes)] += 1
-    counts[Action("register", bits=2 * config.lanes + 1)] += 1
+    counts[Action("register", bits=2 * config.lanes + config.row_beat_bytes)] += 1
     return counts
 
 
@@ -178,18 +184,30 @@ def group_end(config: ArrayConfig) -> Counter[Action]:
     counts[Action("gate", bits=MUX_GATES * sum(fine_widths(SCALE_FINE_BITS)))] += 2
     counts[Action("multiply", bits=bits, by=operand_bits)] += 2
     counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 2
-    counts[Action("add", bits=placed + 1)] += 1
-    counts[Action("add", bits=config.accumulator_bits)] += 1
-    # Of each factor: sign, operand, shift, and whether it is not finite; the group's unit.
+    # Both sums in two halves, the high one a cycle after the low one.
+    half = config.accumulator_bits // 2
+    counts[Action("add", bits=half)] += 2
+    counts[Action("add", bits=placed + 1 - half)] += 1
+    counts[Action("add", bits=config.accumulator_bits - half)] += 1
+    # Of each factor: sign, significand, exponent, and whether it is not finite; then the operand
+    # and the coarse shift for two of them; the group's unit.
+    counts[Action("register", bits=1 + SIGNIFICAND_BITS + SHIFT_BITS + 1)] += 2
     unit_bits = config.unit_max.bit_length()
     counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1 + unit_bits)] += 2
     # Before the multiplication and behind it, the whole shift and the sign beside it.
-    largest_shift = LARGEST_SHIFT + config.unit_max
-    counts[Action("register", bits=bits + operand_bits + largest_shift.bit_length() + 1)] += 4
+    shift_bits = (LARGEST_SHIFT + config.unit_max).bit_length()
+    counts[Action("register", bits=bits + operand_bits + shift_bits + 1)] += 4
+    # After the shift's near bits, with the far ones; after all of it. What is above the low half
+    # waits a cycle.
+    partly = min(bits + operand_bits + (1 << NEAR_SHIFT_BITS) - 1, placed + 1)
+    counts[Action("register", bits=partly + shift_bits - NEAR_SHIFT_BITS + 1)] += 2
     counts[Action("register", bits=placed + 1)] += 2
-    counts[Action("register", bits=placed + 2)] += 1
-    # The sum so far, which restarts with each row, and the row's.
+    counts[Action("register", bits=placed - half)] += 2
+    # The products' sum and its two carries.
+    counts[Action("register", bits=placed + 1 + 2)] += 1
+    # The sum so far, which restarts with each row, its low half once more and its carry; the row's.
     counts[Action("register", bits=config.accumulator_bits)] += 2
+    counts[Action("register", bits=half + 1)] += 1
     counts[Action("register", bits=SCALE_TAG_BITS)] += 1
     return counts
 
@@ -215,9 +233,9 @@ def result(config: ArrayConfig) -> Counter[Action]:
     turns = max(1, (config.rows - 1).bit_length()) + 2 * config.rows + 1
     counts[Action("register", bits=turns)] += 1
     counts += _rounder_registers(config, width)
-    # Into the queue, out of it, and to the port.
+    # Into the queue, out of it, and to the port; whether a word is there, in each of the last two.
     counts[Action("register", bits=config.result_bits + 1)] += 3
-    counts[Action("register", bits=1)] += 1
+    counts[Action("register", bits=1)] += 2
     return counts
 
 
@@ -258,23 +276,29 @@ def _rounder_registers(config: ArrayConfig, width: int) -> Counter[Action]:
         # Beside it the shifts so far: the last cycle does two.
         decided = at + 1 + (at == len(widths) - 1)
         counts[Action("register", bits=left + decided)] += 1
-    exponent_bits, fraction_bits = _float_format(config)
-    bias = (1 << (exponent_bits - 1)) - 1
-    top_exponent = width - 1 - config.accumulator_fraction_bits + bias
-    exponent = max(exponent_bits, top_exponent.bit_length()) + 2
-    # What is rounded, whether it is normal, whether it goes up.
-    counts[Action("register", bits=exponent + fraction_bits + 2)] += 1
+    # What is rounded, whether it goes up, and the sign.
+    counts[Action("register", bits=sum(_float_format(config)) + 2)] += 1
     counts[Action("register", bits=config.result_bits)] += 1
     # Beside it: valid, last, negative, not a number; whether the next shift is due, and too small
     # for the smallest exponent.
-    counts[Action("register", bits=4 * config.rounder_cycles - 2)] += 1
+    counts[Action("register", bits=4 * config.rounder_cycles - 4)] += 1
     counts[Action("register", bits=2 * len(widths) + 1)] += 1
     return counts
 
 
 def scale_beat(config: ArrayConfig) -> Counter[Action]:
-    """Return what a beat of scales and shifts takes: into its FIFO and out."""
-    return Counter({Action("register", bits=8 * config.scale_beat_bytes): 2})
+    """Return what a beat of scales and shifts takes: into its memory, out, and to a register."""
+    return Counter({Action("register", bits=8 * config.scale_beat_bytes): 3})
+
+
+def weight_beat(config: ArrayConfig) -> Counter[Action]:
+    """Return what a beat of weights takes before it is decoded: a register."""
+    return Counter({Action("register", bits=8 * config.weight_beat_bytes): 1})
+
+
+def memory_register(config: ArrayConfig) -> Counter[Action]:
+    """Return what a step's activations take between their memory and the rows: a register."""
+    return Counter({Action("register", bits=config.lanes * config.fixed_bits): 1})
 
 
 def activation_word(config: ArrayConfig, component: str) -> Action:

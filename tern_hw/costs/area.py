@@ -10,10 +10,12 @@ from tern_hw.costs.actions import (
     activation_word,
     group_end,
     lane_mask,
+    memory_register,
     result,
     row_step,
     scale_beat,
     sum_word,
+    weight_beat,
 )
 from tern_hw.costs.energy import action_area_um2
 from tern_hw.costs.loading import load_chunk
@@ -58,6 +60,7 @@ def units(engine: Engine) -> Counter[Action]:
     else:
         row = row_step(engine) + group_end(engine)
         shared = result(engine) + load_chunk(engine) + scale_beat(engine) + lane_mask(engine)
+        shared += weight_beat(engine) + memory_register(engine)
         shared[sum_word(engine, "write")] += 1
         rows = engine.rows
         assert activation_word(engine, "write") in shared

@@ -13,10 +13,12 @@ from tern_hw.costs.actions import (
     check_counted,
     group_end,
     lane_mask,
+    memory_register,
     result,
     row_step,
     scale_beat,
     sum_word,
+    weight_beat,
 )
 from tern_hw.costs.loading import load_chunk, unit_word, waiting_word
 from tern_hw.errors import TernError
@@ -137,7 +139,9 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
         (result(config), n),
         (load_chunk(config), chunks),
         (scale_beat(config), ends),
+        (weight_beat(config), blocks * chunks),
         ({activation_word(config, "read"): 1}, (1 + blocks) * steps),
+        (memory_register(config), (1 + blocks) * steps),
         ({waiting_word(config, "read"): 1}, chunks if aligned else 0),
         # A word's units where it is aligned, and a group's where it is scaled.
         ({unit_word(config, "read"): 1}, chunks + ends if aligned else 0),

@@ -1,7 +1,6 @@
 """The area of an array on an FPGA: physically meant features times coefficients of synthesis."""
 
 import importlib.resources
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +19,6 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "results": ("core.results",),
     "rest": ("",),
 }
-#: ECP5's distributed RAM: bits and words of a cell, and the words up to which Yosys takes it.
-RAM_BITS: Final = 4
-RAM_WORDS: Final = 16
-RAM_MAX_WORDS: Final = 32
 
 
 def part_of(block: str) -> str:
@@ -44,7 +39,6 @@ def features(config: ArrayConfig) -> dict[str, dict[str, float]]:
             "sum_bits": width,
             "normalised_bits": normalised_bits(config),
             "selected_bits": (rows - 1) * width,
-            "queue_cells": _queue_cells(config),
         },
         "rest": _rest(config),
     }
@@ -77,16 +71,6 @@ def _adder_bits(config: ArrayConfig) -> int:
     }
     masked = config.dot_chains * config.fixed_bits
     return masked + sum(count * (action.bits + 1) for action, count in adds.items())
-
-
-def _queue_cells(config: ArrayConfig) -> int:
-    """Return the cells of distributed RAM of the result queue; a deeper one is block RAM."""
-    in_flight = config.latency_cycles + config.rows + 2
-    depth = config.rows * (math.ceil(in_flight / config.rows) + 1)
-    words = depth - 1  # one place is the register that it ends in
-    if words > RAM_MAX_WORDS:
-        return 0
-    return math.ceil(words / RAM_WORDS) * math.ceil((config.result_bits + 1) / RAM_BITS)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def load_chunk(config: ArrayConfig) -> Counter[Action]:
         counts = _find_units(config) + _align(config)
         counts[waiting_word(config, "write")] += 1
         counts[unit_word(config, "write")] += 1
+    # A register at the port.
+    counts[Action("register", bits=8 * config.activation_beat_bytes)] += 1
     # Which lanes lie within K: a comparison of a few gates a lane, kept for the row's last beat.
     counts[Action("gate", bits=REAL_GATES * config.lanes)] += 1
     counts[Action("register", bits=config.lanes)] += 1

@@ -11,11 +11,6 @@ from tern_hw.errors import TernError
 
 __all__ = ["Pace", "PacedJob", "paced_job"]
 
-#: Cycles from a group's end to its result's transfer, but for the rounder: scale and shift, queue.
-BESIDE_ROUNDER_CYCLES: Final = 6 + 3
-#: Places of the FIFO of scales beyond the cycles of a dot product.
-SCALE_PLACES: Final = 4
-
 #: Longest pause, in cycles.
 MAX_PAUSE: Final = 10_000
 
@@ -65,32 +60,24 @@ class _Stream:
 
 
 class _Scales:
-    """The FIFO of scale beats and its credits: what a step may claim."""
+    """The scale beats that wait, and their credits: what a step may claim."""
 
-    def __init__(self, stream: _Stream, beats: int, depth: int, latency: int) -> None:
+    def __init__(self, stream: _Stream, beats: int, places: int) -> None:
         self.stream = stream
         self.left = beats
-        self.depth = depth
-        self.latency = latency
+        self.places = places
         self.credits = 0
-        self.inner = 0  # beats in the memory behind the output register
-        self.filled = False  # the output register
-        self.reads: deque[int] = deque()  # cycles at which claimed beats leave
+        self.uncounted = 0  # the claim of the cycle before
+        self.spare = True  # whether one more may come
 
     def advance(self, cycle: int, claimed: bool) -> None:
-        """Let a cycle pass: a beat in, one to the output register, one out, a claim."""
-        leaves = bool(self.reads) and self.reads[0] == cycle
-        if leaves:
-            self.reads.popleft()
-        moves = self.inner > 0 and (not self.filled or leaves)
-        arrives = self.left > 0 and self.inner < self.depth - 1 and cycle >= self.stream.ready_at
+        """Let a cycle pass: a beat in, a claim; room is told in the next one."""
+        arrives = self.left > 0 and self.spare and cycle >= self.stream.ready_at
         if arrives:
             self.stream.transfer(cycle)
             self.left -= 1
-        if claimed:
-            self.reads.append(cycle + self.latency)
-        self.filled = moves or (self.filled and not leaves)
-        self.inner += arrives - moves
+        self.spare = self.credits + self.uncounted < self.places - 1
+        self.uncounted = int(claimed)
         self.credits += arrives - claimed
 
 
@@ -142,13 +129,8 @@ def paced_job(config: ArrayConfig, n: int, k: int, pace: Pace) -> PacedJob:
     check_shape(config, 1, n, k)
     # The start is cycle 0; the counter counts from cycle 1 to the last result's transfer.
     cycle, waited = _load(config, k, _Stream(pace.activation))
-    dot_cycles = config.latency_cycles - BESIDE_ROUNDER_CYCLES - config.rounder_cycles
-    scales = _Scales(
-        _Stream(pace.scale),
-        config.row_blocks(n) * config.groups(k),
-        dot_cycles + SCALE_PLACES,
-        dot_cycles,
-    )
+    beats = config.row_blocks(n) * config.groups(k)
+    scales = _Scales(_Stream(pace.scale), beats, config.scale_places)
     for before in range(1, cycle):  # scales arrive while activations load
         scales.advance(before, claimed=False)
     results = _Results(_Stream(pace.result), config)

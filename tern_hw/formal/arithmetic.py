@@ -56,7 +56,7 @@ class DecoderTable(Harness):
         lanes = history(m, Cat(*(Cat(*trit) for trit in trits[: config.lanes])), late, "trits")
         nonzero = [(lanes[2 * at] | ones) & mask[at] for at in range(config.lanes)]
         negative = [lanes[2 * at + 1] & ~ones & mask[at] for at in range(config.lanes)]
-        flag = history(m, Cat(*illegal).any(), late, "flag")
+        flag = history(m, Cat(*illegal), late, "flag")
         known = history(m, Const(1), late, "known")
         self.holds(~known | (dut.nonzero == Cat(*nonzero)))
         self.holds(~known | (dut.negative == Cat(*negative)))
@@ -172,10 +172,10 @@ class LanesOfStep(Harness):
 
     def state(self) -> None:
         m, dut, config = self.m, self.dut, self.block.config
-        self.free_inputs("load", "remaining", "segment", "ragged")
+        self.free_inputs("load", "last", "segment", "ragged")
         real = Signal(config.lanes, name="spec_real")
         with m.If(dut.load):
-            m.d.sync += real.eq(Cat(dut.remaining > lane for lane in range(config.lanes)))
+            m.d.sync += real.eq(Cat(dut.last >= lane for lane in range(config.lanes)))
         segment = Value.cast(dut.segment)
         for lane in range(config.lanes):
             inside = (segment == lane // config.step_inputs) if config.segments > 1 else Const(1)

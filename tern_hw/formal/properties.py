@@ -172,7 +172,7 @@ def _streams() -> list[Property]:
         found.append(
             Property(
                 block=f"credits, {limit} places, {cost} a claim",
-                text="enough exactly where gifts less claims cover a claim; never beyond the limit",
+                text="backed exactly where gifts less claims cover a claim; never beyond the limit",
                 build=build,
                 harness=streams.CreditLaw,
                 method=Method.PDR,

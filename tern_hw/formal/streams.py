@@ -42,24 +42,29 @@ class PacketFrame(Harness):
         # A closed gate takes nothing of the next job's packet; a draining one takes all.
         self.holds(dut.tready == (is_draining | (is_open & dut.take)))
         self.holds(dut.closed == ~(is_open | is_draining))
+        self.holds(dut.late == ((is_open | is_draining) & ~dut.present))
         self.holds(dut.misframed == (is_open & accepted & (dut.tlast != dut.final)))
 
 
 class CreditLaw(Harness):
-    """`enough` exactly where gifts less claims, from `initial` on, are at least `cost`."""
+    """`backed` exactly where gifts less claims, from `initial` on, are at least `cost`."""
 
     def state(self) -> None:
         m, dut, block = self.m, self.dut, self.block
-        self.free_inputs("start", "give", "claim")
+        self.free_inputs("start", "give", "claim", "waive")
+        waived = Signal()
         left = Signal(range(block.limit + block.cost + 1), init=block.initial)
         with m.If(dut.start):
-            m.d.sync += left.eq(block.initial)
+            m.d.sync += [left.eq(block.initial), waived.eq(0)]
         with m.Else():
+            m.d.sync += waived.eq(dut.waive)
             m.d.sync += left.eq(left + dut.give - Mux(dut.claim, block.cost, 0))
-        # Who claims looks at `enough`; who gives gives back what was claimed, or has a place.
-        self.assume(~dut.claim | dut.enough)
+        # Who claims looks at `backed`; who gives gives back what was claimed, or has a place.
+        self.assume(~dut.claim | dut.backed)
         self.assume(~dut.give | (left < block.limit))
-        self.holds(dut.enough == (left >= block.cost))
+        self.holds(dut.backed == (left >= block.cost))
+        self.holds(dut.enough == (dut.backed | waived))
+        self.holds(~dut.spare | (left < block.limit))
         self.holds(left <= block.limit)
 
 

@@ -106,7 +106,7 @@ def dot_work(
         stimulus={
             "codes": pack(trits, config.packing),
             "mask": np.ones((*trits.shape[:2], config.lanes), np.int64),
-            "x": _late(_as_in_memory(values, config), config.decode_cycles),
+            "x": _late(_as_in_memory(values, config), config.memory_cycles),
             "valid": _late(ones, late),
             "last": _late(last, late),
         },
@@ -166,13 +166,14 @@ def scale_work(
     flat = rows.reshape(streams, count * steps, 2)
     return Work(
         stimulus={
-            "valid": ends[..., None],
-            "last": np.tile(row_ends, (streams, count))[..., None],
-            "dot": dot.expected[..., None],
-            "inputs": np.tile(tokens, (1, count))[..., None],
+            # The factors come a cycle before all else.
             "scale": flat[..., :1],
             "shift": flat[..., 1:],
-            "scaled": ends[..., None],
+            "valid": _late(ends[..., None], 1),
+            "last": _late(np.tile(row_ends, (streams, count))[..., None], 1),
+            "dot": _late(dot.expected[..., None], 1),
+            "inputs": _late(np.tile(tokens, (1, count))[..., None], 1),
+            "scaled": _late(ends[..., None], 1),
         },
         # The row's sum of before ends with the first row.
         warm_up=steps + SPARE_CYCLES,

@@ -6,9 +6,9 @@
     stream                                           |
     weight ------> frame --> [ decode --> tree --> group sum ]  x rows            (dot)
     stream           |                               |
-    scale -------> frame --> FIFO --> [ alpha * S + gamma * X, summed over K ]  x rows   (scale)
+    scale -------> frame --> ring --> [ alpha * S + gamma * X, summed over K ]  x rows   (scale)
     stream           |                               |
-                 sequencer, walk, credit           serializer --> rounder --> FIFO  (results)
+                 sequencer, walk, credit           serializer --> rounder --> ring  (results)
                      |                                                         |
     AXI4-Lite --> registers                                              result stream
 

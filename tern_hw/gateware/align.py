@@ -40,8 +40,8 @@ class UnitFinder(wiring.Component):
     -------
     beat : In, lanes * 16
         Activations, lane 0 lowest.
-    remaining : In
-        Inputs left in the row, this beat included: lane i is real when i < remaining.
+    last : In
+        Index of the row's last input, counted from this beat on: lane i is real when i <= last.
     valid, first : In
         A beat is there, and it begins a group (or all of its groups).
     units : Out, segments * unit_bits
@@ -56,7 +56,7 @@ class UnitFinder(wiring.Component):
         super().__init__(
             {
                 "beat": In(config.lanes * 16),
-                "remaining": In(config.max_k.bit_length()),
+                "last": In(config.max_k.bit_length()),
                 "valid": In(1),
                 "first": In(1),
                 "units": Out(config.segments * config.unit_max.bit_length()),
@@ -86,7 +86,7 @@ class UnitFinder(wiring.Component):
     def _largest(self, m, segment):
         """Return the largest exponent field of a segment's real lanes, `latency` - 1 later."""
         lanes = range(segment * self.config.step_inputs, (segment + 1) * self.config.step_inputs)
-        real = lanes_within(self.remaining, self.config.lanes)[lanes.start : lanes.stop]
+        real = lanes_within(self.last, self.config.lanes)[lanes.start : lanes.stop]
         able = delay(m, real, 1, name=f"s{segment}_real")
         places = range(EXPONENT_BITS)
         planes = [Cat(self.beat[16 * lane + 10 + at] for lane in lanes) for at in places]
@@ -129,9 +129,9 @@ class ActivationAligner(wiring.Component):
     -------
     word : In, lanes * 16
         Finite activations, lane 0 lowest.
-    remaining : In
-        Inputs left in the row, this word included: lane i is real when i < remaining, others
-        become 0.
+    last : In
+        Index of the row's last input, counted from this word on: lane i is real when i <= last,
+        others become 0.
     units : In, segments * unit_bits
         See `UnitFinder`; not less than what it found for the word.
     fixed : Out, lanes * fixed_bits
@@ -146,7 +146,7 @@ class ActivationAligner(wiring.Component):
         super().__init__(
             {
                 "word": In(config.lanes * 16),
-                "remaining": In(config.max_k.bit_length()),
+                "last": In(config.max_k.bit_length()),
                 "units": In(config.segments * config.unit_max.bit_length()),
                 "fixed": Out(config.lanes * config.fixed_bits),
             }
@@ -157,7 +157,7 @@ class ActivationAligner(wiring.Component):
         config = self.config
         bits = config.unit_max.bit_length()
         fixed = []
-        real = delay(m, lanes_within(self.remaining, config.lanes), 1, name="real")
+        real = delay(m, lanes_within(self.last, config.lanes), 1, name="real")
         for segment in range(config.segments):
             # Cycle 1: the exponent field of a significand that fills the W bits.
             full = Signal(
@@ -220,8 +220,8 @@ class AlignedLoader(wiring.Component):
     Members
     -------
     beat : In, lanes * 16
-    remaining : In
-        Inputs left in the row, this beat or word included.
+    last : In
+        Index of the row's last input, counted from this beat or word on.
     chunk : In
         Address of the beat or word.
     step : In, step_layout
@@ -246,7 +246,7 @@ class AlignedLoader(wiring.Component):
         super().__init__(
             {
                 "beat": In(config.lanes * 16),
-                "remaining": In(config.max_k.bit_length()),
+                "last": In(config.max_k.bit_length()),
                 "chunk": In(index_bits(config.max_chunks)),
                 "step": In(step_layout(config)),
                 "align": In(1),
@@ -273,7 +273,7 @@ class AlignedLoader(wiring.Component):
             m.d.sync += first.eq(self.step.group_last)
         m.d.comb += [
             finder.beat.eq(self.beat),
-            finder.remaining.eq(self.remaining),
+            finder.last.eq(self.last),
             finder.valid.eq(self.step.valid),
             finder.first.eq(first),
             self.nonfinite.eq(finder.nonfinite),
@@ -283,7 +283,7 @@ class AlignedLoader(wiring.Component):
             read.addr.eq(self.chunk),
             read.en.eq(1),
             aligner.word.eq(read.data),
-            aligner.remaining.eq(delay(m, self.remaining, 1, name="remaining")),
+            aligner.last.eq(delay(m, self.last, 1, name="last")),
             aligner.units.eq(self._units(m, finder)),
             self.fixed.eq(aligner.fixed),
         ]

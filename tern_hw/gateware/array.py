@@ -54,7 +54,7 @@ class TernaryArray(wiring.Component):
         for part in ("tdata", "tvalid", "tlast"):
             m.d.comb += getattr(self, f"m_axis_result_{part}").eq(getattr(core, f"result_{part}"))
         m.d.comb += core.result_tready.eq(self.m_axis_result_tready)
-        for name in ("start", "n", "k"):
+        for name in ("start", "last_n", "last_k"):
             m.d.comb += getattr(core, name).eq(getattr(registers, name))
         for name in ("busy", "finished", "counting", "faults", "stalls"):
             m.d.comb += getattr(registers, name).eq(getattr(core, name))

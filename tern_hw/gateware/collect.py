@@ -24,8 +24,8 @@ class Collector(wiring.Component):
 
     Members
     -------
-    start, n : In
-        A job of `n` outputs begins.
+    start, last_n : In
+        A job begins; its last output's index.
     claim : In
         A block begins: only where `room`.
     room : Out
@@ -49,7 +49,7 @@ class Collector(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "n": In(config.max_n.bit_length()),
+                "last_n": In(config.max_n.bit_length()),
                 "claim": In(1),
                 "room": Out(1),
                 "write": In(1),
@@ -93,9 +93,9 @@ class Collector(wiring.Component):
         context = Signal(index_bits(config.mac_contexts + 1))
         word = Signal(bits * count)
         in_word = Signal(index_bits(count + 1))
-        outputs = Signal.like(self.n)
+        outputs = Signal.like(self.last_n)
         sent = self.results.valid & self.results.ready
-        final = outputs == 1
+        final = outputs == 0
         emptied = (in_word == 0) | ((in_word == 1) & sent)
         done = sending & emptied & (context == config.mac_contexts)
         fetch = sending & emptied & ~done & ~(sent & final)
@@ -113,7 +113,7 @@ class Collector(wiring.Component):
         with m.Elif(sent):
             m.d.sync += [word.eq(word >> bits), in_word.eq(in_word - 1)]
         with m.If(self.start):
-            m.d.sync += outputs.eq(self.n)
+            m.d.sync += outputs.eq(self.last_n)
         with m.Elif(sent):
             m.d.sync += outputs.eq(outputs - 1)
         with m.If(self.start | (sent & final)):

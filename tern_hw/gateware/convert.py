@@ -7,27 +7,33 @@ from amaranth.lib.wiring import In, Out
 from tern_hw.config import Activation, ArrayConfig
 from tern_hw.gateware.pipeline import delay
 
-__all__ = ["ActivationConverter", "half_fields"]
+__all__ = ["ActivationConverter", "half_fields", "shifted_finely"]
 
-#: Bits of an activation's exponent that shift finely (see `half_fields`).
+#: Bits of an activation's exponent that shift finely (see `shifted_finely`).
 FINE_BITS = 3
 
 
-def half_fields(half, fine_bits: int):
-    """Return (sign, operand, coarse, nonfinite) of a binary16.
+def half_fields(half):
+    """Return (sign, significand, exponent, nonfinite) of a binary16.
 
-    A finite one is (-1)**sign * operand * 2**(coarse * 2**fine_bits - 1) in units of 2**-24. The
-    operand is the significand, shifted by the exponent's low bits; where the exponent is 0, by 1,
-    as if it were 1: no subtraction.
+    A finite one is (-1)**sign * significand * 2**(max(exponent, 1) - 1) in units of 2**-24.
     """
     exponent, sign = half[10:15], half[15]
-    normal = exponent.any()
-    operand = Cat(half[:10], normal)
-    for place in range(fine_bits):
-        far = exponent[place] if place else exponent[0] | ~normal
+    return sign, Cat(half[:10], exponent.any()), exponent, exponent.all()
+
+
+def shifted_finely(significand, exponent, fine_bits: int):
+    """Shift the significand of a binary16 by its exponent's low bits; return (operand, coarse).
+
+    significand * 2**max(exponent, 1) is operand * 2**(coarse * 2**fine_bits): no subtraction.
+    """
+    # The significand's top bit tells an exponent of 0, which counts as 1.
+    fars = [exponent[0] | ~significand[-1], *exponent[1:fine_bits]]
+    operand = significand
+    for place, far in enumerate(fars):
         width = len(operand) + (1 << place)
         operand = Mux(far, operand << (1 << place), operand)[:width]
-    return sign, operand, exponent[fine_bits:], exponent.all()
+    return operand, exponent[fine_bits:]
 
 
 def magnitude_of(m: Module, operand, coarse, *, bits: int, name: str):
@@ -87,7 +93,8 @@ class ActivationConverter(wiring.Component):
         nonfinite = []
         for lane in range(config.lanes):
             half = self.beat[16 * lane : 16 * lane + 16]
-            sign, operand, coarse, bad = half_fields(half, FINE_BITS)
+            sign, significand, exponent, bad = half_fields(half)
+            operand, coarse = shifted_finely(significand, exponent, FINE_BITS)
             bits, name = config.fixed_bits - 1, f"magnitude_{lane}"
             magnitude = magnitude_of(m, operand, coarse, bits=bits, name=name)
             # A register for each lane: one for all would be a line that Verilator cannot read.

@@ -5,14 +5,14 @@ import math
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 
-from tern_hw.config import ArrayConfig
+from tern_hw.config import Activation, ArrayConfig
 from tern_hw.gateware.align import AlignedLoader
 from tern_hw.gateware.convert import ActivationConverter
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.frame import packet_gate
 from tern_hw.gateware.lanes import LaneMask
-from tern_hw.gateware.memories import Queue, two_port_memory
+from tern_hw.gateware.memories import Ring, two_port_memory
 from tern_hw.gateware.pipeline import delay, delay_lines
 from tern_hw.gateware.results import ResultUnit
 from tern_hw.gateware.scale import ScaleShift
@@ -24,8 +24,6 @@ __all__ = ["INPUTS", "ArrayCore"]
 
 #: The input streams, in the order of their error flags and stall counters.
 INPUTS = ("activation", "weight", "scale")
-#: Cycles from a beat's arrival in the scale FIFO to its being readable there.
-SCALE_FIFO_LATENCY = 2
 
 
 class ArrayCore(wiring.Component):
@@ -42,7 +40,7 @@ class ArrayCore(wiring.Component):
     -------
     activation_t*, weight_t*, scale_t* : In, AXI4-Stream
     result_t* : Out, AXI4-Stream
-    start, n, k : In
+    start, last_n, last_k : In
         See `Sequencer`.
     busy, finished, counting, faults, stalls : Out
         See `RegisterFile`.
@@ -54,20 +52,22 @@ class ArrayCore(wiring.Component):
         self.converter = AlignedLoader(config) if aligned else ActivationConverter(config)
         self.dots = [GroupDot(config) for _ in range(config.rows)]
         self.scales = [ScaleShift(config) for _ in range(config.rows)]
-        self.sum_latency = self.dots[0].latency + self.scales[0].latency
+        self.sum_latency = config.issue_cycles + self.dots[0].latency + self.scales[0].latency
         # Places for results: those on their way when a block is issued every `rows` cycles.
         in_flight = config.latency_cycles + config.rows + 2
         self.results = ResultUnit(
             config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
         )
         self.latency = self.sum_latency + self.results.latency
-        # Scale beats: those claimed, not yet used, when every step claims one.
-        self.scale_depth = self.dots[0].latency + SCALE_FIFO_LATENCY + 2
+        # Scale beats: those that wait, and those claimed, when every step claims one.
+        claimed = config.issue_cycles + self.dots[0].latency
+        self.scale_depth = config.scale_places + claimed
         super().__init__(core_ports(config))
 
     def blocks(self) -> dict[str, int]:
         """Return the latency by block."""
         return {
+            "issue": self.config.issue_cycles,
             "decoder": self.dots[0].decoder.latency,
             "operands": self.config.operand_cycles,
             "tree": self.dots[0].tree.latency,
@@ -82,8 +82,8 @@ class ArrayCore(wiring.Component):
         gates = self._gates(m, sequencer)
         m.d.comb += [
             sequencer.start.eq(self.start),
-            sequencer.n.eq(self.n),
-            sequencer.k.eq(self.k),
+            sequencer.last_n.eq(self.last_n),
+            sequencer.last_k.eq(self.last_k),
             self.busy.eq(sequencer.busy),
         ]
         nonfinite = Signal()
@@ -127,53 +127,64 @@ class ArrayCore(wiring.Component):
                 gates[name].take.eq(getattr(sequencer, f"{name}_take")),
                 gates[name].final.eq(getattr(sequencer, f"{name}_final")),
                 getattr(sequencer, f"{name}_present").eq(gates[name].present),
-                getattr(sequencer, f"{name}_closed").eq(gates[name].closed),
+                getattr(sequencer, f"{name}_late").eq(gates[name].late),
             ]
+        m.d.comb += sequencer.activation_closed.eq(gates["activation"].closed)
         return gates
 
     def _activations(self, m, sequencer):
-        """Write what is loaded; return the activations of a step, one decode after its issue."""
+        """Write what is loaded; return the activations of a step, `memory_cycles` after it."""
         config = self.config
         m.submodules.converter = converter = self.converter
         m.submodules.activations = words = two_port_memory(
             config.lanes * config.fixed_bits, config.max_chunks
         )
         write, read = words.write_port(), words.read_port()
+        beat = Signal.like(self.activation_tdata, name="arrived_activations", reset_less=True)
+        m.d.sync += beat.eq(self.activation_tdata)
         late = converter.latency
         written = delay(m, sequencer.load_open, late, name="written")
         chunk = sequencer.step.chunk
         m.d.comb += [
-            converter.beat.eq(self.activation_tdata),
+            converter.beat.eq(beat),
             write.data.eq(converter.fixed),
             write.addr.eq(delay(m, sequencer.load_chunk, late, name="load_chunk")),
             write.en.eq(written),
-            read.addr.eq(delay(m, chunk, config.decode_cycles - 1, name="read_chunk")),
+            read.addr.eq(chunk),
             read.en.eq(1),
         ]
         if config.aligned is not None:
             m.d.comb += [
-                converter.remaining.eq(sequencer.load_remaining),
+                converter.last.eq(sequencer.load_last),
                 converter.chunk.eq(sequencer.load_chunk),
                 converter.step.eq(sequencer.beat_step),
                 converter.align.eq(sequencer.load_write),
             ]
-        return read.data
+        # No reset: a block RAM's own output register can be this one.
+        x = Signal.like(read.data, name="read_activations", reset_less=True)
+        m.d.sync += x.eq(read.data)
+        return x
 
     def _lanes(self, m, sequencer, nonfinite):
         """Return the lanes of a step that count, by the last cycle of its decoder."""
         m.submodules.lanes = lanes = LaneMask(self.config)
         step = sequencer.step
+        exact = self.config.activation is Activation.FP16 and self.config.aligned is None
+        last = sequencer.load_last[: len(lanes.last)]
+        if exact:
+            # In every beat one looks for infinities; but for the last one's, all lanes are real.
+            last |= (~sequencer.load_final).replicate(len(last))
         m.d.comb += [
             lanes.load.eq(sequencer.load_open),
-            lanes.remaining.eq(sequencer.load_remaining),
+            lanes.last.eq(last),
             lanes.segment.eq(step.segment),
             lanes.ragged.eq(step.ragged),
         ]
         if self.config.aligned is not None:
             m.d.comb += nonfinite.eq(self.converter.nonfinite)
-        elif self.converter.latency:
+        elif exact:
             written = delay(m, sequencer.load_write, self.converter.latency, name="converted")
-            m.d.comb += nonfinite.eq(written & (self.converter.nonfinite & lanes.real).any())
+            m.d.sync += nonfinite.eq(written & (self.converter.nonfinite & lanes.real).any())
         return delay(m, lanes.mask, self.config.decode_cycles - 1, name="mask")
 
     def _dots(self, m, sequencer, x, mask, illegal):
@@ -187,10 +198,13 @@ class ArrayCore(wiring.Component):
         checked = decoded.valid & ~decoded.load & decoded.weighted
         flags = []
         bits = 8 * config.row_beat_bytes
+        # A beat's way into the array begins with a register; no reset, as its tag has one.
+        codes = Signal.like(self.weight_tdata, name="arrived_weights", reset_less=True)
+        m.d.sync += codes.eq(self.weight_tdata)
         for row, unit in enumerate(self.dots):
             m.submodules[f"dot_{row}"] = unit
             m.d.comb += [
-                unit.codes.eq(self.weight_tdata[row * bits : (row + 1) * bits]),
+                unit.codes.eq(codes[row * bits : (row + 1) * bits]),
                 unit.mask.eq(mask),
                 # Row 0 sums the activations while they are loaded: X needs no tree of its own.
                 unit.ones.eq(masked.load if row == 0 else 0),
@@ -198,29 +212,35 @@ class ArrayCore(wiring.Component):
                 unit.valid.eq(tags[dot.latency - 1].valid),
                 unit.last.eq(tags[dot.latency - 1].group_last),
             ]
-            flags.append(unit.illegal & decoded.rows[row])
-        m.d.comb += illegal.eq(checked & Cat(*flags).any())
+            flags.append(unit.illegal.any() & decoded.rows[row])
+        m.d.sync += illegal.eq(checked & Cat(*flags).any())
         return tags
 
     def _scales(self, m, sequencer, gate, tags, nonfinite):
         """Take scale beats, keep the sums X, and scale; return the tag of finished row sums."""
         config = self.config
-        queue = self._scale_queue(m, sequencer, gate)
+        ring = self._scale_ring(m, sequencer, gate)
         m.submodules.group_sums = sums = two_port_memory(config.sum_bits, config.max_groups)
         write, read = sums.write_port(), sums.read_port()
         before, tag = tags[-2], tags[-1]
         ends = tag.valid & tag.group_last
-        scaled = ends & ~tag.load & tag.scaled
+        # The factors come a cycle before the sums.
+        ahead = ring.LATENCY + 2
+        taken = tags[-ahead - 2]
+        m.d.sync += ring.take.eq(taken.valid & ~taken.load & taken.scaled)
+        scaled = delay(m, ring.take, ahead, name="scaled")
         m.d.comb += [
             write.addr.eq(tag.group),
             write.data.eq(self.dots[0].total),
             write.en.eq(ends & tag.load),
             read.addr.eq(before.group),
             read.en.eq(1),
-            queue.r_en.eq(scaled),
         ]
         pairs = data.ArrayLayout(data.StructLayout({"scale": 16, "shift": 16}), config.rows)
-        factors = data.View(pairs, queue.r_data)
+        # A block RAM answers late in the cycle: its word goes on from a register of its own.
+        word = Signal.like(ring.word, name="read_factors", reset_less=True)
+        m.d.sync += word.eq(ring.word)
+        factors = data.View(pairs, word)
         for row, (dot, unit) in enumerate(zip(self.dots, self.scales, strict=True)):
             m.submodules[f"scale_{row}"] = unit
             m.d.comb += [
@@ -239,9 +259,9 @@ class ArrayCore(wiring.Component):
         m.d.comb += nonfinite.eq(Cat(unit.nonfinite for unit in self.scales).any())
         return delay(m, tag, self.scales[0].latency, name="summed")
 
-    def _scale_queue(self, m, sequencer, gate):
+    def _scale_ring(self, m, sequencer, gate):
         config = self.config
-        m.submodules.scale_queue = queue = Queue(
+        m.submodules.scale_ring = ring = Ring(
             width=8 * config.scale_beat_bytes, depth=self.scale_depth
         )
         m.submodules.scale_walk = walk = JobWalk(
@@ -251,25 +271,26 @@ class ArrayCore(wiring.Component):
             max_k=config.max_k,
         )
         m.submodules.scale_credit = credit = CreditCounter(
-            limit=self.scale_depth, initial=0, cost=1
+            limit=config.scale_places, initial=0, cost=1
         )
-        arrives = gate.present & queue.w_rdy
+        arrives = gate.present & credit.spare
         m.d.comb += [
             walk.start.eq(self.start),
-            walk.n.eq(self.n),
-            walk.k.eq(self.k),
-            walk.advance.eq(arrives),
-            gate.take.eq(queue.w_rdy),
+            walk.last_n.eq(sequencer.last_n),
+            walk.last_k.eq(sequencer.last_k),
+            walk.advance.eq(self.start | arrives),
+            gate.take.eq(credit.spare),
             gate.final.eq(walk.row_last & walk.block_last),
-            queue.w_data.eq(self.scale_tdata),
-            queue.w_en.eq(arrives),
+            ring.data.eq(self.scale_tdata),
+            ring.write.eq(arrives),
             credit.start.eq(self.start),
             credit.give.eq(arrives),
             credit.claim.eq(sequencer.scale_claim),
-            sequencer.scale_available.eq(credit.enough),
-            sequencer.scale_closed.eq(gate.closed),
+            credit.waive.eq(gate.closed),
+            sequencer.scale_ready.eq(credit.enough),
+            sequencer.scale_available.eq(credit.backed),
         ]
-        return queue
+        return ring
 
     def _results(self, m, sequencer, tag, nonfinite):
         """Send finished rows out; return whether the job's last result has left."""

@@ -45,8 +45,8 @@ class TritDecoder(wiring.Component):
         the codes.
     nonzero, negative : Out, lanes
         The trit of each lane; `negative` implies `nonzero`.
-    illegal : Out
-        A code of the beat (pad digits included) is illegal; not masked.
+    illegal : Out, row_beat_bytes
+        A code of the byte (pad digits included) is illegal; not masked.
     """
 
     def __init__(self, config: ArrayConfig):
@@ -59,7 +59,7 @@ class TritDecoder(wiring.Component):
                 "ones": In(1),
                 "nonzero": Out(config.lanes),
                 "negative": Out(config.lanes),
-                "illegal": Out(1),
+                "illegal": Out(config.row_beat_bytes),
             }
         )
 
@@ -72,7 +72,7 @@ class TritDecoder(wiring.Component):
         m.d.sync += [
             self.nonzero.eq((~Cat(*zero[: config.lanes]) | everything) & self.mask),
             self.negative.eq(Cat(*negative[: config.lanes]) & ~everything & self.mask),
-            self.illegal.eq(Cat(*illegal).any()),
+            self.illegal.eq(Cat(*illegal)),
         ]
         return m
 
@@ -81,7 +81,10 @@ class TritDecoder(wiring.Component):
         # Digits 0, 1, 2 are trits -1, 0, +1; field 3 is illegal: a set low bit means zero.
         zero = [field[0] for field in fields]
         negative = [~field.any() for field in fields]
-        illegal = [field.all() for field in fields]
+        illegal = [
+            Cat(field.all() for field in fields[at : at + 4]).any()
+            for at in range(0, len(fields), 4)
+        ]
         return zero, negative, illegal
 
     def _base3(self, m):

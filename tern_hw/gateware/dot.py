@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from tern_hw.config import Activation, ArrayConfig, Dot
 from tern_hw.gateware.carry import CarryChains
 from tern_hw.gateware.decode import TritDecoder
-from tern_hw.gateware.pipeline import add_with_carry
+from tern_hw.gateware.pipeline import add_with_carry, delay
 from tern_hw.gateware.tree import AdderTree
 
 __all__ = ["GroupDot"]
@@ -26,7 +26,7 @@ class GroupDot(wiring.Component):
         In place of a `TritDecoder`, with its members and `latency`.
 
     Latency: `latency` from `codes` to `total`; activations meet the decoded trits in a register,
-    so `x` comes `decode_latency` after the codes. Throughput: a step a cycle. Backpressure: none.
+    and `x` comes `memory_cycles` after the codes. Throughput: a step a cycle. Backpressure: none.
 
     Members
     -------
@@ -35,7 +35,7 @@ class GroupDot(wiring.Component):
     illegal : Out
         See `TritDecoder`; `decode_latency` after the codes.
     x : In, lanes * fixed_bits
-        The activations of the step as `ActivationConverter` leaves them, `decode_latency` after
+        The activations of the step as `ActivationConverter` leaves them, `memory_cycles` after
         the codes.
     valid, last : In
         A step is there, and it ends a group; `latency` - 1 after the codes.
@@ -54,7 +54,7 @@ class GroupDot(wiring.Component):
                 "codes": In(self.decoder.codes.shape()),
                 "mask": In(config.lanes),
                 "ones": In(1),
-                "illegal": Out(1),
+                "illegal": Out(config.row_beat_bytes),
                 "x": In(self.tree.x.shape()),
                 "valid": In(1),
                 "last": In(1),
@@ -72,12 +72,15 @@ class GroupDot(wiring.Component):
             decoder.ones.eq(self.ones),
             self.illegal.eq(decoder.illegal),
         ]
-        x, negative = self._operands(decoder)
-        # No reset: a block RAM's own output register can be the activations'.
+        late = self.config.operand_cycles - 1
+        nonzero = delay(m, decoder.nonzero, late, name="nonzero")
+        x, negative = self._operands(nonzero, delay(m, decoder.negative, late, name="negative"))
+        # Trits wait for the activations here; a register of the memory's own stands too far from
+        # the lanes to be followed by an adder. None needs a reset.
         operands = Signal(self.tree.x.shape(), reset_less=True)
         m.d.sync += [
             operands.eq(x),
-            tree.nonzero.eq(decoder.nonzero),
+            tree.nonzero.eq(nonzero),
             tree.negative.eq(negative),
         ]
         m.d.comb += tree.x.eq(operands)
@@ -93,13 +96,13 @@ class GroupDot(wiring.Component):
             m.d.sync += part.eq(total)
         return m
 
-    def _operands(self, decoder):
+    def _operands(self, nonzero, negative):
         """Return (two's-complement activations, whether each is negated)."""
         config = self.config
         if config.activation is Activation.INT8 or config.aligned is not None:
-            return self.x, decoder.negative
+            return self.x, negative
         bits = config.fixed_bits
         lanes = [self.x[at : at + bits] for at in range(0, len(self.x), bits)]
         signs = Cat(lane[-1] for lane in lanes)
         magnitudes = Cat(Cat(lane[:-1], C(0, 1)) for lane in lanes)
-        return magnitudes, (decoder.negative ^ signs) & decoder.nonzero
+        return magnitudes, (negative ^ signs) & nonzero

@@ -1,21 +1,10 @@
 """One job's packet on an input stream: passes its beats on, and mends a TLAST that is wrong."""
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import enum, wiring
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["PacketGate", "packet_gate"]
-
-
-class State(enum.Enum, shape=2):
-    """What the gate knows of the packet; bit 0 says "not open", bit 1 "not closed"."""
-
-    #: No packet is due, or all of it was taken.
-    CLOSED = 1
-    #: Beats go through.
-    OPEN = 2
-    #: All expected beats were taken without a TLAST: what comes is discarded up to it.
-    DRAIN = 3
 
 
 class PacketGate(wiring.Component):
@@ -35,6 +24,8 @@ class PacketGate(wiring.Component):
         The next beat is the last one expected.
     present : Out
         A beat is there.
+    late : Out
+        A beat will come, and is not there.
     closed : Out
         No beat will come any more in this job.
     misframed : Out
@@ -51,6 +42,7 @@ class PacketGate(wiring.Component):
                 "take": In(1),
                 "final": In(1),
                 "present": Out(1),
+                "late": Out(1),
                 "closed": Out(1),
                 "misframed": Out(1),
             }
@@ -58,23 +50,25 @@ class PacketGate(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        state = Signal(State, init=State.CLOSED)
-        # One bit of the code each, as much depends on them within the cycle.
-        is_open, is_closed = ~state.as_value()[0], ~state.as_value()[1]
-        is_drain = state == State.DRAIN
+        # Open: beats go through. Closed: no packet is due, or all of it was taken. Neither: all
+        # expected beats were taken without a TLAST, and what comes is discarded up to it.
+        # Gates in place of choices, as much depends on these within the cycle.
+        closed = Signal(init=1)
+        not_open = Signal(init=1)
+        ends = self.tvalid & self.tlast
         m.d.comb += [
-            self.tready.eq((is_open & self.take) | is_drain),
-            self.present.eq(is_open & self.tvalid),
-            self.closed.eq(is_closed),
+            self.tready.eq(Mux(not_open, ~closed, self.take)),
+            self.present.eq(~not_open & self.tvalid),
+            self.late.eq(~closed & ~(~not_open & self.tvalid)),
+            self.closed.eq(closed),
+            self.misframed.eq(~not_open & self.take & self.tvalid & (self.tlast != self.final)),
         ]
-        taken = self.tvalid & self.tready
-        m.d.comb += self.misframed.eq(taken & is_open & (self.tlast != self.final))
-        with m.If(self.start):
-            m.d.sync += state.eq(State.OPEN)
-        with m.Elif(taken & self.tlast):
-            m.d.sync += state.eq(State.CLOSED)
-        with m.Elif(taken & is_open & self.final):
-            m.d.sync += state.eq(State.DRAIN)
+        m.d.sync += [
+            not_open.eq(
+                ~self.start & (not_open | (self.take & (self.tvalid & (self.tlast | self.final))))
+            ),
+            closed.eq(~self.start & (closed | (ends & (not_open | self.take)))),
+        ]
         return m
 
 

@@ -20,11 +20,11 @@ def thermometer(value, count: int) -> list:
     return [*(high | bit for bit in low), *(high & bit for bit in low)][:count]
 
 
-def lanes_within(remaining, lanes: int):
-    """Return a bit for each lane of a beat: whether it is below `remaining`, the inputs left."""
+def lanes_within(last, lanes: int):
+    """Return a bit for each lane of a beat: whether it is not behind `last`, an index."""
     bits = (lanes - 1).bit_length()
-    many = remaining[bits:].any()
-    return Cat(*thermometer(remaining[:bits], lanes)) | many.replicate(lanes)
+    within = Cat(1, *thermometer(last[:bits], lanes - 1))
+    return within | last[bits:].any().replicate(lanes) if len(last) > bits else within
 
 
 class LaneMask(wiring.Component):
@@ -37,14 +37,14 @@ class LaneMask(wiring.Component):
     -------
     load : In
         A beat of activations is loaded.
-    remaining : In
-        Inputs left in the row, this beat included: lane i is real when i < remaining.
+    last : In
+        Index of the row's last lane in the beat: lane i is real when i <= last.
     segment : In
         The group within the lanes whose inputs count.
     ragged : In
         The step belongs to the row's last beat.
     real : Out, lanes
-        Lanes of the beat that was loaded last that hold inputs.
+        Real lanes of the beat that was loaded last.
     mask : Out, lanes
         Lanes that count.
     """
@@ -54,7 +54,7 @@ class LaneMask(wiring.Component):
         super().__init__(
             {
                 "load": In(1),
-                "remaining": In(config.max_k.bit_length()),
+                "last": In(index_bits(config.lanes)),
                 "segment": In(index_bits(config.segments)),
                 "ragged": In(1),
                 "real": Out(config.lanes),
@@ -66,7 +66,7 @@ class LaneMask(wiring.Component):
         m = Module()
         lanes, size = self.config.lanes, self.config.step_inputs
         with m.If(self.load):
-            m.d.sync += self.real.eq(lanes_within(self.remaining, lanes))
+            m.d.sync += self.real.eq(lanes_within(self.last, lanes))
         for segment in range(self.config.segments):
             chosen = self._is(segment) if self.config.segments > 1 else 1
             for lane in range(segment * size, (segment + 1) * size):

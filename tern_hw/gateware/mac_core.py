@@ -33,7 +33,7 @@ class MacCore(wiring.Component):
     -------
     activation_t*, weight_t* : In, AXI4-Stream
     result_t* : Out, AXI4-Stream
-    start, n, k : In
+    start, last_n, last_k : In
         See `Sequencer`.
     busy, finished, counting, faults, stalls : Out
         See `RegisterFile`.
@@ -83,7 +83,11 @@ class MacCore(wiring.Component):
         m.submodules[name] = walk = JobWalk(
             rows=config.block_outputs, quantum=quantum, max_n=config.max_n, max_k=config.max_k
         )
-        m.d.comb += [walk.start.eq(self.start), walk.n.eq(self.n), walk.k.eq(self.k)]
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.last_n.eq(self.last_n),
+            walk.last_k.eq(self.last_k),
+        ]
         return walk
 
     def _load(self, m, gate, state):
@@ -95,7 +99,7 @@ class MacCore(wiring.Component):
             gate.take.eq(loading),
             gate.final.eq(walk.row_last),
             write.eq(loading & gate.present),
-            walk.advance.eq(write),
+            walk.advance.eq(self.start | write),
         ]
         with m.If(self.start):
             m.d.sync += chunk.eq(0)
@@ -131,7 +135,7 @@ class MacCore(wiring.Component):
             fire.eq(computing & have_weight & have_room),
             gate.take.eq(computing & have_room),
             gate.final.eq(walk.row_last & walk.block_last & last_context),
-            walk.advance.eq(fire & last_context),
+            walk.advance.eq(self.start | (fire & last_context)),
             collector.claim.eq(fire & begins),
             step.valid.eq(fire),
             step.first.eq(first),
@@ -198,7 +202,7 @@ class MacCore(wiring.Component):
             array.weights.eq(self.weight_tdata),
             array.first.eq(step.first),
             collector.start.eq(self.start),
-            collector.n.eq(self.n),
+            collector.last_n.eq(self.last_n),
             collector.write.eq(late.valid & late.last & array.advance),
             collector.context.eq(late.context),
             collector.words.eq(array.sums),

@@ -2,12 +2,17 @@
 
 from typing import Final
 
-from amaranth.lib import fifo, memory
+from amaranth.hdl import Module, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
 
-__all__ = ["Queue", "memory_depth", "two_port_memory"]
+from tern_hw.gateware.pipeline import index_bits
+
+__all__ = ["Ring", "memory_depth", "two_port_memory"]
 
 #: Tells synthesis, as Yosys reads it, that no read needs the word that is being written.
 COLLISION_FREE: Final = {"no_rw_check": True}
+IN_BLOCK_RAM: Final = {"ram_style": "block"}
 
 
 def memory_depth(words: int) -> int:
@@ -32,10 +37,53 @@ def two_port_memory(shape: int, words: int) -> memory.Memory:
     return memory.Memory(shape=shape, depth=memory_depth(words), init=[], attrs=COLLISION_FREE)
 
 
-class Queue(fifo.SyncFIFOBuffered):
-    """A `SyncFIFOBuffered` whose memory is as `two_port_memory`'s: it reads what was written."""
+class Ring(wiring.Component):
+    """Words in their order, in block RAM, without a count: who writes and takes keeps that.
+
+    Latency: 1 from a write to when it may be taken, 1 from `take` to `word`, where it stays.
+    Throughput: a word in and one out a cycle. Backpressure: none.
+
+    Parameters
+    ----------
+    width : int
+        Bits of a word.
+    depth : int
+        Words that it has to hold.
+
+    Members
+    -------
+    write : In
+        Keep `data`; never where `depth` words are kept.
+    data : In
+    take : In
+        Go on to the next word; never where none is kept.
+    word : Out
+        What was taken last.
+    """
+
+    LATENCY = 1
+
+    def __init__(self, *, width: int, depth: int):
+        self.depth = 1 << index_bits(depth)
+        super().__init__({"write": In(1), "data": In(width), "take": In(1), "word": Out(width)})
 
     def elaborate(self, platform):
-        m = super().elaborate(platform)
-        m.submodules.storage.attrs.update(COLLISION_FREE)
+        m = Module()
+        m.submodules.storage = storage = memory.Memory(
+            shape=len(self.data), depth=self.depth, init=[], attrs=COLLISION_FREE | IN_BLOCK_RAM
+        )
+        write, read = storage.write_port(), storage.read_port()
+        into = Signal(range(self.depth))
+        out_of = Signal(range(self.depth))
+        m.d.comb += [
+            write.addr.eq(into),
+            write.data.eq(self.data),
+            write.en.eq(self.write),
+            read.addr.eq(out_of),
+            read.en.eq(self.take),
+            self.word.eq(read.data),
+        ]
+        for moves, place in ((self.write, into), (self.take, out_of)):
+            with m.If(moves):
+                m.d.sync += place.eq(place + 1)
         return m

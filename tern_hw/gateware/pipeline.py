@@ -1,11 +1,21 @@
 """Small things every pipelined block uses: delays, the carry-in adder, a choice, a step's tag."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueCastable
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueCastable
 from amaranth.lib import data
 
 from tern_hw.config import ArrayConfig
 
-__all__ = ["add_with_carry", "delay", "delay_lines", "index_bits", "select", "step_layout"]
+__all__ = [
+    "add_low",
+    "add_with_carry",
+    "at_least",
+    "delay",
+    "delay_lines",
+    "index_bits",
+    "select",
+    "step_layout",
+    "unless",
+]
 
 
 def index_bits(count: int) -> int:
@@ -37,6 +47,28 @@ def add_with_carry(a: Value, b: Value, carry: Value) -> Value:
     """
     total = Cat(1, a).as_signed() + Cat(carry, b).as_signed()
     return total[1:].as_signed()
+
+
+def add_low(a: Value, b: Value, carry: Value) -> Value:
+    """Return unsigned a + b + carry, with the carry out on top: the low part of a longer sum."""
+    return (Cat(1, a) + Cat(carry, b))[1:]
+
+
+def at_least(value: Value, least: int) -> Value:
+    """Return value >= least, as AND and OR of bits: a few LUTs for what would be a carry chain."""
+    if least <= 0:
+        return Const(1)
+    if least >= 1 << len(value):
+        return Const(0)
+    half, below = 1 << (len(value) - 1), value[:-1]
+    if least > half:
+        return value[-1] & at_least(below, least - half)
+    return value[-1] | at_least(below, least)
+
+
+def unless(reset: Value, value: Value) -> Value:
+    """Return value, or 0 where `reset`; as gates, for a register's own reset would come late."""
+    return value & (~reset).replicate(len(value))
 
 
 def select(index: Value, values: list) -> Value:

@@ -67,7 +67,9 @@ class RegisterFile(wiring.Component):
     -------
     axil_* : AXI4-Lite
     start : Out
-        Begin the job of `n`, `k` (stable until the next start); for one cycle.
+        Begin a job; for one cycle.
+    last_n, last_k : Out
+        Indices of its last output and input, stable until the next start.
     abort : Out
         Drop everything; for one cycle.
     busy : In
@@ -88,8 +90,8 @@ class RegisterFile(wiring.Component):
                 **axi_lite_ports("axil_"),
                 "start": Out(1),
                 "abort": Out(1),
-                "n": Out(config.max_n.bit_length()),
-                "k": Out(config.max_k.bit_length()),
+                "last_n": Out(config.max_n.bit_length()),
+                "last_k": Out(config.max_k.bit_length()),
                 "busy": In(1),
                 "finished": In(1),
                 "counting": In(1),
@@ -120,7 +122,7 @@ class RegisterFile(wiring.Component):
             self.abort.eq(control & self.axil_wdata[1]),
         ]
         with m.If(accepted):
-            m.d.sync += [self.n.eq(n), self.k.eq(k)]
+            m.d.sync += [self.last_n.eq(n - 1), self.last_k.eq(k - 1)]
 
         done = Signal()
         with m.If(accepted | self.abort):

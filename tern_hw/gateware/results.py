@@ -5,14 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
-from tern_hw.gateware.memories import Queue
+from tern_hw.gateware.credit import CreditCounter
+from tern_hw.gateware.memories import Ring
 from tern_hw.gateware.pipeline import delay, index_bits, select
 from tern_hw.gateware.rounder import Rounder
 
 __all__ = ["ResultUnit", "result_layout"]
-
-#: Cycles from a write into the queue to the transfer of what was written: in, out, a register.
-QUEUE_LATENCY = 3
 
 
 def result_layout(config: ArrayConfig) -> data.StructLayout:
@@ -47,7 +45,7 @@ class ResultUnit(wiring.Component):
         self.config = config
         self.depth = depth
         self.rounder = Rounder(config)
-        self.latency = self.rounder.latency + QUEUE_LATENCY
+        self.latency = self.rounder.latency + config.queue_cycles
         super().__init__(
             {
                 "valid": In(1),
@@ -71,17 +69,24 @@ class ResultUnit(wiring.Component):
             rounder.nan.eq(nan | self.all_nan),
         ]
         layout = result_layout(self.config)
-        m.submodules.queue = queue = Queue(width=layout.size, depth=self.depth)
-        m.d.comb += [
-            queue.w_en.eq(delay(m, sends, rounder.latency, name="valid")),
-            queue.w_data.eq(Cat(rounder.result, delay(m, final, rounder.latency, name="final"))),
-        ]
+        m.submodules.ring = ring = Ring(width=layout.size, depth=self.depth)
+        m.submodules.waiting = waiting = CreditCounter(limit=self.depth, initial=0, cost=1)
+        taken = Signal()
         # A block RAM answers late in the cycle: its word leaves from a register.
         leaving = Signal(layout.size, reset_less=True)
         free = ~self.results.valid | self.results.ready
-        m.d.comb += [queue.r_en.eq(free), self.results.payload.eq(leaving)]
+        m.d.comb += [
+            ring.write.eq(delay(m, sends, rounder.latency, name="valid")),
+            ring.data.eq(Cat(rounder.result, delay(m, final, rounder.latency, name="final"))),
+            waiting.give.eq(ring.write),
+            ring.take.eq(waiting.enough & (~taken | free)),
+            waiting.claim.eq(ring.take),
+            self.results.payload.eq(leaving),
+        ]
+        with m.If(ring.take | free):
+            m.d.sync += taken.eq(ring.take)
         with m.If(free):
-            m.d.sync += [leaving.eq(queue.r_data), self.results.valid.eq(queue.r_rdy)]
+            m.d.sync += [leaving.eq(ring.word), self.results.valid.eq(taken)]
         return m
 
     def _turns(self, m):

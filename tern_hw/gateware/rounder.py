@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig, OutputFormat
-from tern_hw.gateware.pipeline import delay
+from tern_hw.gateware.pipeline import at_least, delay
 
 __all__ = ["Rounder"]
 
@@ -23,11 +23,19 @@ def empty_after(value, moved: int, places: int):
     return ~value[max(0, top - places) : top].any()
 
 
-def gathered(value, exact: int):
-    """Return the top `exact` bits of a value, with one below that is the OR of all the others."""
-    if exact + 1 >= len(value):
-        return value
-    return Cat(value[:-exact].any(), value[-exact:])
+def shifted_and_gathered(value, due, places: int, exact: int):
+    """Return the top `exact` bits of a value that is shifted left by `places` where `due`.
+
+    Below them one bit more, the OR of all others. It waits for no shift: what is shifted past
+    the edge is looked at apart.
+    """
+    shifted = Mux(due, value << places, value)[: len(value)]
+    rest = len(value) - exact
+    if rest <= 1:
+        return shifted
+    edge = max(0, rest - places)
+    lost = value[:edge].any() | (~due & value[edge:rest].any())
+    return Cat(lost, shifted[rest:])
 
 
 class Rounder(wiring.Component):
@@ -62,7 +70,6 @@ class Rounder(wiring.Component):
         fraction_bits, exponent_bits = (
             (23, 8) if self.config.output is OutputFormat.FP32 else (10, 5)
         )
-        self.fraction_bits, self.exponent_bits = fraction_bits, exponent_bits
         bias = (1 << (exponent_bits - 1)) - 1
         # Cycles 1, 2: sign and magnitude; the accumulator is never the most negative integer.
         width = self.config.accumulator_bits - 1
@@ -79,30 +86,33 @@ class Rounder(wiring.Component):
         top_exponent = width - 1 - self.config.accumulator_fraction_bits + bias
         guarded, subnormal, empty = self._guard(m, magnitude, width - top_exponent)
         normal, shift, cycles = self._normalise(m, guarded, empty, fraction_bits + 2)
-        # The cycle before the last: what is rounded, and how.
+        # The cycle before the last: what is rounded, and how. What needs no rounding stands there
+        # already, so that nothing comes after the last adder.
         top = normal[-1] & ~delay(m, subnormal, cycles, name="subnormal")
         significand = normal[-fraction_bits - 1 :]
         guard, sticky = normal[-fraction_bits - 2], normal[: -fraction_bits - 2].any()
-        exponent = Signal(signed(max(exponent_bits, top_exponent.bit_length()) + 2))
+        sign_now = delay(m, sign, cycles + 2, name="sign")
+        nan_now = delay(m, self.nan, cycles + 3, name="nan")
+        largest = (1 << exponent_bits) - 1
+        # The exponent is top_exponent - shift.
+        infinite = top & ~at_least(shift, top_exponent - largest + 1)
+        field = Signal(exponent_bits)
         fraction = Signal(fraction_bits)
-        normal_now, round_up = Signal(), Signal()
+        sign_last = Signal()
+        round_up = Signal()
+        special = nan_now | infinite
+        exponent = (top_exponent - shift)[:exponent_bits]
+        quiet_nan = 1 << (fraction_bits - 1)
         m.d.sync += [
-            exponent.eq(top_exponent - shift),
-            fraction.eq(significand[:-1]),
-            normal_now.eq(top),
-            round_up.eq(guard & (sticky | significand[0])),
+            field.eq((exponent & top.replicate(exponent_bits)) | special.replicate(exponent_bits)),
+            fraction.eq(Mux(special, Mux(nan_now, quiet_nan, 0), significand[:-1])),
+            round_up.eq(guard & (sticky | significand[0]) & ~special),
+            sign_last.eq(sign_now & ~nan_now),
         ]
-        # The last: round and pack; a carry out of the fraction raises the exponent by itself.
-        sign_now = delay(m, sign, cycles + 3, name="sign")
-        nan_now = delay(m, self.nan, cycles + 4, name="nan")
-        body = self._body(exponent, normal_now, fraction, round_up)
-        quiet_nan = self._infinity | 1 << (fraction_bits - 1)
-        m.d.sync += self.result.eq(Mux(nan_now, quiet_nan, Cat(body, sign_now)))
+        # The last: a carry out of the fraction raises the exponent by itself.
+        rounded = Cat(fraction, field) + round_up
+        m.d.sync += self.result.eq(Cat(rounded[:-1], sign_last))
         return m
-
-    @property
-    def _infinity(self) -> int:
-        return ((1 << self.exponent_bits) - 1) << self.fraction_bits
 
     def _guard(self, m, magnitude, sentinel):
         """Return the magnitude, with the stopping bit where that would be the first; whether.
@@ -131,7 +141,6 @@ class Rounder(wiring.Component):
         shifts = normalising_shifts(len(value))
         shift: list = []
         for at, (places, following) in enumerate(itertools.pairwise(shifts)):
-            shifted = Mux(empty, value << places, value)[: len(value)]
             next_empty = Mux(
                 empty, empty_after(value, places, following), empty_after(value, 0, following)
             )
@@ -139,22 +148,15 @@ class Rounder(wiring.Component):
             empty_now = Signal(name=f"empty_{following}")
             if following == 1:
                 m.d.comb += empty_now.eq(next_empty)
-                shifted = Mux(empty_now, shifted << 1, shifted)[: len(value)]
+                shifted = Mux(empty, value << places, value)[: len(value)]
                 shift = [empty_now, *shift]
-                kept = gathered(shifted, exact)
+                kept = shifted_and_gathered(shifted, empty_now, 1, exact)
             else:
                 m.d.sync += empty_now.eq(next_empty)
-                kept = gathered(shifted, exact + places - 1)
+                kept = shifted_and_gathered(value, empty, places, exact + places - 1)
             value = Signal(len(kept), name=f"normal_{at}")
             # The bits decided now stand below those decided before.
             bits = [Signal(name=f"shift_{at}_{bit}") for bit in range(len(shift))]
             m.d.sync += [value.eq(kept), Cat(*bits).eq(Cat(*shift))]
             shift, empty = bits, empty_now
         return value, Cat(*shift), len(shifts) - 1
-
-    def _body(self, exponent, normal, fraction, round_up):
-        """Return exponent and fraction, rounded; infinity where it overflows."""
-        field = Mux(normal, exponent[: self.exponent_bits], 0)
-        rounded = Cat(fraction, field) + round_up
-        overflow = normal & (exponent >= (1 << self.exponent_bits) - 1)
-        return Mux(overflow, self._infinity, rounded)[: self.fraction_bits + self.exponent_bits]

@@ -1,12 +1,12 @@
 """Exact scale and shift: alpha * S + gamma * X summed over a row's groups, in one long integer."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import FP16_MAX_UNITS, ArrayConfig
-from tern_hw.gateware.convert import half_fields
-from tern_hw.gateware.pipeline import add_with_carry, delay
+from tern_hw.gateware.convert import half_fields, shifted_finely
+from tern_hw.gateware.pipeline import add_low, add_with_carry, delay, delay_lines
 
 __all__ = ["ScaleShift"]
 
@@ -15,6 +15,8 @@ __all__ = ["ScaleShift"]
 FINE_BITS = 2
 #: Bits of the shifted significand.
 OPERAND_BITS = 11 + (1 << FINE_BITS) - 1
+#: Bits of a product's shift that its first cycle does.
+NEAR_BITS = 4
 #: Largest shift of a binary16's operand, one too many.
 LARGEST_SHIFT = 28
 
@@ -26,7 +28,7 @@ class ScaleShift(wiring.Component):
     by that, shifted a little, and a left shift; a negative factor is a complement whose missing
     one is the carry-in of the next adder.
 
-    Latency: `latency` = 6. Throughput: a group a cycle. Backpressure: none.
+    Latency: `latency` = 8. Throughput: a group a cycle. Backpressure: none.
 
     Members
     -------
@@ -37,7 +39,7 @@ class ScaleShift(wiring.Component):
     dot, inputs : In, signed(sum_bits)
         S and X of the group.
     scale, shift : In, 16
-        alpha and gamma, binary16.
+        alpha and gamma, binary16; one cycle before the sums.
     unit : In
         Where activations are aligned: S and X count 2**unit.
     scaled : In
@@ -52,7 +54,7 @@ class ScaleShift(wiring.Component):
 
     def __init__(self, config: ArrayConfig):
         self.config = config
-        self.latency = 6
+        self.latency = config.scale_cycles
         super().__init__(
             {
                 "valid": In(1),
@@ -77,35 +79,64 @@ class ScaleShift(wiring.Component):
         valid = delay(m, self.valid, 1, name="valid_1")
         bad = delay(m, self.valid & self.scaled, 1, name="scaled") & (scale_bad | shift_bad)
         m.d.comb += self.nonfinite.eq(bad)
-        # Cycle 5: the two products together; the shift's missing one goes one adder on.
-        term = Signal(signed(len(scaled) + 1))
+        enables = delay_lines(m, valid, 6, name="enable")[-2:]
+        lasts = delay_lines(m, self.last, 7, name="last")[-2:]
+        # Sums are done in two halves, the high one a cycle later: no carry runs through a whole
+        # row's. Cycles 6 and 7: the two products together; the shift's missing one goes one
+        # adder on.
+        half = self.config.accumulator_bits // 2
+        term_low = Signal(half)
+        term_over = Signal()
         term_carry = Signal()
         m.d.sync += [
-            term.eq(add_with_carry(scaled, shifted, scale_sign)),
+            Cat(term_low, term_over).eq(add_low(scaled[:half], shifted[:half], scale_sign)),
             term_carry.eq(shift_sign),
         ]
-        # Cycle 6: the row.
-        enable = delay(m, valid, 4, name="valid_5")
-        last = delay(m, self.last, 5, name="last")
-        bad_now = delay(m, bad, 4, name="bad")
-        part = Signal.like(self.total)
+        above = [
+            delay(m, placed[half:], 1, name=f"{name}_above").as_signed()
+            for name, placed in (("scale", scaled), ("shift", shifted))
+        ]
+        term_high = Signal(signed(len(above[0]) + 1))
+        m.d.sync += term_high.eq(add_with_carry(*above, term_over))
+        # Cycles 7 and 8: the row.
+        low = Signal(half)
+        over = Signal()
+        part_low = Signal(half)
+        part_high = Signal(signed(len(self.total) - half))
+        sum_low = add_low(part_low, term_low, term_carry)
+        m.d.sync += Cat(low, over).eq(sum_low)
+        self._accumulate(m, part_low, sum_low, enables[0], lasts[0])
+        sum_high = add_with_carry(part_high, term_high, over)
+        self._accumulate(m, part_high, sum_high, enables[1], lasts[1])
+        bad_now = delay(m, bad, 6, name="bad")
         part_nan = Signal()
-        total = add_with_carry(part, term, term_carry)
-        # As in `GroupDot`, a reset instead of a multiplexer before the adder.
-        with m.If(enable & last):
-            m.d.sync += [part.eq(0), part_nan.eq(0)]
-            m.d.sync += [self.total.eq(total), self.nan.eq(part_nan | bad_now)]
-        with m.Elif(enable):
-            m.d.sync += [part.eq(total), part_nan.eq(part_nan | bad_now)]
+        self._accumulate(m, part_nan, part_nan | bad_now, enables[1], lasts[1])
+        with m.If(enables[1] & lasts[1]):
+            m.d.sync += [
+                self.total.eq(Cat(low, sum_high)),
+                self.nan.eq(part_nan | bad_now),
+            ]
         return m
 
+    @staticmethod
+    def _accumulate(m, part, total, enable, last):
+        # As in `GroupDot`, a reset instead of a multiplexer before the adder.
+        with m.If(enable & last):
+            m.d.sync += part.eq(0)
+        with m.Elif(enable):
+            m.d.sync += part.eq(total)
+
     def _product(self, m, value, half, name):
-        """Return (product, or its complement where the factor is negative; that sign), cycle 4.
+        """Return (product, or its complement where the factor is negative; that sign), cycle 5.
 
         Also whether the factor is not finite, at cycle 1.
         """
-        sign, operand, coarse, bad = half_fields(half, FINE_BITS)
-        fields = [
+        fields = zip(("sign", "significand", "exponent", "bad"), half_fields(half), strict=True)
+        sign, significand, exponent, bad = (
+            delay(m, field, 1, name=f"{name}_{part}_0") for part, field in fields
+        )
+        operand, coarse = shifted_finely(significand, exponent, FINE_BITS)
+        sign_1, coarse_1, bad_1, operand_1 = (
             delay(m, field, 1, name=f"{name}_{part}")
             for field, part in (
                 (sign, "sign"),
@@ -113,8 +144,7 @@ class ScaleShift(wiring.Component):
                 (bad, "bad"),
                 (operand, "operand"),
             )
-        ]
-        sign_1, coarse_1, bad_1, operand_1 = fields
+        )
         shift_1 = coarse_1 << FINE_BITS
         if self.config.unit_max:
             # One shift does both powers of two.
@@ -123,13 +153,16 @@ class ScaleShift(wiring.Component):
         m.d.sync += shift_2.eq(shift_1)
         product = self._multiplied(m, value, operand_1, name)
         shift_3 = delay(m, shift_2, 1, name=f"{name}_shift_3")
-        sign_3 = delay(m, sign_1, 2, name=f"{name}_sign_3")
         # The product is at most |value| * 2047 * 2**(29 + unit); its lowest place is always 0.
         bits = len(value) + FP16_MAX_UNITS.bit_length() + self.config.unit_max
+        partly = (product << shift_3[:NEAR_BITS])[: bits + 1].as_signed()
+        partly_4 = delay(m, partly, 1, name=f"{name}_partly").as_signed()
+        far = delay(m, shift_3[NEAR_BITS:], 1, name=f"{name}_far") << NEAR_BITS
+        sign_4 = delay(m, sign_1, 3, name=f"{name}_sign_4")
         placed = Signal(signed(bits), name=f"{name}_placed")
-        shifted = (product << shift_3) >> 1
-        m.d.sync += placed.eq(shifted ^ sign_3.replicate(bits).as_signed())
-        return placed, delay(m, sign_3, 1, name=f"{name}_sign_4"), bad_1
+        shifted = (partly_4 << far) >> 1
+        m.d.sync += placed.eq(shifted ^ sign_4.replicate(bits).as_signed())
+        return placed, delay(m, sign_4, 1, name=f"{name}_sign_5"), bad_1
 
     @staticmethod
     def _multiplied(m, value, operand_1, name):

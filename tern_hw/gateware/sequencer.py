@@ -37,28 +37,31 @@ def is_in(state, phase):
 class Sequencer(wiring.Component):
     """Walk through a job's steps, each issued when its beats and its place are there.
 
-    Latency: 0 from a weight beat to its step; a load step follows its activation beat by
-    1 + conversion cycles, when the beat stands in memory. Throughput: a step a cycle; row
+    Latency: 1 from a weight beat to its step; a load step follows its activation beat by
+    2 + conversion cycles, when the beat stands in memory. Throughput: a step a cycle; row
     blocks at least `rows` cycles apart. Backpressure: a step waits, nothing is lost.
 
     Members
     -------
     start : In
-        Begin the job of `n` outputs over `k` inputs (checked, stable until it is over); at least
-        `rows` cycles after the last step of the job before, as its results take longer.
-    n, k : In
+        Begin a job; at least `rows` cycles after the last step of the job before, as its results
+        take longer.
+    last_n, last_k : In
+        Indices of its last output and of a row's last input (checked, stable until it is over).
     busy : Out
     state : Out
     activation_present, weight_present : In
         A beat is there.
-    activation_closed, weight_closed : In
-        No beat will come any more.
+    activation_late, weight_late : In
+        One will come, and is not there.
+    activation_closed : In
+        None will come any more.
     activation_take, weight_take : Out
         Ready, and `activation_final`, `weight_final` : the next beat is the last expected.
     scale_available : In
-        A scale beat is there that no step has claimed.
-    scale_closed : In
-    scale_claim : Out
+        A scale beat is there that no step has claimed; `scale_claim` : Out takes it.
+    scale_ready : In
+        It is, or it is not waited for.
     room : In
         Results of one more row block find a place; `room_claim` : Out takes it.
     over : In
@@ -66,14 +69,17 @@ class Sequencer(wiring.Component):
     activation_missing : Out
         The activations' packet ended early; for one cycle.
     load_open : Out
-        The activation beat belongs to `load_chunk`, with `load_remaining` inputs left, and may be
-        written; where it is not there yet, it is written again when it is. So a memory's enable
-        need not wait for the stream.
+        The activation beat of the cycle before belongs to `load_chunk`, with `load_last` the index
+        of the row's last input from it on, and may be written; where it was not there, it is
+        written again when it is. So a memory's enable need not wait for the stream.
         Where activations are aligned: align the word of `load_chunk`, and write that.
     load_write : Out
-        The same, and the beat is there.
+        The same, and the beat was there.
+    load_final : Out
+        It is the row's last beat.
     beat_step : Out, step_layout
-        Where activations are aligned: valid when an activation beat comes; its place.
+        Where activations are aligned: valid when an activation beat came in the cycle before; its
+        place.
     step : Out, step_layout
     activation_stall, weight_stall, scale_stall, room_stall : Out
         The array waits for that stream in this cycle.
@@ -86,10 +92,11 @@ class Sequencer(wiring.Component):
                 "start",
                 "activation_present",
                 "activation_closed",
+                "activation_late",
                 "weight_present",
-                "weight_closed",
+                "weight_late",
                 "scale_available",
-                "scale_closed",
+                "scale_ready",
                 "room",
                 "over",
             ),
@@ -113,11 +120,12 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 **{name: flow(1) for flow, names in one_bit.items() for name in names},
-                "n": In(config.max_n.bit_length()),
-                "k": In(config.max_k.bit_length()),
+                "last_n": In(config.max_n.bit_length()),
+                "last_k": In(config.max_k.bit_length()),
                 "state": Out(State, init=State.IDLE),
                 "load_chunk": Out(index_bits(config.max_chunks)),
-                "load_remaining": Out(config.max_k.bit_length()),
+                "load_last": Out(config.max_k.bit_length()),
+                "load_final": Out(1),
                 "step": Out(step_layout(config)),
                 **({} if config.aligned is None else {"beat_step": Out(step_layout(config))}),
             }
@@ -132,52 +140,56 @@ class Sequencer(wiring.Component):
         computing = is_in(self.state, State.COMPUTE)
         # What a compute step needs: its beat, a scale where a group ends, and a place for the
         # results where a row block ends. A closed packet is not waited for.
-        have_weight = self.weight_present | self.weight_closed
-        have_scale = ~walk.group_last | self.scale_available | self.scale_closed
-        have_room = ~walk.row_last | (self.room & ~self._too_soon(m))
-        fire = Signal()
-        beat = loading & self.activation_present
-        work = computing & have_weight & have_scale & have_room
-        # What follows the load begins where that began: at the first input of the first row block.
-        again = is_in(self.state, State.GAP)
-        if aligned:
-            again |= is_in(self.state, State.FIND)
+        lacks_scale = walk.group_last & ~self.scale_ready
+        lacks_room = walk.row_last & ~(self.room & ~self._too_soon(m))
+        lacks = lacks_scale | lacks_room
+        # Each by itself, of as few as can be, as much depends on them within the cycle.
+        load_waits, weight_late = loading & self.activation_late, computing & self.weight_late
+        holds = weight_late | lacks
+        beat, work = loading & self.activation_present, computing & ~holds
+        fire = beat | work | aligning if aligned else beat | work
         m.d.comb += [
-            fire.eq(beat | work | aligning if aligned else beat | work),
-            walk.start.eq(self.start | again),
-            walk.n.eq(self.n),
-            walk.k.eq(self.k),
-            walk.advance.eq(fire),
+            # Between the phases it goes to where each begins: the first input of the first row
+            # block.
+            walk.start.eq(~(loading | computing | aligning if aligned else loading | computing)),
+            walk.advance.eq(~load_waits & ~weight_late & ~(computing & lacks)),
+            walk.last_n.eq(self.last_n),
+            walk.last_k.eq(self.last_k),
             self.activation_take.eq(loading & walk.beat_last),
             self.activation_final.eq(walk.row_last),
             self.activation_missing.eq(loading & self.activation_closed),
+            self.weight_take.eq(computing & ~lacks & walk.beat_last),
+            self.weight_final.eq(walk.row_last & walk.block_last),
+            self.scale_claim.eq(computing & walk.group_last & self.scale_available & ~holds),
+            self.room_claim.eq(computing & walk.row_last & ~holds),
+            self.activation_stall.eq(load_waits),
+            self.weight_stall.eq(weight_late),
+            self.scale_stall.eq(computing & ~weight_late & lacks_scale),
+            self.room_stall.eq(
+                computing & ~weight_late & ~lacks_scale & walk.row_last & ~self.room
+            ),
+        ]
+        m.d.sync += [
             self.load_open.eq((aligning if aligned else loading) & ~walk.segment.any()),
             self.load_write.eq((aligning if aligned else beat) & ~walk.segment.any()),
             self.load_chunk.eq(walk.chunk),
-            self.load_remaining.eq(walk.inputs_left),
-            self.weight_take.eq(computing & have_scale & have_room & walk.beat_last),
-            self.weight_final.eq(walk.row_last & walk.block_last),
-            self.scale_claim.eq(computing & fire & walk.group_last & self.scale_available),
-            self.room_claim.eq(computing & fire & walk.row_last),
-            self.activation_stall.eq(loading & ~fire & ~self.activation_closed),
-            self.weight_stall.eq(computing & ~have_weight),
-            self.scale_stall.eq(computing & have_weight & ~have_scale),
-            self.room_stall.eq(computing & have_weight & have_scale & walk.row_last & ~self.room),
+            self.load_last.eq(walk.last_input),
+            self.load_final.eq(walk.ragged),
         ]
-        self._issue(m, walk, fire, aligning if aligned else loading)
-        self._phases(m, walk, fire)
+        self._issue(m, walk, fire, work, aligning if aligned else loading)
+        self._phases(m, walk, beat, work)
         return m
 
     def _too_soon(self, m):
         """Return whether the row block before this one still occupies the rounder."""
-        wait = Signal(index_bits(self.config.rows))
-        with m.If(self.room_claim):
-            m.d.sync += wait.eq(self.config.rows - 1)
-        with m.Elif(wait.any()):
-            m.d.sync += wait.eq(wait - 1)
-        return wait.any()
+        claims = self.room_claim
+        busy = Signal(self.config.rows - 1)
+        if not len(busy):
+            return Const(0)
+        m.d.sync += busy.eq(Mux(claims, -1, busy >> 1))
+        return busy[0]
 
-    def _issue(self, m, walk, fire, summing):
+    def _issue(self, m, walk, fire, work, summing):
         """Put the step's tag together; a load step waits until its word is in memory."""
         claim = walk.group_last & self.scale_available
         # A packet that ended early stays closed: what lacks a beat lacks one at its last step too.
@@ -201,27 +213,27 @@ class Sequencer(wiring.Component):
             step.scaled.eq(claim),
             step.poison.eq(missing),
         ]
-        loaded = delay(m, step, 1 + self.config.conversion_cycles, name="loaded")
+        late = self.config.issue_cycles + self.config.conversion_cycles
+        loaded = delay(m, step, late, name="loaded")
         # The gap lets the last load step pass before the first compute step.
         computing = is_in(self.state, State.COMPUTE)
-        m.d.comb += [
+        m.d.sync += [
             self.step.eq(Mux(computing, step, loaded)),
-            self.step.valid.eq(Mux(computing, fire, loaded.valid & loaded.load)),
+            self.step.valid.eq(work | (~computing & loaded.valid & loaded.load)),
         ]
         if self.config.aligned is not None:
             loading = is_in(self.state, State.LOAD)
-            m.d.comb += [
+            m.d.sync += [
                 self.beat_step.eq(step),
                 self.beat_step.valid.eq(fire & loading & ~walk.segment.any()),
             ]
 
-    def _phases(self, m, walk, fire):
+    def _phases(self, m, walk, beat, work):
         """Go from phase to phase; an equation for each, as an enable for all would come late."""
         aligned = self.config.aligned is not None
         idle, load, gap, compute, finish, find, align = self.state.as_value()
-        row_ends = fire & walk.row_last
-        loaded = load & (row_ends | self.activation_closed)
-        computed = compute & row_ends & walk.block_last
+        loaded = (beat & walk.row_last) | (load & self.activation_closed)
+        computed = work & (walk.row_last & walk.block_last)
         gap_over = gap & self._pause(m, gap, self.config.load_gap_cycles, "gap")
         found = Const(0)
         aligning = [Const(0), Const(0)]

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
-from tern_hw.gateware.pipeline import index_bits
+from tern_hw.gateware.pipeline import at_least, index_bits, unless
 
 __all__ = ["JobWalk", "StepWalk"]
 
@@ -26,13 +26,13 @@ class JobWalk(wiring.Component):
     Members
     -------
     start : In
-        Go to the first position of a job of `n` outputs over `k` inputs.
-    n, k : In
-        Stable from `start` to the end of the job.
+        With `advance`: go to the first position of a job.
+    last_n, last_k : In
+        Indices of its last output and of a row's last input; stable until it is over.
     advance : In
         Go to the next position.
-    inputs_left, outputs_left : Out
-        From this position on, it included.
+    last_input, last_output : Out
+        Index of the row's last input, of the job's last output, counted from this position on.
     row_last, block_last : Out
         The position ends its row block; the row block is the job's last.
     """
@@ -43,11 +43,11 @@ class JobWalk(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "n": In(max_n.bit_length()),
-                "k": In(max_k.bit_length()),
+                "last_n": In(max_n.bit_length()),
+                "last_k": In(max_k.bit_length()),
                 "advance": In(1),
-                "inputs_left": Out(max_k.bit_length()),
-                "outputs_left": Out(max_n.bit_length()),
+                "last_input": Out(max_k.bit_length()),
+                "last_output": Out(max_n.bit_length()),
                 "row_last": Out(1),
                 "block_last": Out(1),
             }
@@ -55,25 +55,51 @@ class JobWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # What ends is told one position ahead, so that no comparison stands behind a register.
+        outputs = _Countdown(self.last_n, self.rows, "outputs")
+        m.d.comb += self.last_output.eq(outputs.last)
+        with m.If(self.advance):
+            # Held by what is subtracted, not by an enable, which would come late.
+            m.d.sync += outputs.high.eq(
+                Mux(self.start, outputs.whole, outputs.high - Mux(self.row_last, outputs.step, 0))
+            )
+            m.d.sync += self.block_last.eq(
+                Mux(
+                    self.start,
+                    outputs.first_ends,
+                    Mux(self.row_last, outputs.next_ends, outputs.ends),
+                )
+            )
         if self.quantum is None:
-            m.d.comb += [self.row_last.eq(1), self.inputs_left.eq(self.k)]
-        with m.If(self.start):
-            m.d.sync += [self.outputs_left.eq(self.n), self.block_last.eq(self.n <= self.rows)]
-        with m.Elif(self.advance & self.row_last):
+            m.d.comb += [self.row_last.eq(1), self.last_input.eq(self.last_k)]
+            return m
+        inputs = _Countdown(self.last_k, self.quantum, "inputs")
+        m.d.comb += self.last_input.eq(inputs.last)
+        first = self.start | self.row_last
+        with m.If(self.advance):
             m.d.sync += [
-                self.outputs_left.eq(self.outputs_left - self.rows),
-                self.block_last.eq(self.outputs_left <= 2 * self.rows),
+                inputs.high.eq(Mux(first, inputs.whole, inputs.high - inputs.step)),
+                self.row_last.eq(Mux(first, inputs.first_ends, inputs.next_ends)),
             ]
-        if self.quantum is not None:
-            with m.If(self.start | (self.advance & self.row_last)):
-                m.d.sync += [self.inputs_left.eq(self.k), self.row_last.eq(self.k <= self.quantum)]
-            with m.Elif(self.advance):
-                m.d.sync += [
-                    self.inputs_left.eq(self.inputs_left - self.quantum),
-                    self.row_last.eq(self.inputs_left <= 2 * self.quantum),
-                ]
         return m
+
+
+class _Countdown:
+    """The index of the last of things that are gone through by a quantum.
+
+    The bits below the quantum's lowest one never change. What ends is told one position ahead, so
+    that no comparison stands behind a register.
+    """
+
+    def __init__(self, whole, quantum: int, name: str):
+        zeros = (quantum & -quantum).bit_length() - 1
+        low = min(zeros, len(whole) - 1)
+        self.whole = whole[low:]
+        self.step = quantum >> low
+        self.high = Signal(len(self.whole), name=f"{name}_high")
+        self.last = Cat(whole[:low], self.high)
+        self.first_ends = ~at_least(self.whole, self.step)
+        self.ends = ~at_least(self.high, self.step)
+        self.next_ends = ~at_least(self.high, 2 * self.step)
 
 
 class StepWalk(wiring.Component):
@@ -83,7 +109,7 @@ class StepWalk(wiring.Component):
 
     Members
     -------
-    start, n, k, advance : In
+    start, last_n, last_k, advance : In
         See `JobWalk`.
     chunk, segment, group : Out
         Word of the activation memory, group within the lanes, group of the row.
@@ -93,8 +119,8 @@ class StepWalk(wiring.Component):
         The step belongs to the row's last beat.
     rows : Out
         Rows of the block that exist (n < N).
-    inputs_left : Out
-        Inputs of the row from this step on.
+    last_input : Out
+        Index of the row's last input, counted from this step on.
     """
 
     def __init__(self, config: ArrayConfig):
@@ -105,8 +131,8 @@ class StepWalk(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "n": In(self.walk.n.shape()),
-                "k": In(self.walk.k.shape()),
+                "last_n": In(self.walk.last_n.shape()),
+                "last_k": In(self.walk.last_k.shape()),
                 "advance": In(1),
                 "chunk": Out(index_bits(config.max_chunks)),
                 "segment": Out(index_bits(config.segments)),
@@ -117,7 +143,7 @@ class StepWalk(wiring.Component):
                 "row_last": Out(1),
                 "block_last": Out(1),
                 "rows": Out(config.rows),
-                "inputs_left": Out(self.walk.inputs_left.shape()),
+                "last_input": Out(self.walk.last_input.shape()),
             }
         )
 
@@ -127,47 +153,48 @@ class StepWalk(wiring.Component):
         m.submodules.walk = walk = self.walk
         m.d.comb += [
             walk.start.eq(self.start),
-            walk.n.eq(self.n),
-            walk.k.eq(self.k),
+            walk.last_n.eq(self.last_n),
+            walk.last_k.eq(self.last_k),
             walk.advance.eq(self.advance),
             self.row_last.eq(walk.row_last),
             self.block_last.eq(walk.block_last),
-            self.inputs_left.eq(walk.inputs_left),
-            self.rows.eq(Cat(walk.outputs_left > row for row in range(config.rows))),
+            self.last_input.eq(walk.last_input),
+            self.rows.eq(Cat(at_least(walk.last_output, row) for row in range(config.rows))),
         ]
-        self._last_of(m, self.beat_last, self.segment, config.segments)
+        beat_full = self._last_of(m, self.beat_last, self.segment, config.segments)
         group_step = Signal(index_bits(config.group_steps or 1))
-        self._last_of(m, self.group_last, group_step, config.group_steps)
-        with m.If(self.start):
-            m.d.sync += [self.chunk.eq(0), self.group.eq(0)]
-        with m.Elif(self.advance):
+        group_full = self._last_of(m, self.group_last, group_step, config.group_steps)
+        first = self.start | self.row_last
+        with m.If(self.advance):
             m.d.sync += [
-                self.chunk.eq(Mux(self.row_last, 0, self.chunk + self.beat_last)),
-                self.group.eq(Mux(self.row_last, 0, self.group + self.group_last)),
+                self.chunk.eq(unless(first, self.chunk + beat_full)),
+                self.group.eq(unless(first, self.group + group_full)),
             ]
-        self._ragged(m)
+        self._ragged(m, first)
         return m
 
     def _last_of(self, m, last, step, count):
         """Count the steps of a beat or of a group (None: of the row); tell the last one."""
         if count == 1:
             m.d.comb += last.eq(1)
-            return
-        full = 0 if count is None else step == count - 1
-        m.d.comb += last.eq(self.row_last | full)
+            return 1
         if count is None:
-            return
-        with m.If(self.start):
-            m.d.sync += step.eq(0)
-        with m.Elif(self.advance):
-            m.d.sync += step.eq(Mux(last, 0, step + 1))
+            m.d.comb += last.eq(self.row_last)
+            return 0
+        full = Signal(name=f"{step.name}_full")
+        m.d.comb += last.eq(self.row_last | full)
+        with m.If(self.advance):
+            restart = self.start | last
+            m.d.sync += step.eq(unless(restart, step + 1))
+            m.d.sync += full.eq(~restart & (step == count - 2))
+        return full
 
-    def _ragged(self, m):
+    def _ragged(self, m, first):
         lanes, size = self.config.lanes, self.config.step_inputs
         if lanes == size:
             m.d.comb += self.ragged.eq(self.row_last)
             return
-        with m.If(self.start | (self.advance & self.row_last)):
-            m.d.sync += self.ragged.eq(self.k <= lanes)
+        with m.If(self.advance & first):
+            m.d.sync += self.ragged.eq(self.last_k < lanes)
         with m.Elif(self.advance & self.beat_last):
-            m.d.sync += self.ragged.eq(self.inputs_left <= lanes + size)
+            m.d.sync += self.ragged.eq(self.last_input < lanes + size)

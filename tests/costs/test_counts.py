@@ -19,10 +19,13 @@ from tern_hw.costs.actions import (
     Action,
     group_end,
     lane_mask,
+    memory_register,
     normalised_bits,
     result,
     row_step,
+    scale_beat,
     sum_word,
+    weight_beat,
 )
 from tern_hw.costs.area import units
 from tern_hw.costs.fpga import features
@@ -157,8 +160,26 @@ def test_register_bits_are_those_of_the_verilog(name):
     queue = 2 * (config.result_bits + 1)  # the FIFO is a memory there
     output = bits["core.results"] + bits["core.results.rounder"]
     assert counted_bits(result(config)) - queue == output > 0
-    loaded = bits["core.converter"] + bits["core.lanes"]
+    arrived = 8 * config.activation_beat_bytes
+    loaded = bits["core.converter"] + bits["core.lanes"] + arrived
     assert counted_bits(load_chunk(config)) == loaded > 0
+
+
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_the_core_s_wide_registers_are_those_counted(name):
+    """At the ports, and behind the memories of activations and scales."""
+    config = NAMED_CONFIGS[name]
+    (core,) = re.findall(
+        r"^module \\\S+\.core .*?^endmodule", (RTL / f"{name}.v").read_text(), re.S | re.M
+    )
+    widths = [int(high) + 1 for high in re.findall(r"^  reg \[(\d+):0\] \S+\s+= ", core, re.M)]
+    counted = [
+        8 * config.activation_beat_bytes,
+        counted_bits(weight_beat(config)),
+        counted_bits(memory_register(config)),
+        counted_bits(scale_beat(config)) // 3,
+    ]
+    assert not Counter(counted) - Counter(widths)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +207,7 @@ def test_register_bits_of_aligning_are_those_of_the_verilog(lanes, group_size, b
     )
     blocks = (UnitFinder, ActivationAligner, LaneMask)
     loaded = [register_bits(convert(block(config), "top"))[""] for block in blocks]
-    assert counted_bits(load_chunk(config)) == sum(loaded)
+    assert counted_bits(load_chunk(config)) == sum(loaded) + 16 * lanes
     assert min(loaded) > 0
 
 
@@ -246,7 +267,9 @@ def test_a_group_s_sum_waits_in_a_memory_of_all_groups():
 def test_units_are_a_row_s_times_rows_and_what_the_rows_share_once():
     config = ArrayConfig(packing="base3", max_k=512)
     shared = result(config) + load_chunk(config) + lane_mask(config)
-    shared[Action("register", bits=8 * 16)] += 2  # scales and shifts of four rows
+    shared[Action("register", bits=8 * 16)] += 3  # scales and shifts of four rows
+    shared[Action("register", bits=8 * 4 * 13)] += 1  # weights
+    shared[Action("register", bits=8 * 64)] += 1  # activations
     shared[sum_word(config, "write")] += 1
     row = row_step(config) + group_end(config)
     assert units(config) == Counter({each: 4 * times for each, times in row.items()}) + shared

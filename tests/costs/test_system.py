@@ -186,7 +186,8 @@ def test_ratios_lie_between_the_memory_s_and_the_quoted_one():
     assert told.quoted == pytest.approx(71.43, abs=0.01)
     # K = 576 is four groups and a half, so a scale more: 16 / 1.896.
     assert told.memory == pytest.approx(16 * 106_168_320 / 8 / 25_159_680)
-    assert told.token < told.linears < told.compute < told.quoted
+    assert told.token < told.linears < max(told.compute, told.memory) < told.quoted
+    assert told.on_chip < min(told.linears, told.compute)
     whole = estimate(SYSTEM, decode(catalogue()["llama-2-7b"], 500), VALUES)
     other = estimate(
         opponent_system(SYSTEM, "fp16"), decode(catalogue()["llama-2-7b"], 500), VALUES

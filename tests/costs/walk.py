@@ -128,5 +128,8 @@ def _group_end(config, done, quantum):
         done["multiply", config.sum_bits, 14] += 2
         # 41 bits hold any binary16 in units of 2**-24; more places where u is largest.
         places = 41 + (41 - config.aligned if config.aligned else 0)
-        done["add", config.sum_bits + places, 0] += 1
-        done["add", config.accumulator_bits, 0] += 1
+        # Each sum in two halves.
+        low = config.accumulator_bits // 2
+        for bits in (config.sum_bits + places, config.accumulator_bits):
+            done["add", low, 0] += 1
+            done["add", bits - low, 0] += 1

@@ -62,9 +62,10 @@ def test_long_property_holds(name):
         # One lane's trit counts for another's.
         ("tree, 8 lanes, 4 bits", "nonzero[3]", "nonzero[2]"),
         # A beat is on offer whether the gate is open or not.
-        ("packet gate", "present = \\$4  & tvalid", "present = tvalid"),
-        # A claim is granted one place too soon.
-        ("credits, 20 places, 4 a claim", "left >= 4'h8", "left >= 4'h7"),
+        ("packet gate", "present = \\$2  & tvalid", "present = tvalid"),
+        ("packet gate", "assign late = ", "assign late = ~"),
+        # A claim costs one place too few.
+        ("credits, 20 places, 4 a claim", "claimed ? 3'h4", "claimed ? 3'h3"),
         # An answer is dropped where the master is slow to take it.
         ("registers, writes", "if (axil_bready)", "if (axil_awready)"),
     ],

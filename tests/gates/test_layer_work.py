@@ -86,14 +86,14 @@ def test_scales_come_at_the_end_of_each_group():
     dot = dot_work(CONFIG, layer.matrix.digits(), x, parts=4)
     work = scale_work(CONFIG, dot, layer.matrix.scale, layer.matrix.shift, x, parts=4)
     valid = work.stimulus["valid"][0, :, 0].tolist()
-    # Chunks 0 1 | 2 3 | 4, twice.
-    assert valid == [0, 1, 0, 1, 1] * 2
+    # Chunks 0 1 | 2 3 | 4, twice; the factors come a cycle before.
+    assert [0, *([0, 1, 0, 1, 1] * 2)][:-1] == valid
     at = 3  # the second group's end, the first row of the first share, token 0
     assert work.stimulus["scale"][0, at, 0] == layer.matrix.scale[0, 1].view(np.uint16)
     assert work.stimulus["shift"][0, at, 0] == layer.matrix.shift[0, 1].view(np.uint16)
-    assert work.stimulus["inputs"][0, at, 0] == x[0, 16:32].astype(int).sum()
+    assert work.stimulus["inputs"][0, at + 1, 0] == x[0, 16:32].astype(int).sum()
     trits = layer.matrix.digits()[0, 16:32].astype(int) - 1
-    assert work.stimulus["dot"][0, at, 0] == trits @ x[0, 16:32].astype(int)
+    assert work.stimulus["dot"][0, at + 1, 0] == trits @ x[0, 16:32].astype(int)
 
 
 def nearest(value, kind):

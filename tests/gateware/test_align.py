@@ -77,7 +77,7 @@ def test_units_of_random_groups_with_bubbles(config):
                 vectors.append(
                     {
                         "beat": pack(beat if valid else other, 16),
-                        "remaining": left,
+                        "last": left - 1,
                         "valid": valid,
                         "first": begins(config, positions, at) if valid else rng.randrange(2),
                     }
@@ -104,7 +104,7 @@ def test_nonfinite_is_told_for_each_real_lane_of_a_beat(config, half):
         for valid in (0, 1)
     ]
     vectors = [
-        {"beat": half << 16 * lane | ONE << 16 * ((lane + 4) % lanes), "remaining": left}
+        {"beat": half << 16 * lane | ONE << 16 * ((lane + 4) % lanes), "last": left - 1}
         | {"valid": valid, "first": 1}
         for lane, left, valid in cases
     ]
@@ -130,7 +130,7 @@ def test_every_exponent_in_every_unit(bits):
             words.append(word + [0] * (32 - len(word)))
             units.append(unit_of([largest << 10], bits))
     vectors = [
-        {"word": pack(word, 16), "remaining": 32, "units": u}
+        {"word": pack(word, 16), "last": 31, "units": u}
         for word, u in zip(words, units, strict=True)
     ]
     seen = respond(ActivationAligner(config), vectors, ["fixed"])
@@ -143,14 +143,14 @@ def test_lanes_beyond_k_are_zero_and_segments_have_units_of_their_own(config):
     rng = randoms("beyond", config.name)
     lanes, size = config.lanes, config.step_inputs
     vectors, expected = [], []
-    for remaining in [*range(lanes + 3), *(rng.randrange(lanes) for _ in range(40))]:
+    for remaining in [*range(1, lanes + 3), *(rng.randint(1, lanes) for _ in range(40))]:
         word = [any_half(rng) for _ in range(lanes)]
         units = [unit_of(word[at : at + size], config.aligned) for at in range(0, lanes, size)]
         word[remaining:] = [rng.choice((NAN, LARGEST, INFINITY)) for _ in word[remaining:]]
         vectors.append(
             {
                 "word": pack(word, 16),
-                "remaining": remaining,
+                "last": remaining - 1,
                 "units": pack(units, config.unit_max.bit_length()),
             }
         )
@@ -185,7 +185,7 @@ def test_words_come_back_aligned_and_units_stay(config):
         for position in (each for each in positions if each[1] == 0):
             chunk, _, _, last, *_ = position
             ctx.set(loader.beat, pack(beats[chunk], 16))
-            ctx.set(loader.remaining, k - chunk * config.lanes)
+            ctx.set(loader.last, k - chunk * config.lanes - 1)
             ctx.set(loader.chunk, chunk)
             place(ctx, loader.step, position)
             ctx.set(loader.step.group_last, last)
@@ -196,7 +196,7 @@ def test_words_come_back_aligned_and_units_stay(config):
         for position in reversed([each for each in positions if each[1] == 0]):
             chunk = position[0]
             ctx.set(loader.chunk, chunk)
-            ctx.set(loader.remaining, k - chunk * config.lanes)
+            ctx.set(loader.last, k - chunk * config.lanes - 1)
             place(ctx, loader.step, position)
             ctx.set(loader.align, 1)
             await ctx.tick()
@@ -221,10 +221,11 @@ def test_latency_is_as_stated(bits):
     assert finder.latency == config.unit_cycles == 12
     assert aligner.latency == 5
     assert AlignedLoader(config).latency == config.conversion_cycles == 6
-    before = {"beat": ONE, "remaining": 8, "valid": 1, "first": 1}
+    before = {"beat": ONE, "last": 7, "valid": 1, "first": 1}
     assert observed_latency(finder, before, {"beat": LARGEST}, "units") == 12
     assert observed_latency(UnitFinder(config), before, {"beat": NAN}, "nonfinite") == 12
-    before = {"word": LARGEST, "remaining": 8, "units": config.unit_max}
-    for change in ({"word": LARGEST ^ 0x8000}, {"remaining": 0}):
+    top = 16 * 7
+    before = {"word": LARGEST << top, "last": 7, "units": config.unit_max}
+    for change in ({"word": (LARGEST ^ 0x8000) << top}, {"last": 0}):
         assert observed_latency(ActivationAligner(config), before, change, "fixed") == 5
     assert is_finite(LARGEST)

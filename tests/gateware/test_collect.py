@@ -40,7 +40,7 @@ def collected(n, *, backpressure, poisoned=(), all_nan=False):
 
     async def send(ctx):
         ctx.set(dut.all_nan, all_nan)
-        ctx.set(dut.n, n)
+        ctx.set(dut.last_n, n - 1)
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)

@@ -5,7 +5,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tern_hw.gateware.convert import ActivationConverter, half_fields
+from tern_hw.gateware.convert import ActivationConverter, half_fields, shifted_finely
 from tests.gateware.blocks import observed_latency, pack, respond, small
 from tests.gateware.models import half_units, is_finite
 
@@ -14,7 +14,7 @@ INFINITY, NAN = 0x7C00, 0x7E00
 
 
 class Fields(wiring.Component):
-    """`half_fields` of `COUNT` halves at once."""
+    """`half_fields` and `shifted_finely` of `COUNT` halves at once."""
 
     COUNT = 16
     NAMES = ("sign", "operand", "coarse", "nonfinite")
@@ -28,7 +28,10 @@ class Fields(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for at in range(self.COUNT):
-            fields = half_fields(self.halves[16 * at : 16 * at + 16], self.fine_bits)
+            half = self.halves[16 * at : 16 * at + 16]
+            sign, significand, exponent, nonfinite = half_fields(half)
+            shifted = shifted_finely(significand, exponent, self.fine_bits)
+            fields = (sign, *shifted, nonfinite)
             for name, field in zip(self.NAMES, fields, strict=True):
                 m.d.comb += getattr(self, f"{name}_{at}").eq(field)
         return m

@@ -15,23 +15,54 @@ def test_random_gifts_and_claims(limit, initial, cost):
     levels = []
 
     async def drive(ctx):
-        left = initial
+        left, waived = initial, False
+        # What is left when the claim of the cycle before is not counted yet.
+        counted = [initial]
         # Phases that fill, drain and balance the counter.
         for odds, claims in ((1.0, 0.05), (0.2, 1.0), (0.6, 0.6), (1.0, 1.0)) * 3:
             for _ in range(60):
-                assert ctx.get(counter.enough) == (left >= cost)
+                assert ctx.get(counter.backed) == (left >= cost)
+                assert ctx.get(counter.enough) == (left >= cost or waived)
+                if len(counted) > 1:
+                    assert ctx.get(counter.spare) == (counted[-2] < limit - 1)
                 levels.append(left)
                 claim = left >= cost and rng.random() < claims
-                give = left - cost * claim < limit and rng.random() < odds
-                start = rng.random() < 0.02
+                give = left < limit and rng.random() < odds
+                start, waive = rng.random() < 0.02, rng.random() < 0.2
                 ctx.set(counter.start, start)
                 ctx.set(counter.give, give)
                 ctx.set(counter.claim, claim)
+                ctx.set(counter.waive, waive)
                 await ctx.tick()
                 left = initial if start else left + give - cost * claim
+                waived = waive and not start
+                counted = [initial] if start else [*counted, left + cost * claim]
 
     bench(counter, drive)
     assert {min(levels), max(levels)} == {0, limit}
+
+
+@pytest.mark.parametrize(("limit", "initial", "cost"), SHAPES)
+def test_who_gives_where_there_is_a_spare_place_never_gives_too_much(limit, initial, cost):
+    counter = CreditCounter(limit=limit, initial=initial, cost=cost)
+    rng = randoms("spare", limit, initial, cost)
+    seen = []
+
+    async def drive(ctx):
+        left = initial
+        for _ in range(300):
+            give = ctx.get(counter.spare)
+            claim = ctx.get(counter.backed) and rng.random() < 0.1
+            seen.append(left)
+            assert not give or left < limit
+            ctx.set(counter.give, give)
+            ctx.set(counter.claim, claim)
+            await ctx.tick()
+            left += give - cost * claim
+
+    bench(counter, drive)
+    # With a counter of one place it is told that there is none: it takes two cycles to tell.
+    assert limit < 3 or max(seen) >= limit - 1
 
 
 def test_full_counter_holds_exactly_its_limit():

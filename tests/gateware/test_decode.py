@@ -35,7 +35,7 @@ def model(config, *, codes, mask=-1, ones=0):
     return [
         pack([trit != 0 for trit in seen], 1),
         pack([trit < 0 for trit in seen], 1),
-        any(illegal for _, illegal in decoded),
+        pack([illegal for _, illegal in decoded], 1),
     ]
 
 

@@ -31,7 +31,7 @@ def in_time(dot):
     return {
         "mask": late,
         "ones": late,
-        "x": dot.decode_latency,
+        "x": dot.config.memory_cycles,
         "valid": dot.latency - 1,
         "last": dot.latency - 1,
     }
@@ -119,6 +119,7 @@ def test_illegal_comes_with_the_decoded_trits(config):
     flags = [rng.random() < 0.5 for _ in range(100)]
     vectors = [{"codes": legal & ~0xFF | illegal if flag else legal} for flag in flags]
     seen = respond(dot, vectors, ["illegal"], latency=dot.decode_latency)
+    # Of the first byte, and of no other.
     assert [flag for (flag,) in seen] == flags
 
 
@@ -132,7 +133,7 @@ def test_latency_is_as_stated(config):
     # Whether a group ends shows in the sum of the step after.
     for name, value, late in (
         ("codes", codes_of(config, minus), 0),
-        ("x", 0, config.decode_cycles),
+        ("x", 0, config.memory_cycles),
         ("mask", 1, config.decode_cycles - 1),
         ("last", 0, config.decode_cycles + tree - 1),
     ):

@@ -21,12 +21,10 @@ def outputs(config, vectors):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_real_lanes_are_those_below_the_inputs_left(config):
-    loads = [{"load": 1, "remaining": left} for left in range(1, config.max_k + 1)]
-    seen = outputs(config, [*loads, {"load": 0, "remaining": 0}])
-    expected = [
-        pack([lane < load["remaining"] for lane in range(config.lanes)], 1) for load in loads
-    ]
+def test_real_lanes_are_those_up_to_the_last(config):
+    loads = [{"load": 1, "last": last} for last in range(config.lanes)]
+    seen = outputs(config, [*loads, {"load": 0, "last": 0}])
+    expected = [pack([lane <= load["last"] for lane in range(config.lanes)], 1) for load in loads]
     assert [real for real, _ in seen[1:]] == expected
 
 
@@ -36,7 +34,7 @@ def test_mask_is_the_segment_and_where_ragged_its_real_lanes(config):
     vectors = [
         {
             "load": rng.random() < 0.3,
-            "remaining": rng.randint(1, config.max_k),
+            "last": rng.randrange(config.lanes),
             "segment": rng.randrange(config.segments),
             "ragged": rng.random() < 0.5,
         }
@@ -48,5 +46,5 @@ def test_mask_is_the_segment_and_where_ragged_its_real_lanes(config):
         segment = ((1 << config.step_inputs) - 1) << first
         expected.append([real, segment & real if vector["ragged"] else segment])
         if vector["load"]:
-            real = pack([lane < vector["remaining"] for lane in range(config.lanes)], 1)
+            real = pack([lane <= vector["last"] for lane in range(config.lanes)], 1)
     assert outputs(config, vectors) == expected

@@ -49,8 +49,8 @@ def test_latency_of_the_array_is_the_sum_of_its_blocks():
         core = TernaryArray(config).core
         dot, scale, results = core.dots[0], core.scales[0], core.results
         dots = (dot.decoder.latency, config.operand_cycles, dot.tree.latency, 1)
-        assert dot.latency == sum(dots)
-        blocks = (*dots, scale.latency, results.latency)
+        assert dot.latency == sum(dots) == config.dot_cycles
+        blocks = (config.issue_cycles, *dots, scale.latency, results.latency)
         assert core.latency == sum(blocks) == config.latency_cycles, config.name
 
 

@@ -1,17 +1,20 @@
-"""The small pieces of every pipeline: delays, the carry-in adder, widths of indices and tags."""
+"""The small pieces of every pipeline: delays, adders with a carry, comparisons, widths of tags."""
 
 import pytest
-from amaranth.hdl import Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig
 from tern_hw.gateware.pipeline import (
+    add_low,
     add_with_carry,
+    at_least,
     delay,
     delay_lines,
     index_bits,
     step_layout,
+    unless,
 )
 from tests.gateware.blocks import randoms, respond
 
@@ -89,6 +92,49 @@ def test_add_with_carry_is_exact_for_all_operands(a_bits, b_bits):
     ]
     sums = respond(Adder(a_bits, b_bits), vectors, ["sum"])
     assert [value for (value,) in sums] == [v["a"] + v["b"] + v["carry"] for v in vectors]
+
+
+class Gates(wiring.Component):
+    """`add_low`, `unless` and, for every constant, `at_least` of some bits."""
+
+    latency = 0
+
+    def __init__(self, bits):
+        self.bits = bits
+        self.most = (1 << bits) + 1
+        super().__init__(
+            {
+                "a": In(bits),
+                "b": In(bits),
+                "bit": In(1),
+                "sum": Out(bits + 1),
+                "kept": Out(bits),
+                "reached": Out(self.most + 2),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [
+            self.sum.eq(add_low(self.a, self.b, self.bit)),
+            self.kept.eq(unless(self.bit, self.a)),
+            self.reached.eq(Cat(at_least(self.a, least) for least in range(-1, self.most + 1))),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_low_sums_resets_and_comparisons_for_all_operands(bits):
+    gates = Gates(bits)
+    every = range(1 << bits)
+    vectors = [{"a": a, "b": b, "bit": bit} for a in every for b in every for bit in (0, 1)]
+    for v, (total, kept, reached) in zip(
+        vectors, respond(gates, vectors, ["sum", "kept", "reached"]), strict=True
+    ):
+        assert total == v["a"] + v["b"] + v["bit"]
+        assert kept == (0 if v["bit"] else v["a"])
+        # -1 and 0 are always reached, 2**bits never.
+        assert reached == (1 << (v["a"] + 2)) - 1
 
 
 def test_index_bits_is_the_least_width():

@@ -18,13 +18,13 @@ def test_an_accepted_start_latches_the_shape_and_pulses_once(n, k):
     async def scenario(host):
         await host.shape(n, k)
         await host.write(Register.CONTROL, START)
-        seen.append((host.get("n"), host.get("k")))
+        seen.append((host.get("last_n"), host.get("last_k")))
         await host.shape(3, 3)
-        seen.append((host.get("n"), host.get("k")))
+        seen.append((host.get("last_n"), host.get("last_k")))
         assert await host.value(Register.ERRORS) == 0
 
     starts, aborts = run(scenario)
-    assert seen == [(n, k)] * 2
+    assert seen == [(n - 1, k - 1)] * 2
     assert (len(starts), aborts) == (1, [])
 
 
@@ -38,7 +38,7 @@ def test_a_bad_shape_is_refused(n, k):
         await host.write(Register.CONTROL, START)
         assert await host.value(Register.ERRORS) == ErrorFlag.BAD_SHAPE
         assert await host.value(Register.STATUS) == 0
-        assert (host.get("n"), host.get("k")) == (0, 0)
+        assert (host.get("last_n"), host.get("last_k")) == (0, 0)
 
     assert run(scenario) == ([], [])
 

@@ -1,6 +1,7 @@
 """The sequencer: every step in order, exactly the beats consumed, whatever the streams do."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -30,8 +31,10 @@ STALL_NAMES = ("activation_stall", "weight_stall", "scale_stall", "room_stall")
 OUTPUTS = (
     *("busy", "state", "activation_take", "activation_final", "activation_missing"),
     *("weight_take", "weight_final", "scale_claim", "room_claim"),
-    *("load_write", "load_chunk", "load_remaining", "step", *STALL_NAMES),
+    *("load_write", "load_chunk", "load_last", "step", *STALL_NAMES),
 )
+#: Outputs that tell of the cycle before.
+LATE = ("load_write", "load_chunk", "load_last", "step", "beat_step")
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,15 @@ class Streams:
         for name in self.present:
             self.present[name] |= running and self.left[name] > 0 and self._awake(name)
             inputs[f"{name}_present"] = self.present[name]
-            inputs[f"{name}_closed"] = not self.left[name]
+            closed = not self.left[name]
+            inputs[f"{name}_late"] = not (closed or inputs[f"{name}_present"])
+            if name == "activation":
+                inputs["activation_closed"] = closed
         if running and self.left["scale"] and self._awake("scale"):
             self.left["scale"] -= 1
             self.credits += 1
         inputs["scale_available"] = self.credits > 0
-        inputs["scale_closed"] = not self.left["scale"]
+        inputs["scale_ready"] = inputs["scale_available"] or not self.left["scale"]
         return inputs
 
     def settle(self, outputs):
@@ -113,7 +119,10 @@ class Streams:
 
 
 def run(config, shapes):
-    """Run the jobs one after the other; return each one's cycles as dicts of inputs and outputs."""
+    """Run the jobs one after the other; return each one's cycles as dicts of inputs and outputs.
+
+    Outputs that come a cycle late stand beside those of their cycle.
+    """
     dut = Sequencer(config)
     outputs = OUTPUTS if config.aligned is None else (*OUTPUTS, "beat_step")
     rng = randoms("sequencer", config.name)
@@ -133,13 +142,15 @@ def run(config, shapes):
             while not log or log[-1]["busy"] or len(log) == 1:
                 inputs = {
                     "start": not log,
-                    "n": shape.n,
-                    "k": shape.k,
+                    "last_n": shape.n - 1,
+                    "last_k": shape.k - 1,
                     "over": finishing > config.rows + 1,
                 }
                 log.append(await cycle(ctx, inputs | streams.offer(bool(log))))
                 streams.settle(log[-1])
                 finishing += log[-1]["state"] == State.FINISH
+            for each, following in pairwise(log):
+                each.update({name: following[name] for name in LATE if name in following})
             logs.append(log)
 
     bench(dut, drive)
@@ -199,8 +210,8 @@ def test_each_activation_beat_is_written_once_and_summed_when_it_stands(campaign
     for shape, log in jobs:
         writes = [(at, each) for at, each in enumerate(log) if each["load_write"]]
         assert all(each["activation_present"] for _, each in writes)
-        assert [(each["load_chunk"], each["load_remaining"]) for _, each in writes] == [
-            (chunk, shape.k - chunk * config.lanes) for chunk in range(config.chunks(shape.k))
+        assert [(each["load_chunk"], each["load_last"]) for _, each in writes] == [
+            (chunk, shape.k - chunk * config.lanes - 1) for chunk in range(config.chunks(shape.k))
         ]
         starts = [at for at, step in steps(log, load=1) if step.segment == 0]
         assert starts == [at + late for at, _ in writes]
@@ -231,8 +242,8 @@ def test_each_cycle_fires_or_tells_for_whom_it_waits(campaign):
             waits_for["activation_stall"] = c["state"] == State.LOAD and not c["activation_present"]
             if c["state"] == State.COMPUTE:
                 _, _, _, group_last, _, row_last, *_ = pending[0]
-                weight = c["weight_present"] or c["weight_closed"]
-                scale = not group_last or c["scale_available"] or c["scale_closed"]
+                weight = not c["weight_late"]
+                scale = not group_last or c["scale_ready"]
                 room = not row_last or c["room"]
                 waits_for["weight_stall"] = not weight
                 waits_for["scale_stall"] = weight and not scale
@@ -297,10 +308,10 @@ def test_aligned_activations_come_then_pass_again_when_their_units_are_found(con
         beats = [(at, each["beat_step"]) for at, each in enumerate(log) if each["beat_step"].valid]
         assert [position(step) for _, step in beats] == places
         assert all(log[at]["activation_present"] for at, _ in beats)
-        left = [(chunk, shape.k - chunk * config.lanes) for chunk in chunks]
-        assert [(log[at]["load_chunk"], log[at]["load_remaining"]) for at, _ in beats] == left
+        left = [(chunk, shape.k - chunk * config.lanes - 1) for chunk in chunks]
+        assert [(log[at]["load_chunk"], log[at]["load_last"]) for at, _ in beats] == left
         words = [(at, each) for at, each in enumerate(log) if each["load_write"]]
-        assert [(each["load_chunk"], each["load_remaining"]) for _, each in words] == left
+        assert [(each["load_chunk"], each["load_last"]) for _, each in words] == left
         loaded = first_cycle(log, State.FIND)
         first = loaded + config.unit_cycles
         assert [at for at, _ in words] == [first + chunk * config.segments for chunk in chunks]

@@ -6,14 +6,14 @@ from tern_hw.gateware.walk import JobWalk, StepWalk
 from tests.gateware.blocks import bench, randoms, small, ticks
 from tests.gateware.models import POSITION, row_positions
 
-OUTPUTS = ("inputs_left", "outputs_left", "row_last", "block_last")
+OUTPUTS = ("last_input", "last_output", "row_last", "block_last")
 JOBS = [(1, 1), (3, 8), (4, 8), (5, 9), (6, 7), (12, 24), (13, 25), (2, 32), (20, 3)]
 
 
 def positions(rows, quantum, n, k):
-    """Return (inputs left, outputs left, ends its row block, is in the last) of every position."""
+    """Return (last input, last output, ends its row block, is in the last) of every position."""
     return [
-        (inputs, outputs, inputs <= (quantum or k), outputs <= rows)
+        (inputs - 1, outputs - 1, inputs <= (quantum or k), outputs <= rows)
         for outputs in range(n, 0, -rows)
         for inputs in (range(k, 0, -quantum) if quantum else [k])
     ]
@@ -25,11 +25,13 @@ def go(walk, names, jobs, rng):
 
     async def drive(ctx):
         for n, k, count in jobs:
-            ctx.set(walk.n, n)
-            ctx.set(walk.k, k)
+            ctx.set(walk.last_n, n - 1)
+            ctx.set(walk.last_k, k - 1)
             ctx.set(walk.start, 1)
-            # An advance at the same time does not count.
-            ctx.set(walk.advance, rng.random() < 0.5)
+            # A start waits for an advance.
+            ctx.set(walk.advance, 0)
+            await ticks(ctx, rng.randrange(2))
+            ctx.set(walk.advance, 1)
             await ctx.tick()
             ctx.set(walk.start, 0)
             seen.append([])
@@ -66,24 +68,23 @@ def test_start_goes_back_to_the_first_position():
     seen = []
 
     async def drive(ctx):
-        ctx.set(walk.n, 7)
-        ctx.set(walk.k, 9)
+        ctx.set(walk.last_n, 6)
+        ctx.set(walk.last_k, 8)
+        ctx.set(walk.advance, 1)
         for advances in (0, 1, 4, 5):
             ctx.set(walk.start, 1)
             await ctx.tick()
             ctx.set(walk.start, 0)
-            ctx.set(walk.advance, 1)
             await ticks(ctx, advances)
-            ctx.set(walk.advance, 0)
-            seen.append((ctx.get(walk.inputs_left), ctx.get(walk.outputs_left)))
+            seen.append((ctx.get(walk.last_input), ctx.get(walk.last_output)))
 
     bench(walk, drive)
-    assert seen == [(9, 7), (5, 7), (5, 5), (1, 5)]
+    assert seen == [(8, 6), (4, 6), (4, 4), (0, 4)]
 
 
 # ----------------------------------------------------------------------- steps
 
-STEP_OUTPUTS = (*POSITION, "beat_last", "block_last", "rows", "inputs_left")
+STEP_OUTPUTS = (*POSITION, "beat_last", "block_last", "rows", "last_input")
 CONFIGS = [
     small(),
     small(group_size=32),
@@ -100,9 +101,9 @@ def step_positions(config, n, k):
     for left in range(n, 0, -config.rows):
         rows = (1 << min(left, config.rows)) - 1
         for step, position in enumerate(row_positions(config, k)):
-            inputs_left = k - step * config.step_inputs
+            last_input = k - step * config.step_inputs - 1
             beat_last = position[-1] or position[1] == config.segments - 1
-            yield (*position, beat_last, left <= config.rows, rows, inputs_left)
+            yield (*position, beat_last, left <= config.rows, rows, last_input)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)

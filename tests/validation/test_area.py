@@ -19,7 +19,6 @@ TRUE = {
         "sum_bits": 1.5,
         "normalised_bits": 1.1,
         "selected_bits": 0.7,
-        "queue_cells": 6.0,
     },
     "rest": {
         "array": 700.0,
@@ -97,7 +96,7 @@ def test_bits_of_the_adders_in_closed_form():
     ("block", "part"),
     [
         ("core.scale_0", "scales"),
-        ("core.scale_queue", "rest"),
+        ("core.scale_ring", "rest"),
         ("core.results.rounder", "results"),
         ("core.dot_1.tree", "rest"),
         ("top", "rest"),
