@@ -197,13 +197,13 @@ module tern_64x4_int8_g128_2bit(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .last_n(last_n),
     .\port$186$0 (\$1 ),
     .\port$202$0 (\$2 ),
-    .\port$370$0 (\$3 ),
-    .\port$371$0 (\$4 ),
-    .\port$377$0 (\$5 ),
-    .\port$3849$0 (\$9 ),
-    .\port$607$0 (\$6 ),
-    .\port$635$0 (\$7 ),
-    .\port$663$0 (\$8 ),
+    .\port$366$0 (\$3 ),
+    .\port$367$0 (\$4 ),
+    .\port$373$0 (\$5 ),
+    .\port$3913$0 (\$9 ),
+    .\port$603$0 (\$6 ),
+    .\port$631$0 (\$7 ),
+    .\port$659$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -291,10 +291,10 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$33 ;
   wire \$34 ;
   wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
+  reg [28:0] \$36 ;
+  reg [28:0] \$37 ;
+  reg [28:0] \$38 ;
+  reg [28:0] \$39 ;
   wire \$4 ;
   reg [28:0] \$40 ;
   reg [28:0] \$41 ;
@@ -302,27 +302,23 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [28:0] \$43 ;
   reg [28:0] \$44 ;
   reg [28:0] \$45 ;
-  reg [28:0] \$46 ;
-  reg [28:0] \$47 ;
-  reg [28:0] \$48 ;
-  reg [28:0] \$49 ;
+  reg \$46 ;
+  reg \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire \$5 ;
   reg \$50 ;
-  reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
+  reg [28:0] \$51 ;
+  reg [28:0] \$52 ;
+  reg [28:0] \$53 ;
+  reg [28:0] \$54 ;
   reg [28:0] \$55 ;
   reg [28:0] \$56 ;
   reg [28:0] \$57 ;
   reg [28:0] \$58 ;
-  reg [28:0] \$59 ;
+  reg \$59 ;
   wire \$6 ;
-  reg [28:0] \$60 ;
-  reg [28:0] \$61 ;
-  reg [28:0] \$62 ;
-  reg \$63 ;
-  reg \$64 ;
+  reg \$60 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
@@ -395,10 +391,10 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire hopeless;
   output illegal;
   reg illegal = 1'h0;
-  wire [15:0] \illegal$219 ;
-  wire [15:0] \illegal$220 ;
-  wire [15:0] \illegal$221 ;
-  wire [15:0] \illegal$222 ;
+  wire \illegal$219 ;
+  wire \illegal$220 ;
+  wire \illegal$221 ;
+  wire \illegal$222 ;
   wire [15:0] inputs;
   wire [15:0] \inputs$135 ;
   wire [15:0] \inputs$143 ;
@@ -1271,87 +1267,79 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     _1_ <= group_sums[step_9[17:11]];
   end
   assign inputs = _1_;
-  assign counting = busy & \$16 ;
-  assign \$17  = state[4] & result_tvalid;
-  assign \$18  = ~ result_tready;
-  assign \$19  = \$17  & \$18 ;
   assign \$20  = room_stall | \$19 ;
-  assign \$21  = ~ step_1[1];
-  assign \$22  = step_1[0] & \$21 ;
-  assign \$23  = \$22  & step_1[21];
-  assign \$24  = | \illegal$219 ;
-  assign \$25  = \$24  & step_1[24];
-  assign \$26  = | \illegal$220 ;
-  assign \$27  = \$26  & step_1[25];
-  assign \$28  = | \illegal$221 ;
-  assign \$29  = \$28  & step_1[26];
-  assign \$30  = | \illegal$222 ;
-  assign \$31  = \$30  & step_1[27];
-  assign \$32  = | { \$31 , \$29 , \$27 , \$25  };
-  assign \$33  = \$23  & \$32 ;
-  assign \$34  = ~ step_6[1];
-  assign \$35  = step_6[0] & \$34 ;
-  assign \$36  = \$35  & step_6[22];
-  assign \$37  = result_tvalid & result_tready;
-  assign \$38  = \$37  & results__payload[32];
+  assign \$21  = ~ step_2[1];
+  assign \$22  = step_2[0] & \$21 ;
+  assign \$23  = \$22  & step_2[21];
+  assign \$24  = \illegal$219  & step_2[24];
+  assign \$25  = \illegal$220  & step_2[25];
+  assign \$26  = \illegal$221  & step_2[26];
+  assign \$27  = \illegal$222  & step_2[27];
+  assign \$28  = | { \$27 , \$26 , \$25 , \$24  };
+  assign \$29  = \$23  & \$28 ;
+  assign \$30  = ~ step_6[1];
+  assign \$31  = step_6[0] & \$30 ;
+  assign \$32  = \$31  & step_6[22];
+  assign \$33  = result_tvalid & result_tready;
+  assign \$34  = \$33  & results__payload[32];
   always @(posedge clk)
     beat <= activation_tdata;
   always @(posedge clk)
     x <= \read__data$209 ;
   always @(posedge clk)
-    step_1 <= \$40 ;
+    step_1 <= \$36 ;
   always @(posedge clk)
-    step_2 <= \$41 ;
+    step_2 <= \$37 ;
   always @(posedge clk)
-    step_3 <= \$42 ;
+    step_3 <= \$38 ;
   always @(posedge clk)
-    step_4 <= \$43 ;
+    step_4 <= \$39 ;
   always @(posedge clk)
-    step_5 <= \$44 ;
+    step_5 <= \$40 ;
   always @(posedge clk)
-    step_6 <= \$45 ;
+    step_6 <= \$41 ;
   always @(posedge clk)
-    step_7 <= \$46 ;
+    step_7 <= \$42 ;
   always @(posedge clk)
-    step_8 <= \$47 ;
+    step_8 <= \$43 ;
   always @(posedge clk)
-    step_9 <= \$48 ;
+    step_9 <= \$44 ;
   always @(posedge clk)
-    step_10 <= \$49 ;
+    step_10 <= \$45 ;
   always @(posedge clk)
     arrived_weights <= weight_tdata;
   always @(posedge clk)
-    illegal <= \$50 ;
+    illegal <= \$46 ;
   always @(posedge clk)
-    \take$223  <= \$51 ;
+    \take$223  <= \$47 ;
   always @(posedge clk)
-    scaled_1 <= \$52 ;
+    scaled_1 <= \$48 ;
   always @(posedge clk)
-    scaled_2 <= \$53 ;
+    scaled_2 <= \$49 ;
   always @(posedge clk)
-    scaled_3 <= \$54 ;
+    scaled_3 <= \$50 ;
   always @(posedge clk)
     read_factors <= word;
   always @(posedge clk)
-    summed_1 <= \$55 ;
+    summed_1 <= \$51 ;
   always @(posedge clk)
-    summed_2 <= \$56 ;
+    summed_2 <= \$52 ;
   always @(posedge clk)
-    summed_3 <= \$57 ;
+    summed_3 <= \$53 ;
   always @(posedge clk)
-    summed_4 <= \$58 ;
+    summed_4 <= \$54 ;
   always @(posedge clk)
-    summed_5 <= \$59 ;
+    summed_5 <= \$55 ;
   always @(posedge clk)
-    summed_6 <= \$60 ;
+    summed_6 <= \$56 ;
   always @(posedge clk)
-    summed_7 <= \$61 ;
+    summed_7 <= \$57 ;
   always @(posedge clk)
-    summed_8 <= \$62 ;
+    summed_8 <= \$58 ;
   always @(posedge clk)
-    \over$190  <= \$63 ;
+    \over$190  <= \$59 ;
   always @(posedge clk)
-    all_nan <= \$64 ;
+    all_nan <= \$60 ;
   assign \$1  = \present$95  & spare;
   assign advance = start | \$1 ;
   assign \final$98  = row_last & block_last;
@@ -1387,6 +1375,10 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \$15  = & { waive, \closed$191 , activation_closed };
   assign finished = \$14  & \$15 ;
   assign \$16  = ~ \over$190 ;
+  assign counting = busy & \$16 ;
+  assign \$17  = state[4] & result_tvalid;
+  assign \$18  = ~ result_tready;
+  assign \$19  = \$17  & \$18 ;
   \tern_64x4_int8_g128_2bit.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1466,11 +1458,11 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$3874$24 (summed_8[28:24]),
-    .\port$5224$0 (\total$173 ),
-    .\port$5370$0 (\total$174 ),
-    .\port$5516$0 (\total$175 ),
-    .\port$5662$0 (\total$176 ),
+    .\port$3938$24 (summed_8[28:24]),
+    .\port$5296$0 (\total$173 ),
+    .\port$5442$0 (\total$174 ),
+    .\port$5588$0 (\total$175 ),
+    .\port$5734$0 (\total$176 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1493,7 +1485,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_10[19]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$3858$0 (read_factors[31:0]),
+    .\port$3922$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$173 ),
@@ -1507,7 +1499,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_10[19]),
     .nan(\nan$179 ),
     .nonfinite(\nonfinite$157 ),
-    .\port$3858$32 (read_factors[63:32]),
+    .\port$3922$32 (read_factors[63:32]),
     .rst(rst),
     .scaled(\scaled$138 ),
     .total(\total$174 ),
@@ -1521,7 +1513,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_10[19]),
     .nan(\nan$180 ),
     .nonfinite(\nonfinite$158 ),
-    .\port$3858$64 (read_factors[95:64]),
+    .\port$3922$64 (read_factors[95:64]),
     .rst(rst),
     .scaled(\scaled$146 ),
     .total(\total$175 ),
@@ -1535,7 +1527,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .last(step_10[19]),
     .nan(\nan$181 ),
     .nonfinite(\nonfinite$159 ),
-    .\port$3858$96 (read_factors[127:96]),
+    .\port$3922$96 (read_factors[127:96]),
     .rst(rst),
     .scaled(\scaled$154 ),
     .total(\total$176 ),
@@ -1638,7 +1630,47 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step;
+    \$36  = step;
+    if (abort) begin
+      \$36  = 29'h00000000;
+    end
+    if (rst) begin
+      \$36  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$37  = step_1;
+    if (abort) begin
+      \$37  = 29'h00000000;
+    end
+    if (rst) begin
+      \$37  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$38  = step_2;
+    if (abort) begin
+      \$38  = 29'h00000000;
+    end
+    if (rst) begin
+      \$38  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$39  = step_3;
+    if (abort) begin
+      \$39  = 29'h00000000;
+    end
+    if (rst) begin
+      \$39  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$40  = step_4;
     if (abort) begin
       \$40  = 29'h00000000;
     end
@@ -1648,7 +1680,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step_1;
+    \$41  = step_5;
     if (abort) begin
       \$41  = 29'h00000000;
     end
@@ -1658,7 +1690,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_2;
+    \$42  = step_6;
     if (abort) begin
       \$42  = 29'h00000000;
     end
@@ -1668,7 +1700,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_3;
+    \$43  = step_7;
     if (abort) begin
       \$43  = 29'h00000000;
     end
@@ -1678,7 +1710,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_4;
+    \$44  = step_8;
     if (abort) begin
       \$44  = 29'h00000000;
     end
@@ -1688,7 +1720,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_5;
+    \$45  = step_9;
     if (abort) begin
       \$45  = 29'h00000000;
     end
@@ -1698,47 +1730,47 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_6;
+    \$46  = \$29 ;
     if (abort) begin
-      \$46  = 29'h00000000;
+      \$46  = 1'h0;
     end
     if (rst) begin
-      \$46  = 29'h00000000;
+      \$46  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_7;
+    \$47  = \$32 ;
     if (abort) begin
-      \$47  = 29'h00000000;
+      \$47  = 1'h0;
     end
     if (rst) begin
-      \$47  = 29'h00000000;
+      \$47  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = step_8;
+    \$48  = \take$223 ;
     if (abort) begin
-      \$48  = 29'h00000000;
+      \$48  = 1'h0;
     end
     if (rst) begin
-      \$48  = 29'h00000000;
+      \$48  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = step_9;
+    \$49  = scaled_1;
     if (abort) begin
-      \$49  = 29'h00000000;
+      \$49  = 1'h0;
     end
     if (rst) begin
-      \$49  = 29'h00000000;
+      \$49  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = \$33 ;
+    \$50  = scaled_2;
     if (abort) begin
       \$50  = 1'h0;
     end
@@ -1748,47 +1780,47 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = \$36 ;
+    \$51  = step_10;
     if (abort) begin
-      \$51  = 1'h0;
+      \$51  = 29'h00000000;
     end
     if (rst) begin
-      \$51  = 1'h0;
+      \$51  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = \take$223 ;
+    \$52  = summed_1;
     if (abort) begin
-      \$52  = 1'h0;
+      \$52  = 29'h00000000;
     end
     if (rst) begin
-      \$52  = 1'h0;
+      \$52  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = scaled_1;
+    \$53  = summed_2;
     if (abort) begin
-      \$53  = 1'h0;
+      \$53  = 29'h00000000;
     end
     if (rst) begin
-      \$53  = 1'h0;
+      \$53  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = scaled_2;
+    \$54  = summed_3;
     if (abort) begin
-      \$54  = 1'h0;
+      \$54  = 29'h00000000;
     end
     if (rst) begin
-      \$54  = 1'h0;
+      \$54  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = step_10;
+    \$55  = summed_4;
     if (abort) begin
       \$55  = 29'h00000000;
     end
@@ -1798,7 +1830,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = summed_1;
+    \$56  = summed_5;
     if (abort) begin
       \$56  = 29'h00000000;
     end
@@ -1808,7 +1840,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = summed_2;
+    \$57  = summed_6;
     if (abort) begin
       \$57  = 29'h00000000;
     end
@@ -1818,7 +1850,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$58  = summed_3;
+    \$58  = summed_7;
     if (abort) begin
       \$58  = 29'h00000000;
     end
@@ -1828,72 +1860,32 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$59  = summed_4;
-    if (abort) begin
-      \$59  = 29'h00000000;
-    end
-    if (rst) begin
-      \$59  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$60  = summed_5;
-    if (abort) begin
-      \$60  = 29'h00000000;
-    end
-    if (rst) begin
-      \$60  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = summed_6;
-    if (abort) begin
-      \$61  = 29'h00000000;
-    end
-    if (rst) begin
-      \$61  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_7;
-    if (abort) begin
-      \$62  = 29'h00000000;
-    end
-    if (rst) begin
-      \$62  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = \over$190 ;
+    \$59  = \over$190 ;
     if (start) begin
-      \$63  = 1'h0;
-    end else if (\$38 ) begin
-      \$63  = 1'h1;
+      \$59  = 1'h0;
+    end else if (\$34 ) begin
+      \$59  = 1'h1;
     end
     if (abort) begin
-      \$63  = 1'h1;
+      \$59  = 1'h1;
     end
     if (rst) begin
-      \$63  = 1'h1;
+      \$59  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = all_nan;
+    \$60  = all_nan;
     if (start) begin
-      \$64  = 1'h0;
-    end else if (\$39 ) begin
-      \$64  = 1'h1;
+      \$60  = 1'h0;
+    end else if (\$35 ) begin
+      \$60  = 1'h1;
     end
     if (abort) begin
-      \$64  = 1'h0;
+      \$60  = 1'h0;
     end
     if (rst) begin
-      \$64  = 1'h0;
+      \$60  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -2254,7 +2246,7 @@ module \tern_64x4_int8_g128_2bit.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \summed_7.poison  = summed_7[23];
   assign \summed_7.rows  = summed_7[27:24];
   assign \summed_7.block_last  = summed_7[28];
-  assign \$39  = activation_missing;
+  assign \$35  = activation_missing;
 endmodule
 
 module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
@@ -2365,17 +2357,19 @@ module \tern_64x4_int8_g128_2bit.core.activation_gate (tlast, clk, rst, take, tr
   assign \closed$7  = closed;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
+  wire \$1 ;
+  reg [15:0] \$10 ;
+  reg [15:0] \$11 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
   reg [63:0] \$6 ;
   reg [63:0] \$7 ;
-  reg [15:0] \$8 ;
-  reg [15:0] \$9 ;
+  reg [63:0] \$8 ;
+  reg [63:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -2384,9 +2378,9 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, co
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output [15:0] illegal;
-  wire [15:0] illegal;
-  wire [15:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [31:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -2414,28 +2408,31 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, co
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$16 ;
   wire [511:0] \x$16 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$4 ;
+    illegal <= \$5 ;
   always @(posedge clk)
-    negative_1 <= \$5 ;
+    nonzero_1 <= \$6 ;
+  always @(posedge clk)
+    negative_1 <= \$7 ;
   always @(posedge clk)
     x <= \x$16 ;
   always @(posedge clk)
-    \nonzero$17  <= \$6 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    \negative$18  <= \$7 ;
+    \negative$18  <= \$9 ;
   always @(posedge clk)
-    total <= \$8 ;
+    total <= \$10 ;
   always @(posedge clk)
-    part <= \$9 ;
+    part <= \$11 ;
   \tern_64x4_int8_g128_2bit.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -2454,27 +2451,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, co
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = nonzero;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = negative;
-    if (abort) begin
-      \$5  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$5  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = nonzero_1;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 64'h0000000000000000;
     end
@@ -2484,7 +2471,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = negative_1;
+    \$7  = negative;
     if (abort) begin
       \$7  = 64'h0000000000000000;
     end
@@ -2494,36 +2481,55 @@ module \tern_64x4_int8_g128_2bit.core.dot_0 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$8  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$9  = negative_1;
+    if (abort) begin
+      \$9  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$9  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$1 [16:1];
+      \$10  = \$2 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$9  = part;
-    if (\$2 ) begin
-      \$9  = 16'h0000;
+    \$11  = part;
+    if (\$3 ) begin
+      \$11  = 16'h0000;
     end else if (valid) begin
-      \$9  = \$3 [16:1];
+      \$11  = \$4 [16:1];
     end
     if (abort) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
     if (rst) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -2658,11 +2664,27 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (rst, abort, codes, ones, ma
   wire \$212 ;
   wire \$213 ;
   wire \$214 ;
-  reg [63:0] \$215 ;
-  reg [63:0] \$216 ;
-  reg [15:0] \$217 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
   wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
   wire \$23 ;
+  wire \$230 ;
+  reg [63:0] \$231 ;
+  reg [63:0] \$232 ;
+  reg [31:0] \$233 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
@@ -2752,8 +2774,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (rst, abort, codes, ones, ma
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output [15:0] illegal;
-  reg [15:0] illegal = 16'h0000;
+  output [31:0] illegal;
+  reg [31:0] illegal = 32'd0;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -2900,118 +2922,134 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.decoder (rst, abort, codes, ones, ma
   assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
-  assign \$137  = & codes[5:4];
-  assign \$138  = & codes[7:6];
-  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
-  assign \$140  = & codes[9:8];
-  assign \$141  = & codes[11:10];
-  assign \$142  = & codes[13:12];
-  assign \$143  = & codes[15:14];
-  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
-  assign \$145  = & codes[17:16];
-  assign \$146  = & codes[19:18];
-  assign \$147  = & codes[21:20];
-  assign \$148  = & codes[23:22];
-  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
-  assign \$150  = & codes[25:24];
-  assign \$151  = & codes[27:26];
-  assign \$152  = & codes[29:28];
-  assign \$153  = & codes[31:30];
-  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
-  assign \$155  = & codes[33:32];
-  assign \$156  = & codes[35:34];
-  assign \$157  = & codes[37:36];
-  assign \$158  = & codes[39:38];
-  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
-  assign \$160  = & codes[41:40];
-  assign \$161  = & codes[43:42];
-  assign \$162  = & codes[45:44];
-  assign \$163  = & codes[47:46];
-  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
-  assign \$165  = & codes[49:48];
-  assign \$166  = & codes[51:50];
-  assign \$167  = & codes[53:52];
-  assign \$168  = & codes[55:54];
-  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
-  assign \$170  = & codes[57:56];
-  assign \$171  = & codes[59:58];
-  assign \$172  = & codes[61:60];
-  assign \$173  = & codes[63:62];
-  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
-  assign \$175  = & codes[65:64];
-  assign \$176  = & codes[67:66];
-  assign \$177  = & codes[69:68];
-  assign \$178  = & codes[71:70];
-  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
-  assign \$180  = & codes[73:72];
-  assign \$181  = & codes[75:74];
-  assign \$182  = & codes[77:76];
-  assign \$183  = & codes[79:78];
-  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
-  assign \$185  = & codes[81:80];
-  assign \$186  = & codes[83:82];
-  assign \$187  = & codes[85:84];
-  assign \$188  = & codes[87:86];
-  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
-  assign \$190  = & codes[89:88];
-  assign \$191  = & codes[91:90];
-  assign \$192  = & codes[93:92];
-  assign \$193  = & codes[95:94];
-  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
-  assign \$195  = & codes[97:96];
-  assign \$196  = & codes[99:98];
-  assign \$197  = & codes[101:100];
-  assign \$198  = & codes[103:102];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
-  assign \$200  = & codes[105:104];
-  assign \$201  = & codes[107:106];
-  assign \$202  = & codes[109:108];
-  assign \$203  = & codes[111:110];
-  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
-  assign \$205  = & codes[113:112];
-  assign \$206  = & codes[115:114];
-  assign \$207  = & codes[117:116];
-  assign \$208  = & codes[119:118];
-  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
-  assign \$210  = & codes[121:120];
-  assign \$211  = & codes[123:122];
-  assign \$212  = & codes[125:124];
-  assign \$213  = & codes[127:126];
-  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
+  assign \$137  = | { \$136 , \$135  };
+  assign \$138  = & codes[5:4];
+  assign \$139  = & codes[7:6];
+  assign \$140  = | { \$139 , \$138  };
+  assign \$141  = & codes[9:8];
+  assign \$142  = & codes[11:10];
+  assign \$143  = | { \$142 , \$141  };
+  assign \$144  = & codes[13:12];
+  assign \$145  = & codes[15:14];
+  assign \$146  = | { \$145 , \$144  };
+  assign \$147  = & codes[17:16];
+  assign \$148  = & codes[19:18];
+  assign \$149  = | { \$148 , \$147  };
+  assign \$150  = & codes[21:20];
+  assign \$151  = & codes[23:22];
+  assign \$152  = | { \$151 , \$150  };
+  assign \$153  = & codes[25:24];
+  assign \$154  = & codes[27:26];
+  assign \$155  = | { \$154 , \$153  };
+  assign \$156  = & codes[29:28];
+  assign \$157  = & codes[31:30];
+  assign \$158  = | { \$157 , \$156  };
+  assign \$159  = & codes[33:32];
+  assign \$160  = & codes[35:34];
+  assign \$161  = | { \$160 , \$159  };
+  assign \$162  = & codes[37:36];
+  assign \$163  = & codes[39:38];
+  assign \$164  = | { \$163 , \$162  };
+  assign \$165  = & codes[41:40];
+  assign \$166  = & codes[43:42];
+  assign \$167  = | { \$166 , \$165  };
+  assign \$168  = & codes[45:44];
+  assign \$169  = & codes[47:46];
+  assign \$170  = | { \$169 , \$168  };
+  assign \$171  = & codes[49:48];
+  assign \$172  = & codes[51:50];
+  assign \$173  = | { \$172 , \$171  };
+  assign \$174  = & codes[53:52];
+  assign \$175  = & codes[55:54];
+  assign \$176  = | { \$175 , \$174  };
+  assign \$177  = & codes[57:56];
+  assign \$178  = & codes[59:58];
+  assign \$179  = | { \$178 , \$177  };
+  assign \$180  = & codes[61:60];
+  assign \$181  = & codes[63:62];
+  assign \$182  = | { \$181 , \$180  };
+  assign \$183  = & codes[65:64];
+  assign \$184  = & codes[67:66];
+  assign \$185  = | { \$184 , \$183  };
+  assign \$186  = & codes[69:68];
+  assign \$187  = & codes[71:70];
+  assign \$188  = | { \$187 , \$186  };
+  assign \$189  = & codes[73:72];
+  assign \$190  = & codes[75:74];
+  assign \$191  = | { \$190 , \$189  };
+  assign \$192  = & codes[77:76];
+  assign \$193  = & codes[79:78];
+  assign \$194  = | { \$193 , \$192  };
+  assign \$195  = & codes[81:80];
+  assign \$196  = & codes[83:82];
+  assign \$197  = | { \$196 , \$195  };
+  assign \$198  = & codes[85:84];
+  assign \$199  = & codes[87:86];
+  assign \$200  = | { \$199 , \$198  };
+  assign \$201  = & codes[89:88];
+  assign \$202  = & codes[91:90];
+  assign \$203  = | { \$202 , \$201  };
+  assign \$204  = & codes[93:92];
+  assign \$205  = & codes[95:94];
+  assign \$206  = | { \$205 , \$204  };
+  assign \$207  = & codes[97:96];
+  assign \$208  = & codes[99:98];
+  assign \$209  = | { \$208 , \$207  };
+  assign \$210  = & codes[101:100];
+  assign \$211  = & codes[103:102];
+  assign \$212  = | { \$211 , \$210  };
+  assign \$213  = & codes[105:104];
+  assign \$214  = & codes[107:106];
+  assign \$215  = | { \$214 , \$213  };
+  assign \$216  = & codes[109:108];
+  assign \$217  = & codes[111:110];
+  assign \$218  = | { \$217 , \$216  };
+  assign \$219  = & codes[113:112];
+  assign \$220  = & codes[115:114];
+  assign \$221  = | { \$220 , \$219  };
+  assign \$222  = & codes[117:116];
+  assign \$223  = & codes[119:118];
+  assign \$224  = | { \$223 , \$222  };
+  assign \$225  = & codes[121:120];
+  assign \$226  = & codes[123:122];
+  assign \$227  = | { \$226 , \$225  };
+  assign \$228  = & codes[125:124];
+  assign \$229  = & codes[127:126];
+  assign \$230  = | { \$229 , \$228  };
   always @(posedge clk)
-    nonzero <= \$215 ;
+    nonzero <= \$231 ;
   always @(posedge clk)
-    negative <= \$216 ;
+    negative <= \$232 ;
   always @(posedge clk)
-    illegal <= \$217 ;
+    illegal <= \$233 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$215  = \$3 ;
+    \$231  = \$3 ;
     if (abort) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$216  = \$134 ;
+    \$232  = \$134 ;
     if (abort) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
+    \$233  = { \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137  };
     if (abort) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
     if (rst) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
   end
 endmodule
@@ -5186,17 +5224,19 @@ module \tern_64x4_int8_g128_2bit.core.dot_0.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
+  wire \$1 ;
+  reg [15:0] \$10 ;
+  reg [15:0] \$11 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
   reg [63:0] \$6 ;
   reg [63:0] \$7 ;
-  reg [15:0] \$8 ;
-  reg [15:0] \$9 ;
+  reg [63:0] \$8 ;
+  reg [63:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -5205,9 +5245,9 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, co
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output [15:0] illegal;
-  wire [15:0] illegal;
-  wire [15:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [31:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -5234,28 +5274,31 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, co
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$16 ;
   wire [511:0] \x$16 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$4 ;
+    illegal <= \$5 ;
   always @(posedge clk)
-    negative_1 <= \$5 ;
+    nonzero_1 <= \$6 ;
+  always @(posedge clk)
+    negative_1 <= \$7 ;
   always @(posedge clk)
     x <= \x$16 ;
   always @(posedge clk)
-    \nonzero$17  <= \$6 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    \negative$18  <= \$7 ;
+    \negative$18  <= \$9 ;
   always @(posedge clk)
-    total <= \$8 ;
+    total <= \$10 ;
   always @(posedge clk)
-    part <= \$9 ;
+    part <= \$11 ;
   \tern_64x4_int8_g128_2bit.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -5273,27 +5316,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, co
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$4  = nonzero;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = negative;
-    if (abort) begin
-      \$5  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$5  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = nonzero_1;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 64'h0000000000000000;
     end
@@ -5303,7 +5336,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = negative_1;
+    \$7  = negative;
     if (abort) begin
       \$7  = 64'h0000000000000000;
     end
@@ -5313,37 +5346,56 @@ module \tern_64x4_int8_g128_2bit.core.dot_1 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$8  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$9  = negative_1;
+    if (abort) begin
+      \$9  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$9  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$1 [16:1];
+      \$10  = \$2 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$9  = part;
-    if (\$2 ) begin
-      \$9  = 16'h0000;
+    \$11  = part;
+    if (\$3 ) begin
+      \$11  = 16'h0000;
     end else if (valid) begin
-      \$9  = \$3 [16:1];
+      \$11  = \$4 [16:1];
     end
     if (abort) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
     if (rst) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -5478,11 +5530,27 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (rst, abort, codes, mask, no
   wire \$212 ;
   wire \$213 ;
   wire \$214 ;
-  reg [63:0] \$215 ;
-  reg [63:0] \$216 ;
-  reg [15:0] \$217 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
   wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
   wire \$23 ;
+  wire \$230 ;
+  reg [63:0] \$231 ;
+  reg [63:0] \$232 ;
+  reg [31:0] \$233 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
@@ -5572,8 +5640,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (rst, abort, codes, mask, no
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output [15:0] illegal;
-  reg [15:0] illegal = 16'h0000;
+  output [31:0] illegal;
+  reg [31:0] illegal = 32'd0;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -5716,118 +5784,134 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.decoder (rst, abort, codes, mask, no
   assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
-  assign \$137  = & codes[5:4];
-  assign \$138  = & codes[7:6];
-  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
-  assign \$140  = & codes[9:8];
-  assign \$141  = & codes[11:10];
-  assign \$142  = & codes[13:12];
-  assign \$143  = & codes[15:14];
-  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
-  assign \$145  = & codes[17:16];
-  assign \$146  = & codes[19:18];
-  assign \$147  = & codes[21:20];
-  assign \$148  = & codes[23:22];
-  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
-  assign \$150  = & codes[25:24];
-  assign \$151  = & codes[27:26];
-  assign \$152  = & codes[29:28];
-  assign \$153  = & codes[31:30];
-  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
-  assign \$155  = & codes[33:32];
-  assign \$156  = & codes[35:34];
-  assign \$157  = & codes[37:36];
-  assign \$158  = & codes[39:38];
-  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
-  assign \$160  = & codes[41:40];
-  assign \$161  = & codes[43:42];
-  assign \$162  = & codes[45:44];
-  assign \$163  = & codes[47:46];
-  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
-  assign \$165  = & codes[49:48];
-  assign \$166  = & codes[51:50];
-  assign \$167  = & codes[53:52];
-  assign \$168  = & codes[55:54];
-  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
-  assign \$170  = & codes[57:56];
-  assign \$171  = & codes[59:58];
-  assign \$172  = & codes[61:60];
-  assign \$173  = & codes[63:62];
-  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
-  assign \$175  = & codes[65:64];
-  assign \$176  = & codes[67:66];
-  assign \$177  = & codes[69:68];
-  assign \$178  = & codes[71:70];
-  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
-  assign \$180  = & codes[73:72];
-  assign \$181  = & codes[75:74];
-  assign \$182  = & codes[77:76];
-  assign \$183  = & codes[79:78];
-  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
-  assign \$185  = & codes[81:80];
-  assign \$186  = & codes[83:82];
-  assign \$187  = & codes[85:84];
-  assign \$188  = & codes[87:86];
-  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
-  assign \$190  = & codes[89:88];
-  assign \$191  = & codes[91:90];
-  assign \$192  = & codes[93:92];
-  assign \$193  = & codes[95:94];
-  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
-  assign \$195  = & codes[97:96];
-  assign \$196  = & codes[99:98];
-  assign \$197  = & codes[101:100];
-  assign \$198  = & codes[103:102];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
-  assign \$200  = & codes[105:104];
-  assign \$201  = & codes[107:106];
-  assign \$202  = & codes[109:108];
-  assign \$203  = & codes[111:110];
-  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
-  assign \$205  = & codes[113:112];
-  assign \$206  = & codes[115:114];
-  assign \$207  = & codes[117:116];
-  assign \$208  = & codes[119:118];
-  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
-  assign \$210  = & codes[121:120];
-  assign \$211  = & codes[123:122];
-  assign \$212  = & codes[125:124];
-  assign \$213  = & codes[127:126];
-  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
+  assign \$137  = | { \$136 , \$135  };
+  assign \$138  = & codes[5:4];
+  assign \$139  = & codes[7:6];
+  assign \$140  = | { \$139 , \$138  };
+  assign \$141  = & codes[9:8];
+  assign \$142  = & codes[11:10];
+  assign \$143  = | { \$142 , \$141  };
+  assign \$144  = & codes[13:12];
+  assign \$145  = & codes[15:14];
+  assign \$146  = | { \$145 , \$144  };
+  assign \$147  = & codes[17:16];
+  assign \$148  = & codes[19:18];
+  assign \$149  = | { \$148 , \$147  };
+  assign \$150  = & codes[21:20];
+  assign \$151  = & codes[23:22];
+  assign \$152  = | { \$151 , \$150  };
+  assign \$153  = & codes[25:24];
+  assign \$154  = & codes[27:26];
+  assign \$155  = | { \$154 , \$153  };
+  assign \$156  = & codes[29:28];
+  assign \$157  = & codes[31:30];
+  assign \$158  = | { \$157 , \$156  };
+  assign \$159  = & codes[33:32];
+  assign \$160  = & codes[35:34];
+  assign \$161  = | { \$160 , \$159  };
+  assign \$162  = & codes[37:36];
+  assign \$163  = & codes[39:38];
+  assign \$164  = | { \$163 , \$162  };
+  assign \$165  = & codes[41:40];
+  assign \$166  = & codes[43:42];
+  assign \$167  = | { \$166 , \$165  };
+  assign \$168  = & codes[45:44];
+  assign \$169  = & codes[47:46];
+  assign \$170  = | { \$169 , \$168  };
+  assign \$171  = & codes[49:48];
+  assign \$172  = & codes[51:50];
+  assign \$173  = | { \$172 , \$171  };
+  assign \$174  = & codes[53:52];
+  assign \$175  = & codes[55:54];
+  assign \$176  = | { \$175 , \$174  };
+  assign \$177  = & codes[57:56];
+  assign \$178  = & codes[59:58];
+  assign \$179  = | { \$178 , \$177  };
+  assign \$180  = & codes[61:60];
+  assign \$181  = & codes[63:62];
+  assign \$182  = | { \$181 , \$180  };
+  assign \$183  = & codes[65:64];
+  assign \$184  = & codes[67:66];
+  assign \$185  = | { \$184 , \$183  };
+  assign \$186  = & codes[69:68];
+  assign \$187  = & codes[71:70];
+  assign \$188  = | { \$187 , \$186  };
+  assign \$189  = & codes[73:72];
+  assign \$190  = & codes[75:74];
+  assign \$191  = | { \$190 , \$189  };
+  assign \$192  = & codes[77:76];
+  assign \$193  = & codes[79:78];
+  assign \$194  = | { \$193 , \$192  };
+  assign \$195  = & codes[81:80];
+  assign \$196  = & codes[83:82];
+  assign \$197  = | { \$196 , \$195  };
+  assign \$198  = & codes[85:84];
+  assign \$199  = & codes[87:86];
+  assign \$200  = | { \$199 , \$198  };
+  assign \$201  = & codes[89:88];
+  assign \$202  = & codes[91:90];
+  assign \$203  = | { \$202 , \$201  };
+  assign \$204  = & codes[93:92];
+  assign \$205  = & codes[95:94];
+  assign \$206  = | { \$205 , \$204  };
+  assign \$207  = & codes[97:96];
+  assign \$208  = & codes[99:98];
+  assign \$209  = | { \$208 , \$207  };
+  assign \$210  = & codes[101:100];
+  assign \$211  = & codes[103:102];
+  assign \$212  = | { \$211 , \$210  };
+  assign \$213  = & codes[105:104];
+  assign \$214  = & codes[107:106];
+  assign \$215  = | { \$214 , \$213  };
+  assign \$216  = & codes[109:108];
+  assign \$217  = & codes[111:110];
+  assign \$218  = | { \$217 , \$216  };
+  assign \$219  = & codes[113:112];
+  assign \$220  = & codes[115:114];
+  assign \$221  = | { \$220 , \$219  };
+  assign \$222  = & codes[117:116];
+  assign \$223  = & codes[119:118];
+  assign \$224  = | { \$223 , \$222  };
+  assign \$225  = & codes[121:120];
+  assign \$226  = & codes[123:122];
+  assign \$227  = | { \$226 , \$225  };
+  assign \$228  = & codes[125:124];
+  assign \$229  = & codes[127:126];
+  assign \$230  = | { \$229 , \$228  };
   always @(posedge clk)
-    nonzero <= \$215 ;
+    nonzero <= \$231 ;
   always @(posedge clk)
-    negative <= \$216 ;
+    negative <= \$232 ;
   always @(posedge clk)
-    illegal <= \$217 ;
+    illegal <= \$233 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$215  = \$3 ;
+    \$231  = \$3 ;
     if (abort) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$216  = \$134 ;
+    \$232  = \$134 ;
     if (abort) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
+    \$233  = { \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137  };
     if (abort) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
     if (rst) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
   end
   assign ones = 1'h0;
@@ -8006,17 +8090,19 @@ module \tern_64x4_int8_g128_2bit.core.dot_1.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, codes, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
+  wire \$1 ;
+  reg [15:0] \$10 ;
+  reg [15:0] \$11 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
   reg [63:0] \$6 ;
   reg [63:0] \$7 ;
-  reg [15:0] \$8 ;
-  reg [15:0] \$9 ;
+  reg [63:0] \$8 ;
+  reg [63:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -8025,9 +8111,9 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, co
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output [15:0] illegal;
-  wire [15:0] illegal;
-  wire [15:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [31:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -8054,28 +8140,31 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, co
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$16 ;
   wire [511:0] \x$16 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$4 ;
+    illegal <= \$5 ;
   always @(posedge clk)
-    negative_1 <= \$5 ;
+    nonzero_1 <= \$6 ;
+  always @(posedge clk)
+    negative_1 <= \$7 ;
   always @(posedge clk)
     x <= \x$16 ;
   always @(posedge clk)
-    \nonzero$17  <= \$6 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    \negative$18  <= \$7 ;
+    \negative$18  <= \$9 ;
   always @(posedge clk)
-    total <= \$8 ;
+    total <= \$10 ;
   always @(posedge clk)
-    part <= \$9 ;
+    part <= \$11 ;
   \tern_64x4_int8_g128_2bit.core.dot_2.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -8093,27 +8182,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, co
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$4  = nonzero;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = negative;
-    if (abort) begin
-      \$5  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$5  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = nonzero_1;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 64'h0000000000000000;
     end
@@ -8123,7 +8202,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = negative_1;
+    \$7  = negative;
     if (abort) begin
       \$7  = 64'h0000000000000000;
     end
@@ -8133,37 +8212,56 @@ module \tern_64x4_int8_g128_2bit.core.dot_2 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$8  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$9  = negative_1;
+    if (abort) begin
+      \$9  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$9  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$1 [16:1];
+      \$10  = \$2 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$9  = part;
-    if (\$2 ) begin
-      \$9  = 16'h0000;
+    \$11  = part;
+    if (\$3 ) begin
+      \$11  = 16'h0000;
     end else if (valid) begin
-      \$9  = \$3 [16:1];
+      \$11  = \$4 [16:1];
     end
     if (abort) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
     if (rst) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -8298,11 +8396,27 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (rst, abort, codes, mask, no
   wire \$212 ;
   wire \$213 ;
   wire \$214 ;
-  reg [63:0] \$215 ;
-  reg [63:0] \$216 ;
-  reg [15:0] \$217 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
   wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
   wire \$23 ;
+  wire \$230 ;
+  reg [63:0] \$231 ;
+  reg [63:0] \$232 ;
+  reg [31:0] \$233 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
@@ -8392,8 +8506,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (rst, abort, codes, mask, no
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output [15:0] illegal;
-  reg [15:0] illegal = 16'h0000;
+  output [31:0] illegal;
+  reg [31:0] illegal = 32'd0;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -8536,118 +8650,134 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.decoder (rst, abort, codes, mask, no
   assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
-  assign \$137  = & codes[5:4];
-  assign \$138  = & codes[7:6];
-  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
-  assign \$140  = & codes[9:8];
-  assign \$141  = & codes[11:10];
-  assign \$142  = & codes[13:12];
-  assign \$143  = & codes[15:14];
-  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
-  assign \$145  = & codes[17:16];
-  assign \$146  = & codes[19:18];
-  assign \$147  = & codes[21:20];
-  assign \$148  = & codes[23:22];
-  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
-  assign \$150  = & codes[25:24];
-  assign \$151  = & codes[27:26];
-  assign \$152  = & codes[29:28];
-  assign \$153  = & codes[31:30];
-  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
-  assign \$155  = & codes[33:32];
-  assign \$156  = & codes[35:34];
-  assign \$157  = & codes[37:36];
-  assign \$158  = & codes[39:38];
-  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
-  assign \$160  = & codes[41:40];
-  assign \$161  = & codes[43:42];
-  assign \$162  = & codes[45:44];
-  assign \$163  = & codes[47:46];
-  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
-  assign \$165  = & codes[49:48];
-  assign \$166  = & codes[51:50];
-  assign \$167  = & codes[53:52];
-  assign \$168  = & codes[55:54];
-  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
-  assign \$170  = & codes[57:56];
-  assign \$171  = & codes[59:58];
-  assign \$172  = & codes[61:60];
-  assign \$173  = & codes[63:62];
-  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
-  assign \$175  = & codes[65:64];
-  assign \$176  = & codes[67:66];
-  assign \$177  = & codes[69:68];
-  assign \$178  = & codes[71:70];
-  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
-  assign \$180  = & codes[73:72];
-  assign \$181  = & codes[75:74];
-  assign \$182  = & codes[77:76];
-  assign \$183  = & codes[79:78];
-  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
-  assign \$185  = & codes[81:80];
-  assign \$186  = & codes[83:82];
-  assign \$187  = & codes[85:84];
-  assign \$188  = & codes[87:86];
-  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
-  assign \$190  = & codes[89:88];
-  assign \$191  = & codes[91:90];
-  assign \$192  = & codes[93:92];
-  assign \$193  = & codes[95:94];
-  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
-  assign \$195  = & codes[97:96];
-  assign \$196  = & codes[99:98];
-  assign \$197  = & codes[101:100];
-  assign \$198  = & codes[103:102];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
-  assign \$200  = & codes[105:104];
-  assign \$201  = & codes[107:106];
-  assign \$202  = & codes[109:108];
-  assign \$203  = & codes[111:110];
-  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
-  assign \$205  = & codes[113:112];
-  assign \$206  = & codes[115:114];
-  assign \$207  = & codes[117:116];
-  assign \$208  = & codes[119:118];
-  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
-  assign \$210  = & codes[121:120];
-  assign \$211  = & codes[123:122];
-  assign \$212  = & codes[125:124];
-  assign \$213  = & codes[127:126];
-  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
+  assign \$137  = | { \$136 , \$135  };
+  assign \$138  = & codes[5:4];
+  assign \$139  = & codes[7:6];
+  assign \$140  = | { \$139 , \$138  };
+  assign \$141  = & codes[9:8];
+  assign \$142  = & codes[11:10];
+  assign \$143  = | { \$142 , \$141  };
+  assign \$144  = & codes[13:12];
+  assign \$145  = & codes[15:14];
+  assign \$146  = | { \$145 , \$144  };
+  assign \$147  = & codes[17:16];
+  assign \$148  = & codes[19:18];
+  assign \$149  = | { \$148 , \$147  };
+  assign \$150  = & codes[21:20];
+  assign \$151  = & codes[23:22];
+  assign \$152  = | { \$151 , \$150  };
+  assign \$153  = & codes[25:24];
+  assign \$154  = & codes[27:26];
+  assign \$155  = | { \$154 , \$153  };
+  assign \$156  = & codes[29:28];
+  assign \$157  = & codes[31:30];
+  assign \$158  = | { \$157 , \$156  };
+  assign \$159  = & codes[33:32];
+  assign \$160  = & codes[35:34];
+  assign \$161  = | { \$160 , \$159  };
+  assign \$162  = & codes[37:36];
+  assign \$163  = & codes[39:38];
+  assign \$164  = | { \$163 , \$162  };
+  assign \$165  = & codes[41:40];
+  assign \$166  = & codes[43:42];
+  assign \$167  = | { \$166 , \$165  };
+  assign \$168  = & codes[45:44];
+  assign \$169  = & codes[47:46];
+  assign \$170  = | { \$169 , \$168  };
+  assign \$171  = & codes[49:48];
+  assign \$172  = & codes[51:50];
+  assign \$173  = | { \$172 , \$171  };
+  assign \$174  = & codes[53:52];
+  assign \$175  = & codes[55:54];
+  assign \$176  = | { \$175 , \$174  };
+  assign \$177  = & codes[57:56];
+  assign \$178  = & codes[59:58];
+  assign \$179  = | { \$178 , \$177  };
+  assign \$180  = & codes[61:60];
+  assign \$181  = & codes[63:62];
+  assign \$182  = | { \$181 , \$180  };
+  assign \$183  = & codes[65:64];
+  assign \$184  = & codes[67:66];
+  assign \$185  = | { \$184 , \$183  };
+  assign \$186  = & codes[69:68];
+  assign \$187  = & codes[71:70];
+  assign \$188  = | { \$187 , \$186  };
+  assign \$189  = & codes[73:72];
+  assign \$190  = & codes[75:74];
+  assign \$191  = | { \$190 , \$189  };
+  assign \$192  = & codes[77:76];
+  assign \$193  = & codes[79:78];
+  assign \$194  = | { \$193 , \$192  };
+  assign \$195  = & codes[81:80];
+  assign \$196  = & codes[83:82];
+  assign \$197  = | { \$196 , \$195  };
+  assign \$198  = & codes[85:84];
+  assign \$199  = & codes[87:86];
+  assign \$200  = | { \$199 , \$198  };
+  assign \$201  = & codes[89:88];
+  assign \$202  = & codes[91:90];
+  assign \$203  = | { \$202 , \$201  };
+  assign \$204  = & codes[93:92];
+  assign \$205  = & codes[95:94];
+  assign \$206  = | { \$205 , \$204  };
+  assign \$207  = & codes[97:96];
+  assign \$208  = & codes[99:98];
+  assign \$209  = | { \$208 , \$207  };
+  assign \$210  = & codes[101:100];
+  assign \$211  = & codes[103:102];
+  assign \$212  = | { \$211 , \$210  };
+  assign \$213  = & codes[105:104];
+  assign \$214  = & codes[107:106];
+  assign \$215  = | { \$214 , \$213  };
+  assign \$216  = & codes[109:108];
+  assign \$217  = & codes[111:110];
+  assign \$218  = | { \$217 , \$216  };
+  assign \$219  = & codes[113:112];
+  assign \$220  = & codes[115:114];
+  assign \$221  = | { \$220 , \$219  };
+  assign \$222  = & codes[117:116];
+  assign \$223  = & codes[119:118];
+  assign \$224  = | { \$223 , \$222  };
+  assign \$225  = & codes[121:120];
+  assign \$226  = & codes[123:122];
+  assign \$227  = | { \$226 , \$225  };
+  assign \$228  = & codes[125:124];
+  assign \$229  = & codes[127:126];
+  assign \$230  = | { \$229 , \$228  };
   always @(posedge clk)
-    nonzero <= \$215 ;
+    nonzero <= \$231 ;
   always @(posedge clk)
-    negative <= \$216 ;
+    negative <= \$232 ;
   always @(posedge clk)
-    illegal <= \$217 ;
+    illegal <= \$233 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$215  = \$3 ;
+    \$231  = \$3 ;
     if (abort) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$216  = \$134 ;
+    \$232  = \$134 ;
     if (abort) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$10 ) begin end
-    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
+    \$233  = { \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137  };
     if (abort) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
     if (rst) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
   end
   assign ones = 1'h0;
@@ -10826,17 +10956,19 @@ module \tern_64x4_int8_g128_2bit.core.dot_2.tree (rst, abort, x, nonzero, negati
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
+module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, codes, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
+  wire \$1 ;
+  reg [15:0] \$10 ;
+  reg [15:0] \$11 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
   reg [63:0] \$6 ;
   reg [63:0] \$7 ;
-  reg [15:0] \$8 ;
-  reg [15:0] \$9 ;
+  reg [63:0] \$8 ;
+  reg [63:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -10845,9 +10977,9 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, co
   input [127:0] codes;
   wire [127:0] codes;
   wire [127:0] \codes$1 ;
-  output [15:0] illegal;
-  wire [15:0] illegal;
-  wire [15:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [31:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -10874,28 +11006,31 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, co
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$16 ;
   wire [511:0] \x$16 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$4 ;
+    illegal <= \$5 ;
   always @(posedge clk)
-    negative_1 <= \$5 ;
+    nonzero_1 <= \$6 ;
+  always @(posedge clk)
+    negative_1 <= \$7 ;
   always @(posedge clk)
     x <= \x$16 ;
   always @(posedge clk)
-    \nonzero$17  <= \$6 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    \negative$18  <= \$7 ;
+    \negative$18  <= \$9 ;
   always @(posedge clk)
-    total <= \$8 ;
+    total <= \$10 ;
   always @(posedge clk)
-    part <= \$9 ;
+    part <= \$11 ;
   \tern_64x4_int8_g128_2bit.core.dot_3.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -10913,27 +11048,17 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, co
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$4  = nonzero;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$5  = negative;
-    if (abort) begin
-      \$5  = 64'h0000000000000000;
-    end
-    if (rst) begin
-      \$5  = 64'h0000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$6  = nonzero_1;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 64'h0000000000000000;
     end
@@ -10943,7 +11068,7 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$7  = negative_1;
+    \$7  = negative;
     if (abort) begin
       \$7  = 64'h0000000000000000;
     end
@@ -10953,37 +11078,56 @@ module \tern_64x4_int8_g128_2bit.core.dot_3 (rst, abort, \x$16 , valid, last, co
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$8  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$9  = negative_1;
+    if (abort) begin
+      \$9  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$9  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$1 [16:1];
+      \$10  = \$2 [16:1];
     end
     if (abort) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
     if (rst) begin
-      \$8  = 16'h0000;
+      \$10  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$9  = part;
-    if (\$2 ) begin
-      \$9  = 16'h0000;
+    \$11  = part;
+    if (\$3 ) begin
+      \$11  = 16'h0000;
     end else if (valid) begin
-      \$9  = \$3 [16:1];
+      \$11  = \$4 [16:1];
     end
     if (abort) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
     if (rst) begin
-      \$9  = 16'h0000;
+      \$11  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -11118,11 +11262,27 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (rst, abort, codes, mask, no
   wire \$212 ;
   wire \$213 ;
   wire \$214 ;
-  reg [63:0] \$215 ;
-  reg [63:0] \$216 ;
-  reg [15:0] \$217 ;
+  wire \$215 ;
+  wire \$216 ;
+  wire \$217 ;
+  wire \$218 ;
+  wire \$219 ;
   wire \$22 ;
+  wire \$220 ;
+  wire \$221 ;
+  wire \$222 ;
+  wire \$223 ;
+  wire \$224 ;
+  wire \$225 ;
+  wire \$226 ;
+  wire \$227 ;
+  wire \$228 ;
+  wire \$229 ;
   wire \$23 ;
+  wire \$230 ;
+  reg [63:0] \$231 ;
+  reg [63:0] \$232 ;
+  reg [31:0] \$233 ;
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
@@ -11212,8 +11372,8 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (rst, abort, codes, mask, no
   wire clk;
   input [127:0] codes;
   wire [127:0] codes;
-  output [15:0] illegal;
-  reg [15:0] illegal = 16'h0000;
+  output [31:0] illegal;
+  reg [31:0] illegal = 32'd0;
   input [63:0] mask;
   wire [63:0] mask;
   output [63:0] negative;
@@ -11356,118 +11516,134 @@ module \tern_64x4_int8_g128_2bit.core.dot_3.decoder (rst, abort, codes, mask, no
   assign \$134  = \$133  & mask;
   assign \$135  = & codes[1:0];
   assign \$136  = & codes[3:2];
-  assign \$137  = & codes[5:4];
-  assign \$138  = & codes[7:6];
-  assign \$139  = | { \$138 , \$137 , \$136 , \$135  };
-  assign \$140  = & codes[9:8];
-  assign \$141  = & codes[11:10];
-  assign \$142  = & codes[13:12];
-  assign \$143  = & codes[15:14];
-  assign \$144  = | { \$143 , \$142 , \$141 , \$140  };
-  assign \$145  = & codes[17:16];
-  assign \$146  = & codes[19:18];
-  assign \$147  = & codes[21:20];
-  assign \$148  = & codes[23:22];
-  assign \$149  = | { \$148 , \$147 , \$146 , \$145  };
-  assign \$150  = & codes[25:24];
-  assign \$151  = & codes[27:26];
-  assign \$152  = & codes[29:28];
-  assign \$153  = & codes[31:30];
-  assign \$154  = | { \$153 , \$152 , \$151 , \$150  };
-  assign \$155  = & codes[33:32];
-  assign \$156  = & codes[35:34];
-  assign \$157  = & codes[37:36];
-  assign \$158  = & codes[39:38];
-  assign \$159  = | { \$158 , \$157 , \$156 , \$155  };
-  assign \$160  = & codes[41:40];
-  assign \$161  = & codes[43:42];
-  assign \$162  = & codes[45:44];
-  assign \$163  = & codes[47:46];
-  assign \$164  = | { \$163 , \$162 , \$161 , \$160  };
-  assign \$165  = & codes[49:48];
-  assign \$166  = & codes[51:50];
-  assign \$167  = & codes[53:52];
-  assign \$168  = & codes[55:54];
-  assign \$169  = | { \$168 , \$167 , \$166 , \$165  };
-  assign \$170  = & codes[57:56];
-  assign \$171  = & codes[59:58];
-  assign \$172  = & codes[61:60];
-  assign \$173  = & codes[63:62];
-  assign \$174  = | { \$173 , \$172 , \$171 , \$170  };
-  assign \$175  = & codes[65:64];
-  assign \$176  = & codes[67:66];
-  assign \$177  = & codes[69:68];
-  assign \$178  = & codes[71:70];
-  assign \$179  = | { \$178 , \$177 , \$176 , \$175  };
-  assign \$180  = & codes[73:72];
-  assign \$181  = & codes[75:74];
-  assign \$182  = & codes[77:76];
-  assign \$183  = & codes[79:78];
-  assign \$184  = | { \$183 , \$182 , \$181 , \$180  };
-  assign \$185  = & codes[81:80];
-  assign \$186  = & codes[83:82];
-  assign \$187  = & codes[85:84];
-  assign \$188  = & codes[87:86];
-  assign \$189  = | { \$188 , \$187 , \$186 , \$185  };
-  assign \$190  = & codes[89:88];
-  assign \$191  = & codes[91:90];
-  assign \$192  = & codes[93:92];
-  assign \$193  = & codes[95:94];
-  assign \$194  = | { \$193 , \$192 , \$191 , \$190  };
-  assign \$195  = & codes[97:96];
-  assign \$196  = & codes[99:98];
-  assign \$197  = & codes[101:100];
-  assign \$198  = & codes[103:102];
-  assign \$199  = | { \$198 , \$197 , \$196 , \$195  };
-  assign \$200  = & codes[105:104];
-  assign \$201  = & codes[107:106];
-  assign \$202  = & codes[109:108];
-  assign \$203  = & codes[111:110];
-  assign \$204  = | { \$203 , \$202 , \$201 , \$200  };
-  assign \$205  = & codes[113:112];
-  assign \$206  = & codes[115:114];
-  assign \$207  = & codes[117:116];
-  assign \$208  = & codes[119:118];
-  assign \$209  = | { \$208 , \$207 , \$206 , \$205  };
-  assign \$210  = & codes[121:120];
-  assign \$211  = & codes[123:122];
-  assign \$212  = & codes[125:124];
-  assign \$213  = & codes[127:126];
-  assign \$214  = | { \$213 , \$212 , \$211 , \$210  };
+  assign \$137  = | { \$136 , \$135  };
+  assign \$138  = & codes[5:4];
+  assign \$139  = & codes[7:6];
+  assign \$140  = | { \$139 , \$138  };
+  assign \$141  = & codes[9:8];
+  assign \$142  = & codes[11:10];
+  assign \$143  = | { \$142 , \$141  };
+  assign \$144  = & codes[13:12];
+  assign \$145  = & codes[15:14];
+  assign \$146  = | { \$145 , \$144  };
+  assign \$147  = & codes[17:16];
+  assign \$148  = & codes[19:18];
+  assign \$149  = | { \$148 , \$147  };
+  assign \$150  = & codes[21:20];
+  assign \$151  = & codes[23:22];
+  assign \$152  = | { \$151 , \$150  };
+  assign \$153  = & codes[25:24];
+  assign \$154  = & codes[27:26];
+  assign \$155  = | { \$154 , \$153  };
+  assign \$156  = & codes[29:28];
+  assign \$157  = & codes[31:30];
+  assign \$158  = | { \$157 , \$156  };
+  assign \$159  = & codes[33:32];
+  assign \$160  = & codes[35:34];
+  assign \$161  = | { \$160 , \$159  };
+  assign \$162  = & codes[37:36];
+  assign \$163  = & codes[39:38];
+  assign \$164  = | { \$163 , \$162  };
+  assign \$165  = & codes[41:40];
+  assign \$166  = & codes[43:42];
+  assign \$167  = | { \$166 , \$165  };
+  assign \$168  = & codes[45:44];
+  assign \$169  = & codes[47:46];
+  assign \$170  = | { \$169 , \$168  };
+  assign \$171  = & codes[49:48];
+  assign \$172  = & codes[51:50];
+  assign \$173  = | { \$172 , \$171  };
+  assign \$174  = & codes[53:52];
+  assign \$175  = & codes[55:54];
+  assign \$176  = | { \$175 , \$174  };
+  assign \$177  = & codes[57:56];
+  assign \$178  = & codes[59:58];
+  assign \$179  = | { \$178 , \$177  };
+  assign \$180  = & codes[61:60];
+  assign \$181  = & codes[63:62];
+  assign \$182  = | { \$181 , \$180  };
+  assign \$183  = & codes[65:64];
+  assign \$184  = & codes[67:66];
+  assign \$185  = | { \$184 , \$183  };
+  assign \$186  = & codes[69:68];
+  assign \$187  = & codes[71:70];
+  assign \$188  = | { \$187 , \$186  };
+  assign \$189  = & codes[73:72];
+  assign \$190  = & codes[75:74];
+  assign \$191  = | { \$190 , \$189  };
+  assign \$192  = & codes[77:76];
+  assign \$193  = & codes[79:78];
+  assign \$194  = | { \$193 , \$192  };
+  assign \$195  = & codes[81:80];
+  assign \$196  = & codes[83:82];
+  assign \$197  = | { \$196 , \$195  };
+  assign \$198  = & codes[85:84];
+  assign \$199  = & codes[87:86];
+  assign \$200  = | { \$199 , \$198  };
+  assign \$201  = & codes[89:88];
+  assign \$202  = & codes[91:90];
+  assign \$203  = | { \$202 , \$201  };
+  assign \$204  = & codes[93:92];
+  assign \$205  = & codes[95:94];
+  assign \$206  = | { \$205 , \$204  };
+  assign \$207  = & codes[97:96];
+  assign \$208  = & codes[99:98];
+  assign \$209  = | { \$208 , \$207  };
+  assign \$210  = & codes[101:100];
+  assign \$211  = & codes[103:102];
+  assign \$212  = | { \$211 , \$210  };
+  assign \$213  = & codes[105:104];
+  assign \$214  = & codes[107:106];
+  assign \$215  = | { \$214 , \$213  };
+  assign \$216  = & codes[109:108];
+  assign \$217  = & codes[111:110];
+  assign \$218  = | { \$217 , \$216  };
+  assign \$219  = & codes[113:112];
+  assign \$220  = & codes[115:114];
+  assign \$221  = | { \$220 , \$219  };
+  assign \$222  = & codes[117:116];
+  assign \$223  = & codes[119:118];
+  assign \$224  = | { \$223 , \$222  };
+  assign \$225  = & codes[121:120];
+  assign \$226  = & codes[123:122];
+  assign \$227  = | { \$226 , \$225  };
+  assign \$228  = & codes[125:124];
+  assign \$229  = & codes[127:126];
+  assign \$230  = | { \$229 , \$228  };
   always @(posedge clk)
-    nonzero <= \$215 ;
+    nonzero <= \$231 ;
   always @(posedge clk)
-    negative <= \$216 ;
+    negative <= \$232 ;
   always @(posedge clk)
-    illegal <= \$217 ;
+    illegal <= \$233 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$215  = \$3 ;
+    \$231  = \$3 ;
     if (abort) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$215  = 64'h0000000000000000;
+      \$231  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$216  = \$134 ;
+    \$232  = \$134 ;
     if (abort) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$216  = 64'h0000000000000000;
+      \$232  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$13 ) begin end
-    \$217  = { \$214 , \$209 , \$204 , \$199 , \$194 , \$189 , \$184 , \$179 , \$174 , \$169 , \$164 , \$159 , \$154 , \$149 , \$144 , \$139  };
+    \$233  = { \$230 , \$227 , \$224 , \$221 , \$218 , \$215 , \$212 , \$209 , \$206 , \$203 , \$200 , \$197 , \$194 , \$191 , \$188 , \$185 , \$182 , \$179 , \$176 , \$173 , \$170 , \$167 , \$164 , \$161 , \$158 , \$155 , \$152 , \$149 , \$146 , \$143 , \$140 , \$137  };
     if (abort) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
     if (rst) begin
-      \$217  = 16'h0000;
+      \$233  = 32'd0;
     end
   end
   assign ones = 1'h0;
@@ -14885,7 +15061,7 @@ module \tern_64x4_int8_g128_2bit.core.lanes (rst, abort, load, last, ragged, mas
   assign \$570  = \$569 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3874$24 , all_nan, \port$5224$0 , \port$5370$0 , \port$5516$0 , \port$5662$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \port$3938$24 , all_nan, \port$5296$0 , \port$5442$0 , \port$5588$0 , \port$5734$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14971,16 +15147,16 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   wire nan;
   input [3:0] nans;
   wire [3:0] nans;
-  input [4:0] \port$3874$24 ;
-  wire [4:0] \port$3874$24 ;
-  input [62:0] \port$5224$0 ;
-  wire [62:0] \port$5224$0 ;
-  input [62:0] \port$5370$0 ;
-  wire [62:0] \port$5370$0 ;
-  input [62:0] \port$5516$0 ;
-  wire [62:0] \port$5516$0 ;
-  input [62:0] \port$5662$0 ;
-  wire [62:0] \port$5662$0 ;
+  input [4:0] \port$3938$24 ;
+  wire [4:0] \port$3938$24 ;
+  input [62:0] \port$5296$0 ;
+  wire [62:0] \port$5296$0 ;
+  input [62:0] \port$5442$0 ;
+  wire [62:0] \port$5442$0 ;
+  input [62:0] \port$5588$0 ;
+  wire [62:0] \port$5588$0 ;
+  input [62:0] \port$5734$0 ;
+  wire [62:0] \port$5734$0 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -15054,11 +15230,11 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$2  = \$signal  == 2'h3;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 3'h0 : \$3 ;
-  assign \$5  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$3938$24 [3:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$3874$24 [4] : \$signal$4 ;
-  assign \$11  = valid ? \port$3874$24 [3:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$3938$24 [3:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$3938$24 [4] : \$signal$4 ;
+  assign \$11  = valid ? \port$3938$24 [3:0] : \$signal$6 ;
   assign \$12  = | \$11 [3:1];
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
@@ -15067,8 +15243,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
   assign \$19  = \$18  | results__ready;
-  assign \$20  = \$signal [0] ? \port$5662$0  : \port$5516$0 ;
-  assign \$21  = \$signal [0] ? \port$5370$0  : \port$5224$0 ;
+  assign \$20  = \$signal [0] ? \port$5734$0  : \port$5588$0 ;
+  assign \$21  = \$signal [0] ? \port$5442$0  : \port$5296$0 ;
   assign total = \$signal [1] ? \$20  : \$21 ;
   assign \$22  = valid ? nans : \$signal$8 ;
   assign nan = \$22 [0] | all_nan;
@@ -15096,8 +15272,8 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   \tern_64x4_int8_g128_2bit.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$5714$0 (final_10),
-    .\port$5834$0 (result),
+    .\port$5786$0 (final_10),
+    .\port$5906$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -15321,7 +15497,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
     \$28  = \$signal$4 ;
     if (valid) begin
-      \$28  = \port$3874$24 [4];
+      \$28  = \port$3938$24 [4];
     end
     if (abort) begin
       \$28  = 1'h0;
@@ -15400,9 +15576,9 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
       \$35  = 1'h0;
     end
   end
-  assign last = \port$3874$24 [4];
-  assign rows = \port$3874$24 [3:0];
-  assign totals = { \port$5662$0 , \port$5516$0 , \port$5370$0 , \port$5224$0  };
+  assign last = \port$3938$24 [4];
+  assign rows = \port$3938$24 [3:0];
+  assign totals = { \port$5734$0 , \port$5588$0 , \port$5442$0 , \port$5296$0  };
   assign write = valid_10;
   assign data = { final_10, result };
   assign give = valid_10;
@@ -15414,7 +15590,7 @@ module \tern_64x4_int8_g128_2bit.core.results (clk, rst, valid, nans, abort, \po
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, write, \port$5714$0 , \port$5834$0 , clk);
+module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, write, \port$5786$0 , \port$5906$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -15432,10 +15608,10 @@ module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, 
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$5714$0 ;
-  wire \port$5714$0 ;
-  input [31:0] \port$5834$0 ;
-  wire [31:0] \port$5834$0 ;
+  input \port$5786$0 ;
+  wire \port$5786$0 ;
+  input [31:0] \port$5906$0 ;
+  wire [31:0] \port$5906$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [32:0] read__data;
   input read__en;
@@ -15518,7 +15694,7 @@ module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, 
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$5714$0 , \port$5834$0  };
+      storage[\$signature__addr ] <= { \port$5786$0 , \port$5906$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -15560,8 +15736,8 @@ module \tern_64x4_int8_g128_2bit.core.results.ring (rst, read__en, word, abort, 
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$5714$0 , \port$5834$0  };
-  assign data = { \port$5714$0 , \port$5834$0  };
+  assign \$signature__data  = { \port$5786$0 , \port$5906$0  };
+  assign data = { \port$5786$0 , \port$5906$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -17282,7 +17458,7 @@ module \tern_64x4_int8_g128_2bit.core.room$256 (rst, give, claim, start, abort, 
   assign \$95  = left[0];
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$0 , dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3922$0 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -17444,8 +17620,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   reg [31:0] part_high = 32'd0;
   reg [30:0] part_low = 31'h00000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$3858$0 ;
-  wire [31:0] \port$3858$0 ;
+  input [31:0] \port$3922$0 ;
+  wire [31:0] \port$3922$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -17506,8 +17682,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$3858$0 [14:10];
-  assign \$2  = & \port$3858$0 [14:10];
+  assign \$1  = | \port$3922$0 [14:10];
+  assign \$2  = & \port$3922$0 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -17519,8 +17695,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$3858$0 [30:26];
-  assign \$21  = & \port$3858$0 [30:26];
+  assign \$20  = | \port$3922$0 [30:26];
+  assign \$21  = & \port$3922$0 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -17703,7 +17879,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$55  = \port$3858$0 [15];
+    \$55  = \port$3922$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -17713,7 +17889,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$56  = { \$1 , \port$3858$0 [9:0] };
+    \$56  = { \$1 , \port$3922$0 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -17723,7 +17899,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$57  = \port$3858$0 [14:10];
+    \$57  = \port$3922$0 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -17873,7 +18049,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$72  = \port$3858$0 [31];
+    \$72  = \port$3922$0 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -17883,7 +18059,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$73  = { \$20 , \port$3858$0 [25:16] };
+    \$73  = { \$20 , \port$3922$0 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -17893,7 +18069,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$74  = \port$3858$0 [30:26];
+    \$74  = \port$3922$0 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -18402,8 +18578,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$3858$0 [15:0];
-  assign shift = \port$3858$0 [31:16];
+  assign scale = \port$3922$0 [15:0];
+  assign shift = \port$3922$0 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -18418,7 +18594,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_0 (rst, valid, scaled, inputs, nonfi
   assign \$37  = { \$36 [299], \$36 [299:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$32 , dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3922$32 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -18580,8 +18756,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   reg [31:0] part_high = 32'd0;
   reg [30:0] part_low = 31'h00000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$3858$32 ;
-  wire [31:0] \port$3858$32 ;
+  input [31:0] \port$3922$32 ;
+  wire [31:0] \port$3922$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -18642,8 +18818,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$3858$32 [14:10];
-  assign \$2  = & \port$3858$32 [14:10];
+  assign \$1  = | \port$3922$32 [14:10];
+  assign \$2  = & \port$3922$32 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -18655,8 +18831,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$3858$32 [30:26];
-  assign \$21  = & \port$3858$32 [30:26];
+  assign \$20  = | \port$3922$32 [30:26];
+  assign \$21  = & \port$3922$32 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -18839,7 +19015,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$55  = \port$3858$32 [15];
+    \$55  = \port$3922$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -18849,7 +19025,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$56  = { \$1 , \port$3858$32 [9:0] };
+    \$56  = { \$1 , \port$3922$32 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -18859,7 +19035,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$57  = \port$3858$32 [14:10];
+    \$57  = \port$3922$32 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -19009,7 +19185,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$72  = \port$3858$32 [31];
+    \$72  = \port$3922$32 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -19019,7 +19195,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$73  = { \$20 , \port$3858$32 [25:16] };
+    \$73  = { \$20 , \port$3922$32 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -19029,7 +19205,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$22 ) begin end
-    \$74  = \port$3858$32 [30:26];
+    \$74  = \port$3922$32 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -19538,8 +19714,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$3858$32 [15:0];
-  assign shift = \port$3858$32 [31:16];
+  assign scale = \port$3922$32 [15:0];
+  assign shift = \port$3922$32 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -19554,7 +19730,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_1 (rst, valid, scaled, inputs, nonfi
   assign \$37  = { \$36 [299], \$36 [299:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$64 , dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3922$64 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -19716,8 +19892,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   reg [31:0] part_high = 32'd0;
   reg [30:0] part_low = 31'h00000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$3858$64 ;
-  wire [31:0] \port$3858$64 ;
+  input [31:0] \port$3922$64 ;
+  wire [31:0] \port$3922$64 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -19778,8 +19954,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$3858$64 [14:10];
-  assign \$2  = & \port$3858$64 [14:10];
+  assign \$1  = | \port$3922$64 [14:10];
+  assign \$2  = & \port$3922$64 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -19791,8 +19967,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$3858$64 [30:26];
-  assign \$21  = & \port$3858$64 [30:26];
+  assign \$20  = | \port$3922$64 [30:26];
+  assign \$21  = & \port$3922$64 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -19975,7 +20151,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$55  = \port$3858$64 [15];
+    \$55  = \port$3922$64 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -19985,7 +20161,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$56  = { \$1 , \port$3858$64 [9:0] };
+    \$56  = { \$1 , \port$3922$64 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -19995,7 +20171,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$57  = \port$3858$64 [14:10];
+    \$57  = \port$3922$64 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -20145,7 +20321,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$72  = \port$3858$64 [31];
+    \$72  = \port$3922$64 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -20155,7 +20331,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$73  = { \$20 , \port$3858$64 [25:16] };
+    \$73  = { \$20 , \port$3922$64 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -20165,7 +20341,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$23 ) begin end
-    \$74  = \port$3858$64 [30:26];
+    \$74  = \port$3922$64 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -20674,8 +20850,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$3858$64 [15:0];
-  assign shift = \port$3858$64 [31:16];
+  assign scale = \port$3922$64 [15:0];
+  assign shift = \port$3922$64 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -20690,7 +20866,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_2 (rst, valid, scaled, inputs, nonfi
   assign \$37  = { \$36 [299], \$36 [299:1] };
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3858$96 , dot, total, nan, clk);
+module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$3922$96 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$24  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -20852,8 +21028,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   reg [31:0] part_high = 32'd0;
   reg [30:0] part_low = 31'h00000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$3858$96 ;
-  wire [31:0] \port$3858$96 ;
+  input [31:0] \port$3922$96 ;
+  wire [31:0] \port$3922$96 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -20914,8 +21090,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$3858$96 [14:10];
-  assign \$2  = & \port$3858$96 [14:10];
+  assign \$1  = | \port$3922$96 [14:10];
+  assign \$2  = & \port$3922$96 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -20927,8 +21103,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$3858$96 [30:26];
-  assign \$21  = & \port$3858$96 [30:26];
+  assign \$20  = | \port$3922$96 [30:26];
+  assign \$21  = & \port$3922$96 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -21111,7 +21287,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$55  = \port$3858$96 [15];
+    \$55  = \port$3922$96 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -21121,7 +21297,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$56  = { \$1 , \port$3858$96 [9:0] };
+    \$56  = { \$1 , \port$3922$96 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -21131,7 +21307,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$57  = \port$3858$96 [14:10];
+    \$57  = \port$3922$96 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -21281,7 +21457,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$72  = \port$3858$96 [31];
+    \$72  = \port$3922$96 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -21291,7 +21467,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$73  = { \$20 , \port$3858$96 [25:16] };
+    \$73  = { \$20 , \port$3922$96 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -21301,7 +21477,7 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$24 ) begin end
-    \$74  = \port$3858$96 [30:26];
+    \$74  = \port$3922$96 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -21810,8 +21986,8 @@ module \tern_64x4_int8_g128_2bit.core.scale_3 (rst, valid, scaled, inputs, nonfi
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$3858$96 [15:0];
-  assign shift = \port$3858$96 [31:16];
+  assign scale = \port$3922$96 [15:0];
+  assign shift = \port$3922$96 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -23007,10 +23183,10 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
     .group_last(group_last),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$3919$0 (\$176 ),
-    .\port$423$0 (\$173 ),
-    .\port$439$0 (\$174 ),
-    .\port$456$0 (\$175 ),
+    .\port$3983$0 (\$176 ),
+    .\port$419$0 (\$173 ),
+    .\port$435$0 (\$174 ),
+    .\port$452$0 (\$175 ),
     .row_last(ragged),
     .rst(rst),
     .start(\start$29 )
@@ -23189,7 +23365,7 @@ module \tern_64x4_int8_g128_2bit.core.sequencer (rst, over, activation_take, act
   assign weight_take = \$107 ;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, start, advance, \port$423$0 , \port$439$0 , \port$456$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$3919$0 , row_last, clk);
+module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, start, advance, \port$419$0 , \port$435$0 , \port$452$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$3983$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -23323,14 +23499,14 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, start, advance, \port
   wire [16:0] last_n;
   wire [16:0] \last_n$3 ;
   wire [16:0] last_output;
-  output [8:0] \port$3919$0 ;
-  wire [8:0] \port$3919$0 ;
-  output \port$423$0 ;
-  wire \port$423$0 ;
-  output \port$439$0 ;
-  wire \port$439$0 ;
-  output \port$456$0 ;
-  wire \port$456$0 ;
+  output [8:0] \port$3983$0 ;
+  wire [8:0] \port$3983$0 ;
+  output \port$419$0 ;
+  wire \port$419$0 ;
+  output \port$435$0 ;
+  wire \port$435$0 ;
+  output \port$452$0 ;
+  wire \port$452$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -23522,10 +23698,10 @@ module \tern_64x4_int8_g128_2bit.core.sequencer.walk (rst, start, advance, \port
   assign last_output = { \$103 , last_n[1:0] };
   assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$423$0  = \$17 ;
-  assign \port$439$0  = \$33 ;
-  assign \port$456$0  = \$50 ;
-  assign \port$3919$0  = \$104 ;
+  assign \port$419$0  = \$17 ;
+  assign \port$435$0  = \$33 ;
+  assign \port$452$0  = \$50 ;
+  assign \port$3983$0  = \$104 ;
   assign \$18  = last_n[1];
   assign \$1  = last_n[0];
   assign \$34  = last_n[0];
@@ -23885,8 +24061,8 @@ module \tern_64x4_int8_g128_2bit.core.weight_gate (tlast, clk, rst, take, \final
   assign \closed$7  = closed;
 endmodule
 
-module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$186$0 , finished, counting, \port$202$0 , \port$370$0 , \port$371$0 , \port$377$0 , busy, \port$607$0 
-, \port$635$0 , \port$663$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$3849$0 , axil_awaddr);
+module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$186$0 , finished, counting, \port$202$0 , \port$366$0 , \port$367$0 , \port$373$0 , busy, \port$603$0 
+, \port$631$0 , \port$659$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$3913$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$33  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -24083,20 +24259,20 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$186$0 ;
   input \port$202$0 ;
   wire \port$202$0 ;
-  input \port$370$0 ;
-  wire \port$370$0 ;
-  input \port$371$0 ;
-  wire \port$371$0 ;
-  input \port$377$0 ;
-  wire \port$377$0 ;
-  input \port$3849$0 ;
-  wire \port$3849$0 ;
-  input \port$607$0 ;
-  wire \port$607$0 ;
-  input \port$635$0 ;
-  wire \port$635$0 ;
-  input \port$663$0 ;
-  wire \port$663$0 ;
+  input \port$366$0 ;
+  wire \port$366$0 ;
+  input \port$367$0 ;
+  wire \port$367$0 ;
+  input \port$373$0 ;
+  wire \port$373$0 ;
+  input \port$3913$0 ;
+  wire \port$3913$0 ;
+  input \port$603$0 ;
+  wire \port$603$0 ;
+  input \port$631$0 ;
+  wire \port$631$0 ;
+  input \port$659$0 ;
+  wire \port$659$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -24215,7 +24391,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$98  = \$96  & \$97 ;
   assign \$99  = busy | start;
   assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$663$0 , \port$635$0 , \port$607$0 , \port$3849$0 , \port$186$0 , 1'h0 };
+  assign \$101  = \$74  | { \$100 , \$92 , \port$659$0 , \port$631$0 , \port$603$0 , \port$3913$0 , \port$186$0 , 1'h0 };
   assign \$102  = cycles + cycles_event_1;
   assign \$103  = activation_stalls + activation_stalls_event_1;
   assign \$104  = weight_stalls + weight_stalls_event_1;
@@ -24464,7 +24640,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$126  = \port$370$0 ;
+    \$126  = \port$366$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -24483,7 +24659,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$128  = \port$371$0 ;
+    \$128  = \port$367$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -24502,7 +24678,7 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$130  = \port$377$0 ;
+    \$130  = \port$373$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -24573,6 +24749,6 @@ module \tern_64x4_int8_g128_2bit.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$663$0 , \port$635$0 , \port$607$0 , \port$3849$0 , \port$186$0 , 1'h0 };
-  assign stalls = { \port$202$0 , \port$377$0 , \port$371$0 , \port$370$0  };
+  assign faults = { \port$659$0 , \port$631$0 , \port$603$0 , \port$3913$0 , \port$186$0 , 1'h0 };
+  assign stalls = { \port$202$0 , \port$373$0 , \port$367$0 , \port$366$0  };
 endmodule

@@ -197,12 +197,12 @@ module tern_64x4_int8_g128_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_
     .last_n(last_n),
     .\port$186$0 (\$1 ),
     .\port$202$0 (\$2 ),
-    .\port$370$0 (\$3 ),
-    .\port$371$0 (\$4 ),
-    .\port$377$0 (\$5 ),
-    .\port$607$0 (\$6 ),
-    .\port$635$0 (\$7 ),
-    .\port$663$0 (\$8 ),
+    .\port$366$0 (\$3 ),
+    .\port$367$0 (\$4 ),
+    .\port$373$0 (\$5 ),
+    .\port$603$0 (\$6 ),
+    .\port$631$0 (\$7 ),
+    .\port$659$0 (\$8 ),
     .\port$6631$0 (\$9 ),
     .read(s_axil_arready),
     .rst(rst),
@@ -291,39 +291,35 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   wire \$33 ;
   wire \$34 ;
   wire \$35 ;
-  wire \$36 ;
-  wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
+  reg [63:0] \$36 ;
+  reg [28:0] \$37 ;
+  reg [28:0] \$38 ;
+  reg [28:0] \$39 ;
   wire \$4 ;
-  reg [63:0] \$40 ;
+  reg [28:0] \$40 ;
   reg [28:0] \$41 ;
   reg [28:0] \$42 ;
   reg [28:0] \$43 ;
   reg [28:0] \$44 ;
   reg [28:0] \$45 ;
   reg [28:0] \$46 ;
-  reg [28:0] \$47 ;
-  reg [28:0] \$48 ;
-  reg [28:0] \$49 ;
+  reg \$47 ;
+  reg \$48 ;
+  reg \$49 ;
   wire \$5 ;
-  reg [28:0] \$50 ;
+  reg \$50 ;
   reg \$51 ;
-  reg \$52 ;
-  reg \$53 ;
-  reg \$54 ;
-  reg \$55 ;
+  reg [28:0] \$52 ;
+  reg [28:0] \$53 ;
+  reg [28:0] \$54 ;
+  reg [28:0] \$55 ;
   reg [28:0] \$56 ;
   reg [28:0] \$57 ;
   reg [28:0] \$58 ;
   reg [28:0] \$59 ;
   wire \$6 ;
-  reg [28:0] \$60 ;
-  reg [28:0] \$61 ;
-  reg [28:0] \$62 ;
-  reg [28:0] \$63 ;
-  reg \$64 ;
-  reg \$65 ;
+  reg \$60 ;
+  reg \$61 ;
   wire \$7 ;
   wire \$8 ;
   wire \$9 ;
@@ -396,10 +392,10 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   wire hopeless;
   output illegal;
   reg illegal = 1'h0;
-  wire [12:0] \illegal$220 ;
-  wire [12:0] \illegal$221 ;
-  wire [12:0] \illegal$222 ;
-  wire [12:0] \illegal$223 ;
+  wire \illegal$220 ;
+  wire \illegal$221 ;
+  wire \illegal$222 ;
+  wire \illegal$223 ;
   wire [15:0] inputs;
   wire [15:0] \inputs$136 ;
   wire [15:0] \inputs$144 ;
@@ -1277,90 +1273,82 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     _1_ <= group_sums[step_9[17:11]];
   end
   assign inputs = _1_;
-  assign \$16  = ~ \over$191 ;
-  assign counting = busy & \$16 ;
-  assign \$17  = state[4] & result_tvalid;
-  assign \$18  = ~ result_tready;
   assign \$19  = \$17  & \$18 ;
   assign \$20  = room_stall | \$19 ;
-  assign \$21  = ~ step_2[1];
-  assign \$22  = step_2[0] & \$21 ;
-  assign \$23  = \$22  & step_2[21];
-  assign \$24  = | \illegal$220 ;
-  assign \$25  = \$24  & step_2[24];
-  assign \$26  = | \illegal$221 ;
-  assign \$27  = \$26  & step_2[25];
-  assign \$28  = | \illegal$222 ;
-  assign \$29  = \$28  & step_2[26];
-  assign \$30  = | \illegal$223 ;
-  assign \$31  = \$30  & step_2[27];
-  assign \$32  = | { \$31 , \$29 , \$27 , \$25  };
-  assign \$33  = \$23  & \$32 ;
-  assign \$34  = ~ step_6[1];
-  assign \$35  = step_6[0] & \$34 ;
-  assign \$36  = \$35  & step_6[22];
-  assign \$37  = result_tvalid & result_tready;
-  assign \$38  = \$37  & results__payload[32];
+  assign \$21  = ~ step_3[1];
+  assign \$22  = step_3[0] & \$21 ;
+  assign \$23  = \$22  & step_3[21];
+  assign \$24  = \illegal$220  & step_3[24];
+  assign \$25  = \illegal$221  & step_3[25];
+  assign \$26  = \illegal$222  & step_3[26];
+  assign \$27  = \illegal$223  & step_3[27];
+  assign \$28  = | { \$27 , \$26 , \$25 , \$24  };
+  assign \$29  = \$23  & \$28 ;
+  assign \$30  = ~ step_6[1];
+  assign \$31  = step_6[0] & \$30 ;
+  assign \$32  = \$31  & step_6[22];
+  assign \$33  = result_tvalid & result_tready;
+  assign \$34  = \$33  & results__payload[32];
   always @(posedge clk)
     beat <= activation_tdata;
   always @(posedge clk)
     x <= \read__data$210 ;
   always @(posedge clk)
-    mask <= \$40 ;
+    mask <= \$36 ;
   always @(posedge clk)
-    step_1 <= \$41 ;
+    step_1 <= \$37 ;
   always @(posedge clk)
-    step_2 <= \$42 ;
+    step_2 <= \$38 ;
   always @(posedge clk)
-    step_3 <= \$43 ;
+    step_3 <= \$39 ;
   always @(posedge clk)
-    step_4 <= \$44 ;
+    step_4 <= \$40 ;
   always @(posedge clk)
-    step_5 <= \$45 ;
+    step_5 <= \$41 ;
   always @(posedge clk)
-    step_6 <= \$46 ;
+    step_6 <= \$42 ;
   always @(posedge clk)
-    step_7 <= \$47 ;
+    step_7 <= \$43 ;
   always @(posedge clk)
-    step_8 <= \$48 ;
+    step_8 <= \$44 ;
   always @(posedge clk)
-    step_9 <= \$49 ;
+    step_9 <= \$45 ;
   always @(posedge clk)
-    step_10 <= \$50 ;
+    step_10 <= \$46 ;
   always @(posedge clk)
     arrived_weights <= weight_tdata;
   always @(posedge clk)
-    illegal <= \$51 ;
+    illegal <= \$47 ;
   always @(posedge clk)
-    \take$224  <= \$52 ;
+    \take$224  <= \$48 ;
   always @(posedge clk)
-    scaled_1 <= \$53 ;
+    scaled_1 <= \$49 ;
   always @(posedge clk)
-    scaled_2 <= \$54 ;
+    scaled_2 <= \$50 ;
   always @(posedge clk)
-    scaled_3 <= \$55 ;
+    scaled_3 <= \$51 ;
   always @(posedge clk)
     read_factors <= word;
   always @(posedge clk)
-    summed_1 <= \$56 ;
+    summed_1 <= \$52 ;
   always @(posedge clk)
-    summed_2 <= \$57 ;
+    summed_2 <= \$53 ;
   always @(posedge clk)
-    summed_3 <= \$58 ;
+    summed_3 <= \$54 ;
   always @(posedge clk)
-    summed_4 <= \$59 ;
+    summed_4 <= \$55 ;
   always @(posedge clk)
-    summed_5 <= \$60 ;
+    summed_5 <= \$56 ;
   always @(posedge clk)
-    summed_6 <= \$61 ;
+    summed_6 <= \$57 ;
   always @(posedge clk)
-    summed_7 <= \$62 ;
+    summed_7 <= \$58 ;
   always @(posedge clk)
-    summed_8 <= \$63 ;
+    summed_8 <= \$59 ;
   always @(posedge clk)
-    \over$191  <= \$64 ;
+    \over$191  <= \$60 ;
   always @(posedge clk)
-    all_nan <= \$65 ;
+    all_nan <= \$61 ;
   assign \$1  = \present$96  & spare;
   assign advance = start | \$1 ;
   assign \final$99  = row_last & block_last;
@@ -1395,6 +1383,10 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   assign \$14  = state[4] & \over$191 ;
   assign \$15  = & { waive, \closed$192 , activation_closed };
   assign finished = \$14  & \$15 ;
+  assign \$16  = ~ \over$191 ;
+  assign counting = busy & \$16 ;
+  assign \$17  = state[4] & result_tvalid;
+  assign \$18  = ~ result_tready;
   \tern_64x4_int8_g128_base3.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1475,10 +1467,10 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
     .leaving(results__payload),
     .nans(nans),
     .\port$6656$24 (summed_8[28:24]),
-    .\port$8198$0 (\total$174 ),
-    .\port$8344$0 (\total$175 ),
-    .\port$8490$0 (\total$176 ),
-    .\port$8636$0 (\total$177 ),
+    .\port$8206$0 (\total$174 ),
+    .\port$8352$0 (\total$175 ),
+    .\port$8498$0 (\total$176 ),
+    .\port$8644$0 (\total$177 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1646,17 +1638,57 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = \mask$211 ;
+    \$36  = \mask$211 ;
     if (abort) begin
-      \$40  = 64'h0000000000000000;
+      \$36  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$40  = 64'h0000000000000000;
+      \$36  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step;
+    \$37  = step;
+    if (abort) begin
+      \$37  = 29'h00000000;
+    end
+    if (rst) begin
+      \$37  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$38  = step_1;
+    if (abort) begin
+      \$38  = 29'h00000000;
+    end
+    if (rst) begin
+      \$38  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$39  = step_2;
+    if (abort) begin
+      \$39  = 29'h00000000;
+    end
+    if (rst) begin
+      \$39  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$40  = step_3;
+    if (abort) begin
+      \$40  = 29'h00000000;
+    end
+    if (rst) begin
+      \$40  = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$41  = step_4;
     if (abort) begin
       \$41  = 29'h00000000;
     end
@@ -1666,7 +1698,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = step_1;
+    \$42  = step_5;
     if (abort) begin
       \$42  = 29'h00000000;
     end
@@ -1676,7 +1708,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = step_2;
+    \$43  = step_6;
     if (abort) begin
       \$43  = 29'h00000000;
     end
@@ -1686,7 +1718,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step_3;
+    \$44  = step_7;
     if (abort) begin
       \$44  = 29'h00000000;
     end
@@ -1696,7 +1728,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_4;
+    \$45  = step_8;
     if (abort) begin
       \$45  = 29'h00000000;
     end
@@ -1706,7 +1738,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_5;
+    \$46  = step_9;
     if (abort) begin
       \$46  = 29'h00000000;
     end
@@ -1716,47 +1748,47 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_6;
+    \$47  = \$29 ;
     if (abort) begin
-      \$47  = 29'h00000000;
+      \$47  = 1'h0;
     end
     if (rst) begin
-      \$47  = 29'h00000000;
+      \$47  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = step_7;
+    \$48  = \$32 ;
     if (abort) begin
-      \$48  = 29'h00000000;
+      \$48  = 1'h0;
     end
     if (rst) begin
-      \$48  = 29'h00000000;
+      \$48  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = step_8;
+    \$49  = \take$224 ;
     if (abort) begin
-      \$49  = 29'h00000000;
+      \$49  = 1'h0;
     end
     if (rst) begin
-      \$49  = 29'h00000000;
+      \$49  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = step_9;
+    \$50  = scaled_1;
     if (abort) begin
-      \$50  = 29'h00000000;
+      \$50  = 1'h0;
     end
     if (rst) begin
-      \$50  = 29'h00000000;
+      \$50  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = \$33 ;
+    \$51  = scaled_2;
     if (abort) begin
       \$51  = 1'h0;
     end
@@ -1766,47 +1798,47 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = \$36 ;
+    \$52  = step_10;
     if (abort) begin
-      \$52  = 1'h0;
+      \$52  = 29'h00000000;
     end
     if (rst) begin
-      \$52  = 1'h0;
+      \$52  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = \take$224 ;
+    \$53  = summed_1;
     if (abort) begin
-      \$53  = 1'h0;
+      \$53  = 29'h00000000;
     end
     if (rst) begin
-      \$53  = 1'h0;
+      \$53  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = scaled_1;
+    \$54  = summed_2;
     if (abort) begin
-      \$54  = 1'h0;
+      \$54  = 29'h00000000;
     end
     if (rst) begin
-      \$54  = 1'h0;
+      \$54  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = scaled_2;
+    \$55  = summed_3;
     if (abort) begin
-      \$55  = 1'h0;
+      \$55  = 29'h00000000;
     end
     if (rst) begin
-      \$55  = 1'h0;
+      \$55  = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = step_10;
+    \$56  = summed_4;
     if (abort) begin
       \$56  = 29'h00000000;
     end
@@ -1816,7 +1848,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = summed_1;
+    \$57  = summed_5;
     if (abort) begin
       \$57  = 29'h00000000;
     end
@@ -1826,7 +1858,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$58  = summed_2;
+    \$58  = summed_6;
     if (abort) begin
       \$58  = 29'h00000000;
     end
@@ -1836,7 +1868,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$59  = summed_3;
+    \$59  = summed_7;
     if (abort) begin
       \$59  = 29'h00000000;
     end
@@ -1846,72 +1878,32 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$60  = summed_4;
-    if (abort) begin
-      \$60  = 29'h00000000;
-    end
-    if (rst) begin
-      \$60  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = summed_5;
-    if (abort) begin
-      \$61  = 29'h00000000;
-    end
-    if (rst) begin
-      \$61  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_6;
-    if (abort) begin
-      \$62  = 29'h00000000;
-    end
-    if (rst) begin
-      \$62  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = summed_7;
-    if (abort) begin
-      \$63  = 29'h00000000;
-    end
-    if (rst) begin
-      \$63  = 29'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = \over$191 ;
+    \$60  = \over$191 ;
     if (start) begin
-      \$64  = 1'h0;
-    end else if (\$38 ) begin
-      \$64  = 1'h1;
+      \$60  = 1'h0;
+    end else if (\$34 ) begin
+      \$60  = 1'h1;
     end
     if (abort) begin
-      \$64  = 1'h1;
+      \$60  = 1'h1;
     end
     if (rst) begin
-      \$64  = 1'h1;
+      \$60  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$65  = all_nan;
+    \$61  = all_nan;
     if (start) begin
-      \$65  = 1'h0;
-    end else if (\$39 ) begin
-      \$65  = 1'h1;
+      \$61  = 1'h0;
+    end else if (\$35 ) begin
+      \$61  = 1'h1;
     end
     if (abort) begin
-      \$65  = 1'h0;
+      \$61  = 1'h0;
     end
     if (rst) begin
-      \$65  = 1'h0;
+      \$61  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -2272,7 +2264,7 @@ module \tern_64x4_int8_g128_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 ,
   assign \summed_7.poison  = summed_7[23];
   assign \summed_7.rows  = summed_7[27:24];
   assign \summed_7.block_last  = summed_7[28];
-  assign \$39  = activation_missing;
+  assign \$35  = activation_missing;
 endmodule
 
 module \tern_64x4_int8_g128_base3.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
@@ -2383,15 +2375,17 @@ module \tern_64x4_int8_g128_base3.core.activation_gate (tlast, clk, rst, take, t
   assign \closed$7  = closed;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, valid, last, codes, total, illegal, clk);
+module \tern_64x4_int8_g128_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  wire \$1 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -2400,9 +2394,9 @@ module \tern_64x4_int8_g128_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, va
   input [103:0] codes;
   wire [103:0] codes;
   wire [103:0] \codes$1 ;
-  output [12:0] illegal;
-  wire [12:0] illegal;
-  wire [12:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [12:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -2428,24 +2422,27 @@ module \tern_64x4_int8_g128_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, va
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$12 ;
   wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_64x4_int8_g128_base3.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -2464,56 +2461,65 @@ module \tern_64x4_int8_g128_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, va
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$2 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 16'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$4 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -6930,15 +6936,17 @@ module \tern_64x4_int8_g128_base3.core.dot_0.tree (rst, abort, x, nonzero, negat
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, last, codes, total, illegal, clk);
+module \tern_64x4_int8_g128_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  wire \$1 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -6947,9 +6955,9 @@ module \tern_64x4_int8_g128_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, l
   input [103:0] codes;
   wire [103:0] codes;
   wire [103:0] \codes$1 ;
-  output [12:0] illegal;
-  wire [12:0] illegal;
-  wire [12:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [12:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -6974,24 +6982,27 @@ module \tern_64x4_int8_g128_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, l
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$12 ;
   wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_64x4_int8_g128_base3.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -7009,57 +7020,66 @@ module \tern_64x4_int8_g128_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, l
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$2 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 16'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$4 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -11476,15 +11496,17 @@ module \tern_64x4_int8_g128_base3.core.dot_1.tree (rst, abort, x, nonzero, negat
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.dot_2 (rst, abort, \x$12 , mask, valid, last, codes, total, illegal, clk);
+module \tern_64x4_int8_g128_base3.core.dot_2 (rst, abort, \x$12 , mask, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$9  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  wire \$1 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -11493,9 +11515,9 @@ module \tern_64x4_int8_g128_base3.core.dot_2 (rst, abort, \x$12 , mask, valid, l
   input [103:0] codes;
   wire [103:0] codes;
   wire [103:0] \codes$1 ;
-  output [12:0] illegal;
-  wire [12:0] illegal;
-  wire [12:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [12:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -11520,24 +11542,27 @@ module \tern_64x4_int8_g128_base3.core.dot_2 (rst, abort, \x$12 , mask, valid, l
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$12 ;
   wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_64x4_int8_g128_base3.core.dot_2.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -11555,57 +11580,66 @@ module \tern_64x4_int8_g128_base3.core.dot_2 (rst, abort, \x$12 , mask, valid, l
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$2 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 16'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$4 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -16022,15 +16056,17 @@ module \tern_64x4_int8_g128_base3.core.dot_2.tree (rst, abort, x, nonzero, negat
   assign carry_l5_0 = carry;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.dot_3 (rst, abort, \x$12 , mask, valid, last, codes, total, illegal, clk);
+module \tern_64x4_int8_g128_base3.core.dot_3 (rst, abort, \x$12 , mask, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
-  wire [17:0] \$1 ;
-  wire \$2 ;
-  wire [17:0] \$3 ;
-  reg [63:0] \$4 ;
-  reg [63:0] \$5 ;
-  reg [15:0] \$6 ;
-  reg [15:0] \$7 ;
+  wire \$1 ;
+  wire [17:0] \$2 ;
+  wire \$3 ;
+  wire [17:0] \$4 ;
+  reg \$5 ;
+  reg [63:0] \$6 ;
+  reg [63:0] \$7 ;
+  reg [15:0] \$8 ;
+  reg [15:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -16039,9 +16075,9 @@ module \tern_64x4_int8_g128_base3.core.dot_3 (rst, abort, \x$12 , mask, valid, l
   input [103:0] codes;
   wire [103:0] codes;
   wire [103:0] \codes$1 ;
-  output [12:0] illegal;
-  wire [12:0] illegal;
-  wire [12:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [12:0] \illegal$11 ;
   input last;
   wire last;
   input [63:0] mask;
@@ -16066,24 +16102,27 @@ module \tern_64x4_int8_g128_base3.core.dot_3 (rst, abort, \x$12 , mask, valid, l
   reg [511:0] x = 512'h00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [511:0] \x$12 ;
   wire [511:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_64x4_int8_g128_base3.core.dot_3.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -16101,57 +16140,66 @@ module \tern_64x4_int8_g128_base3.core.dot_3 (rst, abort, \x$12 , mask, valid, l
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 64'h0000000000000000;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
     if (rst) begin
-      \$5  = 64'h0000000000000000;
+      \$6  = 64'h0000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 64'h0000000000000000;
+    end
+    if (rst) begin
+      \$7  = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [16:1];
+      \$8  = \$2 [16:1];
     end
     if (abort) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
     if (rst) begin
-      \$6  = 16'h0000;
+      \$8  = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 16'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 16'h0000;
     end else if (valid) begin
-      \$7  = \$3 [16:1];
+      \$9  = \$4 [16:1];
     end
     if (abort) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
     if (rst) begin
-      \$7  = 16'h0000;
+      \$9  = 16'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -21807,7 +21855,7 @@ module \tern_64x4_int8_g128_base3.core.lanes (rst, abort, load, last, ragged, ma
   assign \$570  = \$569 ;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$6656$24 , all_nan, \port$8198$0 , \port$8344$0 , \port$8490$0 , \port$8636$0 , leaving, results__valid, results__ready);
+module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \port$6656$24 , all_nan, \port$8206$0 , \port$8352$0 , \port$8498$0 , \port$8644$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -21895,14 +21943,14 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   wire [3:0] nans;
   input [4:0] \port$6656$24 ;
   wire [4:0] \port$6656$24 ;
-  input [62:0] \port$8198$0 ;
-  wire [62:0] \port$8198$0 ;
-  input [62:0] \port$8344$0 ;
-  wire [62:0] \port$8344$0 ;
-  input [62:0] \port$8490$0 ;
-  wire [62:0] \port$8490$0 ;
-  input [62:0] \port$8636$0 ;
-  wire [62:0] \port$8636$0 ;
+  input [62:0] \port$8206$0 ;
+  wire [62:0] \port$8206$0 ;
+  input [62:0] \port$8352$0 ;
+  wire [62:0] \port$8352$0 ;
+  input [62:0] \port$8498$0 ;
+  wire [62:0] \port$8498$0 ;
+  input [62:0] \port$8644$0 ;
+  wire [62:0] \port$8644$0 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -21989,8 +22037,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
   assign \$19  = \$18  | results__ready;
-  assign \$20  = \$signal [0] ? \port$8636$0  : \port$8490$0 ;
-  assign \$21  = \$signal [0] ? \port$8344$0  : \port$8198$0 ;
+  assign \$20  = \$signal [0] ? \port$8644$0  : \port$8498$0 ;
+  assign \$21  = \$signal [0] ? \port$8352$0  : \port$8206$0 ;
   assign total = \$signal [1] ? \$20  : \$21 ;
   assign \$22  = valid ? nans : \$signal$8 ;
   assign nan = \$22 [0] | all_nan;
@@ -22018,8 +22066,8 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   \tern_64x4_int8_g128_base3.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$8688$0 (final_10),
-    .\port$8808$0 (result),
+    .\port$8696$0 (final_10),
+    .\port$8816$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -22324,7 +22372,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   end
   assign last = \port$6656$24 [4];
   assign rows = \port$6656$24 [3:0];
-  assign totals = { \port$8636$0 , \port$8490$0 , \port$8344$0 , \port$8198$0  };
+  assign totals = { \port$8644$0 , \port$8498$0 , \port$8352$0 , \port$8206$0  };
   assign write = valid_10;
   assign data = { final_10, result };
   assign give = valid_10;
@@ -22336,7 +22384,7 @@ module \tern_64x4_int8_g128_base3.core.results (clk, rst, valid, nans, abort, \p
   assign \$8  = { 1'h0, \$7 [3:1] };
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.results.ring (rst, read__en, word, abort, write, \port$8688$0 , \port$8808$0 , clk);
+module \tern_64x4_int8_g128_base3.core.results.ring (rst, read__en, word, abort, write, \port$8696$0 , \port$8816$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -22354,10 +22402,10 @@ module \tern_64x4_int8_g128_base3.core.results.ring (rst, read__en, word, abort,
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$8688$0 ;
-  wire \port$8688$0 ;
-  input [31:0] \port$8808$0 ;
-  wire [31:0] \port$8808$0 ;
+  input \port$8696$0 ;
+  wire \port$8696$0 ;
+  input [31:0] \port$8816$0 ;
+  wire [31:0] \port$8816$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [32:0] read__data;
   input read__en;
@@ -22440,7 +22488,7 @@ module \tern_64x4_int8_g128_base3.core.results.ring (rst, read__en, word, abort,
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$8688$0 , \port$8808$0  };
+      storage[\$signature__addr ] <= { \port$8696$0 , \port$8816$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -22482,8 +22530,8 @@ module \tern_64x4_int8_g128_base3.core.results.ring (rst, read__en, word, abort,
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$8688$0 , \port$8808$0  };
-  assign data = { \port$8688$0 , \port$8808$0  };
+  assign \$signature__data  = { \port$8696$0 , \port$8816$0  };
+  assign data = { \port$8696$0 , \port$8816$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -29929,9 +29977,9 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
     .group_last(group_last),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$423$0 (\$173 ),
-    .\port$439$0 (\$174 ),
-    .\port$456$0 (\$175 ),
+    .\port$419$0 (\$173 ),
+    .\port$435$0 (\$174 ),
+    .\port$452$0 (\$175 ),
     .\port$6701$0 (\$176 ),
     .row_last(ragged),
     .rst(rst),
@@ -30111,7 +30159,7 @@ module \tern_64x4_int8_g128_base3.core.sequencer (rst, over, activation_take, ac
   assign weight_take = \$107 ;
 endmodule
 
-module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, start, advance, \port$423$0 , \port$439$0 , \port$456$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$6701$0 , row_last, clk);
+module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, start, advance, \port$419$0 , \port$435$0 , \port$452$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$6701$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$30  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -30245,12 +30293,12 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, start, advance, \por
   wire [16:0] last_n;
   wire [16:0] \last_n$3 ;
   wire [16:0] last_output;
-  output \port$423$0 ;
-  wire \port$423$0 ;
-  output \port$439$0 ;
-  wire \port$439$0 ;
-  output \port$456$0 ;
-  wire \port$456$0 ;
+  output \port$419$0 ;
+  wire \port$419$0 ;
+  output \port$435$0 ;
+  wire \port$435$0 ;
+  output \port$452$0 ;
+  wire \port$452$0 ;
   output [8:0] \port$6701$0 ;
   wire [8:0] \port$6701$0 ;
   wire ragged;
@@ -30444,9 +30492,9 @@ module \tern_64x4_int8_g128_base3.core.sequencer.walk (rst, start, advance, \por
   assign last_output = { \$103 , last_n[1:0] };
   assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$423$0  = \$17 ;
-  assign \port$439$0  = \$33 ;
-  assign \port$456$0  = \$50 ;
+  assign \port$419$0  = \$17 ;
+  assign \port$435$0  = \$33 ;
+  assign \port$452$0  = \$50 ;
   assign \port$6701$0  = \$104 ;
   assign \$18  = last_n[1];
   assign \$1  = last_n[0];
@@ -30807,8 +30855,8 @@ module \tern_64x4_int8_g128_base3.core.weight_gate (tlast, clk, rst, take, \fina
   assign \closed$7  = closed;
 endmodule
 
-module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$186$0 , finished, counting, \port$202$0 , \port$370$0 , \port$371$0 , \port$377$0 , busy, \port$607$0 
-, \port$635$0 , \port$663$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$6631$0 , axil_awaddr);
+module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$186$0 , finished, counting, \port$202$0 , \port$366$0 , \port$367$0 , \port$373$0 , busy, \port$603$0 
+, \port$631$0 , \port$659$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$6631$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$33  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -31005,18 +31053,18 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   wire \port$186$0 ;
   input \port$202$0 ;
   wire \port$202$0 ;
-  input \port$370$0 ;
-  wire \port$370$0 ;
-  input \port$371$0 ;
-  wire \port$371$0 ;
-  input \port$377$0 ;
-  wire \port$377$0 ;
-  input \port$607$0 ;
-  wire \port$607$0 ;
-  input \port$635$0 ;
-  wire \port$635$0 ;
-  input \port$663$0 ;
-  wire \port$663$0 ;
+  input \port$366$0 ;
+  wire \port$366$0 ;
+  input \port$367$0 ;
+  wire \port$367$0 ;
+  input \port$373$0 ;
+  wire \port$373$0 ;
+  input \port$603$0 ;
+  wire \port$603$0 ;
+  input \port$631$0 ;
+  wire \port$631$0 ;
+  input \port$659$0 ;
+  wire \port$659$0 ;
   input \port$6631$0 ;
   wire \port$6631$0 ;
   output read;
@@ -31137,7 +31185,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign \$98  = \$96  & \$97 ;
   assign \$99  = busy | start;
   assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$663$0 , \port$635$0 , \port$607$0 , \port$6631$0 , \port$186$0 , 1'h0 };
+  assign \$101  = \$74  | { \$100 , \$92 , \port$659$0 , \port$631$0 , \port$603$0 , \port$6631$0 , \port$186$0 , 1'h0 };
   assign \$102  = cycles + cycles_event_1;
   assign \$103  = activation_stalls + activation_stalls_event_1;
   assign \$104  = weight_stalls + weight_stalls_event_1;
@@ -31386,7 +31434,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$126  = \port$370$0 ;
+    \$126  = \port$366$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -31405,7 +31453,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$128  = \port$371$0 ;
+    \$128  = \port$367$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -31424,7 +31472,7 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$33 ) begin end
-    \$130  = \port$377$0 ;
+    \$130  = \port$373$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -31495,6 +31543,6 @@ module \tern_64x4_int8_g128_base3.registers (axil_awvalid, axil_wdata, axil_wstr
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$663$0 , \port$635$0 , \port$607$0 , \port$6631$0 , \port$186$0 , 1'h0 };
-  assign stalls = { \port$202$0 , \port$377$0 , \port$371$0 , \port$370$0  };
+  assign faults = { \port$659$0 , \port$631$0 , \port$603$0 , \port$6631$0 , \port$186$0 , 1'h0 };
+  assign stalls = { \port$202$0 , \port$373$0 , \port$367$0 , \port$366$0  };
 endmodule

@@ -198,12 +198,12 @@ module tern_32x2_int8_g16_base3(s_axil_awprot, s_axil_awvalid, s_axil_wdata, s_a
     .\port$178$0 (\$1 ),
     .\port$194$0 (\$2 ),
     .\port$2901$0 (\$9 ),
-    .\port$358$0 (\$3 ),
-    .\port$359$0 (\$4 ),
-    .\port$365$0 (\$5 ),
-    .\port$585$0 (\$6 ),
-    .\port$613$0 (\$7 ),
-    .\port$641$0 (\$8 ),
+    .\port$356$0 (\$3 ),
+    .\port$357$0 (\$4 ),
+    .\port$363$0 (\$5 ),
+    .\port$583$0 (\$6 ),
+    .\port$611$0 (\$7 ),
+    .\port$639$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -285,9 +285,9 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire \$28 ;
   wire \$29 ;
   wire \$3 ;
-  wire \$30 ;
-  wire \$31 ;
-  reg [31:0] \$32 ;
+  reg [31:0] \$30 ;
+  reg [30:0] \$31 ;
+  reg [30:0] \$32 ;
   reg [30:0] \$33 ;
   reg [30:0] \$34 ;
   reg [30:0] \$35 ;
@@ -296,13 +296,13 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [30:0] \$38 ;
   reg [30:0] \$39 ;
   wire \$4 ;
-  reg [30:0] \$40 ;
-  reg [30:0] \$41 ;
+  reg \$40 ;
+  reg \$41 ;
   reg \$42 ;
   reg \$43 ;
   reg \$44 ;
-  reg \$45 ;
-  reg \$46 ;
+  reg [30:0] \$45 ;
+  reg [30:0] \$46 ;
   reg [30:0] \$47 ;
   reg [30:0] \$48 ;
   reg [30:0] \$49 ;
@@ -310,10 +310,8 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   reg [30:0] \$50 ;
   reg [30:0] \$51 ;
   reg [30:0] \$52 ;
-  reg [30:0] \$53 ;
-  reg [30:0] \$54 ;
-  reg \$55 ;
-  reg \$56 ;
+  reg \$53 ;
+  reg \$54 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
@@ -383,8 +381,8 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   wire hopeless;
   output illegal;
   reg illegal = 1'h0;
-  wire [6:0] \illegal$185 ;
-  wire [6:0] \illegal$186 ;
+  wire \illegal$185 ;
+  wire \illegal$186 ;
   wire [12:0] inputs;
   wire [12:0] \inputs$124 ;
   wire [4:0] last;
@@ -2366,67 +2364,64 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     _1_ <= group_sums[step_8[21:12]];
   end
   assign inputs = _1_;
-  assign \$28  = \$27  & step_5[26];
-  assign \$29  = result_tvalid & result_tready;
-  assign \$30  = \$29  & results__payload[32];
   always @(posedge clk)
     beat <= activation_tdata;
   always @(posedge clk)
     x <= \read__data$176 ;
   always @(posedge clk)
-    mask <= \$32 ;
+    mask <= \$30 ;
   always @(posedge clk)
-    step_1 <= \$33 ;
+    step_1 <= \$31 ;
   always @(posedge clk)
-    step_2 <= \$34 ;
+    step_2 <= \$32 ;
   always @(posedge clk)
-    step_3 <= \$35 ;
+    step_3 <= \$33 ;
   always @(posedge clk)
-    step_4 <= \$36 ;
+    step_4 <= \$34 ;
   always @(posedge clk)
-    step_5 <= \$37 ;
+    step_5 <= \$35 ;
   always @(posedge clk)
-    step_6 <= \$38 ;
+    step_6 <= \$36 ;
   always @(posedge clk)
-    step_7 <= \$39 ;
+    step_7 <= \$37 ;
   always @(posedge clk)
-    step_8 <= \$40 ;
+    step_8 <= \$38 ;
   always @(posedge clk)
-    step_9 <= \$41 ;
+    step_9 <= \$39 ;
   always @(posedge clk)
     arrived_weights <= weight_tdata;
   always @(posedge clk)
-    illegal <= \$42 ;
+    illegal <= \$40 ;
   always @(posedge clk)
-    \take$187  <= \$43 ;
+    \take$187  <= \$41 ;
   always @(posedge clk)
-    scaled_1 <= \$44 ;
+    scaled_1 <= \$42 ;
   always @(posedge clk)
-    scaled_2 <= \$45 ;
+    scaled_2 <= \$43 ;
   always @(posedge clk)
-    scaled_3 <= \$46 ;
+    scaled_3 <= \$44 ;
   always @(posedge clk)
     read_factors <= word;
   always @(posedge clk)
-    summed_1 <= \$47 ;
+    summed_1 <= \$45 ;
   always @(posedge clk)
-    summed_2 <= \$48 ;
+    summed_2 <= \$46 ;
   always @(posedge clk)
-    summed_3 <= \$49 ;
+    summed_3 <= \$47 ;
   always @(posedge clk)
-    summed_4 <= \$50 ;
+    summed_4 <= \$48 ;
   always @(posedge clk)
-    summed_5 <= \$51 ;
+    summed_5 <= \$49 ;
   always @(posedge clk)
-    summed_6 <= \$52 ;
+    summed_6 <= \$50 ;
   always @(posedge clk)
-    summed_7 <= \$53 ;
+    summed_7 <= \$51 ;
   always @(posedge clk)
-    summed_8 <= \$54 ;
+    summed_8 <= \$52 ;
   always @(posedge clk)
-    \over$157  <= \$55 ;
+    \over$157  <= \$53 ;
   always @(posedge clk)
-    all_nan <= \$56 ;
+    all_nan <= \$54 ;
   assign \$1  = \present$84  & spare;
   assign advance = start | \$1 ;
   assign \final$87  = row_last & block_last;
@@ -2459,17 +2454,18 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \$14  = ~ result_tready;
   assign \$15  = \$13  & \$14 ;
   assign \$16  = room_stall | \$15 ;
-  assign \$17  = ~ step_2[1];
-  assign \$18  = step_2[0] & \$17 ;
-  assign \$19  = \$18  & step_2[25];
-  assign \$20  = | \illegal$185 ;
-  assign \$21  = \$20  & step_2[28];
-  assign \$22  = | \illegal$186 ;
-  assign \$23  = \$22  & step_2[29];
-  assign \$24  = | { \$23 , \$21  };
-  assign \$25  = \$19  & \$24 ;
-  assign \$26  = ~ step_5[1];
-  assign \$27  = step_5[0] & \$26 ;
+  assign \$17  = ~ step_3[1];
+  assign \$18  = step_3[0] & \$17 ;
+  assign \$19  = \$18  & step_3[25];
+  assign \$20  = \illegal$185  & step_3[28];
+  assign \$21  = \illegal$186  & step_3[29];
+  assign \$22  = | { \$21 , \$20  };
+  assign \$23  = \$19  & \$22 ;
+  assign \$24  = ~ step_5[1];
+  assign \$25  = step_5[0] & \$24 ;
+  assign \$26  = \$25  & step_5[26];
+  assign \$27  = result_tvalid & result_tready;
+  assign \$28  = \$27  & results__payload[32];
   \tern_32x2_int8_g16_base3.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -2527,8 +2523,8 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
     .leaving(results__payload),
     .nans(nans),
     .\port$2926$28 (summed_8[30:28]),
-    .\port$3516$0 (\total$144 ),
-    .\port$3662$0 (\total$145 ),
+    .\port$3520$0 (\total$144 ),
+    .\port$3666$0 (\total$145 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -2668,17 +2664,37 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$32  = \mask$177 ;
+    \$30  = \mask$177 ;
     if (abort) begin
-      \$32  = 32'd0;
+      \$30  = 32'd0;
     end
     if (rst) begin
-      \$32  = 32'd0;
+      \$30  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$33  = step;
+    \$31  = step;
+    if (abort) begin
+      \$31  = 31'h00000000;
+    end
+    if (rst) begin
+      \$31  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$32  = step_1;
+    if (abort) begin
+      \$32  = 31'h00000000;
+    end
+    if (rst) begin
+      \$32  = 31'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$33  = step_2;
     if (abort) begin
       \$33  = 31'h00000000;
     end
@@ -2688,7 +2704,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$34  = step_1;
+    \$34  = step_3;
     if (abort) begin
       \$34  = 31'h00000000;
     end
@@ -2698,7 +2714,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$35  = step_2;
+    \$35  = step_4;
     if (abort) begin
       \$35  = 31'h00000000;
     end
@@ -2708,7 +2724,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$36  = step_3;
+    \$36  = step_5;
     if (abort) begin
       \$36  = 31'h00000000;
     end
@@ -2718,7 +2734,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = step_4;
+    \$37  = step_6;
     if (abort) begin
       \$37  = 31'h00000000;
     end
@@ -2728,7 +2744,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = step_5;
+    \$38  = step_7;
     if (abort) begin
       \$38  = 31'h00000000;
     end
@@ -2738,7 +2754,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = step_6;
+    \$39  = step_8;
     if (abort) begin
       \$39  = 31'h00000000;
     end
@@ -2748,27 +2764,27 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step_7;
+    \$40  = \$23 ;
     if (abort) begin
-      \$40  = 31'h00000000;
+      \$40  = 1'h0;
     end
     if (rst) begin
-      \$40  = 31'h00000000;
+      \$40  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = step_8;
+    \$41  = \$26 ;
     if (abort) begin
-      \$41  = 31'h00000000;
+      \$41  = 1'h0;
     end
     if (rst) begin
-      \$41  = 31'h00000000;
+      \$41  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = \$25 ;
+    \$42  = \take$187 ;
     if (abort) begin
       \$42  = 1'h0;
     end
@@ -2778,7 +2794,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = \$28 ;
+    \$43  = scaled_1;
     if (abort) begin
       \$43  = 1'h0;
     end
@@ -2788,7 +2804,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = \take$187 ;
+    \$44  = scaled_2;
     if (abort) begin
       \$44  = 1'h0;
     end
@@ -2798,27 +2814,27 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = scaled_1;
+    \$45  = step_9;
     if (abort) begin
-      \$45  = 1'h0;
+      \$45  = 31'h00000000;
     end
     if (rst) begin
-      \$45  = 1'h0;
+      \$45  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = scaled_2;
+    \$46  = summed_1;
     if (abort) begin
-      \$46  = 1'h0;
+      \$46  = 31'h00000000;
     end
     if (rst) begin
-      \$46  = 1'h0;
+      \$46  = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_9;
+    \$47  = summed_2;
     if (abort) begin
       \$47  = 31'h00000000;
     end
@@ -2828,7 +2844,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = summed_1;
+    \$48  = summed_3;
     if (abort) begin
       \$48  = 31'h00000000;
     end
@@ -2838,7 +2854,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = summed_2;
+    \$49  = summed_4;
     if (abort) begin
       \$49  = 31'h00000000;
     end
@@ -2848,7 +2864,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = summed_3;
+    \$50  = summed_5;
     if (abort) begin
       \$50  = 31'h00000000;
     end
@@ -2858,7 +2874,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = summed_4;
+    \$51  = summed_6;
     if (abort) begin
       \$51  = 31'h00000000;
     end
@@ -2868,7 +2884,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = summed_5;
+    \$52  = summed_7;
     if (abort) begin
       \$52  = 31'h00000000;
     end
@@ -2878,52 +2894,32 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = summed_6;
-    if (abort) begin
-      \$53  = 31'h00000000;
-    end
-    if (rst) begin
-      \$53  = 31'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = summed_7;
-    if (abort) begin
-      \$54  = 31'h00000000;
-    end
-    if (rst) begin
-      \$54  = 31'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = \over$157 ;
+    \$53  = \over$157 ;
     if (start) begin
-      \$55  = 1'h0;
-    end else if (\$30 ) begin
-      \$55  = 1'h1;
+      \$53  = 1'h0;
+    end else if (\$28 ) begin
+      \$53  = 1'h1;
     end
     if (abort) begin
-      \$55  = 1'h1;
+      \$53  = 1'h1;
     end
     if (rst) begin
-      \$55  = 1'h1;
+      \$53  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = all_nan;
+    \$54  = all_nan;
     if (start) begin
-      \$56  = 1'h0;
-    end else if (\$31 ) begin
-      \$56  = 1'h1;
+      \$54  = 1'h0;
+    end else if (\$29 ) begin
+      \$54  = 1'h1;
     end
     if (abort) begin
-      \$56  = 1'h0;
+      \$54  = 1'h0;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$54  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -3249,7 +3245,7 @@ module \tern_32x2_int8_g16_base3.core (tvalid, tlast, weight_tdata, \tvalid$9 , 
   assign \summed_7.poison  = summed_7[27];
   assign \summed_7.rows  = summed_7[29:28];
   assign \summed_7.block_last  = summed_7[30];
-  assign \$31  = activation_missing;
+  assign \$29  = activation_missing;
 endmodule
 
 module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
@@ -3360,15 +3356,17 @@ module \tern_32x2_int8_g16_base3.core.activation_gate (tlast, clk, rst, take, tr
   assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, valid, last, codes, total, illegal, clk);
+module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire [14:0] \$1 ;
-  wire \$2 ;
-  wire [14:0] \$3 ;
-  reg [31:0] \$4 ;
-  reg [31:0] \$5 ;
-  reg [12:0] \$6 ;
-  reg [12:0] \$7 ;
+  wire \$1 ;
+  wire [14:0] \$2 ;
+  wire \$3 ;
+  wire [14:0] \$4 ;
+  reg \$5 ;
+  reg [31:0] \$6 ;
+  reg [31:0] \$7 ;
+  reg [12:0] \$8 ;
+  reg [12:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -3377,9 +3375,9 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, val
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  output [6:0] illegal;
-  wire [6:0] illegal;
-  wire [6:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [6:0] \illegal$11 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -3405,24 +3403,27 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, val
   reg [255:0] x = 256'h0000000000000000000000000000000000000000000000000000000000000000;
   input [255:0] \x$12 ;
   wire [255:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_32x2_int8_g16_base3.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -3441,56 +3442,65 @@ module \tern_32x2_int8_g16_base3.core.dot_0 (rst, abort, \x$12 , mask, ones, val
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 32'd0;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 32'd0;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 32'd0;
+      \$6  = 32'd0;
     end
     if (rst) begin
-      \$5  = 32'd0;
+      \$6  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 32'd0;
+    end
+    if (rst) begin
+      \$7  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [13:1];
+      \$8  = \$2 [13:1];
     end
     if (abort) begin
-      \$6  = 13'h0000;
+      \$8  = 13'h0000;
     end
     if (rst) begin
-      \$6  = 13'h0000;
+      \$8  = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 13'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 13'h0000;
     end else if (valid) begin
-      \$7  = \$3 [13:1];
+      \$9  = \$4 [13:1];
     end
     if (abort) begin
-      \$7  = 13'h0000;
+      \$9  = 13'h0000;
     end
     if (rst) begin
-      \$7  = 13'h0000;
+      \$9  = 13'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -5755,15 +5765,17 @@ module \tern_32x2_int8_g16_base3.core.dot_0.tree (rst, abort, x, nonzero, negati
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, last, codes, total, illegal, clk);
+module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, last, codes, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$6  = 0;
-  wire [14:0] \$1 ;
-  wire \$2 ;
-  wire [14:0] \$3 ;
-  reg [31:0] \$4 ;
-  reg [31:0] \$5 ;
-  reg [12:0] \$6 ;
-  reg [12:0] \$7 ;
+  wire \$1 ;
+  wire [14:0] \$2 ;
+  wire \$3 ;
+  wire [14:0] \$4 ;
+  reg \$5 ;
+  reg [31:0] \$6 ;
+  reg [31:0] \$7 ;
+  reg [12:0] \$8 ;
+  reg [12:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -5772,9 +5784,9 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, la
   input [55:0] codes;
   wire [55:0] codes;
   wire [55:0] \codes$1 ;
-  output [6:0] illegal;
-  wire [6:0] illegal;
-  wire [6:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [6:0] \illegal$11 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -5799,24 +5811,27 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, la
   reg [255:0] x = 256'h0000000000000000000000000000000000000000000000000000000000000000;
   input [255:0] \x$12 ;
   wire [255:0] \x$12 ;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
+  always @(posedge clk)
+    illegal <= \$5 ;
   always @(posedge clk)
     x <= \x$12 ;
   always @(posedge clk)
-    nonzero <= \$4 ;
+    nonzero <= \$6 ;
   always @(posedge clk)
-    negative <= \$5 ;
+    negative <= \$7 ;
   always @(posedge clk)
-    total <= \$6 ;
+    total <= \$8 ;
   always @(posedge clk)
-    part <= \$7 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$21 , carry });
-  assign \$2  = valid & last;
+    part <= \$9 ;
   \tern_32x2_int8_g16_base3.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(\negative$16 ),
     .nonzero(\nonzero$14 ),
@@ -5834,57 +5849,66 @@ module \tern_32x2_int8_g16_base3.core.dot_1 (rst, abort, \x$12 , mask, valid, la
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$4  = \nonzero$14 ;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 32'd0;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 32'd0;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$5  = \negative$16 ;
+    \$6  = \nonzero$14 ;
     if (abort) begin
-      \$5  = 32'd0;
+      \$6  = 32'd0;
     end
     if (rst) begin
-      \$5  = 32'd0;
+      \$6  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$6  = total;
+    \$7  = \negative$16 ;
+    if (abort) begin
+      \$7  = 32'd0;
+    end
+    if (rst) begin
+      \$7  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
+    \$8  = total;
     if (valid) begin
-      \$6  = \$1 [13:1];
+      \$8  = \$2 [13:1];
     end
     if (abort) begin
-      \$6  = 13'h0000;
+      \$8  = 13'h0000;
     end
     if (rst) begin
-      \$6  = 13'h0000;
+      \$8  = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$6 ) begin end
-    \$7  = part;
-    if (\$2 ) begin
-      \$7  = 13'h0000;
+    \$9  = part;
+    if (\$3 ) begin
+      \$9  = 13'h0000;
     end else if (valid) begin
-      \$7  = \$3 [13:1];
+      \$9  = \$4 [13:1];
     end
     if (abort) begin
-      \$7  = 13'h0000;
+      \$9  = 13'h0000;
     end
     if (rst) begin
-      \$7  = 13'h0000;
+      \$9  = 13'h0000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -8816,7 +8840,7 @@ module \tern_32x2_int8_g16_base3.core.lanes (rst, abort, load, last, segment, ra
   assign \$296  = segment;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2926$28 , all_nan, \port$3516$0 , \port$3662$0 , leaving, results__valid, results__ready);
+module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \port$2926$28 , all_nan, \port$3520$0 , \port$3666$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$10  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -8902,10 +8926,10 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   wire [1:0] nans;
   input [2:0] \port$2926$28 ;
   wire [2:0] \port$2926$28 ;
-  input [62:0] \port$3516$0 ;
-  wire [62:0] \port$3516$0 ;
-  input [62:0] \port$3662$0 ;
-  wire [62:0] \port$3662$0 ;
+  input [62:0] \port$3520$0 ;
+  wire [62:0] \port$3520$0 ;
+  input [62:0] \port$3666$0 ;
+  wire [62:0] \port$3666$0 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -8985,7 +9009,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
   assign \$19  = \$18  | results__ready;
-  assign total = \$signal  ? \port$3662$0  : \port$3516$0 ;
+  assign total = \$signal  ? \port$3666$0  : \port$3520$0 ;
   assign \$20  = valid ? nans : \$signal$8 ;
   assign nan = \$20 [0] | all_nan;
   assign \$21  = ~ taken;
@@ -9016,8 +9040,8 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   \tern_32x2_int8_g16_base3.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$3714$0 (final_10),
-    .\port$3834$0 (result),
+    .\port$3718$0 (final_10),
+    .\port$3838$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -9322,7 +9346,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   end
   assign last = \port$2926$28 [2];
   assign rows = \port$2926$28 [1:0];
-  assign totals = { \port$3662$0 , \port$3516$0  };
+  assign totals = { \port$3666$0 , \port$3520$0  };
   assign write = valid_10;
   assign data = { final_10, result };
   assign give = valid_10;
@@ -9337,7 +9361,7 @@ module \tern_32x2_int8_g16_base3.core.results (clk, rst, valid, nans, abort, \po
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, write, \port$3714$0 , \port$3834$0 , clk);
+module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, write, \port$3718$0 , \port$3838$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -9355,10 +9379,10 @@ module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, 
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$3714$0 ;
-  wire \port$3714$0 ;
-  input [31:0] \port$3834$0 ;
-  wire [31:0] \port$3834$0 ;
+  input \port$3718$0 ;
+  wire \port$3718$0 ;
+  input [31:0] \port$3838$0 ;
+  wire [31:0] \port$3838$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [32:0] read__data;
   input read__en;
@@ -9441,7 +9465,7 @@ module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, 
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$3714$0 , \port$3834$0  };
+      storage[\$signature__addr ] <= { \port$3718$0 , \port$3838$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -9483,8 +9507,8 @@ module \tern_32x2_int8_g16_base3.core.results.ring (rst, read__en, word, abort, 
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$3714$0 , \port$3834$0  };
-  assign data = { \port$3714$0 , \port$3834$0  };
+  assign \$signature__data  = { \port$3718$0 , \port$3838$0  };
+  assign data = { \port$3718$0 , \port$3838$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -14687,7 +14711,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
     .last_k(last_k),
     .last_n(last_n),
     .\port$2973$0 (\$174 ),
-    .\port$411$0 (\$173 ),
+    .\port$409$0 (\$173 ),
     .ragged(ragged),
     .row_last(row_last),
     .rst(rst),
@@ -14874,7 +14898,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer (rst, over, activation_take, act
   assign \$141  = scale_ready;
 endmodule
 
-module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, start, advance, \port$411$0 , beat_last, abort, last_n, last_k, segment, chunk, group, ragged, block_last, \port$2973$0 , row_last, clk);
+module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, start, advance, \port$409$0 , beat_last, abort, last_n, last_k, segment, chunk, group, ragged, block_last, \port$2973$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$22  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -14989,8 +15013,8 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, start, advance, \port
   wire [16:0] last_output;
   output [10:0] \port$2973$0 ;
   wire [10:0] \port$2973$0 ;
-  output \port$411$0 ;
-  wire \port$411$0 ;
+  output \port$409$0 ;
+  wire \port$409$0 ;
   output ragged;
   reg ragged = 1'h0;
   output row_last;
@@ -15184,7 +15208,7 @@ module \tern_32x2_int8_g16_base3.core.sequencer.walk (rst, start, advance, \port
   assign rows = { \$17 , 1'h1 };
   assign last_output = { \$84 , last_n[0] };
   assign group_last = 1'h1;
-  assign \port$411$0  = \$17 ;
+  assign \port$409$0  = \$17 ;
   assign \port$2973$0  = \$85 ;
   assign \$1  = last_n[0];
 endmodule
@@ -15557,8 +15581,8 @@ module \tern_32x2_int8_g16_base3.core.weight_gate (tlast, clk, rst, take, \final
   assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$178$0 , finished, counting, \port$194$0 , \port$358$0 , \port$359$0 , \port$365$0 , busy, \port$585$0 
-, \port$613$0 , \port$641$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$2901$0 , axil_awaddr);
+module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$178$0 , finished, counting, \port$194$0 , \port$356$0 , \port$357$0 , \port$363$0 , busy, \port$583$0 
+, \port$611$0 , \port$639$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$2901$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$25  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -15757,18 +15781,18 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   wire \port$194$0 ;
   input \port$2901$0 ;
   wire \port$2901$0 ;
-  input \port$358$0 ;
-  wire \port$358$0 ;
-  input \port$359$0 ;
-  wire \port$359$0 ;
-  input \port$365$0 ;
-  wire \port$365$0 ;
-  input \port$585$0 ;
-  wire \port$585$0 ;
-  input \port$613$0 ;
-  wire \port$613$0 ;
-  input \port$641$0 ;
-  wire \port$641$0 ;
+  input \port$356$0 ;
+  wire \port$356$0 ;
+  input \port$357$0 ;
+  wire \port$357$0 ;
+  input \port$363$0 ;
+  wire \port$363$0 ;
+  input \port$583$0 ;
+  wire \port$583$0 ;
+  input \port$611$0 ;
+  wire \port$611$0 ;
+  input \port$639$0 ;
+  wire \port$639$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -15887,7 +15911,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign \$98  = \$96  & \$97 ;
   assign \$99  = busy | start;
   assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$641$0 , \port$613$0 , \port$585$0 , \port$2901$0 , \port$178$0 , 1'h0 };
+  assign \$101  = \$74  | { \$100 , \$92 , \port$639$0 , \port$611$0 , \port$583$0 , \port$2901$0 , \port$178$0 , 1'h0 };
   assign \$102  = cycles + cycles_event_1;
   assign \$103  = activation_stalls + activation_stalls_event_1;
   assign \$104  = weight_stalls + weight_stalls_event_1;
@@ -16136,7 +16160,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$126  = \port$358$0 ;
+    \$126  = \port$356$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -16155,7 +16179,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$128  = \port$359$0 ;
+    \$128  = \port$357$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -16174,7 +16198,7 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$25 ) begin end
-    \$130  = \port$365$0 ;
+    \$130  = \port$363$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -16245,6 +16269,6 @@ module \tern_32x2_int8_g16_base3.registers (axil_awvalid, axil_wdata, axil_wstrb
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$641$0 , \port$613$0 , \port$585$0 , \port$2901$0 , \port$178$0 , 1'h0 };
-  assign stalls = { \port$194$0 , \port$365$0 , \port$359$0 , \port$358$0  };
+  assign faults = { \port$639$0 , \port$611$0 , \port$583$0 , \port$2901$0 , \port$178$0 , 1'h0 };
+  assign stalls = { \port$194$0 , \port$363$0 , \port$357$0 , \port$356$0  };
 endmodule

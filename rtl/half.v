@@ -199,14 +199,14 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .last_n(last_n),
     .\port$184$0 (\$1 ),
     .\port$200$0 (\$2 ),
-    .\port$367$0 (\$3 ),
-    .\port$368$0 (\$4 ),
-    .\port$374$0 (\$5 ),
-    .\port$568$0 (\$6 ),
-    .\port$596$0 (\$7 ),
-    .\port$624$0 (\$8 ),
-    .\port$7987$0 (\$9 ),
-    .\port$8008$0 (\$10 ),
+    .\port$365$0 (\$3 ),
+    .\port$366$0 (\$4 ),
+    .\port$372$0 (\$5 ),
+    .\port$566$0 (\$6 ),
+    .\port$594$0 (\$7 ),
+    .\port$622$0 (\$8 ),
+    .\port$8003$0 (\$9 ),
+    .\port$8024$0 (\$10 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -296,13 +296,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \$35 ;
   wire \$36 ;
   wire \$37 ;
-  wire \$38 ;
-  wire \$39 ;
+  reg \$38 ;
+  reg [6:0] \$39 ;
   wire \$4 ;
   reg \$40 ;
-  reg [6:0] \$41 ;
-  reg \$42 ;
-  reg \$43 ;
+  reg \$41 ;
+  reg [23:0] \$42 ;
+  reg [23:0] \$43 ;
   reg [23:0] \$44 ;
   reg [23:0] \$45 ;
   reg [23:0] \$46 ;
@@ -311,13 +311,13 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   reg [23:0] \$49 ;
   wire \$5 ;
   reg [23:0] \$50 ;
-  reg [23:0] \$51 ;
-  reg [23:0] \$52 ;
+  reg \$51 ;
+  reg \$52 ;
   reg \$53 ;
   reg \$54 ;
   reg \$55 ;
-  reg \$56 ;
-  reg \$57 ;
+  reg [23:0] \$56 ;
+  reg [23:0] \$57 ;
   reg [23:0] \$58 ;
   reg [23:0] \$59 ;
   wire \$6 ;
@@ -325,10 +325,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   reg [23:0] \$61 ;
   reg [23:0] \$62 ;
   reg [23:0] \$63 ;
-  reg [23:0] \$64 ;
-  reg [23:0] \$65 ;
-  reg \$66 ;
-  reg \$67 ;
+  reg \$64 ;
+  reg \$65 ;
+  wire [40:0] \$66 ;
+  wire [40:0] \$67 ;
   wire [40:0] \$68 ;
   wire [40:0] \$69 ;
   wire \$7 ;
@@ -362,8 +362,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire [40:0] \$95 ;
   wire [40:0] \$96 ;
   wire [40:0] \$97 ;
-  wire [40:0] \$98 ;
-  wire [40:0] \$99 ;
   reg [6:0] \$signature__addr  = 7'h00;
   wire [4:0] \$signature__addr$104 ;
   wire [1311:0] \$signature__data ;
@@ -428,8 +426,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire hopeless;
   output illegal;
   reg illegal = 1'h0;
-  wire [7:0] \illegal$191 ;
-  wire [7:0] \illegal$192 ;
+  wire \illegal$191 ;
+  wire \illegal$192 ;
   wire [47:0] inputs;
   wire [47:0] \inputs$125 ;
   wire [4:0] last;
@@ -989,7 +987,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @(posedge clk) begin
     if (\$signature__en )
-      activations[\$signature__addr ] <= { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
+      activations[\$signature__addr ] <= { \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66  };
   end
   reg [1311:0] _0_;
   always @(posedge clk) begin
@@ -1041,8 +1039,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     _1_ <= group_sums[step_8[14:10]];
   end
   assign inputs = _1_;
-  assign \$1  = ~ load_final;
-  assign \$2  = ~ load_final;
   assign \$3  = ~ load_final;
   assign \$4  = ~ load_final;
   assign \$5  = ~ load_final;
@@ -1082,85 +1078,85 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \$22  = \nonfinite$181  & \real ;
   assign \$23  = | \$22 ;
   assign \$24  = converted_1 & \$23 ;
-  assign \$25  = ~ step_1[1];
-  assign \$26  = step_1[0] & \$25 ;
-  assign \$27  = \$26  & step_1[18];
-  assign \$28  = | \illegal$191 ;
-  assign \$29  = \$28  & step_1[21];
-  assign \$30  = | \illegal$192 ;
-  assign \$31  = \$30  & step_1[22];
-  assign \$32  = | { \$31 , \$29  };
-  assign \$33  = \$27  & \$32 ;
-  assign \$34  = ~ step_5[1];
-  assign \$35  = step_5[0] & \$34 ;
-  assign \$36  = \$35  & step_5[19];
-  assign \$37  = result_tvalid & result_tready;
-  assign \$38  = \$37  & results__payload[16];
-  assign \$39  = \nonfinite$164  | activation_missing;
+  assign \$25  = ~ step_2[1];
+  assign \$26  = step_2[0] & \$25 ;
+  assign \$27  = \$26  & step_2[18];
+  assign \$28  = \illegal$191  & step_2[21];
+  assign \$29  = \illegal$192  & step_2[22];
+  assign \$30  = | { \$29 , \$28  };
+  assign \$31  = \$27  & \$30 ;
+  assign \$32  = ~ step_5[1];
+  assign \$33  = step_5[0] & \$32 ;
+  assign \$34  = \$33  & step_5[19];
+  assign \$35  = result_tvalid & result_tready;
+  assign \$36  = \$35  & results__payload[16];
+  assign \$37  = \nonfinite$164  | activation_missing;
   always @(posedge clk)
     beat <= activation_tdata;
   always @(posedge clk)
-    \$signature__en  <= \$40 ;
+    \$signature__en  <= \$38 ;
   always @(posedge clk)
-    \$signature__addr  <= \$41 ;
+    \$signature__addr  <= \$39 ;
   always @(posedge clk)
     x <= \read__data$178 ;
   always @(posedge clk)
-    converted_1 <= \$42 ;
+    converted_1 <= \$40 ;
   always @(posedge clk)
-    \nonfinite$164  <= \$43 ;
+    \nonfinite$164  <= \$41 ;
   always @(posedge clk)
-    step_1 <= \$44 ;
+    step_1 <= \$42 ;
   always @(posedge clk)
-    step_2 <= \$45 ;
+    step_2 <= \$43 ;
   always @(posedge clk)
-    step_3 <= \$46 ;
+    step_3 <= \$44 ;
   always @(posedge clk)
-    step_4 <= \$47 ;
+    step_4 <= \$45 ;
   always @(posedge clk)
-    step_5 <= \$48 ;
+    step_5 <= \$46 ;
   always @(posedge clk)
-    step_6 <= \$49 ;
+    step_6 <= \$47 ;
   always @(posedge clk)
-    step_7 <= \$50 ;
+    step_7 <= \$48 ;
   always @(posedge clk)
-    step_8 <= \$51 ;
+    step_8 <= \$49 ;
   always @(posedge clk)
-    step_9 <= \$52 ;
+    step_9 <= \$50 ;
   always @(posedge clk)
     arrived_weights <= weight_tdata;
   always @(posedge clk)
-    illegal <= \$53 ;
+    illegal <= \$51 ;
   always @(posedge clk)
-    \take$193  <= \$54 ;
+    \take$193  <= \$52 ;
   always @(posedge clk)
-    scaled_1 <= \$55 ;
+    scaled_1 <= \$53 ;
   always @(posedge clk)
-    scaled_2 <= \$56 ;
+    scaled_2 <= \$54 ;
   always @(posedge clk)
-    scaled_3 <= \$57 ;
+    scaled_3 <= \$55 ;
   always @(posedge clk)
     read_factors <= word;
   always @(posedge clk)
-    summed_1 <= \$58 ;
+    summed_1 <= \$56 ;
   always @(posedge clk)
-    summed_2 <= \$59 ;
+    summed_2 <= \$57 ;
   always @(posedge clk)
-    summed_3 <= \$60 ;
+    summed_3 <= \$58 ;
   always @(posedge clk)
-    summed_4 <= \$61 ;
+    summed_4 <= \$59 ;
   always @(posedge clk)
-    summed_5 <= \$62 ;
+    summed_5 <= \$60 ;
   always @(posedge clk)
-    summed_6 <= \$63 ;
+    summed_6 <= \$61 ;
   always @(posedge clk)
-    summed_7 <= \$64 ;
+    summed_7 <= \$62 ;
   always @(posedge clk)
-    summed_8 <= \$65 ;
+    summed_8 <= \$63 ;
   always @(posedge clk)
-    \over$158  <= \$66 ;
+    \over$158  <= \$64 ;
   always @(posedge clk)
-    all_nan <= \$67 ;
+    all_nan <= \$65 ;
+  assign \$1  = ~ load_final;
+  assign \$2  = ~ load_final;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1180,38 +1176,38 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .abort(abort),
     .beat(beat),
     .clk(clk),
-    .fixed_0_1(\$68 ),
-    .fixed_10_1(\$78 ),
-    .fixed_11_1(\$79 ),
-    .fixed_12_1(\$80 ),
-    .fixed_13_1(\$81 ),
-    .fixed_14_1(\$82 ),
-    .fixed_15_1(\$83 ),
-    .fixed_16_1(\$84 ),
-    .fixed_17_1(\$85 ),
-    .fixed_18_1(\$86 ),
-    .fixed_19_1(\$87 ),
-    .fixed_1_1(\$69 ),
-    .fixed_20_1(\$88 ),
-    .fixed_21_1(\$89 ),
-    .fixed_22_1(\$90 ),
-    .fixed_23_1(\$91 ),
-    .fixed_24_1(\$92 ),
-    .fixed_25_1(\$93 ),
-    .fixed_26_1(\$94 ),
-    .fixed_27_1(\$95 ),
-    .fixed_28_1(\$96 ),
-    .fixed_29_1(\$97 ),
-    .fixed_2_1(\$70 ),
-    .fixed_30_1(\$98 ),
-    .fixed_31_1(\$99 ),
-    .fixed_3_1(\$71 ),
-    .fixed_4_1(\$72 ),
-    .fixed_5_1(\$73 ),
-    .fixed_6_1(\$74 ),
-    .fixed_7_1(\$75 ),
-    .fixed_8_1(\$76 ),
-    .fixed_9_1(\$77 ),
+    .fixed_0_1(\$66 ),
+    .fixed_10_1(\$76 ),
+    .fixed_11_1(\$77 ),
+    .fixed_12_1(\$78 ),
+    .fixed_13_1(\$79 ),
+    .fixed_14_1(\$80 ),
+    .fixed_15_1(\$81 ),
+    .fixed_16_1(\$82 ),
+    .fixed_17_1(\$83 ),
+    .fixed_18_1(\$84 ),
+    .fixed_19_1(\$85 ),
+    .fixed_1_1(\$67 ),
+    .fixed_20_1(\$86 ),
+    .fixed_21_1(\$87 ),
+    .fixed_22_1(\$88 ),
+    .fixed_23_1(\$89 ),
+    .fixed_24_1(\$90 ),
+    .fixed_25_1(\$91 ),
+    .fixed_26_1(\$92 ),
+    .fixed_27_1(\$93 ),
+    .fixed_28_1(\$94 ),
+    .fixed_29_1(\$95 ),
+    .fixed_2_1(\$68 ),
+    .fixed_30_1(\$96 ),
+    .fixed_31_1(\$97 ),
+    .fixed_3_1(\$69 ),
+    .fixed_4_1(\$70 ),
+    .fixed_5_1(\$71 ),
+    .fixed_6_1(\$72 ),
+    .fixed_7_1(\$73 ),
+    .fixed_8_1(\$74 ),
+    .fixed_9_1(\$75 ),
     .nonfinite(\nonfinite$181 ),
     .rst(rst)
   );
@@ -1256,9 +1252,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$8033$21 (summed_8[23:21]),
-    .\port$8643$0 (\total$145 ),
-    .\port$8789$0 (\total$146 ),
+    .\port$8049$21 (summed_8[23:21]),
+    .\port$8663$0 (\total$145 ),
+    .\port$8809$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1281,7 +1277,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_9[16]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$8017$0 (read_factors[31:0]),
+    .\port$8033$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$145 ),
@@ -1295,7 +1291,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_9[16]),
     .nan(\nan$149 ),
     .nonfinite(\nonfinite$131 ),
-    .\port$8017$32 (read_factors[63:32]),
+    .\port$8033$32 (read_factors[63:32]),
     .rst(rst),
     .scaled(\scaled$128 ),
     .total(\total$146 ),
@@ -1400,7 +1396,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = load;
+    \$38  = load;
+    if (abort) begin
+      \$38  = 1'h0;
+    end
+    if (rst) begin
+      \$38  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$39  = load_chunk;
+    if (abort) begin
+      \$39  = 7'h00;
+    end
+    if (rst) begin
+      \$39  = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \$40  = load_write;
     if (abort) begin
       \$40  = 1'h0;
     end
@@ -1410,37 +1426,37 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = load_chunk;
+    \$41  = \$24 ;
     if (abort) begin
-      \$41  = 7'h00;
+      \$41  = 1'h0;
     end
     if (rst) begin
-      \$41  = 7'h00;
+      \$41  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = load_write;
+    \$42  = step;
     if (abort) begin
-      \$42  = 1'h0;
+      \$42  = 24'h000000;
     end
     if (rst) begin
-      \$42  = 1'h0;
+      \$42  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = \$24 ;
+    \$43  = step_1;
     if (abort) begin
-      \$43  = 1'h0;
+      \$43  = 24'h000000;
     end
     if (rst) begin
-      \$43  = 1'h0;
+      \$43  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = step;
+    \$44  = step_2;
     if (abort) begin
       \$44  = 24'h000000;
     end
@@ -1450,7 +1466,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = step_1;
+    \$45  = step_3;
     if (abort) begin
       \$45  = 24'h000000;
     end
@@ -1460,7 +1476,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = step_2;
+    \$46  = step_4;
     if (abort) begin
       \$46  = 24'h000000;
     end
@@ -1470,7 +1486,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = step_3;
+    \$47  = step_5;
     if (abort) begin
       \$47  = 24'h000000;
     end
@@ -1480,7 +1496,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = step_4;
+    \$48  = step_6;
     if (abort) begin
       \$48  = 24'h000000;
     end
@@ -1490,7 +1506,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = step_5;
+    \$49  = step_7;
     if (abort) begin
       \$49  = 24'h000000;
     end
@@ -1500,7 +1516,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$50  = step_6;
+    \$50  = step_8;
     if (abort) begin
       \$50  = 24'h000000;
     end
@@ -1510,27 +1526,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$51  = step_7;
+    \$51  = \$31 ;
     if (abort) begin
-      \$51  = 24'h000000;
+      \$51  = 1'h0;
     end
     if (rst) begin
-      \$51  = 24'h000000;
+      \$51  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$52  = step_8;
+    \$52  = \$34 ;
     if (abort) begin
-      \$52  = 24'h000000;
+      \$52  = 1'h0;
     end
     if (rst) begin
-      \$52  = 24'h000000;
+      \$52  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$53  = \$33 ;
+    \$53  = \take$193 ;
     if (abort) begin
       \$53  = 1'h0;
     end
@@ -1540,7 +1556,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$54  = \$36 ;
+    \$54  = scaled_1;
     if (abort) begin
       \$54  = 1'h0;
     end
@@ -1550,7 +1566,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$55  = \take$193 ;
+    \$55  = scaled_2;
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -1560,27 +1576,27 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$56  = scaled_1;
+    \$56  = step_9;
     if (abort) begin
-      \$56  = 1'h0;
+      \$56  = 24'h000000;
     end
     if (rst) begin
-      \$56  = 1'h0;
+      \$56  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$57  = scaled_2;
+    \$57  = summed_1;
     if (abort) begin
-      \$57  = 1'h0;
+      \$57  = 24'h000000;
     end
     if (rst) begin
-      \$57  = 1'h0;
+      \$57  = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$58  = step_9;
+    \$58  = summed_2;
     if (abort) begin
       \$58  = 24'h000000;
     end
@@ -1590,7 +1606,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$59  = summed_1;
+    \$59  = summed_3;
     if (abort) begin
       \$59  = 24'h000000;
     end
@@ -1600,7 +1616,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$60  = summed_2;
+    \$60  = summed_4;
     if (abort) begin
       \$60  = 24'h000000;
     end
@@ -1610,7 +1626,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$61  = summed_3;
+    \$61  = summed_5;
     if (abort) begin
       \$61  = 24'h000000;
     end
@@ -1620,7 +1636,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$62  = summed_4;
+    \$62  = summed_6;
     if (abort) begin
       \$62  = 24'h000000;
     end
@@ -1630,7 +1646,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$63  = summed_5;
+    \$63  = summed_7;
     if (abort) begin
       \$63  = 24'h000000;
     end
@@ -1640,52 +1656,32 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$64  = summed_6;
-    if (abort) begin
-      \$64  = 24'h000000;
-    end
-    if (rst) begin
-      \$64  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$65  = summed_7;
-    if (abort) begin
-      \$65  = 24'h000000;
-    end
-    if (rst) begin
-      \$65  = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$66  = \over$158 ;
+    \$64  = \over$158 ;
     if (start) begin
-      \$66  = 1'h0;
-    end else if (\$38 ) begin
-      \$66  = 1'h1;
+      \$64  = 1'h0;
+    end else if (\$36 ) begin
+      \$64  = 1'h1;
     end
     if (abort) begin
-      \$66  = 1'h1;
+      \$64  = 1'h1;
     end
     if (rst) begin
-      \$66  = 1'h1;
+      \$64  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$67  = all_nan;
+    \$65  = all_nan;
     if (start) begin
-      \$67  = 1'h0;
-    end else if (\$39 ) begin
-      \$67  = 1'h1;
+      \$65  = 1'h0;
+    end else if (\$37 ) begin
+      \$65  = 1'h1;
     end
     if (abort) begin
-      \$67  = 1'h0;
+      \$65  = 1'h0;
     end
     if (rst) begin
-      \$67  = 1'h0;
+      \$65  = 1'h0;
     end
   end
   assign \start$1  = start;
@@ -1714,8 +1710,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign \last_k$44  = last_k;
   assign \busy$46  = busy;
   assign arrived_activations = beat;
-  assign \$signature__data  = { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
-  assign fixed = { \$99 , \$98 , \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68  };
+  assign \$signature__data  = { \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66  };
+  assign fixed = { \$97 , \$96 , \$95 , \$94 , \$93 , \$92 , \$91 , \$90 , \$89 , \$88 , \$87 , \$86 , \$85 , \$84 , \$83 , \$82 , \$81 , \$80 , \$79 , \$78 , \$77 , \$76 , \$75 , \$74 , \$73 , \$72 , \$71 , \$70 , \$69 , \$68 , \$67 , \$66  };
   assign load_chunk_1 = \$signature__addr ;
   assign written_1 = \$signature__en ;
   assign read__addr = step[8:2];
@@ -14408,17 +14404,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.converter (rst, abort, beat, f
   assign \$5664  = \$5663 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$4  = 0;
-  wire [31:0] \$1 ;
-  reg [47:0] \$10 ;
-  reg [47:0] \$11 ;
+  wire \$1 ;
+  reg [31:0] \$10 ;
+  reg [31:0] \$11 ;
+  reg [47:0] \$12 ;
+  reg [47:0] \$13 ;
   wire [31:0] \$2 ;
-  wire [49:0] \$3 ;
-  wire \$4 ;
-  wire [49:0] \$5 ;
-  reg [31:0] \$6 ;
-  reg [31:0] \$7 ;
+  wire [31:0] \$3 ;
+  wire [49:0] \$4 ;
+  wire \$5 ;
+  wire [49:0] \$6 ;
+  reg \$7 ;
   reg [31:0] \$8 ;
   reg [31:0] \$9 ;
   input abort;
@@ -14429,9 +14427,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , val
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  output [7:0] illegal;
-  wire [7:0] illegal;
-  wire [7:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [15:0] \illegal$11 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -14459,30 +14457,33 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , val
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [1311:0] \x$16 ;
   wire [1311:0] \x$16 ;
-  assign \$1  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
-  assign \$2  = \$1  & nonzero_1;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
+  assign \$3  = \$2  & nonzero_1;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$5  = valid & last;
+  assign \$6  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$6 ;
+    illegal <= \$7 ;
   always @(posedge clk)
-    negative_1 <= \$7 ;
+    nonzero_1 <= \$8 ;
+  always @(posedge clk)
+    negative_1 <= \$9 ;
   always @(posedge clk)
     x <= { 1'h0, \x$16 [1310:1271], 1'h0, \x$16 [1269:1230], 1'h0, \x$16 [1228:1189], 1'h0, \x$16 [1187:1148], 1'h0, \x$16 [1146:1107], 1'h0, \x$16 [1105:1066], 1'h0, \x$16 [1064:1025], 1'h0, \x$16 [1023:984], 1'h0, \x$16 [982:943], 1'h0, \x$16 [941:902], 1'h0, \x$16 [900:861], 1'h0, \x$16 [859:820], 1'h0, \x$16 [818:779], 1'h0, \x$16 [777:738], 1'h0, \x$16 [736:697], 1'h0, \x$16 [695:656], 1'h0, \x$16 [654:615], 1'h0, \x$16 [613:574], 1'h0, \x$16 [572:533], 1'h0, \x$16 [531:492], 1'h0, \x$16 [490:451], 1'h0, \x$16 [449:410], 1'h0, \x$16 [408:369], 1'h0, \x$16 [367:328], 1'h0, \x$16 [326:287], 1'h0, \x$16 [285:246], 1'h0, \x$16 [244:205], 1'h0, \x$16 [203:164], 1'h0, \x$16 [162:123], 1'h0, \x$16 [121:82], 1'h0, \x$16 [80:41], 1'h0, \x$16 [39:0] };
   always @(posedge clk)
-    \nonzero$17  <= \$8 ;
+    \nonzero$17  <= \$10 ;
   always @(posedge clk)
-    \negative$18  <= \$9 ;
+    \negative$18  <= \$11 ;
   always @(posedge clk)
-    total <= \$10 ;
+    total <= \$12 ;
   always @(posedge clk)
-    part <= \$11 ;
+    part <= \$13 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -14501,27 +14502,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , val
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$6  = nonzero;
+    \$7  = \$1 ;
     if (abort) begin
-      \$6  = 32'd0;
+      \$7  = 1'h0;
     end
     if (rst) begin
-      \$6  = 32'd0;
+      \$7  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$7  = negative;
-    if (abort) begin
-      \$7  = 32'd0;
-    end
-    if (rst) begin
-      \$7  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$8  = nonzero_1;
+    \$8  = nonzero;
     if (abort) begin
       \$8  = 32'd0;
     end
@@ -14531,7 +14522,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , val
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$9  = \$2 ;
+    \$9  = negative;
     if (abort) begin
       \$9  = 32'd0;
     end
@@ -14541,36 +14532,55 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0 (rst, abort, \x$16 , val
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$10  = total;
+    \$10  = nonzero_1;
+    if (abort) begin
+      \$10  = 32'd0;
+    end
+    if (rst) begin
+      \$10  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$11  = \$3 ;
+    if (abort) begin
+      \$11  = 32'd0;
+    end
+    if (rst) begin
+      \$11  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
+    \$12  = total;
     if (valid) begin
-      \$10  = \$3 [48:1];
+      \$12  = \$4 [48:1];
     end
     if (abort) begin
-      \$10  = 48'h000000000000;
+      \$12  = 48'h000000000000;
     end
     if (rst) begin
-      \$10  = 48'h000000000000;
+      \$12  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$11  = part;
-    if (\$4 ) begin
-      \$11  = 48'h000000000000;
+    \$13  = part;
+    if (\$5 ) begin
+      \$13  = 48'h000000000000;
     end else if (valid) begin
-      \$11  = \$5 [48:1];
+      \$13  = \$6 [48:1];
     end
     if (abort) begin
-      \$11  = 48'h000000000000;
+      \$13  = 48'h000000000000;
     end
     if (rst) begin
-      \$11  = 48'h000000000000;
+      \$13  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -14590,10 +14600,18 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (rst, abort, cod
   wire \$109 ;
   wire \$11 ;
   wire \$110 ;
-  reg [31:0] \$111 ;
-  reg [31:0] \$112 ;
-  reg [7:0] \$113 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  reg [31:0] \$119 ;
   wire \$12 ;
+  reg [31:0] \$120 ;
+  reg [15:0] \$121 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
@@ -14695,8 +14713,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (rst, abort, cod
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
-  output [7:0] illegal;
-  reg [7:0] illegal = 8'h00;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -14779,78 +14797,86 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.decoder (rst, abort, cod
   assign \$70  = \$69  & mask;
   assign \$71  = & codes[1:0];
   assign \$72  = & codes[3:2];
-  assign \$73  = & codes[5:4];
-  assign \$74  = & codes[7:6];
-  assign \$75  = | { \$74 , \$73 , \$72 , \$71  };
-  assign \$76  = & codes[9:8];
-  assign \$77  = & codes[11:10];
-  assign \$78  = & codes[13:12];
-  assign \$79  = & codes[15:14];
-  assign \$80  = | { \$79 , \$78 , \$77 , \$76  };
-  assign \$81  = & codes[17:16];
-  assign \$82  = & codes[19:18];
-  assign \$83  = & codes[21:20];
-  assign \$84  = & codes[23:22];
-  assign \$85  = | { \$84 , \$83 , \$82 , \$81  };
-  assign \$86  = & codes[25:24];
-  assign \$87  = & codes[27:26];
-  assign \$88  = & codes[29:28];
-  assign \$89  = & codes[31:30];
-  assign \$90  = | { \$89 , \$88 , \$87 , \$86  };
-  assign \$91  = & codes[33:32];
-  assign \$92  = & codes[35:34];
-  assign \$93  = & codes[37:36];
-  assign \$94  = & codes[39:38];
-  assign \$95  = | { \$94 , \$93 , \$92 , \$91  };
-  assign \$96  = & codes[41:40];
-  assign \$97  = & codes[43:42];
-  assign \$98  = & codes[45:44];
-  assign \$99  = & codes[47:46];
-  assign \$100  = | { \$99 , \$98 , \$97 , \$96  };
-  assign \$101  = & codes[49:48];
-  assign \$102  = & codes[51:50];
-  assign \$103  = & codes[53:52];
-  assign \$104  = & codes[55:54];
-  assign \$105  = | { \$104 , \$103 , \$102 , \$101  };
-  assign \$106  = & codes[57:56];
-  assign \$107  = & codes[59:58];
-  assign \$108  = & codes[61:60];
-  assign \$109  = & codes[63:62];
-  assign \$110  = | { \$109 , \$108 , \$107 , \$106  };
+  assign \$73  = | { \$72 , \$71  };
+  assign \$74  = & codes[5:4];
+  assign \$75  = & codes[7:6];
+  assign \$76  = | { \$75 , \$74  };
+  assign \$77  = & codes[9:8];
+  assign \$78  = & codes[11:10];
+  assign \$79  = | { \$78 , \$77  };
+  assign \$80  = & codes[13:12];
+  assign \$81  = & codes[15:14];
+  assign \$82  = | { \$81 , \$80  };
+  assign \$83  = & codes[17:16];
+  assign \$84  = & codes[19:18];
+  assign \$85  = | { \$84 , \$83  };
+  assign \$86  = & codes[21:20];
+  assign \$87  = & codes[23:22];
+  assign \$88  = | { \$87 , \$86  };
+  assign \$89  = & codes[25:24];
+  assign \$90  = & codes[27:26];
+  assign \$91  = | { \$90 , \$89  };
+  assign \$92  = & codes[29:28];
+  assign \$93  = & codes[31:30];
+  assign \$94  = | { \$93 , \$92  };
+  assign \$95  = & codes[33:32];
+  assign \$96  = & codes[35:34];
+  assign \$97  = | { \$96 , \$95  };
+  assign \$98  = & codes[37:36];
+  assign \$99  = & codes[39:38];
+  assign \$100  = | { \$99 , \$98  };
+  assign \$101  = & codes[41:40];
+  assign \$102  = & codes[43:42];
+  assign \$103  = | { \$102 , \$101  };
+  assign \$104  = & codes[45:44];
+  assign \$105  = & codes[47:46];
+  assign \$106  = | { \$105 , \$104  };
+  assign \$107  = & codes[49:48];
+  assign \$108  = & codes[51:50];
+  assign \$109  = | { \$108 , \$107  };
+  assign \$110  = & codes[53:52];
+  assign \$111  = & codes[55:54];
+  assign \$112  = | { \$111 , \$110  };
+  assign \$113  = & codes[57:56];
+  assign \$114  = & codes[59:58];
+  assign \$115  = | { \$114 , \$113  };
+  assign \$116  = & codes[61:60];
+  assign \$117  = & codes[63:62];
+  assign \$118  = | { \$117 , \$116  };
   always @(posedge clk)
-    nonzero <= \$111 ;
+    nonzero <= \$119 ;
   always @(posedge clk)
-    negative <= \$112 ;
+    negative <= \$120 ;
   always @(posedge clk)
-    illegal <= \$113 ;
+    illegal <= \$121 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$111  = \$3 ;
+    \$119  = \$3 ;
     if (abort) begin
-      \$111  = 32'd0;
+      \$119  = 32'd0;
     end
     if (rst) begin
-      \$111  = 32'd0;
+      \$119  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$112  = \$70 ;
+    \$120  = \$70 ;
     if (abort) begin
-      \$112  = 32'd0;
+      \$120  = 32'd0;
     end
     if (rst) begin
-      \$112  = 32'd0;
+      \$120  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$5 ) begin end
-    \$113  = { \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75  };
+    \$121  = { \$118 , \$115 , \$112 , \$109 , \$106 , \$103 , \$100 , \$97 , \$94 , \$91 , \$88 , \$85 , \$82 , \$79 , \$76 , \$73  };
     if (abort) begin
-      \$113  = 8'h00;
+      \$121  = 16'h0000;
     end
     if (rst) begin
-      \$113  = 8'h00;
+      \$121  = 16'h0000;
     end
   end
 endmodule
@@ -15937,17 +15963,19 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_0.tree (rst, abort, x, non
   assign carry_l4_0 = carry;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, total, illegal, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , valid, last, codes, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
-  wire [31:0] \$1 ;
-  reg [47:0] \$10 ;
-  reg [47:0] \$11 ;
+  wire \$1 ;
+  reg [31:0] \$10 ;
+  reg [31:0] \$11 ;
+  reg [47:0] \$12 ;
+  reg [47:0] \$13 ;
   wire [31:0] \$2 ;
-  wire [49:0] \$3 ;
-  wire \$4 ;
-  wire [49:0] \$5 ;
-  reg [31:0] \$6 ;
-  reg [31:0] \$7 ;
+  wire [31:0] \$3 ;
+  wire [49:0] \$4 ;
+  wire \$5 ;
+  wire [49:0] \$6 ;
+  reg \$7 ;
   reg [31:0] \$8 ;
   reg [31:0] \$9 ;
   input abort;
@@ -15958,9 +15986,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , val
   input [63:0] codes;
   wire [63:0] codes;
   wire [63:0] \codes$1 ;
-  output [7:0] illegal;
-  wire [7:0] illegal;
-  wire [7:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [15:0] \illegal$11 ;
   input last;
   wire last;
   input [31:0] mask;
@@ -15987,30 +16015,33 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , val
   reg [1311:0] x = 1312'h0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000;
   input [1311:0] \x$16 ;
   wire [1311:0] \x$16 ;
-  assign \$1  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
-  assign \$2  = \$1  & nonzero_1;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$4  = valid & last;
-  assign \$5  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = negative_1 ^ { \x$16 [1311], \x$16 [1270], \x$16 [1229], \x$16 [1188], \x$16 [1147], \x$16 [1106], \x$16 [1065], \x$16 [1024], \x$16 [983], \x$16 [942], \x$16 [901], \x$16 [860], \x$16 [819], \x$16 [778], \x$16 [737], \x$16 [696], \x$16 [655], \x$16 [614], \x$16 [573], \x$16 [532], \x$16 [491], \x$16 [450], \x$16 [409], \x$16 [368], \x$16 [327], \x$16 [286], \x$16 [245], \x$16 [204], \x$16 [163], \x$16 [122], \x$16 [81], \x$16 [40] };
+  assign \$3  = \$2  & nonzero_1;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$5  = valid & last;
+  assign \$6  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$6 ;
+    illegal <= \$7 ;
   always @(posedge clk)
-    negative_1 <= \$7 ;
+    nonzero_1 <= \$8 ;
+  always @(posedge clk)
+    negative_1 <= \$9 ;
   always @(posedge clk)
     x <= { 1'h0, \x$16 [1310:1271], 1'h0, \x$16 [1269:1230], 1'h0, \x$16 [1228:1189], 1'h0, \x$16 [1187:1148], 1'h0, \x$16 [1146:1107], 1'h0, \x$16 [1105:1066], 1'h0, \x$16 [1064:1025], 1'h0, \x$16 [1023:984], 1'h0, \x$16 [982:943], 1'h0, \x$16 [941:902], 1'h0, \x$16 [900:861], 1'h0, \x$16 [859:820], 1'h0, \x$16 [818:779], 1'h0, \x$16 [777:738], 1'h0, \x$16 [736:697], 1'h0, \x$16 [695:656], 1'h0, \x$16 [654:615], 1'h0, \x$16 [613:574], 1'h0, \x$16 [572:533], 1'h0, \x$16 [531:492], 1'h0, \x$16 [490:451], 1'h0, \x$16 [449:410], 1'h0, \x$16 [408:369], 1'h0, \x$16 [367:328], 1'h0, \x$16 [326:287], 1'h0, \x$16 [285:246], 1'h0, \x$16 [244:205], 1'h0, \x$16 [203:164], 1'h0, \x$16 [162:123], 1'h0, \x$16 [121:82], 1'h0, \x$16 [80:41], 1'h0, \x$16 [39:0] };
   always @(posedge clk)
-    \nonzero$17  <= \$8 ;
+    \nonzero$17  <= \$10 ;
   always @(posedge clk)
-    \negative$18  <= \$9 ;
+    \negative$18  <= \$11 ;
   always @(posedge clk)
-    total <= \$10 ;
+    total <= \$12 ;
   always @(posedge clk)
-    part <= \$11 ;
+    part <= \$13 ;
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -16028,27 +16059,17 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , val
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$6  = nonzero;
+    \$7  = \$1 ;
     if (abort) begin
-      \$6  = 32'd0;
+      \$7  = 1'h0;
     end
     if (rst) begin
-      \$6  = 32'd0;
+      \$7  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$7  = negative;
-    if (abort) begin
-      \$7  = 32'd0;
-    end
-    if (rst) begin
-      \$7  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$8  = nonzero_1;
+    \$8  = nonzero;
     if (abort) begin
       \$8  = 32'd0;
     end
@@ -16058,7 +16079,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , val
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$9  = \$2 ;
+    \$9  = negative;
     if (abort) begin
       \$9  = 32'd0;
     end
@@ -16068,37 +16089,56 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1 (rst, abort, \x$16 , val
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$10  = total;
+    \$10  = nonzero_1;
+    if (abort) begin
+      \$10  = 32'd0;
+    end
+    if (rst) begin
+      \$10  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$11  = \$3 ;
+    if (abort) begin
+      \$11  = 32'd0;
+    end
+    if (rst) begin
+      \$11  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
+    \$12  = total;
     if (valid) begin
-      \$10  = \$3 [48:1];
+      \$12  = \$4 [48:1];
     end
     if (abort) begin
-      \$10  = 48'h000000000000;
+      \$12  = 48'h000000000000;
     end
     if (rst) begin
-      \$10  = 48'h000000000000;
+      \$12  = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
-    \$11  = part;
-    if (\$4 ) begin
-      \$11  = 48'h000000000000;
+    \$13  = part;
+    if (\$5 ) begin
+      \$13  = 48'h000000000000;
     end else if (valid) begin
-      \$11  = \$5 [48:1];
+      \$13  = \$6 [48:1];
     end
     if (abort) begin
-      \$11  = 48'h000000000000;
+      \$13  = 48'h000000000000;
     end
     if (rst) begin
-      \$11  = 48'h000000000000;
+      \$13  = 48'h000000000000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign ones = 1'h0;
   assign \ones$5  = 1'h0;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -16118,10 +16158,18 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (rst, abort, cod
   wire \$109 ;
   wire \$11 ;
   wire \$110 ;
-  reg [31:0] \$111 ;
-  reg [31:0] \$112 ;
-  reg [7:0] \$113 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire \$117 ;
+  wire \$118 ;
+  reg [31:0] \$119 ;
   wire \$12 ;
+  reg [31:0] \$120 ;
+  reg [15:0] \$121 ;
   wire \$13 ;
   wire \$14 ;
   wire \$15 ;
@@ -16223,8 +16271,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (rst, abort, cod
   wire clk;
   input [63:0] codes;
   wire [63:0] codes;
-  output [7:0] illegal;
-  reg [7:0] illegal = 8'h00;
+  output [15:0] illegal;
+  reg [15:0] illegal = 16'h0000;
   input [31:0] mask;
   wire [31:0] mask;
   output [31:0] negative;
@@ -16303,78 +16351,86 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.dot_1.decoder (rst, abort, cod
   assign \$70  = \$69  & mask;
   assign \$71  = & codes[1:0];
   assign \$72  = & codes[3:2];
-  assign \$73  = & codes[5:4];
-  assign \$74  = & codes[7:6];
-  assign \$75  = | { \$74 , \$73 , \$72 , \$71  };
-  assign \$76  = & codes[9:8];
-  assign \$77  = & codes[11:10];
-  assign \$78  = & codes[13:12];
-  assign \$79  = & codes[15:14];
-  assign \$80  = | { \$79 , \$78 , \$77 , \$76  };
-  assign \$81  = & codes[17:16];
-  assign \$82  = & codes[19:18];
-  assign \$83  = & codes[21:20];
-  assign \$84  = & codes[23:22];
-  assign \$85  = | { \$84 , \$83 , \$82 , \$81  };
-  assign \$86  = & codes[25:24];
-  assign \$87  = & codes[27:26];
-  assign \$88  = & codes[29:28];
-  assign \$89  = & codes[31:30];
-  assign \$90  = | { \$89 , \$88 , \$87 , \$86  };
-  assign \$91  = & codes[33:32];
-  assign \$92  = & codes[35:34];
-  assign \$93  = & codes[37:36];
-  assign \$94  = & codes[39:38];
-  assign \$95  = | { \$94 , \$93 , \$92 , \$91  };
-  assign \$96  = & codes[41:40];
-  assign \$97  = & codes[43:42];
-  assign \$98  = & codes[45:44];
-  assign \$99  = & codes[47:46];
-  assign \$100  = | { \$99 , \$98 , \$97 , \$96  };
-  assign \$101  = & codes[49:48];
-  assign \$102  = & codes[51:50];
-  assign \$103  = & codes[53:52];
-  assign \$104  = & codes[55:54];
-  assign \$105  = | { \$104 , \$103 , \$102 , \$101  };
-  assign \$106  = & codes[57:56];
-  assign \$107  = & codes[59:58];
-  assign \$108  = & codes[61:60];
-  assign \$109  = & codes[63:62];
-  assign \$110  = | { \$109 , \$108 , \$107 , \$106  };
+  assign \$73  = | { \$72 , \$71  };
+  assign \$74  = & codes[5:4];
+  assign \$75  = & codes[7:6];
+  assign \$76  = | { \$75 , \$74  };
+  assign \$77  = & codes[9:8];
+  assign \$78  = & codes[11:10];
+  assign \$79  = | { \$78 , \$77  };
+  assign \$80  = & codes[13:12];
+  assign \$81  = & codes[15:14];
+  assign \$82  = | { \$81 , \$80  };
+  assign \$83  = & codes[17:16];
+  assign \$84  = & codes[19:18];
+  assign \$85  = | { \$84 , \$83  };
+  assign \$86  = & codes[21:20];
+  assign \$87  = & codes[23:22];
+  assign \$88  = | { \$87 , \$86  };
+  assign \$89  = & codes[25:24];
+  assign \$90  = & codes[27:26];
+  assign \$91  = | { \$90 , \$89  };
+  assign \$92  = & codes[29:28];
+  assign \$93  = & codes[31:30];
+  assign \$94  = | { \$93 , \$92  };
+  assign \$95  = & codes[33:32];
+  assign \$96  = & codes[35:34];
+  assign \$97  = | { \$96 , \$95  };
+  assign \$98  = & codes[37:36];
+  assign \$99  = & codes[39:38];
+  assign \$100  = | { \$99 , \$98  };
+  assign \$101  = & codes[41:40];
+  assign \$102  = & codes[43:42];
+  assign \$103  = | { \$102 , \$101  };
+  assign \$104  = & codes[45:44];
+  assign \$105  = & codes[47:46];
+  assign \$106  = | { \$105 , \$104  };
+  assign \$107  = & codes[49:48];
+  assign \$108  = & codes[51:50];
+  assign \$109  = | { \$108 , \$107  };
+  assign \$110  = & codes[53:52];
+  assign \$111  = & codes[55:54];
+  assign \$112  = | { \$111 , \$110  };
+  assign \$113  = & codes[57:56];
+  assign \$114  = & codes[59:58];
+  assign \$115  = | { \$114 , \$113  };
+  assign \$116  = & codes[61:60];
+  assign \$117  = & codes[63:62];
+  assign \$118  = | { \$117 , \$116  };
   always @(posedge clk)
-    nonzero <= \$111 ;
+    nonzero <= \$119 ;
   always @(posedge clk)
-    negative <= \$112 ;
+    negative <= \$120 ;
   always @(posedge clk)
-    illegal <= \$113 ;
+    illegal <= \$121 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$111  = \$3 ;
+    \$119  = \$3 ;
     if (abort) begin
-      \$111  = 32'd0;
+      \$119  = 32'd0;
     end
     if (rst) begin
-      \$111  = 32'd0;
+      \$119  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$112  = \$70 ;
+    \$120  = \$70 ;
     if (abort) begin
-      \$112  = 32'd0;
+      \$120  = 32'd0;
     end
     if (rst) begin
-      \$112  = 32'd0;
+      \$120  = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$8 ) begin end
-    \$113  = { \$110 , \$105 , \$100 , \$95 , \$90 , \$85 , \$80 , \$75  };
+    \$121  = { \$118 , \$115 , \$112 , \$109 , \$106 , \$103 , \$100 , \$97 , \$94 , \$91 , \$88 , \$85 , \$82 , \$79 , \$76 , \$73  };
     if (abort) begin
-      \$113  = 8'h00;
+      \$121  = 16'h0000;
     end
     if (rst) begin
-      \$113  = 8'h00;
+      \$121  = 16'h0000;
     end
   end
   assign ones = 1'h0;
@@ -18035,7 +18091,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, last, abort, load,
   assign \$251  = \$250 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$8033$21 , all_nan, \port$8643$0 , \port$8789$0 , leaving, results__valid, results__ready);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$8049$21 , all_nan, \port$8663$0 , \port$8809$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -18122,12 +18178,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$8033$21 ;
-  wire [2:0] \port$8033$21 ;
-  input [93:0] \port$8643$0 ;
-  wire [93:0] \port$8643$0 ;
-  input [93:0] \port$8789$0 ;
-  wire [93:0] \port$8789$0 ;
+  input [2:0] \port$8049$21 ;
+  wire [2:0] \port$8049$21 ;
+  input [93:0] \port$8663$0 ;
+  wire [93:0] \port$8663$0 ;
+  input [93:0] \port$8809$0 ;
+  wire [93:0] \port$8809$0 ;
   wire [15:0] result;
   (* init = 17'h00000 *)
   wire [16:0] results__payload;
@@ -18202,11 +18258,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     results__valid <= \$53 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$8033$21 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$8033$21 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$8049$21 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
@@ -18214,7 +18270,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
   assign \$19  = \$18  | results__ready;
-  assign total = \$signal  ? \port$8789$0  : \port$8643$0 ;
+  assign total = \$signal  ? \port$8809$0  : \port$8663$0 ;
   assign \$20  = valid ? nans : \$signal$8 ;
   assign nan = \$20 [0] | all_nan;
   assign \$21  = ~ taken;
@@ -18243,8 +18299,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$8845$0 (final_11),
-    .\port$8987$0 (result),
+    .\port$8865$0 (final_11),
+    .\port$9007$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -18478,7 +18534,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$26  = \$signal$4 ;
     if (valid) begin
-      \$26  = \port$8033$21 [2];
+      \$26  = \port$8049$21 [2];
     end
     if (abort) begin
       \$26  = 1'h0;
@@ -18567,9 +18623,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
       \$34  = 1'h0;
     end
   end
-  assign last = \port$8033$21 [2];
-  assign rows = \port$8033$21 [1:0];
-  assign totals = { \port$8789$0 , \port$8643$0  };
+  assign last = \port$8049$21 [2];
+  assign rows = \port$8049$21 [1:0];
+  assign totals = { \port$8809$0 , \port$8663$0  };
   assign write = valid_11;
   assign data = { final_11, result };
   assign give = valid_11;
@@ -18584,7 +18640,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, word, abort, write, \port$8845$0 , \port$8987$0 , clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, word, abort, write, \port$8865$0 , \port$9007$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -18602,10 +18658,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$8845$0 ;
-  wire \port$8845$0 ;
-  input [15:0] \port$8987$0 ;
-  wire [15:0] \port$8987$0 ;
+  input \port$8865$0 ;
+  wire \port$8865$0 ;
+  input [15:0] \port$9007$0 ;
+  wire [15:0] \port$9007$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [16:0] read__data;
   input read__en;
@@ -18688,7 +18744,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$8845$0 , \port$8987$0  };
+      storage[\$signature__addr ] <= { \port$8865$0 , \port$9007$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -18730,8 +18786,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$8845$0 , \port$8987$0  };
-  assign data = { \port$8845$0 , \port$8987$0  };
+  assign \$signature__data  = { \port$8865$0 , \port$9007$0  };
+  assign data = { \port$8865$0 , \port$9007$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -20719,7 +20775,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$222 (rst, give, claim, st
   assign \$103  = left[0];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8017$0 , dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8033$0 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -20881,8 +20937,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   reg [46:0] part_high = 47'h000000000000;
   reg [46:0] part_low = 47'h000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$8017$0 ;
-  wire [31:0] \port$8017$0 ;
+  input [31:0] \port$8033$0 ;
+  wire [31:0] \port$8033$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -20943,8 +20999,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$8017$0 [14:10];
-  assign \$2  = & \port$8017$0 [14:10];
+  assign \$1  = | \port$8033$0 [14:10];
+  assign \$2  = & \port$8033$0 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -20956,8 +21012,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$8017$0 [30:26];
-  assign \$21  = & \port$8017$0 [30:26];
+  assign \$20  = | \port$8033$0 [30:26];
+  assign \$21  = & \port$8033$0 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -21140,7 +21196,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$55  = \port$8017$0 [15];
+    \$55  = \port$8033$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -21150,7 +21206,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$56  = { \$1 , \port$8017$0 [9:0] };
+    \$56  = { \$1 , \port$8033$0 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -21160,7 +21216,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$57  = \port$8017$0 [14:10];
+    \$57  = \port$8033$0 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -21310,7 +21366,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$72  = \port$8017$0 [31];
+    \$72  = \port$8033$0 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -21320,7 +21376,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$73  = { \$20 , \port$8017$0 [25:16] };
+    \$73  = { \$20 , \port$8033$0 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -21330,7 +21386,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$74  = \port$8017$0 [30:26];
+    \$74  = \port$8033$0 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -21839,8 +21895,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$8017$0 [15:0];
-  assign shift = \port$8017$0 [31:16];
+  assign scale = \port$8033$0 [15:0];
+  assign shift = \port$8033$0 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -21855,7 +21911,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   assign \$37  = { \$36 [331], \$36 [331:1] };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8017$32 , dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8033$32 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -22017,8 +22073,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   reg [46:0] part_high = 47'h000000000000;
   reg [46:0] part_low = 47'h000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$8017$32 ;
-  wire [31:0] \port$8017$32 ;
+  input [31:0] \port$8033$32 ;
+  wire [31:0] \port$8033$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -22079,8 +22135,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$8017$32 [14:10];
-  assign \$2  = & \port$8017$32 [14:10];
+  assign \$1  = | \port$8033$32 [14:10];
+  assign \$2  = & \port$8033$32 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -22092,8 +22148,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$8017$32 [30:26];
-  assign \$21  = & \port$8017$32 [30:26];
+  assign \$20  = | \port$8033$32 [30:26];
+  assign \$21  = & \port$8033$32 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -22276,7 +22332,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$55  = \port$8017$32 [15];
+    \$55  = \port$8033$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -22286,7 +22342,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$56  = { \$1 , \port$8017$32 [9:0] };
+    \$56  = { \$1 , \port$8033$32 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -22296,7 +22352,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$57  = \port$8017$32 [14:10];
+    \$57  = \port$8033$32 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -22446,7 +22502,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$72  = \port$8017$32 [31];
+    \$72  = \port$8033$32 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -22456,7 +22512,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$73  = { \$20 , \port$8017$32 [25:16] };
+    \$73  = { \$20 , \port$8033$32 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -22466,7 +22522,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$74  = \port$8017$32 [30:26];
+    \$74  = \port$8033$32 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -22975,8 +23031,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$8017$32 [15:0];
-  assign shift = \port$8017$32 [31:16];
+  assign scale = \port$8033$32 [15:0];
+  assign shift = \port$8033$32 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -24193,8 +24249,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     .group_last(group_last),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$420$0 (\$174 ),
-    .\port$8080$0 (\$175 ),
+    .\port$418$0 (\$174 ),
+    .\port$8096$0 (\$175 ),
     .row_last(ragged),
     .rst(rst),
     .start(\start$30 )
@@ -24394,7 +24450,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign weight_take = \$107 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, advance, \port$420$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$8080$0 , row_last, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, advance, \port$418$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$8096$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -24491,10 +24547,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, ad
   wire [16:0] last_n;
   wire [16:0] \last_n$3 ;
   wire [16:0] last_output;
-  output \port$420$0 ;
-  wire \port$420$0 ;
-  output [7:0] \port$8080$0 ;
-  wire [7:0] \port$8080$0 ;
+  output \port$418$0 ;
+  wire \port$418$0 ;
+  output [7:0] \port$8096$0 ;
+  wire [7:0] \port$8096$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -24651,8 +24707,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, ad
   assign last_output = { \$66 , last_n[0] };
   assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$420$0  = \$17 ;
-  assign \port$8080$0  = \$67 ;
+  assign \port$418$0  = \$17 ;
+  assign \port$8096$0  = \$67 ;
   assign \$1  = last_n[0];
 endmodule
 
@@ -25012,8 +25068,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$184$0 , finished, counting, \port$200$0 , \port$367$0 , \port$368$0 , \port$374$0 , busy, \port$568$0 
-, \port$596$0 , \port$624$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$7987$0 , \port$8008$0 , axil_awaddr);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$184$0 , finished, counting, \port$200$0 , \port$365$0 , \port$366$0 , \port$372$0 , busy, \port$566$0 
+, \port$594$0 , \port$622$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$8003$0 , \port$8024$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -25210,22 +25266,22 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \port$184$0 ;
   input \port$200$0 ;
   wire \port$200$0 ;
-  input \port$367$0 ;
-  wire \port$367$0 ;
-  input \port$368$0 ;
-  wire \port$368$0 ;
-  input \port$374$0 ;
-  wire \port$374$0 ;
-  input \port$568$0 ;
-  wire \port$568$0 ;
-  input \port$596$0 ;
-  wire \port$596$0 ;
-  input \port$624$0 ;
-  wire \port$624$0 ;
-  input \port$7987$0 ;
-  wire \port$7987$0 ;
-  input \port$8008$0 ;
-  wire \port$8008$0 ;
+  input \port$365$0 ;
+  wire \port$365$0 ;
+  input \port$366$0 ;
+  wire \port$366$0 ;
+  input \port$372$0 ;
+  wire \port$372$0 ;
+  input \port$566$0 ;
+  wire \port$566$0 ;
+  input \port$594$0 ;
+  wire \port$594$0 ;
+  input \port$622$0 ;
+  wire \port$622$0 ;
+  input \port$8003$0 ;
+  wire \port$8003$0 ;
+  input \port$8024$0 ;
+  wire \port$8024$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -25344,7 +25400,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign \$98  = \$96  & \$97 ;
   assign \$99  = busy | start;
   assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$624$0 , \port$596$0 , \port$568$0 , \port$8008$0 , \port$184$0 , \port$7987$0  };
+  assign \$101  = \$74  | { \$100 , \$92 , \port$622$0 , \port$594$0 , \port$566$0 , \port$8024$0 , \port$184$0 , \port$8003$0  };
   assign \$102  = cycles + cycles_event_1;
   assign \$103  = activation_stalls + activation_stalls_event_1;
   assign \$104  = weight_stalls + weight_stalls_event_1;
@@ -25593,7 +25649,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$126  = \port$367$0 ;
+    \$126  = \port$365$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -25612,7 +25668,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$128  = \port$368$0 ;
+    \$128  = \port$366$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -25631,7 +25687,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$130  = \port$374$0 ;
+    \$130  = \port$372$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -25702,6 +25758,6 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$624$0 , \port$596$0 , \port$568$0 , \port$8008$0 , \port$184$0 , \port$7987$0  };
-  assign stalls = { \port$200$0 , \port$374$0 , \port$368$0 , \port$367$0  };
+  assign faults = { \port$622$0 , \port$594$0 , \port$566$0 , \port$8024$0 , \port$184$0 , \port$8003$0  };
+  assign stalls = { \port$200$0 , \port$372$0 , \port$366$0 , \port$365$0  };
 endmodule

@@ -195,15 +195,15 @@ module tern_8x1_int8_row_2bit_k1024_n4096(s_axil_awprot, s_axil_awvalid, s_axil_
     .finished(finished),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$1375$0 (\$9 ),
+    .\port$1377$0 (\$9 ),
     .\port$174$0 (\$1 ),
     .\port$190$0 (\$2 ),
-    .\port$267$0 (\$3 ),
-    .\port$268$0 (\$4 ),
-    .\port$274$0 (\$5 ),
-    .\port$502$0 (\$6 ),
-    .\port$530$0 (\$7 ),
-    .\port$558$0 (\$8 ),
+    .\port$266$0 (\$3 ),
+    .\port$267$0 (\$4 ),
+    .\port$273$0 (\$5 ),
+    .\port$501$0 (\$6 ),
+    .\port$529$0 (\$7 ),
+    .\port$557$0 (\$8 ),
     .read(s_axil_arready),
     .rst(rst),
     .start(start),
@@ -281,7 +281,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   wire \$24 ;
   wire \$25 ;
   wire \$26 ;
-  wire \$27 ;
+  reg [18:0] \$27 ;
   reg [18:0] \$28 ;
   reg [18:0] \$29 ;
   wire \$3 ;
@@ -289,12 +289,12 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   reg [18:0] \$31 ;
   reg [18:0] \$32 ;
   reg [18:0] \$33 ;
-  reg [18:0] \$34 ;
+  reg \$34 ;
   reg \$35 ;
   reg \$36 ;
   reg \$37 ;
   reg \$38 ;
-  reg \$39 ;
+  reg [18:0] \$39 ;
   wire \$4 ;
   reg [18:0] \$40 ;
   reg [18:0] \$41 ;
@@ -303,9 +303,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   reg [18:0] \$44 ;
   reg [18:0] \$45 ;
   reg [18:0] \$46 ;
-  reg [18:0] \$47 ;
+  reg \$47 ;
   reg \$48 ;
-  reg \$49 ;
   wire \$5 ;
   wire \$6 ;
   wire \$7 ;
@@ -375,7 +374,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   wire hopeless;
   output illegal;
   reg illegal = 1'h0;
-  wire [1:0] \illegal$165 ;
+  wire \illegal$165 ;
   wire [18:0] inputs;
   wire [2:0] last;
   wire \last$104 ;
@@ -905,53 +904,51 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   assign inputs = _1_;
   always @(posedge clk)
-    step_1 <= \$28 ;
+    step_2 <= \$28 ;
   always @(posedge clk)
-    step_2 <= \$29 ;
+    step_3 <= \$29 ;
   always @(posedge clk)
-    step_3 <= \$30 ;
+    step_4 <= \$30 ;
   always @(posedge clk)
-    step_4 <= \$31 ;
+    step_5 <= \$31 ;
   always @(posedge clk)
-    step_5 <= \$32 ;
+    step_6 <= \$32 ;
   always @(posedge clk)
-    step_6 <= \$33 ;
-  always @(posedge clk)
-    step_7 <= \$34 ;
+    step_7 <= \$33 ;
   always @(posedge clk)
     codes <= weight_tdata;
   always @(posedge clk)
-    illegal <= \$35 ;
+    illegal <= \$34 ;
   always @(posedge clk)
-    \take$166  <= \$36 ;
+    \take$166  <= \$35 ;
   always @(posedge clk)
-    scaled_1 <= \$37 ;
+    scaled_1 <= \$36 ;
   always @(posedge clk)
-    scaled_2 <= \$38 ;
+    scaled_2 <= \$37 ;
   always @(posedge clk)
-    scaled_3 <= \$39 ;
+    scaled_3 <= \$38 ;
   always @(posedge clk)
     read_factors <= word;
   always @(posedge clk)
-    summed_1 <= \$40 ;
+    summed_1 <= \$39 ;
   always @(posedge clk)
-    summed_2 <= \$41 ;
+    summed_2 <= \$40 ;
   always @(posedge clk)
-    summed_3 <= \$42 ;
+    summed_3 <= \$41 ;
   always @(posedge clk)
-    summed_4 <= \$43 ;
+    summed_4 <= \$42 ;
   always @(posedge clk)
-    summed_5 <= \$44 ;
+    summed_5 <= \$43 ;
   always @(posedge clk)
-    summed_6 <= \$45 ;
+    summed_6 <= \$44 ;
   always @(posedge clk)
-    summed_7 <= \$46 ;
+    summed_7 <= \$45 ;
   always @(posedge clk)
-    summed_8 <= \$47 ;
+    summed_8 <= \$46 ;
   always @(posedge clk)
-    \over$139  <= \$48 ;
+    \over$139  <= \$47 ;
   always @(posedge clk)
-    all_nan <= \$49 ;
+    all_nan <= \$48 ;
   assign \$1  = \present$77  & spare;
   assign advance = start | \$1 ;
   assign write = \present$77  & spare;
@@ -978,21 +975,22 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   assign \$12  = ~ result_tready;
   assign \$13  = \$11  & \$12 ;
   assign \$14  = room_stall | \$13 ;
-  assign \$15  = ~ step_1[1];
-  assign \$16  = step_1[0] & \$15 ;
-  assign \$17  = \$16  & step_1[14];
-  assign \$18  = | \illegal$165 ;
-  assign \$19  = \$18  & step_1[17];
-  assign \$21  = \$17  & \$20 ;
-  assign \$22  = ~ step_3[1];
-  assign \$23  = step_3[0] & \$22 ;
-  assign \$24  = \$23  & step_3[15];
-  assign \$25  = result_tvalid & result_tready;
-  assign \$26  = \$25  & results__payload[32];
+  assign \$15  = ~ step_2[1];
+  assign \$16  = step_2[0] & \$15 ;
+  assign \$17  = \$16  & step_2[14];
+  assign \$18  = \illegal$165  & step_2[17];
+  assign \$20  = \$17  & \$19 ;
+  assign \$21  = ~ step_3[1];
+  assign \$22  = step_3[0] & \$21 ;
+  assign \$23  = \$22  & step_3[15];
+  assign \$24  = result_tvalid & result_tready;
+  assign \$25  = \$24  & results__payload[32];
   always @(posedge clk)
     beat <= activation_tdata;
   always @(posedge clk)
     x <= \read__data$158 ;
+  always @(posedge clk)
+    step_1 <= \$27 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate  activation_gate (
     .abort(abort),
     .clk(clk),
@@ -1036,7 +1034,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$1400$17 (summed_8[18:17]),
+    .\port$1402$17 (summed_8[18:17]),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1060,7 +1058,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
     .last(step_7[12]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$1384$0 (read_factors),
+    .\port$1386$0 (read_factors),
     .rst(rst),
     .scaled(scaled),
     .total(totals),
@@ -1162,7 +1160,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$29  = step_1;
+    \$29  = step_2;
     if (abort) begin
       \$29  = 19'h00000;
     end
@@ -1172,7 +1170,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$30  = step_2;
+    \$30  = step_3;
     if (abort) begin
       \$30  = 19'h00000;
     end
@@ -1182,7 +1180,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$31  = step_3;
+    \$31  = step_4;
     if (abort) begin
       \$31  = 19'h00000;
     end
@@ -1192,7 +1190,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$32  = step_4;
+    \$32  = step_5;
     if (abort) begin
       \$32  = 19'h00000;
     end
@@ -1202,7 +1200,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$33  = step_5;
+    \$33  = step_6;
     if (abort) begin
       \$33  = 19'h00000;
     end
@@ -1212,17 +1210,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$34  = step_6;
+    \$34  = \$20 ;
     if (abort) begin
-      \$34  = 19'h00000;
+      \$34  = 1'h0;
     end
     if (rst) begin
-      \$34  = 19'h00000;
+      \$34  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$35  = \$21 ;
+    \$35  = \$23 ;
     if (abort) begin
       \$35  = 1'h0;
     end
@@ -1232,7 +1230,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$36  = \$24 ;
+    \$36  = \take$166 ;
     if (abort) begin
       \$36  = 1'h0;
     end
@@ -1242,7 +1240,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$37  = \take$166 ;
+    \$37  = scaled_1;
     if (abort) begin
       \$37  = 1'h0;
     end
@@ -1252,7 +1250,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$38  = scaled_1;
+    \$38  = scaled_2;
     if (abort) begin
       \$38  = 1'h0;
     end
@@ -1262,17 +1260,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$39  = scaled_2;
+    \$39  = step_7;
     if (abort) begin
-      \$39  = 1'h0;
+      \$39  = 19'h00000;
     end
     if (rst) begin
-      \$39  = 1'h0;
+      \$39  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$40  = step_7;
+    \$40  = summed_1;
     if (abort) begin
       \$40  = 19'h00000;
     end
@@ -1282,7 +1280,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$41  = summed_1;
+    \$41  = summed_2;
     if (abort) begin
       \$41  = 19'h00000;
     end
@@ -1292,7 +1290,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$42  = summed_2;
+    \$42  = summed_3;
     if (abort) begin
       \$42  = 19'h00000;
     end
@@ -1302,7 +1300,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$43  = summed_3;
+    \$43  = summed_4;
     if (abort) begin
       \$43  = 19'h00000;
     end
@@ -1312,7 +1310,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$44  = summed_4;
+    \$44  = summed_5;
     if (abort) begin
       \$44  = 19'h00000;
     end
@@ -1322,7 +1320,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$45  = summed_5;
+    \$45  = summed_6;
     if (abort) begin
       \$45  = 19'h00000;
     end
@@ -1332,7 +1330,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$46  = summed_6;
+    \$46  = summed_7;
     if (abort) begin
       \$46  = 19'h00000;
     end
@@ -1342,47 +1340,47 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$47  = summed_7;
+    \$47  = \over$139 ;
+    if (start) begin
+      \$47  = 1'h0;
+    end else if (\$25 ) begin
+      \$47  = 1'h1;
+    end
     if (abort) begin
-      \$47  = 19'h00000;
+      \$47  = 1'h1;
     end
     if (rst) begin
-      \$47  = 19'h00000;
+      \$47  = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$48  = \over$139 ;
+    \$48  = all_nan;
     if (start) begin
       \$48  = 1'h0;
     end else if (\$26 ) begin
       \$48  = 1'h1;
     end
     if (abort) begin
-      \$48  = 1'h1;
+      \$48  = 1'h0;
     end
     if (rst) begin
-      \$48  = 1'h1;
+      \$48  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$49  = all_nan;
-    if (start) begin
-      \$49  = 1'h0;
-    end else if (\$27 ) begin
-      \$49  = 1'h1;
-    end
+    \$27  = step;
     if (abort) begin
-      \$49  = 1'h0;
+      \$27  = 19'h00000;
     end
     if (rst) begin
-      \$49  = 1'h0;
+      \$27  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
-    \$28  = step;
+    \$28  = step_1;
     if (abort) begin
       \$28  = 19'h00000;
     end
@@ -1679,8 +1677,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core (tvalid, tlast, weight_tdata, \t
   assign \summed_7.block_last  = summed_7[18];
   assign \final$80  = block_last;
   assign scale_nonfinite = nonfinite;
-  assign \$20  = \$19 ;
-  assign \$27  = activation_missing;
+  assign \$19  = \$18 ;
+  assign \$26  = activation_missing;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst, take, tready, present, late, misframed, start, abort, \final , closed, tvalid);
@@ -1791,17 +1789,19 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.activation_gate (tlast, clk, rst
   assign \closed$7  = closed;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, total, illegal, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid, last, codes, ones, mask, illegal, total, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$3  = 0;
-  wire [20:0] \$1 ;
-  wire \$2 ;
-  wire [20:0] \$3 ;
-  reg [7:0] \$4 ;
-  reg [7:0] \$5 ;
+  wire \$1 ;
+  reg [18:0] \$10 ;
+  reg [18:0] \$11 ;
+  wire [20:0] \$2 ;
+  wire \$3 ;
+  wire [20:0] \$4 ;
+  reg \$5 ;
   reg [7:0] \$6 ;
   reg [7:0] \$7 ;
-  reg [18:0] \$8 ;
-  reg [18:0] \$9 ;
+  reg [7:0] \$8 ;
+  reg [7:0] \$9 ;
   input abort;
   wire abort;
   wire carry;
@@ -1810,9 +1810,9 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid
   input [15:0] codes;
   wire [15:0] codes;
   wire [15:0] \codes$1 ;
-  output [1:0] illegal;
-  wire [1:0] illegal;
-  wire [1:0] \illegal$7 ;
+  output illegal;
+  reg illegal = 1'h0;
+  wire [3:0] \illegal$11 ;
   input last;
   wire last;
   input [7:0] mask;
@@ -1840,28 +1840,31 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid
   reg [63:0] x = 64'h0000000000000000;
   input [63:0] \x$16 ;
   wire [63:0] \x$16 ;
-  assign \$1  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
-  assign \$2  = valid & last;
-  assign \$3  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$1  = | \illegal$11 ;
+  assign \$2  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
+  assign \$3  = valid & last;
+  assign \$4  = $signed({ part, 1'h1 }) + $signed({ \total$23 , carry });
   always @(posedge clk)
-    nonzero_1 <= \$4 ;
+    illegal <= \$5 ;
   always @(posedge clk)
-    negative_1 <= \$5 ;
+    nonzero_1 <= \$6 ;
+  always @(posedge clk)
+    negative_1 <= \$7 ;
   always @(posedge clk)
     x <= \x$16 ;
   always @(posedge clk)
-    \nonzero$17  <= \$6 ;
+    \nonzero$17  <= \$8 ;
   always @(posedge clk)
-    \negative$18  <= \$7 ;
+    \negative$18  <= \$9 ;
   always @(posedge clk)
-    total <= \$8 ;
+    total <= \$10 ;
   always @(posedge clk)
-    part <= \$9 ;
+    part <= \$11 ;
   \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder  decoder (
     .abort(abort),
     .clk(clk),
     .codes(codes),
-    .illegal(illegal),
+    .illegal(\illegal$11 ),
     .mask(mask),
     .negative(negative),
     .nonzero(nonzero),
@@ -1880,27 +1883,17 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$4  = nonzero;
+    \$5  = \$1 ;
     if (abort) begin
-      \$4  = 8'h00;
+      \$5  = 1'h0;
     end
     if (rst) begin
-      \$4  = 8'h00;
+      \$5  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$5  = negative;
-    if (abort) begin
-      \$5  = 8'h00;
-    end
-    if (rst) begin
-      \$5  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$6  = nonzero_1;
+    \$6  = nonzero;
     if (abort) begin
       \$6  = 8'h00;
     end
@@ -1910,7 +1903,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$7  = negative_1;
+    \$7  = negative;
     if (abort) begin
       \$7  = 8'h00;
     end
@@ -1920,36 +1913,55 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0 (rst, abort, \x$16 , valid
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$8  = total;
+    \$8  = nonzero_1;
+    if (abort) begin
+      \$8  = 8'h00;
+    end
+    if (rst) begin
+      \$8  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$9  = negative_1;
+    if (abort) begin
+      \$9  = 8'h00;
+    end
+    if (rst) begin
+      \$9  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
+    \$10  = total;
     if (valid) begin
-      \$8  = \$1 [19:1];
+      \$10  = \$2 [19:1];
     end
     if (abort) begin
-      \$8  = 19'h00000;
+      \$10  = 19'h00000;
     end
     if (rst) begin
-      \$8  = 19'h00000;
+      \$10  = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
-    \$9  = part;
-    if (\$2 ) begin
-      \$9  = 19'h00000;
+    \$11  = part;
+    if (\$3 ) begin
+      \$11  = 19'h00000;
     end else if (valid) begin
-      \$9  = \$3 [19:1];
+      \$11  = \$4 [19:1];
     end
     if (abort) begin
-      \$9  = 19'h00000;
+      \$11  = 19'h00000;
     end
     if (rst) begin
-      \$9  = 19'h00000;
+      \$11  = 19'h00000;
     end
   end
   assign \codes$1  = codes;
   assign \mask$3  = mask;
   assign \ones$5  = ones;
-  assign \illegal$7  = illegal;
   assign operands = x;
 endmodule
 
@@ -1981,9 +1993,11 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (rst, abort, codes
   wire \$30 ;
   wire \$31 ;
   wire \$32 ;
-  reg [7:0] \$33 ;
-  reg [7:0] \$34 ;
-  reg [1:0] \$35 ;
+  wire \$33 ;
+  wire \$34 ;
+  reg [7:0] \$35 ;
+  reg [7:0] \$36 ;
+  reg [3:0] \$37 ;
   wire \$4 ;
   wire \$5 ;
   wire \$6 ;
@@ -1996,8 +2010,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (rst, abort, codes
   wire clk;
   input [15:0] codes;
   wire [15:0] codes;
-  output [1:0] illegal;
-  reg [1:0] illegal = 2'h0;
+  output [3:0] illegal;
+  reg [3:0] illegal = 4'h0;
   input [7:0] mask;
   wire [7:0] mask;
   output [7:0] negative;
@@ -2032,48 +2046,50 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.dot_0.decoder (rst, abort, codes
   assign \$22  = \$21  & mask;
   assign \$23  = & codes[1:0];
   assign \$24  = & codes[3:2];
-  assign \$25  = & codes[5:4];
-  assign \$26  = & codes[7:6];
-  assign \$27  = | { \$26 , \$25 , \$24 , \$23  };
-  assign \$28  = & codes[9:8];
-  assign \$29  = & codes[11:10];
-  assign \$30  = & codes[13:12];
-  assign \$31  = & codes[15:14];
-  assign \$32  = | { \$31 , \$30 , \$29 , \$28  };
+  assign \$25  = | { \$24 , \$23  };
+  assign \$26  = & codes[5:4];
+  assign \$27  = & codes[7:6];
+  assign \$28  = | { \$27 , \$26  };
+  assign \$29  = & codes[9:8];
+  assign \$30  = & codes[11:10];
+  assign \$31  = | { \$30 , \$29  };
+  assign \$32  = & codes[13:12];
+  assign \$33  = & codes[15:14];
+  assign \$34  = | { \$33 , \$32  };
   always @(posedge clk)
-    nonzero <= \$33 ;
+    nonzero <= \$35 ;
   always @(posedge clk)
-    negative <= \$34 ;
+    negative <= \$36 ;
   always @(posedge clk)
-    illegal <= \$35 ;
+    illegal <= \$37 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$33  = \$3 ;
+    \$35  = \$3 ;
     if (abort) begin
-      \$33  = 8'h00;
+      \$35  = 8'h00;
     end
     if (rst) begin
-      \$33  = 8'h00;
+      \$35  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$34  = \$22 ;
+    \$36  = \$22 ;
     if (abort) begin
-      \$34  = 8'h00;
+      \$36  = 8'h00;
     end
     if (rst) begin
-      \$34  = 8'h00;
+      \$36  = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$4 ) begin end
-    \$35  = { \$32 , \$27  };
+    \$37  = { \$34 , \$31 , \$28 , \$25  };
     if (abort) begin
-      \$35  = 2'h0;
+      \$37  = 4'h0;
     end
     if (rst) begin
-      \$35  = 2'h0;
+      \$37  = 4'h0;
     end
   end
 endmodule
@@ -2477,7 +2493,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.lanes (rst, abort, load, last, r
   assign \$45  = \$44 ;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$1400$17 , all_nan, totals, leaving, results__valid, results__ready);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, abort, \port$1402$17 , all_nan, totals, leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$7  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -2557,8 +2573,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   wire nan;
   input nans;
   wire nans;
-  input [1:0] \port$1400$17 ;
-  wire [1:0] \port$1400$17 ;
+  input [1:0] \port$1402$17 ;
+  wire [1:0] \port$1402$17 ;
   wire [31:0] result;
   (* init = 33'h000000000 *)
   wire [32:0] results__payload;
@@ -2620,10 +2636,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   assign \$2  = ! \$signal ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$signal  ? \$3  : 2'h0;
-  assign \$5  = valid ? \port$1400$17 [0] : \$signal$6 ;
+  assign \$5  = valid ? \port$1402$17 [0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$1400$17 [0] : \$signal$6 ;
-  assign \$10  = valid ? \port$1400$17 [1] : \$signal$4 ;
+  assign \$9  = valid ? \port$1402$17 [0] : \$signal$6 ;
+  assign \$10  = valid ? \port$1402$17 [1] : \$signal$4 ;
   assign \$11  = ~ results__valid;
   assign \$12  = \$11  | results__ready;
   assign \$13  = take | \$12 ;
@@ -2667,8 +2683,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$1737$0 (final_10),
-    .\port$1857$0 (result),
+    .\port$1741$0 (final_10),
+    .\port$1861$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -2832,7 +2848,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
     if (\$auto$verilog_backend.cc:2355:dump_module$7 ) begin end
     \$22  = \$signal$4 ;
     if (valid) begin
-      \$22  = \port$1400$17 [1];
+      \$22  = \port$1402$17 [1];
     end
     if (abort) begin
       \$22  = 1'h0;
@@ -2971,8 +2987,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
       \$35  = 1'h0;
     end
   end
-  assign last = \port$1400$17 [1];
-  assign rows = \port$1400$17 [0];
+  assign last = \port$1402$17 [1];
+  assign rows = \port$1402$17 [0];
   assign write = valid_10;
   assign data = { final_10, result };
   assign give = valid_10;
@@ -2986,7 +3002,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results (clk, rst, valid, nans, 
   assign total = totals;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, word, abort, write, \port$1737$0 , \port$1857$0 , clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, word, abort, write, \port$1741$0 , \port$1861$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$8  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -3004,10 +3020,10 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, wor
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$1737$0 ;
-  wire \port$1737$0 ;
-  input [31:0] \port$1857$0 ;
-  wire [31:0] \port$1857$0 ;
+  input \port$1741$0 ;
+  wire \port$1741$0 ;
+  input [31:0] \port$1861$0 ;
+  wire [31:0] \port$1861$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [32:0] read__data;
   input read__en;
@@ -3090,7 +3106,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, wor
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$1737$0 , \port$1857$0  };
+      storage[\$signature__addr ] <= { \port$1741$0 , \port$1861$0  };
   end
   reg [32:0] _0_;
   always @(posedge clk) begin
@@ -3132,8 +3148,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.results.ring (rst, read__en, wor
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$1737$0 , \port$1857$0  };
-  assign data = { \port$1737$0 , \port$1857$0  };
+  assign \$signature__data  = { \port$1741$0 , \port$1861$0  };
+  assign data = { \port$1741$0 , \port$1861$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -4838,7 +4854,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.room$193 (rst, give, claim, star
   assign \$97  = left[5];
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$1384$0 , dot, total, nan, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$1386$0 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -5000,8 +5016,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   reg [29:0] part_high = 30'h00000000;
   reg [28:0] part_low = 29'h00000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$1384$0 ;
-  wire [31:0] \port$1384$0 ;
+  input [31:0] \port$1386$0 ;
+  wire [31:0] \port$1386$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -5062,8 +5078,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$1384$0 [14:10];
-  assign \$2  = & \port$1384$0 [14:10];
+  assign \$1  = | \port$1386$0 [14:10];
+  assign \$2  = & \port$1386$0 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -5075,8 +5091,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$1384$0 [30:26];
-  assign \$21  = & \port$1384$0 [30:26];
+  assign \$20  = | \port$1386$0 [30:26];
+  assign \$21  = & \port$1386$0 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -5259,7 +5275,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$55  = \port$1384$0 [15];
+    \$55  = \port$1386$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -5269,7 +5285,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$56  = { \$1 , \port$1384$0 [9:0] };
+    \$56  = { \$1 , \port$1386$0 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -5279,7 +5295,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$57  = \port$1384$0 [14:10];
+    \$57  = \port$1386$0 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -5429,7 +5445,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$72  = \port$1384$0 [31];
+    \$72  = \port$1386$0 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -5439,7 +5455,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$73  = { \$20 , \port$1384$0 [25:16] };
+    \$73  = { \$20 , \port$1386$0 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -5449,7 +5465,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$12 ) begin end
-    \$74  = \port$1384$0 [30:26];
+    \$74  = \port$1386$0 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -5958,8 +5974,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.scale_0 (rst, valid, scaled, inp
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$1384$0 [15:0];
-  assign shift = \port$1384$0 [31:16];
+  assign scale = \port$1386$0 [15:0];
+  assign shift = \port$1386$0 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -7074,7 +7090,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
     .group(group),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$1439$0 (\$170 ),
+    .\port$1441$0 (\$170 ),
     .row_last(group_last),
     .rst(rst),
     .start(start)
@@ -7259,7 +7275,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer (rst, over, activation
   assign \$148  = room;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, start, advance, abort, last_n, last_k, chunk, group, block_last, \port$1439$0 , row_last, clk);
+module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, start, advance, abort, last_n, last_k, chunk, group, block_last, \port$1441$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$18  = 0;
   wire [7:0] \$1 ;
   wire \$10 ;
@@ -7312,8 +7328,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, start, adva
   input [12:0] last_n;
   wire [12:0] last_n;
   wire [12:0] \last_n$3 ;
-  output [7:0] \port$1439$0 ;
-  wire [7:0] \port$1439$0 ;
+  output [7:0] \port$1441$0 ;
+  wire [7:0] \port$1441$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -7402,7 +7418,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk (rst, start, adva
   assign beat_last = 1'h1;
   assign group_last = row_last;
   assign ragged = row_last;
-  assign \port$1439$0  = \$27 ;
+  assign \port$1441$0  = \$27 ;
 endmodule
 
 module \tern_8x1_int8_row_2bit_k1024_n4096.core.sequencer.walk.walk (rst, start, advance, abort, last_n, last_k, block_last, inputs_high, row_last, clk);
@@ -7743,8 +7759,8 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.core.weight_gate (tlast, clk, rst, ta
   assign \closed$7  = closed;
 endmodule
 
-module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$174$0 , finished, counting, \port$190$0 , \port$267$0 , \port$268$0 , \port$274$0 , busy, \port$502$0 
-, \port$530$0 , \port$558$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$1375$0 , axil_awaddr);
+module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$174$0 , finished, counting, \port$190$0 , \port$266$0 , \port$267$0 , \port$273$0 , busy, \port$501$0 
+, \port$529$0 , \port$557$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$1377$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$21  = 0;
   wire \$1 ;
   wire [1:0] \$10 ;
@@ -7937,24 +7953,24 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   reg [10:0] last_k = 11'h000;
   output [12:0] last_n;
   reg [12:0] last_n = 13'h0000;
-  input \port$1375$0 ;
-  wire \port$1375$0 ;
+  input \port$1377$0 ;
+  wire \port$1377$0 ;
   input \port$174$0 ;
   wire \port$174$0 ;
   input \port$190$0 ;
   wire \port$190$0 ;
+  input \port$266$0 ;
+  wire \port$266$0 ;
   input \port$267$0 ;
   wire \port$267$0 ;
-  input \port$268$0 ;
-  wire \port$268$0 ;
-  input \port$274$0 ;
-  wire \port$274$0 ;
-  input \port$502$0 ;
-  wire \port$502$0 ;
-  input \port$530$0 ;
-  wire \port$530$0 ;
-  input \port$558$0 ;
-  wire \port$558$0 ;
+  input \port$273$0 ;
+  wire \port$273$0 ;
+  input \port$501$0 ;
+  wire \port$501$0 ;
+  input \port$529$0 ;
+  wire \port$529$0 ;
+  input \port$557$0 ;
+  wire \port$557$0 ;
   output read;
   wire read;
   reg [31:0] result_stalls = 32'd0;
@@ -8073,7 +8089,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign \$98  = \$96  & \$97 ;
   assign \$99  = busy | start;
   assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$558$0 , \port$530$0 , \port$502$0 , \port$1375$0 , \port$174$0 , 1'h0 };
+  assign \$101  = \$74  | { \$100 , \$92 , \port$557$0 , \port$529$0 , \port$501$0 , \port$1377$0 , \port$174$0 , 1'h0 };
   assign \$102  = cycles + cycles_event_1;
   assign \$103  = activation_stalls + activation_stalls_event_1;
   assign \$104  = weight_stalls + weight_stalls_event_1;
@@ -8322,7 +8338,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$126  = \port$267$0 ;
+    \$126  = \port$266$0 ;
     if (rst) begin
       \$126  = 1'h0;
     end
@@ -8341,7 +8357,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$128  = \port$268$0 ;
+    \$128  = \port$267$0 ;
     if (rst) begin
       \$128  = 1'h0;
     end
@@ -8360,7 +8376,7 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$21 ) begin end
-    \$130  = \port$274$0 ;
+    \$130  = \port$273$0 ;
     if (rst) begin
       \$130  = 1'h0;
     end
@@ -8431,6 +8447,6 @@ module \tern_8x1_int8_row_2bit_k1024_n4096.registers (axil_awvalid, axil_wdata, 
   assign axil_awready = write;
   assign axil_wready = write;
   assign axil_arready = read;
-  assign faults = { \port$558$0 , \port$530$0 , \port$502$0 , \port$1375$0 , \port$174$0 , 1'h0 };
-  assign stalls = { \port$190$0 , \port$274$0 , \port$268$0 , \port$267$0  };
+  assign faults = { \port$557$0 , \port$529$0 , \port$501$0 , \port$1377$0 , \port$174$0 , 1'h0 };
+  assign stalls = { \port$190$0 , \port$273$0 , \port$267$0 , \port$266$0  };
 endmodule

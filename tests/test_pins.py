@@ -24,7 +24,7 @@ def test_ports_are_read_from_emitted_verilog():
         "ones": ("input", 1),
         "nonzero": ("output", 8),
         "negative": ("output", 8),
-        "illegal": ("output", 2),
+        "illegal": ("output", 4),
         "clk": ("input", 1),
         "rst": ("input", 1),
     }
@@ -64,7 +64,7 @@ def decoded(codes: int, ones: int) -> dict[str, int]:
     return {
         "nonzero": sum((ones or digit in (0, 2)) << lane for lane, digit in enumerate(digits)),
         "negative": sum((not ones and digit == 0) << lane for lane, digit in enumerate(digits)),
-        "illegal": int(3 in digits[:4]) | int(3 in digits[4:]) << 1,
+        "illegal": sum((3 in digits[2 * at : 2 * at + 2]) << at for at in range(4)),
     }
 
 

@@ -47,8 +47,8 @@ def test_report_holds_each_block_with_its_shares(capsys):
     # Rows are told together, the largest part first.
     assert next(iter(dots["parts"])) == "row_*.tree"
     assert all("_0" not in part for part in dots["parts"])
-    # Two bits a lane are registered in a decoder of each row, and one a byte for the flag.
-    assert decoder["cells"]["ff"] == 18
+    # Two bits a lane are registered in a decoder of each row, and one for two fields' flag.
+    assert decoder["cells"]["ff"] == 20
 
 
 def test_table_names_every_block_and_the_rule_of_the_sum(capsys):

@@ -119,7 +119,9 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
         middle = config.row_beat_bytes * (4 * PAIRS + 8)
         counts[Action("register", bits=middle)] += 1
     counts[Action("gate", bits=MASKED_GATES * config.lanes)] += 1
-    counts[Action("register", bits=2 * config.lanes + config.row_beat_bytes)] += 1
+    # Trits, and which few codes are illegal; then whether any is.
+    flags = config.row_beat_bytes * (2 if config.packing is Packing.BITS2 else 1)
+    counts[Action("register", bits=2 * config.lanes + flags + 1)] += 1
     return counts
 
 

@@ -56,11 +56,11 @@ class DecoderTable(Harness):
         lanes = history(m, Cat(*(Cat(*trit) for trit in trits[: config.lanes])), late, "trits")
         nonzero = [(lanes[2 * at] | ones) & mask[at] for at in range(config.lanes)]
         negative = [lanes[2 * at + 1] & ~ones & mask[at] for at in range(config.lanes)]
-        flag = history(m, Cat(*illegal), late, "flag")
+        flag = history(m, Cat(*illegal).any(), late, "flag")
         known = history(m, Const(1), late, "known")
         self.holds(~known | (dut.nonzero == Cat(*nonzero)))
         self.holds(~known | (dut.negative == Cat(*negative)))
-        self.holds(~known | (dut.illegal == flag))
+        self.holds(~known | (dut.illegal.any() == flag))
 
     def _table(self, config: ArrayConfig) -> tuple[list[tuple[Any, Any]], list[Any]]:
         """Return (nonzero, negative) of each digit, and whether each byte is illegal."""

@@ -193,7 +193,7 @@ class ArrayCore(wiring.Component):
         dot = self.dots[0]
         step = sequencer.step
         tags = delay_lines(m, step, dot.latency, name="step")
-        decoded = tags[dot.decode_latency]
+        decoded = tags[dot.decode_latency + 1]
         masked = tags[dot.decode_latency - 1]
         checked = decoded.valid & ~decoded.load & decoded.weighted
         flags = []
@@ -212,7 +212,7 @@ class ArrayCore(wiring.Component):
                 unit.valid.eq(tags[dot.latency - 1].valid),
                 unit.last.eq(tags[dot.latency - 1].group_last),
             ]
-            flags.append(unit.illegal.any() & decoded.rows[row])
+            flags.append(unit.illegal & decoded.rows[row])
         m.d.sync += illegal.eq(checked & Cat(*flags).any())
         return tags
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig, Packing
 
-__all__ = ["TritDecoder"]
+__all__ = ["TritDecoder", "flag_bits"]
 
 
 def digits_of(pair):
@@ -24,6 +24,11 @@ def chosen(index, bits):
     # Verilator objects to the `!index` that a comparison with 0 turns into.
     places = [index == at if at else ~index.any() for at in range(len(bits))]
     return Cat(place for place, bit in zip(places, bits, strict=True) if bit).any()
+
+
+def flag_bits(config: ArrayConfig) -> int:
+    """Return the flags of a row's beat: of every two 2-bit fields, one LUT4, or of a byte."""
+    return config.row_beat_bytes * (2 if config.packing is Packing.BITS2 else 1)
 
 
 class TritDecoder(wiring.Component):
@@ -45,8 +50,8 @@ class TritDecoder(wiring.Component):
         the codes.
     nonzero, negative : Out, lanes
         The trit of each lane; `negative` implies `nonzero`.
-    illegal : Out, row_beat_bytes
-        A code of the byte (pad digits included) is illegal; not masked.
+    illegal : Out, flag_bits(config)
+        One of a few codes (pad digits included) is illegal; not masked.
     """
 
     def __init__(self, config: ArrayConfig):
@@ -59,7 +64,7 @@ class TritDecoder(wiring.Component):
                 "ones": In(1),
                 "nonzero": Out(config.lanes),
                 "negative": Out(config.lanes),
-                "illegal": Out(config.row_beat_bytes),
+                "illegal": Out(flag_bits(config)),
             }
         )
 
@@ -81,10 +86,8 @@ class TritDecoder(wiring.Component):
         # Digits 0, 1, 2 are trits -1, 0, +1; field 3 is illegal: a set low bit means zero.
         zero = [field[0] for field in fields]
         negative = [~field.any() for field in fields]
-        illegal = [
-            Cat(field.all() for field in fields[at : at + 4]).any()
-            for at in range(0, len(fields), 4)
-        ]
+        pairs = [fields[at : at + 2] for at in range(0, len(fields), 2)]
+        illegal = [Cat(field.all() for field in pair).any() for pair in pairs]
         return zero, negative, illegal
 
     def _base3(self, m):

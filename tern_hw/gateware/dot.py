@@ -33,7 +33,7 @@ class GroupDot(wiring.Component):
     codes, mask, ones : In
         See `TritDecoder`.
     illegal : Out
-        See `TritDecoder`; `decode_latency` after the codes.
+        A code of the beat (pad digits included) is illegal; `decode_latency` + 1 after the codes.
     x : In, lanes * fixed_bits
         The activations of the step as `ActivationConverter` leaves them, `memory_cycles` after
         the codes.
@@ -54,7 +54,7 @@ class GroupDot(wiring.Component):
                 "codes": In(self.decoder.codes.shape()),
                 "mask": In(config.lanes),
                 "ones": In(1),
-                "illegal": Out(config.row_beat_bytes),
+                "illegal": Out(1),
                 "x": In(self.tree.x.shape()),
                 "valid": In(1),
                 "last": In(1),
@@ -70,8 +70,8 @@ class GroupDot(wiring.Component):
             decoder.codes.eq(self.codes),
             decoder.mask.eq(self.mask),
             decoder.ones.eq(self.ones),
-            self.illegal.eq(decoder.illegal),
         ]
+        m.d.sync += self.illegal.eq(decoder.illegal.any())
         late = self.config.operand_cycles - 1
         nonzero = delay(m, decoder.nonzero, late, name="nonzero")
         x, negative = self._operands(nonzero, delay(m, decoder.negative, late, name="negative"))

@@ -110,7 +110,7 @@ def test_a_whole_group_of_extremes_fits(lanes, activation):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_illegal_comes_with_the_decoded_trits(config):
+def test_illegal_comes_a_cycle_after_the_decoded_trits(config):
     dot = GroupDot(config)
     rng = randoms("illegal", config.name)
     legal = codes_of(config, [1] * config.lanes)
@@ -118,8 +118,7 @@ def test_illegal_comes_with_the_decoded_trits(config):
     illegal = 0x0F if config.packing == "2bit" else 0x01
     flags = [rng.random() < 0.5 for _ in range(100)]
     vectors = [{"codes": legal & ~0xFF | illegal if flag else legal} for flag in flags]
-    seen = respond(dot, vectors, ["illegal"], latency=dot.decode_latency)
-    # Of the first byte, and of no other.
+    seen = respond(dot, vectors, ["illegal"], latency=dot.decode_latency + 1)
     assert [flag for (flag,) in seen] == flags
 
 
