@@ -183,8 +183,8 @@ class LanesOfStep(Harness):
         self.holds(dut.real == real)
 
 
-#: Cycles before a row's last group that `ExactScale` looks at.
-BEFORE = 2
+#: Cycles before a row's last group that `ExactScale` looks at, its factors' cycle among them.
+BEFORE = 3
 
 
 class ExactScale(Harness):
@@ -216,7 +216,9 @@ class ExactScale(Harness):
         self.free_inputs("valid", "last", "scaled")
         fraction, negative = self.free(10, "fraction"), self.free(1, "negative")
         half_bits = Cat(fraction, Const(self.exponent, 5), negative)
+        # The factors come a cycle before their sums.
         m.d.comb += getattr(dut, self.factor).eq(half_bits)
+        half_bits = history(m, half_bits, 1, "factor")
         product: Any = Const(0, 1)
         bad: Any = Const(0, 1)
         for half, value in (("scale", "dot"), ("shift", "inputs")):
@@ -233,7 +235,7 @@ class ExactScale(Harness):
         # The group that ends the row; the cycle before it; and before that a row's end.
         end = history(m, ends, late, "end")
         again = history(m, goes_on, late + 1, "again")
-        begun = history(m, ends, late + BEFORE, "begun")
+        begun = history(m, ends, late + BEFORE - 1, "begun")
         if self.groups == 1:
             begun, again = begun & ~again, Const(0, 1)
         term = history(m, product, late, "term")
