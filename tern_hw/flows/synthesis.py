@@ -37,8 +37,11 @@ class SynthesisOptions:
         words = [self.target.command, f"-top {top}"]
         words += [] if self.dsp else [self.target.no_dsp]
         words += [] if self.block_ram else [self.target.no_block_ram]
+        # What asks for block RAM by an attribute would get it all the same.
+        free = [] if self.block_ram else ["setattr -unset ram_style"]
         return [
             f"read_verilog {verilog}",
+            *free,
             " ".join(word for word in words if word),
             "tee -q -o cells.json stat -json",
             "tee -q -o scopes.txt select -list t:$scopeinfo",
