@@ -19,7 +19,7 @@ CASES = [("2bit", 8), ("2bit", 9), ("2bit", 11), ("base3", 10), ("base3", 8), ("
 MINUS_ONES = 0
 
 
-def trits_of(packing: str, byte: int) -> tuple[list[int], bool]:
+def trits_of(packing: str, byte: int) -> tuple[list[int], list[bool]]:
     """Return a byte's trits and whether it holds an illegal code."""
     if packing == "base3":
         return [digit - 1 for digit in BASE3.get(byte, (1,) * 5)], [byte not in BASE3]
