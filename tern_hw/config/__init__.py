@@ -2,12 +2,14 @@
 
 formats      number formats, codes and implementations to choose from
 checks       what a field may hold
+rules        which fields go together
+naming       the name of the emitted module
 array        `ArrayConfig`: one array's choices, and every width and cycle count that follows
 registers    addresses and flags of the AXI4-Lite registers
 named        the configurations whose Verilog is kept in `rtl/`
 """
 
-from tern_hw.config.array import ALIGNED_BITS, ArrayConfig
+from tern_hw.config.array import ArrayConfig
 from tern_hw.config.formats import (
     FP16_FRACTION_BITS,
     FP16_MAX_UNITS,
@@ -21,6 +23,7 @@ from tern_hw.config.formats import (
 )
 from tern_hw.config.named import NAMED_CONFIGS
 from tern_hw.config.registers import ARRAY_ID, REGISTER_VERSION, ErrorFlag, Register
+from tern_hw.config.rules import ALIGNED_BITS
 
 __all__ = [
     "ALIGNED_BITS",

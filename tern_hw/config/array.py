@@ -18,15 +18,15 @@ from tern_hw.config.formats import (
     Packing,
     Weights,
 )
+from tern_hw.config.naming import module_name
+from tern_hw.config.rules import check_together
 from tern_hw.errors import TernError
 
-__all__ = ["ALIGNED_BITS", "ArrayConfig"]
+__all__ = ["ArrayConfig"]
 
 #: Pipeline registers of a binary16 multiply-add, and those of them before its accumulator's loop.
 MAC_REGISTERS: Final = 9
 MAC_PRODUCT_REGISTERS: Final = 2
-#: Widths that aligned activations may have; one bit more would hold every binary16 exactly.
-ALIGNED_BITS: Final = (8, FP16_MAX_UNITS.bit_length())
 #: Bytes of one scale (binary16) and one shift (binary16).
 SCALE_PAIR_BYTES: Final = 4
 
@@ -80,46 +80,7 @@ class ArrayConfig:
             ("weights", Weights),
         ):
             object.__setattr__(self, name, member_of(name, getattr(self, name), kind))
-        if self.weights is Weights.TERNARY:
-            self._check_group()
-            self._check_aligned()
-        else:
-            self._check_plain()
-
-    def _check_plain(self) -> None:
-        """Refuse what ternary weights alone have."""
-        if self.activation is not Activation.FP16:
-            raise TernError(f"activation must be fp16 with fp16 weights, not {self.activation}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            ternary = field.name in ("group_size", "packing", "aligned")
-            if ternary and value != field.default:
-                raise TernError(
-                    f"{field.name} must be left at {field.default} with fp16 weights, not {value}"
-                )
-
-    def _check_aligned(self) -> None:
-        if self.aligned is None:
-            return
-        integer_within("aligned", self.aligned, *ALIGNED_BITS)
-        if self.activation is not Activation.FP16:
-            raise TernError(f"aligned must stand beside activation fp16, not {self.activation}")
-
-    def _check_group(self) -> None:
-        group = self.group_size
-        if group == "row":
-            return
-        if isinstance(group, bool) or not isinstance(group, int) or group < 1:
-            raise TernError(f'group_size must be "row" or a positive integer, not {group!r}')
-        if group % self.lanes and self.lanes % group:
-            raise TernError(
-                f'group_size must be "row", a multiple of lanes or a divisor of lanes '
-                f"(lanes = {self.lanes}), not {group}"
-            )
-        if group > max(self.max_k, self.lanes):
-            raise TernError(
-                f'group_size must be at most max_k (= {self.max_k}) or "row", not {group}'
-            )
+        check_together(self)
 
     # ---------------------------------------------------------------- schedule
 
@@ -256,6 +217,11 @@ class ArrayConfig:
         return math.ceil(self.lanes / self.packing.digits_per_byte)
 
     @property
+    def illegal_flags(self) -> int:
+        """Flags of a row's beat: for two 2-bit fields, which are one LUT4, or a base-3 byte."""
+        return self.row_beat_bytes * (2 if self.packing is Packing.BITS2 else 1)
+
+    @property
     def weight_beat_bytes(self) -> int:
         """Bytes of one weight beat: row by row, row 0 lowest."""
         return self.rows * self.row_beat_bytes
@@ -344,13 +310,21 @@ class ArrayConfig:
         return self.decode_cycles + self.operand_cycles + self.tree_levels + 1
 
     @property
-    def scale_places(self) -> int:
-        """Scale beats that wait before a step claims them: what a power of two leaves of places.
+    def scale_depth(self) -> int:
+        """Scale beats that the array keeps: those that steps have claimed, and a few that wait.
 
-        A beat that a step claimed stays until its dot product comes.
+        A power of two; a claimed one stays until its dot product comes.
         """
-        claimed = self.issue_cycles + self.dot_cycles
-        return (1 << (claimed + 3).bit_length()) - claimed
+        return 1 << (self._scales_claimed + 3).bit_length()
+
+    @property
+    def scale_places(self) -> int:
+        """Scale beats that may wait to be claimed."""
+        return self.scale_depth - self._scales_claimed
+
+    @property
+    def _scales_claimed(self) -> int:
+        return self.issue_cycles + self.dot_cycles
 
     @property
     def scale_cycles(self) -> int:
@@ -401,22 +375,7 @@ class ArrayConfig:
     @property
     def name(self) -> str:
         """Name of the emitted module, unique among configurations that differ in public fields."""
-        activation = self.activation + ("" if self.aligned is None else f"a{self.aligned}")
-        parts = ["tern", f"{self.lanes}x{self.rows}", activation]
-        if self.weights is Weights.TERNARY:
-            group = "row" if self.group_size == "row" else f"g{self.group_size}"
-            parts += [group, self.packing]
-        else:
-            parts[0] = "mac"
-        if self.output is not OutputFormat.FP32:
-            parts.append(f"o{self.output}")
-        if self.max_k != 16384:
-            parts.append(f"k{self.max_k}")
-        if self.max_n != 65536:
-            parts.append(f"n{self.max_n}")
-        if self.dot is not Dot.TREE:
-            parts.append(self.dot)
-        return "_".join(str(part) for part in parts)
+        return module_name(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, as JSON holds them."""

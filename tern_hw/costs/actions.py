@@ -120,8 +120,7 @@ def _decode(config: ArrayConfig) -> Counter[Action]:
         counts[Action("register", bits=middle)] += 1
     counts[Action("gate", bits=MASKED_GATES * config.lanes)] += 1
     # Trits, and which few codes are illegal; then whether any is.
-    flags = config.row_beat_bytes * (2 if config.packing is Packing.BITS2 else 1)
-    counts[Action("register", bits=2 * config.lanes + flags + 1)] += 1
+    counts[Action("register", bits=2 * config.lanes + config.illegal_flags + 1)] += 1
     return counts
 
 

@@ -59,9 +59,6 @@ class ArrayCore(wiring.Component):
             config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
         )
         self.latency = self.sum_latency + self.results.latency
-        # Scale beats: those that wait, and those claimed, when every step claims one.
-        claimed = config.issue_cycles + self.dots[0].latency
-        self.scale_depth = config.scale_places + claimed
         super().__init__(core_ports(config))
 
     def blocks(self) -> dict[str, int]:
@@ -262,7 +259,7 @@ class ArrayCore(wiring.Component):
     def _scale_ring(self, m, sequencer, gate):
         config = self.config
         m.submodules.scale_ring = ring = Ring(
-            width=8 * config.scale_beat_bytes, depth=self.scale_depth
+            width=8 * config.scale_beat_bytes, depth=config.scale_depth
         )
         m.submodules.scale_walk = walk = JobWalk(
             rows=config.rows,

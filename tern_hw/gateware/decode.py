@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from tern_hw.config import ArrayConfig, Packing
 
-__all__ = ["TritDecoder", "flag_bits"]
+__all__ = ["TritDecoder"]
 
 
 def digits_of(pair):
@@ -24,11 +24,6 @@ def chosen(index, bits):
     # Verilator objects to the `!index` that a comparison with 0 turns into.
     places = [index == at if at else ~index.any() for at in range(len(bits))]
     return Cat(place for place, bit in zip(places, bits, strict=True) if bit).any()
-
-
-def flag_bits(config: ArrayConfig) -> int:
-    """Return the flags of a row's beat: of every two 2-bit fields, one LUT4, or of a byte."""
-    return config.row_beat_bytes * (2 if config.packing is Packing.BITS2 else 1)
 
 
 class TritDecoder(wiring.Component):
@@ -50,7 +45,7 @@ class TritDecoder(wiring.Component):
         the codes.
     nonzero, negative : Out, lanes
         The trit of each lane; `negative` implies `nonzero`.
-    illegal : Out, flag_bits(config)
+    illegal : Out, illegal_flags
         One of a few codes (pad digits included) is illegal; not masked.
     """
 
@@ -64,7 +59,7 @@ class TritDecoder(wiring.Component):
                 "ones": In(1),
                 "nonzero": Out(config.lanes),
                 "negative": Out(config.lanes),
-                "illegal": Out(flag_bits(config)),
+                "illegal": Out(config.illegal_flags),
             }
         )
 

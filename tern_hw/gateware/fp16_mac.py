@@ -1,7 +1,5 @@
 """The floating-point opponent: a fused multiply-add of binary16 operands, written for area."""
 
-from dataclasses import dataclass
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -9,43 +7,16 @@ from amaranth.lib.wiring import In, Out
 from tern_hw.config import OutputFormat
 from tern_hw.gateware.adders import Adders
 from tern_hw.gateware.fp16_model import FORMATS, FloatFormat, multiply_add
+from tern_hw.gateware.fp16_window import HALF_BITS, WINDOWS
 from tern_hw.gateware.pipeline import add_with_carry
 
 __all__ = ["BOUNDARIES", "Fp16Mac"]
 
-#: Bits of a binary16 significand, and of the product of two.
-HALF_BITS, PRODUCT_BITS = 11, 22
 #: Where a register may stand, in the order of the data. Those of the product are outside the loop
 #: that an accumulator closes.
 BOUNDARIES = ("rows", "product", "align", "place", "add", "coarse", "fine", "normal", "round")
 #: The same in the order in which a deeper pipeline takes them.
 PRIORITY = ("round", "product", "add", "coarse", "place", "normal", "rows", "align", "fine")
-
-
-@dataclass(frozen=True)
-class Window:
-    """Places of the product and of the accumulator's significand in one fixed-point number.
-
-    The product stands `low` bits above the end, and the significand at most `gap` bits above the
-    product. `low` is what the result's last place needs below the least product that may lose
-    bits of the accumulator. With `gap` the significand of exponent e_c stands highest where
-    e_a + e_b + `offset` = e_c, and the offset is one that costs no adder.
-    """
-
-    low: int
-    gap: int
-    offset: int
-
-    def bits(self, precision: int) -> int:
-        return precision + self.gap + PRODUCT_BITS + self.low
-
-
-#: binary16: a product may have ten leading zeros (one operand subnormal). binary32: operands
-#: are normalised first, as the window would be wider by 21 bits else.
-WINDOWS = {
-    OutputFormat.FP16: Window(low=2, gap=3, offset=0),
-    OutputFormat.FP32: Window(low=5, gap=6, offset=128),
-}
 
 
 class Fp16Mac(wiring.Component):

@@ -1,4 +1,4 @@
-"""Memories of two ports, one that writes and one that reads a cycle later, and a queue in one."""
+"""Memories of two ports, one that writes and one that reads a cycle later, and a ring in one."""
 
 from typing import Final
 
@@ -12,6 +12,7 @@ __all__ = ["Ring", "memory_depth", "two_port_memory"]
 
 #: Tells synthesis, as Yosys reads it, that no read needs the word that is being written.
 COLLISION_FREE: Final = {"no_rw_check": True}
+#: Asks for block RAM where a memory is so small that LUTs would be taken.
 IN_BLOCK_RAM: Final = {"ram_style": "block"}
 
 

@@ -182,11 +182,10 @@ class Sequencer(wiring.Component):
 
     def _too_soon(self, m):
         """Return whether the row block before this one still occupies the rounder."""
-        claims = self.room_claim
-        busy = Signal(self.config.rows - 1)
-        if not len(busy):
+        if self.config.rows == 1:
             return Const(0)
-        m.d.sync += busy.eq(Mux(claims, -1, busy >> 1))
+        busy = Signal(self.config.rows - 1)
+        m.d.sync += busy.eq(Mux(self.room_claim, -1, busy >> 1))
         return busy[0]
 
     def _issue(self, m, walk, fire, work, summing):

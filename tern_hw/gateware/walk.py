@@ -174,7 +174,10 @@ class StepWalk(wiring.Component):
         return m
 
     def _last_of(self, m, last, step, count):
-        """Count the steps of a beat or of a group (None: of the row); tell the last one."""
+        """Count the steps of a beat or of a group (None: of the row); tell the last one.
+
+        Returns whether it is full, a row's end apart.
+        """
         if count == 1:
             m.d.comb += last.eq(1)
             return 1
