@@ -6,6 +6,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
+from cocotb.triggers import RisingEdge
 
 from sim.bench import Bench
 from sim.context import config, coverage, open_bench, seed
@@ -159,13 +160,14 @@ async def trickling_sink(dut: Any) -> None:
     config = bench.config
     rng = np.random.default_rng([seed(), 8])
     # More than the places for results; each taken frees one, which a block must not take for more.
-    places = config.latency_cycles + 4 * config.rows
-    n = min(places + 20 + 2 * config.block_outputs, config.max_n)
+    n = min(config.result_places + 20 + 2 * config.block_outputs, config.max_n)
     job = random_job(rng, n, min(2, config.max_k), config)
     bench.sink.set_pause_generator(itertools.cycle([*[True] * DROUGHT_CYCLES, False]))
     bench.offer(job)
+    watch = cocotb.start_soon(_places_are_kept(bench, config.row_blocks(n)))
     begun = await bench.start(job)
     await bench.cycles(n * (DROUGHT_CYCLES + 1))
+    watch.cancel()
     counters = await bench.finish(job, begun)
     bench.sink.set_pause_generator(None)
     bench.sink.pause = False
@@ -173,6 +175,28 @@ async def trickling_sink(dut: Any) -> None:
     assert counters.stalls["result"] >= DROUGHT_CYCLES, counters
     assert counters.cycles == counters.observed_cycles, counters
     coverage().hit("starved", "result, a trickle")
+
+
+async def _places_are_kept(bench: Bench, blocks: int) -> None:
+    """Watch a job of one weight beat a block: as many are taken as have places, no more, no less.
+
+    The sink takes one result after each drought, so before that all that could be taken was; the
+    first few fall into the time in which the places are filled.
+    """
+    dut, config = bench.dut, bench.config
+    if config.weights is not Weights.TERNARY:
+        return
+    taken = left = 0
+    while True:
+        await RisingEdge(dut.clk)
+        free = (config.result_places + left) // config.rows
+        if dut.m_axis_result_tvalid.value and dut.m_axis_result_tready.value:
+            filled = left * DROUGHT_CYCLES > 2 * config.result_places
+            assert not filled or taken == min(free, blocks), (taken, left)
+            left += 1
+        if dut.s_axis_weight_tvalid.value and dut.s_axis_weight_tready.value:
+            taken += 1
+            assert taken <= free, (taken, left)
 
 
 async def _starved_at_the_end(bench: Bench) -> None:

@@ -132,6 +132,7 @@ def _control_bins() -> Iterator[Bin]:
         "bad shape",
         "sticky errors",
         "counters",
+        "DONE stays",
         "abort when idle",
         "start at the end: refused",
         "start at the end: accepted",

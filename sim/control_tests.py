@@ -364,6 +364,28 @@ async def abort_in_mid_job(dut: Any, stalls: StallMode) -> None:
 
 
 @cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
+async def done_stays(dut: Any) -> None:
+    """DONE stays while other registers are written, and goes with an abort or the next start."""
+    bench = await open_bench(dut)
+    job = some_job(bench.config, 14)
+    await bench.run(job)
+    for register in Register:
+        # A start's bit, to all but CONTROL; N and K keep a shape that could be started.
+        if register != Register.CONTROL:
+            await bench.registers.write(register, (1).to_bytes(4, "little"))
+        assert await bench.read(Register.STATUS) == DONE, register
+    await bench.write(Register.CONTROL, ABORT)
+    assert await bench.read(Register.STATUS) == 0
+    # Refused as the shape is bad, a start leaves DONE where it was.
+    await bench.run(job)
+    await bench.write(Register.N, 0)
+    await bench.write(Register.CONTROL, START)
+    assert await bench.take_errors() == ErrorFlag.BAD_SHAPE
+    assert await bench.read(Register.STATUS) == DONE
+    coverage().hit("control", "DONE stays")
+
+
+@cocotb.test(timeout_time=LIMIT_MS, timeout_unit="ms")
 async def abort_when_idle(dut: Any) -> None:
     """Abort of an idle array does nothing, and abort beats a start in the same write."""
     bench = await open_bench(dut)

@@ -22,7 +22,8 @@ __all__ = ["prove_equivalent"]
 #: Seconds that the last stage, property directed reachability, may take.
 PDR_LIMIT_S = 10
 PROOF_LIMIT_S = 300
-#: From a miter to ABC's format; what reads beyond a memory's end reads 0.
+#: From a miter to ABC's format; what reads beyond a memory's end reads 0, and what has no start
+#: value (a memory's output) starts at 0 on both sides.
 TO_AIGER = (
     "hierarchy -top miter",
     "delete -output miter/o:*",
@@ -33,6 +34,7 @@ TO_AIGER = (
     "opt -fast",
     "async2sync",
     "dffunmap",
+    "setundef -init -zero",
     "setundef -undriven -zero",
     "setundef -zero",
     "opt_clean",

@@ -310,6 +310,12 @@ class ArrayConfig:
         return self.decode_cycles + self.operand_cycles + self.tree_levels + 1
 
     @property
+    def result_places(self) -> int:
+        """Places for results: those on their way when a block is issued every `rows` cycles."""
+        in_flight = self.latency_cycles + self.rows + 2
+        return self.rows * (math.ceil(in_flight / self.rows) + 1)
+
+    @property
     def scale_depth(self) -> int:
         """Scale beats that the array keeps: those that steps have claimed, and a few that wait.
 
@@ -346,9 +352,8 @@ class ArrayConfig:
     def latency_cycles(self) -> int:
         """Cycles from a row block's last step to the transfer of its first result.
 
-        A register at the ports, decoder, operands, tree, group sum, scale and shift, rounder,
-        result queue; with binary16 weights a register, the multiply-add, and the way to the
-        result port.
+        Register at the ports, dot product, scale and shift, rounder, result queue; with binary16
+        weights a register, the multiply-add, and the way to the result port.
         """
         if self.weights is not Weights.TERNARY:
             return 1 + self.mac_registers + 3

@@ -88,8 +88,7 @@ class _Results:
         self.stream = stream
         self.rows = config.rows
         self.latency = config.latency_cycles
-        in_flight = self.latency + config.rows + 2
-        self.places = config.rows * (-(-in_flight // config.rows) + 1)
+        self.places = config.result_places
         self.waiting: deque[int] = deque()  # cycles from which each may be transferred
 
     def block(self, cycle: int, rows: int) -> None:

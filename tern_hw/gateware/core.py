@@ -1,7 +1,5 @@
 """The array without its registers: packets in, one job at a time, results out."""
 
-import math
-
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 
@@ -53,11 +51,7 @@ class ArrayCore(wiring.Component):
         self.dots = [GroupDot(config) for _ in range(config.rows)]
         self.scales = [ScaleShift(config) for _ in range(config.rows)]
         self.sum_latency = config.issue_cycles + self.dots[0].latency + self.scales[0].latency
-        # Places for results: those on their way when a block is issued every `rows` cycles.
-        in_flight = config.latency_cycles + config.rows + 2
-        self.results = ResultUnit(
-            config, depth=config.rows * (math.ceil(in_flight / config.rows) + 1)
-        )
+        self.results = ResultUnit(config, depth=config.result_places)
         self.latency = self.sum_latency + self.results.latency
         super().__init__(core_ports(config))
 

@@ -256,6 +256,17 @@ def test_the_lane_mask_is_found_once_a_step_for_all_rows():
     assert actions[Action("gate", bits=2 * 64)] == 2 * (1 + 3) * 5
 
 
+def test_beats_and_words_pass_a_register():
+    # As above: three blocks, five steps; two tokens. Widths that nothing else has.
+    config = ArrayConfig(lanes=64, rows=3, packing="base3", max_k=512)
+    actions = count_matmul(config, 2, 9, 300).actions
+    assert actions[Action("register", bits=8 * 3 * 13)] == 2 * 3 * 5
+    wide = ArrayConfig(lanes=24, rows=1, activation="fp16", group_size=24, max_k=512)
+    actions = count_matmul(wide, 1, 2, 96).actions
+    # 24 activations of 41 bits read for each of four steps, while they are loaded and twice more.
+    assert actions[Action("register", bits=24 * 41)] == (1 + 2) * 4
+
+
 def test_a_group_s_sum_waits_in_a_memory_of_all_groups():
     config = ArrayConfig(lanes=32, group_size=8, max_k=1000)
     bits = config.sum_bits

@@ -42,9 +42,13 @@ def last_sums(layer, x):
     return x[:, start:].astype(object) @ trits[:, start:].T
 
 
-@pytest.mark.parametrize("activation", ["int8", "fp16"])
-def test_netlist_of_the_dot_product_computes_the_layer(activation):
-    config = ArrayConfig.from_dict(CONFIG.as_dict() | {"activation": activation})
+@pytest.mark.parametrize(
+    ("activation", "packing"), [("int8", "base3"), ("fp16", "base3"), ("int8", "2bit")]
+)
+def test_netlist_of_the_dot_product_computes_the_layer(activation, packing):
+    config = ArrayConfig.from_dict(
+        CONFIG.as_dict() | {"activation": activation, "packing": packing}
+    )
     layer = random_layer(5, 16, 37, 3, config, zeros=0.4)
     x = layer.activations(config.activation)
     work = dot_work(config, layer.matrix.digits(), x, parts=4)

@@ -23,8 +23,8 @@ def test_random_gifts_and_claims(limit, initial, cost):
             for _ in range(60):
                 assert ctx.get(counter.backed) == (left >= cost)
                 assert ctx.get(counter.enough) == (left >= cost or waived)
-                if len(counted) > 1:
-                    assert ctx.get(counter.spare) == (counted[-2] < limit - 1)
+                spare = counted[-2] < limit - 1 if len(counted) > 1 else initial < limit
+                assert ctx.get(counter.spare) == spare
                 levels.append(left)
                 claim = left >= cost and rng.random() < claims
                 give = left < limit and rng.random() < odds
