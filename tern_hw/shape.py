@@ -34,6 +34,7 @@ SHAPE: Final = (
     "max_k",
     "max_n",
     "dot",
+    "products",
 )
 
 
@@ -68,6 +69,12 @@ def add_shape_options(parser: "argparse.ArgumentParser") -> None:
         "--dot",
         help=f"dot product: {' or '.join(Dot)} ({default.dot}); carry is made of ECP5's cells",
     )
+    shape.add_argument(
+        "--products",
+        type=integer,
+        help="products of scale and shift that a row computes at once: 2, or 1 in turn "
+        f"({default.products})",
+    )
 
 
 def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
@@ -98,5 +105,6 @@ def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
         "max_k": args.max_k,
         "max_n": args.max_n,
         "dot": args.dot,
+        "products": args.products,
     }
     return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})

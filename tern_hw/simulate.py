@@ -171,6 +171,7 @@ def _parser() -> ArgumentParser:
         ("--max-k", integer, f"largest K ({default.max_k})"),
         ("--max-n", integer, f"largest N ({default.max_n})"),
         ("--dot", str, f"{' or '.join(Dot)} ({default.dot})"),
+        ("--products", integer, f"of a row's scale and shift at once: 2 or 1 ({default.products})"),
     ):
         array.add_argument(name, type=kind, help=text)
     stalls = parser.add_argument_group(f"stalls: probability each cycle, 0 to {MAX_STALL}")
@@ -209,7 +210,8 @@ def _config(
     if args.config is not None and args.config not in NAMED_CONFIGS:
         raise TernError(f"--config must be one of {', '.join(NAMED_CONFIGS)}, not {args.config!r}")
     names = ("lanes", "rows", "activation", "aligned", "packing", "max_k", "max_n", "dot")
-    fields = {name: getattr(args, name) for name in names} | {"output": args.result}
+    fields = {name: getattr(args, name) for name in (*names, "products")}
+    fields["output"] = args.result
     base = ArrayConfig()
     if args.config is not None:
         base = NAMED_CONFIGS[args.config]

@@ -29,7 +29,8 @@ SMALL_ARRAY = ["--lanes", "8", "--rows", "2", "--max-k", "128", "--max-n", "64"]
 def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayConfig:
     """Return a configuration for whole benches.
 
-    Choices: "fp16" (activation), "base3", "half" (output), "carry" (dot product).
+    Choices: "fp16" (activation), "base3", "half" (output), "carry" (dot product), "turn" (the
+    products of scale and shift).
     """
     return ArrayConfig(
         lanes=lanes,
@@ -39,6 +40,7 @@ def small(lanes: int, rows: int, group_size: GroupSize, *choices: str) -> ArrayC
         packing=Packing.BASE3 if "base3" in choices else Packing.BITS2,
         output=OutputFormat.FP16 if "half" in choices else OutputFormat.FP32,
         dot=Dot.CARRY if "carry" in choices else Dot.TREE,
+        products=1 if "turn" in choices else 2,
         max_k=SMALL_K,
         max_n=SMALL_N,
     )
@@ -68,6 +70,14 @@ PAIRWISE = [
 CARRY = [
     small(8, 2, 16, "carry"),
     small(13, 2, "row", "fp16", "base3", "half", "carry"),
+]
+
+
+#: Products of scale and shift in turn: rows that end with a single step, groups of rows of one.
+IN_TURN = [
+    small(8, 2, 16, "base3", "turn"),
+    small(16, 1, "row", "fp16", "half", "turn"),
+    small(9, 3, 27, "turn"),
 ]
 
 

@@ -61,6 +61,10 @@ CONFIGS = st.builds(
         ("max_n", 0),
         ("max_n", 1048577),
         ("weights", "int4"),
+        ("products", 0),
+        ("products", 3),
+        ("products", True),
+        ("products", "1"),
     ],
 )
 def test_bad_field_is_refused_in_one_sentence(field, value):
@@ -147,6 +151,30 @@ def test_name_tells_the_width_of_aligned_activations():
     assert names == [f"tern_64x4_{activation}_g128_2bit" for activation in groups]
 
 
+@pytest.mark.parametrize("group_size", [64, 32])
+def test_products_in_turn_need_groups_of_two_steps(group_size):
+    with pytest.raises(TernError, match=rf"\(group_size = {group_size}, lanes = 64\), not 1$"):
+        ArrayConfig(products=1, group_size=group_size)
+    assert ArrayConfig(products=1, group_size="row").name == "tern_64x4_int8_row_2bit_p1"
+
+
+@pytest.mark.parametrize(
+    ("group_size", "k", "more"),
+    # Groups of 128 are two steps: 576 is four and a half, whose last one waits.
+    [(128, 512, 0), (128, 576, 1), (128, 64, 0), (192, 448, 1), (192, 512, 0), ("row", 64, 0)],
+)
+def test_products_in_turn_take_a_cycle_more_where_a_row_ends_with_a_single_step(
+    group_size, k, more
+):
+    both, turn = (ArrayConfig(group_size=group_size, products=products) for products in (2, 1))
+    assert turn.latency_cycles == both.latency_cycles
+    # Ten row blocks, and what each waits for.
+    assert turn.job_cycles(40, k) - both.job_cycles(40, k) == 10 * more
+    one, two = (dataclasses.replace(config, rows=1) for config in (both, turn))
+    blocks = 0 if k > 64 else 39  # of a single step: none directly after another
+    assert two.job_cycles(40, k) - one.job_cycles(40, k) == 40 * more + blocks
+
+
 # --------------------------------------------------------------------- binary16 weights
 
 
@@ -176,6 +204,7 @@ def test_a_job_of_binary16_weights_takes_a_step_an_input_and_context():
         ({"packing": "base3"}, "packing must be left at 2bit with fp16 weights, not base3"),
         ({"group_size": 64}, "group_size must be left at 128 with fp16 weights, not 64"),
         ({"aligned": 16}, "aligned must be left at None with fp16 weights, not 16"),
+        ({"products": 1}, "products must be left at 2 with fp16 weights, not 1"),
     ],
 )
 def test_what_only_trits_have_is_refused_with_binary16_weights(fields, sentence):

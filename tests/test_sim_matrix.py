@@ -10,6 +10,7 @@ from tern_hw.config import ArrayConfig
 from tests.simulations import (
     ALIGNED,
     CARRY,
+    IN_TURN,
     PAIRWISE,
     QUICK_ALIGNED,
     Outcome,
@@ -75,6 +76,18 @@ def test_runs_together_cover_the_choices(simulator, runs, record_property):
 
 def test_an_aligned_array_passes_and_hits_its_bins(runs):
     check(runs.get(QUICK_ALIGNED, Simulator.VERILATOR), QUICK_ALIGNED)
+
+
+def test_benches_pass_with_products_in_turn(runs):
+    check(runs.get(IN_TURN[0], Simulator.VERILATOR), IN_TURN[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize("config", IN_TURN, ids=lambda config: config.name)
+def test_every_bench_passes_with_products_in_turn(config, simulator, runs):
+    needs(simulator)
+    check(runs.get(config, simulator), config)
 
 
 #: Icarus takes every fifth configuration: it is ten times slower.

@@ -20,6 +20,7 @@ from tern_hw.config.formats import (
 )
 from tern_hw.config.naming import module_name
 from tern_hw.config.rules import check_together
+from tern_hw.config.schedule import job_cycles
 from tern_hw.errors import TernError
 
 __all__ = ["ArrayConfig"]
@@ -64,6 +65,8 @@ class ArrayConfig:
     max_n: int = 65536
     #: Implementation of the dot product.
     dot: Dot = Dot.TREE
+    #: Products of scale and shift that a row computes at once: 2, or 1 in turn.
+    products: int = 2
     #: What the weight port carries.
     weights: Weights = Weights.TERNARY
 
@@ -72,6 +75,7 @@ class ArrayConfig:
         integer_within("rows", self.rows, 1, 16)
         integer_within("max_k", self.max_k, 1, 65536)
         integer_within("max_n", self.max_n, 1, 1048576)
+        integer_within("products", self.products, 1, 2)
         for name, kind in (
             ("activation", Activation),
             ("packing", Packing),
@@ -363,17 +367,9 @@ class ArrayConfig:
     def job_cycles(self, n: int, k: int) -> int:
         """Return the cycles of one job of N outputs over K inputs when no stream stalls.
 
-        From the accepted start to the last result's transfer, as `Register.CYCLES` counts:
-        load, gap, one interval a row block, and the way of the last results. Activations that
-        are aligned pass once more, when their groups' units are known.
+        From the accepted start to the last result's transfer, as `Register.CYCLES` counts.
         """
-        steps = self.steps(k)
-        blocks = self.row_blocks(n)
-        interval = max(steps, self.result_interval)
-        last_rows = n - (blocks - 1) * self.block_outputs
-        find = 0 if self.aligned is None else steps + self.unit_cycles
-        load = find + self.load_cycles(k) + self.load_gap_cycles
-        return load + steps + (blocks - 1) * interval + self.latency_cycles + last_rows - 1
+        return job_cycles(self, n, k)
 
     # ------------------------------------------------------------- description
 

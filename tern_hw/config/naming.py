@@ -32,4 +32,6 @@ def module_name(config: ArrayConfig) -> str:
         parts.append(f"n{config.max_n}")
     if config.dot is not Dot.TREE:
         parts.append(config.dot)
+    if config.products != 2:
+        parts.append(f"p{config.products}")
     return "_".join(str(part) for part in parts)

@@ -29,6 +29,7 @@ def check_together(config: ArrayConfig) -> None:
     if config.weights is Weights.TERNARY:
         _check_group(config)
         _check_aligned(config)
+        _check_products(config)
     else:
         _check_plain(config)
 
@@ -39,7 +40,7 @@ def _check_plain(config: ArrayConfig) -> None:
         raise TernError(f"activation must be fp16 with fp16 weights, not {config.activation}")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        ternary = field.name in ("group_size", "packing", "aligned")
+        ternary = field.name in ("group_size", "packing", "aligned", "products")
         if ternary and value != field.default:
             raise TernError(
                 f"{field.name} must be left at {field.default} with fp16 weights, not {value}"
@@ -52,6 +53,15 @@ def _check_aligned(config: ArrayConfig) -> None:
     integer_within("aligned", config.aligned, *ALIGNED_BITS)
     if config.activation is not Activation.FP16:
         raise TernError(f"aligned must stand beside activation fp16, not {config.activation}")
+
+
+def _check_products(config: ArrayConfig) -> None:
+    group = config.group_size
+    if config.products == 1 and group != "row" and group < 2 * config.lanes:
+        raise TernError(
+            f"products must be 2 where a group is done in a cycle (group_size = {group}, "
+            f"lanes = {config.lanes}), not 1"
+        )
 
 
 def _check_group(config: ArrayConfig) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "check_counted",
     "fine_widths",
     "group_end",
+    "group_end_units",
     "lane_mask",
     "memory_register",
     "normalised_bits",
@@ -32,6 +33,7 @@ __all__ = [
     "weight_beat",
 ]
 
+HALF_BITS: Final = 16
 #: Bits of a binary16 significand, and of its places to the left.
 SIGNIFICAND_BITS: Final = 11
 SHIFT_BITS: Final = 5
@@ -45,8 +47,9 @@ MUX_GATES: Final = 3
 FIELD_GATES: Final = 3
 #: Two-input gates a lane that mask its trit, or make it +1: two for each of its two bits.
 MASKED_GATES: Final = 4
-#: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite.
-SCALE_TAG_BITS: Final = 23
+#: Register bits beside the data of scale and shift: what is valid, last, scaled, not finite; by
+#: the products at once.
+SCALE_TAG_BITS: Final = {1: 20, 2: 23}
 #: Of a scaled product's shift, the bits that its first cycle does.
 NEAR_SHIFT_BITS: Final = 4
 #: Two-input gates that find in four bits, of two digits, whether one of them is 0 or 1.
@@ -175,41 +178,88 @@ def lane_mask(config: ArrayConfig) -> Counter[Action]:
 
 def group_end(config: ArrayConfig) -> Counter[Action]:
     """Return what one row does where a group ends: scale and shift, and the sum over the row."""
-    bits = config.sum_bits
-    placed = bits + FP16_MAX_UNITS.bit_length() + config.unit_max
+    counts = _times(_scaled_product(config), 2)
+    if config.products == 2:
+        return counts + _products_sum(config) + _row_sum(config)
+    return counts + _times(_turn(config) + _row_sum(config), 2)
+
+
+def group_end_units(config: ArrayConfig) -> Counter[Action]:
+    """Return a row's units that do `group_end`, each by its action."""
+    if config.products == 2:
+        return group_end(config)
+    return _scaled_product(config) + _turn(config) + _row_sum(config)
+
+
+def _times(counts: Counter[Action], times: int) -> Counter[Action]:
+    return Counter({action: times * count for action, count in counts.items()})
+
+
+def _placed_bits(config: ArrayConfig) -> int:
+    """Return the bits of a sum times a factor, in the row's places."""
+    return config.sum_bits + FP16_MAX_UNITS.bit_length() + config.unit_max
+
+
+def _scaled_product(config: ArrayConfig) -> Counter[Action]:
+    """Return what a sum times its scale or its shift takes."""
+    bits, placed = config.sum_bits, _placed_bits(config)
     coarse_bits = SHIFT_BITS - SCALE_FINE_BITS
     operand_bits = fine_widths(SCALE_FINE_BITS)[-1]
     counts: Counter[Action] = Counter()
-    # Each factor is shifted a little, its product to its place, and complemented where the factor
+    # The factor is shifted a little, its product to its place, and complemented where the factor
     # is negative.
-    counts[Action("gate", bits=MUX_GATES * sum(fine_widths(SCALE_FINE_BITS)))] += 2
-    counts[Action("multiply", bits=bits, by=operand_bits)] += 2
-    counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 2
-    # Both sums in two halves, the high one a cycle after the low one.
-    half = config.accumulator_bits // 2
-    counts[Action("add", bits=half)] += 2
-    counts[Action("add", bits=placed + 1 - half)] += 1
-    counts[Action("add", bits=config.accumulator_bits - half)] += 1
-    # Of each factor: sign, significand, exponent, and whether it is not finite; then the operand
-    # and the coarse shift for two of them; the group's unit.
-    counts[Action("register", bits=1 + SIGNIFICAND_BITS + SHIFT_BITS + 1)] += 2
+    counts[Action("gate", bits=MUX_GATES * sum(fine_widths(SCALE_FINE_BITS)))] += 1
+    counts[Action("multiply", bits=bits, by=operand_bits)] += 1
+    counts[Action("gate", bits=placed * (MUX_GATES * coarse_bits + 1))] += 1
+    # Its sign, significand, exponent, and whether it is not finite; then the operand and the
+    # coarse shift for two of them; the group's unit.
+    counts[Action("register", bits=1 + SIGNIFICAND_BITS + SHIFT_BITS + 1)] += 1
     unit_bits = config.unit_max.bit_length()
-    counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1 + unit_bits)] += 2
+    counts[Action("register", bits=bits + 1 + operand_bits + coarse_bits + 1 + unit_bits)] += 1
     # Before the multiplication and behind it, the whole shift and the sign beside it.
     shift_bits = (LARGEST_SHIFT + config.unit_max).bit_length()
-    counts[Action("register", bits=bits + operand_bits + shift_bits + 1)] += 4
-    # After the shift's near bits, with the far ones; after all of it. What is above the low half
-    # waits a cycle.
+    counts[Action("register", bits=bits + operand_bits + shift_bits + 1)] += 2
+    # After the shift's near bits, with the far ones; after all of it. What is above the row's low
+    # half waits a cycle.
     partly = min(bits + operand_bits + (1 << NEAR_SHIFT_BITS) - 1, placed + 1)
-    counts[Action("register", bits=partly + shift_bits - NEAR_SHIFT_BITS + 1)] += 2
-    counts[Action("register", bits=placed + 1)] += 2
-    counts[Action("register", bits=placed - half)] += 2
-    # The products' sum and its two carries.
+    counts[Action("register", bits=partly + shift_bits - NEAR_SHIFT_BITS + 1)] += 1
+    counts[Action("register", bits=placed + 1)] += 1
+    counts[Action("register", bits=placed - config.accumulator_bits // 2)] += 1
+    return counts
+
+
+def _products_sum(config: ArrayConfig) -> Counter[Action]:
+    """Return what the sum of both products takes, in two halves, the high one a cycle later."""
+    half, placed = config.accumulator_bits // 2, _placed_bits(config)
+    counts: Counter[Action] = Counter()
+    counts[Action("add", bits=half)] += 1
+    counts[Action("add", bits=placed + 1 - half)] += 1
+    # The sum and its two carries.
     counts[Action("register", bits=placed + 1 + 2)] += 1
+    return counts
+
+
+def _turn(config: ArrayConfig) -> Counter[Action]:
+    """Return what it takes that a unit's two products have turns: choices, and what waits."""
+    unit_bits = config.unit_max.bit_length()
+    chosen = config.sum_bits + HALF_BITS + unit_bits
+    counts: Counter[Action] = Counter()
+    counts[Action("gate", bits=MUX_GATES * chosen)] += 1
+    # X, the shift and the unit; whether there is a second product, the row's last, of a real shift.
+    counts[Action("register", bits=chosen + 3)] += 1
+    return counts
+
+
+def _row_sum(config: ArrayConfig) -> Counter[Action]:
+    """Return what adding to a row's sum takes, in halves as above."""
+    half = config.accumulator_bits // 2
+    counts: Counter[Action] = Counter()
+    counts[Action("add", bits=half)] += 1
+    counts[Action("add", bits=config.accumulator_bits - half)] += 1
     # The sum so far, which restarts with each row, its low half once more and its carry; the row's.
     counts[Action("register", bits=config.accumulator_bits)] += 2
     counts[Action("register", bits=half + 1)] += 1
-    counts[Action("register", bits=SCALE_TAG_BITS)] += 1
+    counts[Action("register", bits=SCALE_TAG_BITS[config.products])] += 1
     return counts
 
 

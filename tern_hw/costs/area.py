@@ -8,7 +8,7 @@ from tern_hw.config import ArrayConfig
 from tern_hw.costs.actions import (
     Action,
     activation_word,
-    group_end,
+    group_end_units,
     lane_mask,
     memory_register,
     result,
@@ -58,7 +58,7 @@ def units(engine: Engine) -> Counter[Action]:
         shared = Counter({engine.word("write"): 1})
         rows = engine.array.rows
     else:
-        row = row_step(engine) + group_end(engine)
+        row = row_step(engine) + group_end_units(engine)
         shared = result(engine) + load_chunk(engine) + scale_beat(engine) + lane_mask(engine)
         shared += weight_beat(engine) + memory_register(engine)
         shared[sum_word(engine, "write")] += 1

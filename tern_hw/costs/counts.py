@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from tern_hw.config import ArrayConfig
+from tern_hw.config import ArrayConfig, weight_window_cycles
 from tern_hw.costs.actions import (
     Action,
     activation_word,
@@ -155,7 +155,7 @@ def count_matmul(config: ArrayConfig, m: int, n: int, k: int) -> Counts:
         n=n,
         k=k,
         cycles=m * config.job_cycles(n, k),
-        weight_window_cycles=steps + (blocks - 1) * max(steps, config.result_interval),
+        weight_window_cycles=weight_window_cycles(config, n, k),
         load_steps=m * steps,
         compute_steps=m * blocks * steps,
         activation_beats=m * chunks,

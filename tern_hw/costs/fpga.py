@@ -114,6 +114,8 @@ def in_range(config: ArrayConfig) -> None:
         raise TernError(f"weights must be ternary for the fitted area, not {config.weights}")
     if config.aligned is not None:
         raise TernError(f"aligned must be left out for the fitted area, not {config.aligned}")
+    if config.products != 2:
+        raise TernError(f"products must be 2 for the fitted area, not {config.products}")
     if config.group_size == "row":
         raise TernError('group_size must be an integer for the fitted area, not "row"')
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
+from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing, weight_window_cycles
 from tern_hw.costs.actions import Action
 from tern_hw.costs.counts import Counts, check_shape
 
@@ -117,6 +117,7 @@ class Opponent:
             packing=Packing.BITS2,
             output=OutputFormat.FP32,
             group_size="row",
+            products=2,
         )
 
     @property
@@ -199,7 +200,7 @@ def count_opponent(opponent: Opponent, m: int, n: int, k: int) -> Counts:
         n=n,
         k=k,
         cycles=m * schedule.job_cycles(n, k),
-        weight_window_cycles=steps + (blocks - 1) * max(steps, schedule.result_interval),
+        weight_window_cycles=weight_window_cycles(schedule, n, k),
         load_steps=m * steps,
         compute_steps=m * blocks * steps,
         activation_beats=m * steps,

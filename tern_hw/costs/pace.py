@@ -174,7 +174,7 @@ def _compute(
     """Run all steps; return the cycle after the last, and the stalls of weights, scales, room."""
     stalls = [0, 0, 0]
     size = k if config.group_size == "row" else config.group_size
-    too_soon = 0
+    too_soon, ended = 0, False
     for block in range(0, n, config.rows):
         for first in range(0, k, config.step_inputs):
             last = first + config.step_inputs
@@ -186,11 +186,13 @@ def _compute(
                 have_scale = not group_last or scales.credits > 0
                 room = results.places >= config.rows
                 have_room = not row_last or (room and too_soon == 0)
-                fired = have_weight and have_scale and have_room
+                have_unit = not group_last or not ended
+                fired = have_weight and have_scale and have_room and have_unit
                 stalls[0] += not have_weight
                 stalls[1] += have_weight and not have_scale
                 stalls[2] += have_weight and have_scale and row_last and not room
                 too_soon = max(0, too_soon - 1)
+                ended = config.products == 1 and fired and group_last
                 results.advance(cycle)
                 scales.advance(cycle, claimed=fired and group_last)
                 if fired and _beat_ends(config, first, k):

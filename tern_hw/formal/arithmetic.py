@@ -183,8 +183,17 @@ class LanesOfStep(Harness):
         self.holds(dut.real == real)
 
 
-#: Cycles before a row's last group that `ExactScale` looks at, its factors' cycle among them.
-BEFORE = 3
+def group_distance(config: ArrayConfig) -> int:
+    """Return the least cycles from a group to the next one."""
+    return 3 - config.products
+
+
+def cycles_before(config: ArrayConfig) -> int:
+    """Return the cycles that `ExactScale` looks at before a row's last group.
+
+    Those of a group and of a row's end before it, and of the factors of that.
+    """
+    return 2 * group_distance(config) + 1
 
 
 class ExactScale(Harness):
@@ -230,21 +239,24 @@ class ExactScale(Harness):
                 product = product + Mux(sign, -units, units)
                 bad = bad | nonfinite
         late = self.block.latency
-        known = history(m, Const(1), late + BEFORE, "known")
+        apart = group_distance(self.block.config)
+        if apart > 1:
+            self.assume(~(dut.valid & history(m, dut.valid, 1, "occupied")))
+        known = history(m, Const(1), late + cycles_before(self.block.config), "known")
         ends, goes_on = dut.valid & dut.last, dut.valid & ~dut.last
-        # The group that ends the row; the cycle before it; and before that a row's end.
+        # The group that ends the row; the one before it; and before that a row's end.
         end = history(m, ends, late, "end")
-        again = history(m, goes_on, late + 1, "again")
-        begun = history(m, ends, late + BEFORE - 1, "begun")
+        again = history(m, goes_on, late + apart, "again")
+        begun = history(m, ends, late + 2 * apart, "begun")
         if self.groups == 1:
             begun, again = begun & ~again, Const(0, 1)
         term = history(m, product, late, "term")
-        earlier = Mux(again, history(m, product, late + 1, "earlier"), 0)
+        earlier = Mux(again, history(m, product, late + apart, "earlier"), 0)
         # What an infinity or a missing factor adds is nobody's business.
         exact = history(m, dut.scaled & ~bad, late, "exact")
-        exact &= ~again | history(m, dut.scaled & ~bad, late + 1, "exact_before")
+        exact &= ~again | history(m, dut.scaled & ~bad, late + apart, "exact_before")
         broken = history(m, bad & dut.scaled, late, "broken")
-        broken |= again & history(m, bad & dut.scaled, late + 1, "broken_before")
+        broken |= again & history(m, bad & dut.scaled, late + apart, "broken_before")
         row = (earlier + term)[: len(dut.total)].as_signed()
         self.holds(~known | ~begun | ~end | ~exact | (dut.total == row))
         self.holds(~known | ~begun | ~end | (dut.nan == broken))

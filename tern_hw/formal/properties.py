@@ -117,16 +117,21 @@ def _converters() -> list[Property]:
     return found
 
 
+#: Products of scale and shift at once, and how that is called.
+TURNS = ((2, ""), (1, " in turn"))
+
+
 def _scales() -> list[Property]:
     # A constant exponent makes the shift a wiring; all 32 together are every binary16.
+    configs = [(small(max_k=1, products=products), turn) for products, turn in TURNS]
     return [
         Property(
-            block=f"scale and shift, {factor}",
+            block=f"scale and shift{turn}, {factor}",
             text=f"a row is {factor} * {name}: of one group of 3 bits, of two of 1 bit; NaN, too",
-            build=partial(ScaleShift, small(max_k=1)),
+            build=partial(ScaleShift, config),
             harness=arithmetic.ExactScale,
             method=Method.PIPELINE,
-            cycles=arithmetic.BEFORE,
+            cycles=arithmetic.cycles_before(config),
             cases=tuple(
                 {"factor": factor, "exponent": at, "bits": bits, "groups": groups}
                 for at in range(32)
@@ -134,6 +139,7 @@ def _scales() -> list[Property]:
             ),
             quick=False,
         )
+        for config, turn in configs
         for factor, name in (("scale", "S"), ("shift", "X"))
     ]
 

@@ -212,12 +212,16 @@ def _schedule(config: ArrayConfig) -> dict[str, Any]:
             "+ cycles + outputs of the last block - 1; load = ceil(K / lanes), "
             f"steps = K * contexts, blocks = ceil(N / block_outputs); {ending}",
         }
+    window, waits = "steps + (blocks - 1) * max(steps, result_interval)", ""
+    if config.products == 1:
+        window = "steps + wait * (steps > 1) + (blocks - 1) * max(steps + wait, result_interval)"
+        alone = "steps = 1" if config.group_steps is None else f"steps % {config.group_steps} = 1"
+        waits = f", wait = 1 where {alone}, else 0"
     return {
         **({"unit_cycles": config.unit_cycles} if aligned else {}),
         "step_inputs": config.step_inputs,
         "result_interval_cycles": config.result_interval,
-        "job_cycles": ("steps + unit + " if aligned else "")
-        + "steps + load_gap + steps + (blocks - 1) * max(steps, result_interval) "
+        "job_cycles": ("steps + unit + " if aligned else "") + f"steps + load_gap + {window} "
         "+ cycles + rows of the last block - 1; steps = ceil(K / step_inputs), "
-        f"blocks = ceil(N / rows); {ending}",
+        f"blocks = ceil(N / rows){waits}; {ending}",
     }

@@ -1,6 +1,8 @@
 """Exact scale and shift: alpha * S + gamma * X summed over a row's groups, in one long integer."""
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from typing import NamedTuple
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,6 +23,18 @@ NEAR_BITS = 4
 LARGEST_SHIFT = 28
 
 
+class _Marks(NamedTuple):
+    """What goes beside a term of a row's sum, whose low half is added a cycle before its high."""
+
+    #: Cycle of the low half.
+    cycle: int
+    #: A half is there; it is the row's last: of the low half, of the high one.
+    enables: list[Value]
+    lasts: list[Value]
+    #: A factor is not finite; at cycle 1.
+    bad: Value
+
+
 class ScaleShift(wiring.Component):
     """Accumulate scale * dot + shift * inputs over the groups of a row, exactly.
 
@@ -28,12 +42,13 @@ class ScaleShift(wiring.Component):
     by that, shifted a little, and a left shift; a negative factor is a complement whose missing
     one is the carry-in of the next adder.
 
-    Latency: `latency` = 8. Throughput: a group a cycle. Backpressure: none.
+    Latency: `latency` = 8. Throughput: `config.products` = 2: a group a cycle; 1: every other one,
+    as one unit computes a group's products in turn. Backpressure: none.
 
     Members
     -------
     valid : In
-        A group's sums and factors are present.
+        A group's sums and factors are present; not in two cycles together where `products` = 1.
     last : In
         It is the row's last group.
     dot, inputs : In, signed(sum_bits)
@@ -45,7 +60,8 @@ class ScaleShift(wiring.Component):
     scaled : In
         `scale` and `shift` are real; where not, they are not looked at.
     nonfinite : Out
-        The group's scale or shift is an infinity or a NaN; one cycle after it, for one cycle.
+        The group's scale or shift is an infinity or a NaN; one cycle after it, for one cycle; with
+        `products` = 1 the shift is told of a cycle later.
     total : Out, signed(accumulator_bits)
         The sum of the row that ended last, in units of 2**-accumulator_fraction_bits.
     nan : Out
@@ -73,14 +89,19 @@ class ScaleShift(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        scaled, scale_sign, scale_bad = self._product(m, self.dot, self.scale, "scale")
-        shifted, shift_sign, shift_bad = self._product(m, self.inputs, self.shift, "shift")
-        # Cycle 1 tells whether the factors are numbers.
-        valid = delay(m, self.valid, 1, name="valid_1")
-        bad = delay(m, self.valid & self.scaled, 1, name="scaled") & (scale_bad | shift_bad)
-        m.d.comb += self.nonfinite.eq(bad)
-        enables = delay_lines(m, valid, 6, name="enable")[-2:]
-        lasts = delay_lines(m, self.last, 7, name="last")[-2:]
+        if self.config.products == 2:
+            self._both(m)
+        else:
+            self._in_turn(m)
+        return m
+
+    def _both(self, m):
+        """Add a group's products together, and that to the row."""
+        unit = self._unit
+        scaled, scale_sign, scale_bad = self._product(m, self.dot, self.scale, unit, "scale")
+        shifted, shift_sign, shift_bad = self._product(m, self.inputs, self.shift, unit, "shift")
+        bad = scale_bad | shift_bad
+        marks = self._marks(m, self.valid, self.last, self.valid & self.scaled, bad, cycle=6)
         # Sums are done in two halves, the high one a cycle later: no carry runs through a whole
         # row's. Cycles 6 and 7: the two products together; the shift's missing one goes one
         # adder on.
@@ -99,24 +120,62 @@ class ScaleShift(wiring.Component):
         term_high = Signal(signed(len(above[0]) + 1))
         m.d.sync += term_high.eq(add_with_carry(*above, term_over))
         # Cycles 7 and 8: the row.
+        self._onto_row(m, term_low, term_carry, term_high, marks)
+
+    def _in_turn(self, m):
+        """Add the scale's product to the row, and the shift's a cycle after it."""
+        second = delay(m, self.valid, 1, name="second")
+        names = ("inputs", "shift", "last", "scaled")
+        inputs, shift, last, scaled = (
+            delay(m, getattr(self, name), 1, name=f"second_{name}") for name in names
+        )
+        # A factor comes a cycle before what it multiplies.
+        value = Mux(second, inputs, self.dot)
+        factor = Mux(self.valid, shift, self.scale)
+        unit = self._unit
+        if self.config.unit_max:
+            unit = Mux(second, delay(m, unit, 1, name="second_unit"), unit)
+        placed, sign, bad = self._product(m, value, factor, unit, "product")
+        real = (self.valid & self.scaled) | (second & scaled)
+        marks = self._marks(m, self.valid | second, second & last, real, bad, cycle=5)
+        # Cycles 6 and 7, and 7 and 8: as above, but for the sum of the two.
+        half = self.config.accumulator_bits // 2
+        above = delay(m, placed[half:], 1, name="above").as_signed()
+        self._onto_row(m, placed[:half], sign, above, marks)
+
+    def _marks(self, m, valid, last, real, bad, *, cycle):
+        """Take along what is told of a term at cycle 0 (but `bad`, at 1); tell of bad factors."""
+        valid = delay(m, valid, 1, name="valid_1")
+        bad = delay(m, real, 1, name="scaled") & bad
+        m.d.comb += self.nonfinite.eq(bad)
+        enables = delay_lines(m, valid, cycle, name="enable")[-2:]
+        lasts = delay_lines(m, last, cycle + 1, name="last")[-2:]
+        return _Marks(cycle, enables, lasts, bad)
+
+    def _onto_row(self, m, term_low, carry, term_high, marks):
+        """Add a term's low half, and a cycle later its high half, to the row's sum."""
+        half = len(term_low)
         low = Signal(half)
         over = Signal()
         part_low = Signal(half)
         part_high = Signal(signed(len(self.total) - half))
-        sum_low = add_low(part_low, term_low, term_carry)
+        sum_low = add_low(part_low, term_low, carry)
         m.d.sync += Cat(low, over).eq(sum_low)
-        self._accumulate(m, part_low, sum_low, enables[0], lasts[0])
+        self._accumulate(m, part_low, sum_low, marks.enables[0], marks.lasts[0])
         sum_high = add_with_carry(part_high, term_high, over)
-        self._accumulate(m, part_high, sum_high, enables[1], lasts[1])
-        bad_now = delay(m, bad, 6, name="bad")
+        self._accumulate(m, part_high, sum_high, marks.enables[1], marks.lasts[1])
+        bad_now = delay(m, marks.bad, marks.cycle, name="bad")
         part_nan = Signal()
-        self._accumulate(m, part_nan, part_nan | bad_now, enables[1], lasts[1])
-        with m.If(enables[1] & lasts[1]):
+        self._accumulate(m, part_nan, part_nan | bad_now, marks.enables[1], marks.lasts[1])
+        with m.If(marks.enables[1] & marks.lasts[1]):
             m.d.sync += [
                 self.total.eq(Cat(low, sum_high)),
                 self.nan.eq(part_nan | bad_now),
             ]
-        return m
+
+    @property
+    def _unit(self):
+        return self.unit if self.config.unit_max else Const(0, 1)
 
     @staticmethod
     def _accumulate(m, part, total, enable, last):
@@ -126,10 +185,11 @@ class ScaleShift(wiring.Component):
         with m.Elif(enable):
             m.d.sync += part.eq(total)
 
-    def _product(self, m, value, half, name):
+    def _product(self, m, value, half, unit, name):
         """Return (product, or its complement where the factor is negative; that sign), cycle 5.
 
-        Also whether the factor is not finite, at cycle 1.
+        Also whether the factor is not finite, at cycle 1. Its binary16 comes a cycle before the
+        value and the unit, which is looked at where activations are aligned.
         """
         fields = zip(("sign", "significand", "exponent", "bad"), half_fields(half), strict=True)
         sign, significand, exponent, bad = (
@@ -148,7 +208,7 @@ class ScaleShift(wiring.Component):
         shift_1 = coarse_1 << FINE_BITS
         if self.config.unit_max:
             # One shift does both powers of two.
-            shift_1 = shift_1 + delay(m, self.unit, 1, name=f"{name}_unit")
+            shift_1 = shift_1 + delay(m, unit, 1, name=f"{name}_unit")
         shift_2 = Signal(range(LARGEST_SHIFT + self.config.unit_max + 1), name=f"{name}_shift_2")
         m.d.sync += shift_2.eq(shift_1)
         product = self._multiplied(m, value, operand_1, name)

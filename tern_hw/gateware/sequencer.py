@@ -39,7 +39,8 @@ class Sequencer(wiring.Component):
 
     Latency: 1 from a weight beat to its step; a load step follows its activation beat by
     2 + conversion cycles, when the beat stands in memory. Throughput: a step a cycle; row
-    blocks at least `rows` cycles apart. Backpressure: a step waits, nothing is lost.
+    blocks at least `rows` cycles apart, and where a row has one product unit, ends of groups two.
+    Backpressure: a step waits, nothing is lost.
 
     Members
     -------
@@ -143,10 +144,16 @@ class Sequencer(wiring.Component):
         lacks_scale = walk.group_last & ~self.scale_ready
         lacks_room = walk.row_last & ~(self.room & ~self._too_soon(m))
         lacks = lacks_scale | lacks_room
+        if self.config.products == 1:
+            # A row's scale and shift still computes the products of the group before.
+            ended = Signal()
+            lacks |= walk.group_last & ended
         # Each by itself, of as few as can be, as much depends on them within the cycle.
         load_waits, weight_late = loading & self.activation_late, computing & self.weight_late
         holds = weight_late | lacks
         beat, work = loading & self.activation_present, computing & ~holds
+        if self.config.products == 1:
+            m.d.sync += ended.eq(work & walk.group_last)
         fire = beat | work | aligning if aligned else beat | work
         m.d.comb += [
             # Between the phases it goes to where each begins: the first input of the first row

@@ -1,10 +1,9 @@
-"""Action counts: equal to a walk of the schedule, to the beats, and to the Verilog's registers."""
+"""Action counts: equal to a walk of the schedule, to the beats, and to what the Verilog has."""
 
 import dataclasses
 import re
 from collections import Counter
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,36 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tern_hw.beats import activation_beats, scale_beats, weight_beats
-from tern_hw.config import NAMED_CONFIGS, ArrayConfig
+from tern_hw.config import ArrayConfig
 from tern_hw.costs import count_matmul
 from tern_hw.costs.actions import (
     MUX_GATES,
     Action,
     group_end,
+    group_end_units,
     lane_mask,
-    memory_register,
     normalised_bits,
     result,
     row_step,
-    scale_beat,
     sum_word,
-    weight_beat,
 )
 from tern_hw.costs.area import units
 from tern_hw.costs.fpga import features
 from tern_hw.costs.loading import load_chunk, unit_word
 from tern_hw.costs.pace import Pace, paced_job
 from tern_hw.errors import TernError
-from tern_hw.gateware.align import ActivationAligner, UnitFinder
-from tern_hw.gateware.dot import GroupDot
 from tern_hw.gateware.emit import convert
-from tern_hw.gateware.lanes import LaneMask
 from tern_hw.gateware.rounder import Rounder
-from tern_hw.gateware.scale import ScaleShift
 from tests.costs.walk import walk
 from tests.layers import random_layer
-
-RTL = Path(__file__).resolve().parent.parent.parent / "rtl"
 
 CASES = {
     "default": (ArrayConfig(max_k=512), 2, 10, 300),
@@ -82,6 +73,7 @@ CASES = {
         4,
         100,
     ),
+    "in turn": (ArrayConfig(lanes=16, rows=3, group_size=32, products=1, max_k=200), 2, 7, 144),
     "one weight": (ArrayConfig(lanes=16, rows=4, max_k=128), 1, 1, 1),
 }
 
@@ -132,93 +124,14 @@ def test_cycles_are_those_of_the_jobs(case):
     assert counts.weight_window_cycles >= counts.compute_steps // tokens
 
 
-def register_bits(text):
-    """Return the bits of the named registers of each module of a Verilog text."""
-    bits = Counter()
-    for module, body in re.findall(r"^module \\?(\S+)\s*\(.*?\n(.*?)^endmodule", text, re.S | re.M):
-        for high, register in re.findall(r"^  reg (?:\[(\d+):0\] )?(\S+)\s+= ", body, re.M):
-            if not register.startswith("\\$auto"):  # the writer's own
-                bits[module.partition(".")[2]] += int(high or 0) + 1
-                if register.startswith("mask"):
-                    bits["mask"] += int(high or 0) + 1
-    return bits
-
-
-def counted_bits(actions):
-    return sum(
-        action.bits * times for action, times in actions.items() if action.component == "register"
-    )
-
-
-@pytest.mark.parametrize("name", NAMED_CONFIGS)
-def test_register_bits_are_those_of_the_verilog(name):
-    config, bits = NAMED_CONFIGS[name], register_bits((RTL / f"{name}.v").read_text())
-    dot = sum(bits[f"core.dot_0{part}"] for part in ("", ".decoder", ".tree"))
-    assert counted_bits(row_step(config)) == dot > 0
-    assert counted_bits(lane_mask(config)) == bits["mask"]
-    assert counted_bits(group_end(config)) == bits["core.scale_0"] > 0
-    queue = 2 * (config.result_bits + 1)  # the FIFO is a memory there
-    output = bits["core.results"] + bits["core.results.rounder"]
-    assert counted_bits(result(config)) - queue == output > 0
-    arrived = 8 * config.activation_beat_bytes
-    loaded = bits["core.converter"] + bits["core.lanes"] + arrived
-    assert counted_bits(load_chunk(config)) == loaded > 0
-
-
-@pytest.mark.parametrize("name", NAMED_CONFIGS)
-def test_the_core_s_wide_registers_are_those_counted(name):
-    """At the ports, and behind the memories of activations and scales."""
-    config = NAMED_CONFIGS[name]
-    (core,) = re.findall(
-        r"^module \\\S+\.core .*?^endmodule", (RTL / f"{name}.v").read_text(), re.S | re.M
-    )
-    widths = [int(high) + 1 for high in re.findall(r"^  reg \[(\d+):0\] \S+\s+= ", core, re.M)]
-    counted = [
-        8 * config.activation_beat_bytes,
-        counted_bits(weight_beat(config)),
-        counted_bits(memory_register(config)),
-        counted_bits(scale_beat(config)) // 3,
-    ]
-    assert not Counter(counted) - Counter(widths)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        ArrayConfig(lanes=8, dot="carry", packing="base3", group_size="row", max_k=64),
-        ArrayConfig(lanes=13, dot="carry", activation="fp16", group_size=26, max_k=130),
-        ArrayConfig(lanes=20, dot="carry", group_size=40),
-        ArrayConfig(lanes=64, dot="carry"),
-    ],
-    ids=lambda config: config.name,
-)
-def test_register_bits_of_chains_are_those_of_the_verilog(config):
-    bits = register_bits(convert(GroupDot(config), "top"))
-    assert bits["tree"] > 0
-    assert counted_bits(row_step(config)) == bits[""] + bits["decoder"] + bits["tree"]
-
-
-@pytest.mark.parametrize(
-    ("lanes", "group_size", "bits"), [(8, 16, 8), (16, 8, 12), (9, "row", 16), (8, 8, 40)]
-)
-def test_register_bits_of_aligning_are_those_of_the_verilog(lanes, group_size, bits):
-    config = ArrayConfig(
-        lanes=lanes, activation="fp16", aligned=bits, group_size=group_size, max_k=64
-    )
-    blocks = (UnitFinder, ActivationAligner, LaneMask)
-    loaded = [register_bits(convert(block(config), "top"))[""] for block in blocks]
-    assert counted_bits(load_chunk(config)) == sum(loaded) + 16 * lanes
-    assert min(loaded) > 0
-
-
-@pytest.mark.parametrize("bits", [8, 12, 16, 40])
-def test_register_bits_of_aligned_arrays_are_those_of_the_verilog(bits):
-    config = ArrayConfig(lanes=8, rows=1, activation="fp16", aligned=bits, group_size=16, max_k=64)
-    assert counted_bits(row_step(config)) == sum(
-        register_bits(convert(GroupDot(config), "top")).values()
-    )
-    scales = register_bits(convert(ScaleShift(config), "top"))
-    assert counted_bits(group_end(config)) == scales[""] > 0
+def test_products_in_turn_are_as_many_by_half_the_units():
+    both, turn = (ArrayConfig(products=products, max_k=512) for products in (2, 1))
+    multiply = Action("multiply", bits=16, by=14)
+    assert group_end(both)[multiply] == group_end(turn)[multiply] == 2
+    assert group_end_units(both) == group_end(both)
+    assert group_end_units(turn)[multiply] == 1
+    assert {each: 2 * times for each, times in group_end_units(turn).items()} == group_end(turn)
+    assert units(turn)[multiply] == 4 < units(both)[multiply]
 
 
 @pytest.mark.parametrize("name", ["default", "one row", "fp16", "aligned"])
@@ -284,13 +197,6 @@ def test_units_are_a_row_s_times_rows_and_what_the_rows_share_once():
     shared[sum_word(config, "write")] += 1
     row = row_step(config) + group_end(config)
     assert units(config) == Counter({each: 4 * times for each, times in row.items()}) + shared
-
-
-def test_chains_add_as_often_as_a_tree_and_have_more_registers():
-    tree, chains = (count_matmul(ArrayConfig(dot=dot), 1, 8, 256) for dot in ("tree", "carry"))
-    assert sum(tree.adds_by_bits.values()) == sum(chains.adds_by_bits.values())
-    registers = [counted_bits(each.actions) for each in (tree, chains)]
-    assert registers[0] < registers[1]
 
 
 @pytest.mark.parametrize(

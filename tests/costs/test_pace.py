@@ -19,6 +19,7 @@ CONFIGS = [
     ArrayConfig(lanes=8, rows=1, group_size=8, **SMALL),
     ArrayConfig(lanes=8, rows=12, group_size=8, output="fp16", **SMALL),
     ArrayConfig(lanes=16, rows=2, group_size=8, activation="fp16", aligned=12, **SMALL),
+    ArrayConfig(lanes=8, rows=1, group_size=16, products=1, **SMALL),
 ]
 PACES = [
     Pace(),
@@ -60,8 +61,9 @@ def check(config, pace, shapes):
         (CONFIGS[0], random_pace(2)),
         (CONFIGS[0], random_pace(44)),
         (CONFIGS[5], PACES[7]),
+        (CONFIGS[6], PACES[7]),
     ],
-    ids=["periodic", "random", "full", "aligned"],
+    ids=["periodic", "random", "full", "aligned", "in turn"],
 )
 def test_cycles_and_stalls_are_those_of_the_array(config, pace):
     stalls = check(config, pace, [(5, 20), (40, 8)])
@@ -92,7 +94,12 @@ def test_pauses_never_make_a_job_shorter(n, k, pauses, config):
 
 @pytest.mark.parametrize(
     "config",
-    [*CONFIGS, ArrayConfig(lanes=20, rows=2, group_size=20, dot="carry", **SMALL)],
+    [
+        *CONFIGS,
+        ArrayConfig(lanes=20, rows=2, group_size=20, dot="carry", **SMALL),
+        ArrayConfig(lanes=16, rows=1, group_size="row", products=1, **SMALL),
+        ArrayConfig(lanes=8, rows=3, group_size=24, products=1, **SMALL),
+    ],
     ids=lambda config: config.name,
 )
 def test_without_pauses_it_is_the_formula(config):

@@ -128,8 +128,9 @@ def _group_end(config, done, quantum):
         done["multiply", config.sum_bits, 14] += 2
         # 41 bits hold any binary16 in units of 2**-24; more places where u is largest.
         places = 41 + (41 - config.aligned if config.aligned else 0)
-        # Each sum in two halves.
+        # Each sum in two halves: of both products and then the row's, or twice the row's.
         low = config.accumulator_bits // 2
-        for bits in (config.sum_bits + places, config.accumulator_bits):
+        first = config.sum_bits + places if config.products == 2 else config.accumulator_bits
+        for bits in (first, config.accumulator_bits):
             done["add", low, 0] += 1
             done["add", bits - low, 0] += 1

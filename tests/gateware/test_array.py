@@ -22,6 +22,8 @@ CONFIGS = [
     ArrayConfig(
         lanes=12, rows=1, group_size=4, activation="fp16", aligned=9, packing="base3", **SMALL
     ),
+    ArrayConfig(lanes=8, rows=1, group_size=16, products=1, **SMALL),
+    ArrayConfig(lanes=8, rows=2, group_size=24, activation="fp16", aligned=9, products=1, **SMALL),
 ]
 SHAPES = [(4, 16), (1, 1), (5, 20), (3, 64), (7, 17), (40, 8), (17, 9)]
 EAGERNESS = [

@@ -62,15 +62,25 @@ def test_sidecar_lists_exactly_the_ports_of_the_top_module(small):
     assert listed == found
 
 
-@pytest.mark.parametrize("config", [SMALL, ALIGNED], ids=lambda config: config.name)
-def test_sidecar_latency_is_the_configurations(config):
+IN_TURN = ArrayConfig(lanes=8, rows=2, group_size=16, products=1, max_k=64, max_n=64)
+ROW_IN_TURN = ArrayConfig(lanes=8, rows=1, group_size="row", products=1, max_k=64, max_n=64)
+
+
+@pytest.mark.parametrize("k", [33, 8, 32])
+@pytest.mark.parametrize(
+    "config", [SMALL, ALIGNED, IN_TURN, ROW_IN_TURN], ids=lambda config: config.name
+)
+def test_sidecar_latency_is_the_configurations(config, k):
     latency = emit(config).sidecar["latency"]
     assert latency["cycles"] == sum(latency["blocks"].values()) == config.latency_cycles
-    formula = latency["job_cycles"].split(";")[0]
-    n, k = 7, 33
+    formula, text = latency["job_cycles"].split(";", 1)
+    n = 7
+    steps = -(-k // latency["step_inputs"])
+    (wait,) = re.findall(r"wait = 1 where steps (?:% (\d+) )?= 1, else 0", text) or [None]
     values = {
+        "wait": wait is not None and (steps % int(wait) if wait else steps) == 1,
         "steps": -(-k // latency["step_inputs"]),
-        "blocks": -(-n // 2),
+        "blocks": -(-n // config.rows),
         "load_gap": latency["load_gap_cycles"],
         "unit": latency.get("unit_cycles"),
         "result_interval": latency["result_interval_cycles"],

@@ -21,6 +21,9 @@ CONFIGS = [
     small(lanes=16, group_size=4, max_k=16),
     small(activation="fp16", group_size=16, aligned=16),
     small(activation="fp16", group_size=8, aligned=40),
+    small(products=1),
+    small(activation="fp16", group_size="row", products=1),
+    small(activation="fp16", group_size=16, aligned=16, products=1),
 ]
 
 
@@ -71,6 +74,13 @@ def model(vectors):
     return seen
 
 
+def apart(config, vectors, **garbage):
+    """Return the vectors as fast as the unit takes them: in turn, a bubble after each."""
+    if config.products == 2:
+        return vectors
+    return [each for v in vectors for each in (v, {**v, **garbage, "valid": 0})]
+
+
 def check(config, vectors):
     seen = scaled(config, vectors, ["total", "nan"])
     for (total, nan), (expected, expected_nan) in zip(seen, model(vectors), strict=True):
@@ -97,7 +107,8 @@ def test_all_signs_and_corners(config):
     sums = (-largest, -1, 0, 1, largest)
     cases = product(sums, sums, CORNER_HALVES, CORNER_HALVES)
     rng = randoms("corners", config.name)
-    check(config, [group(*case, last=1, **unit_of(config, rng)) for case in cases])
+    vectors = [group(*case, last=1, **unit_of(config, rng)) for case in cases]
+    check(config, apart(config, vectors, dot=7, inputs=-7, scale=INFINITY, shift=NAN))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -110,7 +121,8 @@ def test_random_rows_with_bubbles(config):
     for _ in range(1500):
         dot, inputs = (rng.randint(-largest, largest) for _ in range(2))
         halves = [rng.randrange(1 << 16) for _ in range(2)]
-        valid = rng.random() < 0.7
+        in_turn = config.products == 1 and vectors and vectors[-1]["valid"]
+        valid = not in_turn and rng.random() < 0.7
         scaled = rng.random() < 0.9
         if valid and scaled and rng.random() < 0.97:
             halves = [half if is_finite(half) else half ^ 0x0400 for half in halves]
@@ -127,14 +139,15 @@ def test_random_rows_with_bubbles(config):
     ("activation", "aligned"), [("int8", None), ("fp16", None), ("fp16", 8), ("fp16", 24)]
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_row_of_extremes_fits(activation, aligned, sign):
-    config = small(activation=activation, aligned=aligned, group_size=8)
+@pytest.mark.parametrize(("products", "group_size"), [(1, 16), (2, 8)])
+def test_a_row_of_extremes_fits(activation, aligned, sign, products, group_size):
+    config = small(activation=activation, aligned=aligned, group_size=group_size, products=products)
     largest = sign * largest_sum(config)
     count = config.groups(config.max_k)
     unit = {"unit": config.unit_max} if config.unit_max else {}
     ends = [index == count - 1 for index in range(count)]
     vectors = [group(largest, -largest, 0x7BFF, 0xFBFF, last=end, **unit) for end in ends]
-    total, nan = scaled(config, vectors, ["total", "nan"])[-1]
+    total, nan = scaled(config, apart(config, vectors), ["total", "nan"])[-1]
     most = config.fixed_max << config.unit_max
     assert total == sign * 2 * FP16_MAX_UNITS * most * config.max_k
     assert not nan
@@ -156,11 +169,30 @@ def test_nonfinite_lasts_to_the_end_of_its_row(half, where):
     assert [at for at, (flag,) in enumerate(flags) if flag] == [4, 11]
 
 
-def test_total_stays_between_rows():
+@pytest.mark.parametrize("half", [INFINITY, NEGATIVE_NAN])
+@pytest.mark.parametrize(("where", "late"), [("scale", 0), ("shift", 1)])
+def test_nonfinite_in_turn_lasts_to_the_end_of_its_row(half, where, late):
+    config = small(products=1)
+    plain = group(3, 5, 0x3C00, 0xBC00)
+    end = {**plain, "last": 1}
+    bad = {**plain, where: half}
+    unscaled = {**bad, "scaled": 0, "last": 1}
+    vectors = apart(config, [plain, bad, plain, end, unscaled, end, {**bad, "last": 1}, end])
+    # What comes between is not looked at, whatever else it says.
+    vectors = [{**bad, "valid": 0, "last": 1} if at % 2 else v for at, v in enumerate(vectors)]
+    nans = scaled(config, vectors, ["nan"])
+    assert [nan for (nan,) in nans[::2]] == [0, 0, 0, 1, 0, 0, 1, 0]
+    flags = scaled(config, vectors, ["nonfinite"], latency=1)
+    assert [at for at, (flag,) in enumerate(flags) if flag] == [2 + late, 12 + late]
+
+
+@pytest.mark.parametrize("products", [1, 2])
+def test_total_stays_between_rows(products):
     row = group(7, -9, 0xC200, 0x0001, last=1)
     other = group(99, 99, 0x7BFF, 0x7BFF)
-    vectors = [row] + [other, {**other, "valid": 0, "last": 1}] * 6
-    seen = scaled(small(), vectors, ["total"])
+    bubble = {**other, "valid": 0, "last": 1}
+    vectors = [row, *[bubble, other] * 6]
+    seen = scaled(small(products=products), vectors, ["total"])
     assert seen == [[7 * half_units(0xC200) - 9]] * 13
 
 
@@ -173,8 +205,19 @@ def test_latency_is_as_stated(name, value):
     assert observed_latency(scale, before, {name: value}, "total") == ahead + scale.latency
 
 
+def test_latency_in_turn_is_as_stated():
+    scale = ScaleShift(small(products=1))
+    assert scale.latency == scale.config.scale_cycles == 8
+    quiet = group(0, 0, 0, 0, valid=0)
+    row = group(7, -9, 0xC200, 0x0001, last=1)
+    seen = respond(scale, [quiet] * 12 + [row] + [quiet] * 12, ["total"], latency=1, lag=LATER)
+    # Looked at from the factors on, which come a cycle before the sums.
+    total = 7 * half_units(0xC200) - 9
+    assert next(at - 12 for at, (value,) in enumerate(seen) if value == total) == scale.latency
+
+
 def test_latency_of_the_unit_is_as_stated():
-    scale = ScaleShift(CONFIGS[-2])
+    scale = ScaleShift(small(activation="fp16", group_size=16, aligned=16))
     before = group(1, 1, 0x3C00, 0x3C00, last=1, unit=0)
     assert observed_latency(scale, before, {"unit": 1}, "total") == scale.latency
 

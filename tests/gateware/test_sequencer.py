@@ -17,6 +17,9 @@ CONFIGS = [
     small(lanes=9, rows=4, group_size=27, activation="fp16"),
     small(rows=16, group_size=8),
     small(lanes=16, rows=5, group_size=1),
+    small(rows=1, products=1),
+    small(rows=1, group_size=16, products=1),
+    small(lanes=9, rows=3, group_size=27, products=1),
 ]
 ALIGNED = [
     small(group_size=16, activation="fp16", aligned=16),
@@ -224,19 +227,30 @@ def test_without_stalls_a_step_a_cycle_and_blocks_at_the_interval(campaign):
         assert [first_cycle(log, state) for state in (State.LOAD, State.GAP)] == [1, 1 + count]
         compute = 1 + count + config.load_gap_cycles
         assert first_cycle(log, State.COMPUTE) == compute
-        interval = max(count, config.rows)
         claims = [at for at, each in enumerate(log) if each["room_claim"]]
-        ends = [compute + count - 1 + block * interval for block in range(blocks)]
+        ends = block_ends(config, shape.k, blocks, compute)
         assert claims == ends
         assert first_cycle(log, State.FINISH) == ends[-1] + 1
         assert not any(each[name] for each in log for name in STALL_NAMES)
+
+
+def block_ends(config, k, blocks, first):
+    """Return the cycles of the row blocks' last steps, the very first step's given."""
+    at, ended, ends = first - 1, False, []
+    for *_, group_last, _, row_last in row_positions(config, k) * blocks:
+        at += 1 + (config.products == 1 and ended and group_last)
+        if row_last:
+            at = max(at, ends[-1] + config.rows if ends else at)
+            ends.append(at)
+        ended = group_last
+    return ends
 
 
 def test_each_cycle_fires_or_tells_for_whom_it_waits(campaign):
     config, jobs = campaign
     for shape, log in jobs:
         pending = list(weight_steps(config, shape))
-        last_claim = -config.rows
+        last_claim, last_end = -config.rows, -2
         for at, c in enumerate(log):
             waits_for = dict.fromkeys(STALL_NAMES, False)
             waits_for["activation_stall"] = c["state"] == State.LOAD and not c["activation_present"]
@@ -249,10 +263,13 @@ def test_each_cycle_fires_or_tells_for_whom_it_waits(campaign):
                 waits_for["scale_stall"] = weight and not scale
                 waits_for["room_stall"] = weight and scale and not room
                 spaced = not row_last or at - last_claim >= config.rows
+                if config.products == 1 and group_last:
+                    spaced &= at - last_end >= 2
                 assert c["step"].valid == (weight and scale and room and spaced)
                 if c["step"].valid:
                     pending.pop(0)
                     last_claim = at if row_last else last_claim
+                    last_end = at if group_last else last_end
             assert {name: bool(c[name]) for name in STALL_NAMES} == waits_for
         assert not pending
 
