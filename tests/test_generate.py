@@ -69,6 +69,8 @@ def test_output_may_be_a_file_or_a_folder(tmp_path):
         (["--check", "--weights", "fp16"], "--check must stand without --weights, not beside it"),
         (["--list", "--dot", "carry"], "--list must stand without --dot, not beside it"),
         (["--aligned", "16"], "aligned must stand beside activation fp16, not int8"),
+        (["--products", "1", "--group-size", "64"], "products must be 2 where a group is done in"),
+        (["--check", "--products", "1"], "--check must stand without --products, not beside it"),
         (["--weights", "int4"], "weights must be one of ternary, fp16, not 'int4'"),
         (["--result", "fp64"], "--result must be one of fp32, fp16, not 'fp64'"),
         (["--check", "--lanes", "8"], "--check must stand without --lanes, not beside it"),
@@ -87,6 +89,15 @@ def test_mistake_is_one_sentence_and_status_2(args, sentence, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_products_in_turn_are_written(tmp_path):
+    options = [*TINY, "--group-size", "16", "--products", "1"]
+    assert generate.main([*options, "-o", str(tmp_path / "array.v")]) == 0
+    sidecar = json.loads((tmp_path / "array.json").read_text())
+    assert sidecar["configuration"]["products"] == 1
+    assert sidecar["module"].endswith("_p1")
+    assert "second_shift" in (tmp_path / "array.v").read_text()
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,18 @@ def test_command_writes_json(artifact, tmp_path, capsys):
     assert facts["stalls"]["weight"] > 0
 
 
+def test_command_takes_products_in_turn(artifact, capsys):
+    cycles = []
+    for products in ("2", "1"):
+        options = [*SMALL_ARRAY, "--products", products, "--json"]
+        assert simulate.main([str(artifact), LAYER, *options]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["mismatches"] == 0
+        cycles.append(facts["cycles"][0])
+    # 100 inputs end with a single step of 8; 21 outputs are 11 row blocks.
+    assert cycles[1] - cycles[0] == 11
+
+
 def test_command_takes_the_activations_format_from_the_file(artifact, tmp_path, capsys):
     path = tmp_path / "x.npy"
     np.save(path, np.linspace(-1, 1, 200).astype(np.float16).reshape(2, 100))

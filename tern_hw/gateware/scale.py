@@ -125,10 +125,13 @@ class ScaleShift(wiring.Component):
     def _in_turn(self, m):
         """Add the scale's product to the row, and the shift's a cycle after it."""
         second = delay(m, self.valid, 1, name="second")
-        names = ("inputs", "shift", "last", "scaled")
-        inputs, shift, last, scaled = (
+        names = ("shift", "last", "scaled")
+        shift, last, scaled = (
             delay(m, getattr(self, name), 1, name=f"second_{name}") for name in names
         )
+        # No reset: the block RAM that X comes from has a register that can be this one.
+        inputs = Signal.like(self.inputs, name="second_inputs", reset_less=True)
+        m.d.sync += inputs.eq(self.inputs)
         # A factor comes a cycle before what it multiplies.
         value = Mux(second, inputs, self.dot)
         factor = Mux(self.valid, shift, self.scale)

@@ -24,7 +24,7 @@ def _small(**fields: Any) -> ArrayConfig:
 
 
 #: Arrays simulated by default, and all: every activation, exact and aligned, packing, dot product,
-#: kind of group.
+#: kind of group, products at once and in turn.
 QUICK: Final = (
     _small(lanes=8, rows=2, group_size=16, packing="2bit"),
     _small(lanes=16, rows=3, group_size=4),
@@ -36,6 +36,7 @@ CONFIGURATIONS: Final = (
     _small(lanes=12, rows=3, group_size=4, activation="fp16"),
     _small(lanes=16, rows=1, group_size=32, packing="2bit", activation="fp16", dot="carry"),
     _small(lanes=16, rows=2, group_size=8, activation="fp16", aligned=12),
+    _small(lanes=8, rows=1, group_size=24, products=1),
 )
 #: Outputs and inputs of the jobs: one of each, a short last block, a short last group, several.
 SHAPES: Final = ((1, 1), (5, 20), (37, 9), (24, 130))

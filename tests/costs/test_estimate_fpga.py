@@ -66,6 +66,10 @@ def test_without_it_nothing_is_said(fitted, capsys):
             ["--fpga", "ecp5", "--group-size", "row"],
             'group_size must be an integer for the fitted area, not "row"',
         ),
+        (
+            ["--fpga", "ecp5", "--products", "1"],
+            "products must be 2 for the fitted area, not 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(fitted, options, sentence, capsys):

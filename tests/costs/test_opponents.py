@@ -78,6 +78,16 @@ def test_the_schedule_is_the_ternary_array_s():
     assert theirs.macs == ours.macs
 
 
+def test_an_opponent_never_waits_for_products_in_turn():
+    cycles = {
+        products: count_opponent(
+            Opponent.beside("int4", ArrayConfig(products=products)), 1, 1000, 576
+        ).cycles
+        for products in (1, 2)
+    }
+    assert cycles[1] == cycles[2] == ArrayConfig(group_size="row").job_cycles(1000, 576)
+
+
 def test_a_narrower_format_does_a_product_for_less():
     n = k = 1024
     costs = {
