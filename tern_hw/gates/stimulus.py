@@ -150,7 +150,14 @@ def scale_work(
     ----------
     scale, shift : float16 [N, groups]
     x : int8 or float16 [M, K]
+
+    Raises
+    ------
+    TernError
+        If the unit takes products in turn: groups would have to wait, and so would `dot`.
     """
+    if config.products != 2:
+        raise TernError(f"products must be 2 where switching is measured, not {config.products}")
     groups, k = scale.shape[1], x.shape[1]
     steps = config.steps(k)
     group_of_step = np.arange(steps) // (config.group_steps or steps)

@@ -132,6 +132,8 @@ def test_products_in_turn_are_as_many_by_half_the_units():
     assert group_end_units(turn)[multiply] == 1
     assert {each: 2 * times for each, times in group_end_units(turn).items()} == group_end(turn)
     assert units(turn)[multiply] == 4 < units(both)[multiply]
+    # A sum and a factor, each of two.
+    assert group_end(turn)[Action("gate", bits=MUX_GATES * (16 + 16))] == 2
 
 
 @pytest.mark.parametrize("name", ["default", "one row", "fp16", "aligned"])

@@ -100,6 +100,15 @@ def test_scales_come_at_the_end_of_each_group():
     assert work.stimulus["dot"][0, at + 1, 0] == trits @ x[0, 16:32].astype(int)
 
 
+def test_products_in_turn_are_not_measured():
+    layer = layer_of(CONFIG)
+    x = layer.activations(CONFIG.activation)
+    dot = dot_work(CONFIG, layer.matrix.digits(), x, parts=4)
+    in_turn = ArrayConfig.from_dict(CONFIG.as_dict() | {"products": 1})
+    with pytest.raises(TernError, match=r"^products must be 2 where switching .*, not 1$"):
+        scale_work(in_turn, dot, layer.matrix.scale, layer.matrix.shift, x, parts=4)
+
+
 def nearest(value, kind):
     """Round a fraction to a float format, ties to even, by looking at the neighbours."""
     with np.errstate(over="ignore"):
