@@ -22,6 +22,7 @@ from tests.simulations import SEED, needs, small
 #: memories and multiplications stay in LUTs.
 FAMILIES = ("ecp5", "xc7")
 SMALL = small(8, 1, "row")
+IN_TURN = small(8, 1, "row", "turn")
 
 
 def netlist(config: ArrayConfig, family: str, block: str = "array") -> SynthesisResult:
@@ -154,9 +155,10 @@ def benches(config: ArrayConfig, family: str, folder: Path, modules=TEST_MODULES
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", [SMALL, IN_TURN], ids=lambda config: config.name)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_netlist_of_a_small_array_passes_all_benches(family, tmp_path):
-    report = benches(SMALL, family, tmp_path)
+def test_netlist_of_a_small_array_passes_all_benches(family, config, tmp_path):
+    report = benches(config, family, tmp_path)
     assert report.failures == {}
     assert {name.rsplit(".", 1)[0] for name in report.tests} == set(TEST_MODULES)
 

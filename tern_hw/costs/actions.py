@@ -33,8 +33,8 @@ __all__ = [
     "weight_beat",
 ]
 
+#: Bits of a binary16, of its significand, and of that one's places to the left.
 HALF_BITS: Final = 16
-#: Bits of a binary16 significand, and of its places to the left.
 SIGNIFICAND_BITS: Final = 11
 SHIFT_BITS: Final = 5
 #: Largest shift of a scale's product, but for the unit of aligned activations.
