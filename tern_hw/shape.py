@@ -17,6 +17,7 @@ from tern_hw.errors import TernError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
 __all__ = ["SHAPE", "add_shape_options", "shaped_config"]
 
@@ -72,13 +73,21 @@ def add_shape_options(parser: "argparse.ArgumentParser") -> None:
     shape.add_argument(
         "--products",
         type=integer,
-        help="products of scale and shift that a row computes at once: 2, or 1 in turn "
-        f"({default.products})",
+        help="products of scale and shift that a row computes at once: 2, or 1 in turn, where "
+        f"groups are larger than the lanes ({default.products})",
     )
 
 
-def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
+def shaped_config(
+    args: "argparse.Namespace", otherwise: "Mapping[str, Any] | None" = None
+) -> ArrayConfig:
     """Return the configuration that the options ask for: the named one's, with changes.
+
+    Parameters
+    ----------
+    args : Namespace
+    otherwise : mapping, optional
+        Fields that neither an option nor a named configuration tells.
 
     Raises
     ------
@@ -107,4 +116,7 @@ def shaped_config(args: "argparse.Namespace") -> ArrayConfig:
         "dot": args.dot,
         "products": args.products,
     }
-    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+    told = {k: v for k, v in given.items() if v is not None}
+    if args.config is None:
+        told = {**(otherwise or {}), **told}
+    return dataclasses.replace(base, **told)

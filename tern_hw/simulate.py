@@ -209,9 +209,9 @@ def _config(
 ) -> ArrayConfig:
     if args.config is not None and args.config not in NAMED_CONFIGS:
         raise TernError(f"--config must be one of {', '.join(NAMED_CONFIGS)}, not {args.config!r}")
-    names = ("lanes", "rows", "activation", "aligned", "packing", "max_k", "max_n", "dot")
-    fields = {name: getattr(args, name) for name in (*names, "products")}
-    fields["output"] = args.result
+    formats = ("activation", "aligned", "packing")
+    names = (*formats, "lanes", "rows", "max_k", "max_n", "dot", "products")
+    fields = {name: getattr(args, name) for name in names} | {"output": args.result}
     base = ArrayConfig()
     if args.config is not None:
         base = NAMED_CONFIGS[args.config]

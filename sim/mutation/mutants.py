@@ -65,9 +65,9 @@ class Mutant:
 
 def array_verilog(config: ArrayConfig) -> str:
     """Return a configuration's Verilog, emitted by the command that users run."""
-    names = ("lanes", "rows", "activation", "packing", "group_size", "max_k", "max_n")
-    options = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in names]
-    options.append(f"--result={config.output}")
+    fields = {name: value for name, value in config.as_dict().items() if value is not None}
+    fields["result"] = fields.pop("output")
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
     done = run_tool(
         [sys.executable, "-m", "tern_hw.generate", *options, "--output", "-"],
         timeout_s=EMIT_LIMIT_S,

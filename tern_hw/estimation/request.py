@@ -1,13 +1,12 @@
 """What a command line asks to be estimated: the model, the system and the inputs."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tern_hw.config import ArrayConfig, Packing
+from tern_hw.config import Packing
 from tern_hw.costs import Inputs, Model, System, load_inputs, open_model
 from tern_hw.costs.technology import ON_CHIP
 from tern_hw.errors import TernError
@@ -90,9 +89,16 @@ def make_system(args: "argparse.Namespace", subject: Subject) -> System:
     """Return the array that the options shape, with what is beside it."""
     from tern_hw.shape import shaped_config
 
-    config = shaped_config(args)
-    if subject.artifact is not None:
-        config = _fitted(args, config, subject.artifact.group_size, subject.artifact.packing)
+    if (artifact := subject.artifact) is None:
+        config = shaped_config(args)
+    else:
+        packing = Packing(artifact.packing)
+        own = {"group_size": artifact.group_size, "packing": packing}
+        config = shaped_config(args, otherwise=own)
+        if config.group_size != artifact.group_size:
+            raise TernError(
+                f"group_size must be the artifact's, {artifact.group_size}, not {config.group_size}"
+            )
     return System(engine=config, clock_mhz=args.clock, float_macs=args.float_macs)
 
 
@@ -134,21 +140,6 @@ def _is_artifact(name: str) -> bool:
         return False
     content: dict[str, Any] = json.loads(path.read_bytes())
     return "tern_hw" in content
-
-
-def _fitted(
-    args: "argparse.Namespace", config: ArrayConfig, group_size: Any, packing: str
-) -> ArrayConfig:
-    """Return the array for an artifact: its group size and packing where none are asked for."""
-    if args.config is None:
-        config = dataclasses.replace(
-            config,
-            group_size=group_size if args.group_size is None else config.group_size,
-            packing=Packing(packing) if args.packing is None else config.packing,
-        )
-    if config.group_size != group_size:
-        raise TernError(f"group_size must be the artifact's, {group_size}, not {config.group_size}")
-    return config
 
 
 def ternary_counts(model: Model, layers: Mapping[str, tuple[int, int]]) -> dict[str, int]:

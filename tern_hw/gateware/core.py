@@ -32,7 +32,8 @@ class ArrayCore(wiring.Component):
 
     Latency: `latency` from a row block's last step to the transfer of its first result.
     Throughput: a step (`lanes` x `rows` trits) a cycle; a row block takes at least `rows`
-    cycles. Backpressure: at the issue, by credits.
+    cycles, and where products are computed in turn, groups end at most every other one.
+    Backpressure: at the issue, by credits.
 
     Members
     -------

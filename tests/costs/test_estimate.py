@@ -151,6 +151,18 @@ def test_an_artifact_brings_its_own_array_and_zeros(tmp_path, capsys):
     assert mlp["bytes_per_token"] == 2 * 256 * 2 * (13 + 4) + 2 * 128 * 256
 
 
+def test_an_artifact_s_groups_are_those_that_options_must_fit(tmp_path, capsys):
+    """Not the default's 128, of which 128 lanes make a group a cycle, and 96 none."""
+    saved_artifact(tmp_path / "row", group_size="row")
+    for options in (["--lanes", "128", "--products", "1"], ["--lanes", "96"]):
+        found = facts(capsys, "--model", str(tmp_path / "row"), *options)
+        assert found["array"]["config"]["group_size"] == "row"
+    saved_artifact(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--products", "1"]
+    assert run(lambda: estimate.main(arguments)) == 2
+    assert "(group_size = 64, lanes = 64), not 1" in capsys.readouterr().err
+
+
 def test_an_artifact_s_group_size_and_layers_must_fit(tmp_path, capsys):
     saved_artifact(tmp_path / "model")
     arguments = ["--model", str(tmp_path / "model"), "--group-size", "128"]
