@@ -186,11 +186,26 @@ def test_check_finds_stale_missing_and_foreign_files(tmp_path, monkeypatch, caps
         assert line in out
 
 
-def test_64_lanes_take_seconds():
-    """The bar is 2 s on a machine at rest; CPU time, as neighbours may load this one."""
-    command("--lanes", "64", "-o", "-")
+#: Plain Python that takes some 0.6 s of a processor at rest.
+YARDSTICK = """
+words = {}
+for number in range(3_000_000):
+    words[number & 1023] = (number, len(str(number)))
+"""
+
+
+def spent(run):
+    """Return the processor seconds of a child process."""
     start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    done = command("--lanes", "64", "-o", "-")
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start
-    assert done.returncode == 0
-    assert spent < 3.0
+    assert run().returncode == 0
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start
+
+
+def test_64_lanes_take_seconds():
+    """The bar is 2 s on a machine at rest: by a yardstick, as neighbours may slow this one."""
+    command("--lanes", "64", "-o", "-")
+    measures, emissions = [], []
+    for _ in range(2):
+        measures.append(spent(lambda: subprocess.run([sys.executable, "-c", YARDSTICK])))
+        emissions.append(spent(lambda: command("--lanes", "64", "-o", "-")))
+    assert min(emissions) < 4 * max(measures)
