@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tern_hw.config.array import ArrayConfig
 
-__all__ = ["block_cycles", "block_interval", "job_cycles", "weight_window_cycles"]
+__all__ = ["job_cycles", "weight_window_cycles"]
 
 
-def block_cycles(config: ArrayConfig, k: int) -> int:
+def _block_cycles(config: ArrayConfig, k: int) -> int:
     """Return the cycles of a row block's steps: one each, one more where the last must wait."""
     steps = config.steps(k)
     return steps + (steps > 1 and _ends_twice(config, steps))
 
 
-def block_interval(config: ArrayConfig, k: int) -> int:
+def _block_interval(config: ArrayConfig, k: int) -> int:
     """Return the cycles from one row block's last step to the next one's."""
     steps = config.steps(k)
     return max(steps + _ends_twice(config, steps), config.result_interval)
@@ -34,7 +34,7 @@ def _ends_twice(config: ArrayConfig, steps: int) -> bool:
 
 def weight_window_cycles(config: ArrayConfig, n: int, k: int) -> int:
     """Return the cycles from a job's first weight beat to its last, both counted."""
-    return block_cycles(config, k) + (config.row_blocks(n) - 1) * block_interval(config, k)
+    return _block_cycles(config, k) + (config.row_blocks(n) - 1) * _block_interval(config, k)
 
 
 def job_cycles(config: ArrayConfig, n: int, k: int) -> int:

@@ -178,17 +178,15 @@ def lane_mask(config: ArrayConfig) -> Counter[Action]:
 
 def group_end(config: ArrayConfig) -> Counter[Action]:
     """Return what one row does where a group ends: scale and shift, and the sum over the row."""
-    counts = _times(_scaled_product(config), 2)
-    if config.products == 2:
-        return counts + _products_sum(config) + _row_sum(config)
-    return counts + _times(_turn(config) + _row_sum(config), 2)
+    # In turn, its units work once for each of the two products.
+    return _times(group_end_units(config), 2 // config.products)
 
 
 def group_end_units(config: ArrayConfig) -> Counter[Action]:
     """Return a row's units that do `group_end`, each by its action."""
-    if config.products == 2:
-        return group_end(config)
-    return _scaled_product(config) + _turn(config) + _row_sum(config)
+    products = _times(_scaled_product(config), config.products)
+    joined = _products_sum(config) if config.products == 2 else _turn(config)
+    return products + joined + _row_sum(config)
 
 
 def _times(counts: Counter[Action], times: int) -> Counter[Action]:
