@@ -225,18 +225,18 @@ def test_illegal_code_counts_as_trit_zero(packing, code, lost):
     job = job_of(config, x, matrix)
     width = 2 if packing == "2bit" else 8
     jobs, expected = [], []
-    # Row block 1, chunk 1: inputs 8 ... 15; and its last, which no beat follows: 16 ... 19.
-    for row, beat in ((0, 4), (1, 4), (0, 5), (1, 5)):
+    # The very first beat; row block 1, chunk 1: inputs 8 ... 15; the last: inputs 16 ... 19.
+    for row, beat in ((0, 0), (0, 4), (1, 4), (0, 5), (1, 5)):
         value = replaced(job.weight[beat], code, width, 8 * config.row_beat_bytes * row)
         jobs.append(with_beat(job, "weight", beat, value))
         digits = matrix.digits().copy()
-        first = 8 * (beat - 3)
-        digits[2 + row, first : first + lost] = 1
+        block, chunk = divmod(beat, 3)
+        digits[2 * block + row, 8 * chunk : 8 * chunk + lost] = 1
         mended = TernaryMatrix.from_digits(digits, matrix.scale, matrix.shift, group_size=16)
         expected.append(naive_results(config, x, mended))
     outcomes = run_each_before_a_clean_job(config, jobs)
     assert [outcome.results for outcome in outcomes] == expected
-    assert [outcome.errors for outcome in outcomes] == [ErrorFlag.ILLEGAL_CODE] * 4
+    assert [outcome.errors for outcome in outcomes] == [ErrorFlag.ILLEGAL_CODE] * 5
 
 
 def test_early_tlast_on_activations_makes_every_result_nan():
