@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.bins import config_points, matrix_bins
 from sim.coverage import Coverage
 from sim.runner import Simulator, run
 from tern_hw.config import Activation, ArrayConfig, Dot, GroupSize, OutputFormat, Packing
@@ -112,6 +113,16 @@ def all_choices(lanes: int, rows: int, max_k: int, max_n: int) -> list[ArrayConf
             Activation, Packing, groups, OutputFormat
         )
     ]
+
+
+def six_choices(lanes: int, rows: int, max_k: int, max_n: int) -> list[ArrayConfig]:
+    """Return six of the 24 combinations, each pair of choices among them."""
+    choices = all_choices(lanes, rows, max_k, max_n)
+    six = [choices[at] for at in (0, 5, 9, 14, 19, 22)]
+    assert {point for config in six for point in config_points(config)} == {
+        each.point for each in matrix_bins()
+    }
+    return six
 
 
 @lru_cache(maxsize=32)

@@ -15,14 +15,15 @@ from tests.simulations import (
     QUICK_ALIGNED,
     Outcome,
     Runs,
-    all_choices,
     needs,
     session_folder,
+    six_choices,
 )
 
 #: Jobs of each `random_jobs` in the long runs.
 LONG_RUN = {RANDOM_JOBS_VARIABLE: "60"}
-EVERY_CHOICE = all_choices(10, 3, max_k=130, max_n=70)
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
+EVERY_PAIR = six_choices(10, 3, max_k=130, max_n=70)
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +38,21 @@ def check(outcome: Outcome, config: ArrayConfig) -> None:
     assert outcome.coverage.missing(run_bins(config)) == []
 
 
-@pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", PAIRWISE, ids=lambda config: config.name)
+#: Icarus is several times slower: quick runs take two of its configurations, long ones all.
+QUICK_ICARUS = (PAIRWISE[0], PAIRWISE[5])
+PAIRWISE_RUNS = [
+    pytest.param(
+        config,
+        simulator,
+        marks=[] if simulator is Simulator.VERILATOR or config in QUICK_ICARUS else SLOW,
+        id=f"{config.name}-{simulator}",
+    )
+    for config in PAIRWISE
+    for simulator in Simulator
+]
+
+
+@pytest.mark.parametrize(("config", "simulator"), PAIRWISE_RUNS)
 def test_benches_pass_and_hit_their_bins(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)
@@ -48,11 +62,15 @@ def test_benches_pass_with_carry_cells(runs):
     check(runs.get(CARRY[0], Simulator.VERILATOR), CARRY[0])
 
 
-# Icarus evaluates each carry cell by itself: the second configuration takes it minutes.
+def in_both(configs):
+    """Return runs of all configurations in Verilator, and of the first in Icarus, too."""
+    runs = [(configs[0], Simulator.ICARUS), *((each, Simulator.VERILATOR) for each in configs)]
+    return [pytest.param(*each, id=f"{each[0].name}-{each[1]}") for each in runs]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", CARRY, ids=lambda config: config.name)
+@pytest.mark.parametrize(("config", "simulator"), in_both(CARRY))
 def test_every_bench_passes_with_carry_cells(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)
@@ -60,7 +78,9 @@ def test_every_bench_passes_with_carry_cells(config, simulator, runs):
 
 # It may have to wait for runs of the other test processes.
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("simulator", Simulator)
+@pytest.mark.parametrize(
+    "simulator", [Simulator.VERILATOR, pytest.param(Simulator.ICARUS, marks=SLOW)]
+)
 def test_runs_together_cover_the_choices(simulator, runs, record_property):
     needs(simulator)
     merged = Coverage()
@@ -83,29 +103,16 @@ def test_benches_pass_with_products_in_turn(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", IN_TURN, ids=lambda config: config.name)
+@pytest.mark.parametrize(("config", "simulator"), in_both(IN_TURN))
 def test_every_bench_passes_with_products_in_turn(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)
 
 
-#: Icarus takes every fifth configuration: it is ten times slower.
-LONG_RUNS = [
-    (config, simulator)
-    for at, config in enumerate(EVERY_CHOICE + ALIGNED)
-    for simulator in Simulator
-    if simulator is Simulator.VERILATOR or at % 5 == 0
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "simulator"), LONG_RUNS, ids=[f"{c.name}-{s}" for c, s in LONG_RUNS]
-)
-def test_long_runs_of_every_choice(config, simulator, runs):
-    needs(simulator)
-    check(runs.get(config, simulator, LONG_RUN), config)
+@pytest.mark.parametrize("config", EVERY_PAIR + ALIGNED, ids=lambda config: config.name)
+def test_long_runs(config, runs):
+    check(runs.get(config, Simulator.VERILATOR, LONG_RUN), config)
 
 
 #: Eight multiply-adds; the job of the most outputs fills both banks of results and waits for one.

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.bins import config_points, matrix_bins
 from sim.runner import Simulator, run
 from sim.settings import RANDOM_JOBS_VARIABLE
 from sim.stimuli import ADVERSARIAL, Layer, adversarial_layer, random_activations, random_layer
@@ -16,7 +15,7 @@ from tern_hw.errors import TernError
 from tern_hw.flows import harness
 from tern_hw.flows.wrapper import wrapper_verilog
 from tern_hw.simulation import simulate_layer
-from tests.simulations import all_choices, small, verilog_file
+from tests.simulations import all_choices, six_choices, small, verilog_file
 
 ROOT = Path(__file__).parent.parent
 SMALL = small(8, 2, 16, "base3")
@@ -65,7 +64,7 @@ def sweep(config: ArrayConfig, *, seed: int = 0) -> int:
     [
         small(8, 1, "row", "fp16", "half"),
         small(24, 3, 48, "base3"),
-        small(8, 16, 1),
+        small(8, 4, 1),
         ArrayConfig(lanes=64, rows=4, max_k=640),
         ArrayConfig(lanes=8, rows=2, group_size="row", packing="base3", max_k=1, max_n=1),
     ],
@@ -239,22 +238,12 @@ def ids(configs: list[ArrayConfig]) -> list[str]:
     return [config.name for config in configs]
 
 
-def six_choices(lanes: int, rows: int, *, chunks: int) -> list[ArrayConfig]:
-    """Return six of the 24 combinations, each pair of choices among them."""
-    choices = all_choices(lanes, rows, max_k=chunks * lanes + 3, max_n=1000)
-    six = [choices[at] for at in (0, 5, 9, 14, 19, 22)]
-    assert {point for config in six for point in config_points(config)} == {
-        each.point for each in matrix_bins()
-    }
-    return six
-
-
 #: All 24 combinations where a build takes seconds, six where it takes a minute.
 NARROW = [
-    *all_choices(8, 1, max_k=43, max_n=1000),
     *all_choices(12, 3, max_k=63, max_n=1000),
-    *six_choices(16, 16, chunks=5),
-    *six_choices(64, 4, chunks=5),
+    *six_choices(8, 1, max_k=43, max_n=1000),
+    *six_choices(16, 16, max_k=83, max_n=1000)[0::2],
+    *six_choices(64, 4, max_k=323, max_n=1000)[1::2],
 ]
 
 
@@ -266,9 +255,9 @@ def test_every_choice_up_to_64_lanes(config):
 
 #: lanes x rows = 1024; one int8 and one fp16 array of each shape, no choice left out.
 WIDE = [
-    *six_choices(256, 4, chunks=4)[1::3],
-    *six_choices(1024, 1, chunks=4)[0::5],
-    *six_choices(64, 16, chunks=4)[2::2],
+    *six_choices(256, 4, max_k=1027, max_n=1000)[1::3],
+    *six_choices(1024, 1, max_k=4099, max_n=1000)[0::5],
+    *six_choices(64, 16, max_k=259, max_n=1000)[2::2],
 ]
 
 

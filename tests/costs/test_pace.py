@@ -70,9 +70,19 @@ def test_cycles_and_stalls_are_those_of_the_array(config, pace):
     assert sum(map(bool, stalls)) >= 2  # more than one stream made the array wait
 
 
+ALL_PACES = [*PACES, *map(random_pace, (1, 3))]
+#: Four paces an array, so that each pace meets two arrays or more.
+PACED = [
+    pytest.param(
+        config, ALL_PACES[(4 * at + more) % 11], id=f"{config.name}-{(4 * at + more) % 11}"
+    )
+    for at, config in enumerate(CONFIGS)
+    for more in range(4)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-@pytest.mark.parametrize("pace", [*PACES, *map(random_pace, (1, 3))], ids=range(11))
+@pytest.mark.parametrize(("config", "pace"), PACED)
 def test_cycles_and_stalls_are_those_of_the_array_at_every_pace(config, pace):
     check(config, pace, SHAPES)
 
