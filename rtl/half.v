@@ -156,7 +156,7 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .\misframed$167 (\$7 ),
     .\misframed$168 (\$8 ),
     .\nonfinite$164 (\$9 ),
-    .\port$200$0 (\$2 ),
+    .\port$235$0 (\$2 ),
     .result_tready(m_axis_result_tready),
     .result_tvalid(m_axis_result_tvalid),
     .results__payload(\$11 ),
@@ -178,6 +178,7 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers  registers (
     .abort(abort),
     .axil_araddr(s_axil_araddr),
+    .axil_arready(s_axil_arready),
     .axil_arvalid(s_axil_arvalid),
     .axil_awaddr(s_axil_awaddr),
     .axil_awvalid(s_axil_awvalid),
@@ -197,17 +198,16 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
     .finished(finished),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$184$0 (\$1 ),
-    .\port$200$0 (\$2 ),
-    .\port$365$0 (\$3 ),
-    .\port$366$0 (\$4 ),
-    .\port$372$0 (\$5 ),
-    .\port$566$0 (\$6 ),
-    .\port$594$0 (\$7 ),
-    .\port$622$0 (\$8 ),
-    .\port$8003$0 (\$9 ),
-    .\port$8024$0 (\$10 ),
-    .read(s_axil_arready),
+    .\port$219$0 (\$1 ),
+    .\port$235$0 (\$2 ),
+    .\port$400$0 (\$3 ),
+    .\port$401$0 (\$4 ),
+    .\port$407$0 (\$5 ),
+    .\port$601$0 (\$6 ),
+    .\port$629$0 (\$7 ),
+    .\port$657$0 (\$8 ),
+    .\port$8071$0 (\$9 ),
+    .\port$8092$0 (\$10 ),
     .rst(rst),
     .start(start),
     .write(s_axil_awready)
@@ -262,7 +262,7 @@ module tern_32x2_fp16_g128_2bit_ofp16_k4096(s_axil_awprot, s_axil_awvalid, s_axi
   assign m_axis_result_tlast = \$11 [16];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$200$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, \tvalid$9 , \tlast$11 , data, \tvalid$16 , \tlast$18 , result_tready, clk, rst, scale_nonfinite, finished, counting, \port$235$0 , activation_stall, weight_stall, scale_stall, busy, activation_tready, misframed
 , weight_tready, \misframed$167 , scale_tready, \misframed$168 , start, abort, last_n, last_k, \nonfinite$164 , illegal, results__payload, result_tvalid, activation_tdata);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   wire \$1 ;
@@ -475,8 +475,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   wire \ones$77 ;
   wire over;
   reg \over$158  = 1'h1;
-  output \port$200$0 ;
-  wire \port$200$0 ;
+  output \port$235$0 ;
+  wire \port$235$0 ;
   wire present;
   wire \present$35 ;
   wire \present$85 ;
@@ -1252,9 +1252,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .clk(clk),
     .leaving(results__payload),
     .nans(nans),
-    .\port$8049$21 (summed_8[23:21]),
-    .\port$8663$0 (\total$145 ),
-    .\port$8809$0 (\total$146 ),
+    .\port$8117$21 (summed_8[23:21]),
+    .\port$8731$0 (\total$145 ),
+    .\port$8877$0 (\total$146 ),
     .results__ready(result_tready),
     .results__valid(result_tvalid),
     .rst(rst),
@@ -1277,7 +1277,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_9[16]),
     .nan(nan),
     .nonfinite(nonfinite),
-    .\port$8033$0 (read_factors[31:0]),
+    .\port$8101$0 (read_factors[31:0]),
     .rst(rst),
     .scaled(scaled),
     .total(\total$145 ),
@@ -1291,7 +1291,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
     .last(step_9[16]),
     .nan(\nan$149 ),
     .nonfinite(\nonfinite$131 ),
-    .\port$8033$32 (read_factors[63:32]),
+    .\port$8101$32 (read_factors[63:32]),
     .rst(rst),
     .scaled(\scaled$128 ),
     .total(\total$146 ),
@@ -1768,7 +1768,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core (tvalid, tlast, weight_tdata, 
   assign results__ready = result_tready;
   assign faults = { \misframed$168 , \misframed$167 , misframed, illegal, scale_nonfinite, \nonfinite$164  };
   assign stalls = { \$21 , scale_stall, weight_stall, activation_stall };
-  assign \port$200$0  = \$21 ;
+  assign \port$235$0  = \$21 ;
   assign \step.valid  = step[0];
   assign \step.load  = step[1];
   assign \step.chunk  = step[8:2];
@@ -18091,7 +18091,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.lanes (rst, last, abort, load,
   assign \$251  = \$250 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$8049$21 , all_nan, \port$8663$0 , \port$8809$0 , leaving, results__valid, results__ready);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans, abort, \port$8117$21 , all_nan, \port$8731$0 , \port$8877$0 , leaving, results__valid, results__ready);
   reg \$auto$verilog_backend.cc:2355:dump_module$11  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -18178,12 +18178,12 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   wire nan;
   input [1:0] nans;
   wire [1:0] nans;
-  input [2:0] \port$8049$21 ;
-  wire [2:0] \port$8049$21 ;
-  input [93:0] \port$8663$0 ;
-  wire [93:0] \port$8663$0 ;
-  input [93:0] \port$8809$0 ;
-  wire [93:0] \port$8809$0 ;
+  input [2:0] \port$8117$21 ;
+  wire [2:0] \port$8117$21 ;
+  input [93:0] \port$8731$0 ;
+  wire [93:0] \port$8731$0 ;
+  input [93:0] \port$8877$0 ;
+  wire [93:0] \port$8877$0 ;
   wire [15:0] result;
   (* init = 17'h00000 *)
   wire [16:0] results__payload;
@@ -18258,11 +18258,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     results__valid <= \$53 ;
   assign \$3  = \$signal  + 1'h1;
   assign \$4  = \$2  ? 2'h0 : \$3 ;
-  assign \$5  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
+  assign \$5  = valid ? \port$8117$21 [1:0] : \$signal$6 ;
   assign \$7  = valid ? nans : \$signal$8 ;
-  assign \$9  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
-  assign \$10  = valid ? \port$8049$21 [2] : \$signal$4 ;
-  assign \$11  = valid ? \port$8049$21 [1:0] : \$signal$6 ;
+  assign \$9  = valid ? \port$8117$21 [1:0] : \$signal$6 ;
+  assign \$10  = valid ? \port$8117$21 [2] : \$signal$4 ;
+  assign \$11  = valid ? \port$8117$21 [1:0] : \$signal$6 ;
   assign \$13  = ~ \$12 ;
   assign \$14  = \$10  & \$13 ;
   assign \$15  = ~ results__valid;
@@ -18270,7 +18270,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$17  = take | \$16 ;
   assign \$18  = ~ results__valid;
   assign \$19  = \$18  | results__ready;
-  assign total = \$signal  ? \port$8809$0  : \port$8663$0 ;
+  assign total = \$signal  ? \port$8877$0  : \port$8731$0 ;
   assign \$20  = valid ? nans : \$signal$8 ;
   assign nan = \$20 [0] | all_nan;
   assign \$21  = ~ taken;
@@ -18299,8 +18299,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring  ring (
     .abort(abort),
     .clk(clk),
-    .\port$8865$0 (final_11),
-    .\port$9007$0 (result),
+    .\port$8933$0 (final_11),
+    .\port$9075$0 (result),
     .read__en(take),
     .rst(rst),
     .word(word),
@@ -18534,7 +18534,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
     if (\$auto$verilog_backend.cc:2355:dump_module$11 ) begin end
     \$26  = \$signal$4 ;
     if (valid) begin
-      \$26  = \port$8049$21 [2];
+      \$26  = \port$8117$21 [2];
     end
     if (abort) begin
       \$26  = 1'h0;
@@ -18623,9 +18623,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
       \$34  = 1'h0;
     end
   end
-  assign last = \port$8049$21 [2];
-  assign rows = \port$8049$21 [1:0];
-  assign totals = { \port$8809$0 , \port$8663$0  };
+  assign last = \port$8117$21 [2];
+  assign rows = \port$8117$21 [1:0];
+  assign totals = { \port$8877$0 , \port$8731$0  };
   assign write = valid_11;
   assign data = { final_11, result };
   assign give = valid_11;
@@ -18640,7 +18640,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results (clk, rst, valid, nans
   assign \$12  = \$11 [1];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, word, abort, write, \port$8865$0 , \port$9007$0 , clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, word, abort, write, \port$8933$0 , \port$9075$0 , clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$12  = 0;
   wire [6:0] \$1 ;
   wire [6:0] \$2 ;
@@ -18658,10 +18658,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
   wire [5:0] into;
   (* init = 6'h00 *)
   wire [5:0] out_of;
-  input \port$8865$0 ;
-  wire \port$8865$0 ;
-  input [15:0] \port$9007$0 ;
-  wire [15:0] \port$9007$0 ;
+  input \port$8933$0 ;
+  wire \port$8933$0 ;
+  input [15:0] \port$9075$0 ;
+  wire [15:0] \port$9075$0 ;
   reg [5:0] read__addr = 6'h00;
   wire [16:0] read__data;
   input read__en;
@@ -18744,7 +18744,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
   end
   always @(posedge clk) begin
     if (write)
-      storage[\$signature__addr ] <= { \port$8865$0 , \port$9007$0  };
+      storage[\$signature__addr ] <= { \port$8933$0 , \port$9075$0  };
   end
   reg [16:0] _0_;
   always @(posedge clk) begin
@@ -18786,8 +18786,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.ring (rst, read__en, w
     end
   end
   assign into = \$signature__addr ;
-  assign \$signature__data  = { \port$8865$0 , \port$9007$0  };
-  assign data = { \port$8865$0 , \port$9007$0  };
+  assign \$signature__data  = { \port$8933$0 , \port$9075$0  };
+  assign data = { \port$8933$0 , \port$9075$0  };
   assign \$signature__en  = write;
   assign out_of = read__addr;
   assign take = read__en;
@@ -20425,11 +20425,11 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.results.waiting (rst, claim, a
   end
   assign start = 1'h0;
   assign waive = 1'h0;
-  assign \$29  = left[0];
   assign \$4  = left[1];
   assign \$9  = left[0];
   assign \$16  = left[0];
   assign \$22  = left[1];
+  assign \$29  = left[0];
   assign \$35  = left[1];
   assign \$41  = left[0];
   assign \$50  = left[1];
@@ -20755,10 +20755,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$222 (rst, give, claim, st
     end
   end
   assign waive = 1'h0;
-  assign \$22  = left[2];
   assign \$4  = left[0];
   assign \$10  = left[1];
   assign \$16  = left[0];
+  assign \$22  = left[2];
   assign \$28  = left[0];
   assign \$34  = left[2];
   assign \$39  = left[0];
@@ -20775,7 +20775,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.room$222 (rst, give, claim, st
   assign \$103  = left[0];
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8033$0 , dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8101$0 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$16  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -20937,8 +20937,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   reg [46:0] part_high = 47'h000000000000;
   reg [46:0] part_low = 47'h000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$8033$0 ;
-  wire [31:0] \port$8033$0 ;
+  input [31:0] \port$8101$0 ;
+  wire [31:0] \port$8101$0 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -20999,8 +20999,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$8033$0 [14:10];
-  assign \$2  = & \port$8033$0 [14:10];
+  assign \$1  = | \port$8101$0 [14:10];
+  assign \$2  = & \port$8101$0 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -21012,8 +21012,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$8033$0 [30:26];
-  assign \$21  = & \port$8033$0 [30:26];
+  assign \$20  = | \port$8101$0 [30:26];
+  assign \$21  = & \port$8101$0 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -21196,7 +21196,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$55  = \port$8033$0 [15];
+    \$55  = \port$8101$0 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -21206,7 +21206,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$56  = { \$1 , \port$8033$0 [9:0] };
+    \$56  = { \$1 , \port$8101$0 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -21216,7 +21216,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$57  = \port$8033$0 [14:10];
+    \$57  = \port$8101$0 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -21366,7 +21366,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$72  = \port$8033$0 [31];
+    \$72  = \port$8101$0 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -21376,7 +21376,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$73  = { \$20 , \port$8033$0 [25:16] };
+    \$73  = { \$20 , \port$8101$0 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -21386,7 +21386,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$16 ) begin end
-    \$74  = \port$8033$0 [30:26];
+    \$74  = \port$8101$0 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -21895,8 +21895,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$8033$0 [15:0];
-  assign shift = \port$8033$0 [31:16];
+  assign scale = \port$8101$0 [15:0];
+  assign shift = \port$8101$0 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -21911,7 +21911,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_0 (rst, valid, scaled, i
   assign \$37  = { \$36 [331], \$36 [331:1] };
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8033$32 , dot, total, nan, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, inputs, nonfinite, abort, last, \port$8101$32 , dot, total, nan, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$17  = 0;
   wire \$1 ;
   wire [11:0] \$10 ;
@@ -22073,8 +22073,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   reg [46:0] part_high = 47'h000000000000;
   reg [46:0] part_low = 47'h000000000000;
   reg part_nan = 1'h0;
-  input [31:0] \port$8033$32 ;
-  wire [31:0] \port$8033$32 ;
+  input [31:0] \port$8101$32 ;
+  wire [31:0] \port$8101$32 ;
   input rst;
   wire rst;
   wire [15:0] scale;
@@ -22135,8 +22135,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   input valid;
   wire valid;
   reg valid_1_1 = 1'h0;
-  assign \$1  = | \port$8033$32 [14:10];
-  assign \$2  = & \port$8033$32 [14:10];
+  assign \$1  = | \port$8101$32 [14:10];
+  assign \$2  = & \port$8101$32 [14:10];
   assign \$3  = ~ scale_significand_0_1[10];
   assign \$4  = scale_exponent_0_1[0] | \$3 ;
   assign \$6  = \$4  ? \$5  : { 1'h0, scale_significand_0_1 };
@@ -22148,8 +22148,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   assign \$15  = $signed(scale_product) << scale_shift_3_1[3:0];
   assign \$17  = $signed(scale_partly_1) << \$16 ;
   assign \$19  = \$18  ^ { scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3, scale_sign_4_3 };
-  assign \$20  = | \port$8033$32 [30:26];
-  assign \$21  = & \port$8033$32 [30:26];
+  assign \$20  = | \port$8101$32 [30:26];
+  assign \$21  = & \port$8101$32 [30:26];
   assign \$22  = ~ shift_significand_0_1[10];
   assign \$23  = shift_exponent_0_1[0] | \$22 ;
   assign \$25  = \$23  ? \$24  : { 1'h0, shift_significand_0_1 };
@@ -22332,7 +22332,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
     nan <= \$122 ;
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$55  = \port$8033$32 [15];
+    \$55  = \port$8101$32 [15];
     if (abort) begin
       \$55  = 1'h0;
     end
@@ -22342,7 +22342,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$56  = { \$1 , \port$8033$32 [9:0] };
+    \$56  = { \$1 , \port$8101$32 [9:0] };
     if (abort) begin
       \$56  = 11'h000;
     end
@@ -22352,7 +22352,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$57  = \port$8033$32 [14:10];
+    \$57  = \port$8101$32 [14:10];
     if (abort) begin
       \$57  = 5'h00;
     end
@@ -22502,7 +22502,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$72  = \port$8033$32 [31];
+    \$72  = \port$8101$32 [31];
     if (abort) begin
       \$72  = 1'h0;
     end
@@ -22512,7 +22512,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$73  = { \$20 , \port$8033$32 [25:16] };
+    \$73  = { \$20 , \port$8101$32 [25:16] };
     if (abort) begin
       \$73  = 11'h000;
     end
@@ -22522,7 +22522,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$17 ) begin end
-    \$74  = \port$8033$32 [30:26];
+    \$74  = \port$8101$32 [30:26];
     if (abort) begin
       \$74  = 5'h00;
     end
@@ -23031,8 +23031,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_1 (rst, valid, scaled, i
       \$122  = 1'h0;
     end
   end
-  assign scale = \port$8033$32 [15:0];
-  assign shift = \port$8033$32 [31:16];
+  assign scale = \port$8101$32 [15:0];
+  assign shift = \port$8101$32 [31:16];
   assign \$5  = { scale_significand_0_1, 1'h0 };
   assign \$7  = { 1'h0, \$6 , 2'h0 };
   assign \$10  = { scale_significand_0_1, 1'h0 };
@@ -23719,10 +23719,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.scale_walk (rst, advance, star
   end
   assign last_output = { outputs_high, last_n[0] };
   assign last_input = { inputs_high, last_k[6:0] };
-  assign \$60  = last_k[7];
   assign \$4  = last_n[1];
   assign \$21  = outputs_high[1];
   assign \$37  = outputs_high[0];
+  assign \$60  = last_k[7];
   assign \$67  = inputs_high[1];
 endmodule
 
@@ -24249,8 +24249,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
     .group_last(group_last),
     .last_k(last_k),
     .last_n(last_n),
-    .\port$418$0 (\$174 ),
-    .\port$8096$0 (\$175 ),
+    .\port$453$0 (\$174 ),
+    .\port$8164$0 (\$175 ),
     .row_last(ragged),
     .rst(rst),
     .start(\start$30 )
@@ -24450,7 +24450,7 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer (rst, over, activati
   assign weight_take = \$107 ;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, advance, \port$418$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$8096$0 , row_last, clk);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, advance, \port$453$0 , group_last, abort, last_n, last_k, chunk, group, block_last, \port$8164$0 , row_last, clk);
   reg \$auto$verilog_backend.cc:2355:dump_module$23  = 0;
   wire \$1 ;
   wire \$10 ;
@@ -24547,10 +24547,10 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, ad
   wire [16:0] last_n;
   wire [16:0] \last_n$3 ;
   wire [16:0] last_output;
-  output \port$418$0 ;
-  wire \port$418$0 ;
-  output [7:0] \port$8096$0 ;
-  wire [7:0] \port$8096$0 ;
+  output \port$453$0 ;
+  wire \port$453$0 ;
+  output [7:0] \port$8164$0 ;
+  wire [7:0] \port$8164$0 ;
   wire ragged;
   output row_last;
   wire row_last;
@@ -24707,8 +24707,8 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.sequencer.walk (rst, start, ad
   assign last_output = { \$66 , last_n[0] };
   assign beat_last = 1'h1;
   assign ragged = row_last;
-  assign \port$418$0  = \$17 ;
-  assign \port$8096$0  = \$67 ;
+  assign \port$453$0  = \$17 ;
+  assign \port$8164$0  = \$67 ;
   assign \$1  = last_n[0];
 endmodule
 
@@ -25068,65 +25068,84 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.core.weight_gate (tlast, clk, rst, 
   assign \closed$7  = closed;
 endmodule
 
-module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, read, \port$184$0 , finished, counting, \port$200$0 , \port$365$0 , \port$366$0 , \port$372$0 , busy, \port$566$0 
-, \port$594$0 , \port$622$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$8003$0 , \port$8024$0 , axil_awaddr);
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata, axil_wstrb, axil_wvalid, axil_bready, axil_araddr, axil_arvalid, axil_rready, clk, rst, write, axil_arready, \port$219$0 , finished, counting, \port$235$0 , \port$400$0 , \port$401$0 , \port$407$0 , busy, \port$601$0 
+, \port$629$0 , \port$657$0 , axil_bvalid, axil_bresp, start, abort, last_n, last_k, axil_rvalid, axil_rresp, axil_rdata, \port$8071$0 , \port$8092$0 , axil_awaddr);
   reg \$auto$verilog_backend.cc:2355:dump_module$26  = 0;
   wire \$1 ;
-  wire [1:0] \$10 ;
+  wire \$10 ;
   wire \$100 ;
-  wire [7:0] \$101 ;
-  wire [32:0] \$102 ;
-  wire [32:0] \$103 ;
-  wire [32:0] \$104 ;
-  wire [32:0] \$105 ;
-  wire [32:0] \$106 ;
+  wire \$101 ;
+  wire \$102 ;
+  wire \$103 ;
+  wire \$104 ;
+  wire \$105 ;
+  wire \$106 ;
   wire \$107 ;
-  wire [1:0] \$108 ;
+  wire \$108 ;
   wire \$109 ;
   wire \$11 ;
   wire \$110 ;
-  reg [31:0] \$111 ;
-  wire [31:0] \$112 ;
-  reg \$113 ;
-  reg [1:0] \$114 ;
-  reg [31:0] \$115 ;
-  reg [31:0] \$116 ;
-  reg \$117 ;
-  reg \$118 ;
-  reg [16:0] \$119 ;
+  wire \$111 ;
+  wire \$112 ;
+  wire \$113 ;
+  wire \$114 ;
+  wire \$115 ;
+  wire \$116 ;
+  wire [1:0] \$117 ;
+  wire \$118 ;
+  wire [1:0] \$119 ;
   wire \$12 ;
-  reg [12:0] \$120 ;
-  reg \$121 ;
-  reg [7:0] \$122 ;
-  reg \$123 ;
-  reg \$124 ;
-  reg [31:0] \$125 ;
-  reg \$126 ;
-  reg [31:0] \$127 ;
-  reg \$128 ;
-  reg [31:0] \$129 ;
+  wire [7:0] \$120 ;
+  wire [7:0] \$121 ;
+  wire [31:0] \$122 ;
+  wire [31:0] \$123 ;
+  wire [31:0] \$124 ;
+  wire [31:0] \$125 ;
+  wire [31:0] \$126 ;
+  wire [31:0] \$127 ;
+  wire [31:0] \$128 ;
+  reg \$129 ;
   wire \$13 ;
-  reg \$130 ;
-  reg [31:0] \$131 ;
+  reg [1:0] \$130 ;
+  reg \$131 ;
   reg \$132 ;
   reg [31:0] \$133 ;
-  reg \$134 ;
-  reg [1:0] \$135 ;
-  reg [31:0] \$136 ;
+  reg [31:0] \$134 ;
+  reg \$135 ;
+  reg \$136 ;
+  reg [16:0] \$137 ;
+  reg [12:0] \$138 ;
+  reg \$139 ;
   wire \$14 ;
+  reg [7:0] \$140 ;
+  reg [4:0] \$141 ;
+  reg \$142 ;
+  reg \$143 ;
+  reg \$144 ;
+  reg \$145 ;
+  reg \$146 ;
+  reg [4:0] \$147 ;
+  reg \$148 ;
+  reg \$149 ;
   wire \$15 ;
+  reg \$150 ;
+  reg \$151 ;
+  reg [31:0] \$152 ;
+  reg \$153 ;
+  reg [1:0] \$154 ;
+  reg [31:0] \$155 ;
   wire \$16 ;
-  wire \$17 ;
+  wire [1:0] \$17 ;
   wire \$18 ;
   wire \$19 ;
   wire \$2 ;
-  wire \$20 ;
+  wire [17:0] \$20 ;
   wire \$21 ;
   wire \$22 ;
   wire \$23 ;
   wire \$24 ;
   wire \$25 ;
-  wire \$26 ;
+  wire [13:0] \$26 ;
   wire \$27 ;
   wire \$28 ;
   wire \$29 ;
@@ -25156,15 +25175,15 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$50 ;
   wire \$51 ;
   wire \$52 ;
-  wire [32:0] \$53 ;
-  wire [32:0] \$54 ;
+  wire \$53 ;
+  wire \$54 ;
   wire \$55 ;
   wire \$56 ;
   wire \$57 ;
   wire \$58 ;
-  wire \$59 ;
+  wire [17:0] \$59 ;
   wire \$6 ;
-  wire \$60 ;
+  wire [13:0] \$60 ;
   wire \$61 ;
   wire \$62 ;
   wire \$63 ;
@@ -25177,9 +25196,9 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$7 ;
   wire \$70 ;
   wire \$71 ;
-  wire \$72 ;
+  wire [7:0] \$72 ;
   wire [7:0] \$73 ;
-  wire [7:0] \$74 ;
+  wire \$74 ;
   wire \$75 ;
   wire \$76 ;
   wire \$77 ;
@@ -25200,20 +25219,23 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   wire \$90 ;
   wire \$91 ;
   wire \$92 ;
-  wire \$93 ;
-  wire \$94 ;
+  wire [7:0] \$93 ;
+  wire [4:0] \$94 ;
   wire \$95 ;
   wire \$96 ;
   wire \$97 ;
   wire \$98 ;
   wire \$99 ;
-  reg [31:0] \$signal  = 32'd0;
+  reg \$signal  = 1'h0;
+  reg \$signal$18  = 1'h0;
+  reg [31:0] \$signal$25  = 32'd0;
+  reg [4:0] \$signal$39  = 5'h00;
+  reg \$signal$42  = 1'h0;
   output abort;
   reg abort = 1'h0;
-  reg [31:0] activation_stalls = 32'd0;
-  reg activation_stalls_event_1 = 1'h0;
   input [7:0] axil_araddr;
   wire [7:0] axil_araddr;
+  output axil_arready;
   wire axil_arready;
   input axil_arvalid;
   wire axil_arvalid;
@@ -25246,478 +25268,323 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   input busy;
   wire busy;
   reg [7:0] clear;
+  reg \clear$15  = 1'h0;
   input clk;
   wire clk;
+  reg [31:0] constant = 32'd0;
   input counting;
   wire counting;
-  reg [31:0] cycles = 32'd0;
-  reg cycles_event_1 = 1'h0;
   reg done = 1'h0;
   reg [7:0] errors = 8'h00;
+  reg [4:0] events = 5'h00;
+  (* init = 5'h00 *)
+  wire [4:0] events_1;
   wire [5:0] faults;
   input finished;
   wire finished;
+  reg fits = 1'h0;
+  reg hit = 1'h0;
   reg [31:0] k = 32'd0;
   output [12:0] last_k;
   reg [12:0] last_k = 13'h0000;
   output [16:0] last_n;
   reg [16:0] last_n = 17'h00000;
-  input \port$184$0 ;
-  wire \port$184$0 ;
-  input \port$200$0 ;
-  wire \port$200$0 ;
-  input \port$365$0 ;
-  wire \port$365$0 ;
-  input \port$366$0 ;
-  wire \port$366$0 ;
-  input \port$372$0 ;
-  wire \port$372$0 ;
-  input \port$566$0 ;
-  wire \port$566$0 ;
-  input \port$594$0 ;
-  wire \port$594$0 ;
-  input \port$622$0 ;
-  wire \port$622$0 ;
-  input \port$8003$0 ;
-  wire \port$8003$0 ;
-  input \port$8024$0 ;
-  wire \port$8024$0 ;
-  output read;
-  wire read;
-  reg [31:0] result_stalls = 32'd0;
-  reg result_stalls_event_1 = 1'h0;
+  reg mapped = 1'h0;
+  input \port$219$0 ;
+  wire \port$219$0 ;
+  input \port$235$0 ;
+  wire \port$235$0 ;
+  input \port$400$0 ;
+  wire \port$400$0 ;
+  input \port$401$0 ;
+  wire \port$401$0 ;
+  input \port$407$0 ;
+  wire \port$407$0 ;
+  input \port$601$0 ;
+  wire \port$601$0 ;
+  input \port$629$0 ;
+  wire \port$629$0 ;
+  input \port$657$0 ;
+  wire \port$657$0 ;
+  input \port$8071$0 ;
+  wire \port$8071$0 ;
+  input \port$8092$0 ;
+  wire \port$8092$0 ;
+  reg reads_errors = 1'h0;
+  reg reads_k = 1'h0;
+  reg reads_n = 1'h0;
+  reg reads_status = 1'h0;
   input rst;
   wire rst;
-  reg [31:0] scale_stalls = 32'd0;
-  reg scale_stalls_event_1 = 1'h0;
+  reg shaped;
   wire [3:0] stalls;
   output start;
   reg start = 1'h0;
-  reg start_1 = 1'h0;
-  reg [31:0] weight_stalls = 32'd0;
-  reg weight_stalls_event_1 = 1'h0;
+  (* init = 1'h0 *)
+  wire start_1;
+  wire [4:0] turn;
+  wire [31:0] value;
   output write;
   wire write;
   assign \$1  = axil_awvalid & axil_wvalid;
   assign \$2  = ~ axil_bvalid;
   assign \$3  = \$2  | axil_bready;
-  assign write = \$1  & \$3 ;
-  assign \$4  = axil_awaddr[7:2] == 4'h8;
-  assign \$5  = write & \$4 ;
-  assign \$6  = \$5  & axil_wstrb[0];
-  assign \$7  = ~ axil_rvalid;
-  assign \$8  = \$7  | axil_rready;
-  assign read = axil_arvalid & \$8 ;
-  assign \$9  = axil_awaddr[7:2] < 5'h10;
-  assign \$10  = \$9  ? 2'h0 : 2'h2;
-  assign \$11  = axil_awaddr[7:2] == 4'h9;
-  assign \$12  = write & \$11 ;
-  assign \$13  = axil_awaddr[7:2] == 4'ha;
-  assign \$14  = write & \$13 ;
-  assign \$15  = axil_awaddr[7:2] == 3'h6;
-  assign \$16  = write & \$15 ;
-  assign \$17  = \$16  & axil_wstrb[0];
-  assign \$18  = \$17  & axil_wdata[0];
-  assign \$19  = ~ axil_wdata[1];
-  assign \$20  = \$18  & \$19 ;
-  assign \$21  = busy | start;
+  assign \$4  = ~ \$signal ;
+  assign \$5  = \$3  & \$4 ;
+  assign write = \$1  & \$5 ;
+  assign \$6  = axil_awaddr[7:2] == 4'h9;
+  assign \$7  = write & \$6 ;
+  assign \$8  = axil_awaddr[7:2] == 4'ha;
+  assign \$9  = write & \$8 ;
+  assign \$10  = axil_awaddr[7:2] == 4'h8;
+  assign \$11  = write & \$10 ;
+  assign \$12  = \$11  & axil_wstrb[0];
+  assign \$13  = ~ \$signal$18 ;
+  assign \$14  = ~ axil_rvalid;
+  assign \$15  = \$14  | axil_rready;
+  assign axil_arready = \$13  & \$15 ;
+  assign \$16  = axil_awaddr[7:2] < 5'h10;
+  assign \$17  = \$16  ? 2'h0 : 2'h2;
+  assign \$18  = | \$signal$25 [31:17];
+  assign \$19  = ~ \$18 ;
+  assign \$20  = \$signal$25 [16:0] - 1'h1;
   assign \$22  = ~ \$21 ;
-  assign \$23  = \$20  & \$22 ;
-  assign \$24  = | \$signal ;
-  assign \$25  = \$signal  <= 17'h10000;
-  assign \$26  = \$24  & \$25 ;
-  assign \$27  = | k;
-  assign \$28  = \$26  & \$27 ;
-  assign \$29  = k <= 13'h1000;
-  assign \$30  = \$28  & \$29 ;
-  assign \$31  = \$23  & \$30 ;
-  assign \$32  = axil_awaddr[7:2] == 3'h6;
-  assign \$33  = write & \$32 ;
-  assign \$34  = \$33  & axil_wstrb[0];
-  assign \$35  = \$34  & axil_wdata[1];
-  assign \$36  = axil_awaddr[7:2] == 3'h6;
-  assign \$37  = write & \$36 ;
-  assign \$38  = \$37  & axil_wstrb[0];
-  assign \$39  = \$38  & axil_wdata[0];
-  assign \$40  = ~ axil_wdata[1];
-  assign \$41  = \$39  & \$40 ;
-  assign \$42  = busy | start;
-  assign \$43  = ~ \$42 ;
-  assign \$44  = \$41  & \$43 ;
-  assign \$45  = | \$signal ;
-  assign \$46  = \$signal  <= 17'h10000;
-  assign \$47  = \$45  & \$46 ;
-  assign \$48  = | k;
-  assign \$49  = \$47  & \$48 ;
-  assign \$50  = k <= 13'h1000;
-  assign \$51  = \$49  & \$50 ;
-  assign \$52  = \$44  & \$51 ;
-  assign \$53  = \$signal  - 1'h1;
-  assign \$54  = k - 1'h1;
-  assign \$55  = axil_awaddr[7:2] == 3'h6;
-  assign \$56  = write & \$55 ;
-  assign \$57  = \$56  & axil_wstrb[0];
-  assign \$58  = \$57  & axil_wdata[0];
-  assign \$59  = ~ axil_wdata[1];
-  assign \$60  = \$58  & \$59 ;
-  assign \$61  = busy | start;
-  assign \$62  = ~ \$61 ;
-  assign \$63  = \$60  & \$62 ;
-  assign \$64  = | \$signal ;
-  assign \$65  = \$signal  <= 17'h10000;
+  assign \$23  = \$19  & \$22 ;
+  assign \$24  = | k[31:13];
+  assign \$25  = ~ \$24 ;
+  assign \$26  = k[12:0] - 1'h1;
+  assign \$28  = ~ \$27 ;
+  assign \$29  = \$25  & \$28 ;
+  assign \$30  = \$23  & \$29 ;
+  assign \$31  = axil_awaddr[7:2] == 4'h9;
+  assign \$32  = write & \$31 ;
+  assign \$33  = axil_awaddr[7:2] == 4'ha;
+  assign \$34  = write & \$33 ;
+  assign \$35  = axil_awaddr[7:2] == 3'h6;
+  assign \$36  = write & \$35 ;
+  assign \$37  = \$36  & axil_wstrb[0];
+  assign \$38  = \$37  & axil_wdata[0];
+  assign \$39  = ~ axil_wdata[1];
+  assign \$40  = \$38  & \$39 ;
+  assign \$41  = busy | start;
+  assign \$42  = ~ \$41 ;
+  assign \$43  = \$40  & \$42 ;
+  assign \$44  = \$43  & fits;
+  assign \$45  = axil_awaddr[7:2] == 3'h6;
+  assign \$46  = write & \$45 ;
+  assign \$47  = \$46  & axil_wstrb[0];
+  assign \$48  = \$47  & axil_wdata[1];
+  assign \$49  = axil_awaddr[7:2] == 3'h6;
+  assign \$50  = write & \$49 ;
+  assign \$51  = \$50  & axil_wstrb[0];
+  assign \$52  = \$51  & axil_wdata[0];
+  assign \$53  = ~ axil_wdata[1];
+  assign \$54  = \$52  & \$53 ;
+  assign \$55  = busy | start;
+  assign \$56  = ~ \$55 ;
+  assign \$57  = \$54  & \$56 ;
+  assign \$58  = \$57  & fits;
+  assign \$59  = \$signal$25 [16:0] - 1'h1;
+  assign \$60  = k[12:0] - 1'h1;
+  assign \$61  = axil_awaddr[7:2] == 3'h6;
+  assign \$62  = write & \$61 ;
+  assign \$63  = \$62  & axil_wstrb[0];
+  assign \$64  = \$63  & axil_wdata[0];
+  assign \$65  = ~ axil_wdata[1];
   assign \$66  = \$64  & \$65 ;
-  assign \$67  = | k;
-  assign \$68  = \$66  & \$67 ;
-  assign \$69  = k <= 13'h1000;
-  assign \$70  = \$68  & \$69 ;
-  assign \$71  = \$63  & \$70 ;
-  assign \$72  = \$71  | abort;
-  assign \$73  = ~ clear;
-  assign \$74  = errors & \$73 ;
-  assign \$75  = axil_awaddr[7:2] == 3'h6;
-  assign \$76  = write & \$75 ;
-  assign \$77  = \$76  & axil_wstrb[0];
-  assign \$78  = \$77  & axil_wdata[0];
-  assign \$79  = ~ axil_wdata[1];
-  assign \$80  = \$78  & \$79 ;
-  assign \$81  = busy | start;
-  assign \$82  = ~ \$81 ;
-  assign \$83  = \$80  & \$82 ;
-  assign \$84  = | \$signal ;
-  assign \$85  = \$signal  <= 17'h10000;
-  assign \$86  = \$84  & \$85 ;
-  assign \$87  = | k;
-  assign \$88  = \$86  & \$87 ;
-  assign \$89  = k <= 13'h1000;
+  assign \$67  = busy | start;
+  assign \$68  = ~ \$67 ;
+  assign \$69  = \$66  & \$68 ;
+  assign \$70  = \$69  & fits;
+  assign \$71  = \$70  | abort;
+  assign \$72  = ~ clear;
+  assign \$73  = errors & \$72 ;
+  assign \$74  = axil_awaddr[7:2] == 3'h6;
+  assign \$75  = write & \$74 ;
+  assign \$76  = \$75  & axil_wstrb[0];
+  assign \$77  = \$76  & axil_wdata[0];
+  assign \$78  = ~ axil_wdata[1];
+  assign \$79  = \$77  & \$78 ;
+  assign \$80  = busy | start;
+  assign \$81  = ~ \$80 ;
+  assign \$82  = \$79  & \$81 ;
+  assign \$83  = ~ fits;
+  assign \$84  = \$82  & \$83 ;
+  assign \$85  = axil_awaddr[7:2] == 3'h6;
+  assign \$86  = write & \$85 ;
+  assign \$87  = \$86  & axil_wstrb[0];
+  assign \$88  = \$87  & axil_wdata[0];
+  assign \$89  = ~ axil_wdata[1];
   assign \$90  = \$88  & \$89 ;
-  assign \$91  = ~ \$90 ;
-  assign \$92  = \$83  & \$91 ;
-  assign \$93  = axil_awaddr[7:2] == 3'h6;
-  assign \$94  = write & \$93 ;
-  assign \$95  = \$94  & axil_wstrb[0];
-  assign \$96  = \$95  & axil_wdata[0];
-  assign \$97  = ~ axil_wdata[1];
-  assign \$98  = \$96  & \$97 ;
-  assign \$99  = busy | start;
-  assign \$100  = \$98  & \$99 ;
-  assign \$101  = \$74  | { \$100 , \$92 , \port$622$0 , \port$594$0 , \port$566$0 , \port$8024$0 , \port$184$0 , \port$8003$0  };
-  assign \$102  = cycles + cycles_event_1;
-  assign \$103  = activation_stalls + activation_stalls_event_1;
-  assign \$104  = weight_stalls + weight_stalls_event_1;
-  assign \$105  = scale_stalls + scale_stalls_event_1;
-  assign \$106  = result_stalls + result_stalls_event_1;
-  assign \$107  = axil_araddr[7:2] < 5'h10;
-  assign \$108  = \$107  ? 2'h0 : 2'h2;
-  assign \$109  = axil_araddr[7:2] < 5'h10;
-  assign \$110  = busy | start;
-  assign \$112  = \$109  ? \$111  : 32'd0;
+  assign \$91  = busy | start;
+  assign \$92  = \$90  & \$91 ;
+  assign \$93  = \$73  | { \$92 , \$84 , \port$657$0 , \port$629$0 , \port$601$0 , \port$8092$0 , \port$219$0 , \port$8071$0  };
+  assign \$94  = \$signal$39  & turn;
+  assign \$95  = | \$94 ;
+  assign \$96  = \$signal$18  & \$95 ;
+  assign \$97  = axil_arvalid & axil_arready;
+  assign \$98  = ~ \$signal$42 ;
+  assign \$99  = \$98  | hit;
+  assign \$100  = \$signal$18  & \$99 ;
+  assign \$101  = axil_araddr[7:2] < 5'h10;
+  assign \$102  = axil_araddr[7:2] >= 4'hb;
+  assign \$103  = axil_araddr[7:2] < 5'h10;
+  assign \$104  = \$102  & \$103 ;
+  assign \$105  = axil_araddr[7:2] == 4'hb;
+  assign \$106  = axil_araddr[7:2] == 4'hc;
+  assign \$107  = axil_araddr[7:2] == 4'hd;
+  assign \$108  = axil_araddr[7:2] == 4'he;
+  assign \$109  = axil_araddr[7:2] == 4'hf;
+  assign \$110  = axil_araddr[7:2] == 3'h7;
+  assign \$111  = axil_araddr[7:2] == 4'h8;
+  assign \$112  = axil_araddr[7:2] == 4'h9;
+  assign \$113  = axil_araddr[7:2] == 4'ha;
+  assign \$114  = ~ \$signal$42 ;
+  assign \$115  = \$114  | hit;
+  assign \$116  = \$signal$18  & \$115 ;
+  assign \$117  = mapped ? 2'h0 : 2'h2;
+  assign \$118  = busy | start;
+  assign \$119  = { done, \$118  } & { reads_status, reads_status };
+  assign \$120  = errors & { reads_errors, reads_errors, reads_errors, reads_errors, reads_errors, reads_errors, reads_errors, reads_errors };
+  assign \$121  = { 6'h00, \$119  } | \$120 ;
+  assign \$122  = \$signal$25  & { reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n, reads_n };
+  assign \$123  = { 24'h000000, \$121  } | \$122 ;
+  assign \$124  = k & { reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k, reads_k };
+  assign \$125  = \$123  | \$124 ;
+  assign \$126  = value & { \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42 , \$signal$42  };
+  assign \$127  = \$125  | \$126 ;
+  assign \$128  = \$127  | constant;
   always @(posedge clk)
-    axil_bvalid <= \$113 ;
+    axil_bvalid <= \$129 ;
   always @(posedge clk)
-    axil_bresp <= \$114 ;
+    axil_bresp <= \$130 ;
   always @(posedge clk)
-    \$signal  <= \$115 ;
+    \$signal  <= \$131 ;
   always @(posedge clk)
-    k <= \$116 ;
+    fits <= \$132 ;
   always @(posedge clk)
-    start <= \$117 ;
+    \$signal$25  <= \$133 ;
   always @(posedge clk)
-    abort <= \$118 ;
+    k <= \$134 ;
   always @(posedge clk)
-    last_n <= \$119 ;
+    start <= \$135 ;
   always @(posedge clk)
-    last_k <= \$120 ;
+    abort <= \$136 ;
   always @(posedge clk)
-    done <= \$121 ;
+    last_n <= \$137 ;
   always @(posedge clk)
-    errors <= \$122 ;
+    last_k <= \$138 ;
   always @(posedge clk)
-    start_1 <= \$123 ;
+    done <= \$139 ;
   always @(posedge clk)
-    cycles_event_1 <= \$124 ;
+    errors <= \$140 ;
   always @(posedge clk)
-    cycles <= \$125 ;
+    events <= \$141 ;
   always @(posedge clk)
-    activation_stalls_event_1 <= \$126 ;
+    \clear$15  <= \$142 ;
   always @(posedge clk)
-    activation_stalls <= \$127 ;
+    hit <= \$143 ;
   always @(posedge clk)
-    weight_stalls_event_1 <= \$128 ;
+    \$signal$18  <= \$144 ;
   always @(posedge clk)
-    weight_stalls <= \$129 ;
+    mapped <= \$145 ;
   always @(posedge clk)
-    scale_stalls_event_1 <= \$130 ;
+    \$signal$42  <= \$146 ;
   always @(posedge clk)
-    scale_stalls <= \$131 ;
+    \$signal$39  <= \$147 ;
   always @(posedge clk)
-    result_stalls_event_1 <= \$132 ;
+    reads_status <= \$148 ;
   always @(posedge clk)
-    result_stalls <= \$133 ;
+    reads_errors <= \$149 ;
   always @(posedge clk)
-    axil_rvalid <= \$134 ;
+    reads_n <= \$150 ;
   always @(posedge clk)
-    axil_rresp <= \$135 ;
+    reads_k <= \$151 ;
   always @(posedge clk)
-    axil_rdata <= \$136 ;
+    constant <= \$152 ;
+  always @(posedge clk)
+    axil_rvalid <= \$153 ;
+  always @(posedge clk)
+    axil_rresp <= \$154 ;
+  always @(posedge clk)
+    axil_rdata <= \$155 ;
+  \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers.counters  counters (
+    .clear(\clear$15 ),
+    .clk(clk),
+    .events(events),
+    .rst(rst),
+    .turn(turn),
+    .value(value)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    casez (axil_araddr[5:2])
-      4'h0:
-          \$111  = 32'd1413829198;
-      4'h1:
-          \$111  = 32'd1;
-      4'h2:
-          \$111  = 32'd84017184;
-      4'h3:
-          \$111  = 32'd128;
-      4'h4:
-          \$111  = 32'd4096;
-      4'h5:
-          \$111  = 32'd65536;
-      4'h6:
-          \$111  = 32'd0;
-      4'h7:
-          \$111  = { 30'h00000000, done, \$110  };
-      4'h8:
-          \$111  = { 24'h000000, errors };
-      4'h9:
-          \$111  = \$signal ;
-      4'ha:
-          \$111  = k;
-      4'hb:
-          \$111  = cycles;
-      4'hc:
-          \$111  = activation_stalls;
-      4'hd:
-          \$111  = weight_stalls;
-      4'he:
-          \$111  = scale_stalls;
-      4'hf:
-          \$111  = result_stalls;
-    endcase
+    shaped = 1'h0;
+    if (\$7 ) begin
+      shaped = 1'h1;
+    end
+    if (\$9 ) begin
+      shaped = 1'h1;
+    end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
     clear = 8'h00;
-    if (\$6 ) begin
+    if (\$12 ) begin
       clear = axil_wdata[7:0];
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$113  = axil_bvalid;
+    \$129  = axil_bvalid;
     if (write) begin
-      \$113  = 1'h1;
+      \$129  = 1'h1;
     end else if (axil_bready) begin
-      \$113  = 1'h0;
+      \$129  = 1'h0;
     end
     if (rst) begin
-      \$113  = 1'h0;
+      \$129  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$114  = axil_bresp;
+    \$130  = axil_bresp;
     if (write) begin
-      \$114  = \$10 ;
+      \$130  = \$17 ;
     end
     if (rst) begin
-      \$114  = 2'h0;
+      \$130  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$115  = \$signal ;
-    if (\$12 ) begin
-      if (axil_wstrb[0]) begin
-        \$115 [7:0] = axil_wdata[7:0];
-      end
-      if (axil_wstrb[1]) begin
-        \$115 [15:8] = axil_wdata[15:8];
-      end
-      if (axil_wstrb[2]) begin
-        \$115 [23:16] = axil_wdata[23:16];
-      end
-      if (axil_wstrb[3]) begin
-        \$115 [31:24] = axil_wdata[31:24];
-      end
-    end
+    \$131  = shaped;
     if (rst) begin
-      \$115  = 32'd0;
+      \$131  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$116  = k;
-    if (\$14 ) begin
-      if (axil_wstrb[0]) begin
-        \$116 [7:0] = axil_wdata[7:0];
-      end
-      if (axil_wstrb[1]) begin
-        \$116 [15:8] = axil_wdata[15:8];
-      end
-      if (axil_wstrb[2]) begin
-        \$116 [23:16] = axil_wdata[23:16];
-      end
-      if (axil_wstrb[3]) begin
-        \$116 [31:24] = axil_wdata[31:24];
-      end
-    end
-    if (rst) begin
-      \$116  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$117  = \$31 ;
-    if (rst) begin
-      \$117  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$118  = \$35 ;
-    if (rst) begin
-      \$118  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$119  = last_n;
-    if (\$52 ) begin
-      \$119  = \$53 [16:0];
-    end
-    if (rst) begin
-      \$119  = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$120  = last_k;
-    if (\$52 ) begin
-      \$120  = \$54 [12:0];
-    end
-    if (rst) begin
-      \$120  = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$121  = done;
-    if (\$72 ) begin
-      \$121  = 1'h0;
-    end else if (finished) begin
-      \$121  = 1'h1;
-    end
-    if (rst) begin
-      \$121  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$122  = \$101 ;
-    if (rst) begin
-      \$122  = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$123  = start;
-    if (rst) begin
-      \$123  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$124  = counting;
-    if (rst) begin
-      \$124  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$125  = 32'd0;
-    end else begin
-      \$125  = \$102 [31:0];
-    end
-    if (rst) begin
-      \$125  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$126  = \port$365$0 ;
-    if (rst) begin
-      \$126  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$127  = 32'd0;
-    end else begin
-      \$127  = \$103 [31:0];
-    end
-    if (rst) begin
-      \$127  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$128  = \port$366$0 ;
-    if (rst) begin
-      \$128  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$129  = 32'd0;
-    end else begin
-      \$129  = \$104 [31:0];
-    end
-    if (rst) begin
-      \$129  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$130  = \port$372$0 ;
-    if (rst) begin
-      \$130  = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$131  = 32'd0;
-    end else begin
-      \$131  = \$105 [31:0];
-    end
-    if (rst) begin
-      \$131  = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$132  = \port$200$0 ;
+    \$132  = \$30 ;
     if (rst) begin
       \$132  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    (* full_case = 32'd1 *)
-    if (start_1) begin
-      \$133  = 32'd0;
-    end else begin
-      \$133  = \$106 [31:0];
+    \$133  = \$signal$25 ;
+    if (\$32 ) begin
+      if (axil_wstrb[0]) begin
+        \$133 [7:0] = axil_wdata[7:0];
+      end
+      if (axil_wstrb[1]) begin
+        \$133 [15:8] = axil_wdata[15:8];
+      end
+      if (axil_wstrb[2]) begin
+        \$133 [23:16] = axil_wdata[23:16];
+      end
+      if (axil_wstrb[3]) begin
+        \$133 [31:24] = axil_wdata[31:24];
+      end
     end
     if (rst) begin
       \$133  = 32'd0;
@@ -25725,39 +25592,495 @@ module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers (axil_awvalid, axil_wdata
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$134  = axil_rvalid;
-    if (read) begin
-      \$134  = 1'h1;
+    \$134  = k;
+    if (\$34 ) begin
+      if (axil_wstrb[0]) begin
+        \$134 [7:0] = axil_wdata[7:0];
+      end
+      if (axil_wstrb[1]) begin
+        \$134 [15:8] = axil_wdata[15:8];
+      end
+      if (axil_wstrb[2]) begin
+        \$134 [23:16] = axil_wdata[23:16];
+      end
+      if (axil_wstrb[3]) begin
+        \$134 [31:24] = axil_wdata[31:24];
+      end
+    end
+    if (rst) begin
+      \$134  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$135  = \$44 ;
+    if (rst) begin
+      \$135  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$136  = \$48 ;
+    if (rst) begin
+      \$136  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$137  = last_n;
+    if (\$58 ) begin
+      \$137  = \$59 [16:0];
+    end
+    if (rst) begin
+      \$137  = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$138  = last_k;
+    if (\$58 ) begin
+      \$138  = \$60 [12:0];
+    end
+    if (rst) begin
+      \$138  = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$139  = done;
+    if (\$71 ) begin
+      \$139  = 1'h0;
+    end else if (finished) begin
+      \$139  = 1'h1;
+    end
+    if (rst) begin
+      \$139  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$140  = \$93 ;
+    if (rst) begin
+      \$140  = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$141  = { \port$235$0 , \port$407$0 , \port$401$0 , \port$400$0 , counting };
+    if (rst) begin
+      \$141  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$142  = start;
+    if (rst) begin
+      \$142  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$143  = \$96 ;
+    if (rst) begin
+      \$143  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$144  = \$signal$18 ;
+    if (\$97 ) begin
+      \$144  = 1'h1;
+    end else if (\$100 ) begin
+      \$144  = 1'h0;
+    end
+    if (rst) begin
+      \$144  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$145  = mapped;
+    if (\$97 ) begin
+      \$145  = \$101 ;
+    end
+    if (rst) begin
+      \$145  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$146  = \$signal$42 ;
+    if (\$97 ) begin
+      \$146  = \$104 ;
+    end
+    if (rst) begin
+      \$146  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$147  = \$signal$39 ;
+    if (\$97 ) begin
+      \$147  = { \$109 , \$108 , \$107 , \$106 , \$105  };
+    end
+    if (rst) begin
+      \$147  = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$148  = reads_status;
+    if (\$97 ) begin
+      \$148  = \$110 ;
+    end
+    if (rst) begin
+      \$148  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$149  = reads_errors;
+    if (\$97 ) begin
+      \$149  = \$111 ;
+    end
+    if (rst) begin
+      \$149  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$150  = reads_n;
+    if (\$97 ) begin
+      \$150  = \$112 ;
+    end
+    if (rst) begin
+      \$150  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$151  = reads_k;
+    if (\$97 ) begin
+      \$151  = \$113 ;
+    end
+    if (rst) begin
+      \$151  = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$152  = constant;
+    if (\$97 ) begin
+      (* full_case = 32'd1 *)
+      casez (axil_araddr[7:2])
+        6'h00:
+            \$152  = 32'd1413829198;
+        6'h01:
+            \$152  = 32'd1;
+        6'h02:
+            \$152  = 32'd84017184;
+        6'h03:
+            \$152  = 32'd128;
+        6'h04:
+            \$152  = 32'd4096;
+        6'h05:
+            \$152  = 32'd65536;
+        default:
+            \$152  = 32'd0;
+      endcase
+    end
+    if (rst) begin
+      \$152  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
+    \$153  = axil_rvalid;
+    if (\$116 ) begin
+      \$153  = 1'h1;
     end else if (axil_rready) begin
-      \$134  = 1'h0;
+      \$153  = 1'h0;
     end
     if (rst) begin
-      \$134  = 1'h0;
+      \$153  = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$135  = axil_rresp;
-    if (read) begin
-      \$135  = \$108 ;
+    \$154  = axil_rresp;
+    if (\$116 ) begin
+      \$154  = \$117 ;
     end
     if (rst) begin
-      \$135  = 2'h0;
+      \$154  = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$26 ) begin end
-    \$136  = axil_rdata;
-    if (read) begin
-      \$136  = \$112 ;
+    \$155  = axil_rdata;
+    if (\$116 ) begin
+      \$155  = \$128 ;
     end
     if (rst) begin
-      \$136  = 32'd0;
+      \$155  = 32'd0;
     end
   end
   assign axil_awready = write;
   assign axil_wready = write;
-  assign axil_arready = read;
-  assign faults = { \port$622$0 , \port$594$0 , \port$566$0 , \port$8024$0 , \port$184$0 , \port$8003$0  };
-  assign stalls = { \port$200$0 , \port$372$0 , \port$366$0 , \port$365$0  };
+  assign events_1 = events;
+  assign start_1 = \clear$15 ;
+  assign faults = { \port$657$0 , \port$629$0 , \port$601$0 , \port$8092$0 , \port$219$0 , \port$8071$0  };
+  assign stalls = { \port$235$0 , \port$407$0 , \port$401$0 , \port$400$0  };
+  assign \$21  = \$20 [16];
+  assign \$27  = \$26 [12];
+endmodule
+
+module \tern_32x2_fp16_g128_2bit_ofp16_k4096.registers.counters (rst, events, clear, turn, value, clk);
+  reg \$auto$verilog_backend.cc:2355:dump_module$27  = 0;
+  wire \$1 ;
+  wire [2:0] \$10 ;
+  wire [2:0] \$11 ;
+  wire [32:0] \$12 ;
+  wire [3:0] \$13 ;
+  wire [3:0] \$14 ;
+  wire [3:0] \$15 ;
+  wire [3:0] \$16 ;
+  wire [3:0] \$17 ;
+  wire [3:0] \$18 ;
+  wire [3:0] \$19 ;
+  wire \$2 ;
+  wire [3:0] \$20 ;
+  wire [3:0] \$21 ;
+  wire [3:0] \$22 ;
+  reg [4:0] \$23 ;
+  reg [31:0] \$24 ;
+  reg [31:0] \$25 ;
+  reg [31:0] \$26 ;
+  reg [31:0] \$27 ;
+  reg [31:0] \$28 ;
+  reg [2:0] \$29 ;
+  wire [2:0] \$3 ;
+  reg [2:0] \$30 ;
+  reg [2:0] \$31 ;
+  reg [2:0] \$32 ;
+  reg [2:0] \$33 ;
+  reg [2:0] \$34 ;
+  wire [2:0] \$4 ;
+  wire [2:0] \$5 ;
+  wire [2:0] \$6 ;
+  wire [2:0] \$7 ;
+  wire [2:0] \$8 ;
+  wire [2:0] \$9 ;
+  reg [2:0] addend = 3'h0;
+  input clear;
+  wire clear;
+  input clk;
+  wire clk;
+  (* init = 32'd0 *)
+  wire [31:0] count_0;
+  reg [31:0] count_1 = 32'd0;
+  reg [31:0] count_2 = 32'd0;
+  reg [31:0] count_3 = 32'd0;
+  reg [31:0] count_4 = 32'd0;
+  input [4:0] events;
+  wire [4:0] events;
+  reg [2:0] recent_0 = 3'h0;
+  reg [2:0] recent_1 = 3'h0;
+  reg [2:0] recent_2 = 3'h0;
+  reg [2:0] recent_3 = 3'h0;
+  reg [2:0] recent_4 = 3'h0;
+  input rst;
+  wire rst;
+  wire [4:0] taken;
+  output [4:0] turn;
+  reg [4:0] turn = 5'h01;
+  output [31:0] value;
+  reg [31:0] value = 32'd0;
+  assign \$1  = | turn[3:0];
+  assign \$2  = ~ \$1 ;
+  assign \$3  = recent_0 & { \$2 , \$2 , \$2  };
+  assign \$4  = recent_1 & { turn[0], turn[0], turn[0] };
+  assign \$5  = \$3  | \$4 ;
+  assign \$6  = recent_2 & { turn[1], turn[1], turn[1] };
+  assign \$7  = \$5  | \$6 ;
+  assign \$8  = recent_3 & { turn[2], turn[2], turn[2] };
+  assign \$9  = \$7  | \$8 ;
+  assign \$10  = recent_4 & { turn[3], turn[3], turn[3] };
+  assign \$11  = \$9  | \$10 ;
+  assign \$12  = count_4 + addend;
+  assign \$13  = recent_0 + events[0];
+  assign \$14  = \$1  ? \$13  : { 3'h0, events[0] };
+  assign \$15  = recent_1 + events[1];
+  assign \$16  = turn[0] ? { 3'h0, events[1] } : \$15 ;
+  assign \$17  = recent_2 + events[2];
+  assign \$18  = turn[1] ? { 3'h0, events[2] } : \$17 ;
+  assign \$19  = recent_3 + events[3];
+  assign \$20  = turn[2] ? { 3'h0, events[3] } : \$19 ;
+  assign \$21  = recent_4 + events[4];
+  assign \$22  = turn[3] ? { 3'h0, events[4] } : \$21 ;
+  always @(posedge clk)
+    turn <= \$23 ;
+  always @(posedge clk)
+    value <= \$24 ;
+  always @(posedge clk)
+    count_1 <= \$25 ;
+  always @(posedge clk)
+    count_2 <= \$26 ;
+  always @(posedge clk)
+    count_3 <= \$27 ;
+  always @(posedge clk)
+    count_4 <= \$28 ;
+  always @(posedge clk)
+    addend <= \$29 ;
+  always @(posedge clk)
+    recent_0 <= \$30 ;
+  always @(posedge clk)
+    recent_1 <= \$31 ;
+  always @(posedge clk)
+    recent_2 <= \$32 ;
+  always @(posedge clk)
+    recent_3 <= \$33 ;
+  always @(posedge clk)
+    recent_4 <= \$34 ;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    \$23  = { turn[3:0], \$2  };
+    if (rst) begin
+      \$23  = 5'h01;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$24  = 32'd0;
+    end else begin
+      \$24  = \$12 [31:0];
+    end
+    if (rst) begin
+      \$24  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$25  = 32'd0;
+    end else begin
+      \$25  = value;
+    end
+    if (rst) begin
+      \$25  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$26  = 32'd0;
+    end else begin
+      \$26  = count_1;
+    end
+    if (rst) begin
+      \$26  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$27  = 32'd0;
+    end else begin
+      \$27  = count_2;
+    end
+    if (rst) begin
+      \$27  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$28  = 32'd0;
+    end else begin
+      \$28  = count_3;
+    end
+    if (rst) begin
+      \$28  = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$29  = 3'h0;
+    end else begin
+      \$29  = \$11 ;
+    end
+    if (rst) begin
+      \$29  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$30  = 3'h0;
+    end else begin
+      \$30  = \$14 [2:0];
+    end
+    if (rst) begin
+      \$30  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$31  = 3'h0;
+    end else begin
+      \$31  = \$16 [2:0];
+    end
+    if (rst) begin
+      \$31  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$32  = 3'h0;
+    end else begin
+      \$32  = \$18 [2:0];
+    end
+    if (rst) begin
+      \$32  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$33  = 3'h0;
+    end else begin
+      \$33  = \$20 [2:0];
+    end
+    if (rst) begin
+      \$33  = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2355:dump_module$27 ) begin end
+    (* full_case = 32'd1 *)
+    if (clear) begin
+      \$34  = 3'h0;
+    end else begin
+      \$34  = \$22 [2:0];
+    end
+    if (rst) begin
+      \$34  = 3'h0;
+    end
+  end
+  assign taken = { turn[3:0], \$2  };
+  assign count_0 = value;
 endmodule

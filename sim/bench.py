@@ -126,6 +126,13 @@ class Bench:
         answer = await self.registers.write(register, value.to_bytes(4, "little"))
         assert answer.resp == AxiResp.OKAY, f"writing {register:#x} gave {answer.resp!r}"
 
+    async def write_at_once(self, *writes: tuple[int, int]) -> None:
+        """Write registers, pairs (register, value), without a pause between."""
+        asked = [self.registers.init_write(at, value.to_bytes(4, "little")) for at, value in writes]
+        for each in asked:
+            await each.wait()
+            assert each.data.resp == AxiResp.OKAY
+
     async def take_errors(self) -> ErrorFlag:
         """Read the sticky errors and clear those that were set."""
         errors = await self.read(Register.ERRORS)

@@ -168,9 +168,9 @@ async def bad_shapes(dut: Any) -> None:
         *((1 << bit | 1, 1) for bit in range(config.max_n.bit_length(), 32)),
         *((1, 1 << bit | 1) for bit in range(config.max_k.bit_length(), 32)),
     ):
-        await bench.write(Register.N, n)
-        await bench.write(Register.K, k)
-        await bench.write(Register.CONTROL, START)
+        # What is wrong comes last, right before the start.
+        shape = sorted([(Register.N, n), (Register.K, k)], key=lambda pair: pair[1] != 1)
+        await bench.write_at_once(*shape, (Register.CONTROL, START))
         # The job before stays done.
         assert await bench.read(Register.STATUS) == DONE, (n, k)
         assert await bench.take_errors() == ErrorFlag.BAD_SHAPE, (n, k)

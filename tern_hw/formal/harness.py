@@ -13,6 +13,7 @@ from amaranth.hdl import (
     Assume,
     ClockDomain,
     ClockSignal,
+    Const,
     Elaboratable,
     Instance,
     Module,
@@ -39,6 +40,9 @@ def emitted_verilog(block: wiring.Component) -> str:
 class Emitted(Elaboratable):
     """A block's Verilog as a submodule; its members are attributes, as the block's own are.
 
+    As a part of an array a block lacks the ports that nobody there uses, and those members: `has`
+    tells. It may have a reset besides, which stays 0.
+
     Parameters
     ----------
     block
@@ -51,12 +55,22 @@ class Emitted(Elaboratable):
         self._ports: dict[str, Any] = {}
         head = text[text.index(f"module {NAME}(") :]
         head = head[: head.index("endmodule")]
-        self._clocked = re.search(r"^  input clk;", head, re.MULTILINE) is not None
+        present = re.findall(r"^  (input|output) (?:\[.*\] )?\\?(\S+?) ?;", head, re.MULTILINE)
+        names = {name for _, name in present}
+        self._clocked = "clk" in names
         for path, member, value in block.signature.flatten(block):
             name = "__".join(str(part) for part in path)
-            port = Signal(Value.cast(value).shape(), name=name)
-            setattr(self, name, port)
-            self._ports[f"{'i' if member.flow.name == 'In' else 'o'}_{name}"] = port
+            if name in names:
+                port = Signal(Value.cast(value).shape(), name=name)
+                setattr(self, name, port)
+                self._ports[f"{'i' if member.flow.name == 'In' else 'o'}_{name}"] = port
+        for direction, name in present:
+            if direction == "input" and name not in ("clk", "rst") and not self.has(name):
+                self._ports[f"i_{name}"] = Const(0)
+
+    def has(self, name: str) -> bool:
+        """Return whether the block has this member."""
+        return hasattr(self, name)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -10,6 +10,7 @@ from tern_hw.formal import arithmetic, streams, whole
 from tern_hw.formal.harness import Property
 from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.convert import ActivationConverter
+from tern_hw.gateware.counters import Counters
 from tern_hw.gateware.credit import CreditCounter
 from tern_hw.gateware.decode import TritDecoder
 from tern_hw.gateware.frame import PacketGate
@@ -173,7 +174,9 @@ def _streams() -> list[Property]:
             method=Method.PDR,
         )
     ]
-    for limit, initial, cost in ((13, 0, 1), (20, 20, 4)):
+    places, rows = ARRAY.result_places, ARRAY.rows
+    of_the_array = ((ARRAY.scale_places, 0, 1), (places, 0, 1), (places, places, rows))
+    for limit, initial, cost in ((13, 0, 1), (20, 20, 4), *of_the_array):
         build = partial(CreditCounter, limit=limit, initial=initial, cost=cost)
         found.append(
             Property(
@@ -199,17 +202,19 @@ def _streams() -> list[Property]:
     return found
 
 
-ANSWERED = "each {} is answered once, in the next cycle; the answer stays until it is taken"
+ANSWERED = "each {} is answered once, within {}; the answer stays until it is taken"
 CONTENTS = "N and K read as written, byte by byte; flags stay until a one is written over them"
+COUNTS = "each count is that of its events since the last clear, and its turn comes in turn"
 
 
 def _registers() -> list[Property]:
     build = partial(RegisterFile, small())
+    within = f"{streams.READ_CYCLES} cycles"
     found = []
-    for words, text, harness, method in (
-        ("writes", ANSWERED.format("write"), streams.WriteAnswers, Method.INDUCTION),
-        ("reads", ANSWERED.format("read"), streams.ReadAnswers, Method.INDUCTION),
-        ("contents", CONTENTS, streams.RegisterMemory, Method.PDR),
+    for words, text, harness, method, cycles in (
+        ("writes", ANSWERED.format("write", "a cycle"), streams.WriteAnswers, Method.INDUCTION, 3),
+        ("reads", ANSWERED.format("read", within), streams.ReadAnswers, Method.PDR, 0),
+        ("contents", CONTENTS, streams.RegisterMemory, Method.PDR, 0),
     ):
         found.append(
             Property(
@@ -218,22 +223,33 @@ def _registers() -> list[Property]:
                 build=build,
                 harness=harness,
                 method=method,
-                cycles=3,
+                cycles=cycles,
             )
         )
+    found.append(
+        Property(
+            block="counters, 5 of 32 bits",
+            text=COUNTS,
+            build=partial(Counters, 5),
+            harness=streams.CountLaw,
+            method=Method.INDUCTION,
+            cycles=14,
+        )
+    )
     return found
 
 
 def _arrays() -> list[Property]:
     build = partial(TernaryArray, ARRAY)
     found = []
-    for words, text, harness in (
+    for words, text, harness, cycles in (
         (
             "counters",
-            "a counter read in every cycle stays, goes up by 1 or to 0",
+            "a counter read again and again goes up by 1 a cycle at most, or starts anew",
             whole.CounterSteps,
+            18,
         ),
-        ("results", "a result that waits stays, unchanged, but for an abort", whole.ResultStall),
+        ("results", "a result that waits stays, unchanged, but for an abort", whole.ResultStall, 3),
     ):
         found.append(
             Property(
@@ -242,7 +258,7 @@ def _arrays() -> list[Property]:
                 build=build,
                 harness=harness,
                 method=Method.INDUCTION,
-                cycles=3,
+                cycles=cycles,
                 quick=False,
             )
         )

@@ -8,6 +8,7 @@ from tern_hw.config import OutputFormat, Register
 from tern_hw.formal.harness import Harness, history
 
 __all__ = [
+    "CountLaw",
     "CreditLaw",
     "PacketFrame",
     "ReadAnswers",
@@ -42,7 +43,8 @@ class PacketFrame(Harness):
         # A closed gate takes nothing of the next job's packet; a draining one takes all.
         self.holds(dut.tready == (is_draining | (is_open & dut.take)))
         self.holds(dut.closed == ~(is_open | is_draining))
-        self.holds(dut.late == ((is_open | is_draining) & ~dut.present))
+        if dut.has("late"):
+            self.holds(dut.late == ((is_open | is_draining) & ~dut.present))
         self.holds(dut.misframed == (is_open & accepted & (dut.tlast != dut.final)))
 
 
@@ -51,20 +53,25 @@ class CreditLaw(Harness):
 
     def state(self) -> None:
         m, dut, block = self.m, self.dut, self.block
-        self.free_inputs("start", "give", "claim", "waive")
+        free = [name for name in ("start", "give", "claim", "waive") if dut.has(name)]
+        self.free_inputs(*free)
+        start, waive = (dut.start if "start" in free else 0), (dut.waive if "waive" in free else 0)
         waived = Signal()
         left = Signal(range(block.limit + block.cost + 1), init=block.initial)
-        with m.If(dut.start):
+        with m.If(start):
             m.d.sync += [left.eq(block.initial), waived.eq(0)]
         with m.Else():
-            m.d.sync += waived.eq(dut.waive)
+            m.d.sync += waived.eq(waive)
             m.d.sync += left.eq(left + dut.give - Mux(dut.claim, block.cost, 0))
         # Who claims looks at `backed`; who gives gives back what was claimed, or has a place.
-        self.assume(~dut.claim | dut.backed)
+        backed = left >= block.cost
+        self.assume(~dut.claim | backed)
         self.assume(~dut.give | (left < block.limit))
-        self.holds(dut.backed == (left >= block.cost))
-        self.holds(dut.enough == (dut.backed | waived))
-        self.holds(~dut.spare | (left < block.limit))
+        self.holds(dut.enough == (backed | waived))
+        if dut.has("backed"):
+            self.holds(dut.backed == backed)
+        if dut.has("spare"):
+            self.holds(~dut.spare | (left < block.limit))
         self.holds(left <= block.limit)
 
 
@@ -174,16 +181,24 @@ class _AxiLite(Harness):
         before = history(self.m, payload, 1, f"{name}_answer")
         self.holds(~waits | (valid & (payload == before)))
 
-    def owed(self, asked: Any, answered: Any, valid: Any, name: str) -> None:
-        """One answer for each request: never more, and none for long."""
+    def owed(self, asked: Any, answered: Any, valid: Any, name: str, *, within: int = 1) -> Any:
+        """One answer for each request: never more, on offer within so many cycles.
+
+        Return how many are owed.
+        """
         owed = Signal(4, name=f"{name}_owed")
-        self.m.d.sync += owed.eq(owed + asked - answered)
+        waited = Signal(4, name=f"{name}_waited")
+        late = (owed != 0) & ~valid
+        self.m.d.sync += [owed.eq(owed + asked - answered), waited.eq(Mux(late, waited + 1, 0))]
         self.holds(~valid | (owed != 0))
-        # One may be under way; it is on offer in the cycle after it was asked for.
+        # One may be under way.
         self.holds(owed <= 1)
-        self.holds((owed == 0) | valid)
+        self.holds(~late | (waited + 1 < within))
+        return owed
 
 
+#: Cycles in which a read is answered: two, and as many more as a counter may wait for its turn.
+READ_CYCLES = 7
 #: Inputs of the register file.
 INPUTS = (
     *(f"axil_{name}" for name in ("awaddr", "awprot", "awvalid", "wdata", "wstrb", "wvalid")),
@@ -193,7 +208,7 @@ INPUTS = (
 
 
 class WriteAnswers(_AxiLite):
-    """Each write is answered exactly once, OKAY where a register is, and none is kept waiting."""
+    """Each write is answered exactly once, OKAY where a register is; none is kept waiting."""
 
     def state(self) -> None:
         m, dut = self.m, self.dut
@@ -208,7 +223,11 @@ class WriteAnswers(_AxiLite):
         self.holds((ahead == 0) & (address == data))
         self.owed(address, answered, dut.axil_bvalid, "b")
         asks = dut.axil_awvalid & dut.axil_wvalid
-        self.holds(~(asks & dut.axil_bready) | (address & data))
+        # After a write of N or K, a cycle in which none is taken.
+        word = dut.axil_awaddr[2:]
+        shapes = address & ((word == Register.N // 4) | (word == Register.K // 4))
+        settling = history(m, shapes, 1, "settling")
+        self.holds(~(asks & dut.axil_bready) | settling | (address & data))
         mapped = history(m, dut.axil_awaddr < 4 * len(Register), 1, "mapped")
         taken = history(m, address, 1, "taken")
         self.holds(~taken | (dut.axil_bresp == Mux(mapped, 0b00, 0b10)))
@@ -223,16 +242,22 @@ class ReadAnswers(_AxiLite):
         asked = dut.axil_arvalid & dut.axil_arready
         answered = dut.axil_rvalid & dut.axil_rready
         self.stable(dut.axil_rvalid, dut.axil_rready, Cat(dut.axil_rresp, dut.axil_rdata), "r")
-        self.owed(asked, answered, dut.axil_rvalid, "r")
-        self.holds(~(dut.axil_arvalid & dut.axil_rready) | asked)
-        mapped = history(m, dut.axil_araddr < 4 * len(Register), 1, "mapped")
-        taken = history(m, asked, 1, "taken")
-        self.holds(~taken | (dut.axil_rresp == Mux(mapped, 0b00, 0b10)))
-        self.holds(~taken | mapped | (dut.axil_rdata == 0))
+        owed = self.owed(asked, answered, dut.axil_rvalid, "r", within=READ_CYCLES)
+        self.holds(~dut.axil_arvalid | ((owed != 0) & ~answered) | asked)
+        mapped = Signal()
+        with m.If(asked):
+            m.d.sync += mapped.eq(dut.axil_araddr < 4 * len(Register))
+        self.holds(~dut.axil_rvalid | (dut.axil_rresp == Mux(mapped, 0b00, 0b10)))
+        self.holds(~dut.axil_rvalid | mapped | (dut.axil_rdata == 0))
 
 
 class RegisterMemory(_AxiLite):
-    """N and K read as written, byte by byte; errors stay until a one is written over them."""
+    """N and K read as written, byte by byte; errors stay until a one is written over them.
+
+    Whatever the counters do: their outputs are free.
+    """
+
+    freed = ("*.counters",)
 
     def state(self) -> None:
         m, dut = self.m, self.dut
@@ -240,20 +265,41 @@ class RegisterMemory(_AxiLite):
         write = dut.axil_awvalid & dut.axil_awready
         word = dut.axil_awaddr[2:]
         strobes = Cat(dut.axil_wstrb[at // 8] for at in range(32))
-        taken = history(m, dut.axil_arvalid & dut.axil_arready, 1, "taken")
-        asked = history(m, dut.axil_araddr[2:], 1, "asked")
+        asked = Signal(6)
+        with m.If(dut.axil_arvalid & dut.axil_arready):
+            m.d.sync += asked.eq(dut.axil_araddr[2:])
+        # An answer shows what there was in the cycle before it.
+        answers = dut.axil_rvalid & ~history(m, dut.axil_rvalid, 1, "answered")
         for register in (Register.N, Register.K):
             kept = Signal(32, name=f"kept_{register.name.lower()}")
             with m.If(write & (word == register // 4)):
                 m.d.sync += kept.eq((kept & ~strobes) | (dut.axil_wdata & strobes))
             shown = history(m, kept, 1, f"shown_{register.name.lower()}")
-            self.holds(~taken | (asked != register // 4) | (dut.axil_rdata == shown))
-        self._flags(write & (word == Register.ERRORS // 4) & dut.axil_wstrb[0], taken, asked)
-
-    def _flags(self, write: Any, taken: Any, asked: Any) -> None:
-        m, dut = self.m, self.dut
+            self.holds(~answers | (asked != register // 4) | (dut.axil_rdata == shown))
         flags = Signal(6)
-        m.d.sync += flags.eq((flags & ~Mux(write, dut.axil_wdata[:6], 0)) | dut.faults)
+        clears = write & (word == Register.ERRORS // 4) & dut.axil_wstrb[0]
+        m.d.sync += flags.eq((flags & ~Mux(clears, dut.axil_wdata[:6], 0)) | dut.faults)
         shown = history(m, flags, 1, "shown_flags")
         is_errors = asked == Register.ERRORS // 4
-        self.holds(~taken | ~is_errors | (dut.axil_rdata[:6] == shown))
+        self.holds(~answers | ~is_errors | (dut.axil_rdata[:6] == shown))
+
+
+class CountLaw(Harness):
+    """Each count, after its turn, is that of its events since the last clear, three cycles late."""
+
+    def state(self) -> None:
+        m, dut = self.m, self.dut
+        self.free_inputs("events", "clear")
+        turns = [dut.turn == 1 << at for at in range(self.block.count)]
+        before = [history(m, turn, 1, f"turn_{at}") for at, turn in enumerate(turns)]
+        begun = history(m, Const(1), 1, "begun")
+        for at, turn in enumerate(turns):
+            self.holds(~begun | (turn == before[at - 1]))
+            counts = [Signal.like(dut.value, name=f"spec_{at}_{late}") for late in range(3)]
+            with m.If(dut.clear):
+                m.d.sync += [count.eq(0) for count in counts]
+            with m.Else():
+                m.d.sync += counts[0].eq(counts[0] + dut.events[at])
+                m.d.sync += Cat(counts[1:]).eq(Cat(counts[:-1]))
+            self.holds(~before[at] | (dut.value == counts[2]))
+        self.holds(Cat(turns).any())

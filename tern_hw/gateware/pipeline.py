@@ -1,5 +1,8 @@
 """Small things every pipelined block uses: delays, the carry-in adder, a choice, a step's tag."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueCastable
 from amaranth.lib import data
 
@@ -8,6 +11,7 @@ from tern_hw.config import ArrayConfig
 __all__ = [
     "add_low",
     "add_with_carry",
+    "any_of",
     "at_least",
     "delay",
     "delay_lines",
@@ -69,6 +73,12 @@ def at_least(value: Value, least: int) -> Value:
 def unless(reset: Value, value: Value) -> Value:
     """Return value, or 0 where `reset`; as gates, for a register's own reset would come late."""
     return value & (~reset).replicate(len(value))
+
+
+def any_of(choices) -> Value:
+    """Return the OR of the values whose enables are set, from pairs (enable, value)."""
+    masked = [value & enable.replicate(len(value)) for enable, value in choices]
+    return reduce(or_, masked)
 
 
 def select(index: Value, values: list) -> Value:

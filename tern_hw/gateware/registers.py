@@ -1,6 +1,6 @@
 """The AXI4-Lite registers: identity, job, control, sticky errors and counters."""
 
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,9 +15,10 @@ from tern_hw.config import (
     Register,
     Weights,
 )
-from tern_hw.gateware.pipeline import delay
+from tern_hw.gateware.counters import Counters
+from tern_hw.gateware.pipeline import any_of, at_least, delay
 
-__all__ = ["ADDRESS_BITS", "STALLS", "RegisterFile", "axi_lite_ports", "group_word"]
+__all__ = ["ADDRESS_BITS", "COUNTERS", "STALLS", "RegisterFile", "axi_lite_ports", "group_word"]
 
 #: Width of the AXI4-Lite addresses.
 ADDRESS_BITS = 8
@@ -28,6 +29,8 @@ STALLS = (
     Register.SCALE_STALLS,
     Register.RESULT_STALLS,
 )
+#: What is counted, in the order of `RegisterFile._counters`.
+COUNTERS = (Register.CYCLES, *STALLS)
 OKAY, SLVERR = 0b00, 0b10
 
 
@@ -60,8 +63,10 @@ def axi_lite_ports(prefix: str) -> dict:
 class RegisterFile(wiring.Component):
     """Registers of `tern_hw.config.Register`; an unmapped address answers SLVERR.
 
-    A write is taken when its address and its data are both there; one write and one read may
-    be under way. An accepted start is `start` one cycle after the write.
+    A write is taken when its address and its data are both there, and not in the cycle after one
+    to N or K, in which it is found whether the job fits; one write and one read may be under way.
+    A read of a counter waits for its turn, a few cycles. An accepted start is `start` one cycle
+    after the write.
 
     Members
     -------
@@ -102,11 +107,17 @@ class RegisterFile(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        write, write_index = self._write_port(m)
+        settling, fits = Signal(), Signal()
+        write, write_index = self._write_port(m, settling)
         config = self.config
         n, k = Signal(32), Signal(32)
+        last_n, n_fits = _last_index(n, config.max_n)
+        last_k, k_fits = _last_index(k, config.max_k)
+        shaped = Signal()
+        m.d.sync += [settling.eq(shaped), fits.eq(n_fits & k_fits)]
         for register, value in ((Register.N, n), (Register.K, k)):
             with m.If(write & (write_index == register // 4)):
+                m.d.comb += shaped.eq(1)
                 for byte in range(4):
                     with m.If(self.axil_wstrb[byte]):
                         part = slice(8 * byte, 8 * byte + 8)
@@ -115,14 +126,13 @@ class RegisterFile(wiring.Component):
         control = write & (write_index == Register.CONTROL // 4) & self.axil_wstrb[0]
         asked = control & self.axil_wdata[0] & ~self.axil_wdata[1]
         busy = self.busy | self.start
-        fits = (n != 0) & (n <= config.max_n) & (k != 0) & (k <= config.max_k)
         accepted = asked & ~busy & fits
         m.d.sync += [
             self.start.eq(accepted),
             self.abort.eq(control & self.axil_wdata[1]),
         ]
         with m.If(accepted):
-            m.d.sync += [self.last_n.eq(n - 1), self.last_k.eq(k - 1)]
+            m.d.sync += [self.last_n.eq(last_n), self.last_k.eq(last_k)]
 
         done = Signal()
         with m.If(accepted | self.abort):
@@ -132,22 +142,13 @@ class RegisterFile(wiring.Component):
 
         refused = Cat(asked & ~busy & ~fits, asked & busy)
         errors = self._errors(m, write & (write_index == Register.ERRORS // 4), refused)
-        counters = self._counters(m)
         self._read_port(
             m,
             {
-                Register.ID: C(ARRAY_ID, 32),
-                Register.VERSION: C(REGISTER_VERSION, 32),
-                Register.ARRAY: C(array_word(config), 32),
-                Register.GROUP: C(group_word(config), 32),
-                Register.MAX_K: C(config.max_k, 32),
-                Register.MAX_N: C(config.max_n, 32),
-                Register.CONTROL: C(0, 32),
                 Register.STATUS: Cat(busy, done),
                 Register.ERRORS: errors,
                 Register.N: n,
                 Register.K: k,
-                **counters,
             },
         )
         return m
@@ -161,27 +162,22 @@ class RegisterFile(wiring.Component):
         return errors
 
     def _counters(self, m):
+        m.submodules.counters = counters = Counters(len(COUNTERS))
         # All a cycle late: what decides whether an event happens is a long path already.
-        start_1 = delay(m, self.start, 1, name="start")
-        events = {Register.CYCLES: self.counting}
-        events |= {register: self.stalls[at] for at, register in enumerate(STALLS)}
-        counters = {}
-        for register, event in events.items():
-            counter = Signal(32, name=register.name.lower())
-            event_1 = delay(m, event, 1, name=f"{register.name.lower()}_event")
-            with m.If(start_1):
-                m.d.sync += counter.eq(0)
-            with m.Else():
-                m.d.sync += counter.eq(counter + event_1)
-            counters[register] = counter
+        events = Cat(self.counting, self.stalls)
+        m.d.comb += [
+            counters.events.eq(delay(m, events, 1, name="events")),
+            counters.clear.eq(delay(m, self.start, 1, name="start")),
+        ]
         return counters
 
-    def _write_port(self, m):
-        """Return (a write happens, word address)."""
+    def _write_port(self, m, settling):
+        """Return (a write happens, word address); none happens while `settling`."""
         index = self.axil_awaddr[2:]
         write = Signal()
+        free = (~self.axil_bvalid | self.axil_bready) & ~settling
         m.d.comb += [
-            write.eq(self.axil_awvalid & self.axil_wvalid & (~self.axil_bvalid | self.axil_bready)),
+            write.eq(self.axil_awvalid & self.axil_wvalid & free),
             self.axil_awready.eq(write),
             self.axil_wready.eq(write),
         ]
@@ -194,24 +190,68 @@ class RegisterFile(wiring.Component):
             m.d.sync += self.axil_bvalid.eq(0)
         return write, index
 
-    def _read_port(self, m, values):
+    def _read_port(self, m, variables):
+        """Answer reads: of a constant, of one of `variables`, or of the counter whose turn it is.
+
+        What is chosen by is ready a cycle before the choice, so that this is two LUT4 a bit.
+        """
+        counters = self._counters(m)
         index = self.axil_araddr[2:]
-        words = Array(values[register] for register in Register)
-        word = words[index[: (len(Register) - 1).bit_length()]]
-        read = Signal()
-        m.d.comb += [
-            read.eq(self.axil_arvalid & (~self.axil_rvalid | self.axil_rready)),
-            self.axil_arready.eq(read),
-        ]
-        mapped = index < len(Register)
+        asked, waits_for, mapped = Signal(), Signal(len(COUNTERS)), Signal()
+        constant = Signal(32)
+        enables = {
+            register: Signal(name=f"reads_{register.name.lower()}") for register in variables
+        }
+        counted, hit = Signal(), Signal()
+        read = self.axil_arvalid & self.axil_arready
+        due = asked & (~counted | hit)
+        m.d.sync += hit.eq(asked & (waits_for & counters.turn).any())
+        m.d.comb += self.axil_arready.eq(~asked & (~self.axil_rvalid | self.axil_rready))
         with m.If(read):
+            m.d.sync += [
+                asked.eq(1),
+                mapped.eq(index < len(Register)),
+                counted.eq((index >= COUNTERS[0] // 4) & (index < len(Register))),
+                waits_for.eq(Cat(index == register // 4 for register in COUNTERS)),
+            ]
+            m.d.sync += [enables[each].eq(index == each // 4) for each in variables]
+            with m.Switch(index):
+                for register, word in constants(self.config).items():
+                    with m.Case(register // 4):
+                        m.d.sync += constant.eq(word)
+                with m.Default():
+                    m.d.sync += constant.eq(0)
+        with m.Elif(due):
+            m.d.sync += asked.eq(0)
+        choices = [(enables[register], value) for register, value in variables.items()]
+        choices += [(counted, counters.value)]
+        with m.If(due):
             m.d.sync += [
                 self.axil_rvalid.eq(1),
                 self.axil_rresp.eq(Mux(mapped, OKAY, SLVERR)),
-                self.axil_rdata.eq(Mux(mapped, word, 0)),
+                self.axil_rdata.eq(any_of(choices) | constant),
             ]
         with m.Elif(self.axil_rready):
             m.d.sync += self.axil_rvalid.eq(0)
+
+
+def _last_index(count: Value, most: int) -> tuple[Value, Value]:
+    """Return (count - 1, whether count is of 1 ... most); 0 less 1 is beyond any of them."""
+    bits = most.bit_length()
+    last = (count[:bits] - 1)[:bits]
+    return last, ~count[bits:].any() & ~at_least(last, most)
+
+
+def constants(config: ArrayConfig) -> dict[Register, int]:
+    """Return what the registers read that never change."""
+    return {
+        Register.ID: ARRAY_ID,
+        Register.VERSION: REGISTER_VERSION,
+        Register.ARRAY: array_word(config),
+        Register.GROUP: group_word(config),
+        Register.MAX_K: config.max_k,
+        Register.MAX_N: config.max_n,
+    }
 
 
 def array_word(config: ArrayConfig) -> int:

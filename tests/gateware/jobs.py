@@ -64,6 +64,8 @@ async def read(ctx, dut, register):
     ctx.set(dut.s_axil_rready, 1)
     await ctx.tick()
     ctx.set(dut.s_axil_arvalid, 0)
+    while not ctx.get(dut.s_axil_rvalid):
+        await ctx.tick()
     value = ctx.get(dut.s_axil_rdata)
     await ctx.tick()
     return value

@@ -6,6 +6,7 @@ import pytest
 from amaranth.hdl import Shape
 
 from tern_hw.config import ArrayConfig, Register
+from tern_hw.formal.streams import READ_CYCLES
 from tern_hw.gateware.registers import axi_lite_ports, group_word
 from tests.gateware.axi_lite import CONFIG, GARBAGE, OKAY, SLVERR, run
 from tests.gateware.blocks import randoms, small
@@ -124,7 +125,11 @@ def test_address_before_data_and_data_before_address(pauses):
 
 @pytest.mark.parametrize(("idle", "slow"), [(0, 0), (0.5, 0), (0, 0.7), (0.5, 0.5)])
 def test_random_traffic(idle, slow):
-    """Writes and reads at once, back to back, each channel at its own pace."""
+    """Writes and reads at once, back to back, each channel at its own pace.
+
+    A write is answered in the next cycle, a read in the one after: of what there was in between.
+    None is taken in the cycle after a write of N or K.
+    """
     rng = randoms("traffic", idle, slow)
     registers = (Register.N, Register.K, Register.MAX_K, 0x64, 0xFC)
     channels = {
@@ -138,6 +143,7 @@ def test_random_traffic(idle, slow):
         held = {Register.N: 0, Register.K: 0, Register.MAX_K: 300}
         offered: dict[str, dict] = {}
         answers: dict[str, tuple | None] = {"b": None, "r": None}
+        asked, settling = None, False
         for _ in range(1500):
             for channel, payload in channels.items():
                 if channel not in offered and rng.random() >= idle:
@@ -156,13 +162,15 @@ def test_random_traffic(idle, slow):
                         answers[channel] = None
                         counts[channel] += 1
             # Taken in this very cycle where there is room: a transfer a cycle is possible.
-            assert ("aw" in taken) == ({"aw", "w"} <= set(offered) and answers["b"] is None)
-            assert ("ar" in taken) == ("ar" in offered and answers["r"] is None)
+            both = {"aw", "w"} <= set(offered)
+            assert ("aw" in taken) == (both and answers["b"] is None and not settling)
+            settling = "aw" in taken and offered["aw"]["awaddr"] in (Register.N, Register.K)
+            free = asked is None and answers["r"] is None
+            assert ("ar" in taken) == ("ar" in offered and free)
             await host.ctx.tick()
-            if "ar" in taken:
-                address = offered["ar"]["araddr"]
-                response = OKAY if address < 0x40 else SLVERR
-                answers["r"] = (held.get(address, 0), response)
+            if asked is not None:
+                answers["r"] = (held.get(asked, 0), OKAY if asked < 0x40 else SLVERR)
+            asked = offered["ar"]["araddr"] if "ar" in taken else None
             if "aw" in taken:
                 address = offered["aw"]["awaddr"]
                 if address in (Register.N, Register.K):
@@ -173,4 +181,28 @@ def test_random_traffic(idle, slow):
                 host.offer(channel, 0, GARBAGE[channel])
 
     run(scenario)
-    assert min(counts.values()) > (1400 if not idle and not slow else 100)
+    at_full_pace = not idle and not slow
+    assert counts["b"] > (1000 if at_full_pace else 100)
+    assert counts["r"] > (700 if at_full_pace else 100)
+
+
+def test_a_counter_s_read_waits_for_its_turn_and_no_longer():
+    async def scenario(host):
+        waits = set()
+        for pause in range(40):
+            host.offer("ar", 1, {"araddr": int(Register.SCALE_STALLS)})
+            await host.ctx.tick()
+            host.offer("ar", 0, GARBAGE["ar"])
+            cycles = 1
+            while not host.get("axil_rvalid"):
+                await host.ctx.tick()
+                cycles += 1
+            waits.add(cycles)
+            host.set(axil_rready=1)
+            await host.ctx.tick()
+            host.set(axil_rready=0)
+            for _ in range(pause % 7):
+                await host.ctx.tick()
+        assert waits == set(range(3, READ_CYCLES + 1))
+
+    run(scenario)
