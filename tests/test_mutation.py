@@ -8,10 +8,17 @@ import pytest
 
 from sim import mutate
 from sim.mutation.equivalence import prove_equivalent
-from sim.mutation.mutants import SOURCE, Mutant, array_verilog, draw_mutants, mutated_verilog
+from sim.mutation.mutants import (
+    SOURCE,
+    Mutant,
+    array_verilog,
+    draw_mutants,
+    mutated_verilog,
+    one_mutant,
+)
 from sim.mutation.report import facts
 from sim.mutation.store import Outcome, Store
-from sim.mutation.trials import Trial
+from sim.mutation.trials import Trial, block_properties, decide_on
 from tern_hw.flows.icarus import icarus_installed
 from tests.simulations import verilog_text
 
@@ -90,6 +97,32 @@ def test_equivalence_is_proven_of_what_is_whole_and_not_of_what_is_broken(folder
     ]
     assert all(prove_equivalent(folder, CONFIG, each) for each in dead)
     assert not any(prove_equivalent(folder, CONFIG, each) for each in live)
+
+
+def test_a_broken_block_breaks_its_own_property_and_the_whole_one_keeps_it(folder, mutants):
+    path = folder / "part.v"
+    properties = block_properties(CONFIG)
+    for block in ("core.room", "core.weight_gate"):
+        found = [each for each in mutants if each.module.partition("$")[0] == block]
+        module, name = found[0].module, properties[block]
+        one_mutant(folder, CONFIG, None, module, path)
+        assert decide_on(path, name)
+        verdicts = []
+        for mutant in found:
+            one_mutant(folder, CONFIG, mutant, module, path)
+            verdicts.append(decide_on(path, name))
+        assert False in verdicts
+
+
+def test_a_port_that_an_instance_does_not_look_at_may_be_broken(folder):
+    # The lowest two bits of an address choose a byte of a word.
+    place = {"mode": "inv", "cell": "registers", "port": "axil_awaddr"}
+    fields = {**place, "module": CONFIG.name, "portbit": 1}
+    options = " ".join(f"-{name} {value}" for name, value in fields.items())
+    mutant = Mutant(number=1, module="", bit=1, other_bit=None, wire="", options=options, **place)
+    assert "top and its registers" in prove_equivalent(folder, CONFIG, mutant)
+    used = dataclasses.replace(mutant, bit=2, options=options.replace("portbit 1", "portbit 2"))
+    assert not prove_equivalent(folder, CONFIG, used)
 
 
 def test_the_recorded_run_is_whole_and_reaches_the_bar():

@@ -79,6 +79,12 @@ def _parts(top: str, modules: list[str], mutant: Mutant) -> list[Part]:
     own = f"{top}.{mutant.module}" if mutant.module else top
     below = tuple(name for name in modules if name.startswith(f"{own}."))
     parts = [Part(words=f"{mutant.module or 'top'} alone", module=own, cut=below)]
+    broken = f"{own}.{mutant.cell}"
+    if broken in below:
+        # A port of an instance: what the instance does with it may make no difference.
+        rest = tuple(name for name in below if not f"{name}.".startswith(f"{broken}."))
+        words = f"{mutant.module or 'top'} and its {mutant.cell}"
+        parts.append(Part(words=words, module=own, cut=rest))
     if below and mutant.module not in ("", "core"):
         parts.append(Part(words=f"{mutant.module} and below", module=own, cut=()))
     return parts

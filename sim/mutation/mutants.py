@@ -111,10 +111,29 @@ def mutated_verilog(folder: Path, config: ArrayConfig, mutants: list[Mutant]) ->
     return (folder / output).read_text() + _shell(config, inner)
 
 
-def one_mutant(folder: Path, config: ArrayConfig, mutant: Mutant, output: Path) -> None:
-    """Write Verilog of the array broken at one place alone; its module is named `block`."""
-    commands = [*PREPARE, f"mutate {mutant.options}", f"rename {config.name} block"]
-    _yosys([*commands, f"write_verilog -noattr {output.absolute()}"], folder)
+def one_mutant(
+    folder: Path, config: ArrayConfig, mutant: Mutant | None, part: str, output: Path
+) -> None:
+    """Write Verilog of the array broken at one place alone (None: at none), or of a part of it.
+
+    Parameters
+    ----------
+    folder
+        Holds the array's Verilog, `SOURCE`.
+    config
+        The array's configuration.
+    mutant
+        Which.
+    part
+        Module below the top that is written, without what it contains; "" is the whole array.
+    output
+        Written; its module is named `block`.
+    """
+    commands = [*PREPARE, *([f"mutate {mutant.options}"] if mutant else [])]
+    commands.append(f"rename {config.name}{'.' if part else ''}{part} block")
+    chosen = "-selected " if part else ""
+    commands += ["select block"] if part else []
+    _yosys([*commands, f"write_verilog -noattr {chosen}{output.absolute()}"], folder)
 
 
 def _shell(config: ArrayConfig, inner: str) -> str:

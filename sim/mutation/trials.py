@@ -13,13 +13,13 @@ from tern_hw.config import ArrayConfig
 from tern_hw.errors import TernError
 from tern_hw.flows.process import run_tool
 
-__all__ = ["Trial", "try_mutant", "try_proofs"]
+__all__ = ["Trial", "block_properties", "decide_on", "try_mutant", "try_proofs"]
 
 #: Simulated time (ms) that a test may take: ten times what the longest needs on a whole array.
 LIMIT_MS = 0.05
-#: The property of the whole array that is decided on what the benches let pass.
-PROPERTY = "array, counters"
-#: Seconds for it.
+#: Property of the whole array that is decided on what the benches let pass.
+WHOLE = "array, counters"
+#: Seconds for a property.
 PROOF_LIMIT_S = 900
 PROJECT = Path(__file__).resolve().parent.parent.parent
 #: Characters of a failure's message that are kept.
@@ -71,8 +71,23 @@ def try_mutant(verilog: Path, config: ArrayConfig, mutant: Mutant | None, folder
     return Trial(killed_by="", message="", tests=len(report.tests))
 
 
+def block_properties(config: ArrayConfig) -> dict[str, str]:
+    """Return the property of each block of an array that has one, by its module without `$...`."""
+    places = config.result_places
+    counted = "credits, {} places, {} a claim"
+    return {
+        "core.activation_gate": "packet gate",
+        "core.weight_gate": "packet gate",
+        "core.scale_gate": "packet gate",
+        "core.scale_credit": counted.format(config.scale_places, 1),
+        "core.room": counted.format(places, config.rows),
+        "core.results.waiting": counted.format(places, 1),
+        "registers.counters": "counters, 5 of 32 bits",
+    }
+
+
 def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) -> Trial:
-    """Decide `PROPERTY` on a mutant that the benches let pass.
+    """Decide properties on a mutant that the benches let pass: its block's own, and the array's.
 
     Parameters
     ----------
@@ -86,18 +101,28 @@ def try_proofs(source: Path, config: ArrayConfig, mutant: Mutant, tests: int) ->
         Tests that it passed.
     """
     path = source / f"mutant-{mutant.number}.v"
-    one_mutant(source, config, mutant, path)
-    command = [sys.executable, "-m", "tern_hw.prove", "--only", PROPERTY, "--json"]
-    done = run_tool([*command, "--verilog", path], timeout_s=PROOF_LIMIT_S, check=False)
-    path.unlink()
+    own = block_properties(config).get(mutant.module.partition("$")[0])
+    for name, part in ((own, mutant.module), (WHOLE, "")):
+        if name is None:
+            continue
+        one_mutant(source, config, mutant, part, path)
+        holds = decide_on(path, name)
+        path.unlink()
+        if not holds:
+            message = "a run breaks it" if holds is False else "the proof does not succeed"
+            return Trial(killed_by=f"tern_hw.prove {name}", message=message, tests=tests)
+    return Trial(killed_by="", message="", tests=tests)
+
+
+def decide_on(verilog: Path, name: str) -> bool | None:
+    """Return whether a property holds of this Verilog; None where that is not decided."""
+    command = [sys.executable, "-m", "tern_hw.prove", "--only", name, "--json"]
+    done = run_tool([*command, "--verilog", verilog], timeout_s=PROOF_LIMIT_S, check=False)
     text = done.stdout
     # What comes before is the progress bar's.
-    for line in json.loads(text[text.index("[\n") :]):
-        if not line["holds"]:
-            message = "a run breaks it" if line["holds"] is False else "the proof does not succeed"
-            name = f"tern_hw.prove {line['block']}"
-            return Trial(killed_by=name, message=message, tests=tests)
-    return Trial(killed_by="", message="", tests=tests)
+    (line,) = json.loads(text[text.index("[\n") :])
+    holds: bool | None = line["holds"]
+    return holds
 
 
 def _short(message: str) -> str:
