@@ -107,11 +107,12 @@ def test_a_broken_block_breaks_its_own_property_and_the_whole_one_keeps_it(folde
         module, name = found[0].module, properties[block]
         one_mutant(folder, CONFIG, None, module, path)
         assert decide_on(path, name)
-        verdicts = []
         for mutant in found:
             one_mutant(folder, CONFIG, mutant, module, path)
-            verdicts.append(decide_on(path, name))
-        assert False in verdicts
+            if decide_on(path, name) is False:
+                break
+        else:
+            pytest.fail(f"{name} must fail on one of {len(found)} mutants")
 
 
 def test_a_port_that_an_instance_does_not_look_at_may_be_broken(folder):

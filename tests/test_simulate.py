@@ -241,7 +241,6 @@ def ids(configs: list[ArrayConfig]) -> list[str]:
 #: All 24 combinations where a build takes seconds, six where it takes a minute.
 NARROW = [
     *all_choices(12, 3, max_k=63, max_n=1000),
-    *six_choices(8, 1, max_k=43, max_n=1000),
     *six_choices(16, 16, max_k=83, max_n=1000)[0::2],
     *six_choices(64, 4, max_k=323, max_n=1000)[1::2],
 ]
@@ -253,11 +252,11 @@ def test_every_choice_up_to_64_lanes(config):
     assert sweep(config) > 100
 
 
-#: lanes x rows = 1024; one int8 and one fp16 array of each shape, no choice left out.
+#: lanes x rows = 1024; an array of each shape.
 WIDE = [
-    *six_choices(256, 4, max_k=1027, max_n=1000)[1::3],
-    *six_choices(1024, 1, max_k=4099, max_n=1000)[0::5],
-    *six_choices(64, 16, max_k=259, max_n=1000)[2::2],
+    *six_choices(256, 4, max_k=1027, max_n=1000)[1:2],
+    *six_choices(1024, 1, max_k=4099, max_n=1000)[5:],
+    *six_choices(64, 16, max_k=259, max_n=1000)[2:3],
 ]
 
 
