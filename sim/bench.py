@@ -123,15 +123,15 @@ class Bench:
 
     async def write(self, register: int, value: int) -> None:
         """Write a register, which must answer OKAY."""
-        answer = await self.registers.write(register, value.to_bytes(4, "little"))
-        assert answer.resp == AxiResp.OKAY, f"writing {register:#x} gave {answer.resp!r}"
+        await self.write_at_once((register, value))
 
     async def write_at_once(self, *writes: tuple[int, int]) -> None:
-        """Write registers, pairs (register, value), without a pause between."""
+        """Write registers, pairs (register, value), without a pause between; all answer OKAY."""
         asked = [self.registers.init_write(at, value.to_bytes(4, "little")) for at, value in writes]
         for each in asked:
             await each.wait()
-            assert each.data.resp == AxiResp.OKAY
+            answer = each.data
+            assert answer.resp == AxiResp.OKAY, f"writing {answer.address:#x} gave {answer.resp!r}"
 
     async def take_errors(self) -> ErrorFlag:
         """Read the sticky errors and clear those that were set."""

@@ -20,6 +20,7 @@ from sim.mutation.report import facts
 from sim.mutation.store import Outcome, Store
 from sim.mutation.trials import Trial, block_properties, decide_on
 from tern_hw.flows.icarus import icarus_installed
+from tern_hw.formal.properties import properties as all_properties
 from tests.simulations import verilog_text
 
 CONFIG = mutate.CONFIG
@@ -102,6 +103,7 @@ def test_equivalence_is_proven_of_what_is_whole_and_not_of_what_is_broken(folder
 def test_a_broken_block_breaks_its_own_property_and_the_whole_one_keeps_it(folder, mutants):
     path = folder / "part.v"
     properties = block_properties(CONFIG)
+    assert {*properties.values()} <= {each.block for each in all_properties()}
     for block in ("core.room", "core.weight_gate"):
         found = [each for each in mutants if each.module.partition("$")[0] == block]
         module, name = found[0].module, properties[block]

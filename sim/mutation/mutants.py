@@ -114,7 +114,7 @@ def mutated_verilog(folder: Path, config: ArrayConfig, mutants: list[Mutant]) ->
 def one_mutant(
     folder: Path, config: ArrayConfig, mutant: Mutant | None, part: str, output: Path
 ) -> None:
-    """Write Verilog of the array broken at one place alone (None: at none), or of a part of it.
+    """Write Verilog of the array broken at one place alone; a module of it is named `block`.
 
     Parameters
     ----------
@@ -123,17 +123,16 @@ def one_mutant(
     config
         The array's configuration.
     mutant
-        Which.
+        Which; None breaks nothing.
     part
-        Module below the top that is written, without what it contains; "" is the whole array.
+        The module that is named so, as `Mutant.module` names it.
     output
-        Written; its module is named `block`.
+        Written.
     """
-    commands = [*PREPARE, *([f"mutate {mutant.options}"] if mutant else [])]
-    commands.append(f"rename {config.name}{'.' if part else ''}{part} block")
-    chosen = "-selected " if part else ""
-    commands += ["select block"] if part else []
-    _yosys([*commands, f"write_verilog -noattr {chosen}{output.absolute()}"], folder)
+    broken = [f"mutate {mutant.options}"] if mutant else []
+    module = f"{config.name}.{part}" if part else config.name
+    commands = [*PREPARE, *broken, f"rename {module} block"]
+    _yosys([*commands, f"write_verilog -noattr {output.absolute()}"], folder)
 
 
 def _shell(config: ArrayConfig, inner: str) -> str:

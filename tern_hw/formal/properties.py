@@ -6,7 +6,7 @@ from typing import Any
 
 from tern_hw.config import Activation, ArrayConfig, OutputFormat, Packing
 from tern_hw.flows.smt import Method
-from tern_hw.formal import arithmetic, streams, whole
+from tern_hw.formal import arithmetic, registers, streams, whole
 from tern_hw.formal.harness import Property
 from tern_hw.gateware.array import TernaryArray
 from tern_hw.gateware.convert import ActivationConverter
@@ -209,12 +209,18 @@ COUNTS = "each count is that of its events since the last clear, and its turn co
 
 def _registers() -> list[Property]:
     build = partial(RegisterFile, small())
-    within = f"{streams.READ_CYCLES} cycles"
+    within = f"{registers.READ_CYCLES} cycles"
     found = []
     for words, text, harness, method, cycles in (
-        ("writes", ANSWERED.format("write", "a cycle"), streams.WriteAnswers, Method.INDUCTION, 3),
-        ("reads", ANSWERED.format("read", within), streams.ReadAnswers, Method.PDR, 0),
-        ("contents", CONTENTS, streams.RegisterMemory, Method.PDR, 0),
+        (
+            "writes",
+            ANSWERED.format("write", "a cycle"),
+            registers.WriteAnswers,
+            Method.INDUCTION,
+            3,
+        ),
+        ("reads", ANSWERED.format("read", within), registers.ReadAnswers, Method.PDR, 0),
+        ("contents", CONTENTS, registers.RegisterMemory, Method.PDR, 0),
     ):
         found.append(
             Property(
@@ -231,7 +237,7 @@ def _registers() -> list[Property]:
             block="counters, 5 of 32 bits",
             text=COUNTS,
             build=partial(Counters, 5),
-            harness=streams.CountLaw,
+            harness=registers.CountLaw,
             method=Method.INDUCTION,
             cycles=14,
         )

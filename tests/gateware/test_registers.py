@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Shape
 
 from tern_hw.config import ArrayConfig, Register
-from tern_hw.formal.streams import READ_CYCLES
+from tern_hw.formal.registers import READ_CYCLES
 from tern_hw.gateware.registers import axi_lite_ports, group_word
 from tests.gateware.axi_lite import CONFIG, GARBAGE, OKAY, SLVERR, run
 from tests.gateware.blocks import randoms, small
