@@ -117,15 +117,33 @@ def test_a_broken_block_breaks_its_own_property_and_the_whole_one_keeps_it(folde
             pytest.fail(f"{name} must fail on one of {len(found)} mutants")
 
 
+def on_port(module: str, cell: str, port: str, bit: int) -> Mutant:
+    """Return the mutant that inverts a bit at an instance."""
+    place = {"mode": "inv", "cell": cell, "port": port}
+    full = ".".join(filter(None, (CONFIG.name, module)))
+    fields = {**place, "module": full, "portbit": bit}
+    options = " ".join(f"-{name} {value}" for name, value in fields.items())
+    return Mutant(
+        number=1, module=module, bit=bit, other_bit=None, wire="", options=options, **place
+    )
+
+
 def test_a_port_that_an_instance_does_not_look_at_may_be_broken(folder):
     # The lowest two bits of an address choose a byte of a word.
-    place = {"mode": "inv", "cell": "registers", "port": "axil_awaddr"}
-    fields = {**place, "module": CONFIG.name, "portbit": 1}
-    options = " ".join(f"-{name} {value}" for name, value in fields.items())
-    mutant = Mutant(number=1, module="", bit=1, other_bit=None, wire="", options=options, **place)
-    assert "top and its registers" in prove_equivalent(folder, CONFIG, mutant)
-    used = dataclasses.replace(mutant, bit=2, options=options.replace("portbit 1", "portbit 2"))
-    assert not prove_equivalent(folder, CONFIG, used)
+    address = [on_port("", "registers", "axil_awaddr", bit) for bit in range(3)]
+    assert "top and its registers" in prove_equivalent(folder, CONFIG, address[1])
+    assert not prove_equivalent(folder, CONFIG, address[2])
+
+
+@pytest.mark.slow
+def test_what_a_pipeline_holds_after_an_abort_is_decided_where_its_valid_bits_are(folder):
+    # The tree is cleared all the time but at an abort, and not at all.
+    clears = on_port("core.dot_0", "tree", "abort", 0)
+    keeps = dataclasses.replace(
+        clears, mode="const0", options=clears.options.replace("-mode inv", "-mode const0")
+    )
+    assert "core and its dot_0" in prove_equivalent(folder, CONFIG, keeps)
+    assert not prove_equivalent(folder, CONFIG, clears)
 
 
 def test_the_recorded_run_is_whole_and_reaches_the_bar():

@@ -3,7 +3,7 @@
 A part of the array around the broken cell is compared with the same part unbroken: equal inputs,
 from reset on and for ever, must give equal outputs. What the part instantiates is cut off, its
 ports standing among those of the part, so equal parts make equal arrays. The part is the module
-alone, or the module with all that it contains.
+alone, with all that it contains, or within the module around it.
 """
 
 import re
@@ -85,13 +85,41 @@ def _parts(top: str, modules: list[str], mutant: Mutant) -> list[Part]:
         rest = tuple(name for name in below if not f"{name}.".startswith(f"{broken}."))
         words = f"{mutant.module or 'top'} and its {mutant.cell}"
         parts.append(Part(words=words, module=own, cut=rest))
-    if below and mutant.module not in ("", "core"):
-        parts.append(Part(words=f"{mutant.module} and below", module=own, cut=()))
+    if mutant.module not in ("", "core"):
+        if below:
+            parts.append(Part(words=f"{mutant.module} and below", module=own, cut=()))
+        parts += _around(top, own, modules)
+    return parts
+
+
+def _around(top: str, own: str, modules: list[str]) -> list[Part]:
+    """Return the modules that a broken one stands in, from within, each with the way down to it.
+
+    What a pipeline holds at reset or abort goes out of its module, and no further: whether it
+    counts is told by the valid bits of those around it.
+    """
+    parts = []
+    outer = own.rpartition(".")[0]
+    while outer != top:
+        others = tuple(
+            name
+            for name in modules
+            if name.startswith(f"{outer}.")
+            and not f"{own}.".startswith(f"{name}.")
+            and not name.startswith(f"{own}.")
+        )
+        short = outer.removeprefix(f"{top}.")
+        words = f"{short} and its {own.removeprefix(f'{outer}.')}"
+        parts.append(Part(words=words, module=outer, cut=others))
+        outer = outer.rpartition(".")[0]
     return parts
 
 
 def _prove(folder: Path, mutant: Mutant, part: Part) -> str:
-    for side, command in (("gold", []), ("gate", [f"mutate {mutant.options}"])):
+    # A register whose output is cut leaves its start value on the constant there, which Yosys
+    # takes for a contradiction: `opt_clean` takes it away.
+    broken = [f"mutate {mutant.options}", "opt_clean"]
+    for side, command in (("gold", []), ("gate", broken)):
         commands = [*PREPARE, *command, *_isolate(part), f"rename {part.module} {side}"]
         _yosys([*commands, f"select {side}", f"write_rtlil -selected {side}.il"], folder)
     read = ["read_rtlil gold.il", "read_rtlil gate.il"]
