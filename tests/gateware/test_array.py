@@ -256,14 +256,17 @@ def test_early_tlast_on_activations_makes_every_result_nan():
 @pytest.mark.parametrize("stream", ["weight", "scale"])
 def test_early_tlast_makes_the_rows_that_lack_a_beat_nan(config, stream):
     flag = ErrorFlag[f"{stream.upper()}_TLAST"]
+    eager, *others = EAGERNESS
+    whole_job, right = case(config, 7, 21, 8)
+    beats = getattr(whole_job, stream)
+    per_block = len(beats) // 4
     jobs, expected = [], []
-    for eagerness in EAGERNESS:
-        job, right = case(config, 7, 21, 8, **eagerness)
-        beats = getattr(job, stream)
-        per_block = len(beats) // 4
-        for last in range(len(beats) - 1):
-            jobs.append(replace(job, tlast={stream: last}, **{stream: beats[: last + 1]}))
-            whole = 2 * ((last + 1) // per_block)
+    # At every beat: one eager job, and one of the others in turn.
+    for last in range(len(beats) - 1):
+        whole = 2 * ((last + 1) // per_block)
+        for eagerness in (eager, others[last % len(others)]):
+            cut = {"tlast": {stream: last}, stream: beats[: last + 1]}
+            jobs.append(replace(whole_job, **cut, **eagerness))
             expected.append(right[:whole] + [nan(config)] * (7 - whole))
     outcomes = run_each_before_a_clean_job(config, jobs)
     assert [outcome.results for outcome in outcomes] == expected
