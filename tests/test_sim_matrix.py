@@ -128,8 +128,7 @@ PLAIN = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("simulator", Simulator)
-@pytest.mark.parametrize("config", PLAIN, ids=lambda config: config.name)
+@pytest.mark.parametrize(("config", "simulator"), in_both(PLAIN))
 def test_binary16_weights_pass_the_benches(config, simulator, runs):
     needs(simulator)
     check(runs.get(config, simulator), config)
