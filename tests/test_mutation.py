@@ -117,9 +117,9 @@ def test_a_broken_block_breaks_its_own_property_and_the_whole_one_keeps_it(folde
             pytest.fail(f"{name} must fail on one of {len(found)} mutants")
 
 
-def on_port(module: str, cell: str, port: str, bit: int) -> Mutant:
-    """Return the mutant that inverts a bit at an instance."""
-    place = {"mode": "inv", "cell": cell, "port": port}
+def on_port(module: str, cell: str, port: str, bit: int, mode: str = "inv") -> Mutant:
+    """Return the mutant that breaks a bit at an instance."""
+    place = {"mode": mode, "cell": cell, "port": port}
     full = ".".join(filter(None, (CONFIG.name, module)))
     fields = {**place, "module": full, "portbit": bit}
     options = " ".join(f"-{name} {value}" for name, value in fields.items())
@@ -130,20 +130,31 @@ def on_port(module: str, cell: str, port: str, bit: int) -> Mutant:
 
 def test_a_port_that_an_instance_does_not_look_at_may_be_broken(folder):
     # The lowest two bits of an address choose a byte of a word.
-    address = [on_port("", "registers", "axil_awaddr", bit) for bit in range(3)]
-    assert "top and its registers" in prove_equivalent(folder, CONFIG, address[1])
-    assert not prove_equivalent(folder, CONFIG, address[2])
+    unused, used = (on_port("", "registers", "axil_awaddr", bit) for bit in (1, 2))
+    assert "top and its registers" in prove_equivalent(folder, CONFIG, unused)
+    assert not prove_equivalent(folder, CONFIG, used)
 
 
 @pytest.mark.slow
 def test_what_a_pipeline_holds_after_an_abort_is_decided_where_its_valid_bits_are(folder):
-    # The tree is cleared all the time but at an abort, and not at all.
-    clears = on_port("core.dot_0", "tree", "abort", 0)
-    keeps = dataclasses.replace(
-        clears, mode="const0", options=clears.options.replace("-mode inv", "-mode const0")
-    )
+    # The tree is not cleared at all, and all the time but at an abort.
+    keeps, clears = (on_port("core.dot_0", "tree", "abort", 0, mode) for mode in ("const0", "inv"))
     assert "core and its dot_0" in prove_equivalent(folder, CONFIG, keeps)
     assert not prove_equivalent(folder, CONFIG, clears)
+
+
+def test_a_register_that_loses_its_output_is_decided(tmp_path):
+    # The start value of `state[1]` stands on what is a constant 1 then.
+    (tmp_path / SOURCE).write_text(
+        f"module {CONFIG.name} (input clk, input d, output reg [1:0] state);\n"
+        "  initial state = 2'b00;\n"
+        "  always @(posedge clk) state <= {1'b0, d};\n"
+        "endmodule\n"
+    )
+    drawn = draw_mutants(tmp_path, CONFIG, 40, 1)
+    cut = [each for each in drawn if (each.port, each.bit, each.mode) == ("Q", 1, "inv")]
+    assert cut
+    assert not prove_equivalent(tmp_path, CONFIG, cut[0])
 
 
 def test_the_recorded_run_is_whole_and_reaches_the_bar():

@@ -198,5 +198,5 @@ def _units(work: Path, prefix: str) -> list[Unit]:
 
 
 def _together(path: Path, sources: Sequence[Path]) -> Path:
-    path.write_text("".join(f'#include "{source.name}"\n' for source in sources))
+    path.write_text("".join(source.read_text() for source in sources))
     return path

@@ -85,13 +85,8 @@ def yosys_of(process):
     return [number for number, words in below(process).items() if "libyosys" in words]
 
 
-POOL, CLUSTER = ["--workers", "2"], ["--scheduler", "local", "--workers", "1"]
-
-
-@pytest.mark.parametrize(
-    ("how", "end"),
-    [(POOL, signal.SIGINT), (POOL, signal.SIGKILL), (CLUSTER, signal.SIGKILL)],
-)
+@pytest.mark.parametrize("how", [["--workers", "2"], ["--scheduler", "local", "--workers", "1"]])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_an_ended_run_leaves_no_yosys_and_goes_on(small, how, end):
     """Whatever it started goes with it, and what was kept is not made again."""
     if "--scheduler" in how:

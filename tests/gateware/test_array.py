@@ -264,7 +264,9 @@ def test_early_tlast_makes_the_rows_that_lack_a_beat_nan(config, stream):
     # At every beat: one eager job, and one of the others in turn.
     for last in range(len(beats) - 1):
         whole = 2 * ((last + 1) // per_block)
-        for eagerness in (eager, others[last % len(others)]):
+        # A beat's place in its block meets each of them, too.
+        turn = sum(divmod(last, per_block)) % len(others)
+        for eagerness in (eager, others[turn]):
             cut = {"tlast": {stream: last}, stream: beats[: last + 1]}
             jobs.append(replace(whole_job, **cut, **eagerness))
             expected.append(right[:whole] + [nan(config)] * (7 - whole))
